@@ -1,0 +1,55 @@
+"""Normalized Attention Guidance: equations 7 to 10 of arXiv 2505.21179 in the paper's symbols, written once."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = ["normalized_attention_guidance"]
+
+#: The paper has no ε; a token whose attention output is all zero must not become NaN.
+EPSILON = torch.finfo(torch.float32).tiny
+
+
+def normalized_attention_guidance(
+    z_positive: Tensor, z_negative: Tensor, scale: float | Tensor, tau: float | Tensor, alpha: float | Tensor
+) -> Tensor:
+    """Guide the attention output of the positive prompt away from that of the negative one.
+
+    Args:
+        z_positive: Z+, attention output before the output projection, (B, T, C) with all heads in C.
+        z_negative: Z−, same shape, same queries against the negative prompt's keys and values.
+        scale: s ≥ 1, where φ = s − 1 is the paper's scale; s = 1 returns Z+ exactly.
+        tau: τ ≥ 1, the largest growth of a token's L1 norm.
+        alpha: α in [0, 1], the share of the guided output; α = 0 returns Z+ exactly.
+
+    Numbers may differ by row: tensors that broadcast against (B, T, 1).
+
+    Returns:
+        Z_NAG, with the shape and dtype of z_positive.
+
+    """
+    dtype = z_positive.dtype
+    if dtype == torch.float16:
+        # Extrapolation can leave float16's range before normalization brings it back.
+        z_positive, z_negative = z_positive.float(), z_negative.float()
+    phi, tau, alpha = (_like(value, z_positive) for value in (scale - 1, tau, alpha))
+
+    z_tilde = z_positive + phi * (z_positive - z_negative)  # (7) extrapolation
+    norm_tilde, norm_positive = _l1(z_tilde), _l1(z_positive)
+    # (8) R = ‖Z~‖₁ / ‖Z+‖₁ and (9) min(R, τ) / R, as one factor that stays finite where a norm is zero.
+    factor = (tau.float() * norm_positive / norm_tilde.clamp_min(EPSILON)).clamp_max(1)
+    z_hat = factor.to(z_tilde.dtype) * z_tilde
+    return torch.lerp(z_positive, z_hat, alpha).to(dtype)  # (10) refinement
+
+
+def _l1(z: Tensor) -> Tensor:
+    """‖Z[i]‖₁ of each token, summed in float32: half precision overflows over thousands of channels."""
+    norm: Tensor = torch.linalg.vector_norm(
+        z, ord=1, dim=-1, keepdim=True, dtype=torch.promote_types(z.dtype, torch.float32)
+    )
+    return norm
+
+
+def _like(value: float | Tensor, z: Tensor) -> Tensor:
+    return torch.as_tensor(value, dtype=z.dtype, device=z.device)

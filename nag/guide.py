@@ -1,0 +1,124 @@
+"""`guide`: enters a pipeline with Normalized Attention Guidance and leaves it as it was."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from torch import Tensor
+
+from nag.errors import InvalidParameter, UnsupportedPipeline
+from nag.families import Family, family_of
+from nag.params import NAGParams, params_by_prompt
+from nag.session import Guidance, Negative, Session
+
+__all__ = ["defaults_for", "guide", "supports"]
+
+
+@contextmanager
+def guide(
+    pipe: Any,
+    negative_prompt: str | Sequence[str] | None = None,
+    *,
+    negative_prompt_embeds: Tensor | None = None,
+    negative_pooled_prompt_embeds: Tensor | None = None,
+    scale: float | Sequence[float] | None = None,
+    tau: float | Sequence[float] | None = None,
+    alpha: float | Sequence[float] | None = None,
+    end: float | Sequence[float] | None = None,
+    reference: bool = False,
+) -> Iterator[Guidance]:
+    """Guide every call of `pipe` inside the block away from the negative prompt.
+
+    Args:
+        pipe: a diffusers pipeline of a supported family (`supports(pipe)`).
+        negative_prompt: one string, or one per prompt; encoded when and as the pipeline encodes its own prompt.
+        negative_prompt_embeds: instead of strings, (N, L, C) as `pipe.encode_prompt` returns them; N is 1 or one
+            per prompt.
+        negative_pooled_prompt_embeds: (N, P); read by `reference=True` alone.
+        scale: s ≥ 1; the paper's φ is s − 1. 1 is no guidance.
+        tau: τ ≥ 1, the largest growth of a token's L1 norm.
+        alpha: α in [0, 1], the share of the guided output.
+        end: θ in [0, 1]; guidance runs while the timestep t ≥ (1 − θ)·T. 0 is never.
+        reference: Flux.1 only: the authors' layout (negative pooled prompt, second image copy in single blocks).
+
+    Each number may be one for all prompts or a sequence, one per prompt; a number not given is the family's default.
+
+    Yields:
+        What is in force, and after a call what was done (`guided_steps`).
+
+    Raises:
+        UnsupportedPipeline: no family fits, or something loaded into the pipeline would lose its effect.
+        InvalidParameter: a value out of range, or not as many values as prompts (found when the pipeline is called).
+
+    """
+    family = family_of(pipe)
+    if reference and not family.has_reference:
+        raise InvalidParameter("reference", f"{family.name} has one form only, equal to the authors'; leave it out")
+    if (negative_prompt is None) == (negative_prompt_embeds is None):
+        raise InvalidParameter("negative_prompt", "give either the text or negative_prompt_embeds")
+    if not hasattr(pipe, "encode_prompt"):
+        raise UnsupportedPipeline(f"{type(pipe).__name__} has no encode_prompt")
+    given = None
+    if negative_prompt_embeds is not None:
+        given = Negative(negative_prompt_embeds, negative_pooled_prompt_embeds)
+    params = params_by_prompt(family.defaults, scale=scale, tau=tau, alpha=alpha, end=end)
+    session = Session(
+        params=params,
+        prompts=_as_prompts(negative_prompt),
+        given=given,
+        timesteps_total=float(pipe.scheduler.config.get("num_train_timesteps", 1000)),
+        guidance=Guidance(params),
+    )
+    with ExitStack() as stack:
+        family.enter(pipe, session, stack, reference)
+        _listen_to_encoding(pipe, family, session, stack)
+        yield session.guidance
+
+
+def supports(pipe: Any) -> bool:
+    """Whether `guide` knows this pipeline's family."""
+    try:
+        family_of(pipe)
+    except UnsupportedPipeline:
+        return False
+    return True
+
+
+def defaults_for(pipe: Any) -> NAGParams:
+    """The numbers `guide` uses where none are given.
+
+    Raises:
+        UnsupportedPipeline: no family fits.
+
+    """
+    return family_of(pipe).defaults
+
+
+def _as_prompts(negative_prompt: str | Sequence[str] | None) -> tuple[str, ...] | None:
+    if negative_prompt is None:
+        return None
+    prompts = (negative_prompt,) if isinstance(negative_prompt, str) else tuple(negative_prompt)
+    if not prompts or not all(isinstance(prompt, str) for prompt in prompts):
+        raise InvalidParameter("negative_prompt", "must be a string or a sequence of strings, one per prompt")
+    return prompts
+
+
+def _listen_to_encoding(pipe: Any, family: Family, session: Session, stack: ExitStack) -> None:
+    """Shadows `pipe.encode_prompt` on the instance: when the pipeline encodes its prompt, with its text encoders in
+    place and its arguments known, the negative is encoded too."""
+    original = pipe.encode_prompt
+    signature = inspect.signature(original)
+
+    @functools.wraps(original)
+    def encode_prompt(*args: Any, **kwargs: Any) -> Any:
+        result = original(*args, **kwargs)
+        session.prompts_encoded(dict(signature.bind(*args, **kwargs).arguments))
+        return result
+
+    session.encode = functools.partial(family.encode, original)
+    stack.callback(pipe.__dict__.pop, "encode_prompt")
+    pipe.encode_prompt = encode_prompt

@@ -1,0 +1,83 @@
+"""The four numbers of guidance, validated, and how they are given: one for all prompts or one per prompt."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+from nag.errors import InvalidParameter
+
+__all__ = ["NAGParams", "params_by_prompt"]
+
+
+@dataclass(frozen=True)
+class NAGParams:
+    """Guidance of one prompt.
+
+    Attributes:
+        scale: s ≥ 1; the paper's φ is s − 1, so guidance is on when s > 1.
+        tau: τ ≥ 1, the largest growth of a token's L1 norm (equation 9). Below 1 even the positive output would shrink.
+        alpha: α in [0, 1], the share of the guided output (equation 10).
+        end: θ in [0, 1]; guidance runs while the timestep t ≥ (1 − θ)·T. 1 is every step, 0 is none.
+
+    Raises:
+        InvalidParameter: a value is not a finite number within its range.
+
+    """
+
+    scale: float
+    tau: float
+    alpha: float
+    end: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check("scale", self.scale, 1.0, math.inf)
+        _check("tau", self.tau, 1.0, math.inf)
+        _check("alpha", self.alpha, 0.0, 1.0)
+        _check("end", self.end, 0.0, 1.0)
+
+    @property
+    def guides(self) -> bool:
+        """Whether these numbers change anything at all."""
+        return self.scale > 1 and self.alpha > 0 and self.end > 0
+
+    def active(self, timestep: float, timesteps_total: float) -> bool:
+        """Whether guidance runs at `timestep`, of a schedule that starts at `timesteps_total`."""
+        return self.guides and timestep >= (1.0 - self.end) * timesteps_total
+
+
+def params_by_prompt(defaults: NAGParams, **given: float | Sequence[float] | None) -> tuple[NAGParams, ...]:
+    """One NAGParams for all prompts, or one per prompt where any number is a sequence.
+
+    Raises:
+        InvalidParameter: a number out of range, an empty sequence, or sequences of different lengths.
+
+    """
+    columns: dict[str, Sequence[float]] = {}
+    for name in (field.name for field in fields(NAGParams)):
+        value = given.get(name)
+        if value is None:
+            value = getattr(defaults, name)
+        if isinstance(value, numbers.Real):
+            value = [float(value)]
+        if isinstance(value, str) or not isinstance(value, Sequence) or len(value) == 0:
+            raise InvalidParameter(name, f"must be a number or a sequence of numbers, one per prompt, got {value!r}")
+        columns[name] = value
+    count = max(len(column) for column in columns.values())
+    for name, column in columns.items():
+        if len(column) not in (1, count):
+            raise InvalidParameter(name, f"has {len(column)} values where another parameter has {count}")
+    return tuple(
+        NAGParams(**{name: column[i if len(column) > 1 else 0] for name, column in columns.items()})
+        for i in range(count)
+    )
+
+
+def _check(name: str, value: object, low: float, high: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
+        raise InvalidParameter(name, f"must be a finite number, got {value!r}")
+    if not low <= float(value) <= high:
+        bounds = f"at least {low:g}" if high == math.inf else f"between {low:g} and {high:g}"
+        raise InvalidParameter(name, f"must be {bounds}, got {value}")

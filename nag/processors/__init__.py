@@ -1,0 +1,7 @@
+"""Attention processors that guide: each finds Z+ and Z− in its layout and calls the formula once."""
+
+from nag.processors.cross import CrossAttentionProcessor
+from nag.processors.joint import JointAttentionProcessor
+from nag.processors.lanes import LanesAttentionProcessor
+
+__all__ = ["CrossAttentionProcessor", "JointAttentionProcessor", "LanesAttentionProcessor"]

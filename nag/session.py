@@ -1,0 +1,168 @@
+"""What one `guide` knows: the negative prompt, each prompt's numbers, the pipeline call and the step under way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nag.errors import InvalidParameter, NAGError, UnsupportedPipeline
+from nag.packing import Packing
+from nag.params import NAGParams
+
+__all__ = ["Guidance", "Negative", "Run", "Session", "Step"]
+
+
+@dataclass(frozen=True)
+class Negative:
+    """Encoded negative prompts: embeds (N, L, C), pooled (N, P) where the family has one; N is 1 or one per prompt."""
+
+    embeds: Tensor
+    pooled: Tensor | None = None
+
+    def to(self, like: Tensor) -> Negative:
+        """On the device and in the dtype of `like`."""
+        pooled = None if self.pooled is None else self.pooled.to(like)
+        return Negative(self.embeds.to(like), pooled)
+
+    def at(self, index: Tensor) -> Negative:
+        """The rows `index` (B,) names."""
+        index = index.to(self.embeds.device)
+        return Negative(self.embeds[index], None if self.pooled is None else self.pooled[index])
+
+
+@dataclass
+class Run:
+    """One pipeline call: how its rows are made of prompts, and the negative prompt encoded as it encodes its own."""
+
+    prompts: int
+    images_per_prompt: int
+    negative: Negative
+    positive_address: int | None = None  # of the embeddings the first denoiser call brought; see `Session.conditional`
+
+    def prompt_of_row(self, count: int) -> Tensor:
+        """For `count` values given, one or one per prompt: which of them each row takes."""
+        prompts = torch.arange(self.prompts).repeat_interleave(self.images_per_prompt)
+        return prompts if count > 1 else torch.zeros_like(prompts)
+
+
+@dataclass(frozen=True)
+class Step:
+    """What the attention processors of one denoiser call need. Numbers are (B, 1, 1), a row a picture."""
+
+    scale: Tensor
+    tau: Tensor
+    alpha: Tensor
+    negative: Negative
+    rows: slice  # the guided rows of the denoiser's batch
+    packing: Packing | None = None  # set where the negative travels in the text sequence
+
+
+@dataclass
+class Guidance:
+    """What `guide` yields: the numbers in force and, as the pipeline runs, what was really done."""
+
+    params: tuple[NAGParams, ...]
+    guided_steps: int = 0  # denoiser calls in which guidance ran
+    plain_steps: int = 0  # conditional denoiser calls in which every row was past its end or unguided
+
+
+@dataclass
+class Session:
+    """The state shared by the hooks of one `guide`; `step` is set only while the denoiser runs guided."""
+
+    params: tuple[NAGParams, ...]
+    prompts: Sequence[str] | None
+    given: Negative | None
+    timesteps_total: float
+    guidance: Guidance
+    encode: Callable[[Sequence[str], dict[str, Any]], Negative] | None = None
+    run: Run | None = None
+    step: Step | None = field(default=None, repr=False)
+
+    def prompts_encoded(self, arguments: dict[str, Any]) -> None:
+        """Called when the pipeline has encoded a prompt: encodes the negative the same way.
+
+        Raises:
+            InvalidParameter: the values given per prompt are not as many as the prompts.
+
+        """
+        prompt, embeds = arguments.get("prompt"), arguments.get("prompt_embeds")
+        prompts = len(embeds) if embeds is not None else 1 if isinstance(prompt, str) else len(prompt or ())
+        self._check_count("negative_prompt", len(self.prompts) if self.prompts is not None else 1, prompts)
+        self._check_count("negative_prompt_embeds", len(self.given.embeds) if self.given is not None else 1, prompts)
+        self._check_count("scale, tau, alpha, end", len(self.params), prompts)
+        negative = self.given
+        if negative is None and self.encode is not None and self.prompts is not None:
+            negative = self.encode(self.prompts, arguments)
+        assert negative is not None
+        images = int(arguments.get("num_images_per_prompt") or 1)
+        self.run = Run(prompts, images, negative)
+
+    def run_of(self, rows: int) -> Run:
+        """The pipeline call under way; a denoiser called by hand counts a prompt a row.
+
+        Raises:
+            NAGError: called by hand with a negative prompt that nobody has encoded.
+
+        """
+        if self.run is None:
+            if self.given is None:
+                raise NAGError(
+                    "the negative prompt is encoded when the pipeline encodes its own; "
+                    "where the denoiser is called without the pipeline, give negative_prompt_embeds"
+                )
+            for name, count in (("negative_prompt_embeds", len(self.given.embeds)), ("scale", len(self.params))):
+                self._check_count(name, count, rows)
+            return Run(rows, 1, self.given)
+        return self.run
+
+    def conditional(self, embeds: Tensor) -> bool:
+        """Whether this call denoises for the prompt itself, in a family that runs CFG as calls of their own.
+
+        Every such pipeline denoises for the prompt first, and brings the same embeddings to each of its steps; a call
+        with other embeddings is CFG's unconditional one.
+        """
+        if self.run is None:
+            return True
+        if self.run.positive_address is None:
+            self.run.positive_address = embeds.data_ptr()
+        return self.run.positive_address == embeds.data_ptr()
+
+    def plan(self, embeds: Tensor, rows: slice, timestep: Callable[[], float]) -> Step | None:
+        """The step for the guided `rows` of a call that brings `embeds` (B, L, C); None where nothing is guided.
+
+        Raises:
+            UnsupportedPipeline: the rows are not prompts × images, so which row is whose cannot be told.
+
+        """
+        count = rows.stop - rows.start
+        run = self.run_of(count)
+        if run.prompts * run.images_per_prompt != count:
+            raise UnsupportedPipeline(
+                f"the denoiser got {count} guided rows for {run.prompts} prompts of {run.images_per_prompt} images: "
+                "this pipeline lays out its batch in a way that is not known"
+            )
+        # Reading the timestep waits for the device, so only where some row ends early.
+        now = timestep() if any(params.end < 1 for params in self.params) else self.timesteps_total
+        active = [params if params.active(now, self.timesteps_total) else None for params in self.params]
+        if not any(active):
+            self.guidance.plain_steps += 1
+            return None
+        self.guidance.guided_steps += 1
+        index = run.prompt_of_row(len(self.params)).tolist()
+        # A row without guidance rides with scale 1, which returns Z+ exactly.
+        numbers = [(p.scale, p.tau, p.alpha) if (p := active[i]) else (1.0, 1.0, 0.0) for i in index]
+        scale, tau, alpha = (
+            torch.tensor(column, dtype=torch.float32, device=embeds.device).view(-1, 1, 1)
+            for column in zip(*numbers, strict=True)
+        )
+        negative = run.negative.to(embeds).at(run.prompt_of_row(len(run.negative.embeds)))
+        return Step(scale, tau, alpha, negative, rows)
+
+    def _check_count(self, name: str, count: int, prompts: int) -> None:
+        if count not in (1, prompts):
+            raise InvalidParameter(name, f"{count} values given for {prompts} prompts; give one, or one per prompt")

@@ -1,0 +1,34 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from nag.attention import attention_with_lse, gives_lse, merge
+
+
+def draw(length, dtype, seed):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(2, length, 3, 16, generator=generator, dtype=torch.float64).to(dtype)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-6), (torch.bfloat16, 2e-2)]
+)
+def test_merging_parts_of_the_keys_is_attention_over_all_of_them(dtype, tolerance):
+    query, key, value = draw(7, dtype, 0), draw(11, dtype, 1), draw(11, dtype, 2)
+    parts = [attention_with_lse(query, key[:, part], value[:, part]) for part in (slice(0, 4), slice(4, 11))]
+    whole = F.scaled_dot_product_attention(*(t.double().transpose(1, 2) for t in (query, key, value))).transpose(1, 2)
+    torch.testing.assert_close(merge(*parts[0], *parts[1]).double(), whole, atol=tolerance, rtol=tolerance)
+
+
+def test_the_log_sum_exp_is_the_softmax_denominators():
+    query, key = draw(7, torch.float64, 0), draw(5, torch.float64, 1)
+    _, lse = attention_with_lse(query, key, key)
+    expected = torch.einsum("bthd,bshd->bths", query, key).div(4).logsumexp(-1)
+    torch.testing.assert_close(lse, expected)
+
+
+def test_where_no_kernel_gives_it_the_caller_is_told():
+    query = draw(7, torch.float16, 0)
+    assert not gives_lse(query)
+    with pytest.raises(NotImplementedError, match="float16"):
+        attention_with_lse(query, query, query)

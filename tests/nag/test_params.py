@@ -1,0 +1,50 @@
+import pytest
+
+from nag import InvalidParameter, NAGError, NAGParams
+from nag.params import params_by_prompt
+
+DEFAULTS = NAGParams(5.0, 2.5, 0.25)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("scale", 0.5),
+        ("tau", 0.9),
+        ("alpha", 2),
+        ("alpha", -0.1),
+        ("end", -1),
+        ("end", 1.1),
+        ("scale", float("nan")),
+        ("scale", float("inf")),
+        ("tau", True),
+        ("alpha", "0.5"),
+    ],
+)
+def test_a_value_out_of_range_is_refused_by_name(name, value):
+    with pytest.raises(InvalidParameter, match=name) as caught:
+        NAGParams(**({"scale": 5.0, "tau": 2.5, "alpha": 0.25} | {name: value}))
+    assert caught.value.name == name
+    assert isinstance(caught.value, NAGError)
+
+
+def test_absent_numbers_come_from_the_defaults():
+    assert params_by_prompt(DEFAULTS, scale=3) == (NAGParams(3.0, 2.5, 0.25),)
+
+
+def test_sequences_make_one_set_a_prompt():
+    assert params_by_prompt(DEFAULTS, scale=[3, 4], alpha=0.5) == (NAGParams(3, 2.5, 0.5), NAGParams(4, 2.5, 0.5))
+
+
+@pytest.mark.parametrize("given", [{"scale": [1, 2], "tau": [1, 2, 3]}, {"scale": []}, {"scale": "abc"}])
+def test_sequences_that_do_not_fit_are_refused(given):
+    with pytest.raises(InvalidParameter):
+        params_by_prompt(DEFAULTS, **given)
+
+
+@pytest.mark.parametrize(
+    ("end", "timestep", "active"),
+    [(1.0, 1000, True), (1.0, 1, True), (0.25, 750, True), (0.25, 749.9, False), (0.0, 1000, False), (0.5, 500, True)],
+)
+def test_guidance_runs_down_to_one_minus_end_of_the_timestep(end, timestep, active):
+    assert NAGParams(5.0, 2.5, 0.25, end).active(timestep, 1000) is active

@@ -1,0 +1,90 @@
+"""One resumable training loop for every stage: AdamW, warm-up and cosine decay, an averaged copy, checkpoints."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+SAVE_EVERY_STEPS = 200
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast a stage learns."""
+
+    steps: int
+    learning_rate: float
+    warmup_steps: int = 100
+    average_decay: float = 0.998
+    weight_decay: float = 0.01
+
+    def rate(self, step: int) -> float:
+        warm = min(1.0, (step + 1) / self.warmup_steps)
+        return self.learning_rate * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / self.steps)))
+
+
+def step_generator(seed: int, step: int) -> torch.Generator:
+    """The random source of one step, so that a resumed run draws what an unbroken one would."""
+    return torch.Generator().manual_seed(seed * 1_000_003 + step)
+
+
+def train(
+    name: str,
+    modules: nn.ModuleDict,
+    loss: Callable[[torch.Generator], torch.Tensor],
+    schedule: Schedule,
+    checkpoint: Path,
+    seed: int,
+) -> None:
+    """Trains `modules` in place and leaves the averaged weights in them.
+
+    Resumes from `checkpoint` when it is there; a finished one is loaded and nothing is trained.
+    """
+    average = {key: value.detach().clone() for key, value in modules.state_dict().items()}
+    optimizer = torch.optim.AdamW(
+        modules.parameters(), lr=schedule.learning_rate, betas=(0.9, 0.98), weight_decay=schedule.weight_decay
+    )
+    first = 0
+    if checkpoint.exists():
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        modules.load_state_dict(state["weights"])
+        optimizer.load_state_dict(state["optimizer"])
+        average, first = {key: value.to(average[key].device) for key, value in state["average"].items()}, state["step"]
+
+    def save(step: int) -> None:
+        checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        partial = checkpoint.with_suffix(".part")
+        torch.save(
+            {"weights": modules.state_dict(), "optimizer": optimizer.state_dict(), "average": average, "step": step},
+            partial,
+        )
+        partial.replace(checkpoint)
+
+    modules.train()
+    smooth = math.nan
+    with tqdm(total=schedule.steps, initial=first, desc=name, mininterval=5.0, unit="step") as bar:
+        for step in range(first, schedule.steps):
+            for group in optimizer.param_groups:
+                group["lr"] = schedule.rate(step)
+            value = loss(step_generator(seed, step))
+            optimizer.zero_grad(set_to_none=True)
+            value.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(modules.parameters(), 1.0)
+            optimizer.step()
+            decay = min(schedule.average_decay, (step + 1) / (step + 10))
+            for key, tensor in modules.state_dict().items():
+                if tensor.is_floating_point():
+                    average[key].lerp_(tensor, 1 - decay)
+            smooth = float(value.detach()) if math.isnan(smooth) else 0.98 * smooth + 0.02 * float(value.detach())
+            bar.set_postfix(loss=f"{smooth:.4f}", refresh=False)
+            bar.update()
+            if (step + 1) % SAVE_EVERY_STEPS == 0 or step + 1 == schedule.steps:
+                save(step + 1)
+    modules.load_state_dict(average)
+    modules.eval()
