@@ -27,17 +27,17 @@ class Flux:
     t5_tokenizer: T5Tokenizer
 
     @classmethod
-    def build(cls, latent_channels: int = 4) -> Flux:
+    def build(cls, latent_channels: int = 3) -> Flux:
         clip_tokenizer, t5_tokenizer = text.clip_tokenizer(WORDS), text.t5_tokenizer(WORDS)
         transformer = FluxTransformer2DModel(
             in_channels=latent_channels * 4,
-            num_layers=3,
+            num_layers=2,
             num_single_layers=4,
-            attention_head_dim=32,
-            num_attention_heads=6,
+            attention_head_dim=64,
+            num_attention_heads=3,
             joint_attention_dim=TEXT_WIDTH,
             pooled_projection_dim=TEXT_WIDTH,
-            axes_dims_rope=(8, 12, 12),
+            axes_dims_rope=(8, 28, 28),
         )
         _zero_modulations(transformer)
         return cls(

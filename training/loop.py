@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 SAVE_EVERY_STEPS = 200
@@ -46,22 +47,32 @@ def train(
 
     Resumes from `checkpoint` when it is there; a finished one is loaded and nothing is trained.
     """
-    average = {key: value.detach().clone() for key, value in modules.state_dict().items()}
+    averaged = AveragedModel(modules, multi_avg_fn=get_ema_multi_avg_fn(schedule.average_decay))
     optimizer = torch.optim.AdamW(
-        modules.parameters(), lr=schedule.learning_rate, betas=(0.9, 0.98), weight_decay=schedule.weight_decay
+        modules.parameters(),
+        lr=schedule.learning_rate,
+        betas=(0.9, 0.98),
+        weight_decay=schedule.weight_decay,
+        fused=True,
     )
     first = 0
     if checkpoint.exists():
         state = torch.load(checkpoint, map_location="cpu", weights_only=True)
         modules.load_state_dict(state["weights"])
         optimizer.load_state_dict(state["optimizer"])
-        average, first = {key: value.to(average[key].device) for key, value in state["average"].items()}, state["step"]
+        averaged.load_state_dict(state["averaged"])
+        first = state["step"]
 
     def save(step: int) -> None:
         checkpoint.parent.mkdir(parents=True, exist_ok=True)
         partial = checkpoint.with_suffix(".part")
         torch.save(
-            {"weights": modules.state_dict(), "optimizer": optimizer.state_dict(), "average": average, "step": step},
+            {
+                "weights": modules.state_dict(),
+                "averaged": averaged.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "step": step,
+            },
             partial,
         )
         partial.replace(checkpoint)
@@ -77,14 +88,11 @@ def train(
             value.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(modules.parameters(), 1.0)
             optimizer.step()
-            decay = min(schedule.average_decay, (step + 1) / (step + 10))
-            for key, tensor in modules.state_dict().items():
-                if tensor.is_floating_point():
-                    average[key].lerp_(tensor, 1 - decay)
+            averaged.update_parameters(modules)
             smooth = float(value.detach()) if math.isnan(smooth) else 0.98 * smooth + 0.02 * float(value.detach())
             bar.set_postfix(loss=f"{smooth:.4f}", refresh=False)
             bar.update()
             if (step + 1) % SAVE_EVERY_STEPS == 0 or step + 1 == schedule.steps:
                 save(step + 1)
-    modules.load_state_dict(average)
+    modules.load_state_dict(averaged.module.state_dict())
     modules.eval()

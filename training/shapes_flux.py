@@ -14,7 +14,7 @@ from training.flow import Data, student_loss, teacher_loss
 from training.flux import Flux, pack
 from training.loop import Schedule, train
 
-VAE = Schedule(steps=1600, learning_rate=2e-3)
+VAE = Schedule(steps=900, learning_rate=2e-3)
 TEACHER = Schedule(steps=3600, learning_rate=1.5e-3, warmup_steps=200)
 STUDENT = Schedule(steps=800, learning_rate=4e-4, warmup_steps=50, average_decay=0.99)
 BATCH = 64

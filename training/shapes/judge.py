@@ -30,8 +30,10 @@ from training.shapes.world import (
 COLOR_TOLERANCE = 0.155
 #: A clean object covers this share of the union with the ideal shape drawn in its box.
 SHAPE_IOU = 0.85
-#: A clean background or object has at most this share of its pixels off its colour.
-STRAY_SHARE = 0.03
+#: A clean background has at most this share of its pixels off its colour (a small second object is more), and
+BACKGROUND_STRAY = 0.01
+#: a clean object this share, edges left out.
+OBJECT_STRAY = 0.03
 #: A pixel belongs to the object when it is further than this from the background.
 OBJECT_DISTANCE = 0.25
 
@@ -110,8 +112,8 @@ def _read_one(picture: NDArray[np.float32]) -> Reading:
         background is not None
         and color is not None
         and overlaps[best] >= SHAPE_IOU
-        and off_background <= STRAY_SHARE
-        and off_object <= STRAY_SHARE
+        and off_background <= BACKGROUND_STRAY
+        and off_object <= OBJECT_STRAY
     )
     return Reading(
         SIZES[int(radius > middle)], color, SHAPES[best] if overlaps[best] >= 0.7 else None, background, bool(clean)

@@ -29,7 +29,9 @@ COLOR_RGB = torch.tensor(
 BACKGROUND_RGB = torch.tensor([(0.98, 0.98, 0.98), (0.04, 0.04, 0.04), (0.52, 0.52, 0.52)])
 
 #: Radius range in pixels of a 64-pixel picture: half the side of the square that encloses the object.
-RADIUS_PX = torch.tensor([(7.0, 11.0), (15.0, 20.0)])
+RADIUS_PX = torch.tensor([(8.0, 11.0), (16.0, 20.0)])
+#: How far the object's centre may lie from the picture's, each way.
+OFFSET_PX = 8.0
 
 #: Every word a caption can hold; the tokenizers' vocabulary.
 WORDS = ("a", "on", "background", "shape", *SIZES, *COLORS, *SHAPES, *BACKGROUNDS)
@@ -79,8 +81,7 @@ class Scenes:
         attributes = torch.stack([torch.randint(n, (batch,), generator=generator) for n in sizes], dim=1)
         low, high = RADIUS_PX[attributes[:, 0]].unbind(1)
         radius = low + (high - low) * torch.rand(batch, generator=generator)
-        margin = radius + 2.0
-        centre = margin[:, None] + (64.0 - 2 * margin[:, None]) * torch.rand(batch, 2, generator=generator)
+        centre = 32.0 + OFFSET_PX * (2 * torch.rand(batch, 2, generator=generator) - 1)
         return cls(attributes, torch.cat([centre, radius[:, None]], dim=1) * (resolution_px / 64))
 
     def captions(self, generator: torch.Generator, drop: float = 0.5) -> list[Caption]:

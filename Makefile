@@ -1,0 +1,40 @@
+# One command each; every one of them installs first what is missing.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: help install demo serve test lint bench
+
+help:  ## this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+install: $(STAMP)  ## the package and its tools into .venv, at the tested versions
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: install  ## the same seeds without and with a negative prompt, over HTTP: out/demo/comparison.png
+	$(BIN)/python -m app.demo
+
+serve: install  ## queue, API and worker, until Ctrl-C
+	$(BIN)/nag-server up
+
+test: lint  ## lint and every test
+	$(BIN)/python -m pytest
+
+lint: install  ## formatting, style, types, imports
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: install  ## list the benchmarks; with NAME=overhead run that one
+ifdef NAME
+	$(BIN)/python -m benchmarks.$(NAME)
+else
+	@for each in benchmarks/[a-z]*.py; do \
+	  printf '%-12s %s\n' "$$(basename $$each .py)" "$$(sed -n '1s/"""//gp' $$each)"; done
+	@echo 'run one: make bench NAME=overhead'
+endif

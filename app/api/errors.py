@@ -1,0 +1,110 @@
+"""Every refusal of the API in the one error body, whoever raised it: us, pydantic, the router or a bug."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
+from redis.exceptions import RedisError
+from starlette.exceptions import HTTPException
+
+from app.errors import InvalidRequest, MalformedBody, ServiceError, Unavailable
+from app.logs import Log
+
+__all__ = ["ErrorBody", "error_response", "install"]
+
+QUEUE_RETRY_S = 2
+#: The OpenAI SDK retries 409 and 503. The one stays a conflict however often it is sent; the other would queue again.
+NOT_RETRIED = ("idempotency_conflict", "timeout")
+_log = Log("api")
+
+
+class ErrorDetail(BaseModel):
+    """What went wrong; `param` is the field as the caller wrote it, dotted."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str
+
+
+class ErrorBody(BaseModel):
+    """The body of every 4xx and 5xx."""
+
+    error: ErrorDetail
+
+
+def error_response(error: ServiceError) -> Response:
+    headers = {}
+    if error.retry_after_s is not None:
+        headers["retry-after"] = str(error.retry_after_s)
+    if error.error_code in NOT_RETRIED:
+        headers["x-should-retry"] = "false"
+    return _response(error.status, error.body(), headers)
+
+
+def install(app: FastAPI) -> None:
+    """Handlers for everything but an unexpected exception, which the outermost middleware answers."""
+    app.add_exception_handler(ServiceError, _service_error)
+    app.add_exception_handler(RedisError, _queue_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(HTTPException, _http_error)
+
+
+def _response(status: int, body: dict[str, Any], headers: dict[str, str]) -> Response:
+    # ASCII JSON: a message may quote a lone surrogate from the request, which UTF-8 cannot carry.
+    return Response(json.dumps(body), status, headers, media_type="application/json")
+
+
+async def _service_error(_: Request, exc: Exception) -> Response:
+    assert isinstance(exc, ServiceError)
+    return error_response(exc)
+
+
+async def _queue_error(_: Request, exc: Exception) -> Response:
+    _log.error("queue_unreachable", error=type(exc).__name__, message=exc)
+    return error_response(
+        Unavailable("the queue cannot be reached", code="queue_unreachable", retry_after_s=QUEUE_RETRY_S)
+    )
+
+
+async def _validation_error(_: Request, exc: Exception) -> Response:
+    assert isinstance(exc, RequestValidationError)
+    return error_response(_translate(exc.errors()))
+
+
+def _translate(errors: Sequence[Any]) -> ServiceError:
+    if errors[0]["type"] == "json_invalid":
+        return MalformedBody(f"the body is not JSON: {errors[0]['ctx']['error']} at character {errors[0]['loc'][-1]}")
+    found = [(".".join(map(str, each["loc"][1:])), _sentence(each)) for each in errors]
+    message = "; ".join(f"{param}: {text}" if param else text for param, text in found)
+    return InvalidRequest(message, param=found[0][0] or None)
+
+
+def _sentence(error: Any) -> str:
+    match error["type"]:
+        case "extra_forbidden":
+            return "unknown field"
+        case "missing" if len(error["loc"]) == 1:
+            return "a JSON body is required"
+        case "missing":
+            return "required"
+        case _:
+            return str(error["msg"]).removeprefix("Value error, ").replace("Input should be", "must be")
+
+
+async def _http_error(request: Request, exc: Exception) -> Response:
+    assert isinstance(exc, HTTPException)
+    where = f"{request.method} {request.url.path}"
+    message, code = {
+        400: ("the body cannot be read as JSON", MalformedBody.code),
+        404: (f"no such route: {where}", "not_found"),
+        405: (f"no such method on this route: {where}", "method_not_allowed"),
+    }.get(exc.status_code, (str(exc.detail), "http_error"))
+    kind = "invalid_request_error" if exc.status_code < 500 else "server_error"
+    body = {"error": {"message": message, "type": kind, "param": None, "code": code}}
+    return _response(exc.status_code, body, dict(exc.headers or {}))

@@ -1,0 +1,158 @@
+"""From what was asked to what will be done: every default filled in, every value checked against the model.
+
+Pure but for the seed that is drawn when none is given.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from app.api.schemas import SEED_MAX, GenerationBody
+from app.catalog import NAG_BOUNDS, Catalog, Model, Range
+from app.errors import InvalidParameter, NotFound, UnsupportedParameter
+from app.jobs import Generation, Guidance
+
+__all__ = ["Resolved", "find_model", "resolve"]
+
+#: A drawn seed stays below this, so that it survives a JSON reader whose numbers are doubles.
+DRAWN_SEEDS = 2**32
+
+Number = TypeVar("Number", int, float)
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A generation with nothing left open, and what a lenient request goes without."""
+
+    generation: Generation
+    warnings: tuple[str, ...]
+
+
+def resolve(
+    asked: GenerationBody, catalog: Catalog, *, written: Mapping[str, str] | None = None, warnings: tuple[str, ...] = ()
+) -> Resolved:
+    """The generation that `asked` means.
+
+    `written` maps a field's name here to the one the caller wrote (`nag.scale` → `nag_scale`), for the errors.
+    Raises NotFound for an unknown model, InvalidParameter for a value the model cannot take, UnsupportedParameter
+    for a parameter it cannot honour (with `strict` false that becomes a warning).
+    """
+    return _Resolver(asked, find_model(catalog, asked.model), written or {}, list(warnings)).run()
+
+
+def find_model(catalog: Catalog, name: str | None) -> Model:
+    """The model called `name`, the default for None. Raises NotFound."""
+    found = catalog.models.get(catalog.default if name is None else name)
+    if found is None:
+        raise NotFound(f"no model {name!r}; see GET /v1/models", param="model", code="model_not_found")
+    return found
+
+
+@dataclass
+class _Resolver:
+    asked: GenerationBody
+    model: Model
+    written: Mapping[str, str]
+    warnings: list[str] = field(default_factory=list)
+
+    def run(self) -> Resolved:
+        asked, model = self.asked, self.model
+        guidance_scale = self._in_range("guidance_scale", asked.guidance_scale, model.guidance_scale)
+        output_format = asked.output_format or "png"
+        n = asked.n or 1
+        generation = Generation(
+            model=model.id,
+            prompt=self._text("prompt", asked.prompt),
+            negative_prompt=self._optional_text("negative_prompt", asked.negative_prompt),
+            seed=self._seed(n),
+            num_inference_steps=self._in_range(
+                "num_inference_steps", asked.num_inference_steps, model.num_inference_steps
+            ),
+            guidance_scale=guidance_scale,
+            width=self._in_range("width", asked.width, model.width),
+            height=self._in_range("height", asked.height, model.height),
+            n=n,
+            output_format=output_format,
+            output_compression=self._compression(output_format),
+            nag=self._guidance(cfg=guidance_scale > 1),
+        )
+        return Resolved(generation, tuple(self.warnings))
+
+    def _name(self, name: str) -> str:
+        return self.written.get(name, name)
+
+    def _unsupported(self, name: str, message: str) -> None:
+        if self.asked.strict:
+            raise UnsupportedParameter(f"{self._name(name)}: {message}", param=self._name(name))
+        self.warnings.append(f"{self._name(name)} was left out: {message}")
+
+    def _in_range(self, name: str, value: Number | None, allowed: Range[Number]) -> Number:
+        if value is None:
+            return allowed.default
+        if not allowed.holds(value):
+            raise InvalidParameter(
+                f"{self._name(name)}: must be {allowed} for model {self.model.id}, not {value}", param=self._name(name)
+            )
+        return value
+
+    def _text(self, name: str, text: str) -> str:
+        most = self.model.prompt_max_chars
+        if len(text) > most:
+            raise InvalidParameter(
+                f"{self._name(name)}: model {self.model.id} takes at most {most} characters, not {len(text)}",
+                param=self._name(name),
+            )
+        return text
+
+    def _optional_text(self, name: str, text: str | None) -> str | None:
+        return None if text is None else self._text(name, text)
+
+    def _seed(self, n: int) -> int:
+        seed = self.asked.seed
+        if seed is None:
+            return secrets.randbelow(DRAWN_SEEDS)
+        if seed + n - 1 > SEED_MAX:
+            raise InvalidParameter(f"seed: the last of {n} pictures would exceed {SEED_MAX}", param=self._name("seed"))
+        return seed
+
+    def _compression(self, output_format: str) -> int:
+        asked = self.asked.output_compression
+        if output_format == "png" and asked not in (None, 100):
+            self._unsupported("output_compression", "a png is lossless; ask for jpeg or webp")
+            asked = None
+        return 100 if asked is None else asked
+
+    def _guidance(self, *, cfg: bool) -> Guidance | None:
+        """NAG as asked for by `nag`, or by a bare negative prompt where NAG is what honours one."""
+        asked, defaults = self.asked, self.model.nag
+        if asked.nag is None and (asked.negative_prompt is None or cfg):
+            return None
+        if defaults is None:
+            if asked.nag is not None:
+                self._unsupported("nag", f"model {self.model.id} does not support NAG")
+            if asked.negative_prompt is not None and not cfg:
+                self._unsupported(
+                    "negative_prompt", f"without NAG, model {self.model.id} needs a guidance_scale above 1 to honour it"
+                )
+            return None
+        own = None if asked.nag is None else self._optional_text("nag.negative_prompt", asked.nag.negative_prompt)
+        if own is not None and asked.negative_prompt is not None and not cfg:
+            own_name, other = self._name("nag.negative_prompt"), self._name("negative_prompt")
+            self.warnings.append(f"{other} was left out: {own_name} goes before it, and guidance_scale is 1")
+        numbers = {name: getattr(asked.nag, name, None) for name in NAG_BOUNDS}
+        return Guidance(
+            **{name: self._bounded(name, value, getattr(defaults, name)) for name, value in numbers.items()},
+            negative_prompt=own if own is not None else asked.negative_prompt or "",
+        )
+
+    def _bounded(self, name: str, value: float | None, default: float) -> float:
+        if value is None:
+            return default
+        low, high = NAG_BOUNDS[name]
+        if not low <= value <= high:
+            written = self._name(f"nag.{name}")
+            raise InvalidParameter(f"{written}: must be {low:g} to {high:g}, not {value}", param=written)
+        return float(value)

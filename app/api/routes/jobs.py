@@ -1,0 +1,73 @@
+"""Native jobs: accept, look, fetch."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi.responses import FileResponse, JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.api.resolve import resolve
+from app.api.schemas import JobBody
+from app.api.service import Here, wait_asked_s
+from app.api.views import JobView, completed_result, job_view, time_headers
+from app.errors import Expired, InvalidParameter
+from app.jobs import Job
+
+router = APIRouter(tags=["jobs"])
+
+PreferHeader = Annotated[str | None, Header(description="wait=N holds the answer for up to N seconds")]
+KeyHeader = Annotated[str | None, Header(description="the same key and body again: the same job, not another")]
+
+
+class ResultQuery(BaseModel):
+    """Which picture."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    index: Annotated[int, Field(ge=0, description="0 to n - 1")] = 0
+
+
+@router.post("/v1/jobs", status_code=202, response_model=JobView, responses={200: {"model": JobView}})
+async def create_job(
+    body: JobBody, request: Request, service: Here, prefer: PreferHeader = None, idempotency_key: KeyHeader = None
+) -> Response:
+    """Queue a generation: 202 and the job. 200 when it is done within `Prefer: wait=N`, or was asked for before."""
+    del prefer, idempotency_key  # declared for the documentation; read where their grammar is known
+    wait_s = wait_asked_s(request, service.settings.wait_max_s)
+    job, created = await service.submit(resolve(body, service.catalog), body, request)
+    if wait_s is not None:
+        job = await service.wait(job, wait_s)
+    status = 200 if job.status.terminal or not created else 202
+    headers = {"location": f"/v1/jobs/{job.id}"}
+    if wait_s is not None:
+        headers["preference-applied"] = f"wait={wait_s:g}"
+    return _answer(job, status, headers)
+
+
+@router.get("/v1/jobs/{job_id}", response_model=JobView)
+async def get_job(job_id: str, service: Here) -> Response:
+    """A job as it stands; once completed, with the echo of what was really used."""
+    return _answer(await service.find(job_id), 200, {})
+
+
+@router.get("/v1/jobs/{job_id}/result", response_class=FileResponse)
+async def get_result(job_id: str, service: Here, query: Annotated[ResultQuery, Query()]) -> Response:
+    """The bytes of one picture: 409 while there is none, 410 once it is gone, the job's own error if it failed."""
+    result = completed_result(await service.find(job_id))
+    if query.index >= len(result.artifacts):
+        raise InvalidParameter(f"index: the job has {len(result.artifacts)} pictures, counted from 0", param="index")
+    artifact = result.artifacts[query.index]
+    path = service.artifacts.path(artifact.name)
+    try:
+        stat = path.stat()
+    except FileNotFoundError as exc:
+        raise Expired(f"the result of job {job_id} is no longer kept") from exc
+    return FileResponse(path, headers=time_headers(result), media_type=artifact.media_type, stat_result=stat)
+
+
+def _answer(job: Job, status: int, headers: dict[str, str]) -> Response:
+    if job.result is not None:
+        headers |= time_headers(job.result)
+    return JSONResponse(job_view(job).model_dump(mode="json"), status, headers)

@@ -1,0 +1,96 @@
+"""The shapes of requests. Whether a value suits the model is decided in resolve.py, where the catalog is known.
+
+A field that is absent or null takes the model's default. An unknown field is refused, never ignored.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+__all__ = ["GenerationBody", "ImageBody", "JobBody", "NAGBody"]
+
+SEED_MAX = 2**63 - 1
+N_MAX = 10
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    @field_validator("*")
+    @classmethod
+    def _is_unicode(cls, value: Any) -> Any:
+        """JSON can carry half of a surrogate pair, which no tokenizer and no UTF-8 can."""
+        if isinstance(value, str):
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                raise ValueError("must be valid Unicode text") from None
+        return value
+
+
+class NAGBody(_Body):
+    """Normalized Attention Guidance. An empty object asks for the model's defaults."""
+
+    scale: Annotated[float | None, Field(description="how far from the negative prompt; 1 is off")] = None
+    tau: Annotated[float | None, Field(description="most that the guided attention may grow, as a ratio of norms")] = (
+        None
+    )
+    alpha: Annotated[float | None, Field(description="share of the guided attention in the result, 0 to 1")] = None
+    end: Annotated[float | None, Field(description="share of the denoising steps that is guided, 0 to 1")] = None
+    negative_prompt: Annotated[
+        str | None, Field(description="what to steer away from; absent, the request's negative_prompt, else nothing")
+    ] = None
+
+
+class GenerationBody(_Body):
+    """What every way of asking for pictures has in common."""
+
+    model: Annotated[str | None, Field(description="an id of GET /v1/models")] = None
+    prompt: str
+    negative_prompt: Annotated[
+        str | None,
+        Field(description="with guidance_scale above 1 the negative of CFG; otherwise NAG with the model's defaults"),
+    ] = None
+    seed: Annotated[
+        int | None, Field(ge=0, le=SEED_MAX, description="of the first picture; the next takes seed + 1; absent: drawn")
+    ] = None
+    num_inference_steps: int | None = None
+    guidance_scale: Annotated[float | None, Field(description="true classifier-free guidance; 1 is off")] = None
+    width: Annotated[int | None, Field(description="pixels")] = None
+    height: Annotated[int | None, Field(description="pixels")] = None
+    n: Annotated[int | None, Field(ge=1, le=N_MAX, description="pictures")] = None
+    output_format: Literal["png", "jpeg", "webp"] | None = None
+    output_compression: Annotated[
+        int | None, Field(ge=0, le=100, description="quality of a jpeg or webp; a png is lossless and takes 100 alone")
+    ] = None
+    nag: NAGBody | None = None
+    strict: Annotated[
+        bool, Field(description="false: what the model cannot honour is left out and said in `warnings`, not refused")
+    ] = True
+
+
+class JobBody(GenerationBody):
+    """POST /v1/jobs."""
+
+
+class ImageBody(GenerationBody):
+    """POST /v1/images/generations: OpenAI's fields, and ours beside them."""
+
+    size: Annotated[str | None, Field(pattern=r"^(auto|[0-9]{1,6}x[0-9]{1,6})$", description="auto, or WxH")] = None
+    response_format: Literal["b64_json", "url"] | None = None
+    stream: bool | None = None
+    partial_images: Annotated[int | None, Field(ge=0, le=3)] = None
+    quality: str | None = None
+    style: str | None = None
+    background: str | None = None
+    moderation: str | None = None
+    user: Annotated[str | None, Field(description="accepted for the SDKs' sake and not kept; `warnings` says so")] = (
+        None
+    )
+    nag_scale: float | None = None
+    nag_tau: float | None = None
+    nag_alpha: float | None = None
+    nag_end: float | None = None
+    nag_negative_prompt: str | None = None

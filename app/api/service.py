@@ -1,0 +1,108 @@
+"""What every router shares, and the one way in which a request becomes a queued job."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import monotonic
+from typing import Annotated
+from uuid import uuid4
+
+from fastapi import Depends, Request
+
+from app.api.resolve import Resolved
+from app.api.schemas import GenerationBody
+from app.artifacts import Artifacts
+from app.catalog import Catalog
+from app.errors import InvalidParameter, NotFound
+from app.jobs import Job
+from app.metrics import Metrics
+from app.queue.queue import Queue
+from app.settings import Settings
+
+__all__ = ["Here", "Service", "wait_asked_s"]
+
+#: Between two looks at whether the server is to end; well below the time it gives held requests.
+STOPPING_LOOK_S = 1.0
+WAIT = re.compile(r"wait\s*=\s*\"?([0-9]{1,9})\"?", re.IGNORECASE)
+#: Any visible ASCII, as a header can carry it; longer than every UUID and hash in use.
+IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+
+
+@dataclass(frozen=True)
+class Service:
+    """The parts behind the routes; one an app."""
+
+    settings: Settings
+    catalog: Catalog
+    queue: Queue
+    artifacts: Artifacts
+    metrics: Metrics
+    started_at: int
+    stopping: Callable[[], bool]  # whether the server was told to end
+
+    async def submit(self, resolved: Resolved, body: GenerationBody, request: Request) -> tuple[Job, bool]:
+        """The queued job and True, or the earlier job of the same idempotency key and False.
+
+        Raises Conflict for a key that was used with another body, QueueFull, Unavailable.
+        """
+        key = request.headers.get("idempotency-key")
+        if key is not None and IDEMPOTENCY_KEY.fullmatch(key) is None:
+            raise InvalidParameter(
+                "Idempotency-Key: must be 1 to 255 visible ASCII characters", param="Idempotency-Key"
+            )
+        asked = Job(id=f"job_{uuid4().hex}", request=resolved.generation, warnings=resolved.warnings)
+        job = await self.queue.submit(
+            asked, idempotency_key=key, fingerprint=None if key is None else _fingerprint(request.url.path, body)
+        )
+        created = job.id == asked.id
+        if created:
+            self.metrics.accepted(job.id)
+        return job, created
+
+    async def wait(self, job: Job, timeout_s: float) -> Job:
+        """The job when it has finished, or as it stands after `timeout_s` or when the server is told to end."""
+        deadline, latest = monotonic() + timeout_s, job
+        while not latest.status.terminal and not self.stopping() and (left_s := deadline - monotonic()) > 0:
+            latest = await self.queue.wait(job.id, min(left_s, STOPPING_LOOK_S)) or job
+        self.metrics.observe(latest)
+        return latest
+
+    async def find(self, job_id: str) -> Job:
+        """Raises NotFound."""
+        job = await self.queue.get(job_id)
+        if job is None:
+            raise NotFound(f"no job {job_id!r}")
+        self.metrics.observe(job)
+        return job
+
+
+def wait_asked_s(request: Request, most_s: float) -> float | None:
+    """Seconds of `Prefer: wait=N` (RFC 7240), at most `most_s`; None where it is not asked for."""
+    for preference in ",".join(request.headers.getlist("prefer")).split(","):
+        name = preference.partition("=")[0].strip().lower()
+        if name != "wait":
+            continue
+        match = WAIT.fullmatch(preference.partition(";")[0].strip())
+        if match is None:
+            raise InvalidParameter("Prefer: wait takes a whole number of seconds", param="Prefer")
+        return min(float(match[1]), most_s)
+    return None
+
+
+def _fingerprint(path: str, body: GenerationBody) -> str:
+    """Equal for equal requests: of what was sent, before a seed is drawn."""
+    text = json.dumps([path, body.model_dump(exclude_unset=True)], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _service(request: Request) -> Service:
+    service = request.app.state.service
+    assert isinstance(service, Service)
+    return service
+
+
+Here = Annotated[Service, Depends(_service)]

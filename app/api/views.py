@@ -1,0 +1,184 @@
+"""The shapes of answers. A finished job says what was really used, not what was asked for."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+from app.catalog import Catalog, Model, NAGDefaults, Range
+from app.errors import Conflict, Expired, ServiceError
+from app.jobs import Applied, Generation, Job, JobError, JobStatus, Result, Timings
+
+__all__ = [
+    "Image",
+    "ImagesView",
+    "JobView",
+    "ModelView",
+    "ModelsView",
+    "all_warnings",
+    "completed_result",
+    "job_view",
+    "model_view",
+    "time_headers",
+]
+
+
+class Progress(BaseModel):
+    """Denoising steps."""
+
+    step: int
+    steps: int
+
+
+class Output(BaseModel):
+    """One picture of a completed job; `url` is a path on this server."""
+
+    url: str
+    media_type: str
+    size_bytes: int
+    seed: int
+
+
+class JobView(BaseModel):
+    """A job and, once it is completed, the echo of what was really used. Times are Unix seconds."""
+
+    id: str
+    object: Literal["job"] = "job"
+    status: JobStatus
+    model: str
+    created_at: float
+    started_at: float | None
+    completed_at: float | None
+    attempts: int
+    worker: str | None
+    progress: Progress
+    request: Generation
+    seed: int
+    nag: Applied | None
+    batch_size: int | None
+    timings: Timings | None
+    warnings: tuple[str, ...]
+    outputs: tuple[Output, ...]
+    error: JobError | None
+
+
+class Image(BaseModel):
+    """One picture in OpenAI's shape, with its seed."""
+
+    b64_json: str
+    revised_prompt: str | None = None
+    seed: int
+
+
+class ImagesView(BaseModel):
+    """OpenAI's ImagesResponse, and the job's echo beside it. `created` is in Unix seconds."""
+
+    created: int
+    data: list[Image]
+    output_format: str
+    size: str
+    background: Literal["opaque"] = "opaque"
+    model: str
+    job: str
+    seed: int
+    nag: Applied
+    batch_size: int
+    attempts: int
+    worker: str | None
+    timings: Timings
+    warnings: tuple[str, ...]
+
+
+class ModelView(BaseModel):
+    """A model in OpenAI's shape, and what can be asked of it."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: Literal["nag-server"] = "nag-server"
+    description: str
+    kind: str
+    family: str
+    default: bool
+    num_inference_steps: Range[int]
+    guidance_scale: Range[float]
+    width: Range[int]
+    height: Range[int]
+    prompt_max_chars: int
+    nag_supported: bool
+    nag: NAGDefaults | None
+
+
+class ModelsView(BaseModel):
+    """OpenAI's list."""
+
+    object: Literal["list"] = "list"
+    data: list[ModelView]
+
+
+def job_view(job: Job) -> JobView:
+    result = job.result
+    return JobView(
+        id=job.id,
+        status=job.status,
+        model=job.request.model,
+        created_at=job.created_at,
+        started_at=job.started_at,
+        completed_at=job.completed_at,
+        attempts=job.attempts,
+        worker=job.worker,
+        progress=Progress(step=job.step, steps=job.request.num_inference_steps),
+        request=job.request,
+        seed=job.request.seed,
+        nag=result.nag if result else None,
+        batch_size=result.batch_size if result else None,
+        timings=result.timings if result else None,
+        warnings=all_warnings(job),
+        outputs=tuple(
+            Output(
+                url=f"/v1/jobs/{job.id}/result?index={index}",
+                media_type=each.media_type,
+                size_bytes=each.size_bytes,
+                seed=each.seed,
+            )
+            for index, each in enumerate(result.artifacts if result else ())
+        ),
+        error=job.error,
+    )
+
+
+def all_warnings(job: Job) -> tuple[str, ...]:
+    """What the API left out, then what the worker did; each once."""
+    return tuple(dict.fromkeys(job.warnings + (job.result.warnings if job.result else ())))
+
+
+def model_view(model: Model, catalog: Catalog, created: int) -> ModelView:
+    shared: dict[str, Any] = {
+        name: getattr(model, name) for name in ModelView.model_fields.keys() & type(model).model_fields.keys()
+    }
+    return ModelView(
+        **shared, created=created, default=model.id == catalog.default, nag_supported=model.nag is not None
+    )
+
+
+def completed_result(job: Job) -> Result:
+    """The result, or the error that stands in its place."""
+    match job.status:
+        case JobStatus.QUEUED | JobStatus.IN_PROGRESS:
+            raise Conflict(f"job {job.id} is {job.status}", code="not_ready", retry_after_s=1)
+        case JobStatus.CANCELLED:
+            raise Conflict(f"job {job.id} was cancelled", code="cancelled")
+        case JobStatus.EXPIRED:
+            raise Expired(f"job {job.id} has expired")
+    if job.result is None:
+        error = job.error or JobError("internal_error", "the job failed without saying why")
+        raise ServiceError(error.message, code=error.code)
+    return job.result
+
+
+def time_headers(result: Result) -> dict[str, str]:
+    """Milliseconds in the queue and at work."""
+    times = result.timings
+    inference_ms = times.encode_ms + times.denoise_ms + times.decode_ms
+    return {"x-queue-time": f"{times.queue_ms:.1f}", "x-inference-time": f"{inference_ms:.1f}"}

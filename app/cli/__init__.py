@@ -1,0 +1,122 @@
+"""The console script `nag-server`. A user's mistake is one line on stderr, never a traceback."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from app.settings import Settings
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; returns its exit status: 0, 1 for a failure, 2 for a wrong call or setting, 130 for Ctrl-C."""
+    arguments = _parser().parse_args(argv)
+    try:
+        settings = Settings()
+    except ValidationError as exc:
+        for error in exc.errors(include_url=False):
+            name = f"NAG_{'_'.join(map(str, error['loc'])).upper()}"
+            _complain(f"{name}={error['input']}: {error['msg'].replace('Input should be', 'must be')}")
+        return 2
+    try:
+        return _run(arguments, settings)
+    except KeyboardInterrupt:
+        return 130
+    except _failures() as exc:
+        _complain(str(exc))
+        return 1
+    except OSError as exc:
+        _complain(f"{exc.filename}: {exc.strerror}" if exc.filename else exc.strerror or str(exc))
+        return 1
+
+
+def _run(arguments: argparse.Namespace, settings: Settings) -> int:
+    # Each command imports its own part: only a worker needs torch, and `generate` needs no server.
+    match arguments.command:
+        case "up":
+            from app.up import up
+
+            return up(settings)
+        case "api":
+            from app.api.server import serve
+
+            serve(settings)
+        case "worker":
+            from app.worker.loop import main as work
+
+            return work(settings)
+        case "models" if arguments.action == "list":
+            from app.cli.models import list_models
+
+            list_models(settings)
+        case "models":
+            from app.cli.models import check_models
+
+            return check_models(settings)
+        case "generate":
+            from app.cli.generate import generate
+
+            generate(arguments, settings)
+    return 0
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """What ends a command with its message alone. Imported only once something has failed."""
+    from app.catalog import CatalogError
+    from app.cli.client import ClientError
+    from app.queue.embedded import EmbeddedError
+
+    return CatalogError, ClientError, EmbeddedError
+
+
+def _complain(message: str) -> None:
+    print(f"nag-server: {message}", file=sys.stderr)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="nag-server", description="Diffusion with Normalized Attention Guidance.")
+    parser.add_argument("--version", action="version", version=version("nag-server"))
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands.add_parser("up", help="queue, API and worker together, until Ctrl-C")
+    commands.add_parser("api", help="the HTTP front end alone")
+    commands.add_parser("worker", help="one worker alone")
+    models = commands.add_parser("models", help="the catalog").add_subparsers(dest="action", required=True)
+    models.add_parser("list", help="every model and its limits")
+    models.add_parser("check", help="whether every model can be loaded here")
+    _generate_arguments(commands.add_parser("generate", help="one picture from a running server"))
+    return parser
+
+
+def _generate_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("prompt")
+    parser.add_argument("--negative", metavar="TEXT", help="what to steer away from")
+    parser.add_argument("--model", help="absent: the server's default")
+    parser.add_argument("--seed", type=int, help="absent: drawn, and printed")
+    parser.add_argument("--steps", type=int, dest="num_inference_steps")
+    parser.add_argument("--guidance", type=_finite, dest="guidance_scale", help="true CFG; 1 is off")
+    parser.add_argument("--width", type=int, help="pixels")
+    parser.add_argument("--height", type=int, help="pixels")
+    for name, meaning in (
+        ("scale", "how far from the negative prompt; 1 is off"),
+        ("tau", "most that the guided attention may grow, as a ratio of norms"),
+        ("alpha", "share of the guided attention in the result, 0 to 1"),
+        ("end", "share of the steps that is guided, 0 to 1"),
+    ):
+        parser.add_argument(f"--{name}", type=_finite, help=f"NAG: {meaning}")
+    parser.add_argument("--out", type=Path, default=Path("out.png"), help="picture to write: .png, .jpg or .webp")
+    parser.add_argument("--url", help="the server; absent: where the settings would start one")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"not a finite number: {text}")
+    return value

@@ -1,0 +1,101 @@
+"""A small client of the service's own HTTP surface, for the console script, the demo and the benchmarks."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from app.settings import Settings
+
+__all__ = ["Client", "ClientError", "default_url"]
+
+#: Above the longest time the server holds a request.
+TIMEOUT_S = 300.0
+POLL_S = 0.05
+ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - where a server bound to all is reached from here
+
+LOOPBACK = re.compile(r"https?://(127\.|localhost\b|\[::1\])")
+
+
+class ClientError(Exception):
+    """A request that did not come to its result; the message is one line."""
+
+
+def default_url(settings: Settings) -> str:
+    """Where a server with these settings is reached from this machine."""
+    host = ANY_ADDRESS.get(settings.host, f"[{settings.host}]" if ":" in settings.host else settings.host)
+    return f"http://{host}:{settings.port}"
+
+
+class Client:
+    """Talks to one server. Every method raises ClientError."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url.rstrip("/")
+        # A proxy from the environment has no business between two programs on one machine.
+        self._http = httpx.Client(timeout=TIMEOUT_S, trust_env=LOOPBACK.match(self._url) is None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._http.close()
+
+    def ready(self) -> bool:
+        """Whether a worker holds the default model; False as well while nothing answers."""
+        try:
+            return self._http.get(f"{self._url}/readyz").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def generate(
+        self, body: dict[str, Any], on_change: Callable[[dict[str, Any]], None] | None = None
+    ) -> dict[str, Any]:
+        """The finished job, polled meanwhile where `on_change` is to be told of every state."""
+        headers = {} if on_change else {"prefer": "wait=120"}
+        job = self._json("POST", "/v1/jobs", json=body, headers=headers)
+        while True:
+            if on_change:
+                on_change(job)
+            if job["status"] not in ("queued", "in_progress"):
+                break
+            time.sleep(POLL_S)
+            job = self._json("GET", f"/v1/jobs/{job['id']}")
+        if job["status"] != "completed":
+            raise ClientError((job["error"] or {}).get("message") or f"the job was {job['status']}")
+        return job
+
+    def result(self, job: dict[str, Any], index: int = 0) -> bytes:
+        """The bytes of one picture."""
+        return self._send("GET", str(job["outputs"][index]["url"])).content
+
+    def _json(self, method: str, path: str, **request: Any) -> dict[str, Any]:
+        answer: dict[str, Any] = self._send(method, path, **request).json()
+        return answer
+
+    def _send(self, method: str, path: str, **request: Any) -> httpx.Response:
+        try:
+            answer = self._http.request(method, self._url + path, **request)
+        except (httpx.InvalidURL, httpx.UnsupportedProtocol) as exc:
+            raise ClientError(f"{self._url}: not a URL of a server: {exc}") from exc
+        except httpx.ConnectError as exc:
+            raise ClientError(f"no server at {self._url}; start one with `nag-server up`") from exc
+        except httpx.HTTPError as exc:
+            raise ClientError(f"{self._url}: {exc or type(exc).__name__}") from exc
+        if answer.is_error:
+            raise ClientError(_message(answer))
+        return answer
+
+
+def _message(answer: httpx.Response) -> str:
+    try:
+        return str(answer.json()["error"]["message"])
+    except (ValueError, LookupError, TypeError):
+        return f"{answer.url} answered {answer.status_code}, not as a NAG server does"

@@ -1,0 +1,86 @@
+"""Every error the service answers with, and its one table to HTTP.
+
+    ServiceError
+    ├── InvalidParameter        400  a value the model cannot take
+    │   └── UnsupportedParameter 400 a parameter the model cannot honour
+    ├── InvalidRequest          422  not the schema's shape
+    ├── MalformedBody           400  not JSON
+    ├── BodyTooLarge            413
+    ├── UnsupportedMediaType    415  a body that does not call itself JSON
+    ├── NotFound                404
+    ├── Conflict                409
+    ├── Expired                 410
+    ├── QueueFull               429
+    └── Unavailable             503  no worker for this model, or no Redis
+
+`type` is one of OpenAI's error types, so that the stock SDKs sort them rightly.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class ServiceError(Exception):
+    """Base of all. `param` names the offending field as the caller wrote it, dotted (`nag.scale`)."""
+
+    status: ClassVar[int] = 500
+    type: ClassVar[str] = "server_error"
+    code: ClassVar[str] = "internal_error"
+
+    def __init__(
+        self, message: str, *, param: str | None = None, code: str | None = None, retry_after_s: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.error_code = code or self.code
+        self.retry_after_s = retry_after_s
+
+    def body(self) -> dict[str, dict[str, str | None]]:
+        """The one error body of every answer."""
+        return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.error_code}}
+
+
+class InvalidParameter(ServiceError):
+    status, type, code = 400, "invalid_request_error", "invalid_parameter"
+
+
+class UnsupportedParameter(InvalidParameter):
+    code = "unsupported_parameter"
+
+
+class InvalidRequest(ServiceError):
+    status, type, code = 422, "invalid_request_error", "invalid_request"
+
+
+class MalformedBody(ServiceError):
+    status, type, code = 400, "invalid_request_error", "malformed_body"
+
+
+class BodyTooLarge(ServiceError):
+    status, type, code = 413, "invalid_request_error", "body_too_large"
+
+
+class UnsupportedMediaType(ServiceError):
+    status, type, code = 415, "invalid_request_error", "unsupported_media_type"
+
+
+class NotFound(ServiceError):
+    status, type, code = 404, "invalid_request_error", "not_found"
+
+
+class Conflict(ServiceError):
+    status, type, code = 409, "invalid_request_error", "conflict"
+
+
+class Expired(ServiceError):
+    status, type, code = 410, "invalid_request_error", "expired"
+
+
+class QueueFull(ServiceError):
+    status, type, code = 429, "rate_limit_error", "queue_full"
+
+
+class Unavailable(ServiceError):
+    status, type, code = 503, "server_error", "unavailable"

@@ -1,0 +1,155 @@
+"""The nouns of the service: what crosses a process, as frozen dataclasses with no I/O.
+
+A job is kept in Redis as JSON, never as a pickle. Times are Unix seconds, durations carry their unit.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class JobStatus(StrEnum):
+    """Where a job stands. The last four are terminal."""
+
+    QUEUED = "queued"  # accepted and stored; no worker has it
+    IN_PROGRESS = "in_progress"  # a worker holds its lease
+    COMPLETED = "completed"  # its artifacts can be fetched
+    FAILED = "failed"  # `error` says why
+    CANCELLED = "cancelled"  # stopped at the caller's wish
+    EXPIRED = "expired"  # its deadline or its retention has passed
+
+    @property
+    def terminal(self) -> bool:
+        return self not in (JobStatus.QUEUED, JobStatus.IN_PROGRESS)
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """NAG as asked for, every number resolved (nag.NAGParams holds the ranges). scale 1 means unguided."""
+
+    scale: float
+    tau: float
+    alpha: float
+    end: float
+    negative_prompt: str
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One request with nothing left open: the API has filled in every default, the seed included."""
+
+    model: str
+    prompt: str
+    negative_prompt: str | None
+    seed: int
+    num_inference_steps: int
+    guidance_scale: float
+    width: int
+    height: int
+    n: int
+    output_format: str
+    output_compression: int
+    nag: Guidance | None
+
+    @property
+    def batch_key(self) -> str:
+        """What changes the computation's shape; generations with equal keys may share a batch."""
+        return f"{self.width}x{self.height}/{self.num_inference_steps}/cfg{self.guidance_scale:g}"
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What was really done about guidance; `reason` is set when it was not applied."""
+
+    applied: bool
+    reason: str | None = None
+    scale: float | None = None
+    tau: float | None = None
+    alpha: float | None = None
+    end: float | None = None
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Milliseconds a stage; total runs from acceptance to the stored result."""
+
+    queue_ms: float
+    encode_ms: float
+    denoise_ms: float
+    decode_ms: float
+    total_ms: float
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One produced file, by its name in the artifact store."""
+
+    name: str
+    media_type: str
+    size_bytes: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a worker hands back, with the echo of what was really used."""
+
+    artifacts: tuple[Artifact, ...]
+    nag: Applied
+    batch_size: int
+    timings: Timings
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class JobError:
+    code: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Job:
+    """A generation and its life."""
+
+    id: str
+    request: Generation
+    status: JobStatus = JobStatus.QUEUED
+    created_at: float = 0.0
+    started_at: float | None = None
+    completed_at: float | None = None
+    attempts: int = 0
+    worker: str | None = None
+    step: int = 0  # denoising steps done, of request.num_inference_steps
+    result: Result | None = None
+    error: JobError | None = None
+    warnings: tuple[str, ...] = field(default=())
+
+
+def to_json(value: Any) -> str:
+    """Any noun of this module as compact JSON."""
+    return json.dumps(asdict(value), separators=(",", ":"), ensure_ascii=False)
+
+
+def generation_from_json(text: str) -> Generation:
+    data = json.loads(text)
+    if data["nag"] is not None:
+        data["nag"] = Guidance(**data["nag"])
+    return Generation(**data)
+
+
+def result_from_json(text: str) -> Result:
+    data = json.loads(text)
+    return Result(
+        artifacts=tuple(Artifact(**each) for each in data["artifacts"]),
+        nag=Applied(**data["nag"]),
+        batch_size=data["batch_size"],
+        timings=Timings(**data["timings"]),
+        warnings=tuple(data["warnings"]),
+    )
+
+
+def error_from_json(text: str) -> JobError:
+    return JobError(**json.loads(text))

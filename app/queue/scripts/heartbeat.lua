@@ -1,0 +1,16 @@
+-- Extend the leases of the jobs a worker still holds, and note how far they are.
+-- ARGV: worker, step, lease in ms, ids…
+-- Returns the ids it no longer holds.
+local worker, step, lease_ms = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local ends = now_ms() + lease_ms
+local lost = {}
+for i = 4, #ARGV do
+  local id = ARGV[i]
+  if held_by(id, worker) then
+    redis.call('ZADD', LEASES, ends, id)
+    redis.call('HSET', JOB .. id, 'step', step)
+  else
+    lost[#lost + 1] = id
+  end
+end
+return lost

@@ -1,0 +1,44 @@
+"""The service's settings: the only reader of the environment, read once, frozen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Each field is read from `NAG_<FIELD>`; a value that does not fit ends the start with the field's name."""
+
+    model_config = SettingsConfigDict(env_prefix="NAG_", frozen=True, extra="ignore")
+
+    host: Annotated[str, Field(description="address the API binds")] = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535, description="port the API binds; 0 takes a free one")] = 8000
+    data_dir: Annotated[Path, Field(description="artifacts, and the embedded Valkey's files")] = Path(
+        "~/.local/share/nag-server"
+    )
+    redis_url: Annotated[
+        str | None, Field(description="Redis or Valkey; absent, `up` starts an embedded Valkey in data_dir")
+    ] = None
+    catalog: Annotated[Path | None, Field(description="a models.toml beside the built-in one; its entries win")] = None
+    device: Annotated[str, Field(description="torch device of a worker; auto takes CUDA when it is there")] = "auto"
+    batch_size: Annotated[int, Field(ge=1, le=256, description="most jobs a worker denoises together")] = 8
+    queue_limit: Annotated[int, Field(ge=1, description="most queued jobs; beyond it a request is answered 429")] = 1000
+    lease_s: Annotated[float, Field(gt=0, description="a job whose worker is silent for this long is queued again")] = (
+        15.0
+    )
+    max_attempts: Annotated[int, Field(ge=1, description="a job lost by this many workers fails as worker_lost")] = 3
+    retention_s: Annotated[float, Field(gt=0, description="how long a finished job and its artifacts are kept")] = (
+        86_400.0
+    )
+    wait_max_s: Annotated[float, Field(gt=0, description="longest a request is held for its result")] = 120.0
+    body_max_bytes: Annotated[int, Field(ge=1024, description="largest request body")] = 1_000_000
+    log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$", description="least severe line logged")] = (
+        "info"
+    )
+
+    @property
+    def data_folder(self) -> Path:
+        return self.data_dir.expanduser().resolve()

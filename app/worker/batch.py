@@ -1,0 +1,176 @@
+"""The jobs of one claim, from the lease to the result."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import traceback
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from concurrent.futures import Executor
+from time import monotonic
+from typing import TypeVar
+
+from redis.exceptions import RedisError
+
+from app.artifacts import Artifacts, artifact_name
+from app.jobs import Artifact, Job, JobError, Result, Timings
+from app.logs import Log
+from app.queue.cancel import end
+from app.queue.queue import Queue
+from app.worker.batching import together
+from app.worker.work import Control, Engine, Made, Stopped
+
+__all__ = ["Batch"]
+
+PROGRESS_S = 1.0  # how fresh a job's step is; the lease may ask for more
+REDIS_RETRY_S = 1.0
+T = TypeVar("T")
+_log = Log("worker")
+
+
+class Batch:
+    """One claim at work. While it runs, its leases are kept; what it is told to leave, it hands back."""
+
+    def __init__(
+        self, worker: str, jobs: Sequence[Job], lease_s: float,
+        queue: Queue, artifacts: Artifacts, engine: Engine, thread: Executor,
+    ) -> None:  # fmt: skip
+        self._worker = worker
+        self._jobs = jobs
+        self._beat_s = min(PROGRESS_S, lease_s / 3)
+        self._queue = queue
+        self._artifacts = artifacts
+        self._engine = engine
+        self._thread = thread
+        self._control = Control()
+        self._held = {job.id for job in jobs}
+        self._lease = asyncio.Lock()  # a heartbeat never crosses the end of a job, which it would take for a loss
+        self._claimed_s = monotonic()
+
+    def stop(self) -> None:
+        """Leave the work at its next step."""
+        self._control.stopping = True
+
+    async def run(self) -> None:
+        """Run, store, finish. Raises only where the device has failed for good: then the leases end by themselves,
+        and count.
+        """
+        now, later = together(self._jobs)
+        async with self._leases_kept():
+            await self._release(job.id for job in later)
+            await self._attempt(now)
+        await self._release(self._held)
+
+    async def _attempt(self, jobs: Sequence[Job]) -> None:
+        """Run jobs together; where that raises, one by one, so that a job the model cannot take fails alone."""
+        failure = ""
+        try:
+            outcomes = await self._in_thread(lambda: self._engine.run(jobs, self._control))
+        except Stopped:
+            return
+        except Exception as error:  # whatever a model raises is that job's outcome, never the loop's end
+            failure = type(error).__name__
+            _log.error("batch_raised", jobs=len(jobs), error=failure, **_described(error, jobs))
+        if not failure:
+            for job in jobs:
+                await self._end(job, outcomes[job.id])
+            return
+        # Only here is the exception gone, and with its frames the tensors they held.
+        await self._in_thread(self._engine.recover)
+        if len(jobs) == 1:
+            await self._end(jobs[0], JobError("generation_failed", f"the model could not generate this ({failure})"))
+            return
+        for job in jobs:
+            if job.id in self._held:
+                await self._attempt([job])
+
+    async def _end(self, job: Job, outcome: Made | JobError) -> None:
+        end = await self._stored(job, outcome) if isinstance(outcome, Made) else outcome
+        async with self._lease:
+            self._held.discard(job.id)
+            if isinstance(end, Result):
+                await self._insist(lambda: self._queue.finish(self._worker, job.id, end))
+            else:
+                await self._insist(lambda: self._queue.fail(self._worker, job.id, end))
+
+    async def _stored(self, job: Job, made: Made) -> Result | JobError:
+        """The result, its files saved first: a completed job's artifacts can be fetched."""
+        artifacts = []
+        for index, (data, seed) in enumerate(zip(made.files, made.seeds, strict=True)):
+            name = artifact_name(job.id, index, job.request.output_format)
+            try:
+                await self._artifacts.save(name, data)
+            except OSError as error:
+                _log.error("artifact_not_stored", job=job.id, error=error.strerror)
+                return JobError("artifact_not_stored", "the result could not be stored")
+            artifacts.append(Artifact(name, made.media_type, len(data), seed))
+        queue_ms = ((job.started_at or job.created_at) - job.created_at) * 1000
+        timings = Timings(
+            queue_ms=queue_ms,
+            encode_ms=made.encode_ms,
+            denoise_ms=made.denoise_ms,
+            decode_ms=made.decode_ms,
+            total_ms=queue_ms + (monotonic() - self._claimed_s) * 1000,
+        )
+        return Result(tuple(artifacts), made.applied, made.batch_size, timings, job.warnings)
+
+    async def _insist(self, call: Callable[[], Awaitable[bool]]) -> None:
+        """Through a Redis that is away for a while: the work is done, so only its report is tried again."""
+        while True:
+            try:
+                await call()
+            except RedisError as error:
+                _log.warning("redis_away", error=type(error).__name__)
+                if self._control.stopping:
+                    return
+                await asyncio.sleep(REDIS_RETRY_S)
+            else:
+                return
+
+    @contextlib.asynccontextmanager
+    async def _leases_kept(self) -> AsyncIterator[None]:
+        beating = asyncio.create_task(self._beat(), name="heartbeat")
+        try:
+            yield
+        finally:
+            await end(beating)
+
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.sleep(self._beat_s)
+            async with self._lease:
+                if not self._held:
+                    continue
+                try:
+                    lost = await self._queue.heartbeat(self._worker, sorted(self._held), self._control.step)
+                except RedisError as error:
+                    _log.warning("redis_away", error=type(error).__name__)
+                    continue
+                self._held.difference_update(lost)
+                if not self._held:  # nobody wants this batch any more
+                    self.stop()
+
+    async def _release(self, job_ids: Iterable[str]) -> None:
+        ids = list(job_ids)
+        if not ids:
+            return
+        async with self._lease:
+            self._held.difference_update(ids)
+            try:
+                await self._queue.release(self._worker, ids)
+            except RedisError as error:  # their leases end by themselves
+                _log.warning("redis_away", error=type(error).__name__)
+
+    async def _in_thread(self, call: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+
+
+def _described(error: Exception, jobs: Sequence[Job]) -> dict[str, str]:
+    """An exception for the log: where it was raised and its message, with every prompt struck out."""
+    message = str(error)
+    for job in jobs:
+        nag = job.request.nag
+        for text in (job.request.prompt, job.request.negative_prompt, nag.negative_prompt if nag else None):
+            message = message.replace(text, "…") if text else message
+    frames = traceback.extract_tb(error.__traceback__)
+    return {"at": f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "", "message": message}

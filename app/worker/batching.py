@@ -1,0 +1,54 @@
+"""What is denoised together: pure decisions, no tensors and no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+
+from app.jobs import Generation, Job
+
+__all__ = ["Row", "calls", "overall_step", "together"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One picture of a job: a row of the denoiser's batch."""
+
+    job: Job
+    index: int
+
+    @property
+    def request(self) -> Generation:
+        return self.job.request
+
+    @property
+    def seed(self) -> int:
+        """The n pictures of a job use seed, seed + 1, …; within what a generator takes."""
+        return (self.request.seed + self.index) % 2**64
+
+
+def together(claimed: Sequence[Job]) -> tuple[list[Job], list[Job]]:
+    """The claimed jobs to run now, and those to hand back: a job that was lost before runs alone.
+
+    It may be what its last worker died of; so it takes no other job with it, and fails alone in the end.
+    """
+    fresh = list(takewhile(lambda job: job.attempts <= 1, claimed))
+    now = fresh or list(claimed[:1])
+    return now, list(claimed[len(now) :])
+
+
+def calls(jobs: Sequence[Job], most_pictures: int) -> list[list[Row]]:
+    """The jobs' pictures in order, at most so many a pipeline call."""
+    rows = [Row(job, index) for job in jobs for index in range(job.request.n)]
+    return list(_chunks(rows, most_pictures))
+
+
+def overall_step(call: int, calls_total: int, step: int, steps_total: int) -> int:
+    """Steps done of `steps_total` as a job's caller sees them, at `step` of pipeline call number `call` (from 0)."""
+    return (call * steps_total + step) // calls_total
+
+
+def _chunks(rows: list[Row], size: int) -> Iterator[list[Row]]:
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]

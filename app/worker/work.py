@@ -1,0 +1,55 @@
+"""What passes between the asyncio loop and the torch thread. No torch here, so the loop starts at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from app.jobs import Applied, Job, JobError
+
+__all__ = ["Control", "Engine", "Made", "Stopped"]
+
+
+class Stopped(Exception):
+    """The running batch was left between two steps."""
+
+
+@dataclass
+class Control:
+    """Shared by both threads; each field is written by one of them and a single word, so needs no lock."""
+
+    stopping: bool = False  # by the loop: leave the batch at its next step
+    step: int = 0  # by the torch thread: denoising steps done of the jobs' num_inference_steps
+
+    def check(self) -> None:
+        """Raises Stopped when the loop asked for it."""
+        if self.stopping:
+            raise Stopped
+
+
+@dataclass(frozen=True)
+class Made:
+    """One job's pictures, encoded, with the seeds they came from and what was done to make them."""
+
+    files: tuple[bytes, ...]
+    seeds: tuple[int, ...]
+    media_type: str
+    applied: Applied
+    batch_size: int
+    encode_ms: float
+    denoise_ms: float
+    decode_ms: float
+
+
+class Engine(Protocol):
+    """What runs in the torch thread; nothing else touches the device."""
+
+    def load(self, model: str) -> None:
+        """Make a model warm. Raises whatever its loading raises."""
+
+    def run(self, jobs: Sequence[Job], control: Control) -> dict[str, Made | JobError]:
+        """Denoise jobs of one batch_key together; an outcome for each id. Raises Stopped, or what the model raises."""
+
+    def recover(self) -> None:
+        """After `run` raised: free what it held. Raises where the device itself has failed for good."""

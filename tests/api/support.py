@@ -1,0 +1,99 @@
+"""The API on a real socket, and a worker that denoises nothing: the queue and the artifacts are the product's own."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import httpx
+import uvicorn
+from PIL import Image
+
+from app.api.server import create_app
+from app.artifacts import Artifacts, artifact_name
+from app.jobs import Applied, Artifact, Generation, Job, JobError, Result, Timings
+from app.queue.queue import Queue
+from app.settings import Settings
+
+TIMINGS = Timings(queue_ms=1.5, encode_ms=2.0, denoise_ms=30.0, decode_ms=4.25, total_ms=40.0)
+
+
+@asynccontextmanager
+async def serving(settings: Settings, stopping: Callable[[], bool] = lambda: False) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of an API that runs in this event loop, on a port of its own."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = uvicorn.Server(
+            uvicorn.Config(create_app(settings, stopping), log_config=None, timeout_graceful_shutdown=1)
+        )
+        task = asyncio.create_task(server.serve(sockets=[listener]))
+        base_url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        try:
+            async with httpx.AsyncClient(base_url=base_url, timeout=30) as client:
+                while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
+                    await asyncio.sleep(0.005)
+                yield client
+        finally:
+            server.should_exit = True
+            await task
+
+
+@dataclass
+class FakeWorker:
+    """Finishes every job with plain pictures; a prompt of "fail" fails instead. Remembers what it was asked for."""
+
+    queue: Queue
+    artifacts: Artifacts
+    name: str = "fake-1"
+    seen: list[Generation] = field(default_factory=list)
+    stopping: bool = False
+
+    async def run(self) -> None:
+        await self.queue.announce(self.name, ["shapes-flux"], 60)
+        while not self.stopping:
+            for job in await self.queue.claim(self.name, "shapes-flux", 8, 0.05):
+                await self.finish(job)
+        await self.queue.retire(self.name)
+
+    async def finish(self, job: Job) -> None:
+        asked = job.request
+        self.seen.append(asked)
+        if asked.prompt == "fail":
+            await self.queue.fail(self.name, job.id, JobError("out_of_memory", "the device ran out of memory"))
+            return
+        artifacts = []
+        for index in range(asked.n):
+            name, data = artifact_name(job.id, index, asked.output_format), picture(asked, index)
+            await self.artifacts.save(name, data)
+            artifacts.append(Artifact(name, f"image/{asked.output_format}", len(data), asked.seed + index))
+        nag = asked.nag
+        applied = (
+            Applied(applied=False, reason="not_requested")
+            if nag is None
+            else Applied(True, None, nag.scale, nag.tau, nag.alpha, nag.end)
+        )
+        await self.queue.finish(self.name, job.id, Result(tuple(artifacts), applied, 1, TIMINGS, ("a worker's word",)))
+
+
+def picture(asked: Generation, index: int) -> bytes:
+    """A file whose one colour tells the seeds apart."""
+    file = io.BytesIO()
+    color = ((asked.seed + index) % 256, 0, 0)
+    Image.new("RGB", (asked.width, asked.height), color).save(file, asked.output_format)
+    return file.getvalue()
+
+
+@asynccontextmanager
+async def working(queue: Queue, settings: Settings) -> AsyncIterator[FakeWorker]:
+    worker = FakeWorker(queue, Artifacts.open(settings))
+    task = asyncio.create_task(worker.run())
+    try:
+        while not await queue.workers():  # noqa: ASYNC110 - in another process, as far as the product knows
+            await asyncio.sleep(0.005)
+        yield worker
+    finally:
+        worker.stopping = True
+        await task

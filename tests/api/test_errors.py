@@ -1,0 +1,181 @@
+"""Each refusal over a real socket: a clear 4xx, the one body, an id, and nothing queued."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+
+from app.api.middleware import BoundedBody
+from app.api.service import Service
+from app.queue.queue import Queue
+from app.settings import Settings
+from tests.api.support import FakeWorker, serving
+
+JOBS, IMAGES = "/v1/jobs", "/v1/images/generations"
+JSON = {"content-type": "application/json"}
+
+
+def check(answer: httpx.Response, status: int, code: str, param: str | None) -> None:
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"], error["param"]) == (status, code, param), error
+    assert set(answer.json()) == {"error"}
+    assert set(error) == {"message", "type", "param", "code"}
+    assert error["type"] in ("invalid_request_error", "rate_limit_error", "server_error")
+    assert error["message"]
+    assert answer.headers["x-request-id"]
+
+
+REFUSED: list[tuple[dict[str, Any], int, str, str | None]] = [
+    ({"width": 63}, 400, "invalid_parameter", "width"),
+    ({"height": 128}, 400, "invalid_parameter", "height"),
+    ({"num_inference_steps": 0}, 400, "invalid_parameter", "num_inference_steps"),
+    ({"num_inference_steps": 10**30}, 400, "invalid_parameter", "num_inference_steps"),
+    ({"num_inference_steps": True}, 422, "invalid_request", "num_inference_steps"),
+    ({"num_inference_steps": "4"}, 422, "invalid_request", "num_inference_steps"),
+    ({"guidance_scale": 0.5}, 400, "invalid_parameter", "guidance_scale"),
+    ({"prompt": "x" * 40_000}, 400, "invalid_parameter", "prompt"),
+    ({"negative_prompt": "x" * 40_000}, 400, "invalid_parameter", "negative_prompt"),
+    ({"prompt": None}, 422, "invalid_request", "prompt"),
+    ({"prompt": "\ud800"}, 422, "invalid_request", "prompt"),
+    ({"model": "dall-e-3"}, 404, "model_not_found", "model"),
+    ({"model": "\x00"}, 404, "model_not_found", "model"),
+    ({"promt": "a shape"}, 422, "invalid_request", "promt"),
+    ({"\ud800": 1}, 422, "invalid_request", None),
+    ({"n": 0}, 422, "invalid_request", "n"),
+    ({"n": 11}, 422, "invalid_request", "n"),
+    ({"seed": -1}, 422, "invalid_request", "seed"),
+    ({"seed": 2**63}, 422, "invalid_request", "seed"),
+    ({"seed": 2**63 - 1, "n": 2}, 400, "invalid_parameter", "seed"),
+    ({"output_format": "gif"}, 422, "invalid_request", "output_format"),
+    ({"output_compression": 50}, 400, "unsupported_parameter", "output_compression"),
+    ({"nag": {"scale": 0.5}}, 400, "invalid_parameter", "nag.scale"),
+    ({"nag": {"scale": 101}}, 400, "invalid_parameter", "nag.scale"),
+    ({"nag": {"tau": 0.9}}, 400, "invalid_parameter", "nag.tau"),
+    ({"nag": {"alpha": 1.01}}, 400, "invalid_parameter", "nag.alpha"),
+    ({"nag": {"end": -0.01}}, 400, "invalid_parameter", "nag.end"),
+    ({"nag": {"sacle": 5}}, 422, "invalid_request", "nag.sacle"),
+    ({"nag": {"scale": "5"}}, 422, "invalid_request", "nag.scale"),
+    ({"nag": {"negative_prompt": "x" * 40_000}}, 400, "invalid_parameter", "nag.negative_prompt"),
+    ({"nag": 5}, 422, "invalid_request", "nag"),
+]
+
+
+@pytest.fixture
+async def quiet(api: httpx.AsyncClient, queue: Queue) -> AsyncIterator[httpx.AsyncClient]:
+    """The API, with the check that nothing was queued and it still serves."""
+    yield api
+    assert await queue.depth("shapes-flux") == 0
+    assert (await api.post(JOBS, json={"prompt": "a shape"})).status_code == 202
+
+
+@pytest.mark.parametrize("route", [JOBS, IMAGES])
+async def test_what_the_model_cannot_take(quiet: httpx.AsyncClient, route: str) -> None:
+    for change, status, code, param in REFUSED:
+        body = json.dumps({"prompt": "a shape", **change})
+        check(await quiet.post(route, content=body, headers=JSON), status, code, param)
+
+
+RAW: list[tuple[bytes, dict[str, str], int, str, str | None]] = [
+    (b"{", JSON, 400, "malformed_body", None),
+    (b'{"prompt": "\xff"}', JSON, 400, "malformed_body", None),
+    (b"[" * 100_000, JSON, 400, "malformed_body", None),
+    (b'{"prompt": "a", "seed": ' + b"9" * 5000 + b"}", JSON, 400, "malformed_body", None),
+    (b'{"prompt": "a", "guidance_scale": NaN}', JSON, 400, "invalid_parameter", "guidance_scale"),
+    (b'{"prompt": "a", "guidance_scale": 1e999}', JSON, 400, "invalid_parameter", "guidance_scale"),
+    (b'{"prompt": "a", "nag": {"scale": 1e999}}', JSON, 400, "invalid_parameter", "nag.scale"),
+    (b'{"prompt": "a", "nag": {"tau": NaN}}', JSON, 400, "invalid_parameter", "nag.tau"),
+    (b'{"prompt": "a", "nag": {"tau": 1' + b"0" * 400 + b"}}", JSON, 422, "invalid_request", "nag.tau"),
+    (b"", JSON, 422, "invalid_request", None),
+    (b"[]", JSON, 422, "invalid_request", None),
+    (b"null", JSON, 422, "invalid_request", None),
+    (b'{"prompt": "a"}', {"content-type": "text/plain"}, 415, "unsupported_media_type", None),
+    (b'{"prompt": "a"}', {}, 415, "unsupported_media_type", None),
+]
+
+
+@pytest.mark.parametrize(("body", "headers", "status", "code", "param"), RAW)
+async def test_what_is_no_request(
+    quiet: httpx.AsyncClient, body: bytes, headers: dict[str, str], status: int, code: str, param: str | None
+) -> None:
+    check(await quiet.post(JOBS, content=body, headers=headers), status, code, param)
+
+
+async def test_routes_and_methods(quiet: httpx.AsyncClient) -> None:
+    check(await quiet.get("/v1/nothing"), 404, "not_found", None)
+    check(await quiet.put(JOBS, json={}), 405, "method_not_allowed", None)
+    assert (await quiet.put(JOBS, json={})).headers["allow"]
+
+
+async def chunks(total_bytes: int) -> AsyncIterator[bytes]:
+    for _ in range(total_bytes // 65536):
+        yield b"x" * 65536
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_a_body_too_large(quiet: httpx.AsyncClient, chunked: bool) -> None:
+    content: Any = chunks(50_000_000) if chunked else b"x" * 50_000_000
+    check(await quiet.post(JOBS, content=content, headers=JSON), 413, "body_too_large", None)
+
+
+@pytest.mark.parametrize("header", ["content-length: 50000000", "transfer-encoding: chunked"])
+async def test_a_body_too_large_without_end(
+    quiet: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, header: str
+) -> None:
+    monkeypatch.setattr(BoundedBody, "LINGER_S", 0.3)
+    reader, writer = await asyncio.open_connection(quiet.base_url.host, quiet.base_url.port)
+    head = f"POST {JOBS} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n{header}\r\n\r\n"
+    writer.write(head.encode())
+    writer.write((b"10000\r\n" + b"x" * 65536 + b"\r\n") * 20)  # above the limit, and then silence
+    answer = await asyncio.wait_for(reader.read(), 5)  # to the end: the server closes
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert b"connection: close" in answer
+    writer.close()
+
+
+async def test_a_body_too_large_that_waits_to_be_asked_for_is_not_asked_for(quiet: httpx.AsyncClient) -> None:
+    reader, writer = await asyncio.open_connection(quiet.base_url.host, quiet.base_url.port)
+    writer.write(
+        f"POST {JOBS} HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 50000000\r\n\r\n".encode()
+    )
+    assert (await asyncio.wait_for(reader.read(), 5)).startswith(b"HTTP/1.1 413 ")
+    writer.close()
+
+
+async def test_an_unexpected_exception(
+    quiet: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Service, "find", broken)
+        answer = await quiet.get("/v1/jobs/x", headers={"x-request-id": "mine-1"})
+    check(answer, 500, "internal_error", None)
+    assert answer.headers["x-request-id"] == "mine-1"
+    assert "ZeroDivisionError" in caplog.text
+    assert "mine-1" in caplog.text
+    assert "ZeroDivision" not in answer.text
+
+
+async def test_a_request_id_that_is_unsafe_is_replaced(api: httpx.AsyncClient) -> None:
+    answer = await api.get("/healthz", headers={"x-request-id": "a b"})
+    assert answer.headers["x-request-id"].startswith("req_")
+
+
+async def test_a_queue_that_cannot_be_reached(settings: Settings) -> None:
+    async with serving(settings.model_copy(update={"redis_url": "redis://127.0.0.1:1/0"})) as api:
+        check(await api.post(JOBS, json={"prompt": "a"}), 503, "queue_unreachable", None)
+        check(await api.get("/readyz"), 503, "queue_unreachable", None)
+        assert (await api.get("/healthz")).status_code == 200
+        assert "nag_redis_up 0.0" in (await api.get("/metrics")).text
+
+
+async def test_a_worker_is_asked_for_nothing_that_was_refused(api: httpx.AsyncClient, worker: FakeWorker) -> None:
+    assert (await api.post(IMAGES, json={"prompt": "a", "size": "63x64"})).status_code == 400
+    assert (await api.post(IMAGES, json={"prompt": "a"})).status_code == 200
+    assert len(worker.seen) == 1

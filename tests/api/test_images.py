@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import base64
+import io
+import re
+from typing import Any
+
+import httpx
+import pytest
+from PIL import Image
+
+from app.jobs import Guidance
+from app.queue.queue import Queue
+from app.settings import Settings
+from tests.api.support import FakeWorker, serving
+
+ROUTE = "/v1/images/generations"
+
+
+async def test_pictures_in_openais_shape_with_our_echo(api: httpx.AsyncClient, worker: FakeWorker) -> None:
+    answer = await api.post(ROUTE, json={"prompt": "a shape", "n": 2, "seed": 7, "size": "64x64", "user": "u1"})
+    assert answer.status_code == 200
+    body = answer.json()
+    assert isinstance(body["created"], int)
+    pictures = [Image.open(io.BytesIO(base64.b64decode(each["b64_json"]))) for each in body["data"]]
+    assert [each.getpixel((0, 0)) for each in pictures] == [(7, 0, 0), (8, 0, 0)]
+    assert [each["seed"] for each in body["data"]] == [7, 8]
+    assert (body["output_format"], body["size"], body["background"]) == ("png", "64x64", "opaque")
+    assert body["nag"] == {
+        "applied": False, "reason": "not_requested", "scale": None, "tau": None, "alpha": None, "end": None,
+    }  # fmt: skip
+    assert (body["seed"], body["attempts"], body["worker"], body["batch_size"]) == (7, 1, "fake-1", 1)
+    assert body["timings"]["total_ms"] == 40.0
+    assert body["warnings"] == ["user was left out: it is not kept", "a worker's word"]
+    assert float(answer.headers["x-queue-time"]) == 1.5
+    assert (await api.get(f"/v1/jobs/{body['job']}")).json()["status"] == "completed"
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"negative_prompt": "a red shape"}, Guidance(5.0, 2.5, 0.25, 1.0, "a red shape")),
+        ({"nag_negative_prompt": "a red shape", "nag_scale": 7}, Guidance(7.0, 2.5, 0.25, 1.0, "a red shape")),
+        ({"nag": {"end": 0.5}, "nag_alpha": 0.5, "nag_tau": 3}, Guidance(5.0, 3.0, 0.5, 0.5, "")),
+        ({"nag_end": 0, "negative_prompt": "x"}, Guidance(5.0, 2.5, 0.25, 0.0, "x")),
+    ],
+)
+async def test_flat_and_nested_guidance(
+    api: httpx.AsyncClient, worker: FakeWorker, fields: dict[str, Any], expected: Guidance
+) -> None:
+    assert (await api.post(ROUTE, json={"prompt": "a shape", **fields})).status_code == 200
+    assert worker.seen[0].nag == expected
+
+
+@pytest.mark.parametrize(
+    ("fields", "code", "param"),
+    [
+        ({"response_format": "url"}, "unsupported_parameter", "response_format"),
+        ({"stream": True}, "unsupported_parameter", "stream"),
+        ({"partial_images": 2}, "unsupported_parameter", "partial_images"),
+        ({"quality": "hd"}, "unsupported_parameter", "quality"),
+        ({"style": "vivid"}, "unsupported_parameter", "style"),
+        ({"background": "transparent"}, "unsupported_parameter", "background"),
+        ({"moderation": "low"}, "unsupported_parameter", "moderation"),
+        ({"size": "1024x1024"}, "invalid_parameter", "size"),
+        ({"size": "64x64", "width": 64}, "invalid_parameter", "size"),
+        ({"size": "large"}, "invalid_request", "size"),
+        ({"nag_scale": 0.5}, "invalid_parameter", "nag_scale"),
+        ({"nag_negative_prompt": "x" * 3000}, "invalid_parameter", "nag_negative_prompt"),
+        ({"nag_scale": 5, "nag": {"scale": 5}}, "invalid_parameter", "nag_scale"),
+    ],
+)
+async def test_what_cannot_be_honoured_is_refused_by_the_name_it_was_sent_with(
+    api: httpx.AsyncClient, worker: FakeWorker, fields: dict[str, Any], code: str, param: str
+) -> None:
+    answer = await api.post(ROUTE, json={"prompt": "a shape", **fields})
+    assert answer.status_code in (400, 422)
+    assert (answer.json()["error"]["code"], answer.json()["error"]["param"]) == (code, param)
+    assert worker.seen == []
+
+
+async def test_neutral_values_are_taken(api: httpx.AsyncClient, worker: FakeWorker) -> None:
+    neutral = {
+        "size": "auto", "quality": "auto", "background": "auto", "moderation": "auto", "response_format": "b64_json",
+        "stream": False, "partial_images": 0, "n": None, "style": None,
+    }  # fmt: skip
+    answer = await api.post(ROUTE, json={"prompt": "a shape", **neutral})
+    assert answer.status_code == 200
+    assert answer.json()["warnings"] == ["a worker's word"]
+
+
+async def test_a_lenient_request_is_told_what_was_left_out(api: httpx.AsyncClient, worker: FakeWorker) -> None:
+    answer = await api.post(ROUTE, json={"prompt": "a shape", "quality": "hd", "strict": False})
+    assert answer.status_code == 200
+    assert answer.json()["warnings"][0] == "quality was left out: only auto is supported"
+
+
+async def test_without_a_worker_nothing_is_queued(api: httpx.AsyncClient) -> None:
+    answer = await api.post(ROUTE, json={"prompt": "a shape"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "no_worker")
+    assert int(answer.headers["retry-after"]) > 0
+
+
+async def test_a_failed_job_is_its_error(api: httpx.AsyncClient, worker: FakeWorker) -> None:
+    answer = await api.post(ROUTE, json={"prompt": "fail"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (500, "out_of_memory")
+
+
+async def test_a_job_that_takes_too_long_is_named_and_not_asked_for_again(settings: Settings, queue: Queue) -> None:
+    await queue.announce("busy", ["shapes-flux"], 60)
+    async with serving(settings.model_copy(update={"wait_max_s": 0.2})) as api:
+        answer = await api.post(ROUTE, json={"prompt": "a shape"})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "timeout")
+        assert answer.headers["x-should-retry"] == "false"
+        [path] = re.findall("/v1/jobs/[a-z0-9_]+", answer.json()["error"]["message"])
+        assert (await api.get(path)).json()["status"] == "queued"

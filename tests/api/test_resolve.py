@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from app.api.resolve import resolve
+from app.api.schemas import GenerationBody
+from app.catalog import Catalog, Model
+from app.errors import NotFound, UnsupportedParameter
+from app.jobs import Guidance
+from app.settings import Settings
+
+DEFAULTS = Guidance(5.0, 2.5, 0.25, 1.0, "a red shape")
+
+
+@pytest.fixture(scope="module")
+def catalog() -> Catalog:
+    built_in = Catalog.load(Settings())
+    model = built_in.models["shapes-flux"]
+    plain = model.model_copy(update={"id": "plain", "nag": None})
+    return Catalog(default="shapes-flux", models={"shapes-flux": model, "plain": plain})
+
+
+def ask(**fields: Any) -> GenerationBody:
+    return GenerationBody(**{"prompt": "a shape", **fields})
+
+
+def test_every_default_is_the_models(catalog: Catalog) -> None:
+    generation = resolve(ask(seed=7), catalog).generation
+    model: Model = catalog.models["shapes-flux"]
+    assert (generation.model, generation.seed, generation.n) == ("shapes-flux", 7, 1)
+    assert generation.num_inference_steps == model.num_inference_steps.default
+    assert generation.guidance_scale == model.guidance_scale.default
+    assert (generation.width, generation.height) == (model.width.default, model.height.default)
+    assert (generation.output_format, generation.output_compression) == ("png", 100)
+    assert generation.nag is None
+
+
+def test_a_drawn_seed_survives_a_double(catalog: Catalog) -> None:
+    assert all(0 <= resolve(ask(), catalog).generation.seed < 2**53 for _ in range(100))
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"negative_prompt": "a red shape"}, DEFAULTS),
+        ({"negative_prompt": "a red shape", "guidance_scale": 3.0}, None),
+        ({"negative_prompt": "blurry", "guidance_scale": 3.0, "nag": {"negative_prompt": "a red shape"}}, DEFAULTS),
+        ({"negative_prompt": "a red shape", "guidance_scale": 3.0, "nag": {}}, DEFAULTS),
+        ({"nag": {"scale": 1.0}}, Guidance(1.0, 2.5, 0.25, 1.0, "")),
+    ],
+)
+def test_when_a_negative_prompt_means_nag(catalog: Catalog, fields: dict[str, Any], expected: Guidance | None) -> None:
+    resolved = resolve(ask(**fields), catalog)
+    assert resolved.generation.nag == expected
+    assert resolved.warnings == ()
+
+
+def test_a_negative_prompt_that_goes_unused_is_said(catalog: Catalog) -> None:
+    resolved = resolve(ask(negative_prompt="blurry", nag={"negative_prompt": "a red shape"}), catalog)
+    assert resolved.generation.nag == DEFAULTS
+    assert resolved.warnings == (
+        "negative_prompt was left out: nag.negative_prompt goes before it, and guidance_scale is 1",
+    )
+
+
+@pytest.mark.parametrize(("fields", "param"), [({"nag": {}}, "nag"), ({"negative_prompt": "x"}, "negative_prompt")])
+def test_a_model_without_nag(catalog: Catalog, fields: dict[str, Any], param: str) -> None:
+    with pytest.raises(UnsupportedParameter) as caught:
+        resolve(ask(model="plain", **fields), catalog)
+    assert caught.value.param == param
+    lenient = resolve(ask(model="plain", strict=False, **fields), catalog)
+    assert lenient.generation.nag is None
+    assert [each.split()[0] for each in lenient.warnings] == [param]
+
+
+def test_a_model_without_nag_still_has_cfg(catalog: Catalog) -> None:
+    resolved = resolve(ask(model="plain", negative_prompt="x", guidance_scale=2.0), catalog)
+    assert (resolved.generation.negative_prompt, resolved.generation.nag, resolved.warnings) == ("x", None, ())
+
+
+def test_an_unknown_model(catalog: Catalog) -> None:
+    with pytest.raises(NotFound) as caught:
+        resolve(ask(model="gone"), catalog)
+    assert (caught.value.param, caught.value.error_code) == ("model", "model_not_found")
+
+
+def test_compression_belongs_to_lossy_formats(catalog: Catalog) -> None:
+    assert resolve(ask(output_format="jpeg", output_compression=80), catalog).generation.output_compression == 80
+    lenient = resolve(ask(output_compression=80, strict=False), catalog)
+    assert lenient.generation.output_compression == 100
+    assert lenient.warnings == ("output_compression was left out: a png is lossless; ask for jpeg or webp",)

@@ -1,0 +1,69 @@
+"""Fixtures shared by all tests: one real embedded Valkey a session, emptied for each test that uses it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis import Redis
+
+from app.jobs import Generation, Job
+from app.queue import embedded
+from app.queue.queue import Queue
+from app.settings import Settings
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.delenv(f"NAG_{name.upper()}", raising=False)
+
+
+@pytest.fixture(scope="session")
+def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A running embedded server's address."""
+    settings = Settings(data_dir=tmp_path_factory.mktemp("valkey"))
+    server = embedded.start(settings)
+    yield embedded.url(settings)
+    server.stop()
+
+
+@pytest.fixture
+def settings(tmp_path: Path, valkey_url: str) -> Settings:
+    """Settings with a data folder of the test's own, on an emptied server."""
+    with Redis.from_url(valkey_url) as redis:
+        redis.flushall()
+    return Settings(data_dir=tmp_path / "data", redis_url=valkey_url)
+
+
+@pytest.fixture
+async def queue(settings: Settings) -> AsyncIterator[Queue]:
+    queue = Queue.connect(settings)
+    yield queue
+    await queue.close()
+
+
+@pytest.fixture
+def make_job() -> Callable[..., Job]:
+    """`make_job("id", width=128, …)`: a queued job of the embedded model; keywords change its request."""
+
+    def make(job_id: str, **changes: Any) -> Job:
+        request: dict[str, Any] = {
+            "model": "shapes-flux",
+            "prompt": "a red circle",
+            "negative_prompt": None,
+            "seed": 7,
+            "num_inference_steps": 2,
+            "guidance_scale": 1.0,
+            "width": 64,
+            "height": 64,
+            "n": 1,
+            "output_format": "png",
+            "output_compression": 100,
+            "nag": None,
+        }
+        return Job(id=job_id, request=Generation(**{**request, **changes}))
+
+    return make

@@ -1,0 +1,298 @@
+"""The queue's transitions on a real server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from time import monotonic
+
+import pytest
+from redis.asyncio import Redis
+
+from app.errors import Conflict, QueueFull
+from app.jobs import Applied, Artifact, Guidance, Job, JobError, JobStatus, Result, Timings
+from app.queue.queue import Queue
+from app.settings import Settings
+
+MODEL = "shapes-flux"
+RESULT = Result(
+    artifacts=(Artifact("a-0.png", "image/png", 3, 7),),
+    nag=Applied(False, "not_requested"),
+    batch_size=1,
+    timings=Timings(1.0, 2.0, 3.0, 4.0, 10.0),
+    warnings=("said",),
+)
+Make = Callable[..., Job]
+
+
+def ids(jobs: list[Job]) -> list[str]:
+    return [job.id for job in jobs]
+
+
+@pytest.fixture
+async def hasty(settings: Settings) -> AsyncIterator[Queue]:
+    """A queue whose leases end at once and whose jobs may be lost twice."""
+    queue = Queue.connect(settings.model_copy(update={"lease_s": 0.02, "max_attempts": 2}))
+    yield queue
+    await queue.close()
+
+
+async def test_first_in_first_out(queue: Queue, make_job: Make) -> None:
+    for name in "abc":
+        await queue.submit(make_job(name))
+    assert await queue.depth(MODEL) == 3
+    claimed = [ids(await queue.claim("w", MODEL, 1, 0)) for _ in range(4)]
+    assert claimed == [["a"], ["b"], ["c"], []]
+    assert await queue.depth(MODEL) == 0
+
+
+async def test_a_job_comes_back_as_it_went_in(queue: Queue, make_job: Make) -> None:
+    guidance = Guidance(scale=5.0, tau=2.5, alpha=0.25, end=1.0, negative_prompt="a “red” shape\n")
+    sent = make_job("a", nag=guidance, prompt="ü {nag} \x00 '", seed=2**63)
+    stored = await queue.submit(sent)
+    assert stored.request == sent.request
+    assert stored.status is JobStatus.QUEUED
+    assert stored.created_at > 0
+    assert await queue.get("a") == stored
+    assert await queue.get("unknown") is None
+
+
+async def test_equal_batch_keys_are_claimed_together_oldest_first(queue: Queue, make_job: Make) -> None:
+    for name, width in [("a", 64), ("b", 128), ("c", 64), ("d", 64), ("e", 128)]:
+        await queue.submit(make_job(name, width=width))
+    first = await queue.claim("w", MODEL, 2, 0)
+    assert ids(first) == ["a", "c"]
+    assert all((job.status, job.attempts, job.worker) == (JobStatus.IN_PROGRESS, 1, "w") for job in first)
+    assert all(job.started_at is not None and job.started_at >= job.created_at for job in first)
+    assert ids(await queue.claim("w", MODEL, 9, 0)) == ["b", "e"]
+    assert ids(await queue.claim("w", MODEL, 9, 0)) == ["d"]
+
+
+async def test_the_claim_limit_counts_pictures(queue: Queue, make_job: Make) -> None:
+    for name, n in [("a", 3), ("b", 2), ("c", 1), ("d", 9)]:
+        await queue.submit(make_job(name, n=n))
+    assert ids(await queue.claim("w", MODEL, 4, 0)) == ["a"]
+    assert ids(await queue.claim("w", MODEL, 4, 0)) == ["b", "c"]
+    assert ids(await queue.claim("w", MODEL, 4, 0)) == ["d"]
+
+
+async def test_models_have_queues_of_their_own(queue: Queue, make_job: Make) -> None:
+    await queue.submit(make_job("a"))
+    await queue.submit(make_job("b", model="other"))
+    assert ids(await queue.claim("w", "other", 8, 0)) == ["b"]
+    assert ids(await queue.claim("w", ["other", MODEL], 8, 0)) == ["a"]
+
+
+async def test_concurrent_claims_share_nothing(queue: Queue, make_job: Make) -> None:
+    await asyncio.gather(*(queue.submit(make_job(str(i))) for i in range(40)))
+    claims = await asyncio.gather(*(queue.claim(f"w{i}", MODEL, 3, 0) for i in range(20)))
+    assert sorted(each for jobs in claims for each in ids(jobs)) == sorted(map(str, range(40)))
+
+
+async def test_a_blocked_claim_wakes_for_a_job(queue: Queue, make_job: Make) -> None:
+    claim = asyncio.create_task(queue.claim("w", MODEL, 1, 30))
+    await asyncio.sleep(0.2)
+    begin = monotonic()
+    await queue.submit(make_job("a"))
+    assert ids(await claim) == ["a"]
+    assert monotonic() - begin < 5
+
+
+async def test_an_empty_claim_returns_at_its_timeout(queue: Queue) -> None:
+    assert await queue.claim("w", MODEL, 1, 0.05) == []
+
+
+async def test_finish_writes_the_result_once(queue: Queue, make_job: Make) -> None:
+    await queue.submit(make_job("a"))
+    await queue.claim("w", MODEL, 1, 0)
+    assert not await queue.finish("thief", "a", RESULT)
+    assert await queue.finish("w", "a", RESULT)
+    assert not await queue.finish("w", "a", RESULT)
+    assert not await queue.fail("w", "a", JobError("late", "late"))
+    job = await queue.get("a")
+    assert job is not None
+    assert (job.status, job.result, job.error) == (JobStatus.COMPLETED, RESULT, None)
+    assert job.completed_at is not None
+
+
+async def test_fail_keeps_the_error(queue: Queue, make_job: Make) -> None:
+    await queue.submit(make_job("a"))
+    await queue.claim("w", MODEL, 1, 0)
+    assert await queue.fail("w", "a", JobError("invalid_output", "said"))
+    job = await queue.get("a")
+    assert job is not None
+    assert (job.status, job.error) == (JobStatus.FAILED, JobError("invalid_output", "said"))
+
+
+async def test_heartbeat_extends_notes_the_step_and_names_what_is_lost(queue: Queue, make_job: Make) -> None:
+    await queue.submit(make_job("a"))
+    await queue.claim("w", MODEL, 1, 0)
+    assert await queue.heartbeat("w", ["a", "never"], 3) == ["never"]
+    assert await queue.heartbeat("other", ["a"], 4) == ["a"]
+    job = await queue.get("a")
+    assert job is not None
+    assert job.step == 3
+
+
+async def test_an_ended_lease_requeues_at_the_front(hasty: Queue, make_job: Make) -> None:
+    for name in "abc":
+        await hasty.submit(make_job(name))
+    assert ids(await hasty.claim("lost", MODEL, 2, 0)) == ["a", "b"]
+    await asyncio.sleep(0.05)
+    assert await hasty.reap() == 2
+    assert await hasty.reap() == 0
+    job = await hasty.get("a")
+    assert job is not None
+    assert (job.status, job.attempts, job.worker, job.started_at) == (JobStatus.QUEUED, 1, None, None)
+    assert not await hasty.finish("lost", "a", RESULT)
+    again = await hasty.claim("w", MODEL, 3, 0)
+    assert ids(again) == ["a", "b", "c"]
+    assert [job.attempts for job in again] == [2, 2, 1]
+
+
+async def test_a_live_lease_is_not_reaped(queue: Queue, make_job: Make) -> None:
+    await queue.submit(make_job("a"))
+    await queue.claim("w", MODEL, 1, 0)
+    assert await queue.reap() == 0
+
+
+async def test_a_job_lost_too_often_fails_and_is_a_dead_letter(hasty: Queue, make_job: Make, valkey_url: str) -> None:
+    await hasty.submit(make_job("a"))
+    for _ in range(2):
+        assert ids(await hasty.claim("lost", MODEL, 1, 0)) == ["a"]
+        await asyncio.sleep(0.05)
+        assert await hasty.reap() == 1
+    job = await hasty.get("a")
+    assert job is not None
+    assert job.error is not None
+    assert (job.status, job.error.code, job.attempts) == (JobStatus.FAILED, "worker_lost", 2)
+    assert await hasty.claim("w", MODEL, 1, 0) == []
+    async with Redis.from_url(valkey_url, decode_responses=True) as redis:
+        assert await redis.lrange("{nag}:dead", 0, -1) == ["a"]
+
+
+async def test_release_hands_back_the_turn_without_an_attempt(queue: Queue, make_job: Make) -> None:
+    for name in "abc":
+        await queue.submit(make_job(name))
+    await queue.claim("w", MODEL, 2, 0)
+    await queue.release("other", ["a"])
+    assert await queue.depth(MODEL) == 1
+    await queue.release("w", ["a", "b"])
+    again = await queue.claim("x", MODEL, 3, 0)
+    assert ids(again) == ["a", "b", "c"]
+    assert [job.attempts for job in again] == [1, 1, 1]
+
+
+async def test_fifty_equal_submissions_are_one_job(queue: Queue, make_job: Make) -> None:
+    jobs = await asyncio.gather(
+        *(queue.submit(make_job(f"j{i}"), idempotency_key="k", fingerprint="f") for i in range(50))
+    )
+    assert len({job.id for job in jobs}) == 1
+    assert await queue.depth(MODEL) == 1
+
+
+async def test_an_idempotency_key_with_another_request_is_refused(queue: Queue, make_job: Make) -> None:
+    await queue.submit(make_job("a"), idempotency_key="k", fingerprint="f")
+    with pytest.raises(Conflict):
+        await queue.submit(make_job("b"), idempotency_key="k", fingerprint="g")
+    assert (await queue.submit(make_job("c"), idempotency_key="other", fingerprint="g")).id == "c"
+
+
+async def test_a_submission_sent_twice_is_stored_once(queue: Queue, make_job: Make) -> None:
+    first = await queue.submit(make_job("a"))
+    assert await queue.submit(make_job("a")) == first
+    assert await queue.depth(MODEL) == 1
+
+
+async def test_a_full_queue_refuses_with_a_time_to_retry(settings: Settings, make_job: Make) -> None:
+    queue = Queue.connect(settings.model_copy(update={"queue_limit": 2}))
+    await queue.submit(make_job("a"), idempotency_key="k")
+    await queue.submit(make_job("b", model="other"))
+    with pytest.raises(QueueFull) as refused:
+        await queue.submit(make_job("c"))
+    assert refused.value.retry_after_s is not None
+    assert 0 < refused.value.retry_after_s <= 120
+    assert (await queue.submit(make_job("d"), idempotency_key="k")).id == "a"
+    await queue.claim("w", MODEL, 1, 0)
+    await queue.submit(make_job("c"))
+    await queue.close()
+
+
+async def test_wait_wakes_when_the_job_ends(queue: Queue, make_job: Make) -> None:
+    await queue.submit(make_job("a"))
+    waiters = [asyncio.create_task(queue.wait("a", 30)) for _ in range(100)]
+    await asyncio.sleep(0.1)
+    await queue.claim("w", MODEL, 1, 0)
+    begin = monotonic()
+    await queue.finish("w", "a", RESULT)
+    jobs = await asyncio.gather(*waiters)
+    assert monotonic() - begin < 5
+    assert all(job is not None and job.status is JobStatus.COMPLETED for job in jobs)
+
+
+async def test_wait_returns_the_state_at_its_timeout(queue: Queue, make_job: Make) -> None:
+    await queue.submit(make_job("a"))
+    job = await queue.wait("a", 0.05)
+    assert job is not None
+    assert job.status is JobStatus.QUEUED
+    assert await queue.wait("unknown", 30) is None
+
+
+async def test_waiters_hold_one_connection_together(queue: Queue, make_job: Make, valkey_url: str) -> None:
+    await queue.submit(make_job("a"))
+    waiters = [asyncio.create_task(queue.wait("a", 0.5)) for _ in range(50)]
+    await asyncio.sleep(0.3)
+    async with Redis.from_url(valkey_url, decode_responses=True) as redis:
+        assert len(await redis.client_list(_type="pubsub")) == 1
+    await asyncio.gather(*waiters)
+
+
+async def test_a_lost_subscription_is_made_anew(queue: Queue, make_job: Make, valkey_url: str) -> None:
+    await queue.submit(make_job("a"))
+    await queue.claim("w", MODEL, 1, 0)
+    waiter = asyncio.create_task(queue.wait("a", 30))
+    await asyncio.sleep(0.1)
+    async with Redis.from_url(valkey_url) as redis:
+        await redis.client_kill_filter(_type="pubsub")
+        await queue.finish("w", "a", RESULT)
+    begin = monotonic()
+    job = await waiter
+    assert monotonic() - begin < 10
+    assert job is not None
+    assert job.status is JobStatus.COMPLETED
+
+
+async def test_an_ended_job_and_its_idempotency_key_expire(settings: Settings, make_job: Make) -> None:
+    queue = Queue.connect(settings.model_copy(update={"retention_s": 0.05}))
+    await queue.submit(make_job("a"), idempotency_key="k")
+    await asyncio.sleep(0.1)
+    assert await queue.get("a") is not None
+    await queue.claim("w", MODEL, 1, 0)
+    await queue.finish("w", "a", RESULT)
+    await asyncio.sleep(0.1)
+    assert await queue.get("a") is None
+    assert (await queue.submit(make_job("b"), idempotency_key="k", fingerprint="other")).id == "b"
+    await queue.close()
+
+
+async def test_the_registry_of_workers(queue: Queue) -> None:
+    assert await queue.workers() == {}
+    await queue.announce("a", ["m", "n"], 30)
+    await queue.announce("b", [], 0.02)
+    await queue.announce("c", ["m"], 30)
+    await asyncio.sleep(0.05)
+    await queue.retire("c")
+    assert await queue.workers() == {"a": ["m", "n"]}
+
+
+async def test_no_prompt_is_logged(queue: Queue, make_job: Make, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("DEBUG", logger="nag"):
+        await queue.submit(make_job("a", prompt="topsecret"))
+        await queue.claim("w", MODEL, 1, 0)
+        await queue.finish("w", "a", RESULT)
+    assert [each.getMessage().split()[0] for each in caplog.records] == ["job_queued", "job_claimed", "job_completed"]
+    assert "topsecret" not in caplog.text
+
+
+async def test_ping(queue: Queue) -> None:
+    assert await queue.ping()

@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from PIL import Image
+
+from app.cli import main
+from app.cli.client import default_url
+from app.cli.running import running
+from app.queue.embedded import socket_path
+from app.settings import Settings
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A whole service, with the embedded model."""
+    with running(tmp_path_factory.mktemp("service")) as url:
+        yield url
+
+
+def test_generate_writes_the_picture_and_says_what_was_used(
+    url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "a.png"
+    asked = ["a shape", "--negative", "a red shape", "--seed", "7", "--steps", "2", "--alpha", "0.5", "--out", str(out)]
+    assert main(["generate", *asked, "--url", url]) == 0
+    with Image.open(out) as picture:
+        assert picture.size == (64, 64)
+    said = capsys.readouterr()
+    assert "seed     7" in said.out
+    assert "applied: scale 5, tau 2.5, alpha 0.5, end 1" in said.out
+    assert re.search(r"queue +[0-9.]+ ms", said.out)
+    assert "2/2 steps" in said.err
+
+
+def test_the_same_seed_is_the_same_picture(url: str, tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        assert main(["generate", "a shape", "--seed", "7", "--out", str(tmp_path / name), "--url", url]) == 0
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_openais_route_on_the_real_pipeline(url: str) -> None:
+    body = {"prompt": "a shape", "n": 2, "nag_negative_prompt": "a red shape", "output_format": "jpeg"}
+    answer = httpx.post(f"{url}/v1/images/generations", json=body, timeout=60, trust_env=False)
+    assert answer.status_code == 200, answer.text
+    assert len(answer.json()["data"]) == 2
+    assert answer.json()["nag"]["applied"]
+    assert float(answer.headers["x-inference-time"]) > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--steps", "0"], "num_inference_steps: must be 1 to 50"),
+        (["--model", "gone"], "no model 'gone'"),
+        (["--scale", "0.5"], "nag.scale: must be 1 to 100"),
+        (["--out", "a.tiff"], "the name must end in .png"),
+        (["--out", "/nowhere/a.png"], "there is no folder /nowhere"),
+    ],
+)
+def test_generate_repeats_the_servers_refusal(
+    url: str, arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["generate", "a shape", "--url", url, *arguments]) == 1
+    assert said in capsys.readouterr().err
+
+
+def test_generate_without_a_server_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["generate", "a shape", "--url", "http://127.0.0.1:1"]) == 1
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert line == "nag-server: no server at http://127.0.0.1:1; start one with `nag-server up`"
+
+
+@pytest.mark.parametrize("address", ["nonsense", "http://", "ftp://x"])
+def test_generate_with_a_wrong_url(address: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["generate", "a shape", "--url", address]) == 1
+    assert "not a URL of a server" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "value"), [("NAG_PORT", "abc"), ("NAG_LOG_LEVEL", "loud"), ("NAG_BATCH_SIZE", "0")])
+def test_a_wrong_setting_is_named(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(name, value)
+    assert main(["models", "list"]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"nag-server: {name}={value}: ")
+
+
+@pytest.mark.parametrize("command", ["api", "up"])
+def test_a_taken_port_is_one_line(command: str, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        environment = os.environ | {"NAG_PORT": port, "NAG_DATA_DIR": str(tmp_path)}
+        done = subprocess.run(
+            [sys.executable, "-m", "app.cli", command], env=environment, capture_output=True, text=True, timeout=60
+        )
+    assert done.returncode == 1
+    [line] = done.stderr.splitlines()
+    assert port in line
+
+
+def test_models_list(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "list"]) == 0
+    assert "shapes-flux" in capsys.readouterr().out
+
+
+def test_models_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "check"]) == 0
+    assert "FluxPipeline" in capsys.readouterr().out
+
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd" / "model_index.json").write_text(json.dumps({"_class_name": "NoSuchPipeline"}))
+    entry = (Path(__file__).parents[1] / "app" / "models.toml").read_text().partition("[models.shapes-flux]")[2]
+    entries = [
+        f"[models.{name}]" + re.sub(r'path = "[^"]*"', f'path = "{name}"', entry) for name in ("empty", "odd", "gone")
+    ]
+    (tmp_path / "more.toml").write_text("\n".join(entries))
+    monkeypatch.setenv("NAG_CATALOG", str(tmp_path / "more.toml"))
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(["models", "check"]) == 1
+    said = capsys.readouterr().out
+    assert "no model_index.json" in said
+    assert "has no NoSuchPipeline" in said
+    assert "no folder gone" in said
+
+
+def test_a_catalog_that_does_not_fit_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("NAG_CATALOG", "/nowhere/models.toml")
+    assert main(["models", "list"]) == 1
+    assert capsys.readouterr().err == "nag-server: /nowhere/models.toml: cannot be read: No such file or directory\n"
+
+
+def test_up_serves_until_ctrl_c_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    settings = {"NAG_PORT": str(port), "NAG_DATA_DIR": str(tmp_path)}
+    command = [sys.executable, "-m", "app.cli", "up"]
+    log = tmp_path / "log"
+    with log.open("wb") as out:
+        process = subprocess.Popen(command, env=os.environ | settings, stdout=out, stderr=out, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 90
+        while "ready at" not in log.read_text():
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.1)
+        assert main(["generate", "a shape", "--out", str(tmp_path / "a.png"), "--url", f"http://127.0.0.1:{port}"]) == 0
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0, log.read_text()
+    finally:
+        process.kill()
+    assert "Traceback" not in log.read_text()
+    assert not socket_path(tmp_path).exists()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port), 1)
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [("0.0.0.0", "http://127.0.0.1:8000"), ("::", "http://[::1]:8000"), ("::1", "http://[::1]:8000")],
+)
+def test_where_a_server_is_reached(host: str, expected: str) -> None:
+    assert default_url(Settings(host=host)) == expected

@@ -1,0 +1,22 @@
+from training import text
+from training.shapes.world import WORDS
+
+
+def test_each_word_of_the_world_is_one_token_in_both_tokenizers():
+    clip, t5 = text.clip_tokenizer(WORDS), text.t5_tokenizer(WORDS)
+    assert all(len(clip(word).input_ids) == 3 for word in WORDS)
+    assert all(len(t5(word).input_ids) == 2 for word in WORDS)
+
+
+def test_an_unknown_word_keeps_its_spelling():
+    t5 = text.t5_tokenizer(WORDS)
+    assert t5("glasses").input_ids != t5("grasses").input_ids
+    assert t5.unk_token_id not in t5("glasses").input_ids
+
+
+def test_tokenizers_come_back_from_a_folder_unchanged(tmp_path):
+    caption = "a small red circle on a white background, glasses"
+    for tokenizer in (text.clip_tokenizer(WORDS), text.t5_tokenizer(WORDS)):
+        tokenizer.save_pretrained(tmp_path / type(tokenizer).__name__)
+        loaded = type(tokenizer).from_pretrained(tmp_path / type(tokenizer).__name__)
+        assert loaded(caption).input_ids == tokenizer(caption).input_ids

@@ -1,0 +1,102 @@
+"""One batch through the embedded model; its pictures' content is nobody's business here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from app.catalog import Model
+from app.jobs import Applied, Guidance, Job
+from app.worker.batching import Row
+from app.worker.denoise import Denoised, denoise
+from app.worker.pipelines import cfg_arguments
+from app.worker.work import Stopped
+
+Make = Callable[..., Job]
+CPU = torch.device("cpu")
+TOLERANCE = 2e-4  # of pixels in [0, 1]; sums in another order differ in the last float32 digits
+NAG = Guidance(scale=5.0, tau=2.5, alpha=0.25, end=1.0, negative_prompt="a red shape")
+
+
+def run(pipe: Any, entry: Model, *jobs: Job) -> Denoised:
+    return denoise(pipe, entry, [Row(job, 0) for job in jobs], CPU, lambda _: None)
+
+
+def test_a_picture_is_the_same_alone_and_in_a_batch(pipe: Any, entry: Model, make_job: Make) -> None:
+    jobs = [
+        make_job("plain", seed=1),
+        make_job("guided", seed=2, prompt="a shape", nag=NAG),
+        make_job("half", seed=3, nag=Guidance(3.0, 2.0, 0.5, 0.5, "a square on a black background")),
+        make_job("off", seed=4, nag=Guidance(1.0, 2.5, 0.25, 1.0, "green")),
+    ]
+    together = run(pipe, entry, *jobs)
+    for i, job in enumerate(jobs):
+        alone = run(pipe, entry, job)
+        assert np.abs(alone.pixels[0] - together.pixels[i]).max() < TOLERANCE, job.id
+        assert alone.applied[0] == together.applied[i]
+
+
+def test_the_seed_and_the_guidance_change_the_picture(pipe: Any, entry: Model, make_job: Make) -> None:
+    jobs = [make_job("a", seed=1), make_job("b", seed=2), make_job("c", seed=1, nag=NAG)]
+    pixels = run(pipe, entry, *jobs).pixels
+    assert np.abs(pixels[0] - pixels[1]).max() > TOLERANCE
+    assert np.abs(pixels[0] - pixels[2]).max() > TOLERANCE
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (None, Applied(False, "not_requested")),
+        (Guidance(1.0, 2.5, 0.25, 1.0, "x"), Applied(False, "scale_is_1")),
+        (Guidance(5.0, 2.5, 0.0, 1.0, "x"), Applied(False, "alpha_is_0")),
+        (Guidance(5.0, 2.5, 0.25, 0.0, "x"), Applied(False, "end_is_0")),
+        (NAG, Applied(True, None, 5.0, 2.5, 0.25, 1.0)),
+    ],
+)
+def test_what_was_applied_is_said_alone_and_beside_others(
+    pipe: Any, entry: Model, make_job: Make, asked: Guidance | None, said: Applied
+) -> None:
+    assert run(pipe, entry, make_job("a", nag=asked)).applied == (said,)
+    assert run(pipe, entry, make_job("b", nag=NAG), make_job("a", nag=asked)).applied[1] == said
+
+
+def test_the_pipeline_is_left_as_it_was(pipe: Any, entry: Model, make_job: Make) -> None:
+    before = run(pipe, entry, make_job("a")).pixels
+
+    def stop(_: int) -> None:
+        raise Stopped
+
+    with pytest.raises(Stopped):
+        denoise(pipe, entry, [Row(make_job("b", nag=NAG), 0)], CPU, stop)
+    assert np.array_equal(run(pipe, entry, make_job("a")).pixels, before)
+
+
+def test_steps_are_told_and_times_are_positive(pipe: Any, entry: Model, make_job: Make) -> None:
+    steps: list[int] = []
+    done = denoise(pipe, entry, [Row(make_job("a", num_inference_steps=3), 0)], CPU, steps.append)
+    assert steps == [1, 2, 3]
+    assert min(done.encode_ms, done.denoise_ms, done.decode_ms) > 0
+
+
+def test_true_cfg_runs_and_changes_the_picture(pipe: Any, entry: Model, make_job: Make) -> None:
+    plain = run(pipe, entry, make_job("a", negative_prompt="a blue square"))
+    guided = run(pipe, entry, make_job("a", negative_prompt="a blue square", guidance_scale=4.0))
+    both = run(pipe, entry, make_job("a", negative_prompt="a blue square", guidance_scale=4.0, nag=NAG))
+    assert np.abs(plain.pixels - guided.pixels).max() > TOLERANCE
+    assert np.abs(both.pixels - guided.pixels).max() > TOLERANCE
+    assert both.applied[0].applied
+
+
+def test_cfg_has_its_family_s_name(make_job: Make) -> None:
+    requests = [make_job("a", guidance_scale=4.0, negative_prompt="no").request, make_job("b").request]
+    assert cfg_arguments("flux", requests) == {
+        "true_cfg_scale": 4.0,
+        "guidance_scale": 0.0,
+        "negative_prompt": ["no", ""],
+    }
+    assert cfg_arguments("sdxl", requests) == {"guidance_scale": 4.0, "negative_prompt": ["no", ""]}
+    assert cfg_arguments("sdxl", requests[1:]) == {"guidance_scale": 1.0}

@@ -1,0 +1,249 @@
+"""The loop against a real queue; the engine is a script of its own, since only its thread's contract matters here."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from time import sleep
+
+import pytest
+
+from app.artifacts import Artifacts
+from app.jobs import Applied, Job, JobError, JobStatus
+from app.queue.queue import Queue
+from app.settings import Settings
+from app.worker.loop import Worker
+from app.worker.work import Control, Made, Stopped
+
+MODEL = "shapes-flux"
+Make = Callable[..., Job]
+
+
+class ScriptedEngine:
+    """Denoises nothing: prompts say what happens. `slow` steps until it is told to stop or `go` is set."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[str]] = []
+        self.running = threading.Event()
+        self.go = threading.Event()
+        self.recovered = 0
+
+    def load(self, model: str) -> None:
+        if model == "broken":
+            raise OSError("no such model")
+
+    def run(self, jobs: Sequence[Job], control: Control) -> dict[str, Made | JobError]:
+        control.check()
+        self.batches.append([job.id for job in jobs])
+        prompts = {job.request.prompt for job in jobs}
+        if "poison" in prompts:
+            raise ValueError("cannot do poison at /secret/path")
+        self.running.set()
+        while "slow" in prompts and not self.go.is_set():
+            control.step = 1
+            control.check()
+            sleep(0.01)
+        return {
+            job.id: JobError("invalid_output", "said")
+            if job.request.prompt == "nan"
+            else Made((b"one", b"two")[: job.request.n], (7, 8)[: job.request.n], "image/png",
+                      Applied(False, "not_requested"), len(jobs), 1.0, 2.0, 3.0)
+            for job in jobs
+        }  # fmt: skip
+
+    def recover(self) -> None:
+        self.recovered += 1
+
+
+@pytest.fixture
+def engine() -> ScriptedEngine:
+    return ScriptedEngine()
+
+
+@asynccontextmanager
+async def working(
+    settings: Settings, queue: Queue, engine: ScriptedEngine, models: Sequence[str] = (MODEL,)
+) -> AsyncIterator[Worker]:
+    worker = Worker(settings, queue, models, lambda: engine)
+    running = asyncio.create_task(worker.run())
+    try:
+        yield worker
+    finally:
+        worker.stop()
+        assert await running == 0
+    assert worker.name not in await queue.workers()
+
+
+async def ended(queue: Queue, job_id: str) -> Job:
+    job = await queue.wait(job_id, 30)
+    assert job is not None
+    assert job.status.terminal
+    return job
+
+
+async def test_claim_run_store_finish(settings: Settings, queue: Queue, engine: ScriptedEngine, make_job: Make) -> None:
+    async with working(settings, queue, engine) as worker:
+        await queue.submit(make_job("a", n=2))
+        job = await ended(queue, "a")
+    assert job.status is JobStatus.COMPLETED
+    assert job.result is not None
+    assert [(each.name, each.size_bytes, each.seed) for each in job.result.artifacts] == [
+        ("a-0.png", 3, 7),
+        ("a-1.png", 3, 8),
+    ]
+    assert await Artifacts.open(settings).read("a-1.png") == b"two"
+    assert job.worker == worker.name
+    times = job.result.timings
+    assert times.total_ms >= times.queue_ms >= 0
+
+
+async def test_waiting_jobs_share_a_batch(
+    settings: Settings, queue: Queue, engine: ScriptedEngine, make_job: Make
+) -> None:
+    for name in "abc":
+        await queue.submit(make_job(name))
+    async with working(settings, queue, engine):
+        for name in "abc":
+            await ended(queue, name)
+    assert engine.batches == [["a", "b", "c"]]
+
+
+async def test_a_poisoned_job_fails_alone_and_says_no_path(
+    settings: Settings, queue: Queue, engine: ScriptedEngine, make_job: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name, prompt in (("a", "fine"), ("b", "poison"), ("c", "nan"), ("d", "fine")):
+        await queue.submit(make_job(name, prompt=prompt))
+    async with working(settings, queue, engine):
+        jobs = {name: await ended(queue, name) for name in "abcd"}
+    assert [jobs[name].status for name in "abcd"] == [
+        JobStatus.COMPLETED,
+        JobStatus.FAILED,
+        JobStatus.FAILED,
+        JobStatus.COMPLETED,
+    ]
+    assert jobs["b"].error == JobError("generation_failed", "the model could not generate this (ValueError)")
+    assert jobs["c"].error == JobError("invalid_output", "said")
+    assert engine.recovered == 2
+    assert "poison" not in caplog.text
+
+
+async def test_stopping_hands_the_running_batch_back(
+    settings: Settings, queue: Queue, engine: ScriptedEngine, make_job: Make
+) -> None:
+    for name in "ab":
+        await queue.submit(make_job(name, prompt="slow"))
+    async with working(settings, queue, engine):
+        await asyncio.to_thread(engine.running.wait, 30)
+    for name in "ab":
+        job = await queue.get(name)
+        assert job is not None
+        assert (job.status, job.attempts) == (JobStatus.QUEUED, 0)
+
+
+async def test_leases_are_kept_and_the_step_is_told(
+    settings: Settings, queue: Queue, engine: ScriptedEngine, make_job: Make
+) -> None:
+    settings = settings.model_copy(update={"lease_s": 0.6})
+    short = Queue.connect(settings)
+    await short.submit(make_job("a", prompt="slow"))
+    async with working(settings, short, engine):
+        await asyncio.to_thread(engine.running.wait, 30)
+        await asyncio.sleep(1.5)
+        assert await short.reap() == 0
+        job = await short.get("a")
+        assert job is not None
+        assert (job.status, job.step) == (JobStatus.IN_PROGRESS, 1)
+        engine.go.set()
+        assert (await ended(queue, "a")).attempts == 1
+    await short.close()
+
+
+async def test_a_batch_nobody_wants_any_more_is_left(
+    settings: Settings, queue: Queue, engine: ScriptedEngine, make_job: Make
+) -> None:
+    await queue.submit(make_job("a", prompt="slow"))
+    async with working(settings, queue, engine) as worker:
+        await asyncio.to_thread(engine.running.wait, 30)
+        assert await queue.fail(worker.name, "a", JobError("elsewhere", "ended elsewhere"))
+        await queue.submit(make_job("b"))
+        assert (await ended(queue, "b")).status is JobStatus.COMPLETED
+
+
+async def test_a_job_that_was_lost_runs_alone(
+    settings: Settings, queue: Queue, engine: ScriptedEngine, make_job: Make
+) -> None:
+    hasty = Queue.connect(settings.model_copy(update={"lease_s": 0.01}))
+    for name in "abc":
+        await hasty.submit(make_job(name))
+    await hasty.claim("dead", MODEL, 1, 0)
+    await asyncio.sleep(0.05)
+    await hasty.reap()
+    async with working(settings, queue, engine):
+        attempts = [(await ended(queue, name)).attempts for name in "abc"]
+    assert engine.batches == [["a"], ["b", "c"]]
+    assert attempts == [2, 1, 1]
+    await hasty.close()
+
+
+async def test_a_model_that_cannot_be_loaded_leaves_the_others_their_worker(
+    settings: Settings, queue: Queue, engine: ScriptedEngine, make_job: Make
+) -> None:
+    async with working(settings, queue, engine, ["broken", MODEL]) as worker:
+        await queue.submit(make_job("a"))
+        await ended(queue, "a")
+        assert (await queue.workers())[worker.name] == [MODEL]
+    assert await Worker(settings, queue, ["broken"], lambda: engine).run() == 1
+
+
+async def test_a_result_that_cannot_be_stored_fails_the_job(
+    settings: Settings, queue: Queue, engine: ScriptedEngine, make_job: Make
+) -> None:
+    async with working(settings, queue, engine):
+        folder = settings.data_folder / "artifacts"
+        folder.rmdir()
+        await queue.submit(make_job("a"))
+        job = await ended(queue, "a")
+    assert job.error is not None
+    assert job.error.code == "artifact_not_stored"
+
+
+async def test_a_device_that_failed_for_good_ends_the_worker_and_its_leases_end_by_themselves(
+    settings: Settings, queue: Queue, engine: ScriptedEngine, make_job: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise RuntimeError("device lost")
+
+    monkeypatch.setattr(engine, "recover", fail)
+    for name, prompt in (("a", "poison"), ("b", "fine")):
+        await queue.submit(make_job(name, prompt=prompt))
+    with pytest.raises(RuntimeError, match="device lost"):
+        await Worker(settings, queue, [MODEL], lambda: engine).run()
+    job = await queue.get("b")
+    assert job is not None
+    assert (job.status, job.attempts) == (JobStatus.IN_PROGRESS, 1)
+    assert await queue.workers() == {}
+
+
+async def test_an_engine_that_cannot_be_made_ends_the_worker(settings: Settings, queue: Queue) -> None:
+    def fail() -> ScriptedEngine:
+        raise RuntimeError("no such device")
+
+    assert await Worker(settings, queue, [MODEL], fail).run() == 1
+
+
+async def test_models_take_turns(settings: Settings, queue: Queue, engine: ScriptedEngine, make_job: Make) -> None:
+    settings = settings.model_copy(update={"batch_size": 1})
+    for i in range(3):
+        await queue.submit(make_job(f"a{i}"))
+        await queue.submit(make_job(f"b{i}", model="other"))
+    async with working(settings, queue, engine, [MODEL, "other"]):
+        await ended(queue, "a2")
+        await ended(queue, "b2")
+    assert {batch[0] for batch in engine.batches[:2]} == {"a0", "b0"}
+
+
+def test_a_stop_is_no_error() -> None:
+    with pytest.raises(Stopped):
+        Control(stopping=True).check()

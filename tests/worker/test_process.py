@@ -1,0 +1,105 @@
+"""Real worker processes with the embedded model: killed, told to stop, started again."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from app.artifacts import Artifacts
+from app.jobs import Job, JobStatus
+from app.queue.queue import Queue
+from app.settings import Settings
+
+LONG = 50  # steps: many seconds' work for the embedded model's callbacks to fall into
+Make = Callable[..., Job]
+Start = Callable[[], subprocess.Popen[str]]
+
+
+@pytest.fixture
+def hasty(settings: Settings) -> Settings:
+    return settings.model_copy(update={"lease_s": 1.0})
+
+
+@pytest.fixture
+def start(hasty: Settings) -> Iterator[Start]:
+    """Starts worker processes; those left are killed in the end."""
+    begun: list[subprocess.Popen[str]] = []
+    environment = os.environ | {
+        "NAG_DATA_DIR": str(hasty.data_dir),
+        "NAG_REDIS_URL": str(hasty.redis_url),
+        "NAG_LEASE_S": str(hasty.lease_s),
+        "NAG_DEVICE": "cpu",
+    }
+
+    def start() -> subprocess.Popen[str]:
+        worker = subprocess.Popen(
+            [sys.executable, "-c", "import sys; from app.settings import Settings; from app.worker.loop import main;"
+             "sys.exit(main(Settings()))"],
+            env=environment, cwd=Path(__file__).parents[2], stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        begun.append(worker)
+        return worker
+
+    yield start
+    for worker in begun:
+        worker.kill()
+        worker.communicate()
+
+
+async def until_in_progress(queue: Queue, job_id: str) -> Job:
+    async with asyncio.timeout(90):
+        while (job := await queue.get(job_id)) is None or job.status is not JobStatus.IN_PROGRESS:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    return job
+
+
+async def test_a_killed_worker_s_job_is_finished_by_another(
+    hasty: Settings, queue: Queue, start: Start, make_job: Make
+) -> None:
+    await queue.submit(make_job("a", n=10, num_inference_steps=LONG))
+    first = start()
+    held = await until_in_progress(queue, "a")
+    first.kill()
+    assert first.wait() == -signal.SIGKILL
+    start()
+    job = await queue.wait("a", 90)
+    assert job is not None
+    assert job.status is JobStatus.COMPLETED
+    assert job.attempts == 2
+    assert job.worker != held.worker
+    assert job.result is not None
+    assert [each.seed for each in job.result.artifacts] == list(range(7, 17))
+    assert (await Artifacts.open(hasty).read("a-9.png")).startswith(b"\x89PNG")
+
+
+async def test_a_worker_told_to_stop_hands_its_job_back(queue: Queue, start: Start, make_job: Make) -> None:
+    await queue.submit(make_job("a", n=10, num_inference_steps=LONG))
+    worker = start()
+    await until_in_progress(queue, "a")
+    worker.send_signal(signal.SIGTERM)
+    _, log = await asyncio.to_thread(worker.communicate, timeout=60)
+    assert worker.returncode == 0
+    assert "Traceback" not in log
+    assert "job_released" in log
+    job = await queue.get("a")
+    assert job is not None
+    assert (job.status, job.attempts) == (JobStatus.QUEUED, 0)
+    assert await queue.workers() == {}
+
+
+async def test_a_worker_told_to_stop_while_it_loads_ends_at_once(queue: Queue, start: Start) -> None:
+    worker = start()
+    async with asyncio.timeout(90):
+        while not await queue.workers():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    worker.send_signal(signal.SIGINT)
+    _, log = await asyncio.to_thread(worker.communicate, timeout=60)
+    assert worker.returncode == 0
+    assert "Traceback" not in log
