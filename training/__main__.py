@@ -11,6 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from training import shapes_flux
 
+STAGES = ("vae", "decoder", "teacher", "student", "export")
 MODELS = {"shapes-flux": shapes_flux.run}
 
 
@@ -21,9 +22,7 @@ def main() -> None:
         "--work", type=Path, default=Path(".train"), help="checkpoints; delete a stage's file to train it again"
     )
     parser.add_argument("--out", type=Path, help="pipeline folder (default: app/builtin/MODEL)")
-    parser.add_argument(
-        "--stage", choices=["vae", "teacher", "student", "export"], default="export", help="the last stage to run"
-    )
+    parser.add_argument("--stage", choices=STAGES, default="export", help="the last stage to run")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args()

@@ -65,7 +65,7 @@ def student_loss(
     *,
     steps: int = 4,
     substeps: int = 4,
-    guidance_scale: float = 1.5,
+    guidance_scale: float,
 ) -> Callable[[torch.Generator], torch.Tensor]:
     """Progressive distillation (Salimans & Ho 2022) in one go: each of `steps` jumps learns where `substeps` guided
     Euler steps of the teacher arrive. Half the starts are noised data, half the student's own path from pure noise."""

@@ -6,10 +6,11 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 SAVE_EVERY_STEPS = 200
@@ -47,7 +48,7 @@ def train(
 
     Resumes from `checkpoint` when it is there; a finished one is loaded and nothing is trained.
     """
-    averaged = AveragedModel(modules, multi_avg_fn=get_ema_multi_avg_fn(schedule.average_decay))
+    averaged = AveragedModel(modules, multi_avg_fn=_moving_average(schedule.average_decay))
     optimizer = torch.optim.AdamW(
         modules.parameters(),
         lr=schedule.learning_rate,
@@ -96,3 +97,13 @@ def train(
                 save(step + 1)
     modules.load_state_dict(averaged.module.state_dict())
     modules.eval()
+
+
+def _moving_average(decay: float) -> Callable[[Any, Any, Any], None]:
+    """An exponential average that forgets the first weights quickly: the decay grows to its full value."""
+
+    @torch.no_grad()
+    def update(averaged: list[torch.Tensor], current: list[torch.Tensor], count: torch.Tensor | int) -> None:
+        torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + int(count)) / (10 + int(count))))
+
+    return update

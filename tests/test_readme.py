@@ -1,0 +1,62 @@
+"""What the README says exists, exists; what exists and belongs there, it says."""
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+import nag
+from app.settings import Settings
+from nag.families import FAMILIES
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("name", re.findall(r"^\| [\w ]+ \| `([\w.]+:[\w.]+)` \|", README, re.MULTILINE))
+def test_each_step_of_the_journey_is_a_function(name):
+    module, path = name.split(":")
+    found = importlib.import_module(module)
+    for part in path.split("."):
+        found = getattr(found, part)
+    assert callable(found)
+
+
+def test_the_journey_is_told_whole():
+    assert len(re.findall(r"^\| [\w ]+ \| `[\w.]+:[\w.]+` \|", README, re.MULTILINE)) >= 10
+
+
+def test_every_setting_is_documented_and_no_other():
+    named = set(re.findall(r"^\| `NAG_(\w+)` \|", README, re.MULTILINE))
+    assert named == {name.upper() for name in Settings.model_fields}
+
+
+def test_every_family_stands_in_the_table_with_its_defaults():
+    for family in FAMILIES:
+        row = re.search(
+            rf"^\| {re.escape(family.name)} \|.*\| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|", README, re.MULTILINE
+        )
+        assert row is not None, family.name
+        assert tuple(map(float, row.groups())) == (family.defaults.scale, family.defaults.tau, family.defaults.alpha)
+
+
+def test_the_tree_and_the_links_lead_to_files():
+    folder = ROOT
+    for line in re.search(r"## The tree\n\n```\n(.*?)```", README, re.DOTALL)[1].splitlines():
+        name = line.split()[0]
+        folder = ROOT / name if not line.startswith(" ") else folder
+        assert (folder if not line.startswith(" ") else folder / name).exists(), line
+    for link in re.findall(r"\]\((?!http)([^)]+)\)", README):
+        assert (ROOT / link).exists(), link
+
+
+def test_every_metric_is_documented():
+    declared = re.findall(r'"(nag_\w+)"', (ROOT / "app" / "metrics.py").read_text())
+    assert declared
+    assert [name for name in declared if name not in README] == []
+
+
+def test_public_names_are_exact():
+    assert sorted(nag.__all__) == sorted(name for name in nag.__all__ if hasattr(nag, name))
+    assert set(nag.__all__) >= {"guide", "supports", "defaults_for", "normalized_attention_guidance", "NAGError"}
