@@ -11,7 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from training import shapes_flux
 
-STAGES = ("vae", "decoder", "teacher", "student", "export")
+STAGES = ("vae", "teacher", "student", "export")
 MODELS = {"shapes-flux": shapes_flux.run}
 
 
@@ -28,7 +28,7 @@ def main() -> None:
     arguments = parser.parse_args()
     # Matrix products in bfloat16 where the hardware has them; sums, norms and weights stay float32.
     torch.set_float32_matmul_precision("medium")
-    torch.backends.mkldnn.conv.fp32_precision = "bf16"
+    torch.backends.mkldnn.conv.fp32_precision = "bf16"  # type: ignore[attr-defined]  # missing from its stub
     # The plain kernel: several times faster than the fused one for short sequences of narrow heads on a CPU.
     with sdpa_kernel(SDPBackend.MATH) if arguments.device == "cpu" else nullcontext():
         MODELS[arguments.model](

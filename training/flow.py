@@ -12,7 +12,7 @@ from training.flux import Flux
 from training.shapes.world import Caption, Scenes
 
 #: Text lengths seen in training: prompts are padded without a mask, so a model knows only the lengths it has met.
-TEXT_LENGTHS = (12, 16, 16, 16, 24, 32)
+TEXT_LENGTHS = (12, 16, 16, 24)
 
 
 @dataclass(frozen=True)

@@ -33,11 +33,11 @@ class Flux:
             in_channels=latent_channels * 4,
             num_layers=2,
             num_single_layers=4,
-            attention_head_dim=64,
-            num_attention_heads=3,
+            attention_head_dim=32,
+            num_attention_heads=6,
             joint_attention_dim=TEXT_WIDTH,
             pooled_projection_dim=TEXT_WIDTH,
-            axes_dims_rope=(8, 28, 28),
+            axes_dims_rope=(4, 14, 14),
         )
         _zero_modulations(transformer)
         return cls(

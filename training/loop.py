@@ -1,4 +1,4 @@
-"""One resumable training loop for every stage: AdamW, warm-up and cosine decay, an averaged copy, checkpoints."""
+"""One resumable training loop for every stage: warm-up and cosine decay, an averaged copy, checkpoints."""
 
 from __future__ import annotations
 
@@ -49,18 +49,13 @@ def train(
     Resumes from `checkpoint` when it is there; a finished one is loaded and nothing is trained.
     """
     averaged = AveragedModel(modules, multi_avg_fn=_moving_average(schedule.average_decay))
-    optimizer = torch.optim.AdamW(
-        modules.parameters(),
-        lr=schedule.learning_rate,
-        betas=(0.9, 0.98),
-        weight_decay=schedule.weight_decay,
-        fused=True,
-    )
+    optimizers = _optimizers(modules, schedule)
     first = 0
     if checkpoint.exists():
         state = torch.load(checkpoint, map_location="cpu", weights_only=True)
         modules.load_state_dict(state["weights"])
-        optimizer.load_state_dict(state["optimizer"])
+        for optimizer, kept in zip(optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(kept)
         averaged.load_state_dict(state["averaged"])
         first = state["step"]
 
@@ -71,7 +66,7 @@ def train(
             {
                 "weights": modules.state_dict(),
                 "averaged": averaged.state_dict(),
-                "optimizer": optimizer.state_dict(),
+                "optimizers": [optimizer.state_dict() for optimizer in optimizers],
                 "step": step,
             },
             partial,
@@ -82,13 +77,14 @@ def train(
     smooth = math.nan
     with tqdm(total=schedule.steps, initial=first, desc=name, mininterval=5.0, unit="step") as bar:
         for step in range(first, schedule.steps):
-            for group in optimizer.param_groups:
+            for group in (group for optimizer in optimizers for group in optimizer.param_groups):
                 group["lr"] = schedule.rate(step)
             value = loss(step_generator(seed, step))
-            optimizer.zero_grad(set_to_none=True)
+            modules.zero_grad(set_to_none=True)
             value.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(modules.parameters(), 1.0)
-            optimizer.step()
+            for optimizer in optimizers:
+                optimizer.step()
             averaged.update_parameters(modules)
             smooth = float(value.detach()) if math.isnan(smooth) else 0.98 * smooth + 0.02 * float(value.detach())
             bar.set_postfix(loss=f"{smooth:.4f}", refresh=False)
@@ -97,6 +93,26 @@ def train(
                 save(step + 1)
     modules.load_state_dict(averaged.module.state_dict())
     modules.eval()
+
+
+def _optimizers(modules: nn.ModuleDict, schedule: Schedule) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices inside the network, which a short training gains most from; AdamW for everything else."""
+    embeddings = {id(module.weight) for module in modules.modules() if isinstance(module, nn.Embedding)}
+    trained = [parameter for parameter in modules.parameters() if parameter.requires_grad]
+    matrices = [each for each in trained if each.ndim == 2 and min(each.shape) >= 64 and id(each) not in embeddings]
+    inside = {id(each) for each in matrices}
+    rest = [each for each in trained if id(each) not in inside]
+    decay = schedule.weight_decay
+    optimizers: list[torch.optim.Optimizer] = []
+    if rest:
+        optimizers.append(
+            torch.optim.AdamW(rest, lr=schedule.learning_rate, betas=(0.9, 0.98), weight_decay=decay, fused=True)
+        )
+    if matrices:
+        optimizers.append(
+            torch.optim.Muon(matrices, lr=schedule.learning_rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw")
+        )
+    return optimizers
 
 
 def _moving_average(decay: float) -> Callable[[Any, Any, Any], None]:

@@ -1,4 +1,4 @@
-"""shapes-flux: a 64-pixel Flux in stages: autoencoder, its decoder once more, flow teacher, 4-step student."""
+"""shapes-flux: a 64-pixel Flux in stages: autoencoder, flow teacher, 4-step student."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ from training.loop import Schedule, train
 from training.shapes.world import COLORS, SHAPES, Caption
 
 VAE = Schedule(steps=900, learning_rate=2e-3)
-DECODER = Schedule(steps=900, learning_rate=1e-3)
-TEACHER = Schedule(steps=3600, learning_rate=1.5e-3, warmup_steps=200)
-STUDENT = Schedule(steps=800, learning_rate=4e-4, warmup_steps=50, average_decay=0.99)
+TEACHER = Schedule(steps=2200, learning_rate=1.5e-3, warmup_steps=200)
+STUDENT = Schedule(steps=400, learning_rate=4e-4, warmup_steps=50, average_decay=0.99)
 BATCH = 64
 SCENES = 24_000
 #: CFG scale of the teacher that the student learns from.
@@ -32,11 +31,6 @@ def run(work: Path, out: Path, last_stage: str, seed: int, device: torch.device)
     vae = autoencoder.build().to(device)
     train("vae", nn.ModuleDict({"vae": vae}), autoencoder.loss(vae, 32, device), VAE, work / "vae.pt", seed)
     if last_stage == "vae":
-        return
-    vae.encoder.requires_grad_(False)
-    loss = autoencoder.decoder_loss(vae, 32, device)
-    train("decoder", nn.ModuleDict({"decoder": vae.decoder}), loss, DECODER, work / "decoder.pt", seed + 3)
-    if last_stage == "decoder":
         return
     vae.requires_grad_(False)
     data = _scaled_data(vae, seed, device)

@@ -42,33 +42,15 @@ def loss(vae: AutoencoderKL, batch: int, device: torch.device) -> Callable[[torc
     def value(generator: torch.Generator) -> torch.Tensor:
         pictures = Scenes.sample(batch, generator).render().to(device)
         posterior = vae.encode(pictures).latent_dist
+        noise = torch.randn(posterior.mean.shape, generator=generator).to(device)
+        level = DECODER_NOISE * torch.rand(batch, 1, 1, 1, generator=generator).to(device)
+        rebuilt = vae.decode(posterior.mean + level * noise).sample
         aligned = F.mse_loss(posterior.mean, F.avg_pool2d(pictures, 4))
         steady = (posterior.logvar - LOG_VARIANCE).square().mean()
-        return _rebuilding(vae, posterior.mean, pictures, generator) + 4 * aligned + 1e-3 * steady
+        error: torch.Tensor = (rebuilt - pictures).abs().mean() + F.mse_loss(rebuilt, pictures)
+        return error + 4 * aligned + 1e-3 * steady
 
     return value
-
-
-def decoder_loss(vae: AutoencoderKL, batch: int, device: torch.device) -> Callable[[torch.Generator], torch.Tensor]:
-    """The same reconstruction from the latents of a finished encoder."""
-
-    def value(generator: torch.Generator) -> torch.Tensor:
-        pictures = Scenes.sample(batch, generator).render().to(device)
-        with torch.no_grad():
-            latents = vae.encode(pictures).latent_dist.mean
-        return _rebuilding(vae, latents, pictures, generator)
-
-    return value
-
-
-def _rebuilding(
-    vae: AutoencoderKL, latents: torch.Tensor, pictures: torch.Tensor, generator: torch.Generator
-) -> torch.Tensor:
-    """Absolute + squared error of the pictures rebuilt from latents with a random share of DECODER_NOISE."""
-    noise = torch.randn(latents.shape, generator=generator).to(latents.device)
-    level = DECODER_NOISE * torch.rand(len(latents), 1, 1, 1, generator=generator).to(latents.device)
-    rebuilt = vae.decode(latents + level * noise).sample
-    return (rebuilt - pictures).abs().mean() + F.mse_loss(rebuilt, pictures)
 
 
 @torch.no_grad()

@@ -29,9 +29,9 @@ COLOR_RGB = torch.tensor(
 BACKGROUND_RGB = torch.tensor([(0.98, 0.98, 0.98), (0.04, 0.04, 0.04), (0.52, 0.52, 0.52)])
 
 #: Radius range in pixels of a 64-pixel picture: half the side of the square that encloses the object.
-RADIUS_PX = torch.tensor([(8.0, 11.0), (16.0, 20.0)])
+RADIUS_PX = torch.tensor([(8.5, 10.0), (17.0, 19.0)])
 #: How far the object's centre may lie from the picture's, each way.
-OFFSET_PX = 8.0
+OFFSET_PX = 3.0
 
 #: Every word a caption can hold; the tokenizers' vocabulary.
 WORDS = ("a", "on", "background", "shape", *SIZES, *COLORS, *SHAPES, *BACKGROUNDS)
