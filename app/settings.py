@@ -8,6 +8,8 @@ from typing import Annotated
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - where a server bound to all is reached from here
+
 
 class Settings(BaseSettings):
     """Each field is read from `NAG_<FIELD>`; a value that does not fit ends the start with the field's name."""
@@ -24,7 +26,7 @@ class Settings(BaseSettings):
     ] = None
     catalog: Annotated[Path | None, Field(description="a models.toml beside the built-in one; its entries win")] = None
     device: Annotated[str, Field(description="torch device of a worker; auto takes CUDA when it is there")] = "auto"
-    batch_size: Annotated[int, Field(ge=1, le=256, description="most jobs a worker denoises together")] = 8
+    batch_size: Annotated[int, Field(ge=1, le=256, description="most pictures a worker denoises together")] = 8
     queue_limit: Annotated[int, Field(ge=1, description="most queued jobs; beyond it a request is answered 429")] = 1000
     lease_s: Annotated[float, Field(gt=0, description="a job whose worker is silent for this long is queued again")] = (
         15.0
@@ -42,3 +44,9 @@ class Settings(BaseSettings):
     @property
     def data_folder(self) -> Path:
         return self.data_dir.expanduser().resolve()
+
+    @property
+    def url(self) -> str:
+        """Where a server with these settings is reached from this machine."""
+        host = ANY_ADDRESS.get(self.host, f"[{self.host}]" if ":" in self.host else self.host)
+        return f"http://{host}:{self.port}"

@@ -27,7 +27,6 @@ from redis.exceptions import RedisError
 
 from app import logs
 from app.catalog import Catalog
-from app.cli.client import default_url
 from app.queue import embedded
 from app.queue.cancel import end
 from app.queue.queue import Queue
@@ -148,7 +147,7 @@ class _Service:
             _say(f"model loaded: {', '.join(models)}")
         finally:
             await queue.close()
-        url = default_url(self._settings)
+        url = self._settings.url
         async with httpx.AsyncClient(trust_env=False) as http:  # a proxy has no business on this machine
             while not await _ready(http, url):  # noqa: ASYNC110 - and so is the API
                 await asyncio.sleep(LOOK_S)

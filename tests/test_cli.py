@@ -16,10 +16,8 @@ import pytest
 from PIL import Image
 
 from app.cli import main
-from app.cli.client import default_url
 from app.cli.running import running
 from app.queue.embedded import socket_path
-from app.settings import Settings
 
 
 @pytest.fixture(scope="module")
@@ -168,11 +166,3 @@ def test_up_serves_until_ctrl_c_and_leaves_nothing_behind(tmp_path: Path) -> Non
     assert not socket_path(tmp_path).exists()
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port), 1)
-
-
-@pytest.mark.parametrize(
-    ("host", "expected"),
-    [("0.0.0.0", "http://127.0.0.1:8000"), ("::", "http://[::1]:8000"), ("::1", "http://[::1]:8000")],
-)
-def test_where_a_server_is_reached(host: str, expected: str) -> None:
-    assert default_url(Settings(host=host)) == expected

@@ -10,26 +10,17 @@ from typing import Any, Self
 
 import httpx
 
-from app.settings import Settings
-
-__all__ = ["Client", "ClientError", "default_url"]
+__all__ = ["Client", "ClientError"]
 
 #: Above the longest time the server holds a request.
 TIMEOUT_S = 300.0
 POLL_S = 0.05
-ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - where a server bound to all is reached from here
 
 LOOPBACK = re.compile(r"https?://(127\.|localhost\b|\[::1\])")
 
 
 class ClientError(Exception):
     """A request that did not come to its result; the message is one line."""
-
-
-def default_url(settings: Settings) -> str:
-    """Where a server with these settings is reached from this machine."""
-    host = ANY_ADDRESS.get(settings.host, f"[{settings.host}]" if ":" in settings.host else settings.host)
-    return f"http://{host}:{settings.port}"
 
 
 class Client:

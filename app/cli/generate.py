@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from app.catalog import NAG_BOUNDS
-from app.cli.client import Client, ClientError, default_url
+from app.cli.client import Client, ClientError
 from app.settings import Settings
 
 __all__ = ["generate"]
@@ -25,7 +25,7 @@ def generate(arguments: argparse.Namespace, settings: Settings) -> None:
         raise ClientError(f"{out}: the name must end in {', '.join(FORMATS)}")
     if not out.parent.is_dir():
         raise ClientError(f"{out}: there is no folder {out.parent}")
-    with Client(arguments.url or default_url(settings)) as client, _progress() as progress:
+    with Client(arguments.url or settings.url) as client, _progress() as progress:
         task = progress.add_task("sending", total=None)
 
         def show(job: dict[str, Any]) -> None:
