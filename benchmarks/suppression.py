@@ -90,6 +90,8 @@ def pictures(pipe: Any, captions: Sequence[Caption], negative: str | None, way: 
                 prompts,
                 num_inference_steps=steps,
                 guidance_scale=0.0,
+                height=64,
+                width=64,
                 max_sequence_length=16,
                 generator=generators,
                 output_type="np",

@@ -33,7 +33,14 @@ def readings(pipe, entry, prompts):
     generators = [torch.Generator().manual_seed(seed) for seed in range(len(prompts))]
     steps = entry.num_inference_steps.default
     images = pipe(
-        prompts, num_inference_steps=steps, guidance_scale=0.0, generator=generators, output_type="np", **entry.call
+        prompts,
+        num_inference_steps=steps,
+        guidance_scale=0.0,
+        height=entry.height.default,
+        width=entry.width.default,
+        generator=generators,
+        output_type="np",
+        **entry.call,
     ).images
     return list(read((images * 255).round().astype(np.uint8)))
 

@@ -64,7 +64,7 @@ def student_loss(
     batch: int,
     *,
     steps: int = 4,
-    substeps: int = 4,
+    substeps: int = 2,
     guidance_scale: float,
 ) -> Callable[[torch.Generator], torch.Tensor]:
     """Progressive distillation (Salimans & Ho 2022) in one go: each of `steps` jumps learns where `substeps` guided

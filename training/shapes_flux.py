@@ -18,7 +18,7 @@ from training.shapes.world import COLORS, SHAPES, Caption
 
 VAE = Schedule(steps=900, learning_rate=2e-3)
 TEACHER = Schedule(steps=2200, learning_rate=1.5e-3, warmup_steps=200)
-STUDENT = Schedule(steps=400, learning_rate=4e-4, warmup_steps=50, average_decay=0.99)
+STUDENT = Schedule(steps=250, learning_rate=4e-4, warmup_steps=30, average_decay=0.98)
 BATCH = 64
 SCENES = 24_000
 #: CFG scale of the teacher that the student learns from.
