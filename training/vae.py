@@ -48,7 +48,8 @@ def loss(vae: AutoencoderKL, batch: int, device: torch.device) -> Callable[[torc
         aligned = F.mse_loss(posterior.mean, F.avg_pool2d(pictures, 4))
         steady = (posterior.logvar - LOG_VARIANCE).square().mean()
         error: torch.Tensor = (rebuilt - pictures).abs().mean() + F.mse_loss(rebuilt, pictures)
-        return error + 4 * aligned + 1e-3 * steady
+        total: torch.Tensor = error + 4 * aligned + 1e-3 * steady
+        return total
 
     return value
 
