@@ -193,7 +193,8 @@ async def test_a_model_that_cannot_be_loaded_leaves_the_others_their_worker(
     async with working(settings, queue, engine, ["broken", MODEL]) as worker:
         await queue.submit(make_job("a"))
         await ended(queue, "a")
-        while (await queue.workers())[worker.name] != [MODEL]:  # it announces beside its work; the timeout judges
+        # It announces beside its work; the test's timeout is the judge.
+        while (await queue.workers())[worker.name] != [MODEL]:  # noqa: ASYNC110 - the registry tells nobody
             await asyncio.sleep(0.01)
     assert await Worker(settings, queue, ["broken"], lambda: engine).run() == 1
 
