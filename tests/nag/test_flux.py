@@ -125,7 +125,6 @@ def guided_attention(flux, attn, image, text, packing):
 def test_the_negative_may_be_shorter_or_longer_than_the_prompt(flux, length):
     embeds, _ = embeds_of(flux, NEGATIVE, length)
     with nag.guide(flux, negative_prompt_embeds=embeds, scale=6.0):
-        assert difference(generate(flux), generate(flux)) == 0
         guided = generate(flux)
     assert difference(guided, generate(flux)) > 0.005
 

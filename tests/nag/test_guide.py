@@ -27,7 +27,6 @@ def test_numbers_that_guide_nothing_leave_the_picture_alone(pipe, numbers):
 
 def test_the_prompt_as_its_own_negative_changes_nothing(pipe):
     with nag.guide(pipe, "a red circle", scale=9.0, alpha=0.8):
-        assert difference(generate(pipe), generate(pipe)) == 0
         guided = generate(pipe)
     assert difference(guided, generate(pipe)) < 1e-6
 
