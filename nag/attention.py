@@ -1,54 +1,123 @@
-"""Attention that also returns its log-sum-exp, and the exact merge of attentions over parts of the keys.
+"""One attention call as torch sees it, the log-sum-exp that some kernels return, and the exact merge it allows.
 
 A softmax over a union of key sets is the mean of the softmaxes over each set, weighted by their exponentiated
 log-sum-exps. So attention of the image to itself, the bulk of the work, is computed once and shared by both prompts.
-Tensors are (B, T, H, D), as in diffusers' processors; a log-sum-exp is (B, T, H) in float32 or wider.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["attention_with_lse", "gives_lse", "merge"]
-
-_Kernel = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+__all__ = ["AttentionCall", "attention_with_lse", "gives_lse", "merge"]
 
 
-def gives_lse(query: Tensor) -> bool:
-    """Whether a kernel that returns the log-sum-exp exists for this device and dtype."""
-    return _kernel(query) is not None
+@dataclass(frozen=True)
+class AttentionCall:
+    """Arguments of `torch.nn.functional.scaled_dot_product_attention`, under its names.
+
+    query (B, H, T, D), key and value (B, H', S, D), attn_mask broadcastable to (B, H, T, S) or None; H' is H, or a
+    divisor of it with `enable_gqa`.
+    """
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    attn_mask: Tensor | None = None
+    dropout_p: float = 0.0
+    is_causal: bool = False
+    scale: float | None = None
+    enable_gqa: bool = False
+    backend: Any = None  # of diffusers' dispatch; None computes with torch's own
+
+    def __call__(self) -> Tensor:
+        """The output, (B, H, T, D)."""
+        if self.backend is not None:
+            return self._dispatch()
+        return F.scaled_dot_product_attention(
+            self.query,
+            self.key,
+            self.value,
+            self.attn_mask,
+            self.dropout_p,
+            self.is_causal,
+            scale=self.scale,
+            enable_gqa=self.enable_gqa,
+        )
+
+    def _dispatch(self) -> Tensor:
+        from diffusers.models.attention_dispatch import dispatch_attention_fn
+
+        query, key, value = (states.transpose(1, 2) for states in (self.query, self.key, self.value))
+        out: Tensor = dispatch_attention_fn(
+            query,
+            key,
+            value,
+            attn_mask=self.attn_mask,
+            dropout_p=self.dropout_p,
+            is_causal=self.is_causal,
+            scale=self.scale,
+            enable_gqa=self.enable_gqa,
+            backend=self.backend,
+        )
+        return out.transpose(1, 2)
+
+    def against(self, key: Tensor, value: Tensor, attn_mask: Tensor | None = None) -> AttentionCall:
+        """The same queries against other keys."""
+        return replace(self, key=key, value=value, attn_mask=attn_mask)
+
+    def at(self, rows: slice) -> AttentionCall:
+        """The same for some rows of the batch."""
+        mask = self.attn_mask
+        if mask is not None and mask.ndim == 4 and mask.shape[0] > 1:
+            mask = mask[rows]
+        return replace(self, query=self.query[rows], key=self.key[rows], value=self.value[rows], attn_mask=mask)
 
 
-def attention_with_lse(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-    """softmax(Q Kᵀ / √D) V and the log of its denominator.
+def gives_lse(call: AttentionCall) -> bool:
+    """Whether a kernel that returns the log-sum-exp exists for this call's device, dtype and settings."""
+    return call.backend is None and call.attn_mask is None and not call.is_causal and _kernel(call.query) is not None
+
+
+def attention_with_lse(query: Tensor, key: Tensor, value: Tensor, scale: float | None = None) -> tuple[Tensor, Tensor]:
+    """softmax(scale · Q Kᵀ) V and the log of its denominator; scale is 1/√D unless given.
 
     Args:
-        query: (B, T, H, D).
-        key: (B, S, H, D).
-        value: (B, S, H, D).
+        query: (B, H, T, D).
+        key: (B, H', S, D), where H' divides H.
+        value: (B, H', S, D).
+        scale: of the logits.
 
     Returns:
-        Output (B, T, H, D) and log-sum-exp (B, T, H).
+        Output (B, H, T, D) and log-sum-exp (B, H, T), in float32 or wider.
 
     Raises:
-        NotImplementedError: `gives_lse(query)` is false.
+        NotImplementedError: no kernel returns the log-sum-exp for this device and dtype.
 
     """
     kernel = _kernel(query)
     if kernel is None:
         raise NotImplementedError(f"no attention kernel returns the log-sum-exp on {query.device} in {query.dtype}")
-    out, lse = kernel(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2))
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1:
+        key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+    out, lse = kernel(query, key, value, scale)
     # Some kernels pad the query axis of the log-sum-exp to a multiple of their tile.
-    return out.transpose(1, 2), lse[:, :, : query.shape[1]].transpose(1, 2)
+    return out, lse[:, :, : query.shape[2]]
 
 
 def merge(out_a: Tensor, lse_a: Tensor, out_b: Tensor, lse_b: Tensor) -> Tensor:
     """Attention over keys A ∪ B from attention over A and over B; shapes as `attention_with_lse` returns them."""
     weight_b = torch.sigmoid(lse_b - lse_a).unsqueeze(-1)
     return torch.lerp(out_a, out_b, weight_b.to(out_a.dtype))
+
+
+_Kernel = Callable[[Tensor, Tensor, Tensor, float | None], tuple[Tensor, Tensor]]
 
 
 def _kernel(query: Tensor) -> _Kernel | None:
@@ -62,16 +131,16 @@ def _kernel(query: Tensor) -> _Kernel | None:
     return None
 
 
-def _cpu_flash(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-    out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(query, key, value)
+def _cpu_flash(query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> tuple[Tensor, Tensor]:
+    out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(query, key, value, scale=scale)
     return out, lse
 
 
-def _cuda_flash(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-    out, lse = torch.ops.aten._scaled_dot_product_flash_attention(query, key, value)[:2]
+def _cuda_flash(query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> tuple[Tensor, Tensor]:
+    out, lse = torch.ops.aten._scaled_dot_product_flash_attention(query, key, value, scale=scale)[:2]
     return out, lse
 
 
-def _cuda_efficient(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-    out, lse = torch.ops.aten._scaled_dot_product_efficient_attention(query, key, value, None, True)[:2]
+def _cuda_efficient(query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> tuple[Tensor, Tensor]:
+    out, lse = torch.ops.aten._scaled_dot_product_efficient_attention(query, key, value, None, True, scale=scale)[:2]
     return out, lse

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -25,6 +25,8 @@ def guide(
     *,
     negative_prompt_embeds: Tensor | None = None,
     negative_pooled_prompt_embeds: Tensor | None = None,
+    negative_prompt_attention_mask: Tensor | None = None,
+    negative_prompt_embeds_mask: Tensor | None = None,
     scale: float | Sequence[float] | None = None,
     tau: float | Sequence[float] | None = None,
     alpha: float | Sequence[float] | None = None,
@@ -39,6 +41,8 @@ def guide(
         negative_prompt_embeds: instead of strings, (N, L, C) as `pipe.encode_prompt` returns them; N is 1 or one
             per prompt.
         negative_pooled_prompt_embeds: (N, P); read by `reference=True` alone.
+        negative_prompt_attention_mask: (N, L), with the embeddings, in families that mask their text;
+        negative_prompt_embeds_mask: the same where the pipelines call it so (`Family.mask_name`).
         scale: s ≥ 1; the paper's φ is s − 1. 1 is no guidance.
         tau: τ ≥ 1, the largest growth of a token's L1 norm.
         alpha: α in [0, 1], the share of the guided output.
@@ -56,15 +60,15 @@ def guide(
 
     """
     family = family_of(pipe)
-    if reference and not family.has_reference:
-        raise InvalidParameter("reference", f"{family.name} has one form only, equal to the authors'; leave it out")
     if (negative_prompt is None) == (negative_prompt_embeds is None):
         raise InvalidParameter("negative_prompt", "give either the text or negative_prompt_embeds")
     if not hasattr(pipe, "encode_prompt"):
         raise UnsupportedPipeline(f"{type(pipe).__name__} has no encode_prompt")
-    given = None
-    if negative_prompt_embeds is not None:
-        given = Negative(negative_prompt_embeds, negative_pooled_prompt_embeds)
+    masks = {
+        "negative_prompt_attention_mask": negative_prompt_attention_mask,
+        "negative_prompt_embeds_mask": negative_prompt_embeds_mask,
+    }
+    given = _given(family, negative_prompt_embeds, negative_pooled_prompt_embeds, masks)
     params = params_by_prompt(family.defaults, scale=scale, tau=tau, alpha=alpha, end=end)
     session = Session(
         params=params,
@@ -98,6 +102,22 @@ def defaults_for(pipe: Any) -> NAGParams:
     return family_of(pipe).defaults
 
 
+def _given(
+    family: Family, embeds: Tensor | None, pooled: Tensor | None, masks: dict[str, Tensor | None]
+) -> Negative | None:
+    mask = masks.pop(family.mask_name, None) if family.mask_name else None
+    for name, value in {
+        **masks,
+        **({"negative_pooled_prompt_embeds": pooled, "mask": mask} if embeds is None else {}),
+    }.items():
+        if value is not None:
+            why = (
+                f"{family.name} takes no such mask" if embeds is not None else "needs negative_prompt_embeds beside it"
+            )
+            raise InvalidParameter(name, why)
+    return None if embeds is None else Negative(embeds, pooled, mask)
+
+
 def _as_prompts(negative_prompt: str | Sequence[str] | None) -> tuple[str, ...] | None:
     if negative_prompt is None:
         return None
@@ -108,17 +128,29 @@ def _as_prompts(negative_prompt: str | Sequence[str] | None) -> tuple[str, ...] 
 
 
 def _listen_to_encoding(pipe: Any, family: Family, session: Session, stack: ExitStack) -> None:
-    """Shadows `pipe.encode_prompt` on the instance: when the pipeline encodes its prompt, with its text encoders in
-    place and its arguments known, the negative is encoded too."""
-    original = pipe.encode_prompt
-    signature = inspect.signature(original)
+    """When the pipeline encodes its prompt, with its text encoders in place and its arguments known, the negative is
+    encoded too. A call of the pipeline starts with `check_inputs`."""
+    encode_prompt = pipe.encode_prompt
+    signature = inspect.signature(encode_prompt)
 
-    @functools.wraps(original)
-    def encode_prompt(*args: Any, **kwargs: Any) -> Any:
-        result = original(*args, **kwargs)
+    def encoded(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         session.prompts_encoded(dict(signature.bind(*args, **kwargs).arguments))
+
+    session.encode = functools.partial(family.encode, encode_prompt)
+    _after(pipe, "encode_prompt", encoded, stack)
+    if hasattr(pipe, "check_inputs"):
+        _after(pipe, "check_inputs", lambda *_: session.begin_call(), stack)
+
+
+def _after(pipe: Any, name: str, then: Callable[[tuple[Any, ...], dict[str, Any]], None], stack: ExitStack) -> None:
+    """Shadows a method on the instance by one that calls `then` after it."""
+    method = getattr(pipe, name)
+
+    @functools.wraps(method)
+    def shadow(*args: Any, **kwargs: Any) -> Any:
+        result = method(*args, **kwargs)
+        then(args, kwargs)
         return result
 
-    session.encode = functools.partial(family.encode, original)
-    stack.callback(pipe.__dict__.pop, "encode_prompt")
-    pipe.encode_prompt = encode_prompt
+    stack.callback(pipe.__dict__.pop, name)
+    setattr(pipe, name, shadow)

@@ -1,9 +1,10 @@
-"""Where each prompt's tokens stand when the negative prompt travels behind the positive in a text-first sequence."""
+"""Where each prompt's tokens stand in an attention's sequence when the negative travels beside the positive."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 __all__ = ["Packing"]
@@ -11,16 +12,39 @@ __all__ = ["Packing"]
 
 @dataclass(frozen=True)
 class Packing:
-    """Token counts of a sequence `[positive | negative | image]`."""
+    """Token counts of both prompts, which always stand side by side: `[positive | negative]`.
+
+    Attributes:
+        positive: tokens of the positive prompt.
+        negative: tokens of the negative prompt.
+        text_last: whether both follow the image in joint attention, rather than stand before it.
+        shared: tokens ahead of a text-first sequence that belong to neither prompt (registers): both see them.
+
+    """
 
     positive: int
     negative: int
+    text_last: bool = False
+    shared: int = 0
 
     @property
     def text(self) -> int:
         """Tokens of both prompts."""
         return self.positive + self.negative
 
-    def split(self, sequence: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Views of the positive, negative and image tokens of (B, T, ...)."""
-        return sequence[:, : self.positive], sequence[:, self.positive : self.text], sequence[:, self.text :]
+    def split(self, sequence: Tensor, dim: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The shared, positive, negative and image tokens along `dim` of a joint sequence: views."""
+        image = sequence.shape[dim] - self.text - self.shared
+        if self.text_last:
+            tokens, positive, negative = torch.split(sequence, [image, self.positive, self.negative], dim)
+            return sequence.narrow(dim, 0, 0), positive, negative, tokens
+        shared, positive, negative, tokens = torch.split(
+            sequence, [self.shared, self.positive, self.negative, image], dim
+        )
+        return shared, positive, negative, tokens
+
+    def join(self, shared: Tensor, positive: Tensor, negative: Tensor, image: Tensor, dim: int) -> Tensor:
+        """The opposite of `split`."""
+        if self.text_last:
+            return torch.cat([image, positive, negative], dim)
+        return torch.cat([shared, positive, negative, image], dim)

@@ -18,20 +18,45 @@ __all__ = ["Guidance", "Negative", "Run", "Session", "Step"]
 
 @dataclass(frozen=True)
 class Negative:
-    """Encoded negative prompts: embeds (N, L, C), pooled (N, P) where the family has one; N is 1 or one per prompt."""
+    """Encoded negative prompts, as the pipeline's encode_prompt returns them; N is 1 or one per prompt.
+
+    Attributes:
+        embeds: (N, L, C).
+        pooled: (N, P), where the family has one.
+        mask: (N, L), 1 at the tokens to attend to, where the family masks its text.
+        more: what else the denoiser reads of a prompt, by the denoiser's argument names; each (N, ...).
+
+    """
 
     embeds: Tensor
     pooled: Tensor | None = None
+    mask: Tensor | None = None
+    more: dict[str, Tensor] = field(default_factory=dict)
 
     def to(self, like: Tensor) -> Negative:
-        """On the device and in the dtype of `like`."""
-        pooled = None if self.pooled is None else self.pooled.to(like)
-        return Negative(self.embeds.to(like), pooled)
+        """On the device of `like`, floating point in its dtype."""
+        return self._each(lambda each: each.to(like) if each.is_floating_point() else each.to(like.device))
 
     def at(self, index: Tensor) -> Negative:
         """The rows `index` (B,) names."""
         index = index.to(self.embeds.device)
-        return Negative(self.embeds[index], None if self.pooled is None else self.pooled[index])
+        return self._each(lambda each: each[index])
+
+    def filled(self, rows: slice, count: int) -> Negative:
+        """As `rows` of `count`; the others, which are not guided, are zero."""
+
+        def fill(each: Tensor) -> Tensor:
+            if len(each) == count:
+                return each
+            full = each.new_zeros(count, *each.shape[1:])
+            full[rows] = each
+            return full
+
+        return self._each(fill)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Negative:
+        pooled, mask = (None if each is None else change(each) for each in (self.pooled, self.mask))
+        return Negative(change(self.embeds), pooled, mask, {name: change(each) for name, each in self.more.items()})
 
 
 @dataclass
@@ -41,7 +66,9 @@ class Run:
     prompts: int
     images_per_prompt: int
     negative: Negative
+    used: bool = False  # the denoiser has been called
     positive_address: int | None = None  # of the embeddings the first denoiser call brought; see `Session.conditional`
+    kept_for: dict[int, Any] = field(default_factory=dict)  # denoiser → what the keys its processors keep depend on
 
     def prompt_of_row(self, count: int) -> Tensor:
         """For `count` values given, one or one per prompt: which of them each row takes."""
@@ -59,6 +86,7 @@ class Step:
     negative: Negative
     rows: slice  # the guided rows of the denoiser's batch
     packing: Packing | None = None  # set where the negative travels in the text sequence
+    text_keys: int = 0  # in cross attention: keys that the attention to the text has
 
 
 @dataclass
@@ -86,10 +114,14 @@ class Session:
     def prompts_encoded(self, arguments: dict[str, Any]) -> None:
         """Called when the pipeline has encoded a prompt: encodes the negative the same way.
 
+        Pipelines encode their prompt first; what they encode before the denoiser runs is CFG's own negative prompt.
+
         Raises:
             InvalidParameter: the values given per prompt are not as many as the prompts.
 
         """
+        if self.run is not None and not self.run.used:
+            return
         prompt, embeds = arguments.get("prompt"), arguments.get("prompt_embeds")
         prompts = len(embeds) if embeds is not None else 1 if isinstance(prompt, str) else len(prompt or ())
         self._check_count("negative_prompt", len(self.prompts) if self.prompts is not None else 1, prompts)
@@ -101,6 +133,10 @@ class Session:
         assert negative is not None
         images = int(arguments.get("num_images_per_prompt") or 1)
         self.run = Run(prompts, images, negative)
+
+    def begin_call(self) -> None:
+        """Called when the pipeline starts on a new call."""
+        self.run = None
 
     def run_of(self, rows: int) -> Run:
         """The pipeline call under way; a denoiser called by hand counts a prompt a row.
@@ -118,6 +154,7 @@ class Session:
             for name, count in (("negative_prompt_embeds", len(self.given.embeds)), ("scale", len(self.params))):
                 self._check_count(name, count, rows)
             return Run(rows, 1, self.given)
+        self.run.used = True
         return self.run
 
     def conditional(self, embeds: Tensor) -> bool:

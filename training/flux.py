@@ -76,16 +76,18 @@ class Flux:
         side = int(packed.shape[1] ** 0.5)
         image_ids = FluxPipeline._prepare_latent_image_ids(packed.shape[0], side, side, packed.device, packed.dtype)
         text_ids = torch.zeros(states.shape[1], 3, device=packed.device, dtype=packed.dtype)
-        out: torch.Tensor = self.transformer(
-            hidden_states=packed,
-            timestep=sigma,
-            pooled_projections=pooled,
-            encoder_hidden_states=states,
-            txt_ids=text_ids,
-            img_ids=image_ids,
-            return_dict=False,
-        )[0]
-        return out
+        # Matrix products in bfloat16; norms, sums and weights stay float32.
+        with torch.autocast(packed.device.type, torch.bfloat16):
+            out: torch.Tensor = self.transformer(
+                hidden_states=packed,
+                timestep=sigma,
+                pooled_projections=pooled,
+                encoder_hidden_states=states,
+                txt_ids=text_ids,
+                img_ids=image_ids,
+                return_dict=False,
+            )[0]
+        return out.float()
 
 
 def pack(latents: torch.Tensor) -> torch.Tensor:

@@ -11,14 +11,14 @@ from PIL import Image
 from torch import nn
 
 from training import vae as autoencoder
-from training.flow import Data, sample, student_loss, teacher_loss
+from training.flow import SHIFT, Data, sample, student_loss, teacher_loss
 from training.flux import Flux, pack
 from training.loop import Schedule, train
 from training.shapes.world import COLORS, SHAPES, Caption
 
 VAE = Schedule(steps=900, learning_rate=2e-3)
-TEACHER = Schedule(steps=2200, learning_rate=1.5e-3, warmup_steps=200)
-STUDENT = Schedule(steps=250, learning_rate=4e-4, warmup_steps=30, average_decay=0.98)
+TEACHER = Schedule(steps=6000, learning_rate=1.5e-3, warmup_steps=200)
+STUDENT = Schedule(steps=500, learning_rate=4e-4, warmup_steps=30, average_decay=0.99)
 BATCH = 64
 SCENES = 24_000
 #: CFG scale of the teacher that the student learns from.
@@ -37,6 +37,7 @@ def run(work: Path, out: Path, last_stage: str, seed: int, device: torch.device)
 
     teacher = Flux.build()
     teacher.modules.to(device)
+    teacher.transformer.compile(dynamic=False)
     train("teacher", teacher.modules, teacher_loss(teacher, data, BATCH), TEACHER, work / "teacher.pt", seed + 1)
     save_samples(teacher, vae, work / "teacher.png", steps=16, guidance_scale=TEACHER_GUIDANCE)
     if last_stage == "teacher":
@@ -45,6 +46,7 @@ def run(work: Path, out: Path, last_stage: str, seed: int, device: torch.device)
 
     student = deepcopy(teacher)
     student.transformer.requires_grad_(True)
+    student.transformer.compile(dynamic=False)
     loss = student_loss(student, teacher, data, BATCH, guidance_scale=TEACHER_GUIDANCE)
     train("student", nn.ModuleDict({"transformer": student.transformer}), loss, STUDENT, work / "student.pt", seed + 2)
     save_samples(student, vae, work / "student.png", steps=4)
@@ -63,7 +65,7 @@ def _scaled_data(vae: AutoencoderKL, seed: int, device: torch.device) -> Data:
 
 def pipeline(flux: Flux, vae: AutoencoderKL) -> FluxPipeline:
     return FluxPipeline(
-        scheduler=FlowMatchEulerDiscreteScheduler(shift=1.0),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=SHIFT),
         vae=vae,
         text_encoder=flux.clip,
         tokenizer=flux.clip_tokenizer,

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from nag.errors import UnsupportedPipeline
-from nag.families import flux, unet
 from nag.families.family import Family
+from nag.families.flux import Flux
+from nag.families.unet import SDXL, StableDiffusion
 
 __all__ = ["FAMILIES", "Family", "family_of"]
 
 #: Tried in order; the first that matches is taken.
-FAMILIES: tuple[Family, ...] = (flux.FAMILY, unet.SDXL, unet.SD)
+FAMILIES: tuple[Family, ...] = (Flux(), SDXL(), StableDiffusion())
 
 
 def family_of(pipe: Any) -> Family:

@@ -1,105 +1,177 @@
-"""The contract of a model family, and the pieces most families share."""
+"""What a model family is, and how a pipeline of any family is entered."""
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import replace
+from typing import Any, ClassVar, Literal
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from nag.errors import InvalidParameter, UnsupportedPipeline
+from nag.errors import InvalidParameter
+from nag.families.entering import (
+    class_names,
+    encode_alone,
+    on_denoiser,
+    original,
+    refuse_parallel,
+    state_of,
+    swap_processors,
+)
+from nag.packing import Packing
 from nag.params import NAGParams
-from nag.processors.guided import GuidedProcessor
-from nag.session import Negative, Session
+from nag.processors import CrossAttentionProcessor, GuidedProcessor, JointAttentionProcessor
+from nag.session import Negative, Session, Step
 
-__all__ = ["Family", "encode_alone", "named_arguments", "on_denoiser", "swap_processors"]
+__all__ = ["Family"]
 
 
-@dataclass(frozen=True)
 class Family:
-    """How one family of models is entered.
+    """One family of models. A subclass states its facts as class attributes and overrides what differs.
 
     Attributes:
-        name: as `nag` prints it.
+        name: as `nag.families()` prints it.
+        models: what belongs to it, for the table.
         defaults: the numbers used where the caller gives none, and
         source: where they come from.
-        matches: whether a pipeline belongs here.
-        denoiser: the module that a pipeline of this family calls at each step.
-        encode: negative prompts to embeddings, by the pipeline's own encode_prompt and its arguments for the positive.
-        enter: puts hooks and processors in place and registers their removal on the stack.
+        attention: whether text and image share one attention, or the image attends across to the text.
+        denoiser_types: names of the denoiser's classes in diffusers; subclasses count.
+        processors: names of the attention processors that guidance enters as they are.
+        mask_argument: the denoiser's argument for the text mask, where it has one.
+        mask_name: the name of that mask for the negative prompt, as the family's pipelines and `nag.guide` take it.
+        text_last: whether the text stands behind the image in joint attention.
+        keys_stay: cross attention whose text keys are the same at every step: they are computed once a prompt.
+        cfg: how the family's pipelines run CFG: the unconditional rows first in one batch, or as a call of their own.
         has_reference: whether `reference=True` means something else than the plain form.
 
     """
 
-    name: str
-    defaults: NAGParams
-    source: str
-    matches: Callable[[Any], bool]
-    denoiser: Callable[[Any], nn.Module]
-    encode: Callable[[Callable[..., Any], Sequence[str], dict[str, Any]], Negative]
-    enter: Callable[[Any, Session, ExitStack, bool], None]
-    has_reference: bool = False
+    name: ClassVar[str]
+    models: ClassVar[str]
+    defaults: ClassVar[NAGParams]
+    source: ClassVar[str]
+    attention: ClassVar[Literal["joint", "cross"]]
+    denoiser_types: ClassVar[tuple[str, ...]]
+    processors: ClassVar[tuple[str, ...]]
+    mask_argument: ClassVar[str | None] = None
+    mask_name: ClassVar[str | None] = None
+    text_last: ClassVar[bool] = False
+    keys_stay: ClassVar[bool] = False
+    cfg: ClassVar[Literal["batched", "separate"]]
+    has_reference: ClassVar[bool] = False
 
+    # What is entered.
 
-def encode_alone(encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: dict[str, Any]) -> Any:
-    """`encode_prompt` for `prompts`, once each; other arguments (length, device, clip_skip, LoRA scale) are kept."""
-    changed: dict[str, Any] = {
-        name: None for name in arguments if name.endswith("embeds") or name.startswith(("negative_prompt", "prompt_"))
-    }
-    changed |= {"prompt": list(prompts), "num_images_per_prompt": 1}
-    if "do_classifier_free_guidance" in arguments:
-        changed["do_classifier_free_guidance"] = False
-    return encode_prompt(**(arguments | changed))
+    def matches(self, pipe: Any) -> bool:
+        """Whether a pipeline belongs here."""
+        return bool(self.denoisers(pipe))
 
+    def denoisers(self, pipe: Any) -> list[nn.Module]:
+        """The modules that the pipeline calls at each step, one or several in turn."""
+        found = (getattr(pipe, name, None) for name in ("transformer", "transformer_2", "unet"))
+        return [each for each in found if each is not None and class_names(each) & set(self.denoiser_types)]
 
-def named_arguments(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of a call by name, whichever way they were passed; those not passed are absent."""
-    bound = inspect.signature(function).bind(*args, **kwargs)
-    return dict(bound.arguments)
+    def attentions(self, denoiser: Any) -> list[Any]:
+        """The attention modules that meet the prompt, each with a `processor`."""
+        raise NotImplementedError
 
+    def check(self, pipe: Any) -> None:
+        """Raises UnsupportedPipeline where guidance would not be exact."""
 
-def on_denoiser(
-    denoiser: nn.Module, session: Session, stack: ExitStack, before: Callable[[dict[str, Any]], dict[str, Any]]
-) -> None:
-    """Runs `before` on the named arguments of each denoiser call; clears the step after it, exceptions included."""
+    def processor(self, session: Session, plain: Any) -> GuidedProcessor:
+        """The guiding processor that takes the place of `plain`."""
+        kind = JointAttentionProcessor if self.attention == "joint" else CrossAttentionProcessor
+        return kind(session, plain)
 
-    def enter_step(
-        module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[()], dict[str, Any]]:
-        session.step = None
-        return (), before(named_arguments(module.forward, args, kwargs))
+    # What a prompt is.
 
-    def leave_step(module: nn.Module, args: Any, output: Any) -> None:  # noqa: ARG001 (torch's signature)
-        session.step = None
+    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: dict[str, Any]) -> Negative:
+        """Negative prompts to embeddings, by the pipeline's own encode_prompt and its arguments for the positive."""
+        return Negative(encode_alone(encode_prompt, prompts, arguments)[0])
 
-    stack.callback(denoiser.register_forward_pre_hook(enter_step, with_kwargs=True).remove)
-    stack.callback(denoiser.register_forward_hook(leave_step, always_call=True).remove)
+    # What a step is.
 
+    def rows(self, pipe: Any, session: Session, call: dict[str, Any]) -> slice | None:
+        """The conditional rows of a denoiser call; None where it has none. call: its arguments by name."""
+        embeds = call["encoder_hidden_states"]
+        count = len(embeds)
+        if self.cfg == "separate":
+            return slice(0, count) if session.conditional(embeds) else None
+        in_cfg = session.run is not None and pipe.do_classifier_free_guidance
+        return slice(count // 2 if in_cfg else 0, count)
 
-def swap_processors(
-    modules: Sequence[Any], guided: Callable[[Any], GuidedProcessor], known: tuple[type, ...], stack: ExitStack
-) -> None:
-    """Puts a guiding processor on each module and the one found there back at exit.
+    def timestep(self, pipe: Any, call: dict[str, Any]) -> float:
+        """The step's timestep on the scheduler's scale: the pipeline's own where it tells it, for the denoiser's copy
+        may have been rounded to half precision."""
+        told = getattr(pipe, "_current_timestep", None)
+        timestep = told if told is not None else call["timestep"]
+        return float(timestep.flatten()[0]) if isinstance(timestep, Tensor) else float(timestep)
 
-    Raises:
-        UnsupportedPipeline: a processor of another kind is in place, whose effect would be lost.
-        InvalidParameter: the model is guided already.
+    def packing(self, call: dict[str, Any], negative: Negative) -> Packing:
+        """Where both prompts' tokens will stand in an attention's sequence."""
+        return Packing(call["encoder_hidden_states"].shape[1], negative.embeds.shape[1], text_last=self.text_last)
 
-    """
-    if not modules:
-        raise UnsupportedPipeline("the denoiser has no attention to a prompt")
-    for module in modules:
-        plain = module.processor
-        if isinstance(plain, GuidedProcessor):
-            raise InvalidParameter("pipe", "its denoiser is guided already; leave the other guide first")
-        if not isinstance(plain, known):
-            raise UnsupportedPipeline(
-                f"an attention processor of type {type(plain).__name__} (an IP-Adapter or the like) is in place, "
-                "which guidance does not compose with; unload it first"
+    def pack(self, call: dict[str, Any], negative: Negative) -> dict[str, Any]:
+        """The call with the negative's tokens behind the positive's. negative: a row for each of the call's."""
+        embeds = call["encoder_hidden_states"]
+        packed = call | {"encoder_hidden_states": torch.cat([embeds, negative.embeds], dim=1)}
+        if self.mask_argument is not None:
+            mask = call.get(self.mask_argument)
+            if mask is not None or negative.mask is not None:
+                mask = mask if mask is not None else embeds.new_ones(embeds.shape[:2])
+                extra = negative.mask if negative.mask is not None else embeds.new_ones(negative.embeds.shape[:2])
+                packed[self.mask_argument] = torch.cat([mask, extra.to(mask.dtype)], dim=1)
+        return packed
+
+    def hooks(self, denoiser: Any, session: Session, stack: ExitStack) -> None:
+        """Registers what else the family needs, such as positions of the negative's tokens, on the stack."""
+
+    # How it is entered; the same for all.
+
+    def enter(self, pipe: Any, session: Session, stack: ExitStack, reference: bool) -> None:
+        """Puts hooks and processors in place and registers their removal on the stack.
+
+        Raises:
+            UnsupportedPipeline: something in the pipeline does not compose with guidance.
+            InvalidParameter: the pipeline is guided already.
+
+        """
+        if reference:
+            raise InvalidParameter("reference", f"{self.name} has one form only; leave it out")
+        self.check(pipe)
+        for denoiser in self.denoisers(pipe):
+            refuse_parallel(denoiser)
+            swap_processors(
+                self.attentions(original(denoiser)),
+                lambda plain: self.processor(session, plain),
+                self.processors,
+                stack,
             )
-    for module in modules:
-        stack.callback(module.set_processor, module.processor)
-        module.set_processor(guided(module.processor))
+            self.hooks(original(denoiser), session, stack)
+            on_denoiser(denoiser, session, stack, self._before(pipe, denoiser, session))
+
+    def step(self, pipe: Any, session: Session, call: dict[str, Any]) -> Step | None:
+        """What the processors need in this denoiser call; None where nothing is guided."""
+        rows = self.rows(pipe, session, call)
+        if rows is None:
+            return None
+        return session.plan(call["encoder_hidden_states"], rows, lambda: self.timestep(pipe, call))
+
+    def _before(self, pipe: Any, denoiser: nn.Module, session: Session) -> Callable[[dict[str, Any]], dict[str, Any]]:
+        def before(call: dict[str, Any]) -> dict[str, Any]:
+            step = self.step(pipe, session, call)
+            if step is None:
+                return call
+            run, packing = session.run, self.packing(call, step.negative)
+            if self.keys_stay and run is not None:
+                state = state_of(original(denoiser))
+                if run.kept_for.get(id(denoiser)) == state:
+                    session.step = replace(step, text_keys=packing.positive)
+                    return call
+                run.kept_for[id(denoiser)] = state
+            session.step = replace(step, packing=packing, text_keys=packing.text)
+            return self.pack(call, step.negative.filled(step.rows, len(call["encoder_hidden_states"])))
+
+        return before

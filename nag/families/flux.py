@@ -7,83 +7,58 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from typing import Any
 
 import torch
-from diffusers import FluxTransformer2DModel
-from diffusers.models.transformers.transformer_flux import FluxAttnProcessor
-from torch import Tensor, nn
 
-from nag.families.family import Family, encode_alone, on_denoiser, swap_processors
+from nag.families.entering import encode_alone, original, refuse_parallel, swap_processors
+from nag.families.family import Family
 from nag.families.flux_reference import enter_reference
-from nag.packing import Packing
 from nag.params import NAGParams
-from nag.processors import JointAttentionProcessor, LanesAttentionProcessor
-from nag.session import Negative, Session, Step
+from nag.processors import LanesAttentionProcessor
+from nag.session import Negative, Session
 
-__all__ = ["FAMILY"]
-
-
-def _matches(pipe: Any) -> bool:
-    return isinstance(getattr(pipe, "transformer", None), FluxTransformer2DModel)
+__all__ = ["Flux"]
 
 
-def _denoiser(pipe: Any) -> nn.Module:
-    transformer: nn.Module = pipe.transformer
-    return transformer
+class Flux(Family):
+    name = "Flux.1"
+    models = "dev, schnell, Kontext, Fill, Control, Redux"
+    defaults = NAGParams(scale=5.0, tau=2.5, alpha=0.25)
+    source = "arXiv 2505.21179, table 5"
+    attention = "joint"
+    denoiser_types = ("FluxTransformer2DModel",)
+    processors = ("FluxAttnProcessor", "FluxIPAdapterAttnProcessor")
+    cfg = "separate"
+    has_reference = True
 
+    def attentions(self, denoiser: Any) -> list[Any]:
+        return [block.attn for block in (*denoiser.transformer_blocks, *denoiser.single_transformer_blocks)]
 
-def _encode(encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: dict[str, Any]) -> Negative:
-    embeds, pooled, _ = encode_alone(encode_prompt, prompts, arguments)
-    return Negative(embeds, pooled)
+    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: dict[str, Any]) -> Negative:
+        embeds, pooled, _ = encode_alone(encode_prompt, prompts, arguments)
+        return Negative(embeds, pooled)
 
+    def timestep(self, pipe: Any, call: dict[str, Any]) -> float:
+        told = getattr(pipe, "_current_timestep", None)
+        return float(told) if told is not None else float(call["timestep"].flatten()[0]) * 1000
 
-def _enter(pipe: Any, session: Session, stack: ExitStack, reference: bool) -> None:
-    transformer = pipe.transformer
-    kind = LanesAttentionProcessor if reference else JointAttentionProcessor
-    modules = [block.attn for block in (*transformer.transformer_blocks, *transformer.single_transformer_blocks)]
-    swap_processors(modules, lambda plain: kind(session, plain), (FluxAttnProcessor,), stack)
-
-    def plan(call: dict[str, Any]) -> Step | None:
-        embeds: Tensor = call["encoder_hidden_states"]
-        if not session.conditional(embeds):
-            return None
-        return session.plan(embeds, slice(0, len(embeds)), lambda: _timestep(pipe, call))
-
-    if reference:
-        enter_reference(transformer, session, stack, plan)
-        return
-
-    def pack(call: dict[str, Any]) -> dict[str, Any]:
-        step = plan(call)
-        if step is None:
-            return call
-        positive, negative = call["encoder_hidden_states"], step.negative.embeds
-        session.step = replace(step, packing=Packing(positive.shape[1], negative.shape[1]))
+    def pack(self, call: dict[str, Any], negative: Negative) -> dict[str, Any]:
         # Flux puts every text token at the origin, so the negative's positions start where the positive's do.
-        negative_ids = call["txt_ids"].new_zeros(negative.shape[1], call["txt_ids"].shape[-1])
-        return call | {
-            "encoder_hidden_states": torch.cat([positive, negative], dim=1),
-            "txt_ids": torch.cat([call["txt_ids"], negative_ids]),
-        }
+        ids = call["txt_ids"]
+        negative_ids = ids.new_zeros(negative.embeds.shape[1], ids.shape[-1])
+        return super().pack(call, negative) | {"txt_ids": torch.cat([ids, negative_ids])}
 
-    on_denoiser(transformer, session, stack, pack)
-
-
-def _timestep(pipe: Any, call: dict[str, Any]) -> float:
-    """The pipeline's own timestep where it tells it: the denoiser's copy may have been rounded to half precision."""
-    told = getattr(pipe, "_current_timestep", None)
-    return float(told) if told is not None else float(call["timestep"].flatten()[0]) * 1000
-
-
-FAMILY = Family(
-    name="Flux.1",
-    defaults=NAGParams(scale=5.0, tau=2.5, alpha=0.25),
-    source="arXiv 2505.21179, table 5",
-    matches=_matches,
-    denoiser=_denoiser,
-    encode=_encode,
-    enter=_enter,
-    has_reference=True,
-)
+    def enter(self, pipe: Any, session: Session, stack: ExitStack, reference: bool) -> None:
+        if not reference:
+            super().enter(pipe, session, stack, reference)
+            return
+        denoiser = original(pipe.transformer)
+        refuse_parallel(denoiser)
+        swap_processors(
+            self.attentions(denoiser),
+            lambda plain: LanesAttentionProcessor(session, plain),
+            ("FluxAttnProcessor",),
+            stack,
+        )
+        enter_reference(pipe.transformer, session, stack, lambda call: self.step(pipe, session, call))

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from nag.errors import InvalidParameter, UnsupportedPipeline
-from nag.families.family import named_arguments, on_denoiser
+from nag.families.entering import named_arguments, on_denoiser, original
 from nag.session import Session, Step
 
 __all__ = ["enter_reference"]
@@ -79,6 +79,7 @@ def enter_reference(
         return text, image.chunk(2)[0]
 
     on_denoiser(transformer, session, stack, into_lanes)
+    transformer = original(transformer)
     stack.callback(transformer.time_text_embed.register_forward_hook(second_temb).remove)
     for block in transformer.transformer_blocks:
         stack.callback(block.norm1_context.register_forward_pre_hook(text_modulation, with_kwargs=True).remove)

@@ -1,7 +1,8 @@
 """Attention processors that guide: each finds Z+ and Z− in its layout and calls the formula once."""
 
 from nag.processors.cross import CrossAttentionProcessor
+from nag.processors.guided import GuidedProcessor
 from nag.processors.joint import JointAttentionProcessor
 from nag.processors.lanes import LanesAttentionProcessor
 
-__all__ = ["CrossAttentionProcessor", "JointAttentionProcessor", "LanesAttentionProcessor"]
+__all__ = ["CrossAttentionProcessor", "GuidedProcessor", "JointAttentionProcessor", "LanesAttentionProcessor"]

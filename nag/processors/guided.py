@@ -2,22 +2,70 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+import torch
+from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
 from torch import Tensor
 
+from nag.attention import AttentionCall
+from nag.errors import UnsupportedPipeline
 from nag.formula import normalized_attention_guidance
+from nag.intercept import Interception
 from nag.session import Session, Step
 
-__all__ = ["GuidedProcessor", "guided"]
+__all__ = ["GuidedProcessor", "guide_heads"]
+
+NATIVE = AttentionBackendName.NATIVE
 
 
 class GuidedProcessor:
-    """Wraps `plain`, the processor found on the attention module, and carries over its backend settings."""
+    """Wraps `plain`, the processor found on the attention module, and answers the attention call inside it.
 
-    def __init__(self, session: Session, plain: Any) -> None:
+    `stand_in` runs the guided steps where `plain` computes the same attention by means that cannot be answered.
+    A backend chosen on the module reaches `plain`, which stays, and computes the guided attention too.
+    """
+
+    def __init__(self, session: Session, plain: Any, stand_in: Any = None) -> None:
         self.session = session
         self.plain = plain
+        self.inner = plain if stand_in is None else stand_in
+
+    def __call__(self, attn: Any, *args: Any, **kwargs: Any) -> Any:
+        step = self.session.step
+        if step is None:
+            return self.plain(attn, *args, **kwargs)
+        return self.run(step, attn, *args, **kwargs)
+
+    def run(self, step: Step, attn: Any, *args: Any, **kwargs: Any) -> Any:
+        """The processor's own work with its attention guided; families with odd arguments override this."""
+        chosen = self._attention_backend
+        backend = _chosen_backend(chosen)
+        interception = Interception(
+            lambda call: self.wanted(call, step), lambda call: self.answer(replace(call, backend=backend), step)
+        )
+        if chosen is not None or backend is not None:
+            self._attention_backend = NATIVE  # the one that can be answered; put back below
+        try:
+            with interception:
+                out = self.inner(attn, *args, **kwargs)
+        finally:
+            if chosen is not None or backend is not None:
+                self._attention_backend = chosen
+        if not interception.answered:
+            raise UnsupportedPipeline(
+                f"{type(self.inner).__name__} computed no attention that guidance could enter: its kernel is its own"
+            )
+        return out
+
+    def wanted(self, call: AttentionCall, step: Step) -> bool:
+        """Whether this is the attention to the prompt, where a processor makes several calls."""
+        raise NotImplementedError
+
+    def answer(self, call: AttentionCall, step: Step) -> Tensor:
+        """The guided output (B, H, T, D)."""
+        raise NotImplementedError
 
     @property
     def _attention_backend(self) -> Any:
@@ -25,7 +73,7 @@ class GuidedProcessor:
 
     @_attention_backend.setter
     def _attention_backend(self, backend: Any) -> None:
-        self.plain._attention_backend = backend  # set_attention_backend() reaches the processor that stays
+        self.plain._attention_backend = backend
 
     @property
     def _parallel_config(self) -> Any:
@@ -36,6 +84,21 @@ class GuidedProcessor:
         self.plain._parallel_config = config
 
 
-def guided(z_positive: Tensor, z_negative: Tensor, step: Step) -> Tensor:
-    """The formula on (B, T, C) with the step's numbers for each row."""
-    return normalized_attention_guidance(z_positive, z_negative, step.scale, step.tau, step.alpha)
+def guide_heads(z_positive: Tensor, z_negative: Tensor, step: Step) -> Tensor:
+    """The formula for the step's guided rows of Z+ (B, H, T, D), all heads of a token together; other rows stay.
+
+    z_negative holds the guided rows alone.
+    """
+    rows = step.rows
+    plus, minus = (z.transpose(1, 2).flatten(2) for z in (z_positive[rows], z_negative))
+    guided = normalized_attention_guidance(plus, minus, step.scale, step.tau, step.alpha)
+    z = guided.reshape(*guided.shape[:2], z_positive.shape[1], -1).transpose(1, 2)
+    if len(z) == len(z_positive):
+        return z
+    return torch.cat([z_positive[: rows.start], z, z_positive[rows.stop :]])
+
+
+def _chosen_backend(on_module: Any) -> Any:
+    """The backend to compute with: the module's, else the process-wide one; None where that is torch's own."""
+    backend = on_module if on_module is not None else _AttentionBackendRegistry._active_backend
+    return None if on_module is None and backend == NATIVE else backend

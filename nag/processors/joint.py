@@ -1,88 +1,90 @@
-"""Joint attention over `[positive | negative | image]`: both prompts' text, one image stream."""
+"""Joint attention of text and image in one sequence: both prompts' text, one image stream."""
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
 
 import torch
-from diffusers.models.attention_dispatch import dispatch_attention_fn
 from torch import Tensor
 
-from nag.attention import attention_with_lse, gives_lse, merge
+from nag.attention import AttentionCall, attention_with_lse, gives_lse, merge
 from nag.packing import Packing
-from nag.processors.flux_projections import QKV, join, project_image, project_text, rotate
-from nag.processors.guided import GuidedProcessor, guided
-from nag.session import Session
+from nag.processors.guided import GuidedProcessor, guide_heads
+from nag.session import Step
 
 __all__ = ["JointAttentionProcessor", "merged_attention", "two_call_attention"]
 
+#: Outputs of the shared, positive and negative tokens, and of the image as Z+ and Z−; (B, H, tokens, D) each, the
+#: negative's and Z− of the guided rows alone.
+Outputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+
 
 class JointAttentionProcessor(GuidedProcessor):
-    """For the double blocks (text apart from image) and the single blocks (one sequence) of Flux.
+    """For any joint attention whose sequence a `Packing` describes.
 
-    `merge_by_lse` computes image × image once; without it, or where a backend was chosen or no kernel returns the
-    log-sum-exp, two attention calls give the same result.
+    Image × image is computed once and merged by log-sum-exp; where a backend was chosen, the text is masked or no
+    kernel returns the log-sum-exp, two attention calls give the same.
     """
 
-    def __init__(self, session: Session, plain: Any, *, merge_by_lse: bool = True) -> None:
-        super().__init__(session, plain)
-        self.merge_by_lse = merge_by_lse
-
-    def __call__(
-        self,
-        attn: Any,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        image_rotary_emb: tuple[Tensor, Tensor] | None = None,
-    ) -> Any:
-        step = self.session.step
-        if step is None:
-            return self.plain(attn, hidden_states, encoder_hidden_states, attention_mask, image_rotary_emb)
+    def wanted(self, call: AttentionCall, step: Step) -> bool:
+        # Queries of text and image together; an adapter's further calls attend to keys of their own.
         assert step.packing is not None
-        qkv = project_image(attn, hidden_states)
-        if encoder_hidden_states is not None:
-            qkv = join(project_text(attn, encoder_hidden_states), qkv)
-        qkv = QKV(rotate(qkv.query, image_rotary_emb), rotate(qkv.key, image_rotary_emb), qkv.value)
+        return call.query.shape[2] == call.key.shape[2] > step.packing.text
 
-        positive, negative, z_positive, z_negative = (part.flatten(2) for part in self._attend(qkv, step.packing))
-        image = guided(z_positive, z_negative, step)
-        if encoder_hidden_states is None:
-            return torch.cat([positive, negative, image], dim=1)
-        text = torch.cat([positive, negative], dim=1)
-        return attn.to_out[1](attn.to_out[0](image)), attn.to_add_out(text)
-
-    def _attend(self, qkv: QKV, packing: Packing) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        chosen = self._attention_backend is not None or self._parallel_config is not None
-        if self.merge_by_lse and not chosen and gives_lse(qkv.query):
-            return merged_attention(qkv, packing)
-        return two_call_attention(qkv, packing, self._attention_backend, self._parallel_config)
+    def answer(self, call: AttentionCall, step: Step) -> Tensor:
+        packing = step.packing
+        assert packing is not None
+        attend = merged_attention if gives_lse(call) else two_call_attention
+        shared, positive, negative, z_positive, z_negative = attend(call, packing, step.rows)
+        if len(negative) < len(positive):  # rows without guidance have no negative to speak of
+            before, after = step.rows.start, len(positive) - step.rows.stop
+            shape = negative.shape[1:]
+            negative = torch.cat([negative.new_zeros(before, *shape), negative, negative.new_zeros(after, *shape)])
+        return packing.join(shared, positive, negative, guide_heads(z_positive, z_negative, step), dim=2)
 
 
-def merged_attention(qkv: QKV, packing: Packing) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Outputs of the positive text, the negative text, and the image as Z+ and Z−; each (B, tokens, H, D)."""
-    pos, neg, image = (QKV(*parts) for parts in zip(*(packing.split(part) for part in qkv), strict=True))
-    # Every query against the image, once; then each against the one prompt it may see.
-    out, lse = attention_with_lse(qkv.query, image.key, image.value)
-    pos_out, neg_out, image_out = packing.split(out)
-    pos_lse, neg_lse, image_lse = packing.split(lse)
+def merged_attention(call: AttentionCall, packing: Packing, rows: slice) -> Outputs:
+    """Every query against the image once, then each against the one prompt it may see."""
+    shared_q, pos_q, neg_q, image_q = packing.split(call.query, 2)
+    shared_k, pos_k, neg_k, image_k = packing.split(call.key, 2)
+    shared_v, pos_v, neg_v, image_v = packing.split(call.value, 2)
+    if packing.shared:
+        image_k, image_v = torch.cat([shared_k, image_k], 2), torch.cat([shared_v, image_v], 2)
+    out, lse = attention_with_lse(call.query, image_k, image_v, call.scale)
+    shared_out, pos_out, neg_out, image_out = packing.split(out, 2)
+    shared_lse, pos_lse, neg_lse, image_lse = packing.split(lse, 2)
+
+    def add(out: Tensor, lse: Tensor, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        return merge(out, lse, *attention_with_lse(query, key, value, call.scale))
+
     return (
-        merge(pos_out, pos_lse, *attention_with_lse(pos.query, pos.key, pos.value)),
-        merge(neg_out, neg_lse, *attention_with_lse(neg.query, neg.key, neg.value)),
-        merge(image_out, image_lse, *attention_with_lse(image.query, pos.key, pos.value)),
-        merge(image_out, image_lse, *attention_with_lse(image.query, neg.key, neg.value)),
+        add(shared_out, shared_lse, shared_q, pos_k, pos_v) if packing.shared else shared_out,
+        add(pos_out, pos_lse, pos_q, pos_k, pos_v),
+        add(neg_out[rows], neg_lse[rows], neg_q[rows], neg_k[rows], neg_v[rows]),
+        add(image_out, image_lse, image_q, pos_k, pos_v),
+        add(image_out[rows], image_lse[rows], image_q[rows], neg_k[rows], neg_v[rows]),
     )
 
 
-def two_call_attention(
-    qkv: QKV, packing: Packing, backend: Any = None, parallel_config: Any = None
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The same by attending twice, `[positive | image]` and `[negative | image]`, through diffusers' dispatch."""
-    pos, neg, image = (QKV(*parts) for parts in zip(*(packing.split(part) for part in qkv), strict=True))
-    outs = []
-    for text in (pos, neg):
-        query, key, value = join(text, image)
-        out = dispatch_attention_fn(query, key, value, backend=backend, parallel_config=parallel_config)
-        outs.append((out[:, : text.query.shape[1]], out[:, text.query.shape[1] :]))
-    (pos_out, z_positive), (neg_out, z_negative) = outs
-    return pos_out, neg_out, z_positive, z_negative
+def two_call_attention(call: AttentionCall, packing: Packing, rows: slice) -> Outputs:
+    """The same by attending twice, over the positive and the image and over the negative and the image."""
+    of_positive = _over(call, packing, negative=False)()
+    of_negative = _over(call.at(rows), packing, negative=True)()
+    shared, positive, _, z_positive = replace(packing, negative=0).split(of_positive, 2)
+    _, _, negative, z_negative = replace(packing, positive=0).split(of_negative, 2)
+    return shared, positive, negative, z_positive, z_negative
+
+
+def _over(call: AttentionCall, packing: Packing, *, negative: bool) -> AttentionCall:
+    """The call with one of the prompts taken out of queries, keys and mask."""
+
+    def keep(states: Tensor, dim: int) -> Tensor:
+        shared, pos, neg, image = packing.split(states, dim)
+        text = neg if negative else pos
+        return torch.cat([image, text] if packing.text_last else [shared, text, image], dim)
+
+    mask = call.attn_mask
+    if mask is not None:
+        mask = keep(mask, -1)
+        mask = keep(mask, -2) if mask.shape[-2] > 1 else mask
+    return replace(call, query=keep(call.query, 2), key=keep(call.key, 2), value=keep(call.value, 2), attn_mask=mask)

@@ -12,8 +12,9 @@ import torch
 from diffusers.models.attention_dispatch import dispatch_attention_fn
 from torch import Tensor
 
+from nag.formula import normalized_attention_guidance
 from nag.processors.flux_projections import QKV, join, project_image, project_text, rotate
-from nag.processors.guided import GuidedProcessor, guided
+from nag.processors.guided import GuidedProcessor
 from nag.session import Step
 
 __all__ = ["LanesAttentionProcessor"]
@@ -52,4 +53,4 @@ class LanesAttentionProcessor(GuidedProcessor):
         length = step.negative.embeds.shape[1]
         text, image = out[:, :length], out[:, length:]
         z_positive, z_negative = image.chunk(2)
-        return text, guided(z_positive, z_negative, step)
+        return text, normalized_attention_guidance(z_positive, z_negative, step.scale, step.tau, step.alpha)

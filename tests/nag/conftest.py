@@ -3,21 +3,20 @@ from __future__ import annotations
 import pytest
 
 from tests import tiny
-from tests.nag.support import quiet
+from tests.nag.support import Subject
 
-MAKERS = {"flux": tiny.flux, "sd": tiny.sd, "sdxl": tiny.sdxl}
-
-
-@pytest.fixture(scope="module", params=list(MAKERS))
-def pipe(request):
-    return quiet(MAKERS[request.param]())
+_made: dict[str, Subject] = {}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(params=tiny.CASES, ids=lambda case: case.name)
+def subject(request):
+    """Each family's small pipeline, made once: a test leaves it as it found it."""
+    case = request.param
+    if case.name not in _made:
+        _made[case.name] = Subject(case)
+    return _made[case.name]
+
+
+@pytest.fixture
 def flux():
-    return quiet(tiny.flux())
-
-
-@pytest.fixture(scope="module", params=["sd", "sdxl"])
-def unet_pipe(request):
-    return quiet(MAKERS[request.param]())
+    return Subject(next(case for case in tiny.CASES if case.name == "flux"))

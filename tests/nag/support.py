@@ -1,21 +1,68 @@
 from __future__ import annotations
 
+import inspect
+from contextlib import ExitStack
+
 import torch
 
+from nag.families import family_of
+from tests.tiny import Case
 
-def quiet(pipe):
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
+STEPS = 4
 
 
-def generate(pipe, prompt="a red circle", seeds=None, **options):
-    """Latents of a short run, a generator a picture."""
-    count = (1 if isinstance(prompt, str) else len(prompt)) * options.get("num_images_per_prompt", 1)
-    generators = [torch.Generator().manual_seed(seed) for seed in (seeds or range(count))]
-    call = {"num_inference_steps": 4, "guidance_scale": 0.0, "height": 16, "width": 16, "output_type": "latent"}
-    if hasattr(pipe, "transformer"):
-        call["max_sequence_length"] = 16
-    return pipe(prompt, generator=generators, **(call | options)).images
+class Subject:
+    """A small pipeline under test, with how it is called."""
+
+    def __init__(self, case: Case, seed: int = 0) -> None:
+        self.case = case
+        self.pipe = case.make(seed)
+        self.pipe.set_progress_bar_config(disable=True)
+
+    @property
+    def denoiser(self):
+        return getattr(self.pipe, "transformer", None) or self.pipe.unet
+
+    def generate(self, prompt="a red circle", seeds=None, *, cfg=False, **options):
+        """Latents of a short run, a generator a picture."""
+        images = options.get("num_images_per_prompt", options.get("num_videos_per_prompt", 1))
+        count = (1 if isinstance(prompt, str) else len(prompt)) * images
+        generators = [torch.Generator().manual_seed(seed) for seed in (seeds or range(count))]
+        call = {"num_inference_steps": STEPS, "output_type": "latent"} | dict(self.case.options)
+        if cfg:
+            call |= self.case.cfg
+        return getattr(self.pipe(prompt, generator=generators, **(call | options)), self.case.output)
+
+    def encode(self, negative):
+        """The negative's embeddings under the names that `nag.guide` takes them by."""
+        family = family_of(self.pipe)
+        names = inspect.signature(self.pipe.encode_prompt).parameters
+        defaults = {"device": self.pipe.device, "num_images_per_prompt": 1}
+        options = {name: value for name, value in (defaults | dict(self.case.options)).items() if name in names}
+        with torch.no_grad():
+            encoded = family.encode(self.pipe.encode_prompt, [negative], options)
+        given = {
+            "negative_prompt_embeds": encoded.embeds,
+            "negative_pooled_prompt_embeds": encoded.pooled,
+            family.mask_name: encoded.mask,
+        }
+        return {name: value for name, value in given.items() if value is not None}
+
+    def calls(self, prompt="a red circle", **options):
+        """The named arguments of each denoiser call of a run, and each output."""
+        arguments, outputs = [], []
+        signature = inspect.signature(self.denoiser.forward)
+        with ExitStack() as stack:
+            for hook in (
+                self.denoiser.register_forward_pre_hook(
+                    lambda module, args, kwargs: arguments.append(dict(signature.bind(*args, **kwargs).arguments)),
+                    with_kwargs=True,
+                ),
+                self.denoiser.register_forward_hook(lambda module, args, output: outputs.append(output[0])),
+            ):
+                stack.callback(hook.remove)
+            self.generate(prompt, **options)
+        return arguments, outputs
 
 
 def difference(a, b):

@@ -1,13 +1,15 @@
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
 
-from nag.attention import attention_with_lse, gives_lse, merge
+from nag.attention import AttentionCall, attention_with_lse, gives_lse, merge
 
 
-def draw(length, dtype, seed):
+def draw(length, dtype, seed, heads=4):
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(2, length, 3, 16, generator=generator, dtype=torch.float64).to(dtype)
+    return torch.randn(2, heads, length, 16, generator=generator, dtype=torch.float64).to(dtype)
 
 
 @pytest.mark.parametrize(
@@ -15,20 +17,35 @@ def draw(length, dtype, seed):
 )
 def test_merging_parts_of_the_keys_is_attention_over_all_of_them(dtype, tolerance):
     query, key, value = draw(7, dtype, 0), draw(11, dtype, 1), draw(11, dtype, 2)
-    parts = [attention_with_lse(query, key[:, part], value[:, part]) for part in (slice(0, 4), slice(4, 11))]
-    whole = F.scaled_dot_product_attention(*(t.double().transpose(1, 2) for t in (query, key, value))).transpose(1, 2)
+    parts = [attention_with_lse(query, key[:, :, part], value[:, :, part]) for part in (slice(0, 4), slice(4, 11))]
+    whole = F.scaled_dot_product_attention(*(t.double() for t in (query, key, value)))
     torch.testing.assert_close(merge(*parts[0], *parts[1]).double(), whole, atol=tolerance, rtol=tolerance)
 
 
 def test_the_log_sum_exp_is_the_softmax_denominators():
     query, key = draw(7, torch.float64, 0), draw(5, torch.float64, 1)
     _, lse = attention_with_lse(query, key, key)
-    expected = torch.einsum("bthd,bshd->bths", query, key).div(4).logsumexp(-1)
+    expected = torch.einsum("bhtd,bhsd->bhts", query, key).div(4).logsumexp(-1)
     torch.testing.assert_close(lse, expected)
+
+
+def test_key_heads_may_be_fewer_than_query_heads():
+    query, key, value = draw(7, torch.float64, 0), draw(5, torch.float64, 1, 2), draw(5, torch.float64, 2, 2)
+    out, _ = attention_with_lse(query, key, value, scale=0.3)
+    expected = F.scaled_dot_product_attention(query, key, value, scale=0.3, enable_gqa=True)
+    torch.testing.assert_close(out, expected)
 
 
 def test_where_no_kernel_gives_it_the_caller_is_told():
     query = draw(7, torch.float16, 0)
-    assert not gives_lse(query)
+    assert not gives_lse(AttentionCall(query, query, query))
     with pytest.raises(NotImplementedError, match="float16"):
         attention_with_lse(query, query, query)
+
+
+@pytest.mark.parametrize("change", [{"attn_mask": torch.ones(1, 1, 7, 7)}, {"is_causal": True}, {"backend": "native"}])
+def test_a_call_that_is_more_than_plain_attention_is_not_merged(change):
+    query = draw(7, torch.float32, 0)
+    call = AttentionCall(query, query, query)
+    assert gives_lse(call)
+    assert not gives_lse(replace(call, **change))

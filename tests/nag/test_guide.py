@@ -4,129 +4,158 @@ import pytest
 import torch
 
 import nag
-from tests.nag.support import difference, generate
+from tests.nag import oracle
+from tests.nag.support import STEPS, difference
 
 NEGATIVE = "a blue square"
 
 
-def test_guidance_changes_the_picture_and_says_so(pipe):
-    plain = generate(pipe)
-    with nag.guide(pipe, NEGATIVE) as guidance:
-        assert difference(generate(pipe), plain) > 0.01
-    assert guidance.guided_steps == 4
-    assert guidance.params == (nag.defaults_for(pipe),)
+def test_guidance_changes_the_picture_and_says_so(subject):
+    plain = subject.generate()
+    with nag.guide(subject.pipe, NEGATIVE) as guidance:
+        assert difference(subject.generate(), plain) > 0.01
+    assert guidance.guided_steps == STEPS
+    assert guidance.params == (nag.defaults_for(subject.pipe),)
 
 
 @pytest.mark.parametrize("numbers", [{"scale": 1.0}, {"alpha": 0.0}, {"end": 0.0}])
-def test_numbers_that_guide_nothing_leave_the_picture_alone(pipe, numbers):
-    plain = generate(pipe)
-    with nag.guide(pipe, NEGATIVE, **numbers) as guidance:
-        assert torch.equal(generate(pipe), plain)
-    assert (guidance.guided_steps, guidance.plain_steps) == (0, 4)
+def test_numbers_that_guide_nothing_leave_the_picture_alone(subject, numbers):
+    plain = subject.generate()
+    with nag.guide(subject.pipe, NEGATIVE, **numbers) as guidance:
+        assert torch.equal(subject.generate(), plain)
+    assert (guidance.guided_steps, guidance.plain_steps) == (0, STEPS)
 
 
-def test_the_prompt_as_its_own_negative_changes_nothing(pipe):
-    with nag.guide(pipe, "a red circle", scale=9.0, alpha=0.8):
-        guided = generate(pipe)
-    assert difference(guided, generate(pipe)) < 1e-6
+def test_the_prompt_as_its_own_negative_changes_nothing(subject):
+    with nag.guide(subject.pipe, "a red circle", scale=9.0, alpha=0.8):
+        guided = subject.generate()
+    assert difference(guided, subject.generate()) < 1e-6
 
 
 @pytest.mark.parametrize("negative", ["", "a", "a small blue square on a white background"])
-def test_a_row_is_the_same_alone_and_in_a_batch_whatever_rides_beside_it(pipe, negative):
+def test_a_row_is_the_same_alone_and_in_a_batch_whatever_rides_beside_it(subject, negative):
     prompts, scales, alphas = ["a red circle", "a green shape", "a"], [4.0, 1.0, 6.0], [0.5, 0.5, 0.9]
     negatives = [negative, NEGATIVE, "a triangle"]
-    with nag.guide(pipe, negatives, scale=scales, alpha=alphas):
-        together = generate(pipe, prompts, seeds=[5, 6, 7])
+    with nag.guide(subject.pipe, negatives, scale=scales, alpha=alphas):
+        together = subject.generate(prompts, seeds=[5, 6, 7])
     for row in range(3):
-        with nag.guide(pipe, negatives[row], scale=scales[row], alpha=alphas[row]):
-            alone = generate(pipe, prompts[row], seeds=[5 + row])
+        with nag.guide(subject.pipe, negatives[row], scale=scales[row], alpha=alphas[row]):
+            alone = subject.generate(prompts[row], seeds=[5 + row])
         assert difference(together[row], alone[0]) < 1e-5
     order = [2, 0, 1]
     with nag.guide(
-        pipe, [negatives[i] for i in order], scale=[scales[i] for i in order], alpha=[alphas[i] for i in order]
+        subject.pipe, [negatives[i] for i in order], scale=[scales[i] for i in order], alpha=[alphas[i] for i in order]
     ):
-        permuted = generate(pipe, [prompts[i] for i in order], seeds=[5 + i for i in order])
+        permuted = subject.generate([prompts[i] for i in order], seeds=[5 + i for i in order])
     assert difference(permuted, together[order]) < 1e-5
 
 
-def test_several_images_a_prompt_take_their_prompts_negative(pipe):
-    with nag.guide(pipe, [NEGATIVE, "a triangle"], scale=[3.0, 6.0]):
-        four = generate(pipe, ["a red circle", "a"], num_images_per_prompt=2)
-    with nag.guide(pipe, "a triangle", scale=6.0):
-        assert difference(generate(pipe, "a", seeds=[2])[0], four[2]) < 1e-5
+def test_several_images_a_prompt_take_their_prompts_negative(subject):
+    with nag.guide(subject.pipe, [NEGATIVE, "a triangle"], scale=[3.0, 6.0]):
+        four = subject.generate(["a red circle", "a"], num_images_per_prompt=2)
+    with nag.guide(subject.pipe, "a triangle", scale=6.0):
+        assert difference(subject.generate("a", seeds=[2])[0], four[2]) < 1e-5
 
 
-def test_guidance_ends_by_the_timestep_within_a_run(pipe):
+def test_guidance_ends_by_the_timestep_within_a_run(subject):
     seen = []
 
     def record(pipe, step, timestep, kwargs):
         seen.append(float(timestep))
         return kwargs
 
-    with nag.guide(pipe, NEGATIVE, scale=9.0, end=0.5) as guidance:
-        half = generate(pipe, callback_on_step_end=record)
+    with nag.guide(subject.pipe, NEGATIVE, scale=9.0, end=0.5) as guidance:
+        half = subject.generate(callback_on_step_end=record)
     assert guidance.guided_steps == sum(timestep >= 500 for timestep in seen)
     assert guidance.plain_steps == sum(timestep < 500 for timestep in seen) > 0
-    with nag.guide(pipe, NEGATIVE, scale=9.0):
-        assert difference(generate(pipe), half) > 1e-4
+    with nag.guide(subject.pipe, NEGATIVE, scale=9.0):
+        assert difference(subject.generate(), half) > 1e-4
 
 
-def test_rows_may_end_apart(pipe):
-    with nag.guide(pipe, NEGATIVE, end=[0.25, 1.0]):
-        both = generate(pipe, ["a red circle", "a"])
+def test_rows_may_end_apart(subject):
+    with nag.guide(subject.pipe, NEGATIVE, end=[0.25, 1.0]):
+        both = subject.generate(["a red circle", "a"])
     for row, (prompt, end) in enumerate([("a red circle", 0.25), ("a", 1.0)]):
-        with nag.guide(pipe, NEGATIVE, end=end):
-            assert difference(generate(pipe, prompt, seeds=[row])[0], both[row]) < 1e-5
+        with nag.guide(subject.pipe, NEGATIVE, end=end):
+            assert difference(subject.generate(prompt, seeds=[row])[0], both[row]) < 1e-5
 
 
-def test_embeddings_and_strings_are_the_same_thing(pipe):
-    with nag.guide(pipe, NEGATIVE):
-        by_text = generate(pipe)
-    options = {"max_sequence_length": 16} if hasattr(pipe, "transformer") else {"do_classifier_free_guidance": False}
-    with torch.no_grad():
-        embeds = pipe.encode_prompt(
-            NEGATIVE,
-            device=pipe.device,
-            num_images_per_prompt=1,
-            **({"prompt_2": None} if hasattr(pipe, "text_encoder_2") else {}),
-            **options,
-        )[0]
-    with nag.guide(pipe, negative_prompt_embeds=embeds):
-        assert torch.equal(generate(pipe), by_text)
+def test_embeddings_and_strings_are_the_same_thing(subject):
+    with nag.guide(subject.pipe, NEGATIVE):
+        by_text = subject.generate()
+    negative = subject.encode(NEGATIVE)
+    with nag.guide(subject.pipe, **negative):
+        assert torch.equal(subject.generate(), by_text)
 
 
-def test_everything_is_put_back_after_an_exception(pipe):
-    denoiser = getattr(pipe, "transformer", None) or pipe.unet
+@pytest.mark.parametrize(("scale", "tau", "alpha"), [(5.0, 2.5, 0.25), (12.0, 1.2, 1.0)])
+def test_it_is_the_method_written_out_on_two_prompts(subject, scale, tau, alpha):
+    prompts, negatives = ["a red circle", "a green shape"], [NEGATIVE, "a triangle"]
+    expected = oracle.generate(subject, prompts, negatives, scale, tau, alpha)
+    with nag.guide(subject.pipe, negatives, scale=scale, tau=tau, alpha=alpha):
+        guided = subject.generate(prompts)
+    assert difference(guided, expected) < 1e-5
+    assert difference(guided, subject.generate(prompts)) > 0.01
+
+
+def test_under_cfg_the_unconditional_rows_stay_plain(subject):
+    """Through the denoiser of one CFG step: what is not the prompt's own differs in nothing from a plain run."""
+    if subject.case.cfg is None:
+        pytest.skip("these pipelines run no CFG")
+    prompts = ["a red circle", "a green shape"]
+    _, plain = subject.calls(prompts, cfg=True, num_inference_steps=1)
+    with nag.guide(subject.pipe, NEGATIVE, scale=9.0) as guidance:
+        _, guided = subject.calls(prompts, cfg=True, num_inference_steps=1)
+    assert guidance.guided_steps == 1
+    changed = [
+        [difference(a, b) > 1e-3 for a, b in zip(after, before, strict=True)]
+        for after, before in zip(guided, plain, strict=True)
+    ]
+    same = [
+        [difference(a, b) < 1e-6 for a, b in zip(after, before, strict=True)]
+        for after, before in zip(guided, plain, strict=True)
+    ]
+    expected = list(subject.case.conditional_rows)
+    assert [c for call in changed for c in call] == expected
+    assert [not c for call in same for c in call] == expected
+
+
+def test_everything_is_put_back_after_an_exception(subject):
+    denoiser = subject.denoiser
     before = [module.processor for module in denoiser.modules() if hasattr(module, "processor")]
-    plain = generate(pipe)
+    plain = subject.generate()
 
     def stop(pipe, step, timestep, kwargs):
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt), nag.guide(pipe, NEGATIVE):
-        generate(pipe, callback_on_step_end=stop)
+    with pytest.raises(KeyboardInterrupt), nag.guide(subject.pipe, NEGATIVE):
+        subject.generate(callback_on_step_end=stop)
     assert [module.processor for module in denoiser.modules() if hasattr(module, "processor")] == before
-    assert "encode_prompt" not in vars(pipe)
+    assert "encode_prompt" not in vars(subject.pipe)
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in denoiser.modules())
-    assert torch.equal(generate(pipe), plain)
+    assert torch.equal(subject.generate(), plain)
 
 
-def test_a_call_after_an_interrupted_one_inside_the_same_guide_is_guided(pipe):
+def test_a_call_after_an_interrupted_one_inside_the_same_guide_is_guided(subject):
     def stop(pipe, step, timestep, kwargs):
         raise KeyboardInterrupt
 
-    with nag.guide(pipe, NEGATIVE):
-        first = generate(pipe)
+    with nag.guide(subject.pipe, NEGATIVE):
+        first = subject.generate()
         with pytest.raises(KeyboardInterrupt):
-            generate(pipe, callback_on_step_end=stop)
-        assert torch.equal(generate(pipe), first)
+            subject.generate(callback_on_step_end=stop)
+        assert torch.equal(subject.generate(), first)
 
 
-def test_a_guided_pipeline_is_not_guided_twice(pipe):
-    with nag.guide(pipe, NEGATIVE), pytest.raises(nag.InvalidParameter, match="guided already"), nag.guide(pipe, "a"):
+def test_a_guided_pipeline_is_not_guided_twice(subject):
+    with (
+        nag.guide(subject.pipe, NEGATIVE),
+        pytest.raises(nag.InvalidParameter, match="guided already"),
+        nag.guide(subject.pipe, "a"),
+    ):
         pass
-    with nag.guide(pipe, NEGATIVE):
-        generate(pipe)
+    with nag.guide(subject.pipe, NEGATIVE):
+        subject.generate()
 
 
 @pytest.mark.parametrize(
@@ -136,16 +165,16 @@ def test_a_guided_pipeline_is_not_guided_twice(pipe):
         ({"negative_prompt": "a", "scale": [2.0, 3.0, 4.0]}, "scale"),
     ],
 )
-def test_values_that_are_not_one_a_prompt_are_refused(pipe, arguments, name):
-    with nag.guide(pipe, **arguments), pytest.raises(nag.InvalidParameter, match=name):
-        generate(pipe, ["a red circle", "a"])
+def test_values_that_are_not_one_a_prompt_are_refused(subject, arguments, name):
+    with nag.guide(subject.pipe, **arguments), pytest.raises(nag.InvalidParameter, match=name):
+        subject.generate(["a red circle", "a"])
 
 
 @pytest.mark.parametrize(
     "arguments", [{}, {"negative_prompt": []}, {"negative_prompt": [1]}, {"negative_prompt": "a", "scale": 0.5}]
 )
-def test_wrong_arguments_are_refused_at_the_door(pipe, arguments):
-    with pytest.raises(nag.InvalidParameter), nag.guide(pipe, **arguments):
+def test_wrong_arguments_are_refused_at_the_door(subject, arguments):
+    with pytest.raises(nag.InvalidParameter), nag.guide(subject.pipe, **arguments):
         pass
 
 
@@ -155,11 +184,11 @@ def test_a_pipeline_of_no_family_is_refused():
         pass
 
 
-def test_a_denoiser_called_by_hand_needs_embeddings(pipe):
-    denoiser = getattr(pipe, "transformer", None) or pipe.unet
+def test_a_denoiser_called_by_hand_needs_embeddings(subject):
+    denoiser = subject.denoiser
     calls = []
     handle = denoiser.register_forward_pre_hook(lambda m, a, k: calls.append((a, k)), with_kwargs=True)
-    generate(pipe, num_inference_steps=1)
+    subject.generate(num_inference_steps=1)
     handle.remove()
-    with torch.no_grad(), nag.guide(pipe, "a"), pytest.raises(nag.NAGError, match="negative_prompt_embeds"):
+    with torch.no_grad(), nag.guide(subject.pipe, "a"), pytest.raises(nag.NAGError, match="negative_prompt_embeds"):
         denoiser(*calls[0][0], **calls[0][1])

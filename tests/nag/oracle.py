@@ -1,0 +1,88 @@
+"""NAG by brute force: every prompt pair as two whole rows of a doubled batch, attention and formula in float64.
+
+Shares nothing with `nag`. The pipeline and its denoiser run as they are; the denoiser's batch is doubled, the second
+half reading the negative prompt, and torch's attention is answered by a plain softmax, after which the image's outputs
+in both halves are replaced by equations 7 to 10. Both halves get the same image outputs and the same timestep, so their
+images stay equal, which is what "the same Q against both prompts" asks for.
+"""
+
+from __future__ import annotations
+
+import inspect
+from contextlib import ExitStack
+from unittest import mock
+
+import torch
+import torch.nn.functional as F
+
+from tests.nag.support import Subject
+
+
+def generate(subject: Subject, prompt, negative, scale, tau, alpha, *, seeds=None):
+    """Latents as `subject.generate`, guided. prompt, negative: equally many, of the same token count."""
+    case = subject.case
+    negative_call = subject.calls(negative, num_inference_steps=1)[0][0]
+    texts = {name: negative_call[name] for name in case.text if negative_call.get(name) is not None}
+    rows = 1 if isinstance(prompt, str) else len(prompt)
+    length = texts[case.text[0]].shape[1]
+    phi, tau, alpha = (
+        torch.as_tensor(each, dtype=torch.float64).view(-1, 1, 1) for each in (torch.as_tensor(scale) - 1, tau, alpha)
+    )
+
+    def formula(plus, minus):
+        tilde = plus + phi * (plus - minus)
+        ratio = tilde.abs().sum(-1, keepdim=True) / plus.abs().sum(-1, keepdim=True)
+        hat = torch.minimum(ratio, tau) / ratio * tilde
+        return alpha * hat + (1 - alpha) * plus
+
+    def attention(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False):
+        groups = query.shape[1] // key.shape[1]
+        q, k, v = query.double(), key.double().repeat_interleave(groups, 1), value.double().repeat_interleave(groups, 1)
+        logits = q @ k.transpose(-1, -2) * (q.shape[-1] ** -0.5 if scale is None else scale)
+        if attn_mask is not None:
+            logits = logits.masked_fill(~attn_mask, -torch.inf) if attn_mask.dtype == torch.bool else logits + attn_mask
+        out = logits.softmax(-1) @ v
+        image = image_queries(case.attention, query.shape[2], key.shape[2], length)
+        if image is not None:
+            z = out[:, :, image].transpose(1, 2).flatten(2)
+            guided = formula(z[:rows], z[rows:])
+            guided = guided.unflatten(-1, (out.shape[1], -1)).transpose(1, 2)
+            out[:, :, image] = torch.cat([guided, guided])
+        return out.to(query.dtype)
+
+    signature = inspect.signature(subject.denoiser.forward)
+
+    def double(module, args, kwargs):
+        patch.start()
+        call = dict(signature.bind(*args, **kwargs).arguments)
+        return (), {name: twice(name, value) for name, value in call.items()}
+
+    def twice(name, value):
+        if name in texts:
+            return torch.cat([value, texts[name]])
+        if isinstance(value, torch.Tensor) and value.ndim and len(value) == rows:
+            return torch.cat([value, value])
+        if isinstance(value, list) and len(value) == rows:
+            return value + value
+        if isinstance(value, dict):
+            return {key: twice(key, each) for key, each in value.items()}
+        return value
+
+    def halve(module, args, output):
+        patch.stop()
+        return tuple(each[:rows] if isinstance(each, torch.Tensor) else each for each in output)
+
+    patch = mock.patch.object(F, "scaled_dot_product_attention", attention)
+    with ExitStack() as stack:
+        stack.callback(subject.denoiser.register_forward_pre_hook(double, with_kwargs=True).remove)
+        stack.callback(subject.denoiser.register_forward_hook(halve, always_call=True).remove)
+        return subject.generate(prompt, seeds=seeds)
+
+
+def image_queries(attention, queries, keys, text):
+    """The image's places among an attention's queries; None where it does not attend to a prompt."""
+    if attention == "cross":
+        return slice(None) if keys == text and queries != text else None
+    if queries != keys or queries <= text:
+        return None
+    return slice(text, None) if attention == "text_first" else slice(0, queries - text)

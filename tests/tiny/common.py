@@ -1,0 +1,73 @@
+"""What the small random pipelines share: their width, text encoders, autoencoder, and what a case is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from diffusers import AutoencoderKL
+from torch import nn
+from transformers import CLIPTextConfig, CLIPTokenizer
+
+from training import text
+
+WIDTH = 32
+
+#: Two prompts under CFG in one batch `[unconditional | conditional]`, and in two calls, the prompts' own first.
+BATCHED = (False, False, True, True)
+SEPARATE = (True, True, False, False)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A small random pipeline in its real layout, and how to call it.
+
+    Attributes:
+        name: of the family or of a form of it.
+        make: the pipeline, from a seed.
+        options: arguments of a short call without CFG.
+        cfg: what turns CFG on; None where the pipeline has none.
+        conditional_rows: of one CFG step for two prompts, over all rows of all denoiser calls, those of the prompts.
+        text: the denoiser's arguments that carry the prompt's tokens and their mask.
+        attention: where the image's queries stand: in a joint sequence behind the text ("text_first") or ahead of it
+            ("text_last"), or all of them ("cross").
+        output: the field of the pipeline's output.
+
+    """
+
+    name: str
+    make: Callable[[int], Any]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    cfg: Mapping[str, Any] | None = None
+    conditional_rows: tuple[bool, ...] = BATCHED
+    text: tuple[str, ...] = ("encoder_hidden_states",)
+    attention: str = "cross"
+    output: str = "images"
+
+
+def strengthen(model: nn.Module, gain: float = 2.0) -> None:
+    """Scales attention values and outputs up: a freshly made network hardly hears its prompt."""
+    for name, parameter in model.named_parameters():
+        if parameter.ndim == 2 and any(part in name for part in ("to_v", "add_v", "to_out", "to_add_out", "proj_out")):
+            parameter.data.mul_(gain)
+
+
+def vae(scale: int = 2) -> AutoencoderKL:
+    blocks = 2 if scale == 2 else 3
+    return AutoencoderKL(
+        block_out_channels=(8, 16, 16)[:blocks],
+        down_block_types=("DownEncoderBlock2D",) * blocks,
+        up_block_types=("UpDecoderBlock2D",) * blocks,
+        latent_channels=4,
+        layers_per_block=1,
+        norm_num_groups=4,
+        sample_size=32,
+    )
+
+
+def clip_config(tokenizer: CLIPTokenizer, **more: object) -> CLIPTextConfig:
+    config = text.clip_encoder(tokenizer, WIDTH).config
+    for name, value in more.items():
+        setattr(config, name, value)
+    return config
