@@ -27,11 +27,10 @@ def clip_tokenizer(words: Sequence[str]) -> CLIPTokenizer:
         show_progress=False,
     )
     bpe.train_from_iterator([" ".join(words)] * 2, trainer)
-    model = json.loads(bpe.to_str())["model"]
-    vocab = dict(model["vocab"])
-    for character in alphabet:
-        vocab.setdefault(character + "</w>", len(vocab))
-    merges = [tuple(pair) if isinstance(pair, list) else tuple(pair.split(" ")) for pair in model["merges"]]
+    merges = [tuple(pair) for pair in json.loads(bpe.to_str())["model"]["merges"]]
+    # The trainer numbers single characters in an order of its own; a model's weights need the same ids every time.
+    tokens = [*special, *alphabet, *(f"{each}</w>" for each in alphabet), *("".join(pair) for pair in merges)]
+    vocab = {token: i for i, token in enumerate(dict.fromkeys(tokens))}
     return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=CLIP_MAX_LENGTH)
 
 

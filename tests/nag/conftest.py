@@ -17,6 +17,12 @@ def subject(request):
     return _made[case.name]
 
 
+@pytest.fixture(params=tiny.CASES, ids=lambda case: case.name)
+def case(request):
+    """Each family's case, for tests that change the pipeline."""
+    return request.param
+
+
 @pytest.fixture
 def flux():
     return Subject(next(case for case in tiny.CASES if case.name == "flux"))

@@ -20,18 +20,43 @@ class Subject:
         self.pipe.set_progress_bar_config(disable=True)
 
     @property
+    def denoisers(self):
+        """All that the pipeline calls in turn."""
+        found = (getattr(self.pipe, name, None) for name in ("transformer", "transformer_2", "unet"))
+        return [each for each in found if each is not None]
+
+    @property
     def denoiser(self):
-        return getattr(self.pipe, "transformer", None) or self.pipe.unet
+        return self.denoisers[0]
+
+    def wrap(self, denoiser):
+        """Puts another module in the denoiser's place."""
+        setattr(self.pipe, "transformer" if hasattr(self.pipe, "transformer") else "unet", denoiser)
 
     def generate(self, prompt="a red circle", seeds=None, *, cfg=False, **options):
         """Latents of a short run, a generator a picture."""
         images = options.get("num_images_per_prompt", options.get("num_videos_per_prompt", 1))
         count = (1 if isinstance(prompt, str) else len(prompt)) * images
         generators = [torch.Generator().manual_seed(seed) for seed in (seeds or range(count))]
-        call = {"num_inference_steps": STEPS, "output_type": "latent"} | dict(self.case.options)
+        call = {"num_inference_steps": STEPS, "output_type": "latent", "prompt": prompt} | dict(self.case.options)
+        call["generator"] = generators if self.case.takes != "one prompt" else generators[0]
         if cfg:
             call |= self.case.cfg
-        return getattr(self.pipe(prompt, generator=generators, **(call | options)), self.case.output)
+        options = self._as_the_pipeline_calls_them(options)
+        return getattr(self.pipe(**(call | options)), self.case.output)
+
+    def _as_the_pipeline_calls_them(self, options):
+        """Older pipelines have a callback that only watches; some make videos."""
+        names = inspect.signature(self.pipe.__call__).parameters
+        if "num_videos_per_prompt" in names and "num_images_per_prompt" in options:
+            options = options | {"num_videos_per_prompt": options["num_images_per_prompt"]}
+            del options["num_images_per_prompt"]
+        then = options.get("callback_on_step_end")
+        if then is None or "callback_on_step_end" in names:
+            return options
+        options = options | {"callback": lambda step, timestep, latents: then(self.pipe, step, timestep, {})}
+        del options["callback_on_step_end"]
+        return options
 
     def encode(self, negative):
         """The negative's embeddings under the names that `nag.guide` takes them by."""
@@ -53,14 +78,15 @@ class Subject:
         arguments, outputs = [], []
         signature = inspect.signature(self.denoiser.forward)
         with ExitStack() as stack:
-            for hook in (
-                self.denoiser.register_forward_pre_hook(
-                    lambda module, args, kwargs: arguments.append(dict(signature.bind(*args, **kwargs).arguments)),
-                    with_kwargs=True,
-                ),
-                self.denoiser.register_forward_hook(lambda module, args, output: outputs.append(output[0])),
-            ):
-                stack.callback(hook.remove)
+            for denoiser in self.denoisers:
+                for hook in (
+                    denoiser.register_forward_pre_hook(
+                        lambda module, args, kwargs: arguments.append(dict(signature.bind(*args, **kwargs).arguments)),
+                        with_kwargs=True,
+                    ),
+                    denoiser.register_forward_hook(lambda module, args, output: outputs.append(output[0])),
+                ):
+                    stack.callback(hook.remove)
             self.generate(prompt, **options)
         return arguments, outputs
 

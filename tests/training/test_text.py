@@ -20,3 +20,8 @@ def test_tokenizers_come_back_from_a_folder_unchanged(tmp_path):
         tokenizer.save_pretrained(tmp_path / type(tokenizer).__name__)
         loaded = type(tokenizer).from_pretrained(tmp_path / type(tokenizer).__name__)
         assert loaded(caption).input_ids == tokenizer(caption).input_ids
+
+
+def test_ids_are_the_same_every_time():
+    first = text.clip_tokenizer(WORDS).get_vocab()
+    assert all(text.clip_tokenizer(WORDS).get_vocab() == first for _ in range(8))
