@@ -1,152 +1,200 @@
 """What a guided denoiser step costs against no guidance, CFG and the authors' layout, on the same work in one run.
 
-python -m benchmarks.nag_cost --family flux
-python -m benchmarks.nag_cost --family flux --device cuda --double-blocks 19 --single-blocks 38
+python -m benchmarks.nag_cost --family flux sd3 sdxl sana wan qwen-image
+python -m benchmarks.nag_cost --device cuda --full --family flux sd3 wan wan-14b
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
+import threading
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
 from torch import Tensor
 from tqdm import tqdm
 
 import nag
 from benchmarks import report
+from benchmarks.denoisers import MAKERS, Denoiser, Draw
+from nag.families import family_of
 
-IMAGE_TOKENS, TEXT_TOKENS = 4096, 512
+#: Timesteps of four even steps; with end = .25 the first two are guided.
+TIMESTEPS = (1000.0, 750.0, 500.0, 250.0)
+END = 0.25
 
-
-class Work:
-    """One denoiser step of Flux at its true width, with few blocks and random weights."""
-
-    def __init__(
-        self, double_blocks: int, single_blocks: int, device: str, dtype: torch.dtype, image_side: int
-    ) -> None:
-        torch.manual_seed(0)
-        with torch.device(device):
-            torch.set_default_dtype(dtype)
-            transformer = FluxTransformer2DModel(num_layers=double_blocks, num_single_layers=single_blocks).eval()
-            torch.set_default_dtype(torch.float32)
-        empty: dict[str, Any] = dict.fromkeys(("vae", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2"))
-        self.pipe = FluxPipeline(scheduler=FlowMatchEulerDiscreteScheduler(), transformer=transformer, **empty)
-        self.transformer = transformer
-
-        def draw(*shape: int) -> Tensor:
-            return torch.randn(*shape).to(device, dtype)
-
-        self.latents = draw(1, image_side**2, 64)
-        self.prompts, self.pooled = (
-            (draw(1, TEXT_TOKENS, 4096), draw(1, TEXT_TOKENS, 4096)),
-            (draw(1, 768), draw(1, 768)),
-        )
-        self.image_ids = FluxPipeline._prepare_latent_image_ids(1, image_side, image_side, device, dtype)
-
-    def step(self, prompt: int = 0) -> Tensor:
-        """The denoiser's output (1, T, 64) for the positive (0) or negative (1) prompt."""
-        out: Tensor = self.transformer(
-            hidden_states=self.latents,
-            timestep=torch.ones(1, device=self.latents.device, dtype=self.latents.dtype),
-            encoder_hidden_states=self.prompts[prompt],
-            pooled_projections=self.pooled[prompt],
-            txt_ids=self.image_ids.new_zeros(TEXT_TOKENS, 3),
-            img_ids=self.image_ids,
-            return_dict=False,
-        )[0]
-        return out
-
-    def guided(self, *, reference: bool = False, merged: bool = True) -> Tensor:
-        """A step under NAG; a chosen attention backend makes the packed form attend twice instead of merging."""
-        if not merged:
-            self.transformer.set_attention_backend("native")
-        try:
-            with nag.guide(
-                self.pipe,
-                negative_prompt_embeds=self.prompts[1],
-                negative_pooled_prompt_embeds=self.pooled[1],
-                reference=reference,
-            ):
-                return self.step()
-        finally:
-            self.transformer.reset_attention_backend()
-
-    def cfg(self) -> Tensor:
-        return torch.lerp(self.step(1), self.step(0), 3.0)
+Way = Callable[[float], Tensor]
 
 
-def times_s(ways: dict[str, Callable[[], Tensor]], rounds: int, device: str) -> dict[str, list[float]]:
-    """Seconds a step, the ways in turn within each round, after one round that does not count."""
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
+def ways_of(work: Denoiser) -> dict[str, tuple[Way, dict[str, Any] | None]]:
+    """Each way of taking a step at a timestep, and the arguments of the `guide` around it (None: no guidance)."""
+    family, given = family_of(work.pipe), work.negative
+
+    def plain(timestep: float) -> Tensor:
+        return work.step(0, timestep)
+
+    def cfg(timestep: float) -> Tensor:
+        return torch.lerp(work.step(1, timestep), work.step(0, timestep), 3.0)
+
+    ways: dict[str, tuple[Way, dict[str, Any] | None]] = {"no guidance": (plain, None), "CFG": (cfg, None)}
+    if family.has_reference:
+        ways["NAG, the authors' layout"] = (plain, given | {"reference": True})
+    if family.attention == "joint":
+        ways["NAG, packed, two attention calls"] = (plain, given | {"backend": "native"})
+    else:
+        ways["NAG, the authors' layout (negative projected every step)"] = (plain, given | {"project": True})
+    ways["NAG, ours"] = (plain, given)
+    return ways
+
+
+class Guided:
+    """Takes steps of one way, inside its own `guide` and with what that way asks of the denoiser."""
+
+    def __init__(self, work: Denoiser, way: Way, guide: dict[str, Any] | None, end: float = 1.0) -> None:
+        self.work, self.way, self.guide, self.end = work, way, dict(guide) if guide is not None else None, end
+
+    def __enter__(self) -> Way:
+        self.context: Any = nullcontext()
+        if self.guide is not None:
+            options = dict(self.guide)
+            backend, project = options.pop("backend", None), options.pop("project", False)
+            if backend:
+                self.work.module.set_attention_backend(backend)
+            self.context = nag.guide(self.work.pipe, **options, end=self.end)
+            if project:  # forgets the keys that were kept
+                way, parameter = self.way, next(self.work.module.parameters())
+                self.way = lambda timestep: (parameter.add_(0), way(timestep))[1]
+        self.context.__enter__()
+        return self.way
+
+    def __exit__(self, *raised: Any) -> None:
+        self.context.__exit__(None, None, None)
+        if self.guide is not None and self.guide.get("backend"):
+            self.work.module.reset_attention_backend()
+
+
+class PeakMemory:
+    """Bytes allocated above those at entry: by the GPU's allocator, or by looking at the process often."""
+
+    def __init__(self, device: str) -> None:
+        self.on_gpu = device.startswith("cuda")
+        self.peak_bytes = 0
+
+    def __enter__(self) -> PeakMemory:
+        if self.on_gpu:
+            torch.cuda.reset_peak_memory_stats()
+            self.before = torch.cuda.memory_allocated()
+            return self
+        self.before, self.stop = _resident_bytes(), threading.Event()
+        self.watch = threading.Thread(target=self._look)
+        self.watch.start()
+        return self
+
+    def _look(self) -> None:
+        while not self.stop.wait(0.005):
+            self.peak_bytes = max(self.peak_bytes, _resident_bytes() - self.before)
+
+    def __exit__(self, *raised: Any) -> None:
+        if self.on_gpu:
+            self.peak_bytes = torch.cuda.max_memory_allocated() - self.before
+            return
+        self.stop.set()
+        self.watch.join()
+
+
+def _resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+def measure(work: Denoiser, rounds: int, device: str) -> dict[str, dict[str, list[float]]]:
+    """Seconds a step and peak bytes of each way, the ways in turn within each round, after one that does not count."""
+    ways = {name: (way, guide, 1.0) for name, (way, guide) in ways_of(work).items()}
+    ways["NAG, ours, past its end"] = (*ways["NAG, ours"][:2], END)
+    results: dict[str, dict[str, list[float]]] = {name: {"seconds": [], "bytes": []} for name in ways}
     with tqdm(total=(rounds + 1) * len(ways), unit="step") as bar:
         for round_ in range(rounds + 1):
-            for name, way in ways.items():
-                begun = time.perf_counter()
-                way()
-                if device.startswith("cuda"):
-                    torch.cuda.synchronize()
+            for name, (way, guide, end) in ways.items():
+                with Guided(work, way, guide, end) as step:
+                    if name == "NAG, ours" and family_of(work.pipe).keys_stay:
+                        step(TIMESTEPS[0])  # the one step a prompt that projects the negative's keys
+                    with PeakMemory(device) as memory:
+                        begun = time.perf_counter()
+                        step(TIMESTEPS[0] if end == 1.0 else TIMESTEPS[-1])
+                        if device.startswith("cuda"):
+                            torch.cuda.synchronize()
+                        seconds = time.perf_counter() - begun
                 if round_:
-                    seconds[name].append(time.perf_counter() - begun)
+                    results[name]["seconds"].append(seconds)
+                    results[name]["bytes"].append(memory.peak_bytes)
+                bar.set_postfix_str(name)
                 bar.update()
-    return seconds
+    return results
 
 
 def float32_difference(device: str) -> float:
-    """Largest relative difference of the merged form to two plain attention calls, one step in float32."""
-    work = Work(1, 1, device, torch.float32, image_side=16)
-    merged, called = work.guided(), work.guided(merged=False)
-    return float((merged - called).norm() / called.norm())
+    """Relative difference of the merged form to two plain attention calls, one Flux step in float32."""
+    work = MAKERS["flux"](Draw(device, torch.float32), False)
+    ways = ways_of(work)
+    outs = []
+    for name in ("NAG, ours", "NAG, packed, two attention calls"):
+        with Guided(work, *ways[name]) as step:
+            outs.append(step(TIMESTEPS[0]))
+    return float((outs[0] - outs[1]).norm() / outs[1].norm())
+
+
+def table(results: dict[str, dict[str, list[float]]]) -> list[list[str]]:
+    plain = results["no guidance"]["seconds"]
+
+    def ratios(name: str) -> list[float]:
+        return [mine / other for mine, other in zip(results[name]["seconds"], plain, strict=True)]
+
+    rows = [
+        [
+            name,
+            f"{statistics.median(each['seconds']):.3f}",
+            f"{statistics.median(ratios(name)):.2f}",
+            f"{min(ratios(name)):.2f}–{max(ratios(name)):.2f}",
+            f"{statistics.median(each['bytes']) / 1e6:.0f}",
+        ]
+        for name, each in results.items()
+    ]
+    guided, past = (statistics.median(ratios(name)) for name in ("NAG, ours", "NAG, ours, past its end"))
+    rows.append(["NAG, ours, mean of four steps with end = .25", "", f"{(guided + past) / 2:.2f}", "", ""])
+    return rows
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--family", choices=["flux"], default="flux")
+    parser.add_argument("--family", choices=sorted(MAKERS), nargs="+", default=["flux"])
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--double-blocks", type=int, default=1)
-    parser.add_argument("--single-blocks", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--full", action="store_true", help="all blocks, for a GPU of 80 GB")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--exact", action="store_true", help="the difference to two plain attention calls in float32")
     arguments = parser.parse_args()
-    blocks = (arguments.double_blocks, arguments.single_blocks)
-    with torch.no_grad(), torch.cuda.device(arguments.device) if arguments.device != "cpu" else nullcontext():
-        difference = float32_difference(arguments.device)
-        work = Work(*blocks, arguments.device, torch.bfloat16, image_side=int(IMAGE_TOKENS**0.5))
-        ways: dict[str, Callable[[], Tensor]] = {
-            "no guidance": work.step,
-            "CFG": work.cfg,
-            "NAG, authors' layout": lambda: work.guided(reference=True),
-            "NAG, packed, two attention calls": lambda: work.guided(merged=False),
-            "NAG, packed, merged by log-sum-exp": work.guided,
-        }
-        seconds = times_s(ways, arguments.rounds, arguments.device)
-
-    def ratios(name: str) -> list[float]:
-        return [mine / plain for mine, plain in zip(seconds[name], seconds["no guidance"], strict=True)]
-
-    columns = ["step", "median s", "× no guidance: median", "min–max"]
-    rows = [
-        [
-            name,
-            f"{statistics.median(values):.3f}",
-            f"{statistics.median(ratios(name)):.2f}",
-            f"{min(ratios(name)):.2f}–{max(ratios(name)):.2f}",
-        ]
-        for name, values in seconds.items()
-    ]
-    title = (
-        f"Cost of a step, Flux width 3072, {blocks[0]} double + {blocks[1]} single blocks, {IMAGE_TOKENS} image + "
-        f"{TEXT_TOKENS} text tokens, bfloat16, {arguments.rounds} rounds in turn. "
-        f"Merged against two calls in float32: {difference:.1e} relative."
-    )
-    name = f"nag_cost-{arguments.family}-{arguments.device.split(':')[0]}"
-    report.write(
-        name, title, columns, rows, seconds | {"float32_difference": difference}, report.machine(arguments.device)
-    )
+    device = arguments.device
+    with torch.no_grad():
+        if arguments.exact:
+            print(f"merged against two attention calls, float32, relative: {float32_difference(device):.1e}")
+            return
+        for name in arguments.family:
+            torch.manual_seed(0)
+            work = MAKERS[name](Draw(device, torch.bfloat16), arguments.full)
+            results = measure(work, arguments.rounds, device)
+            kind = f"{device.split(':')[0]}{'-full' if arguments.full else ''}"
+            report.write(
+                f"nag_cost-{name}-{kind}",
+                f"Cost of a step: {work.what}, bfloat16, {arguments.rounds} rounds in turn",
+                ["step", "median s", "× no guidance: median", "min–max", "peak MB"],
+                table(results),
+                results,
+                report.machine(device),
+            )
+            del work
 
 
 if __name__ == "__main__":

@@ -39,6 +39,7 @@ class Way:
     name: str
     cfg_scale: float = 1.0
     nag: bool = False
+    reference: bool = False
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class Cell:
     way: Way
     readings: Sequence[Reading]
     captions: Sequence[Caption]
+    distance: float | None = None  # root mean square over 8-bit values, to the same seeds' pictures by plain NAG
 
     @property
     def clean(self) -> float:
@@ -85,7 +87,7 @@ def pictures(pipe: Any, captions: Sequence[Caption], negative: str | None, way: 
         cfg = (
             {"true_cfg_scale": way.cfg_scale, "negative_prompt": [negative] * len(prompts)} if way.cfg_scale > 1 else {}
         )
-        with nag.guide(pipe, negative) if way.nag else nullcontext():
+        with nag.guide(pipe, negative, reference=way.reference) if way.nag else nullcontext():
             images: NDArray[np.float32] = pipe(
                 prompts,
                 num_inference_steps=steps,
@@ -103,19 +105,22 @@ def pictures(pipe: Any, captions: Sequence[Caption], negative: str | None, way: 
 def measure(pipe: Any, seeds: int, steps: int) -> tuple[list[Cell], dict[str, NDArray[np.uint8]]]:
     free, named = [Caption()] * seeds, [Caption(color=COLORS[i % 6], shape=SHAPES[i // 6 % 3]) for i in range(seeds)]
     none, ours = Way("none"), Way("NAG", nag=True)
+    authors = Way("NAG, the authors' layout", nag=True, reference=True)
     negatives = ("a red shape", "a circle", "a shape on a white background")
     asked: list[tuple[str, Sequence[Caption], str | None, Way]] = [
         ("a <color> <shape>", named, None, none),
         ("a <color> <shape>", named, "a small shape", ours),
     ]
     for unwanted in negatives:
-        ways = [none, ours, *(Way(f"CFG {scale:g}", cfg_scale=scale) for scale in CFG_SCALES)]
+        ways = [none, ours, authors, *(Way(f"CFG {scale:g}", cfg_scale=scale) for scale in CFG_SCALES)]
         asked += [("a shape", free, unwanted, way) for way in ways]
     cells: list[Cell] = []
     samples: dict[str, NDArray[np.uint8]] = {}
     unguided: list[Reading] | None = None
+    by_nag = np.empty(0)
     with tqdm(total=len(asked) * seeds, unit="picture") as bar:
         for prompt, captions, negative, way in asked:
+            distance = None
             if captions is free and way is none and unguided is not None:
                 readings = unguided  # the same pictures, held against another negative
                 bar.update(seeds)
@@ -125,11 +130,16 @@ def measure(pipe: Any, seeds: int, steps: int) -> tuple[list[Cell], dict[str, ND
                     readings += read(batch)
                     shown.append(batch)
                     bar.update(len(batch))
+                if way is ours:
+                    by_nag = np.concatenate(shown)
+                if way is authors:
+                    difference = np.concatenate(shown).astype(np.float32) - by_nag
+                    distance = float(np.sqrt(np.square(difference).mean()))
                 if captions is free and negative == negatives[0] and way.cfg_scale in (1.0, CFG_SCALES[-1]):
                     samples[way.name] = np.concatenate(shown)[:12]
             if captions is free and way is none:
                 unguided = readings
-            cells.append(Cell(prompt, negative, way, readings, captions))
+            cells.append(Cell(prompt, negative, way, readings, captions, distance))
     return cells, samples
 
 
@@ -167,6 +177,7 @@ def main() -> None:
         "clean %",
         "caption kept %",
         "colour entropy, bits",
+        "distance to NAG",
     ]
     rows = [
         [
@@ -177,6 +188,7 @@ def main() -> None:
             interval(cell.clean, count),
             interval(cell.kept, count),
             f"{cell.color_bits:.2f}",
+            "" if cell.distance is None else f"{cell.distance:.1f}",
         ]
         for cell in cells
     ]

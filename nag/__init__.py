@@ -2,7 +2,7 @@
 
 from nag.errors import InvalidParameter, NAGError, UnsupportedPipeline
 from nag.formula import normalized_attention_guidance
-from nag.guide import defaults_for, guide, supports
+from nag.guide import defaults_for, families, guide, supports
 from nag.params import NAGParams
 from nag.session import Guidance
 
@@ -13,6 +13,7 @@ __all__ = [
     "NAGParams",
     "UnsupportedPipeline",
     "defaults_for",
+    "families",
     "guide",
     "normalized_attention_guidance",
     "supports",

@@ -33,9 +33,10 @@ def normalized_attention_guidance(
     if dtype == torch.float16:
         # Extrapolation can leave float16's range before normalization brings it back.
         z_positive, z_negative = z_positive.float(), z_negative.float()
-    phi, tau, alpha = (_like(value, z_positive) for value in (scale - 1, tau, alpha))
+    scale, tau, alpha = (_like(value, z_positive) for value in (scale, tau, alpha))
 
-    z_tilde = z_positive + phi * (z_positive - z_negative)  # (7) extrapolation
+    # (7) extrapolation, Z~ = Z+ + φ (Z+ − Z−): the line through Z− and Z+ at s = 1 + φ, in one pass over memory.
+    z_tilde = torch.lerp(z_negative, z_positive, scale)
     norm_tilde, norm_positive = _l1(z_tilde), _l1(z_positive)
     # (8) R = ‖Z~‖₁ / ‖Z+‖₁ and (9) min(R, τ) / R, as one factor that stays finite where a norm is zero.
     factor = (tau.float() * norm_positive / norm_tilde.clamp_min(EPSILON)).clamp_max(1)
@@ -45,10 +46,7 @@ def normalized_attention_guidance(
 
 def _l1(z: Tensor) -> Tensor:
     """‖Z[i]‖₁ of each token, summed in float32: half precision overflows over thousands of channels."""
-    norm: Tensor = torch.linalg.vector_norm(
-        z, ord=1, dim=-1, keepdim=True, dtype=torch.promote_types(z.dtype, torch.float32)
-    )
-    return norm
+    return z.abs().sum(-1, keepdim=True, dtype=torch.promote_types(z.dtype, torch.float32))
 
 
 def _like(value: float | Tensor, z: Tensor) -> Tensor:

@@ -11,11 +11,12 @@ from typing import Any
 from torch import Tensor
 
 from nag.errors import InvalidParameter, UnsupportedPipeline
-from nag.families import Family, family_of
+from nag.families import FAMILIES, Family, family_of
+from nag.families.table import FamilyTable
 from nag.params import NAGParams, params_by_prompt
 from nag.session import Guidance, Negative, Session
 
-__all__ = ["defaults_for", "guide", "supports"]
+__all__ = ["defaults_for", "families", "guide", "supports"]
 
 
 @contextmanager
@@ -32,6 +33,7 @@ def guide(
     alpha: float | Sequence[float] | None = None,
     end: float | Sequence[float] | None = None,
     reference: bool = False,
+    **more: Tensor,
 ) -> Iterator[Guidance]:
     """Guide every call of `pipe` inside the block away from the negative prompt.
 
@@ -48,6 +50,7 @@ def guide(
         alpha: α in [0, 1], the share of the guided output.
         end: θ in [0, 1]; guidance runs while the timestep t ≥ (1 − θ)·T. 0 is never.
         reference: Flux.1 only: the authors' layout (negative pooled prompt, second image copy in single blocks).
+        more: what a family reads beside the embeddings, all with them or none (`Family.also_given`).
 
     Each number may be one for all prompts or a sequence, one per prompt; a number not given is the family's default.
 
@@ -68,7 +71,7 @@ def guide(
         "negative_prompt_attention_mask": negative_prompt_attention_mask,
         "negative_prompt_embeds_mask": negative_prompt_embeds_mask,
     }
-    given = _given(family, negative_prompt_embeds, negative_pooled_prompt_embeds, masks)
+    given = _given(family, negative_prompt_embeds, negative_pooled_prompt_embeds, masks, more)
     params = params_by_prompt(family.defaults, scale=scale, tau=tau, alpha=alpha, end=end)
     session = Session(
         params=params,
@@ -83,10 +86,15 @@ def guide(
         yield session.guidance
 
 
+def families() -> FamilyTable:
+    """Every family of models, with its layout and defaults; `print(nag.families())` shows them as a table."""
+    return FamilyTable(FAMILIES)
+
+
 def supports(pipe: Any) -> bool:
-    """Whether `guide` knows this pipeline's family."""
+    """Whether `guide` takes this pipeline as it stands."""
     try:
-        family_of(pipe)
+        family_of(pipe).check(pipe)
     except UnsupportedPipeline:
         return False
     return True
@@ -103,8 +111,16 @@ def defaults_for(pipe: Any) -> NAGParams:
 
 
 def _given(
-    family: Family, embeds: Tensor | None, pooled: Tensor | None, masks: dict[str, Tensor | None]
+    family: Family,
+    embeds: Tensor | None,
+    pooled: Tensor | None,
+    masks: dict[str, Tensor | None],
+    more: dict[str, Tensor],
 ) -> Negative | None:
+    for name in more.keys() - family.also_given.keys():
+        raise TypeError(f"guide() got an unexpected keyword argument {name!r}")
+    for name in family.also_given.keys() - more.keys() if embeds is not None else more.keys():
+        raise InvalidParameter(name, f"{family.name} takes it and negative_prompt_embeds together")
     mask = masks.pop(family.mask_name, None) if family.mask_name else None
     for name, value in {
         **masks,
@@ -115,7 +131,9 @@ def _given(
                 f"{family.name} takes no such mask" if embeds is not None else "needs negative_prompt_embeds beside it"
             )
             raise InvalidParameter(name, why)
-    return None if embeds is None else Negative(embeds, pooled, mask)
+    if embeds is None:
+        return None
+    return Negative(embeds, pooled, mask, {family.also_given[name]: each for name, each in more.items()})
 
 
 def _as_prompts(negative_prompt: str | Sequence[str] | None) -> tuple[str, ...] | None:

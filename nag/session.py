@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -66,8 +66,14 @@ class Run:
     prompts: int
     images_per_prompt: int
     negative: Negative
+    in_cfg: bool = False  # whether the pipeline told its encode_prompt that it runs CFG
+    by_hand: bool = False  # the denoiser is called without the pipeline, a prompt a row
     used: bool = False  # the denoiser has been called
-    positive_address: int | None = None  # of the embeddings the first denoiser call brought; see `Session.conditional`
+    guided: bool | None = None  # whether the last conditional denoiser call was; None before the first
+    # Of the embeddings that calls for the prompt and CFG's other calls bring; see `Session.conditional`.
+    positive_address: int | None = None
+    positive_timestep: Tensor | float = 0.0
+    other_address: int | None = None
     kept_for: dict[int, Any] = field(default_factory=dict)  # denoiser → what the keys its processors keep depend on
 
     def prompt_of_row(self, count: int) -> Tensor:
@@ -87,6 +93,16 @@ class Step:
     rows: slice  # the guided rows of the denoiser's batch
     packing: Packing | None = None  # set where the negative travels in the text sequence
     text_keys: int = 0  # in cross attention: keys that the attention to the text has
+    repeats: int = 1  # rows that attention has for each of the denoiser's, one after the other (a video's frames)
+
+    def as_attended(self) -> Step:
+        """With rows and numbers as attention has them."""
+        if self.repeats == 1:
+            return self
+        scale, tau, alpha = (each.repeat_interleave(self.repeats, 0) for each in (self.scale, self.tau, self.alpha))
+        rows = slice(self.rows.start * self.repeats, self.rows.stop * self.repeats)
+        negative = self.negative.at(torch.arange(len(self.negative.embeds)).repeat_interleave(self.repeats))
+        return replace(self, scale=scale, tau=tau, alpha=alpha, rows=rows, negative=negative, repeats=1)
 
 
 @dataclass
@@ -122,7 +138,8 @@ class Session:
         """
         if self.run is not None and not self.run.used:
             return
-        prompt, embeds = arguments.get("prompt"), arguments.get("prompt_embeds")
+        prompt = arguments.get("prompt")
+        embeds = arguments.get("prompt_embeds", arguments.get("prompt_embeds_t5"))
         prompts = len(embeds) if embeds is not None else 1 if isinstance(prompt, str) else len(prompt or ())
         self._check_count("negative_prompt", len(self.prompts) if self.prompts is not None else 1, prompts)
         self._check_count("negative_prompt_embeds", len(self.given.embeds) if self.given is not None else 1, prompts)
@@ -131,8 +148,8 @@ class Session:
         if negative is None and self.encode is not None and self.prompts is not None:
             negative = self.encode(self.prompts, arguments)
         assert negative is not None
-        images = int(arguments.get("num_images_per_prompt") or 1)
-        self.run = Run(prompts, images, negative)
+        images = int(arguments.get("num_images_per_prompt") or arguments.get("num_videos_per_prompt") or 1)
+        self.run = Run(prompts, images, negative, bool(arguments.get("do_classifier_free_guidance")))
 
     def begin_call(self) -> None:
         """Called when the pipeline starts on a new call."""
@@ -145,7 +162,7 @@ class Session:
             NAGError: called by hand with a negative prompt that nobody has encoded.
 
         """
-        if self.run is None:
+        if self.run is None or (self.run.by_hand and self.run.prompts != rows):
             if self.given is None:
                 raise NAGError(
                     "the negative prompt is encoded when the pipeline encodes its own; "
@@ -153,21 +170,27 @@ class Session:
                 )
             for name, count in (("negative_prompt_embeds", len(self.given.embeds)), ("scale", len(self.params))):
                 self._check_count(name, count, rows)
-            return Run(rows, 1, self.given)
+            self.run = Run(rows, 1, self.given, by_hand=True)
         self.run.used = True
         return self.run
 
-    def conditional(self, embeds: Tensor) -> bool:
+    def conditional(self, embeds: Tensor, timestep: Tensor | float) -> bool:
         """Whether this call denoises for the prompt itself, in a family that runs CFG as calls of their own.
 
-        Every such pipeline denoises for the prompt first, and brings the same embeddings to each of its steps; a call
-        with other embeddings is CFG's unconditional one.
+        Every such pipeline denoises for the prompt first, and brings the same embeddings to each of its steps. Other
+        embeddings at the same timestep are CFG's unconditional ones; at another, a callback has replaced the prompt's.
         """
-        if self.run is None:
+        run, address = self.run, embeds.data_ptr()
+        if run is None or run.by_hand:
             return True
-        if self.run.positive_address is None:
-            self.run.positive_address = embeds.data_ptr()
-        return self.run.positive_address == embeds.data_ptr()
+        if address == run.other_address:
+            return False
+        known = run.positive_address in (None, address)
+        if not known and bool(torch.all(torch.as_tensor(timestep == run.positive_timestep))):
+            run.other_address = address
+            return False
+        run.positive_address, run.positive_timestep = address, timestep
+        return True
 
     def plan(self, embeds: Tensor, rows: slice, timestep: Callable[[], float]) -> Step | None:
         """The step for the guided `rows` of a call that brings `embeds` (B, L, C); None where nothing is guided.
@@ -186,7 +209,8 @@ class Session:
         # Reading the timestep waits for the device, so only where some row ends early.
         now = timestep() if any(params.end < 1 for params in self.params) else self.timesteps_total
         active = [params if params.active(now, self.timesteps_total) else None for params in self.params]
-        if not any(active):
+        run.guided = any(active)
+        if not run.guided:
             self.guidance.plain_steps += 1
             return None
         self.guidance.guided_steps += 1

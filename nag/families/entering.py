@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
+from diffusers.hooks.hooks import StateManager
 from torch import nn
 
 from nag.errors import InvalidParameter, UnsupportedPipeline
@@ -17,10 +18,11 @@ from nag.session import Session
 __all__ = [
     "class_names",
     "encode_alone",
+    "forget_cached_blocks",
     "named_arguments",
     "on_denoiser",
     "original",
-    "refuse_parallel",
+    "refuse_what_does_not_compose",
     "state_of",
     "swap_processors",
 ]
@@ -41,7 +43,8 @@ def encode_alone(encode_prompt: Callable[..., Any], prompts: Sequence[str], argu
     changed: dict[str, Any] = {
         name: None
         for name in arguments
-        if name.endswith(("embeds", "embeds_mask", "attention_mask")) or name.startswith(("negative_prompt", "prompt_"))
+        if name.endswith(("embeds", "embeds_mask", "attention_mask"))
+        or (name.startswith(("negative_prompt", "prompt_")) and name != "prompt_template")
     }
     changed |= {"prompt": list(prompts)}
     names = inspect.signature(encode_prompt).parameters
@@ -119,10 +122,40 @@ def swap_processors(
         _set_processor(module, guided(module.processor))
 
 
-def refuse_parallel(denoiser: Any) -> None:
-    """Raises UnsupportedPipeline where the sequence is split over devices: packed tokens would not stay together."""
+#: Hooks of diffusers that guidance would make wrong, by their names in the hook registry.
+REFUSED_HOOKS = {
+    "faster_cache_denoiser": "FasterCache drops rows of the batch behind the pipeline's back; use another cache",
+    "text_kv_cache_transformer": "the text K/V cache knows a prompt by its address, and packed prompts share addresses",
+}
+
+
+def refuse_what_does_not_compose(denoiser: Any) -> None:
+    """Raises UnsupportedPipeline for what is set up on a denoiser and would be wrong under guidance."""
     if getattr(denoiser, "_parallel_config", None) is not None:
         raise UnsupportedPipeline("context parallelism splits the sequence that guidance packs; disable it first")
+    registry = getattr(denoiser, "_diffusers_hook", None)
+    for name, why in REFUSED_HOOKS.items():
+        if registry is not None and registry.get_hook(name) is not None:
+            raise UnsupportedPipeline(why)
+
+
+def forget_cached_blocks(denoiser: Any) -> None:
+    """Drops what diffusers' step caches kept of earlier steps, whose sequence had another length."""
+    if not getattr(denoiser, "is_cache_enabled", False):
+        return
+    registries = [module._diffusers_hook for module in denoiser.modules() if hasattr(module, "_diffusers_hook")]
+    states = [
+        each
+        for registry in registries
+        for hook in registry.hooks.values()
+        for each in vars(hook).values()
+        if isinstance(each, StateManager)
+    ]
+    # The pipeline's call is within a context of the cache, which a reset would leave.
+    contexts = [{name: value for name, value in vars(state).items() if name.endswith("context")} for state in states]
+    denoiser._reset_stateful_cache()
+    for state, context in zip(states, contexts, strict=True):
+        vars(state).update(context)
 
 
 def state_of(denoiser: nn.Module) -> tuple[Any, ...]:

@@ -10,13 +10,14 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from nag.errors import InvalidParameter
+from nag.errors import InvalidParameter, UnsupportedPipeline
 from nag.families.entering import (
     class_names,
     encode_alone,
+    forget_cached_blocks,
     on_denoiser,
     original,
-    refuse_parallel,
+    refuse_what_does_not_compose,
     state_of,
     swap_processors,
 )
@@ -41,9 +42,13 @@ class Family:
         processors: names of the attention processors that guidance enters as they are.
         mask_argument: the denoiser's argument for the text mask, where it has one.
         mask_name: the name of that mask for the negative prompt, as the family's pipelines and `nag.guide` take it.
+        also_given: what `nag.guide` takes of a negative prompt beside its embeddings and mask, and the denoiser's
+            argument that each stands for (`Negative.more`).
         text_last: whether the text stands behind the image in joint attention.
         keys_stay: cross attention whose text keys are the same at every step: they are computed once a prompt.
         cfg: how the family's pipelines run CFG: the unconditional rows first in one batch, or as a call of their own.
+        exact: what the table says of it, where the method leaves a choice: which pooled prompt modulates the tokens.
+        refused: why these models are not guided, where they are not; `check` raises it.
         has_reference: whether `reference=True` means something else than the plain form.
 
     """
@@ -57,9 +62,12 @@ class Family:
     processors: ClassVar[tuple[str, ...]]
     mask_argument: ClassVar[str | None] = None
     mask_name: ClassVar[str | None] = None
+    also_given: ClassVar[dict[str, str]] = {}
     text_last: ClassVar[bool] = False
     keys_stay: ClassVar[bool] = False
     cfg: ClassVar[Literal["batched", "separate"]]
+    exact: ClassVar[str] = "yes"
+    refused: ClassVar[str | None] = None
     has_reference: ClassVar[bool] = False
 
     # What is entered.
@@ -79,6 +87,8 @@ class Family:
 
     def check(self, pipe: Any) -> None:
         """Raises UnsupportedPipeline where guidance would not be exact."""
+        if self.refused is not None:
+            raise UnsupportedPipeline(f"{self.name} cannot be guided: {self.refused}")
 
     def processor(self, session: Session, plain: Any) -> GuidedProcessor:
         """The guiding processor that takes the place of `plain`."""
@@ -93,25 +103,37 @@ class Family:
 
     # What a step is.
 
+    def embeds(self, call: dict[str, Any]) -> Tensor:
+        """The prompt's tokens in a denoiser call, (B, L, C)."""
+        embeds: Tensor = call["encoder_hidden_states"]
+        return embeds
+
     def rows(self, pipe: Any, session: Session, call: dict[str, Any]) -> slice | None:
         """The conditional rows of a denoiser call; None where it has none. call: its arguments by name."""
-        embeds = call["encoder_hidden_states"]
+        embeds = self.embeds(call)
         count = len(embeds)
         if self.cfg == "separate":
-            return slice(0, count) if session.conditional(embeds) else None
-        in_cfg = session.run is not None and pipe.do_classifier_free_guidance
-        return slice(count // 2 if in_cfg else 0, count)
+            return slice(0, count) if session.conditional(embeds, call["timestep"]) else None
+        run = session.run
+        if run is None or run.by_hand:
+            return slice(0, count)
+        in_cfg = bool(getattr(pipe, "do_classifier_free_guidance", run.in_cfg))
+        # Perturbed attention guidance adds a third part, which is the prompt's rows once more and stays plain.
+        perturbed = bool(getattr(pipe, "do_perturbed_attention_guidance", False))
+        part = count // (1 + in_cfg + perturbed)
+        return slice(part * in_cfg, count - part * perturbed)
 
     def timestep(self, pipe: Any, call: dict[str, Any]) -> float:
         """The step's timestep on the scheduler's scale: the pipeline's own where it tells it, for the denoiser's copy
         may have been rounded to half precision."""
         told = getattr(pipe, "_current_timestep", None)
         timestep = told if told is not None else call["timestep"]
-        return float(timestep.flatten()[0]) if isinstance(timestep, Tensor) else float(timestep)
+        # One a token in some video models, zero at those of a frame that is given.
+        return float(timestep.max()) if isinstance(timestep, Tensor) else float(timestep)
 
     def packing(self, call: dict[str, Any], negative: Negative) -> Packing:
-        """Where both prompts' tokens will stand in an attention's sequence."""
-        return Packing(call["encoder_hidden_states"].shape[1], negative.embeds.shape[1], text_last=self.text_last)
+        """Where both prompts' tokens will stand in an attention's sequence. negative: a row for each of the call's."""
+        return Packing(self.embeds(call).shape[1], negative.embeds.shape[1], text_last=self.text_last)
 
     def pack(self, call: dict[str, Any], negative: Negative) -> dict[str, Any]:
         """The call with the negative's tokens behind the positive's. negative: a row for each of the call's."""
@@ -142,7 +164,7 @@ class Family:
             raise InvalidParameter("reference", f"{self.name} has one form only; leave it out")
         self.check(pipe)
         for denoiser in self.denoisers(pipe):
-            refuse_parallel(denoiser)
+            refuse_what_does_not_compose(denoiser)
             swap_processors(
                 self.attentions(original(denoiser)),
                 lambda plain: self.processor(session, plain),
@@ -157,21 +179,26 @@ class Family:
         rows = self.rows(pipe, session, call)
         if rows is None:
             return None
-        return session.plan(call["encoder_hidden_states"], rows, lambda: self.timestep(pipe, call))
+        return session.plan(self.embeds(call), rows, lambda: self.timestep(pipe, call))
 
     def _before(self, pipe: Any, denoiser: nn.Module, session: Session) -> Callable[[dict[str, Any]], dict[str, Any]]:
         def before(call: dict[str, Any]) -> dict[str, Any]:
+            guided_before = session.run.guided if session.run is not None else None
             step = self.step(pipe, session, call)
+            if guided_before is not None and session.run is not None and session.run.guided is not guided_before:
+                forget_cached_blocks(original(denoiser))
             if step is None:
                 return call
-            run, packing = session.run, self.packing(call, step.negative)
-            if self.keys_stay and run is not None:
+            negative = step.negative.filled(step.rows, len(self.embeds(call)))
+            run, packing = session.run, self.packing(call, negative)
+            if self.keys_stay:
+                assert run is not None
                 state = state_of(original(denoiser))
                 if run.kept_for.get(id(denoiser)) == state:
                     session.step = replace(step, text_keys=packing.positive)
                     return call
                 run.kept_for[id(denoiser)] = state
             session.step = replace(step, packing=packing, text_keys=packing.text)
-            return self.pack(call, step.negative.filled(step.rows, len(call["encoder_hidden_states"])))
+            return self.pack(call, negative)
 
         return before

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from nag.families.entering import encode_alone, original, refuse_parallel, swap_processors
+from nag.families.entering import encode_alone, original, refuse_what_does_not_compose, swap_processors
 from nag.families.family import Family
 from nag.families.flux_reference import enter_reference
 from nag.params import NAGParams
@@ -30,6 +30,7 @@ class Flux(Family):
     denoiser_types = ("FluxTransformer2DModel",)
     processors = ("FluxAttnProcessor", "FluxIPAdapterAttnProcessor")
     cfg = "separate"
+    exact = "equation 7, the positive's pooled prompt; `reference=True` is the authors' form"
     has_reference = True
 
     def attentions(self, denoiser: Any) -> list[Any]:
@@ -54,7 +55,7 @@ class Flux(Family):
             super().enter(pipe, session, stack, reference)
             return
         denoiser = original(pipe.transformer)
-        refuse_parallel(denoiser)
+        refuse_what_does_not_compose(denoiser)
         swap_processors(
             self.attentions(denoiser),
             lambda plain: LanesAttentionProcessor(session, plain),

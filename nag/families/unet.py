@@ -4,43 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
-from diffusers.models.attention_processor import Attention, AttnProcessor2_0
+from diffusers.models.attention_processor import Attention
 
 from nag.errors import UnsupportedPipeline
-from nag.families.entering import class_names, original
-from nag.families.family import Family
+from nag.families.entering import original
+from nag.families.plain import PlainCrossAttention
 from nag.params import NAGParams
-from nag.processors import CrossAttentionProcessor, GuidedProcessor
-from nag.session import Session
 
 __all__ = ["SDXL", "StableDiffusion"]
 
-#: Processors of the same attention as AttnProcessor2_0, sliced or by kernels of their own.
-SAME_BY_OTHER_MEANS = {"AttnProcessor", "SlicedAttnProcessor", "XFormersAttnProcessor"}
 
-
-class StableDiffusion(Family):
+class StableDiffusion(PlainCrossAttention):
     name = "Stable Diffusion 1.5/2"
     models = "SD1.5, SD2, LCM"
     defaults = NAGParams(scale=3.0, tau=2.5, alpha=0.375)
     source = "arXiv 2505.21179, table 5"
-    attention = "cross"
     denoiser_types = ("UNet2DConditionModel",)
-    processors = (
-        "AttnProcessor2_0",
-        "FusedAttnProcessor2_0",
-        "IPAdapterAttnProcessor2_0",
-        *sorted(SAME_BY_OTHER_MEANS),
-    )
-    keys_stay = True
+    processors = (*PlainCrossAttention.processors, "IPAdapterAttnProcessor2_0")
     cfg = "batched"
-
-    def attentions(self, denoiser: Any) -> list[Any]:
-        return [m for m in denoiser.modules() if isinstance(m, Attention) and m.is_cross_attention]
-
-    def processor(self, session: Session, plain: Any) -> GuidedProcessor:
-        stand_in = AttnProcessor2_0() if class_names(plain) & SAME_BY_OTHER_MEANS else None
-        return CrossAttentionProcessor(session, plain, stand_in)
 
     def check(self, pipe: Any) -> None:
         modules = original(pipe.unet).modules()

@@ -4,5 +4,12 @@ from nag.processors.cross import CrossAttentionProcessor
 from nag.processors.guided import GuidedProcessor
 from nag.processors.joint import JointAttentionProcessor
 from nag.processors.lanes import LanesAttentionProcessor
+from nag.processors.split import SplitAttentionProcessor
 
-__all__ = ["CrossAttentionProcessor", "GuidedProcessor", "JointAttentionProcessor", "LanesAttentionProcessor"]
+__all__ = [
+    "CrossAttentionProcessor",
+    "GuidedProcessor",
+    "JointAttentionProcessor",
+    "LanesAttentionProcessor",
+    "SplitAttentionProcessor",
+]

@@ -28,7 +28,10 @@ class CrossAttentionProcessor(GuidedProcessor):
         guided = call.at(step.rows)
         if step.packing is not None:
             count = step.packing.positive
-            self.kept = _keys(guided, slice(count, None))
+            key, value, mask = _keys(guided, slice(count, None))
+            if mask is None and step.negative.mask is not None:  # a model that reads its prompts without a mask
+                mask = step.negative.mask.bool()[:, None, None]
+            self.kept = key, value, mask
             call = call.against(*_keys(call, slice(count)))
         assert self.kept is not None
         return guide_heads(call(), guided.against(*self.kept)(), step)

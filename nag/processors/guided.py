@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
-from typing import Any
+from typing import Any, Self
 
 import torch
 from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
@@ -27,6 +28,11 @@ class GuidedProcessor:
     A backend chosen on the module reaches `plain`, which stays, and computes the guided attention too.
     """
 
+    def __new__(cls, session: Session, plain: Any, *args: Any, **kwargs: Any) -> Self:  # noqa: ARG004
+        kinds: Any = (cls, type(plain))
+        made: Self = super().__new__(_as_called(*kinds))
+        return made
+
     def __init__(self, session: Session, plain: Any, stand_in: Any = None) -> None:
         self.session = session
         self.plain = plain
@@ -36,7 +42,7 @@ class GuidedProcessor:
         step = self.session.step
         if step is None:
             return self.plain(attn, *args, **kwargs)
-        return self.run(step, attn, *args, **kwargs)
+        return self.run(step.as_attended(), attn, *args, **kwargs)
 
     def run(self, step: Step, attn: Any, *args: Any, **kwargs: Any) -> Any:
         """The processor's own work with its attention guided; families with odd arguments override this."""
@@ -82,6 +88,17 @@ class GuidedProcessor:
     @_parallel_config.setter
     def _parallel_config(self, config: Any) -> None:
         self.plain._parallel_config = config
+
+
+@functools.cache
+def _as_called(kind: Any, plain: Any) -> Any:
+    """`kind` with the call signature of `plain`: attention modules pass on only those arguments that it names."""
+
+    @functools.wraps(plain.__call__)
+    def call(self: Any, attn: Any, *args: Any, **kwargs: Any) -> Any:
+        return kind.__call__(self, attn, *args, **kwargs)
+
+    return type(kind.__name__, (kind,), {"__call__": call, "__module__": kind.__module__})
 
 
 def guide_heads(z_positive: Tensor, z_negative: Tensor, step: Step) -> Tensor:

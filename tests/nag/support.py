@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import inspect
 from contextlib import ExitStack
+from unittest import mock
 
 import torch
 
@@ -31,7 +32,8 @@ class Subject:
 
     def wrap(self, denoiser):
         """Puts another module in the denoiser's place."""
-        setattr(self.pipe, "transformer" if hasattr(self.pipe, "transformer") else "unet", denoiser)
+        names = ("transformer", "transformer_2", "unet")
+        setattr(self.pipe, next(name for name in names if getattr(self.pipe, name, None) is not None), denoiser)
 
     def generate(self, prompt="a red circle", seeds=None, *, cfg=False, **options):
         """Latents of a short run, a generator a picture."""
@@ -42,11 +44,14 @@ class Subject:
         call["generator"] = generators if self.case.takes != "one prompt" else generators[0]
         if cfg:
             call |= self.case.cfg
-        options = self._as_the_pipeline_calls_them(options)
-        return getattr(self.pipe(**(call | options)), self.case.output)
+        with ExitStack() as stack:
+            options = self._as_the_pipeline_calls_them(options, stack)
+            if "guider" in call:  # some pipelines hold as a part what others take as a number
+                stack.enter_context(mock.patch.object(self.pipe, "guider", call.pop("guider")))
+            return getattr(self.pipe(**(call | options)), self.case.output)
 
-    def _as_the_pipeline_calls_them(self, options):
-        """Older pipelines have a callback that only watches; some make videos."""
+    def _as_the_pipeline_calls_them(self, options, stack):
+        """Older pipelines have a callback that only watches, or none; some make videos."""
         names = inspect.signature(self.pipe.__call__).parameters
         if "num_videos_per_prompt" in names and "num_images_per_prompt" in options:
             options = options | {"num_videos_per_prompt": options["num_images_per_prompt"]}
@@ -54,8 +59,16 @@ class Subject:
         then = options.get("callback_on_step_end")
         if then is None or "callback_on_step_end" in names:
             return options
-        options = options | {"callback": lambda step, timestep, latents: then(self.pipe, step, timestep, {})}
-        del options["callback_on_step_end"]
+        options = {name: value for name, value in options.items() if name != "callback_on_step_end"}
+        if "callback" in names:
+            return options | {"callback": lambda step, timestep, latents: then(self.pipe, step, timestep, {})}
+        step = self.pipe.scheduler.step
+
+        def step_and_tell(output, timestep, *args, **kwargs):
+            then(self.pipe, None, timestep, {})
+            return step(output, timestep, *args, **kwargs)
+
+        stack.enter_context(mock.patch.object(self.pipe.scheduler, "step", step_and_tell))
         return options
 
     def encode(self, negative):
@@ -70,7 +83,7 @@ class Subject:
             "negative_prompt_embeds": encoded.embeds,
             "negative_pooled_prompt_embeds": encoded.pooled,
             family.mask_name: encoded.mask,
-        }
+        } | {name: encoded.more.get(argument) for name, argument in family.also_given.items()}
         return {name: value for name, value in given.items() if value is not None}
 
     def calls(self, prompt="a red circle", **options):
@@ -89,6 +102,11 @@ class Subject:
                     stack.callback(hook.remove)
             self.generate(prompt, **options)
         return arguments, outputs
+
+    def calls_of_a_step(self, prompt, **options):
+        """The outputs of the denoiser calls of the first step."""
+        outputs = self.calls(prompt, num_inference_steps=self.case.fewest_steps, **options)[1]
+        return outputs[: len(outputs) // self.case.fewest_steps]
 
 
 def difference(a, b):

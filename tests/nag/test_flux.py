@@ -5,7 +5,7 @@ import torch
 
 import nag
 from tests.nag import authors_layout
-from tests.nag.support import Subject, difference
+from tests.nag.support import STEPS, Subject, difference
 from tests.tiny import CASES
 from tests.tiny import flux as make_flux
 
@@ -156,3 +156,16 @@ def test_half_precision_is_close_to_single():
         pipe.to(torch.bfloat16)
         half = subject.generate()
     assert difference(half.float(), single) < 0.05
+
+
+@pytest.mark.parametrize("cfg", [False, True])
+def test_a_callback_may_replace_the_prompts_embeddings(flux, cfg):
+    def replace_embeds(pipe, step, timestep, kwargs):
+        return {"prompt_embeds": kwargs["prompt_embeds"].clone()}
+
+    options = {"cfg": cfg, "callback_on_step_end_tensor_inputs": ["prompt_embeds"]}
+    with nag.guide(flux.pipe, NEGATIVE) as guidance:
+        expected = flux.generate(cfg=cfg)
+        assert guidance.guided_steps == STEPS
+        assert torch.equal(flux.generate(callback_on_step_end=replace_embeds, **options), expected)
+    assert guidance.guided_steps == 2 * STEPS

@@ -30,9 +30,17 @@ class Case:
         cfg: what turns CFG on; None where the pipeline has none.
         conditional_rows: of one CFG step for two prompts, over all rows of all denoiser calls, those of the prompts.
         text: the denoiser's arguments that carry the prompt's tokens and their mask.
+        text_tokens: as attention counts them, where that is not the length of the first of `text`.
+        shared: how many of these, the first, are of no prompt: there is one of each, which reads the positive's text.
+        modulation: the denoiser's submodule that makes a modulation of the text, which stays the positive's.
         attention: where the image's queries stand: in a joint sequence behind the text ("text_first") or ahead of it
-            ("text_last"), or all of them ("cross").
+            ("text_last"), or all of them, against the text ("cross") or text and image ("beside").
+        in_one_call: a processor that does in one attention call what the model's own does in one for each row.
         output: the field of the pipeline's output.
+        timestep: on a scale of 1000, of the one that the pipeline's callback is told.
+        fewest_steps: that a call of the pipeline can run.
+        takes: what one call of the pipeline takes: "prompts" with several pictures each, prompts "without copies", or
+            "one prompt".
 
     """
 
@@ -42,8 +50,15 @@ class Case:
     cfg: Mapping[str, Any] | None = None
     conditional_rows: tuple[bool, ...] = BATCHED
     text: tuple[str, ...] = ("encoder_hidden_states",)
+    text_tokens: int | None = None
+    shared: int = 0
+    modulation: str | None = None
     attention: str = "cross"
+    in_one_call: Callable[[], Any] | None = None
     output: str = "images"
+    timestep: Callable[[float], float] = float
+    fewest_steps: int = 1
+    takes: str = "prompts"
 
 
 def strengthen(model: nn.Module, gain: float = 2.0) -> None:
@@ -54,9 +69,9 @@ def strengthen(model: nn.Module, gain: float = 2.0) -> None:
 
 
 def vae(scale: int = 2) -> AutoencoderKL:
-    blocks = 2 if scale == 2 else 3
+    blocks = scale.bit_length()
     return AutoencoderKL(
-        block_out_channels=(8, 16, 16)[:blocks],
+        block_out_channels=(8, 16, 16, 16)[:blocks],
         down_block_types=("DownEncoderBlock2D",) * blocks,
         up_block_types=("UpDecoderBlock2D",) * blocks,
         latent_channels=4,

@@ -11,7 +11,7 @@ from training import text
 from training.shapes.world import WORDS
 
 
-def _unet(cross_width: int, **more: object) -> UNet2DConditionModel:
+def small_unet(cross_width: int, **more: object) -> UNet2DConditionModel:
     unet = UNet2DConditionModel(
         sample_size=8,
         block_out_channels=(16, 32),
@@ -34,7 +34,7 @@ def sd(seed: int = 0) -> StableDiffusionPipeline:
         vae=vae(),
         text_encoder=CLIPTextModel(clip_config(tokenizer)).eval(),
         tokenizer=tokenizer,
-        unet=_unet(WIDTH),
+        unet=small_unet(WIDTH),
         scheduler=DDIMScheduler(clip_sample=False, steps_offset=1),
         safety_checker=None,
         feature_extractor=None,
@@ -51,7 +51,7 @@ def sdxl(seed: int = 0) -> StableDiffusionXLPipeline:
         text_encoder_2=CLIPTextModelWithProjection(clip_config(tokenizer)).eval(),
         tokenizer=tokenizer,
         tokenizer_2=tokenizer,
-        unet=_unet(
+        unet=small_unet(
             2 * WIDTH,
             addition_embed_type="text_time",
             addition_time_embed_dim=8,

@@ -1,0 +1,198 @@
+"""Denoisers at their true widths and token counts with few blocks and random weights, and one step of each.
+
+Real pipeline classes hold them, without encoders: what is timed is the denoiser's own `forward` and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import diffusers
+import torch
+from torch import Tensor
+
+#: Builds a pipeline around few blocks (cpu) or all of them (full), and its arguments for a prompt of the given shapes.
+Maker = Callable[["Draw", bool], "Denoiser"]
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Random tensors and modules on one device, in one dtype."""
+
+    device: str
+    dtype: torch.dtype
+
+    def __call__(self, *shape: int) -> Tensor:
+        return torch.randn(*shape, device=self.device).to(self.dtype)
+
+    def build(self, kind: Any, **config: Any) -> Any:
+        """A denoiser made where it stays: nothing is copied."""
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(self.dtype)
+        try:
+            with torch.device(self.device):
+                return kind(**config).eval().requires_grad_(False)
+        finally:
+            torch.set_default_dtype(before)
+
+
+@dataclass
+class Denoiser:
+    """A pipeline around one denoiser, and the arguments of a step for the positive (0) and the negative (1) prompt."""
+
+    pipe: Any
+    what: str
+    shared: dict[str, Any]
+    prompts: tuple[dict[str, Any], dict[str, Any]]
+    negative: dict[str, Tensor]  # of prompt 1, as `nag.guide` takes it
+    timestep_unit: float = 1.0  # what the denoiser calls the scheduler's timestep 1
+
+    @property
+    def module(self) -> Any:
+        return getattr(self.pipe, "transformer", None) or self.pipe.unet
+
+    def step(self, prompt: int = 0, timestep: float = 1000.0) -> Tensor:
+        like = next(each for each in self.shared.values() if isinstance(each, Tensor) and each.is_floating_point())
+        at = torch.full((1,), timestep * self.timestep_unit, device=like.device, dtype=like.dtype)
+        out: Tensor = self.module(timestep=at, **self.shared, **self.prompts[prompt], return_dict=False)[0]
+        return out
+
+
+def _pipeline(kind: Any, scheduler: Any, **denoiser: Any) -> Any:
+    import inspect
+
+    names = inspect.signature(kind.__init__).parameters
+    empty = {name: None for name, each in names.items() if name != "self" and each.default is inspect.Parameter.empty}
+    return kind(**(empty | {"scheduler": scheduler} | denoiser))
+
+
+def flux(draw: Draw, full: bool) -> Denoiser:
+    double, single = (19, 38) if full else (1, 2)
+    transformer = draw.build(diffusers.FluxTransformer2DModel, num_layers=double, num_single_layers=single)
+    pooled, embeds = (draw(1, 768), draw(1, 768)), (draw(1, 512, 4096), draw(1, 512, 4096))
+    ids = diffusers.FluxPipeline._prepare_latent_image_ids(1, 64, 64, draw.device, draw.dtype)
+    prompts = tuple({"encoder_hidden_states": e, "pooled_projections": p} for e, p in zip(embeds, pooled, strict=True))
+    return Denoiser(
+        _pipeline(diffusers.FluxPipeline, diffusers.FlowMatchEulerDiscreteScheduler(), transformer=transformer),
+        f"Flux.1, width 3072, {double} double + {single} single blocks, 4096 image + 512 text tokens",
+        {"hidden_states": draw(1, 4096, 64), "img_ids": ids, "txt_ids": ids.new_zeros(512, 3)},
+        (prompts[0], prompts[1]),
+        {"negative_prompt_embeds": embeds[1], "negative_pooled_prompt_embeds": pooled[1]},
+        timestep_unit=1e-3,
+    )
+
+
+def sd3(draw: Draw, full: bool) -> Denoiser:
+    blocks = 38 if full else 2
+    transformer = draw.build(
+        diffusers.SD3Transformer2DModel,
+        num_layers=blocks,
+        num_attention_heads=38,
+        attention_head_dim=64,
+        caption_projection_dim=2432,
+        pos_embed_max_size=192,
+        qk_norm="rms_norm",
+        out_channels=16,
+    )
+    pooled, embeds = draw(1, 2048), (draw(1, 333, 4096), draw(1, 333, 4096))
+    return Denoiser(
+        _pipeline(
+            diffusers.StableDiffusion3Pipeline, diffusers.FlowMatchEulerDiscreteScheduler(), transformer=transformer
+        ),
+        f"SD3.5-Large, width 2432, {blocks} blocks, 4096 image + 333 text tokens",
+        {"hidden_states": draw(1, 16, 128, 128), "pooled_projections": pooled},
+        ({"encoder_hidden_states": embeds[0]}, {"encoder_hidden_states": embeds[1]}),
+        {"negative_prompt_embeds": embeds[1]},
+    )
+
+
+def qwen_image(draw: Draw, full: bool) -> Denoiser:
+    blocks = 60 if full else 2
+    transformer = draw.build(diffusers.QwenImageTransformer2DModel, num_layers=blocks)
+    embeds = (draw(1, 128, 3584), draw(1, 128, 3584))
+    return Denoiser(
+        _pipeline(diffusers.QwenImagePipeline, diffusers.FlowMatchEulerDiscreteScheduler(), transformer=transformer),
+        f"Qwen-Image, width 3072, {blocks} blocks, 4096 image + 128 text tokens",
+        {"hidden_states": draw(1, 4096, 64), "img_shapes": [[(1, 64, 64)]]},
+        ({"encoder_hidden_states": embeds[0]}, {"encoder_hidden_states": embeds[1]}),
+        {"negative_prompt_embeds": embeds[1]},
+        timestep_unit=1e-3,
+    )
+
+
+def sdxl(draw: Draw, full: bool) -> Denoiser:
+    depth = (1, 2, 10) if full else (1, 1, 2)
+    unet = draw.build(
+        diffusers.UNet2DConditionModel,
+        sample_size=128,
+        block_out_channels=(320, 640, 1280),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        transformer_layers_per_block=depth,
+        layers_per_block=2 if full else 1,
+        attention_head_dim=(5, 10, 20),
+        cross_attention_dim=2048,
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=256,
+        projection_class_embeddings_input_dim=2816,
+    )
+    embeds = (draw(1, 77, 2048), draw(1, 77, 2048))
+    more = {"text_embeds": draw(1, 1280), "time_ids": draw(1, 6)}
+    return Denoiser(
+        _pipeline(diffusers.StableDiffusionXLPipeline, diffusers.EulerDiscreteScheduler(), unet=unet),
+        f"SDXL, true widths, transformer depths {depth}, 128×128 latents, 77 text tokens",
+        {"sample": draw(1, 4, 128, 128), "added_cond_kwargs": more},
+        ({"encoder_hidden_states": embeds[0]}, {"encoder_hidden_states": embeds[1]}),
+        {"negative_prompt_embeds": embeds[1]},
+    )
+
+
+def sana(draw: Draw, full: bool) -> Denoiser:
+    blocks = 20 if full else 4
+    transformer = draw.build(diffusers.SanaTransformer2DModel, num_layers=blocks)
+    embeds = (draw(1, 300, 2304), draw(1, 300, 2304))
+    mask = torch.ones(1, 300, device=draw.device, dtype=draw.dtype)
+    prompts = tuple({"encoder_hidden_states": each, "encoder_attention_mask": mask} for each in embeds)
+    return Denoiser(
+        _pipeline(diffusers.SanaPipeline, diffusers.FlowMatchEulerDiscreteScheduler(), transformer=transformer),
+        f"SANA 1.6B, width 2240, {blocks} blocks, 1024 image + 300 text tokens",
+        {"hidden_states": draw(1, 32, 32, 32)},
+        (prompts[0], prompts[1]),
+        {"negative_prompt_embeds": embeds[1], "negative_prompt_attention_mask": mask},
+    )
+
+
+def wan(draw: Draw, full: bool, large: bool = False) -> Denoiser:
+    blocks = (40 if large else 30) if full else 1
+    heads, inner = (40, 13824) if large else (12, 8960)
+    frames = 21 if full else 9
+    transformer = draw.build(
+        diffusers.WanTransformer3DModel, num_layers=blocks, num_attention_heads=heads, ffn_dim=inner
+    )
+    embeds = (draw(1, 512, 4096), draw(1, 512, 4096))
+    return Denoiser(
+        _pipeline(diffusers.WanPipeline, diffusers.UniPCMultistepScheduler(), transformer=transformer),
+        f"Wan 2.1 {'14B' if large else '1.3B'}, width {heads * 128}, {blocks} blocks, "
+        f"{frames * 1560} video (480p, {frames * 4 - 3} frames) + 512 text tokens",
+        {"hidden_states": draw(1, 16, frames, 60, 104)},
+        ({"encoder_hidden_states": embeds[0]}, {"encoder_hidden_states": embeds[1]}),
+        {"negative_prompt_embeds": embeds[1]},
+    )
+
+
+def wan_14b(draw: Draw, full: bool) -> Denoiser:
+    return wan(draw, full, large=True)
+
+
+MAKERS: dict[str, Maker] = {
+    "flux": flux,
+    "sd3": sd3,
+    "sdxl": sdxl,
+    "sana": sana,
+    "wan": wan,
+    "wan-14b": wan_14b,
+    "qwen-image": qwen_image,
+}

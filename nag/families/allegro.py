@@ -1,0 +1,43 @@
+"""Allegro: cross attention to T5's tokens under a mask; the pipeline hands them over with an axis of one in between."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from nag.families.entering import encode_alone
+from nag.families.family import Family
+from nag.params import NAGParams
+from nag.session import Negative
+
+__all__ = ["Allegro"]
+
+
+class Allegro(Family):
+    name = "Allegro"
+    models = "T2V"
+    defaults = NAGParams(scale=5.0, tau=2.5, alpha=0.375)
+    source = "as SANA, PixArt, not tuned"
+    attention = "cross"
+    denoiser_types = ("AllegroTransformer3DModel",)
+    processors = ("AllegroAttnProcessor2_0",)
+    mask_argument = "encoder_attention_mask"
+    mask_name = "negative_prompt_attention_mask"
+    keys_stay = True
+    cfg = "batched"
+
+    def attentions(self, denoiser: Any) -> list[Any]:
+        return [block.attn2 for block in denoiser.transformer_blocks]
+
+    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: dict[str, Any]) -> Negative:
+        embeds, mask, *_ = encode_alone(encode_prompt, prompts, arguments)
+        return Negative(embeds, mask=mask)
+
+    def embeds(self, call: dict[str, Any]) -> Tensor:
+        embeds: Tensor = call["encoder_hidden_states"]
+        return embeds.flatten(1, -2)
+
+    def pack(self, call: dict[str, Any], negative: Negative) -> dict[str, Any]:
+        return super().pack(call | {"encoder_hidden_states": self.embeds(call)}, negative)

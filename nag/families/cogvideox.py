@@ -1,0 +1,48 @@
+"""CogVideoX: joint attention, text first; rotary positions, where there are any, are of the image alone.
+
+The patch embedding adds positions to a text of one fixed length, so the negative's tokens join at the first block.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import Any
+
+from torch import Tensor
+
+from nag.families.appending import append_to_block
+from nag.families.family import Family
+from nag.params import NAGParams
+from nag.session import Negative, Session
+
+__all__ = ["CogVideoX"]
+
+
+class CogVideoX(Family):
+    name = "CogVideoX"
+    models = "CogVideoX 1.0 and 1.5; text, image and video to video, Fun"
+    defaults = NAGParams(scale=5.0, tau=2.5, alpha=0.25)
+    source = "as Flux.1, not tuned"
+    attention = "joint"
+    denoiser_types = ("CogVideoXTransformer3DModel",)
+    processors = ("CogVideoXAttnProcessor2_0", "FusedCogVideoXAttnProcessor2_0")
+    cfg = "batched"
+
+    def attentions(self, denoiser: Any) -> list[Any]:
+        return [block.attn1 for block in denoiser.transformer_blocks]
+
+
+    def pack(self, call: dict[str, Any], negative: Negative) -> dict[str, Any]:  # noqa: ARG002 (see `hooks`)
+        return call
+
+    def hooks(self, denoiser: Any, session: Session, stack: ExitStack) -> None:
+        embed = denoiser.patch_embed
+
+        def tokens() -> Tensor:
+            assert session.step is not None
+            negative: Tensor = embed.text_proj(session.step.negative.embeds)
+            if embed.use_learned_positional_embeddings:
+                negative = negative + embed.pos_embedding[:, : negative.shape[1]].to(negative)
+            return negative
+
+        append_to_block(denoiser.transformer_blocks[0], 1, "encoder_hidden_states", tokens, session, stack)

@@ -1,0 +1,25 @@
+"""CogView4: joint attention, text first, without mask or rotary positions of the text; one kind of block."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nag.families.family import Family
+from nag.params import NAGParams
+
+__all__ = ["CogView4"]
+
+
+class CogView4(Family):
+    name = "CogView4"
+    models = "CogView4-6B, Control"
+    defaults = NAGParams(scale=5.0, tau=2.5, alpha=0.25)
+    source = "as Flux.1, not tuned"
+    attention = "joint"
+    denoiser_types = ("CogView4Transformer2DModel",)
+    processors = ("CogView4AttnProcessor",)
+    mask_argument = "attention_mask"
+    cfg = "separate"
+
+    def attentions(self, denoiser: Any) -> list[Any]:
+        return [block.attn1 for block in denoiser.transformer_blocks]

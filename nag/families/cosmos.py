@@ -1,0 +1,58 @@
+"""Cosmos Predict and Transfer: cross attention to T5's tokens (2.5: those of a vision language model).
+
+Transfer 2.5 hands the denoiser the text and an image together; the image has keys of its own and stays as it is. The
+first two generations tell noise levels σ in place of timesteps, which `end` reads as σ / (1 + σ) of the whole.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nag.families.entering import class_names
+from nag.families.family import Family
+from nag.params import NAGParams
+from nag.session import Negative
+
+__all__ = ["Cosmos"]
+
+
+class Cosmos(Family):
+    name = "Cosmos"
+    models = "Predict 1, 2, 2.5, Transfer 2.5"
+    defaults = NAGParams(scale=5.0, tau=2.5, alpha=0.375)
+    source = "as SANA, PixArt, not tuned"
+    attention = "cross"
+    denoiser_types = ("CosmosTransformer3DModel",)
+    processors = ("CosmosAttnProcessor2_0", "CosmosAttnProcessor2_5")
+    keys_stay = True
+    cfg = "separate"
+
+    def attentions(self, denoiser: Any) -> list[Any]:
+        return [block.attn2 for block in denoiser.transformer_blocks]
+
+    def embeds(self, call: dict[str, Any]) -> Tensor:
+        given = call["encoder_hidden_states"]
+        embeds: Tensor = given[0] if isinstance(given, tuple) else given
+        return embeds
+
+    def pack(self, call: dict[str, Any], negative: Negative) -> dict[str, Any]:
+        text = torch.cat([self.embeds(call), negative.embeds], dim=1)
+        given = call["encoder_hidden_states"]
+        return call | {"encoder_hidden_states": (text, *given[1:]) if isinstance(given, tuple) else text}
+
+    def timestep(self, pipe: Any, call: dict[str, Any]) -> float:
+        told = getattr(pipe, "_current_timestep", None)
+        by_hand = float(call["timestep"].max())
+        if "EDMEulerScheduler" in class_names(pipe.scheduler):  # Predict 1: ¼ log σ
+            sigma = math.exp(4 * (float(told) if told is not None else by_hand))
+            return 1000 * sigma / (1 + sigma)
+        if told is None:
+            return 1000 * by_hand
+        if pipe.scheduler.config.get("sigma_data") is not None:  # Predict 2: 1000 σ, where σ may exceed one
+            sigma = float(told) / 1000
+            return 1000 * sigma / (1 + sigma)
+        return float(told)

@@ -1,0 +1,39 @@
+"""Flux.2 and Flux.2 Klein: joint attention, text first; single blocks run attention and MLP in one projection.
+
+Text tokens are counted on the fourth rotary axis, so the negative's count from zero again. Reference images are image
+tokens; Klein KV keeps their keys after the first step, and those stand where the tokens stood.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nag.attention import AttentionCall
+from nag.families.flux_like import FluxLike
+from nag.processors import GuidedProcessor, JointAttentionProcessor
+from nag.session import Session, Step
+
+__all__ = ["Flux2"]
+
+
+class Flux2(FluxLike):
+    name = "Flux.2"
+    models = "dev; Klein, its inpainting and KV forms"
+    denoiser_types = ("Flux2Transformer2DModel",)
+    processors = (
+        "Flux2AttnProcessor",
+        "Flux2ParallelSelfAttnProcessor",
+        "Flux2KVAttnProcessor",
+        "Flux2KVParallelSelfAttnProcessor",
+    )
+    counted = (3,)
+
+    def processor(self, session: Session, plain: Any) -> GuidedProcessor:
+        return _WithKeptKeys(session, plain)
+
+
+class _WithKeptKeys(JointAttentionProcessor):
+    def wanted(self, call: AttentionCall, step: Step) -> bool:
+        # Reference images may be keys alone; where they have queries of their own, those attend in a later call.
+        assert step.packing is not None
+        return call.key.shape[2] >= call.query.shape[2] > step.packing.text

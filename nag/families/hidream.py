@@ -1,0 +1,94 @@
+"""HiDream: joint attention, image first; three texts behind it, T5's and two of Llama's layers, the last anew each block.
+
+All text stands at the origin of the rotary positions. Each text is packed on its own, so the sequence is
+`[image | T5+ T5− | Llama+ Llama− | Llama+ Llama−]`. The pooled CLIP prompt stays the positive's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nag.errors import InvalidParameter
+from nag.families.entering import encode_alone
+from nag.families.family import Family
+from nag.packing import Packing
+from nag.params import NAGParams
+from nag.session import Negative
+
+__all__ = ["HiDream", "Texts"]
+
+LLAMA = "encoder_hidden_states_llama3"
+
+
+@dataclass(frozen=True)
+class Texts(Packing):
+    """Several texts behind the image, each with both prompts' tokens.
+
+    Attributes:
+        of_each: the tokens of both prompts in each text.
+
+    """
+
+    of_each: tuple[tuple[int, int], ...] = ()
+
+    def split(self, sequence: Tensor, dim: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        image, *texts = torch.split(sequence, [sequence.shape[dim] - self.text, *self._counts()], dim)
+        return sequence.narrow(dim, 0, 0), torch.cat(texts[::2], dim), torch.cat(texts[1::2], dim), image
+
+    def join(self, shared: Tensor, positive: Tensor, negative: Tensor, image: Tensor, dim: int) -> Tensor:  # noqa: ARG002
+        counts = self._counts()
+        of_positive, of_negative = positive.split(counts[::2], dim), negative.split(counts[1::2], dim)
+        pairs = zip(of_positive, of_negative, strict=True)
+        return torch.cat([image, *(part for pair in pairs for part in pair)], dim)
+
+    def _counts(self) -> list[int]:
+        # One of the prompts may have been taken out.
+        pairs = ((positive * (self.positive > 0), negative * (self.negative > 0)) for positive, negative in self.of_each)
+        return [count for pair in pairs for count in pair]
+
+
+class HiDream(Family):
+    name = "HiDream"
+    models = "HiDream-I1 Full, Dev, Fast"
+    defaults = NAGParams(scale=5.0, tau=2.5, alpha=0.25)
+    source = "as Flux.1, not tuned"
+    attention = "joint"
+    denoiser_types = ("HiDreamImageTransformer2DModel",)
+    processors = ("HiDreamAttnProcessor",)
+    text_last = True
+    cfg = "batched"
+    exact = "equation 7, the positive's pooled prompt"
+    #: With the prompts ahead of the layers, (N, layers, L, C); the T5 ones are the embeddings.
+    also_given = {"negative_prompt_embeds_llama3": LLAMA}
+
+    def attentions(self, denoiser: Any) -> list[Any]:
+        return [each.block.attn1 for each in (*denoiser.double_stream_blocks, *denoiser.single_stream_blocks)]
+
+    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: dict[str, Any]) -> Negative:
+        t5, _, llama, _, pooled, _ = encode_alone(encode_prompt, prompts, arguments)
+        return Negative(t5, pooled, more={LLAMA: llama.transpose(0, 1)})
+
+    def embeds(self, call: dict[str, Any]) -> Tensor:
+        embeds: Tensor = call["encoder_hidden_states_t5"]
+        return embeds
+
+    def timestep(self, pipe: Any, call: dict[str, Any]) -> float:
+        return super().timestep(pipe, call | {"timestep": call["timesteps"]})
+
+    def packing(self, call: dict[str, Any], negative: Negative) -> Packing:
+        if len(call[LLAMA]) != negative.more[LLAMA].shape[1]:
+            raise InvalidParameter("negative_prompt_embeds_llama3", "must be (prompts, layers, tokens, channels)")
+        llama = call[LLAMA].shape[2], negative.more[LLAMA].shape[2]
+        of_each = ((self.embeds(call).shape[1], negative.embeds.shape[1]), llama, llama)
+        positive, negative_count = (sum(each) for each in zip(*of_each, strict=True))
+        return Texts(positive, negative_count, text_last=True, of_each=of_each)
+
+    def pack(self, call: dict[str, Any], negative: Negative) -> dict[str, Any]:
+        t5 = torch.cat([self.embeds(call), negative.embeds], dim=1)
+        llama = torch.cat([call[LLAMA], negative.more[LLAMA].transpose(0, 1)], dim=2)
+        return call | {"encoder_hidden_states_t5": t5, LLAMA: llama}

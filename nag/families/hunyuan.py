@@ -1,0 +1,145 @@
+"""HunyuanVideo 1.0 and 1.5, HunyuanImage: joint attention, image first, with rotary positions of the image alone.
+
+Each prompt passes the text refiner on its own, which reads the mean of its tokens. Rows are then ordered each by its
+own masks, `[tokens | padding]`, so tokens are told by role. HunyuanVideo 1.0's pooled prompt stays the positive's; the
+other models read a second text, of what the prompt puts in quotes, and 1.5 an image, which both prompts see.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nag.families.appending import append_to_block, mask_of
+from nag.families.entering import encode_alone
+from nag.families.family import Family
+from nag.packing import Packing
+from nag.params import NAGParams
+from nag.processors.ragged import NEGATIVE, NOBODY, POSITIVE, SHARED, Roles, RolesAttentionProcessor
+from nag.session import Negative, Session
+
+__all__ = ["HunyuanImage", "HunyuanVideo", "HunyuanVideo15"]
+
+
+class HunyuanVideo(Family):
+    name = "HunyuanVideo"
+    models = "HunyuanVideo 1.0, SkyReels-V1"
+    defaults = NAGParams(scale=9.0, tau=2.5, alpha=0.12)
+    source = "from ports, not tuned"
+    attention = "joint"
+    denoiser_types = ("HunyuanVideoTransformer3DModel",)
+    processors = ("HunyuanVideoAttnProcessor2_0",)
+    mask_name = "negative_prompt_attention_mask"
+    text_last = True
+    cfg = "separate"
+    exact = "equation 7, the positive's pooled prompt"
+
+    def attentions(self, denoiser: Any) -> list[Any]:
+        return [block.attn for block in (*denoiser.transformer_blocks, *denoiser.single_transformer_blocks)]
+
+    def processor(self, session: Session, plain: Any) -> RolesAttentionProcessor:
+        return RolesAttentionProcessor(session, plain)
+
+    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: dict[str, Any]) -> Negative:
+        embeds, pooled, mask = encode_alone(encode_prompt, prompts, arguments)
+        return Negative(embeds, pooled, mask)
+
+    def text_roles(self, call: dict[str, Any]) -> Tensor:
+        """Of the tokens as the model orders them, (B, L). It takes them for as many as the mask has ones."""
+        return _leading((POSITIVE, call["encoder_attention_mask"].sum(dim=1)), length=self.embeds(call).shape[1])
+
+    def packing(self, call: dict[str, Any], negative: Negative) -> Packing:
+        mask = torch.cat([mask_of(negative), *_second(negative)[1:]], dim=1)
+        of_text = self.text_roles(call)
+        of = torch.cat([of_text, torch.where(mask.bool(), NEGATIVE, NOBODY)], dim=1)
+        return Roles(of_text.shape[1], mask.shape[1], text_last=True, of=of)
+
+    def pack(self, call: dict[str, Any], negative: Negative) -> dict[str, Any]:  # noqa: ARG002 (see `hooks`)
+        return call
+
+    def tokens(self, denoiser: Any, negative: Negative, timestep: Tensor) -> Tensor:
+        """The negative's text as the blocks take it, in the order of its masks."""
+        refined = denoiser.context_embedder.forward(negative.embeds, timestep, mask_of(negative))
+        second = _second(negative)[:1]
+        return torch.cat([refined, *(denoiser.context_embedder_2(each) for each in second)], dim=1)
+
+    def hooks(self, denoiser: Any, session: Session, stack: ExitStack) -> None:
+        kept: dict[str, Tensor] = {}
+
+        def embedded(module: Any, args: Any, output: Tensor) -> None:  # noqa: ARG001 (torch's signature)
+            if session.step is not None:
+                kept["tokens"] = self.tokens(denoiser, session.step.negative, args[1][session.step.rows])
+
+        stack.callback(denoiser.context_embedder.register_forward_hook(embedded).remove)
+        block = denoiser.transformer_blocks[0]
+        append_to_block(block, 1, "encoder_hidden_states", lambda: kept.pop("tokens"), session, stack)
+
+
+class HunyuanImage(HunyuanVideo):
+    name = "HunyuanImage"
+    models = "HunyuanImage 2.1 and its refiner"
+    defaults = NAGParams(scale=5.0, tau=2.5, alpha=0.25)
+    source = "as Flux.1, not tuned"
+    denoiser_types = ("HunyuanImageTransformer2DModel",)
+    processors = ("HunyuanImageAttnProcessor",)
+    mask_name = "negative_prompt_embeds_mask"
+    exact = "yes"
+
+    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: dict[str, Any]) -> Negative:
+        arguments = arguments | {"batch_size": len(prompts)}
+        embeds, mask, *second = encode_alone(encode_prompt, prompts, arguments)
+        if not second or not second[1].any():  # nothing in quotes
+            return Negative(embeds, mask=mask)
+        return Negative(embeds, mask=mask, more=dict(zip(("embeds_2", "mask_2"), second, strict=True)))
+
+    def text_roles(self, call: dict[str, Any]) -> Tensor:
+        masks = [call["encoder_attention_mask"], call.get("encoder_attention_mask_2")]
+        mask = torch.cat([each for each in masks if each is not None], dim=1)
+        if masks[1] is None:
+            # The refiner's model has no second text and leaves the tokens where they are.
+            return torch.where(mask.bool(), POSITIVE, NOBODY)
+        return _leading((POSITIVE, mask.sum(dim=1)), length=mask.shape[1])
+
+
+class HunyuanVideo15(HunyuanImage):
+    name = "HunyuanVideo 1.5"
+    models = "HunyuanVideo 1.5, text and image to video"
+    denoiser_types = ("HunyuanVideo15Transformer3DModel",)
+    processors = ("HunyuanVideo15AttnProcessor2_0",)
+
+    def attentions(self, denoiser: Any) -> list[Any]:
+        return [block.attn for block in denoiser.transformer_blocks]
+
+    def text_roles(self, call: dict[str, Any]) -> Tensor:
+        mask = torch.cat([call["encoder_attention_mask"], call["encoder_attention_mask_2"]], dim=1)
+        image = call["image_embeds"]
+        seen = torch.full_like(mask[:, 0], image.shape[1]) * image.any()
+        return _leading((SHARED, seen), (POSITIVE, mask.sum(dim=1)), length=image.shape[1] + mask.shape[1])
+
+    def tokens(self, denoiser: Any, negative: Negative, timestep: Tensor) -> Tensor:
+        tokens = super().tokens(denoiser, negative, timestep)
+        kind = torch.zeros(tokens.shape[:2], dtype=torch.long, device=tokens.device)
+        kind[:, negative.embeds.shape[1] :] = 1
+        embedding: Tensor = denoiser.cond_type_embed(kind)
+        return tokens + embedding
+
+
+def _second(negative: Negative) -> list[Tensor]:
+    """The negative's second text and its mask, where it has one."""
+    return [negative.more[name] for name in ("embeds_2", "mask_2") if name in negative.more]
+
+
+def _leading(*parts: tuple[int, Tensor], length: int) -> Tensor:
+    """Roles (B, length) of rows that begin with counts (B,) of each part's tokens; the rest is nobody's."""
+    end = sum(count for _, count in parts)
+    assert isinstance(end, Tensor)
+    place = torch.arange(length, device=end.device)
+    roles = torch.full((len(end), length), NOBODY, device=end.device)
+    for role, count in reversed(parts):
+        roles = torch.where(place < end[:, None], role, roles)
+        end = end - count
+    return roles

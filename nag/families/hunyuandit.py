@@ -1,0 +1,83 @@
+"""HunyuanDiT: cross attention to CLIP's and T5's tokens together, which are the same at every step.
+
+Padding has learnt tokens of its own, one a place, so the negative's text is made as the model makes the positive's and
+reaches the attention modules by hooks. T5's tokens also enter the modulation: there the positive's stay alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nag.families.entering import encode_alone
+from nag.families.family import Family
+from nag.packing import Packing
+from nag.params import NAGParams
+from nag.session import Negative, Session
+
+__all__ = ["HunyuanDiT"]
+
+
+class HunyuanDiT(Family):
+    name = "HunyuanDiT"
+    models = "HunyuanDiT 1.0 to 1.2, with ControlNet or PAG"
+    defaults = NAGParams(scale=5.0, tau=2.5, alpha=0.375)
+    source = "as PixArt-Σ, not tuned"
+    attention = "cross"
+    denoiser_types = ("HunyuanDiT2DModel",)
+    processors = ("HunyuanAttnProcessor2_0", "FusedHunyuanAttnProcessor2_0")
+    mask_argument = "text_embedding_mask"
+    mask_name = "negative_prompt_attention_mask"
+    also_given = {
+        "negative_prompt_embeds_2": "encoder_hidden_states_t5",
+        "negative_prompt_attention_mask_2": "text_embedding_mask_t5",
+    }
+    keys_stay = True
+    cfg = "batched"
+
+    def attentions(self, denoiser: Any) -> list[Any]:
+        return [block.attn2 for block in denoiser.blocks]
+
+    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: dict[str, Any]) -> Negative:
+        # The lengths are those that the pipelines write into their two calls.
+        of_clip, of_t5 = (
+            encode_alone(
+                encode_prompt, prompts, arguments | {"text_encoder_index": index, "max_sequence_length": length}
+            )
+            for index, length in ((0, 77), (1, 256))
+        )
+        more = {"encoder_hidden_states_t5": of_t5[0], "text_embedding_mask_t5": of_t5[2]}
+        return Negative(of_clip[0], mask=of_clip[2], more=more)
+
+    def packing(self, call: dict[str, Any], negative: Negative) -> Packing:
+        tokens = self.embeds(call).shape[1] + call["encoder_hidden_states_t5"].shape[1]
+        return Packing(tokens, tokens)
+
+    def pack(self, call: dict[str, Any], negative: Negative) -> dict[str, Any]:  # noqa: ARG002 (the hooks append it)
+        return call
+
+    def hooks(self, denoiser: Any, session: Session, stack: ExitStack) -> None:
+        def append(module: Any, args: Any, kwargs: dict[str, Any]) -> Any:  # noqa: ARG001 (torch's signature)
+            step = session.step
+            if step is None or step.packing is None:
+                return args, kwargs
+            text = kwargs["encoder_hidden_states"]
+            negative = _text(denoiser, step.negative.filled(step.rows, len(text)))
+            return args, kwargs | {"encoder_hidden_states": torch.cat([text, negative], dim=1)}
+
+        for attention in self.attentions(denoiser):
+            stack.callback(attention.register_forward_pre_hook(append, with_kwargs=True).remove)
+
+
+def _text(denoiser: Any, negative: Negative) -> Tensor:
+    """The negative's tokens as the blocks read a prompt, (B, L, C)."""
+    assert negative.mask is not None
+    tokens = torch.cat(
+        [negative.embeds, denoiser.text_embedder(negative.more["encoder_hidden_states_t5"])], dim=1
+    )
+    mask = torch.cat([negative.mask, negative.more["text_embedding_mask_t5"]], dim=1).unsqueeze(2).bool()
+    return torch.where(mask, tokens, denoiser.text_embedding_padding)

@@ -1,0 +1,49 @@
+"""Kandinsky 5: cross attention to Qwen's tokens, which blocks of their own refine anew at every timestep.
+
+In those blocks each prompt's tokens meet their own prompt alone, from their own first position on. The pooled CLIP
+prompt stays the positive one. The pipelines read the padding of prompts of unequal length; of a negative it is masked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from nag.families.entering import encode_alone
+from nag.families.family import Family
+from nag.families.ragged import padded
+from nag.params import NAGParams
+from nag.processors.apart import ApartAttentionProcessor
+from nag.session import Negative, Session
+
+__all__ = ["Kandinsky5"]
+
+
+class Kandinsky5(Family):
+    name = "Kandinsky 5"
+    models = "T2I, I2I, T2V, I2V; Lite, Pro"
+    defaults = NAGParams(scale=5.0, tau=2.5, alpha=0.25)
+    source = "as Wan2.1, not tuned"
+    attention = "cross"
+    denoiser_types = ("Kandinsky5Transformer3DModel",)
+    processors = ("Kandinsky5AttnProcessor",)
+    mask_name = "negative_prompt_attention_mask"
+    cfg = "separate"
+
+    def attentions(self, denoiser: Any) -> list[Any]:
+        of_text = [block.self_attention for block in denoiser.text_transformer_blocks]
+        return of_text + [block.cross_attention for block in denoiser.visual_transformer_blocks]
+
+    def processor(self, session: Session, plain: Any) -> ApartAttentionProcessor:
+        return ApartAttentionProcessor(session, plain)
+
+    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: dict[str, Any]) -> Negative:
+        # One at a time: in a batch each would read as many paddings as the longest has tokens more.
+        return padded([encode_alone(encode_prompt, [prompt], arguments)[0][0] for prompt in prompts])
+
+    def pack(self, call: dict[str, Any], negative: Negative) -> dict[str, Any]:
+        positions = call["text_rope_pos"]
+        restarted = torch.arange(negative.embeds.shape[1], device=positions.device, dtype=positions.dtype)
+        return super().pack(call, negative) | {"text_rope_pos": torch.cat([positions, restarted])}

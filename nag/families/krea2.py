@@ -1,0 +1,69 @@
+"""Krea 2: one stream, text first, always masked; every text token is at the rotary origin.
+
+Before the blocks a small transformer fuses the text by itself; both prompts pass it at once, each seeing its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+
+from nag.families.entering import encode_alone
+from nag.families.family import Family
+from nag.params import NAGParams
+from nag.session import Negative, Session
+
+__all__ = ["Krea2"]
+
+
+class Krea2(Family):
+    name = "Krea 2"
+    models = "base, turbo"
+    defaults = NAGParams(scale=5.0, tau=2.5, alpha=0.25)
+    source = "as Flux.1, not tuned"
+    attention = "joint"
+    denoiser_types = ("Krea2Transformer2DModel",)
+    processors = ("Krea2AttnProcessor",)
+    mask_argument = "encoder_attention_mask"
+    mask_name = "negative_prompt_embeds_mask"
+    cfg = "separate"
+
+    def attentions(self, denoiser: Any) -> list[Any]:
+        return [block.attn for block in denoiser.transformer_blocks]
+
+    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: dict[str, Any]) -> Negative:
+        embeds, mask = encode_alone(encode_prompt, prompts, arguments)
+        return Negative(embeds, mask=mask)
+
+    def timestep(self, pipe: Any, call: dict[str, Any]) -> float:
+        told = getattr(pipe, "_current_timestep", None)
+        return float(told) if told is not None else float(call["timestep"].flatten()[0]) * 1000
+
+    def pack(self, call: dict[str, Any], negative: Negative) -> dict[str, Any]:
+        packed = super().pack(call, negative)
+        ids, text = call["position_ids"], call["encoder_hidden_states"].shape[1]
+        origin = ids.new_zeros(negative.embeds.shape[1], ids.shape[-1])
+        packed["position_ids"] = torch.cat([ids[:text], origin, ids[text:]])
+        if packed.get("encoder_attention_mask") is not None:
+            packed["encoder_attention_mask"] = packed["encoder_attention_mask"].bool()
+        return packed
+
+    def hooks(self, denoiser: Any, session: Session, stack: ExitStack) -> None:
+        def keep_apart(
+            module: Any,  # noqa: ARG001 (torch's signature)
+            args: tuple[Any, ...],
+            kwargs: dict[str, Any],
+        ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+            step = session.step
+            if step is None or step.packing is None:
+                return args, kwargs
+            packing, device = step.packing, args[0].device
+            of_negative = torch.arange(packing.text, device=device) >= packing.positive
+            own = of_negative[:, None] == of_negative
+            mask = kwargs.get("attention_mask")
+            return args, kwargs | {"attention_mask": own[None, None] if mask is None else mask & own}
+
+        stack.callback(denoiser.text_fusion.register_forward_pre_hook(keep_apart, with_kwargs=True).remove)

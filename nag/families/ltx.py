@@ -1,0 +1,34 @@
+"""LTX-Video: cross attention to T5's tokens under a mask; both stay the same at every step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from nag.families.entering import encode_alone
+from nag.families.family import Family
+from nag.params import NAGParams
+from nag.session import Negative
+
+__all__ = ["LTXVideo"]
+
+
+class LTXVideo(Family):
+    name = "LTX-Video"
+    models = "0.9: T2V, I2V, conditions, long with many prompts"
+    defaults = NAGParams(scale=5.0, tau=2.5, alpha=0.375)
+    source = "as SANA, PixArt, not tuned"
+    attention = "cross"
+    denoiser_types = ("LTXVideoTransformer3DModel",)
+    processors = ("LTXVideoAttnProcessor", "LTXVideoAttentionProcessor2_0")
+    mask_argument = "encoder_attention_mask"
+    mask_name = "negative_prompt_attention_mask"
+    keys_stay = True
+    cfg = "batched"
+
+    def attentions(self, denoiser: Any) -> list[Any]:
+        return [block.attn2 for block in denoiser.transformer_blocks]
+
+    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: dict[str, Any]) -> Negative:
+        embeds, mask, *_ = encode_alone(encode_prompt, prompts, arguments)
+        return Negative(embeds, mask=mask)

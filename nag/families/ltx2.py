@@ -1,0 +1,59 @@
+"""LTX-2: video and audio streams, each of which attends to its own form of the prompt under one mask.
+
+Between encode_prompt and the denoiser the pipelines' connectors make both forms; a negative given as embeddings is what
+they return. Newer models modulate the text by the noise level, so its keys are made anew at each step. Calls with
+perturbed or isolated attention, which other guidances compare with, stay plain.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from nag.families.entering import encode_alone
+from nag.families.family import Family
+from nag.params import NAGParams
+from nag.session import Negative, Session
+
+__all__ = ["LTX2"]
+
+AUDIO = "audio_encoder_hidden_states"
+
+
+class LTX2(Family):
+    name = "LTX-2"
+    models = "2.0, 2.3, 2.5: T2V, I2V, conditions, IC-LoRA"
+    defaults = NAGParams(scale=11.0, tau=2.5, alpha=0.25)
+    source = "ports of the method, not the paper"
+    attention = "cross"
+    denoiser_types = ("LTX2VideoTransformer3DModel",)
+    processors = ("LTX2AudioVideoAttnProcessor", "LTX2PerturbedAttnProcessor")
+    mask_argument = "encoder_attention_mask"
+    mask_name = "negative_prompt_attention_mask"
+    also_given = {"negative_audio_prompt_embeds": AUDIO}  # noqa: RUF012 (a constant of the class)
+    cfg = "batched"
+
+    def attentions(self, denoiser: Any) -> list[Any]:
+        return [each for block in denoiser.transformer_blocks for each in (block.attn2, block.audio_attn2)]
+
+    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: dict[str, Any]) -> Negative:
+        embeds, mask, *_ = encode_alone(encode_prompt, prompts, arguments)
+        pipe = inspect.unwrap(encode_prompt).__self__
+        side = getattr(getattr(pipe, "tokenizer", None), "padding_side", "left")
+        video, audio, mask = pipe.connectors(embeds, mask, padding_side=side)
+        return Negative(video, mask=mask, more={AUDIO: audio})
+
+    def rows(self, pipe: Any, session: Session, call: dict[str, Any]) -> slice | None:
+        if call.get("isolate_modalities") or call.get("spatio_temporal_guidance_blocks"):
+            return None
+        return super().rows(pipe, session, call)
+
+    def pack(self, call: dict[str, Any], negative: Negative) -> dict[str, Any]:
+        packed = super().pack(call, negative)
+        packed[AUDIO] = torch.cat([call[AUDIO], negative.more[AUDIO]], dim=1)
+        masks = {"encoder_attention_mask": call.get("audio_encoder_attention_mask")}
+        packed["audio_encoder_attention_mask"] = super().pack(call | masks, negative).get("encoder_attention_mask")
+        return packed

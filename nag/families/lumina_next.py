@@ -1,0 +1,61 @@
+"""Lumina-Next: cross attention to masked Gemma tokens, which are the same at every step.
+
+The mean of the prompt's tokens also enters the modulation: there the positive's stay alone. Under CFG the conditional
+rows come first, and the timestep runs from noise at 0 to the picture at 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+from nag.families.entering import encode_alone, named_arguments
+from nag.families.family import Family
+from nag.params import NAGParams
+from nag.session import Negative, Session
+
+__all__ = ["LuminaNext"]
+
+
+class LuminaNext(Family):
+    name = "Lumina-Next"
+    models = "Lumina-Next-SFT, Lumina-T2I"
+    defaults = NAGParams(scale=5.0, tau=2.5, alpha=0.375)
+    source = "as SANA, not tuned"
+    attention = "cross"
+    denoiser_types = ("LuminaNextDiT2DModel",)
+    processors = ("LuminaAttnProcessor2_0",)
+    mask_argument = "encoder_mask"
+    mask_name = "negative_prompt_attention_mask"
+    keys_stay = True
+    cfg = "batched"
+
+    def attentions(self, denoiser: Any) -> list[Any]:
+        return [layer.attn2 for layer in denoiser.layers]
+
+    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: dict[str, Any]) -> Negative:
+        embeds, mask, *_ = encode_alone(encode_prompt, prompts, arguments)
+        return Negative(embeds, mask=mask)
+
+    def rows(self, pipe: Any, session: Session, call: dict[str, Any]) -> slice | None:
+        second_half = super().rows(pipe, session, call)
+        assert second_half is not None
+        return slice(0, second_half.start or second_half.stop)
+
+    def timestep(self, pipe: Any, call: dict[str, Any]) -> float:
+        return (1 - super().timestep(pipe, call)) * 1000
+
+    def hooks(self, denoiser: Any, session: Session, stack: ExitStack) -> None:
+        forward = denoiser.time_caption_embed.forward
+
+        def positive_alone(module: Any, args: Any, kwargs: Any) -> Any:  # noqa: ARG001 (torch's signature)
+            step = session.step
+            if step is None or step.packing is None:
+                return args, kwargs
+            call = named_arguments(forward, args, kwargs)
+            tokens = slice(step.packing.positive)
+            return (), call | {name: call[name][:, tokens] for name in ("caption_feat", "caption_mask")}
+
+        modulation = denoiser.time_caption_embed
+        stack.callback(modulation.register_forward_pre_hook(positive_alone, with_kwargs=True).remove)

@@ -1,0 +1,74 @@
+"""Mochi: joint attention, image first, with rotary positions of the image alone; each row's padding is left out.
+
+The prompt is also pooled into the modulation, and the pooled one stays the positive's: the negative's tokens join
+behind the embedding that makes both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nag.families.appending import mask_of, to_all_rows
+from nag.families.entering import encode_alone
+from nag.families.family import Family
+from nag.packing import Packing
+from nag.params import NAGParams
+from nag.processors.ragged import RowByRowProcessor, text_behind
+from nag.session import Negative, Session
+
+__all__ = ["Mochi"]
+
+
+class Mochi(Family):
+    name = "Mochi"
+    models = "Mochi 1"
+    defaults = NAGParams(scale=5.0, tau=2.5, alpha=0.25)
+    source = "as Flux.1, not tuned"
+    attention = "joint"
+    denoiser_types = ("MochiTransformer3DModel",)
+    processors = ("MochiAttnProcessor2_0",)
+    mask_argument = "encoder_attention_mask"
+    mask_name = "negative_prompt_attention_mask"
+    text_last = True
+    cfg = "batched"
+    exact = "equation 7, the positive's pooled prompt"
+
+    def attentions(self, denoiser: Any) -> list[Any]:
+        return [block.attn1 for block in denoiser.transformer_blocks]
+
+    def processor(self, session: Session, plain: Any) -> RowByRowProcessor:
+        return RowByRowProcessor(session, plain)
+
+    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: dict[str, Any]) -> Negative:
+        # One at a time: a last prompt that is empty may blank all that are encoded with it.
+        encoded = [encode_alone(encode_prompt, [prompt], arguments)[:2] for prompt in prompts]
+        embeds, mask = (torch.cat(each) for each in zip(*encoded, strict=True))
+        return Negative(embeds, mask=mask)
+
+    def timestep(self, pipe: Any, call: dict[str, Any]) -> float:
+        # The denoiser's own runs from 0 to 1000.
+        told = getattr(pipe, "_current_timestep", None)
+        return float(told) if told is not None else 1000 - float(call["timestep"].flatten()[0])
+
+    def packing(self, call: dict[str, Any], negative: Negative) -> Packing:
+        return text_behind(call["encoder_attention_mask"], mask_of(negative))
+
+    def pack(self, call: dict[str, Any], negative: Negative) -> dict[str, Any]:  # noqa: ARG002 (see `hooks`)
+        return call
+
+    def hooks(self, denoiser: Any, session: Session, stack: ExitStack) -> None:
+        embed = denoiser.time_embed
+
+        def append(module: Any, args: Any, output: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:  # noqa: ARG001
+            if session.step is None:
+                return output
+            modulation, text = output
+            negative = embed.caption_proj(session.step.negative.embeds)
+            return modulation, torch.cat([text, to_all_rows(negative, session.step.rows, len(text))], dim=1)
+
+        stack.callback(embed.register_forward_hook(append).remove)

@@ -1,0 +1,31 @@
+"""PixArt-α and PixArt-Σ: cross attention to masked T5 tokens, which are the same at every step.
+
+The pipelines keep to themselves whether they run CFG: they tell it to `encode_prompt` alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from nag.families.entering import encode_alone
+from nag.families.plain import PlainCrossAttention
+from nag.params import NAGParams
+from nag.session import Negative
+
+__all__ = ["PixArt"]
+
+
+class PixArt(PlainCrossAttention):
+    name = "PixArt"
+    models = "PixArt-α, PixArt-Σ"
+    defaults = NAGParams(scale=5.0, tau=2.5, alpha=0.375)
+    source = "arXiv 2505.21179, table 5"
+    denoiser_types = ("PixArtTransformer2DModel",)
+    mask_argument = "encoder_attention_mask"
+    mask_name = "negative_prompt_attention_mask"
+    cfg = "batched"
+
+    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: dict[str, Any]) -> Negative:
+        embeds, mask, *_ = encode_alone(encode_prompt, prompts, arguments)
+        return Negative(embeds, mask=mask)

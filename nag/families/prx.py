@@ -1,0 +1,40 @@
+"""PRX: the image attends to masked Gemma tokens and to itself in one softmax; the text attends to nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from nag.families.entering import encode_alone
+from nag.families.family import Family
+from nag.params import NAGParams
+from nag.processors.beside import BesideAttentionProcessor
+from nag.session import Negative, Session
+
+__all__ = ["PRX"]
+
+
+class PRX(Family):
+    name = "PRX"
+    models = "PRX, PRXPixel"
+    defaults = NAGParams(scale=5.0, tau=2.5, alpha=0.25)
+    source = "as Flux.1, not tuned"
+    attention = "joint"
+    denoiser_types = ("PRXTransformer2DModel",)
+    processors = ("PRXAttnProcessor2_0",)
+    mask_argument = "attention_mask"
+    mask_name = "negative_prompt_attention_mask"
+    cfg = "batched"
+
+    def attentions(self, denoiser: Any) -> list[Any]:
+        return [block.attention for block in denoiser.blocks]
+
+    def processor(self, session: Session, plain: Any) -> BesideAttentionProcessor:
+        return BesideAttentionProcessor(session, plain)
+
+    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: dict[str, Any]) -> Negative:
+        embeds, mask, *_ = encode_alone(encode_prompt, prompts, arguments)
+        return Negative(embeds, mask=mask)
+
+    def timestep(self, pipe: Any, call: dict[str, Any]) -> float:
+        return super().timestep(pipe, call) * 1000

@@ -1,0 +1,55 @@
+"""Qwen-Image and its Edit, Layered and ControlNet forms: joint attention, text first, masked where lengths differ.
+
+The text's rotary positions start past the image's and are made from its length alone, so those of both prompts are cut
+from the same start. Reference images are image tokens; what the text encoder saw of them is part of either prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nag.families.entering import encode_alone
+from nag.families.family import Family
+from nag.params import NAGParams
+from nag.session import Negative, Session
+
+__all__ = ["QwenImage"]
+
+
+class QwenImage(Family):
+    name = "Qwen-Image"
+    models = "Qwen-Image, Edit, Edit Plus, Layered, ControlNet, Lightning"
+    defaults = NAGParams(scale=5.0, tau=2.5, alpha=0.25)
+    source = "as Flux.1, not tuned"
+    attention = "joint"
+    denoiser_types = ("QwenImageTransformer2DModel",)
+    processors = ("QwenDoubleStreamAttnProcessor2_0",)
+    mask_argument = "encoder_hidden_states_mask"
+    mask_name = "negative_prompt_embeds_mask"
+    cfg = "separate"
+
+    def attentions(self, denoiser: Any) -> list[Any]:
+        return [block.attn for block in denoiser.transformer_blocks]
+
+    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: dict[str, Any]) -> Negative:
+        embeds, mask = encode_alone(encode_prompt, prompts, arguments)
+        return Negative(embeds, mask=mask)
+
+    def timestep(self, pipe: Any, call: dict[str, Any]) -> float:
+        told = getattr(pipe, "_current_timestep", None)
+        return float(told) if told is not None else float(call["timestep"].flatten()[0]) * 1000
+
+    def hooks(self, denoiser: Any, session: Session, stack: ExitStack) -> None:
+        def restart(module: Any, args: Any, output: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:  # noqa: ARG001
+            step = session.step
+            if step is None or step.packing is None:
+                return output
+            image, text = output
+            return image, torch.cat([text[: step.packing.positive], text[: step.packing.negative]])
+
+        stack.callback(denoiser.pos_embed.register_forward_hook(restart).remove)

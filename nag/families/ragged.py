@@ -1,0 +1,20 @@
+"""Negative prompts of unequal length, where a pipeline would let a row read its padding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from nag.session import Negative
+
+__all__ = ["padded"]
+
+
+def padded(rows: Sequence[Tensor]) -> Negative:
+    """Tokens (L, C) of each prompt in one tensor, masked where they are of unequal number."""
+    embeds = nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
+    lengths = torch.tensor([len(row) for row in rows], device=embeds.device)
+    mask = torch.arange(embeds.shape[1], device=embeds.device) < lengths[:, None]
+    return Negative(embeds, mask=None if len({len(row) for row in rows}) == 1 else mask)

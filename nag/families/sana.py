@@ -1,0 +1,56 @@
+"""SANA and SANA-Sprint: cross attention to masked Gemma tokens, which are the same at every step.
+
+The pipelines put a long instruction ahead of the prompt and none ahead of a negative one; neither does guidance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from nag.families.entering import encode_alone, original
+from nag.families.family import Family
+from nag.params import NAGParams
+from nag.session import Negative
+
+__all__ = ["Sana", "SanaVideo"]
+
+
+class Sana(Family):
+    name = "SANA"
+    models = "SANA, SANA-Sprint, with ControlNet or PAG"
+    defaults = NAGParams(scale=5.0, tau=2.5, alpha=0.375)
+    source = "arXiv 2505.21179, table 5"
+    attention = "cross"
+    denoiser_types = ("SanaTransformer2DModel",)
+    processors = ("SanaAttnProcessor2_0",)
+    mask_argument = "encoder_attention_mask"
+    mask_name = "negative_prompt_attention_mask"
+    keys_stay = True
+    cfg = "batched"
+
+    def attentions(self, denoiser: Any) -> list[Any]:
+        return [block.attn2 for block in denoiser.transformer_blocks]
+
+    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: dict[str, Any]) -> Negative:
+        plain = arguments | {"complex_human_instruction": None}
+        embeds, mask, *_ = encode_alone(encode_prompt, prompts, plain)
+        return Negative(embeds, mask=mask)
+
+    def timestep(self, pipe: Any, call: dict[str, Any]) -> float:
+        timestep = super().timestep(pipe, call)
+        # Sprint's scheduler counts an angle, of which its denoiser gets the share of noise.
+        if pipe.scheduler.config.get("prediction_type") == "trigflow":
+            return timestep * 1000
+        return timestep / float(original(pipe.transformer).config.timestep_scale)
+
+
+class SanaVideo(Sana):
+    name = "SANA-Video"
+    models = "SANA-Video, text or image to video"
+    source = "as SANA, not tuned"
+    denoiser_types = ("SanaVideoTransformer3DModel",)
+
+    def timestep(self, pipe: Any, call: dict[str, Any]) -> float:
+        # Image to video gives one a token, zero at those of the first frame.
+        return float(call["timestep"].max())

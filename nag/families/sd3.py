@@ -1,0 +1,48 @@
+"""Stable Diffusion 3 and 3.5: joint attention, image first, text without positions.
+
+The last block computes no text output and takes part like the others. The second attention of the medium model's dual
+blocks is of the image alone and stays plain. The pooled prompt stays the positive's, as in the authors' code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from nag.errors import UnsupportedPipeline
+from nag.families.entering import encode_alone
+from nag.families.family import Family
+from nag.params import NAGParams
+from nag.session import Negative, Session
+
+__all__ = ["StableDiffusion3"]
+
+
+class StableDiffusion3(Family):
+    name = "Stable Diffusion 3"
+    models = "SD3, SD3.5 Large, Large Turbo, Medium"
+    defaults = NAGParams(scale=5.0, tau=2.5, alpha=0.125)
+    source = "arXiv 2505.21179, table 5"
+    attention = "joint"
+    denoiser_types = ("SD3Transformer2DModel",)
+    processors = ("JointAttnProcessor2_0", "FusedJointAttnProcessor2_0", "SD3IPAdapterJointAttnProcessor2_0")
+    text_last = True
+    cfg = "batched"
+    exact = "equation 7, the positive's pooled prompt, as the authors"
+
+    def attentions(self, denoiser: Any) -> list[Any]:
+        return [block.attn for block in denoiser.transformer_blocks]
+
+    def check(self, pipe: Any) -> None:
+        if hasattr(pipe, "do_perturbed_attention_guidance"):
+            raise UnsupportedPipeline("perturbed attention guidance puts its own processors on the model at each call")
+
+    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: dict[str, Any]) -> Negative:
+        embeds, _, pooled, _ = encode_alone(encode_prompt, prompts, {"prompt_2": None, "prompt_3": None} | arguments)
+        return Negative(embeds, pooled)
+
+    def rows(self, pipe: Any, session: Session, call: dict[str, Any]) -> slice | None:
+        # The call of skip-layer guidance is the prompt's own rows alone, within a run of CFG.
+        if call.get("skip_layers") is not None:
+            return slice(0, len(call["encoder_hidden_states"]))
+        return super().rows(pipe, session, call)

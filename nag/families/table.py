@@ -1,0 +1,37 @@
+"""The families as a table, for people to read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from nag.families.family import Family
+
+__all__ = ["FamilyTable"]
+
+COLUMNS = ("family", "models", "attention", "exact", "CFG", "scale", "tau", "alpha", "defaults from")
+
+
+class FamilyTable(tuple[Family, ...]):
+    """Every family, in the order they are tried; prints as a Markdown table."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return self.markdown()
+
+    def markdown(self, more: Mapping[str, Mapping[str, str]] | None = None) -> str:
+        """The table. more: further columns, each by the families' names."""
+        more = more or {}
+        lines = [[*COLUMNS, *more], ["---"] * (len(COLUMNS) + len(more))]
+        for family in sorted(self, key=lambda family: family.name.lower()):
+            lines.append([*_row(family), *(column.get(family.name, "") for column in more.values())])
+        return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _row(family: Family) -> Sequence[str]:
+    numbers = (family.defaults.scale, family.defaults.tau, family.defaults.alpha)
+    if family.refused is not None:
+        return [family.name, family.models, family.attention, f"refused: {family.refused}", *[""] * 5]
+    cfg = {"batched": "in one batch", "separate": "calls of its own"}[family.cfg]
+    exact = family.exact
+    return [family.name, family.models, family.attention, exact, cfg, *(f"{n:g}" for n in numbers), family.source]

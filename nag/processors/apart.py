@@ -1,0 +1,42 @@
+"""Cross attention to text that attends to itself on its way: each prompt to its own tokens alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nag.attention import AttentionCall
+from nag.processors.cross import CrossAttentionProcessor
+from nag.session import Step
+
+__all__ = ["ApartAttentionProcessor"]
+
+
+class ApartAttentionProcessor(CrossAttentionProcessor):
+    """For the attention of the image to the text, and for that of the text to itself."""
+
+    of_text = False
+
+    def run(self, step: Step, attn: Any, *args: Any, **kwargs: Any) -> Any:
+        self.of_text = kwargs.get("encoder_hidden_states") is None
+        return super().run(step, attn, *args, **kwargs)
+
+    def answer(self, call: AttentionCall, step: Step) -> Tensor:
+        if not self.of_text:
+            return super().answer(call, step)
+        packing = step.packing
+        assert packing is not None
+        mask = step.negative.filled(step.rows, len(call.query)).mask
+        of_positive, of_negative = (
+            replace(call, query=query, key=key, value=value)
+            for query, key, value in zip(
+                *(each.split([packing.positive, packing.negative], dim=2) for each in (call.query, call.key, call.value)),
+                strict=True,
+            )
+        )
+        if mask is not None:
+            of_negative = replace(of_negative, attn_mask=mask.bool()[:, None, None])
+        return torch.cat([of_positive(), of_negative()], dim=2)

@@ -1,0 +1,25 @@
+import pytest
+import torch
+
+import nag
+from tests import tiny
+from tests.nag.support import Subject, difference
+
+
+@pytest.fixture
+def latte():
+    return Subject(next(case for case in tiny.CASES if case.name == "latte"))
+
+
+def test_negatives_of_unequal_length_do_not_read_each_others_padding(latte):
+    # The prompt comes as embeddings, since a batch of prompts would read padding that one prompt does not have.
+    negatives = ["a", "a small blue square on a white background", ""]
+    with torch.no_grad():
+        prompt = latte.pipe.encode_prompt("a red circle", False)[0]
+    options = {"mask_feature": True, "prompt": None}
+    with nag.guide(latte.pipe, negatives, scale=9.0):
+        together = latte.generate("abc", seeds=[5, 6, 7], prompt_embeds=prompt.repeat(3, 1, 1), **options)
+    for row, negative in enumerate(negatives):
+        with nag.guide(latte.pipe, negative, scale=9.0):
+            alone = latte.generate("a", seeds=[5 + row], prompt_embeds=prompt, **options)
+        assert difference(together[row], alone[0]) < 1e-5

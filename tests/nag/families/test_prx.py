@@ -1,0 +1,20 @@
+import pytest
+
+import nag
+from tests import tiny
+from tests.nag.support import Subject, difference
+
+
+@pytest.fixture
+def prx():
+    return Subject(next(case for case in tiny.CASES if case.name == "prx"))
+
+
+def test_under_cfg_of_one_prompt_the_unconditional_row_stays_plain(prx):
+    # Two prompts under CFG fail in the pipeline itself, which makes timesteps for one.
+    options = {"guidance_scale": 4.0, "num_inference_steps": 1}
+    (plain,) = prx.calls(**options)[1]
+    with nag.guide(prx.pipe, "a blue square", scale=9.0):
+        (guided,) = prx.calls(**options)[1]
+    assert difference(guided[0], plain[0]) < 1e-6
+    assert difference(guided[1], plain[1]) > 1e-3

@@ -1,0 +1,72 @@
+"""What diffusers can set up on a denoiser, under guidance: it composes, or is refused by name."""
+
+import pytest
+import torch
+from diffusers import FirstBlockCacheConfig
+from diffusers.hooks import TextKVCacheConfig, apply_group_offloading
+
+import nag
+from tests.nag.support import Subject, difference
+from tests.tiny import CASES
+
+NEGATIVE = "a blue square"
+
+
+@pytest.fixture(params=["flux", "sd"])
+def fresh(request):
+    return Subject(next(case for case in CASES if case.name == request.param))
+
+
+def guided(subject, **numbers):
+    with nag.guide(subject.pipe, NEGATIVE, **({"scale": 6.0} | numbers)):
+        return subject.generate()
+
+
+def test_group_offload_changes_nothing(fresh):
+    expected = guided(fresh)
+    apply_group_offloading(fresh.denoiser, onload_device=torch.device("cpu"), offload_type="leaf_level")
+    assert difference(guided(fresh), expected) < 1e-6
+
+
+def test_weights_stored_in_eight_bits_are_called_not_read(fresh):
+    expected, plain = guided(fresh), fresh.generate()
+    fresh.denoiser.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=torch.float32)
+    cast_plain, cast = fresh.generate(), guided(fresh)
+    # Rounding moves both; guidance still takes the same way from one to the other.
+    assert difference(cast - cast_plain, expected - plain) < 0.6
+
+
+def test_weights_quantized_to_int8_by_torchao():
+    from torchao.quantization import Int8WeightOnlyConfig, quantize_
+
+    subject = Subject(next(case for case in CASES if case.name == "flux"))
+    expected, plain = guided(subject), subject.generate()
+    quantize_(subject.denoiser, Int8WeightOnlyConfig())
+    quantized_plain, quantized = subject.generate(), guided(subject)
+    assert 1e-4 < difference(quantized_plain, plain) < 0.05
+    assert difference(quantized - quantized_plain, expected - plain) < 0.2
+
+
+def test_a_step_cache_starts_anew_when_guidance_ends():
+    """The cache adds what later blocks added at an earlier step; packed and plain sequences differ in length."""
+    subject = Subject(next(case for case in CASES if case.name == "flux"))
+    exact = guided(subject, end=0.5)
+    subject.denoiser.enable_cache(FirstBlockCacheConfig(threshold=0.0))
+    with subject.denoiser.cache_context("cond"):
+        assert difference(guided(subject, end=0.5), exact) < 1e-6
+    subject.denoiser.disable_cache()
+    subject.denoiser.enable_cache(FirstBlockCacheConfig(threshold=1e9))
+    with (
+        subject.denoiser.cache_context("cond"),
+        nag.guide(subject.pipe, NEGATIVE, scale=6.0, end=0.5) as guidance,
+    ):
+        cached = subject.generate()
+    assert guidance.guided_steps and guidance.plain_steps
+    assert 1e-3 < difference(cached, exact) < 1
+
+
+def test_caches_that_guidance_would_make_wrong_are_refused():
+    subject = Subject(next(case for case in CASES if case.name == "flux"))
+    subject.denoiser.enable_cache(TextKVCacheConfig())
+    with pytest.raises(nag.UnsupportedPipeline, match="text K/V cache"), nag.guide(subject.pipe, NEGATIVE):
+        pass

@@ -1,0 +1,66 @@
+"""CogView4."""
+
+from __future__ import annotations
+
+import torch
+from diffusers import CogView4Pipeline, CogView4Transformer2DModel, FlowMatchEulerDiscreteScheduler
+from torch import nn
+from transformers import GlmConfig, GlmModel
+
+from tests.tiny.chat import chat_tokenizer
+from tests.tiny.common import SEPARATE, WIDTH, Case, strengthen, vae
+
+
+def cogview4(seed: int = 0) -> CogView4Pipeline:
+    torch.manual_seed(seed)
+    tokenizer = chat_tokenizer(padding_side="left", start="<|im_start|>")
+    transformer = CogView4Transformer2DModel(
+        in_channels=4,
+        out_channels=4,
+        num_layers=3,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        text_embed_dim=WIDTH,
+        time_embed_dim=16,
+        condition_dim=4,
+        sample_size=8,
+        rope_axes_dim=(8, 8),
+    )
+    strengthen(transformer)
+    for block in transformer.transformer_blocks:  # gates nearly shut, as initialised
+        nn.init.normal_(block.norm1.linear.bias, std=0.5)
+    encoder = GlmModel(
+        GlmConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=WIDTH,
+            intermediate_size=2 * WIDTH,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            head_dim=16,
+            max_position_embeddings=64,
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+        )
+    )
+    nn.init.normal_(encoder.embed_tokens.weight, std=1.0)
+    return CogView4Pipeline(
+        tokenizer=tokenizer,
+        text_encoder=encoder.eval(),
+        vae=vae(),
+        transformer=transformer.eval(),
+        scheduler=FlowMatchEulerDiscreteScheduler(),
+    )
+
+
+CASES = (
+    Case(
+        "cogview4",
+        cogview4,
+        options={"guidance_scale": 1.0, "height": 16, "width": 32},
+        cfg={"guidance_scale": 3.0},
+        conditional_rows=SEPARATE,
+        attention="text_first",
+        timestep=lambda sigma: sigma * 1000,
+    ),
+)

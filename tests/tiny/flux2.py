@@ -1,0 +1,123 @@
+"""Flux.2, and Flux.2 Klein in its plain form, with a reference image, and with a reference image's keys kept."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from diffusers import (
+    AutoencoderKLFlux2,
+    FlowMatchEulerDiscreteScheduler,
+    Flux2KleinKVPipeline,
+    Flux2KleinPipeline,
+    Flux2Pipeline,
+    Flux2Transformer2DModel,
+)
+from PIL import Image
+from torch import nn
+from transformers import (
+    Mistral3Config,
+    Mistral3ForConditionalGeneration,
+    MistralConfig,
+    PixtralVisionConfig,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+from tests.tiny.chat import chat_tokenizer
+from tests.tiny.common import SEPARATE, WIDTH, Case, strengthen
+
+LANGUAGE = {
+    "hidden_size": WIDTH,
+    "intermediate_size": 2 * WIDTH,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 16,
+    "max_position_embeddings": 128,
+}
+
+
+def _parts(guidance_embeds: bool) -> dict[str, Any]:
+    transformer = Flux2Transformer2DModel(
+        in_channels=16,
+        num_layers=2,
+        num_single_layers=2,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=2 * WIDTH,
+        timestep_guidance_channels=16,
+        axes_dims_rope=(4, 4, 4, 4),
+        guidance_embeds=guidance_embeds,
+    )
+    strengthen(transformer)
+    # The gates of all blocks; as initialised they are nearly shut.
+    for name in ("double_stream_modulation_img", "double_stream_modulation_txt", "single_stream_modulation"):
+        getattr(transformer, name).linear.weight.data.mul_(10)
+    autoencoder = AutoencoderKLFlux2(
+        block_out_channels=(8, 8, 16, 16),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        latent_channels=4,
+        layers_per_block=1,
+        norm_num_groups=4,
+    )
+    return {
+        "scheduler": FlowMatchEulerDiscreteScheduler(),
+        "vae": autoencoder.eval(),
+        "transformer": transformer.eval(),
+        "tokenizer": chat_tokenizer(),
+    }
+
+
+def flux2(seed: int = 0) -> Flux2Pipeline:
+    torch.manual_seed(seed)
+    parts = _parts(guidance_embeds=True)
+    config = Mistral3Config(
+        text_config=MistralConfig(vocab_size=len(parts["tokenizer"]), **LANGUAGE),
+        vision_config=PixtralVisionConfig(
+            hidden_size=16,
+            intermediate_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=1,
+            image_size=16,
+            patch_size=8,
+        ),
+    )
+    encoder = Mistral3ForConditionalGeneration(config)
+    nn.init.normal_(encoder.get_input_embeddings().weight, std=1.0)
+    pipe = Flux2Pipeline(text_encoder=encoder.eval(), **parts)
+    pipe.system_message = "shape"
+    return pipe
+
+
+def klein(seed: int = 0, kind: Any = Flux2KleinPipeline) -> Any:
+    torch.manual_seed(seed)
+    parts = _parts(guidance_embeds=False)
+    encoder = Qwen3ForCausalLM(Qwen3Config(vocab_size=len(parts["tokenizer"]), **LANGUAGE))
+    nn.init.normal_(encoder.get_input_embeddings().weight, std=1.0)
+    return kind(text_encoder=encoder.eval(), **parts)
+
+
+def klein_kv(seed: int = 0) -> Flux2KleinKVPipeline:
+    return klein(seed, Flux2KleinKVPipeline)
+
+
+_SIZES = {"height": 48, "width": 64, "max_sequence_length": 20, "text_encoder_out_layers": (1, 2)}
+_PICTURE = Image.new("RGB", (64, 64), (200, 40, 40))  # no smaller one is taken; fewer tokens than the text has
+
+CASES = (
+    Case("flux2", flux2, options=_SIZES, attention="text_first"),
+    *(
+        Case(
+            name,
+            klein,
+            options=_SIZES | {"guidance_scale": 1.0} | more,
+            cfg={"guidance_scale": 3.0},
+            conditional_rows=SEPARATE,
+            attention="text_first",
+        )
+        for name, more in (("flux2-klein", {}), ("flux2-klein-picture", {"image": _PICTURE}))
+    ),
+    Case("flux2-klein-kv", klein_kv, options=_SIZES | {"image": _PICTURE}, attention="text_first"),
+)
