@@ -3,10 +3,13 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help install demo serve test lint bench
+# The release of diffusers before the tested one: the library must work on both.
+PREVIOUS := 0.41.0
+
+.PHONY: help install demo serve test test-previous lint bench
 
 help:  ## this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
 install: $(STAMP)  ## the package and its tools into .venv, at the tested versions
 
@@ -23,6 +26,10 @@ serve: install  ## queue, API and worker, until Ctrl-C
 
 test: lint  ## lint and every test
 	$(BIN)/python -m pytest
+
+test-previous: install  ## the library's tests on the release of diffusers before the tested one
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade --target .previous --no-deps diffusers==$(PREVIOUS)
+	PYTHONPATH=.previous $(BIN)/python -m pytest tests/nag
 
 lint: install  ## formatting, style, types, imports
 	$(BIN)/ruff format --check .

@@ -48,7 +48,7 @@ def main() -> None:
         print(table())
         return
     text = README.read_text()
-    README.write_text(re.sub(r"(?s)(?<=<!-- families -->\n\n).*?(?=\n\n<!-- end -->)", lambda _: table(), text))
+    README.write_text(re.sub(r"(?s)(?<=<!-- families -->\n).*?(?=<!-- end -->)", lambda _: f"\n{table()}\n\n", text))
 
 
 if __name__ == "__main__":

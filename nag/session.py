@@ -3,115 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from nag.errors import InvalidParameter, NAGError, UnsupportedPipeline
-from nag.packing import Packing
+from nag.negative import Negative
 from nag.params import NAGParams
+from nag.run import Guidance, Run, Step
 
 __all__ = ["Guidance", "Negative", "Run", "Session", "Step"]
-
-
-@dataclass(frozen=True)
-class Negative:
-    """Encoded negative prompts, as the pipeline's encode_prompt returns them; N is 1 or one per prompt.
-
-    Attributes:
-        embeds: (N, L, C).
-        pooled: (N, P), where the family has one.
-        mask: (N, L), 1 at the tokens to attend to, where the family masks its text.
-        more: what else the denoiser reads of a prompt, by the denoiser's argument names; each (N, ...).
-
-    """
-
-    embeds: Tensor
-    pooled: Tensor | None = None
-    mask: Tensor | None = None
-    more: dict[str, Tensor] = field(default_factory=dict)
-
-    def to(self, like: Tensor) -> Negative:
-        """On the device of `like`, floating point in its dtype."""
-        return self._each(lambda each: each.to(like) if each.is_floating_point() else each.to(like.device))
-
-    def at(self, index: Tensor) -> Negative:
-        """The rows `index` (B,) names."""
-        index = index.to(self.embeds.device)
-        return self._each(lambda each: each[index])
-
-    def filled(self, rows: slice, count: int) -> Negative:
-        """As `rows` of `count`; the others, which are not guided, are zero."""
-
-        def fill(each: Tensor) -> Tensor:
-            if len(each) == count:
-                return each
-            full = each.new_zeros(count, *each.shape[1:])
-            full[rows] = each
-            return full
-
-        return self._each(fill)
-
-    def _each(self, change: Callable[[Tensor], Tensor]) -> Negative:
-        pooled, mask = (None if each is None else change(each) for each in (self.pooled, self.mask))
-        return Negative(change(self.embeds), pooled, mask, {name: change(each) for name, each in self.more.items()})
-
-
-@dataclass
-class Run:
-    """One pipeline call: how its rows are made of prompts, and the negative prompt encoded as it encodes its own."""
-
-    prompts: int
-    images_per_prompt: int
-    negative: Negative
-    in_cfg: bool = False  # whether the pipeline told its encode_prompt that it runs CFG
-    by_hand: bool = False  # the denoiser is called without the pipeline, a prompt a row
-    used: bool = False  # the denoiser has been called
-    guided: bool | None = None  # whether the last conditional denoiser call was; None before the first
-    # Of the embeddings that calls for the prompt and CFG's other calls bring; see `Session.conditional`.
-    positive_address: int | None = None
-    positive_timestep: Tensor | float = 0.0
-    other_address: int | None = None
-    kept_for: dict[int, Any] = field(default_factory=dict)  # denoiser → what the keys its processors keep depend on
-
-    def prompt_of_row(self, count: int) -> Tensor:
-        """For `count` values given, one or one per prompt: which of them each row takes."""
-        prompts = torch.arange(self.prompts).repeat_interleave(self.images_per_prompt)
-        return prompts if count > 1 else torch.zeros_like(prompts)
-
-
-@dataclass(frozen=True)
-class Step:
-    """What the attention processors of one denoiser call need. Numbers are (B, 1, 1), a row a picture."""
-
-    scale: Tensor
-    tau: Tensor
-    alpha: Tensor
-    negative: Negative
-    rows: slice  # the guided rows of the denoiser's batch
-    packing: Packing | None = None  # set where the negative travels in the text sequence
-    text_keys: int = 0  # in cross attention: keys that the attention to the text has
-    repeats: int = 1  # rows that attention has for each of the denoiser's, one after the other (a video's frames)
-
-    def as_attended(self) -> Step:
-        """With rows and numbers as attention has them."""
-        if self.repeats == 1:
-            return self
-        scale, tau, alpha = (each.repeat_interleave(self.repeats, 0) for each in (self.scale, self.tau, self.alpha))
-        rows = slice(self.rows.start * self.repeats, self.rows.stop * self.repeats)
-        negative = self.negative.at(torch.arange(len(self.negative.embeds)).repeat_interleave(self.repeats))
-        return replace(self, scale=scale, tau=tau, alpha=alpha, rows=rows, negative=negative, repeats=1)
-
-
-@dataclass
-class Guidance:
-    """What `guide` yields: the numbers in force and, as the pipeline runs, what was really done."""
-
-    params: tuple[NAGParams, ...]
-    guided_steps: int = 0  # denoiser calls in which guidance ran
-    plain_steps: int = 0  # conditional denoiser calls in which every row was past its end or unguided
 
 
 @dataclass
@@ -192,16 +95,18 @@ class Session:
         run.positive_address, run.positive_timestep = address, timestep
         return True
 
-    def plan(self, embeds: Tensor, rows: slice, timestep: Callable[[], float]) -> Step | None:
+    def plan(self, embeds: Tensor, rows: slice, timestep: Callable[[], float], frames: int = 1) -> Step | None:
         """The step for the guided `rows` of a call that brings `embeds` (B, L, C); None where nothing is guided.
+
+        frames: rows of one picture, side by side.
 
         Raises:
             UnsupportedPipeline: the rows are not prompts × images, so which row is whose cannot be told.
 
         """
-        count = rows.stop - rows.start
+        count, rest = divmod(rows.stop - rows.start, frames)
         run = self.run_of(count)
-        if run.prompts * run.images_per_prompt != count:
+        if rest or run.prompts * run.images_per_prompt != count:
             raise UnsupportedPipeline(
                 f"the denoiser got {count} guided rows for {run.prompts} prompts of {run.images_per_prompt} images: "
                 "this pipeline lays out its batch in a way that is not known"
@@ -214,14 +119,15 @@ class Session:
             self.guidance.plain_steps += 1
             return None
         self.guidance.guided_steps += 1
-        index = run.prompt_of_row(len(self.params)).tolist()
+        index = run.prompt_of_row(len(self.params)).repeat_interleave(frames).tolist()
         # A row without guidance rides with scale 1, which returns Z+ exactly.
         numbers = [(p.scale, p.tau, p.alpha) if (p := active[i]) else (1.0, 1.0, 0.0) for i in index]
         scale, tau, alpha = (
             torch.tensor(column, dtype=torch.float32, device=embeds.device).view(-1, 1, 1)
             for column in zip(*numbers, strict=True)
         )
-        negative = run.negative.to(embeds).at(run.prompt_of_row(len(run.negative.embeds)))
+        prompt = run.prompt_of_row(len(run.negative.embeds)).repeat_interleave(frames)
+        negative = run.negative.to(embeds).at(prompt)
         return Step(scale, tau, alpha, negative, rows)
 
     def _check_count(self, name: str, count: int, prompts: int) -> None:

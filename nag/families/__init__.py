@@ -6,11 +6,16 @@ from typing import Any
 
 from nag.errors import UnsupportedPipeline
 from nag.families.allegro import Allegro
+from nag.families.animatediff import AnimateDiff
 from nag.families.auraflow import AuraFlow
+from nag.families.bria_fibo import BriaFibo
 from nag.families.chroma import Chroma
 from nag.families.cogvideox import CogVideoX
 from nag.families.cogview4 import CogView4
 from nag.families.cosmos import Cosmos
+from nag.families.dreamlite import DreamLite
+from nag.families.easyanimate import EasyAnimate
+from nag.families.ernie_image import ErnieImage
 from nag.families.family import Family
 from nag.families.flux import Flux
 from nag.families.flux2 import Flux2
@@ -19,28 +24,36 @@ from nag.families.helios import Helios
 from nag.families.hidream import HiDream
 from nag.families.hunyuan import HunyuanImage, HunyuanVideo, HunyuanVideo15
 from nag.families.hunyuandit import HunyuanDiT
+from nag.families.kandinsky3 import Kandinsky3
 from nag.families.kandinsky5 import Kandinsky5
 from nag.families.kolors import Kolors
 from nag.families.krea2 import Krea2
 from nag.families.latte import Latte
 from nag.families.ltx import LTXVideo
 from nag.families.ltx2 import LTX2
+from nag.families.lumina2 import Lumina2
 from nag.families.lumina_next import LuminaNext
 from nag.families.mochi import Mochi
+from nag.families.motif_video import MotifVideo
+from nag.families.nucleus_image import NucleusImage
 from nag.families.pixart import PixArt
 from nag.families.prx import PRX
 from nag.families.qwen_image import QwenImage
+from nag.families.qwen_image21 import QwenImage21
+from nag.families.refused import Flux3, GlmImage, OmniGen
 from nag.families.sana import Sana, SanaVideo
 from nag.families.sd3 import StableDiffusion3
 from nag.families.skyreels import SkyReelsV2
 from nag.families.unet import SDXL, StableDiffusion
 from nag.families.wan import Wan
+from nag.families.z_image import ZImage
 
 __all__ = ["FAMILIES", "Family", "family_of"]
 
 #: Tried in order; the first that matches is taken.
 FAMILIES: tuple[Family, ...] = (
     Flux(),
+    DreamLite(),
     Kolors(),
     SDXL(),
     StableDiffusion(),
@@ -75,6 +88,19 @@ FAMILIES: tuple[Family, ...] = (
     Allegro(),
     Latte(),
     Helios(),
+    QwenImage21(),
+    Lumina2(),
+    AnimateDiff(),
+    MotifVideo(),
+    EasyAnimate(),
+    ZImage(),
+    Kandinsky3(),
+    ErnieImage(),
+    NucleusImage(),
+    BriaFibo(),
+    Flux3(),
+    GlmImage(),
+    OmniGen(),
 )
 
 

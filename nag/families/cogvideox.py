@@ -31,7 +31,6 @@ class CogVideoX(Family):
     def attentions(self, denoiser: Any) -> list[Any]:
         return [block.attn1 for block in denoiser.transformer_blocks]
 
-
     def pack(self, call: dict[str, Any], negative: Negative) -> dict[str, Any]:  # noqa: ARG002 (see `hooks`)
         return call
 

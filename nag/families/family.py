@@ -11,14 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from nag.errors import InvalidParameter, UnsupportedPipeline
+from nag.families.composing import forget_cached_blocks, refuse_what_does_not_compose, state_of
 from nag.families.entering import (
     class_names,
     encode_alone,
-    forget_cached_blocks,
     on_denoiser,
     original,
-    refuse_what_does_not_compose,
-    state_of,
     swap_processors,
 )
 from nag.packing import Packing
@@ -85,7 +83,7 @@ class Family:
         """The attention modules that meet the prompt, each with a `processor`."""
         raise NotImplementedError
 
-    def check(self, pipe: Any) -> None:
+    def check(self, pipe: Any) -> None:  # noqa: ARG002 (families look at it)
         """Raises UnsupportedPipeline where guidance would not be exact."""
         if self.refused is not None:
             raise UnsupportedPipeline(f"{self.name} cannot be guided: {self.refused}")
@@ -122,6 +120,10 @@ class Family:
         perturbed = bool(getattr(pipe, "do_perturbed_attention_guidance", False))
         part = count // (1 + in_cfg + perturbed)
         return slice(part * in_cfg, count - part * perturbed)
+
+    def frames(self, call: dict[str, Any]) -> int:  # noqa: ARG002 (for subclasses)
+        """Rows that one picture has: its frames, where each of them is a row to the attention."""
+        return 1
 
     def timestep(self, pipe: Any, call: dict[str, Any]) -> float:
         """The step's timestep on the scheduler's scale: the pipeline's own where it tells it, for the denoiser's copy
@@ -179,7 +181,7 @@ class Family:
         rows = self.rows(pipe, session, call)
         if rows is None:
             return None
-        return session.plan(self.embeds(call), rows, lambda: self.timestep(pipe, call))
+        return session.plan(self.embeds(call), rows, lambda: self.timestep(pipe, call), self.frames(call))
 
     def _before(self, pipe: Any, denoiser: nn.Module, session: Session) -> Callable[[dict[str, Any]], dict[str, Any]]:
         def before(call: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from nag.families.entering import encode_alone, original, refuse_what_does_not_compose, swap_processors
+from nag.families.composing import refuse_what_does_not_compose
+from nag.families.entering import encode_alone, original, swap_processors
 from nag.families.family import Family
 from nag.families.flux_reference import enter_reference
 from nag.params import NAGParams

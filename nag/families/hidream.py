@@ -1,4 +1,4 @@
-"""HiDream: joint attention, image first; three texts behind it, T5's and two of Llama's layers, the last anew each block.
+"""HiDream: joint attention, image first; behind it T5's text and two of Llama's layers, the last anew each block.
 
 All text stands at the origin of the rotary positions. Each text is packed on its own, so the sequence is
 `[image | T5+ T5− | Llama+ Llama− | Llama+ Llama−]`. The pooled CLIP prompt stays the positive's.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -42,13 +42,15 @@ class Texts(Packing):
 
     def join(self, shared: Tensor, positive: Tensor, negative: Tensor, image: Tensor, dim: int) -> Tensor:  # noqa: ARG002
         counts = self._counts()
-        of_positive, of_negative = positive.split(counts[::2], dim), negative.split(counts[1::2], dim)
+        of_positive, of_negative = torch.split(positive, counts[::2], dim), torch.split(negative, counts[1::2], dim)
         pairs = zip(of_positive, of_negative, strict=True)
         return torch.cat([image, *(part for pair in pairs for part in pair)], dim)
 
     def _counts(self) -> list[int]:
         # One of the prompts may have been taken out.
-        pairs = ((positive * (self.positive > 0), negative * (self.negative > 0)) for positive, negative in self.of_each)
+        pairs = (
+            (positive * (self.positive > 0), negative * (self.negative > 0)) for positive, negative in self.of_each
+        )
         return [count for pair in pairs for count in pair]
 
 
@@ -64,7 +66,7 @@ class HiDream(Family):
     cfg = "batched"
     exact = "equation 7, the positive's pooled prompt"
     #: With the prompts ahead of the layers, (N, layers, L, C); the T5 ones are the embeddings.
-    also_given = {"negative_prompt_embeds_llama3": LLAMA}
+    also_given: ClassVar[dict[str, str]] = {"negative_prompt_embeds_llama3": LLAMA}
 
     def attentions(self, denoiser: Any) -> list[Any]:
         return [each.block.attn1 for each in (*denoiser.double_stream_blocks, *denoiser.single_stream_blocks)]

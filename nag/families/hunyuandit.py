@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -32,7 +32,7 @@ class HunyuanDiT(Family):
     processors = ("HunyuanAttnProcessor2_0", "FusedHunyuanAttnProcessor2_0")
     mask_argument = "text_embedding_mask"
     mask_name = "negative_prompt_attention_mask"
-    also_given = {
+    also_given: ClassVar[dict[str, str]] = {
         "negative_prompt_embeds_2": "encoder_hidden_states_t5",
         "negative_prompt_attention_mask_2": "text_embedding_mask_t5",
     }
@@ -54,8 +54,11 @@ class HunyuanDiT(Family):
         return Negative(of_clip[0], mask=of_clip[2], more=more)
 
     def packing(self, call: dict[str, Any], negative: Negative) -> Packing:
-        tokens = self.embeds(call).shape[1] + call["encoder_hidden_states_t5"].shape[1]
-        return Packing(tokens, tokens)
+        of_t5 = "encoder_hidden_states_t5"
+        return Packing(
+            self.embeds(call).shape[1] + call[of_t5].shape[1],
+            negative.embeds.shape[1] + negative.more[of_t5].shape[1],
+        )
 
     def pack(self, call: dict[str, Any], negative: Negative) -> dict[str, Any]:  # noqa: ARG002 (the hooks append it)
         return call
@@ -76,8 +79,6 @@ class HunyuanDiT(Family):
 def _text(denoiser: Any, negative: Negative) -> Tensor:
     """The negative's tokens as the blocks read a prompt, (B, L, C)."""
     assert negative.mask is not None
-    tokens = torch.cat(
-        [negative.embeds, denoiser.text_embedder(negative.more["encoder_hidden_states_t5"])], dim=1
-    )
+    tokens = torch.cat([negative.embeds, denoiser.text_embedder(negative.more["encoder_hidden_states_t5"])], dim=1)
     mask = torch.cat([negative.mask, negative.more["text_embedding_mask_t5"]], dim=1).unsqueeze(2).bool()
     return torch.where(mask, tokens, denoiser.text_embedding_padding)

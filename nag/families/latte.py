@@ -13,6 +13,7 @@ from nag.families.entering import encode_alone
 from nag.families.plain import PlainCrossAttention
 from nag.families.ragged import padded
 from nag.params import NAGParams
+from nag.processors import CrossAttentionProcessor
 from nag.session import Negative, Session, Step
 
 __all__ = ["Latte"]
@@ -29,6 +30,11 @@ class Latte(PlainCrossAttention):
 
     def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: dict[str, Any]) -> Negative:
         return padded([encode_alone(encode_prompt, [prompt], arguments)[0][0] for prompt in prompts])
+
+    def processor(self, session: Session, plain: Any) -> CrossAttentionProcessor:
+        made = super().processor(session, plain)
+        made.masks_negative = True
+        return made
 
     def step(self, pipe: Any, session: Session, call: dict[str, Any]) -> Step | None:
         step = super().step(pipe, session, call)

@@ -8,7 +8,7 @@ from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 
 from nag.families.entering import class_names
 from nag.families.family import Family
-from nag.processors import CrossAttentionProcessor, GuidedProcessor
+from nag.processors import CrossAttentionProcessor
 from nag.session import Session
 
 __all__ = ["PlainCrossAttention"]
@@ -27,6 +27,6 @@ class PlainCrossAttention(Family):
     def attentions(self, denoiser: Any) -> list[Any]:
         return [m for m in denoiser.modules() if isinstance(m, Attention) and m.is_cross_attention]
 
-    def processor(self, session: Session, plain: Any) -> GuidedProcessor:
+    def processor(self, session: Session, plain: Any) -> CrossAttentionProcessor:
         stand_in = AttnProcessor2_0() if class_names(plain) & SAME_BY_OTHER_MEANS else None
         return CrossAttentionProcessor(session, plain, stand_in)

@@ -42,7 +42,7 @@ class Sana(Family):
         # Sprint's scheduler counts an angle, of which its denoiser gets the share of noise.
         if pipe.scheduler.config.get("prediction_type") == "trigflow":
             return timestep * 1000
-        return timestep / float(original(pipe.transformer).config.timestep_scale)
+        return timestep / float(original(pipe.transformer).config.get("timestep_scale", 1.0))
 
 
 class SanaVideo(Sana):
@@ -50,7 +50,3 @@ class SanaVideo(Sana):
     models = "SANA-Video, text or image to video"
     source = "as SANA, not tuned"
     denoiser_types = ("SanaVideoTransformer3DModel",)
-
-    def timestep(self, pipe: Any, call: dict[str, Any]) -> float:
-        # Image to video gives one a token, zero at those of the first frame.
-        return float(call["timestep"].max())

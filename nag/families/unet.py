@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from diffusers.models.attention_processor import Attention
 
@@ -19,7 +19,7 @@ class StableDiffusion(PlainCrossAttention):
     models = "SD1.5, SD2, LCM"
     defaults = NAGParams(scale=3.0, tau=2.5, alpha=0.375)
     source = "arXiv 2505.21179, table 5"
-    denoiser_types = ("UNet2DConditionModel",)
+    denoiser_types: ClassVar[tuple[str, ...]] = ("UNet2DConditionModel",)
     processors = (*PlainCrossAttention.processors, "IPAdapterAttnProcessor2_0")
     cfg = "batched"
 

@@ -19,6 +19,7 @@ class ApartAttentionProcessor(CrossAttentionProcessor):
     """For the attention of the image to the text, and for that of the text to itself."""
 
     of_text = False
+    masks_negative = True
 
     def run(self, step: Step, attn: Any, *args: Any, **kwargs: Any) -> Any:
         self.of_text = kwargs.get("encoder_hidden_states") is None
@@ -30,12 +31,10 @@ class ApartAttentionProcessor(CrossAttentionProcessor):
         packing = step.packing
         assert packing is not None
         mask = step.negative.filled(step.rows, len(call.query)).mask
+        parts = slice(packing.positive), slice(packing.positive, None)
         of_positive, of_negative = (
-            replace(call, query=query, key=key, value=value)
-            for query, key, value in zip(
-                *(each.split([packing.positive, packing.negative], dim=2) for each in (call.query, call.key, call.value)),
-                strict=True,
-            )
+            replace(call, query=call.query[:, :, part], key=call.key[:, :, part], value=call.value[:, :, part])
+            for part in parts
         )
         if mask is not None:
             of_negative = replace(of_negative, attn_mask=mask.bool()[:, None, None])

@@ -1,4 +1,4 @@
-"""Image queries against `[text | image]`, where the text brings keys and values and asks for nothing."""
+"""Image queries against text and image, where the text brings keys and values and asks for nothing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from nag.attention import AttentionCall
+from nag.attention import AttentionCall, attention_with_lse, gives_lse, merge
 from nag.packing import Packing
 from nag.processors.guided import GuidedProcessor, guide_heads
 from nag.session import Step
@@ -16,26 +16,40 @@ __all__ = ["BesideAttentionProcessor"]
 
 
 class BesideAttentionProcessor(GuidedProcessor):
-    """Attends twice, over the positive and the image and over the negative and the image."""
+    """Attends to what both prompts share once, and to each prompt; or twice, where that cannot be merged."""
 
     def wanted(self, call: AttentionCall, step: Step) -> bool:
         assert step.packing is not None
-        return call.key.shape[2] == step.packing.text + call.query.shape[2]
+        packing = step.packing
+        return call.key.shape[2] == packing.shared + packing.text + call.query.shape[2]
 
     def answer(self, call: AttentionCall, step: Step) -> Tensor:
         packing = step.packing
         assert packing is not None
-        of_positive = _keys(call, packing, negative=False)()
-        of_negative = _keys(call.at(step.rows), packing, negative=True)()
-        return guide_heads(of_positive, of_negative, step)
+        attend = _merged if gives_lse(call) else _twice
+        return guide_heads(*attend(call, packing, step.rows), step)
+
+
+def _merged(call: AttentionCall, packing: Packing, rows: slice) -> tuple[Tensor, Tensor]:
+    key, value = packing.split(call.key, 2), packing.split(call.value, 2)
+    (shared_k, pos_k, neg_k, image_k), (shared_v, pos_v, neg_v, image_v) = key, value
+    both_k, both_v = torch.cat([shared_k, image_k], 2), torch.cat([shared_v, image_v], 2)
+    out, lse = attention_with_lse(call.query, both_k, both_v, call.scale)
+    of_positive = attention_with_lse(call.query, pos_k, pos_v, call.scale)
+    of_negative = attention_with_lse(call.query[rows], neg_k[rows], neg_v[rows], call.scale)
+    return merge(out, lse, *of_positive), merge(out[rows], lse[rows], *of_negative)
+
+
+def _twice(call: AttentionCall, packing: Packing, rows: slice) -> tuple[Tensor, Tensor]:
+    return _keys(call, packing, negative=False)(), _keys(call.at(rows), packing, negative=True)()
 
 
 def _keys(call: AttentionCall, packing: Packing, *, negative: bool) -> AttentionCall:
     """The call with one of the prompts taken out of keys, values and mask."""
 
     def keep(states: Tensor, dim: int) -> Tensor:
-        _, of_positive, of_negative, image = packing.split(states, dim)
-        return torch.cat([of_negative if negative else of_positive, image], dim)
+        shared, of_positive, of_negative, image = packing.split(states, dim)
+        return torch.cat([shared, of_negative if negative else of_positive, image], dim)
 
     mask = None if call.attn_mask is None else keep(call.attn_mask, -1)
     return replace(call, key=keep(call.key, 2), value=keep(call.value, 2), attn_mask=mask)

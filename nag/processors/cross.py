@@ -16,6 +16,8 @@ __all__ = ["CrossAttentionProcessor"]
 class CrossAttentionProcessor(GuidedProcessor):
     """The negative's keys and values come behind the positive's on a packed step and are kept for those that follow."""
 
+    masks_negative = False  # whether the negative is masked in a model that reads its prompts without a mask
+
     def __init__(self, session: Session, plain: Any, stand_in: Any = None) -> None:
         super().__init__(session, plain, stand_in)
         self.kept: tuple[Tensor, Tensor, Tensor | None] | None = None
@@ -29,7 +31,7 @@ class CrossAttentionProcessor(GuidedProcessor):
         if step.packing is not None:
             count = step.packing.positive
             key, value, mask = _keys(guided, slice(count, None))
-            if mask is None and step.negative.mask is not None:  # a model that reads its prompts without a mask
+            if self.masks_negative and step.negative.mask is not None:
                 mask = step.negative.mask.bool()[:, None, None]
             self.kept = key, value, mask
             call = call.against(*_keys(call, slice(count)))

@@ -60,7 +60,8 @@ class RolesAttentionProcessor(GuidedProcessor):
 
     def answer(self, call: AttentionCall, step: Step) -> Tensor:
         assert isinstance(step.packing, Roles)
-        return attend_by_role(call, step.packing.of, step)
+        of = step.packing.of
+        return attend_by_role(call, F.pad(of, (call.query.shape[2] - of.shape[1], 0), value=IMAGE), step)
 
 
 class RowByRowProcessor(RolesAttentionProcessor):
@@ -76,15 +77,17 @@ class RowByRowProcessor(RolesAttentionProcessor):
         **kwargs: Any,
     ) -> Any:
         assert isinstance(step.packing, Roles)
-        of, rows = step.packing.of, itertools.count()
+        of, rows = F.pad(step.packing.of, (hidden_states.shape[1], 0), value=IMAGE), itertools.count()
 
         def answer(call: AttentionCall) -> Tensor:
             interception.answered = False  # the next row's call is to come
+            # A compiler cannot know this of tokens picked by a mask.
+            torch._check(call.query.shape[2] == of.shape[1])  # type: ignore[no-untyped-call]
             row = next(rows)
             return attend_by_role(call, of[row : row + 1], _step_of_row(step, row))
 
-        interception = Interception(lambda call: self.wanted(call, step), answer)
-        every = torch.ones_like(of, dtype=attention_mask.dtype)
+        interception = Interception(lambda _: True, answer)
+        every = torch.ones_like(step.packing.of, dtype=attention_mask.dtype)
         with interception:
             out = self.inner(attn, hidden_states, encoder_hidden_states, every, **kwargs)
         if next(rows) != len(hidden_states):
@@ -92,9 +95,8 @@ class RowByRowProcessor(RolesAttentionProcessor):
         return out
 
 
-def attend_by_role(call: AttentionCall, of: Tensor, step: Step) -> Tensor:
-    """The guided output (B, H, T, D) where `of` (B, L) tells the roles of the last L tokens."""
-    roles = F.pad(of, (call.query.shape[2] - of.shape[1], 0), value=IMAGE)
+def attend_by_role(call: AttentionCall, roles: Tensor, step: Step) -> Tensor:
+    """The guided output (B, H, T, D) of tokens with these roles (B, T)."""
     z_positive = replace(call, attn_mask=_seen(roles, POSITIVE))()
     if step.rows.start == step.rows.stop:
         return z_positive

@@ -62,11 +62,17 @@ def generate(subject: Subject, prompt, negative, scale, tau, alpha, *, seeds=Non
     def twice(name, value):
         if name in texts or (name in case.text and value is not None):
             theirs = texts.get(name)  # no mask is a mask of ones
+            if isinstance(value, list) and isinstance(value[0], torch.Tensor) and value[0].ndim == 3:
+                return [torch.cat(pair) for pair in zip(value, theirs, strict=True)]  # a layer each, not a prompt
+            if isinstance(value, list):
+                return value + theirs
             ours = torch.ones_like(theirs) if value is None else value
             theirs = torch.ones_like(value) if theirs is None else theirs
-            return torch.cat([ours, theirs], dim=ours.shape.index(rows))
+            return torch.cat([ours, theirs], dim=ours.shape.index(rows * case.frames))
         if isinstance(value, torch.Tensor) and value.ndim and len(value) == rows:
             return torch.cat([value, value])
+        if isinstance(value, list) and all(isinstance(each, torch.Tensor) and len(each) == rows for each in value):
+            return [torch.cat([each, each]) for each in value]  # an adapter's or a ControlNet's
         if isinstance(value, list) and len(value) == rows:
             return value + value
         if isinstance(value, dict):
@@ -79,7 +85,7 @@ def generate(subject: Subject, prompt, negative, scale, tau, alpha, *, seeds=Non
         patch.stop()
         if isinstance(output, dict):
             return type(output)(**{name: each[:rows] for name, each in output.items()})
-        return tuple(each[:rows] if isinstance(each, torch.Tensor) else each for each in output)
+        return tuple(each[:rows] if isinstance(each, torch.Tensor | list) else each for each in output)
 
     def modulate_by_the_positive(module, args, kwargs):
         def positive(value):
@@ -103,8 +109,10 @@ def generate(subject: Subject, prompt, negative, scale, tau, alpha, *, seeds=Non
 
 def image_queries(attention, queries, keys, text):
     """The image's places among an attention's queries; None where it does not attend to a prompt."""
+    if "cross" in attention and keys == text and queries != text:
+        return slice(None)
     if attention == "cross":
-        return slice(None) if keys == text and queries != text else None
+        return None
     if attention == "beside":
         return slice(None) if keys == queries + text else None
     if queries > keys or queries <= text:  # a reference image's tokens may be keys alone

@@ -14,8 +14,11 @@ WAYS = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`")
 @pytest.mark.parametrize("way", WAYS)
 def test_a_compiled_denoiser_is_one_graph_and_gives_the_same(case, way):
+    if not case.one_graph:
+        pytest.skip("torch.compile makes no graph of the plain denoiser either")
     with nag.guide((eager := Subject(case)).pipe, NEGATIVE, scale=6.0, end=0.5):
         expected = eager.generate()
     subject = Subject(case)

@@ -65,4 +65,8 @@ def _case(name: str, **more: bool) -> Case:
     )
 
 
-CASES = (_case("cogvideox"), _case("cogvideox-rotary", rotary=True), _case("cogvideox-learned", rotary=True, learned=True))
+CASES = (
+    _case("cogvideox"),
+    _case("cogvideox-rotary", rotary=True),
+    _case("cogvideox-learned", rotary=True, learned=True),
+)

@@ -34,13 +34,20 @@ class Case:
         shared: how many of these, the first, are of no prompt: there is one of each, which reads the positive's text.
         modulation: the denoiser's submodule that makes a modulation of the text, which stays the positive's.
         attention: where the image's queries stand: in a joint sequence behind the text ("text_first") or ahead of it
-            ("text_last"), or all of them, against the text ("cross") or text and image ("beside").
+            ("text_last"), or all of them, against the text ("cross") or text and image ("beside");
+            "text_last, cross" is two of these in turn.
         in_one_call: a processor that does in one attention call what the model's own does in one for each row.
         output: the field of the pipeline's output.
         timestep: on a scale of 1000, of the one that the pipeline's callback is told.
         fewest_steps: that a call of the pipeline can run.
+        frames: rows of text that the denoiser gets of one picture.
+        one_length: whether the image's places follow from how long the text is, so that the oracle's rows, each with
+            one prompt, compare only where all prompts have as many tokens.
         takes: what one call of the pipeline takes: "prompts" with several pictures each, prompts "without copies", or
             "one prompt".
+        beside: a prompt that one call takes with "a red circle" and makes the same of as alone; of another length where
+            the pipeline sees to that.
+        one_graph: whether `torch.compile` makes one graph of the plain denoiser.
 
     """
 
@@ -58,7 +65,11 @@ class Case:
     output: str = "images"
     timestep: Callable[[float], float] = float
     fewest_steps: int = 1
+    frames: int = 1
+    one_length: bool = False
     takes: str = "prompts"
+    beside: str = "a"
+    one_graph: bool = True
 
 
 def strengthen(model: nn.Module, gain: float = 2.0) -> None:

@@ -32,11 +32,11 @@ class Safe:
     def to(self, device: Any) -> None:
         pass
 
-    def check_text_safety(self, prompt: str) -> bool:  # noqa: ARG002
+    def check_text_safety(self, prompt: str) -> bool:
         return True
 
 
-def _transformer(**more: Any) -> CosmosTransformer3DModel:
+def transformer(**more: Any) -> CosmosTransformer3DModel:
     sizes: dict[str, Any] = {
         "in_channels": LATENTS,
         "out_channels": LATENTS,
@@ -74,7 +74,7 @@ def cosmos_1(seed: int = 0) -> CosmosTextToWorldPipeline:
         latents_mean=None,
         latents_std=None,
     )
-    return CosmosTextToWorldPipeline(transformer=_transformer(), vae=vae.eval(), scheduler=scheduler, **_t5())
+    return CosmosTextToWorldPipeline(transformer=transformer(), vae=vae.eval(), scheduler=scheduler, **_t5())
 
 
 class Karras(FlowMatchEulerDiscreteScheduler):
@@ -87,20 +87,20 @@ class Karras(FlowMatchEulerDiscreteScheduler):
 def cosmos_2(seed: int = 0) -> Cosmos2TextToImagePipeline:
     torch.manual_seed(seed)
     scheduler = Karras(use_karras_sigmas=True)
-    return Cosmos2TextToImagePipeline(transformer=_transformer(), vae=wan_vae(), scheduler=scheduler, **_t5())
+    return Cosmos2TextToImagePipeline(transformer=transformer(), vae=wan_vae(), scheduler=scheduler, **_t5())
 
 
 def cosmos_2_5(seed: int = 0) -> Cosmos2_5_PredictBasePipeline:
     torch.manual_seed(seed)
     tokenizer = chat_tokenizer(extra=VISION)
-    transformer = _transformer(
+    model = transformer(
         in_channels=LATENTS + 1,
         use_crossattn_projection=True,
         crossattn_proj_in_channels=2 * WIDTH,
         encoder_hidden_states_channels=WIDTH,
     )
     return Cosmos2_5_PredictBasePipeline(
-        transformer=transformer,
+        transformer=model,
         scheduler=UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True),
         text_encoder=qwen_vl_encoder(tokenizer),
         tokenizer=tokenizer,

@@ -14,39 +14,13 @@ from diffusers import (
     HunyuanVideo15Transformer3DModel,
 )
 from diffusers.guiders.adaptive_projected_guidance_mix import AdaptiveProjectedMixGuidance
-from torch import nn
-from transformers import ByT5Tokenizer, PreTrainedTokenizerFast, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+from transformers import ByT5Tokenizer
 
 from tests.tiny.common import SEPARATE, WIDTH, Case, strengthen
-from tests.tiny.words import word_tokenizer
-from training import text
+from tests.tiny.words import byt5, qwen_vl, word_tokenizer
 
 TOKENS, GLYPH_TOKENS, IMAGE_TOKENS = 12, 20, 5
 CHAT = "{% for message in messages %}{% if message.role == 'user' %}{{ message.content }} <end>{% endif %}{% endfor %}"
-
-
-def _qwen(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLForConditionalGeneration:
-    config = Qwen2_5_VLConfig(
-        text_config={
-            "vocab_size": len(tokenizer),
-            "hidden_size": WIDTH,
-            "intermediate_size": 2 * WIDTH,
-            "num_hidden_layers": 3,
-            "num_attention_heads": 2,
-            "num_key_value_heads": 2,
-            "rope_scaling": {"type": "mrope", "mrope_section": [2, 3, 3], "rope_type": "default"},
-        },
-        vision_config={"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": WIDTH},
-    )
-    model = Qwen2_5_VLForConditionalGeneration(config)
-    nn.init.normal_(model.get_input_embeddings().weight, std=1.0)
-    return model.eval()
-
-
-def _byt5(tokenizer: ByT5Tokenizer) -> nn.Module:
-    encoder = text.t5_encoder(tokenizer, 16)
-    nn.init.normal_(encoder.shared.weight, std=1.0)
-    return encoder.eval()
 
 
 def hunyuan_image(seed: int = 0) -> HunyuanImagePipeline:
@@ -77,9 +51,9 @@ def hunyuan_image(seed: int = 0) -> HunyuanImagePipeline:
             sample_size=16,
             scaling_factor=1.0,
         ).eval(),
-        text_encoder=_qwen(tokenizer),
+        text_encoder=qwen_vl(tokenizer),
         tokenizer=tokenizer,
-        text_encoder_2=_byt5(bytes_tokenizer),
+        text_encoder_2=byt5(bytes_tokenizer),
         tokenizer_2=bytes_tokenizer,
         transformer=transformer.eval(),
         guider=AdaptiveProjectedMixGuidance(enabled=False),
@@ -107,14 +81,14 @@ def hunyuan_video15(seed: int = 0) -> HunyuanVideo15Pipeline:
     )
     strengthen(transformer)
     pipe = HunyuanVideo15Pipeline(
-        text_encoder=_qwen(tokenizer).model.language_model,
+        text_encoder=qwen_vl(tokenizer).model.language_model,
         tokenizer=tokenizer,
         transformer=transformer.eval(),
         vae=AutoencoderKLHunyuanVideo15(
             latent_channels=4, block_out_channels=(32,) * 4, layers_per_block=1, spatial_compression_ratio=8
         ).eval(),
         scheduler=FlowMatchEulerDiscreteScheduler(),
-        text_encoder_2=_byt5(bytes_tokenizer),
+        text_encoder_2=byt5(bytes_tokenizer),
         tokenizer_2=bytes_tokenizer,
         guider=ClassifierFreeGuidance(enabled=False),
     )
@@ -140,6 +114,7 @@ CASES = (
         text=_TEXT,
         text_tokens=TOKENS + GLYPH_TOKENS,
         attention="text_last",
+        one_graph=False,
     ),
     Case(
         "hunyuan-15",
@@ -150,6 +125,7 @@ CASES = (
         text=_TEXT,
         text_tokens=TOKENS + GLYPH_TOKENS + IMAGE_TOKENS,
         attention="text_last",
+        one_graph=False,
         output="frames",
         takes="without copies",
     ),

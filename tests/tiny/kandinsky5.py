@@ -13,28 +13,17 @@ from diffusers import (
     Kandinsky5Transformer3DModel,
 )
 from torch import nn
-from transformers import BatchEncoding, CLIPTextModel, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+from transformers import CLIPTextModel, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from tests.tiny.chat import chat_tokenizer
 from tests.tiny.common import SEPARATE, WIDTH, Case, clip_config, strengthen, vae
+from tests.tiny.evenly import EvenTokens
 from training import text
 from training.shapes.world import WORDS
 
 TEMPLATE = "a small shape {}"
 TEMPLATE_TOKENS = 3
 TEXT_TOKENS = 14
-
-
-class EvenLength:
-    """Fills every text up with words to one length: the pipelines mask no padding, so one row's hangs on the others'."""
-
-    def __init__(self, tokenizer: Any) -> None:
-        self.tokenizer = tokenizer
-
-    def __call__(self, text: list[str], **_: Any) -> BatchEncoding:
-        filler = self.tokenizer.convert_tokens_to_ids("on")
-        ids = [(each + [filler] * 20)[: TEMPLATE_TOKENS + TEXT_TOKENS] for each in self.tokenizer(text).input_ids]
-        return BatchEncoding({"input_ids": ids, "attention_mask": [[1] * len(each) for each in ids]}, tensor_type="pt")
 
 
 def qwen_vl(vocabulary: int) -> Qwen2_5_VLForConditionalGeneration:
@@ -49,7 +38,13 @@ def qwen_vl(vocabulary: int) -> Qwen2_5_VLForConditionalGeneration:
                 "num_key_value_heads": 1,
                 "rope_parameters": {"rope_type": "default", "mrope_section": [2, 2, 4], "rope_theta": 10000.0},
             },
-            vision_config={"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": WIDTH},
+            vision_config={
+                "depth": 1,
+                "hidden_size": 16,
+                "intermediate_size": 16,
+                "num_heads": 2,
+                "out_hidden_size": WIDTH,
+            },
         )
     )
     nn.init.normal_(model.get_input_embeddings().weight, std=1.0)
@@ -79,7 +74,8 @@ def _parts(seed: int) -> dict[str, Any]:
     return {
         "transformer": transformer.eval(),
         "text_encoder": qwen_vl(len(tokenizer)),
-        "tokenizer": EvenLength(tokenizer),
+        # The pipelines mask no padding: how much of it a prompt reads hangs on the others of its batch.
+        "tokenizer": EvenTokens(tokenizer, TEMPLATE_TOKENS + TEXT_TOKENS, "on"),
         "text_encoder_2": CLIPTextModel(clip_config(clip_tokenizer)).eval(),
         "tokenizer_2": clip_tokenizer,
         "scheduler": FlowMatchEulerDiscreteScheduler(),

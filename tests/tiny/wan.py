@@ -68,7 +68,6 @@ def wan(seed: int = 0) -> WanPipeline:
 
 
 def wan_two(seed: int = 0) -> WanPipeline:
-    """Wan 2.2 14B: one denoiser for the early steps, another for the late."""
     torch.manual_seed(seed)
     return WanPipeline(transformer=denoiser(), transformer_2=denoiser(), boundary_ratio=0.6, **_common())
 
@@ -80,13 +79,11 @@ def wan_late(seed: int = 0) -> WanPipeline:
 
 
 def wan_5b(seed: int = 0) -> WanPipeline:
-    """Wan 2.2 5B: a timestep per token."""
     torch.manual_seed(seed)
     return WanPipeline(transformer=denoiser(), expand_timesteps=True, **_common())
 
 
 def wan_i2v(seed: int = 0) -> WanImageToVideoPipeline:
-    """Wan 2.1: image keys beside the text's."""
     torch.manual_seed(seed)
     model = denoiser(in_channels=2 * LATENTS + 4, image_dim=WIDTH, added_kv_proj_dim=24)
     return WanImageToVideoPipeline(transformer=model, **_common(), **clip_vision())

@@ -1,10 +1,20 @@
-"""A tokenizer of a token a word, and a small Llama: for models whose own tokenizers are of no matter here."""
+"""A tokenizer of a token a word, and small encoders, for models whose own tokenizers are of no matter here."""
 
 from __future__ import annotations
 
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import LlamaConfig, PreTrainedTokenizerFast
+from torch import nn
+from transformers import (
+    ByT5Tokenizer,
+    LlamaConfig,
+    PreTrainedTokenizerFast,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    T5EncoderModel,
+)
 
+from tests.tiny.common import WIDTH
+from training import text
 from training.shapes.world import WORDS
 
 SPECIAL = ("<pad>", "<end>", "<unk>", "<start>")
@@ -40,3 +50,33 @@ def llama_config(tokenizer: PreTrainedTokenizerFast, width: int, layers: int = 4
         pad_token_id=tokenizer.pad_token_id,
         initializer_range=0.5,
     )
+
+
+def qwen_vl(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLForConditionalGeneration:
+    config = Qwen2_5_VLConfig(
+        text_config={
+            "vocab_size": len(tokenizer),
+            "hidden_size": WIDTH,
+            "intermediate_size": 2 * WIDTH,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 2,
+            "rope_scaling": {"type": "mrope", "mrope_section": [2, 3, 3], "rope_type": "default"},
+        },
+        vision_config={
+            "depth": 1,
+            "hidden_size": 16,
+            "intermediate_size": 16,
+            "num_heads": 2,
+            "out_hidden_size": WIDTH,
+        },
+    )
+    model = Qwen2_5_VLForConditionalGeneration(config)
+    nn.init.normal_(model.get_input_embeddings().weight, std=1.0)
+    return model.eval()
+
+
+def byt5(tokenizer: ByT5Tokenizer) -> T5EncoderModel:
+    encoder = text.t5_encoder(tokenizer, 16)
+    nn.init.normal_(encoder.shared.weight, std=1.0)
+    return encoder.eval()

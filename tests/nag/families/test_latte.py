@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -16,10 +18,16 @@ def test_negatives_of_unequal_length_do_not_read_each_others_padding(latte):
     negatives = ["a", "a small blue square on a white background", ""]
     with torch.no_grad():
         prompt = latte.pipe.encode_prompt("a red circle", False)[0]
-    options = {"mask_feature": True, "prompt": None}
+
+    def as_embeddings(rows):
+        return dict.fromkeys(("prompt_embeds", "negative_prompt_embeds"), prompt.repeat(rows, 1, 1))
+
+    latte.case = replace(
+        latte.case, options=latte.case.options | {"mask_feature": True, "prompt": None, "negative_prompt": None}
+    )
     with nag.guide(latte.pipe, negatives, scale=9.0):
-        together = latte.generate("abc", seeds=[5, 6, 7], prompt_embeds=prompt.repeat(3, 1, 1), **options)
+        together = latte.generate("abc", seeds=[5, 6, 7], **as_embeddings(3))
     for row, negative in enumerate(negatives):
         with nag.guide(latte.pipe, negative, scale=9.0):
-            alone = latte.generate("a", seeds=[5 + row], prompt_embeds=prompt, **options)
+            alone = latte.generate("a", seeds=[5 + row], **as_embeddings(1))
         assert difference(together[row], alone[0]) < 1e-5

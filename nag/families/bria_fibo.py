@@ -1,0 +1,68 @@
+"""Bria FIBO: joint attention, text first at the rotary origin; each block also reads a layer of the text encoder.
+
+Where prompts are of unequal length a mask over text and image reaches the denoiser, and the negative's goes between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from nag.families.entering import encode_alone
+from nag.families.family import Family
+from nag.families.flux_like import FluxLike
+from nag.families.ragged import padded
+from nag.session import Negative, Session
+
+__all__ = ["BriaFibo"]
+
+LAYERS, OPTIONS, MASK = "text_encoder_layers", "joint_attention_kwargs", "attention_mask"
+
+
+class BriaFibo(FluxLike):
+    name = "Bria FIBO"
+    models = "FIBO, Edit, lite"
+    denoiser_types = ("BriaFiboTransformer2DModel",)
+    processors = ("BriaFiboAttnProcessor", "BriaAttnProcessor")
+    mask_name = "negative_prompt_attention_mask"
+    cfg = "batched"
+    #: All hidden states of the text encoder with the prompts ahead of the layers, (N, layers, L, C).
+    also_given = {"negative_prompt_layers": LAYERS}
+
+    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: dict[str, Any]) -> Negative:
+        # One at a time: beside longer prompts an empty one would be as long as they are.
+        alone = [encode_alone(encode_prompt, [prompt], arguments | {"guidance_scale": 1.0}) for prompt in prompts]
+        negative = padded([embeds[0] for embeds, *_ in alone])
+        layers = [padded([each[5][layer][0] for each in alone]).embeds for layer in range(len(alone[0][5]))]
+        return Negative(negative.embeds, mask=negative.mask, more={LAYERS: torch.stack(layers, dim=1)})
+
+    def rows(self, pipe: Any, session: Session, call: dict[str, Any]) -> slice | None:
+        run = session.run
+        if run is not None and not run.by_hand:
+            run.in_cfg = pipe.guidance_scale > 1
+        return super().rows(pipe, session, call)
+
+    def timestep(self, pipe: Any, call: dict[str, Any]) -> float:
+        return Family.timestep(self, pipe, call)
+
+    def pack(self, call: dict[str, Any], negative: Negative) -> dict[str, Any]:
+        packed = super().pack(call, negative)
+        of_negative = list(negative.more[LAYERS].unbind(1))
+        blocks = len(call[LAYERS])
+        # As the pipelines do: the last layers where there are more than blocks, the last again where there are fewer.
+        of_negative = of_negative[-blocks:] + [of_negative[-1]] * (blocks - len(of_negative))
+        pairs = zip(call[LAYERS], of_negative, strict=True)
+        packed[LAYERS] = [torch.cat(pair, dim=1) for pair in pairs]
+        embeds, options = call["encoder_hidden_states"], call.get(OPTIONS) or {}
+        mask = options.get(MASK)
+        if mask is not None or negative.mask is not None:
+            text, image = embeds.shape[1], call["hidden_states"].shape[1]
+            ones = torch.ones(len(embeds), 1, 1, text + image, dtype=torch.bool, device=embeds.device)
+            mask = ones if mask is None else mask
+            extra = negative.mask[:, None, None] if negative.mask is not None else ones[..., :1]
+            extra = extra.to(mask.dtype).expand(-1, 1, 1, negative.embeds.shape[1])
+            mask = torch.cat([mask[..., :text], extra, mask[..., text:]], dim=-1)
+            packed[OPTIONS] = options | {MASK: mask}
+        return packed

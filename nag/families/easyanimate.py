@@ -1,0 +1,31 @@
+"""EasyAnimate: joint attention, text first, with rotary positions of the video alone and no mask."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nag.errors import UnsupportedPipeline
+from nag.families.entering import original
+from nag.families.family import Family
+from nag.params import NAGParams
+
+__all__ = ["EasyAnimate"]
+
+
+class EasyAnimate(Family):
+    name = "EasyAnimate"
+    models = "5.1: text, image and control to video"
+    defaults = NAGParams(scale=5.0, tau=2.5, alpha=0.25)
+    source = "as Flux.1, not tuned"
+    attention = "joint"
+    denoiser_types = ("EasyAnimateTransformer3DModel",)
+    processors = ("EasyAnimateAttnProcessor2_0",)
+    cfg = "batched"
+
+    def check(self, pipe: Any) -> None:
+        super().check(pipe)
+        if original(pipe.transformer).text_proj_t5 is not None:
+            raise UnsupportedPipeline("this EasyAnimate reads T5's tokens behind its own; only one text is guided")
+
+    def attentions(self, denoiser: Any) -> list[Any]:
+        return [block.attn1 for block in denoiser.transformer_blocks]

@@ -1,0 +1,70 @@
+"""ERNIE-Image: one stream, image first; the text's length in each row is given to the denoiser as a number.
+
+The image's rotary positions begin where the positive prompt ends, and the text is counted from zero, either prompt's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nag.families.entering import encode_alone
+from nag.families.family import Family
+from nag.families.ragged import padded
+from nag.packing import Packing
+from nag.params import NAGParams
+from nag.processors import GuidedProcessor
+from nag.processors.masked import MaskedAsPacked, masked_packing
+from nag.session import Negative, Session
+
+__all__ = ["ErnieImage"]
+
+
+class ErnieImage(Family):
+    name = "ERNIE-Image"
+    models = "ERNIE-Image, Turbo"
+    defaults = NAGParams(scale=5.0, tau=2.5, alpha=0.25)
+    source = "as Flux.1, not tuned"
+    attention = "joint"
+    denoiser_types = ("ErnieImageTransformer2DModel",)
+    processors = ("ErnieImageSingleStreamAttnProcessor",)
+    mask_name = "negative_prompt_attention_mask"
+    text_last = True
+    cfg = "batched"
+
+    def attentions(self, denoiser: Any) -> list[Any]:
+        return [layer.self_attention for layer in denoiser.layers]
+
+    def processor(self, session: Session, plain: Any) -> GuidedProcessor:
+        return MaskedAsPacked(session, plain)
+
+    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: dict[str, Any]) -> Negative:
+        return padded(encode_alone(encode_prompt, prompts, arguments))
+
+    def embeds(self, call: dict[str, Any]) -> Tensor:
+        embeds: Tensor = call["text_bth"]
+        return embeds
+
+    def packing(self, call: dict[str, Any], negative: Negative) -> Packing:
+        embeds, lengths = self.embeds(call), call["text_lens"]
+        seen = torch.arange(embeds.shape[1], device=embeds.device) < lengths[:, None]
+        return masked_packing(super().packing(call, negative), None if bool(seen.all()) else seen, negative)
+
+    def pack(self, call: dict[str, Any], negative: Negative) -> dict[str, Any]:
+        return call | {"text_bth": torch.cat([self.embeds(call), negative.embeds], dim=1)}
+
+    def hooks(self, denoiser: Any, session: Session, stack: ExitStack) -> None:
+        def restart(module: Any, args: tuple[Tensor]) -> tuple[Tensor] | None:  # noqa: ARG001 (torch's signature)
+            step = session.step
+            if step is None or step.packing is None:
+                return None
+            (ids,) = args
+            last, count = ids[:, -step.packing.negative :].clone(), step.packing.negative
+            last[..., 0] = torch.arange(count, device=ids.device)
+            return (torch.cat([ids[:, :-count], last], dim=1),)
+
+        stack.callback(denoiser.pos_embed.register_forward_pre_hook(restart).remove)

@@ -1,0 +1,51 @@
+"""Kandinsky 3: cross attention in a UNet to masked T5 tokens, which are the same at every step.
+
+The tokens are also pooled into the modulation: there the positive's stay alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+from torch import Tensor
+
+from nag.families.entering import encode_alone
+from nag.families.plain import PlainCrossAttention
+from nag.params import NAGParams
+from nag.session import Negative, Session
+
+__all__ = ["Kandinsky3"]
+
+
+class Kandinsky3(PlainCrossAttention):
+    name = "Kandinsky 3"
+    models = "text to image, image to image"
+    defaults = NAGParams(scale=3.0, tau=2.5, alpha=0.375)
+    source = "as Stable Diffusion 1.5, not tuned"
+    denoiser_types = ("Kandinsky3UNet",)
+    mask_argument = "encoder_attention_mask"
+    mask_name = "negative_prompt_attention_mask"
+    cfg = "batched"
+
+    def attentions(self, denoiser: Any) -> list[Any]:
+        # A block's first attention is the image's to itself, though it too was made with a width for a context.
+        blocks = (*denoiser.down_blocks, *denoiser.up_blocks)
+        return [each.attention for block in blocks if block.context_dim is not None for each in block.attentions[1:]]
+
+    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: dict[str, Any]) -> Negative:
+        # Without padding, as the pipelines always ask for it.
+        embeds, _, mask, _ = encode_alone(encode_prompt, prompts, arguments | {"_cut_context": True})
+        return Negative(embeds, mask=mask)
+
+    def hooks(self, denoiser: Any, session: Session, stack: ExitStack) -> None:
+        def positive_alone(module: Any, args: tuple[Tensor, Tensor, Tensor]) -> Any:  # noqa: ARG001 (torch's signature)
+            step = session.step
+            if step is None or step.packing is None:
+                return args
+            embedded_time, tokens, mask = args
+            count = step.packing.positive
+            return embedded_time, tokens[:, :count], mask[..., :count]
+
+        stack.callback(denoiser.add_time_condition.register_forward_pre_hook(positive_alone).remove)

@@ -1,0 +1,103 @@
+"""Lumina 2: rows of `[text | image | padding]`; an image's rotary positions begin where its text ends.
+
+The image keeps the places that the positive gives it, and the negative's tokens start at the origin as the positive's
+do. They pass the text refiner on their own, follow the padding from the first block on, and are told by role.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nag.families.appending import append_to_block, mask_of
+from nag.families.family import Family
+from nag.params import NAGParams
+from nag.processors.ragged import IMAGE, NEGATIVE, NOBODY, POSITIVE, Roles, RolesAttentionProcessor
+from nag.session import Negative, Session, Step
+
+__all__ = ["Lumina2"]
+
+
+class Lumina2(Family):
+    name = "Lumina 2"
+    models = "Lumina-Image 2.0"
+    defaults = NAGParams(scale=5.0, tau=2.5, alpha=0.25)
+    source = "as Flux.1, not tuned"
+    attention = "joint"
+    denoiser_types = ("Lumina2Transformer2DModel",)
+    processors = ("Lumina2AttnProcessor2_0",)
+    mask_name = "negative_prompt_attention_mask"
+    cfg = "separate"
+
+    def attentions(self, denoiser: Any) -> list[Any]:
+        return [layer.attn for layer in denoiser.layers]
+
+    def processor(self, session: Session, plain: Any) -> RolesAttentionProcessor:
+        return RolesAttentionProcessor(session, plain)
+
+    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: dict[str, Any]) -> Negative:
+        # As CFG's negative prompt, which gets no system prompt; nothing is encoded for the positive.
+        nothing = {
+            "prompt_embeds": torch.zeros(len(prompts), 1, 1),
+            "prompt_attention_mask": torch.zeros(len(prompts), 1),
+        }
+        changed: dict[str, Any] = {
+            "prompt": None,
+            "negative_prompt": list(prompts),
+            "negative_prompt_embeds": None,
+        } | nothing
+        changed |= {"num_images_per_prompt": 1, "do_classifier_free_guidance": True}
+        *_, embeds, mask = encode_prompt(**(arguments | changed))
+        return Negative(embeds, mask=mask)
+
+    def timestep(self, pipe: Any, call: dict[str, Any]) -> float:
+        # The denoiser's own runs from 0 to 1, in single precision.
+        return round(1000 * (1 - super().timestep(pipe, call)), 3)
+
+    def pack(self, call: dict[str, Any], negative: Negative) -> dict[str, Any]:  # noqa: ARG002 (see `hooks`)
+        return call
+
+    def hooks(self, denoiser: Any, session: Session, stack: ExitStack) -> None:
+        def place(module: Any, args: Any, output: tuple[Any, ...]) -> tuple[Any, ...]:  # noqa: ARG001 (torch's)
+            step = session.step
+            if step is None:
+                return output
+            *others, rotary, text_lengths, lengths = output
+            session.step = replace(step, packing=_roles(step, text_lengths, lengths))
+            of_negative = _rotary(denoiser, step.negative)[:1].expand(len(rotary), -1, -1)
+            return (*others, torch.cat([rotary, of_negative], dim=1), text_lengths, lengths)
+
+        def tokens() -> Tensor:
+            assert session.step is not None
+            negative = session.step.negative
+            text: Tensor = denoiser.time_caption_embed.caption_embedder(negative.embeds)
+            for layer in denoiser.context_refiner:
+                text = layer(text, mask_of(negative), _rotary(denoiser, negative))
+            return text
+
+        stack.callback(denoiser.rope_embedder.register_forward_hook(place).remove)
+        append_to_block(denoiser.layers[0], 0, "hidden_states", tokens, session, stack)
+
+
+def _rotary(denoiser: Any, negative: Negative) -> Tensor:
+    """Of a text that begins at the origin, as the model counts it, (N, L, D)."""
+    places = torch.zeros(*negative.embeds.shape[:2], 3, dtype=torch.int32, device=negative.embeds.device)
+    places[..., 0] = torch.arange(places.shape[1], device=places.device)
+    rotary: Tensor = denoiser.rope_embedder._get_freqs_cis(places)
+    return rotary
+
+
+def _roles(step: Step, text_lengths: list[int], lengths: list[int]) -> Roles:
+    """Of rows `[text | image | padding | negative]`."""
+    device = step.negative.embeds.device
+    mask = torch.zeros(len(lengths), step.negative.embeds.shape[1], dtype=torch.bool, device=device)
+    mask[step.rows] = mask_of(step.negative).bool()
+    place = torch.arange(max(lengths), device=device)
+    text_end, end = (torch.tensor(each, device=device)[:, None] for each in (text_lengths, lengths))
+    of = torch.where(place < text_end, POSITIVE, torch.where(place < end, IMAGE, NOBODY))
+    return Roles(max(text_lengths), mask.shape[1], of=torch.cat([of, torch.where(mask, NEGATIVE, NOBODY)], dim=1))

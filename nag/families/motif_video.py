@@ -1,0 +1,53 @@
+"""Motif-Video: joint attention, text last under a mask, and in the same blocks cross attention to the same text.
+
+The last blocks attend to the features of earlier ones in place of the text. In image-to-video an image's tokens stand
+ahead of the text; they count as part of the image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from nag.errors import UnsupportedPipeline
+from nag.families.entering import class_names, encode_alone
+from nag.families.family import Family
+from nag.params import NAGParams
+from nag.processors import CrossAttentionProcessor, GuidedProcessor, JointAttentionProcessor
+from nag.session import Negative, Session
+
+__all__ = ["MotifVideo"]
+
+
+class MotifVideo(Family):
+    name = "Motif-Video"
+    models = "T2V, I2V"
+    defaults = NAGParams(scale=5.0, tau=2.5, alpha=0.25)
+    source = "as Flux.1, not tuned"
+    attention = "joint"
+    denoiser_types = ("MotifVideoTransformer3DModel",)
+    processors = ("MotifVideoAttnProcessor2_0", "MotifVideoCrossAttnProcessor2_0")
+    mask_argument = "encoder_attention_mask"
+    mask_name = "negative_prompt_attention_mask"
+    text_last = True
+    cfg = "separate"
+
+    def attentions(self, denoiser: Any) -> list[Any]:
+        single = denoiser.single_transformer_blocks
+        blocks = (*denoiser.transformer_blocks, *single[: len(single) - denoiser.num_decoder_layers])
+        return [each for block in blocks for each in (block.attn, block.cross_attn) if each is not None]
+
+    def check(self, pipe: Any) -> None:
+        super().check(pipe)
+        if "pred_cond_skip" in getattr(pipe.guider, "_input_predictions", ()):
+            raise UnsupportedPipeline(
+                f"{type(pipe.guider).__name__} denoises for the prompt twice a step, which guidance cannot tell apart"
+            )
+
+    def processor(self, session: Session, plain: Any) -> GuidedProcessor:
+        crosses = "MotifVideoCrossAttnProcessor2_0" in class_names(plain)
+        return (CrossAttentionProcessor if crosses else JointAttentionProcessor)(session, plain)
+
+    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: dict[str, Any]) -> Negative:
+        embeds, _, mask, _ = encode_alone(encode_prompt, prompts, arguments)
+        return Negative(embeds, mask=mask)

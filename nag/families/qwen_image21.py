@@ -1,0 +1,122 @@
+"""Qwen-Image 2.1: one causal sequence, `[pictures given and the template's words | prompt | image]`.
+
+The text never sees the image, so its keys are the same at every step and are kept after the first. Those of guided
+steps, with both prompts', are kept apart from the pipeline's own. What stands ahead of the prompt is the same for both.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nag.families.entering import encode_alone
+from nag.families.family import Family
+from nag.packing import Packing
+from nag.params import NAGParams
+from nag.processors.beside import BesideAttentionProcessor
+from nag.processors.causal import CausalTextProcessor
+from nag.session import Negative, Session, Step
+
+__all__ = ["QwenImage21"]
+
+#: The image's tokens for each place that the text encoder keeps for a picture.
+TOKENS_PER_SLOT = 4
+
+
+class QwenImage21(Family):
+    name = "Qwen-Image 2.1"
+    models = "Qwen-Image 2.1, with pictures given or without"
+    defaults = NAGParams(scale=5.0, tau=2.5, alpha=0.25)
+    source = "as Flux.1, not tuned"
+    attention = "joint"
+    denoiser_types = ("QwenImage21Transformer2DModel",)
+    processors = ("QwenImage21AttnProcessor",)
+    mask_argument = "encoder_hidden_states_mask"
+    mask_name = "negative_prompt_embeds_mask"
+    cfg = "separate"
+
+    def attentions(self, denoiser: Any) -> list[Any]:
+        return [block.attn for block in denoiser.transformer_blocks]
+
+    def processor(self, session: Session, plain: Any) -> BesideAttentionProcessor:
+        return CausalTextProcessor(session, plain)
+
+    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: dict[str, Any]) -> Negative:
+        embeds, mask, _ = encode_alone(encode_prompt, prompts, arguments | {"image_pad_mask": None})
+        return Negative(embeds, mask=mask)
+
+    def timestep(self, pipe: Any, call: dict[str, Any]) -> float:
+        told = getattr(pipe, "_current_timestep", None)
+        return float(told) if told is not None else float(call["timestep"].flatten()[0]) * 1000
+
+    def step(self, pipe: Any, session: Session, call: dict[str, Any]) -> Step | None:
+        step = super().step(pipe, session, call)
+        cache = call.get("kv_cache")
+        if cache is not None:
+            if step is not None:
+                call["kv_cache"] = cache = self._with_both(cache)
+            kept = cache.get_layer(0).k is not None
+            call["kv_cache_mode"] = "cached" if kept else "extract"
+        return step
+
+    @staticmethod
+    def _with_both(cache: Any) -> Any:
+        """The cache that goes with the pipeline's own and has both prompts' keys."""
+        both = getattr(cache, "_nag_both", None)
+        if both is None:
+            both = cache._nag_both = type(cache)(len(cache.layer_caches))
+        return both
+
+    def packing(self, call: dict[str, Any], negative: Negative) -> Packing:
+        start = self._start(call)
+        pictures = sum(math.prod(shape) for shape in call["img_shapes"][0][:-1])
+        slots = pictures // TOKENS_PER_SLOT
+        positive, negative_count = (each.embeds.shape[1] - start for each in (Negative(self.embeds(call)), negative))
+        return Packing(positive, negative_count, shared=start - slots + pictures)
+
+    def pack(self, call: dict[str, Any], negative: Negative) -> dict[str, Any]:
+        start, text = self._start(call), self.embeds(call).shape[1]
+        mask = None if negative.mask is None else negative.mask[:, start:]
+        prompt = Negative(negative.embeds[:, start:], mask=mask)
+        slots = call["img_mask"]
+        none = slots.new_zeros(len(slots), prompt.embeds.shape[1])
+        return super().pack(call, prompt) | {"img_mask": torch.cat([slots[:, :text], none, slots[:, text:]], dim=1)}
+
+    @staticmethod
+    def _start(call: dict[str, Any]) -> int:
+        """Where the prompt's own words begin: behind the last picture given."""
+        if len(call["img_shapes"][0]) == 1:
+            return 0
+        text = call["encoder_hidden_states"].shape[1]
+        return int(call["img_mask"][0, :text].nonzero().max()) + 1
+
+    def hooks(self, denoiser: Any, session: Session, stack: ExitStack) -> None:
+        whole = 0  # tokens of a sequence with both prompts
+
+        def restart(module: Any, args: Any, kwargs: Any, output: Tensor) -> Tensor:
+            step = session.step
+            if step is None or step.packing is None:
+                return output
+            nonlocal whole
+            packing, (shapes, slots) = step.packing, args
+            whole = len(slots)
+            first, second, image = packing.shared, packing.shared + packing.positive, packing.shared + packing.text
+            # The image stands where it does without the negative.
+            plain = module.forward(shapes, torch.cat([slots[:second], slots[image:]]), **kwargs)
+            alone = module.forward(shapes, torch.cat([slots[:first], slots[second:]]), **kwargs)
+            return torch.cat([plain[:second], alone[first : first + packing.negative], plain[second:]])
+
+        def without_the_negative(module: Any, args: Any, output: Tensor) -> Tensor:  # noqa: ARG001 (torch's signature)
+            step = session.step
+            if step is None or step.packing is None or output.shape[1] != whole:
+                return output
+            shared, positive, _, image = step.packing.split(output, 1)
+            return torch.cat([shared, positive, image], dim=1)
+
+        stack.callback(denoiser.proj_out.register_forward_hook(without_the_negative).remove)
+        stack.callback(denoiser.pos_embed.register_forward_hook(restart, with_kwargs=True).remove)

@@ -1,0 +1,47 @@
+"""Models that are refused by name, each with the reason why the method does not fit them or cannot enter them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nag.families.family import Family
+from nag.params import NAGParams
+
+__all__ = ["Flux3", "GlmImage", "OmniGen"]
+
+
+class _Refused(Family):
+    """Found by its denoiser, and never entered."""
+
+    defaults = NAGParams(scale=5.0, tau=2.5, alpha=0.25)
+    source = "none"
+    attention = "joint"
+    processors = ()
+    cfg = "separate"
+
+    def attentions(self, denoiser: Any) -> list[Any]:
+        raise NotImplementedError
+
+
+class Flux3(_Refused):
+    name = "Flux.3"
+    models = "dev, distilled"
+    denoiser_types = ("Flux3Transformer2DModel",)
+    refused = "diffusers runs it by modular blocks alone, and no pipeline tells when its prompt is encoded"
+
+
+class GlmImage(_Refused):
+    name = "GLM-Image"
+    models = "GLM-Image"
+    denoiser_types = ("GlmImageTransformer2DModel",)
+    refused = (
+        "the prompt reaches the picture as tokens that a language model adds to it; attention reads only the words in "
+        "quotes that the picture is to spell"
+    )
+
+
+class OmniGen(_Refused):
+    name = "OmniGen"
+    models = "OmniGen v1"
+    denoiser_types = ("OmniGenTransformer2DModel",)
+    refused = "prompt, pictures and the timestep share one causal sequence of a language model, padded on the left"

@@ -1,0 +1,135 @@
+"""Z-Image: rows of `[image | text | padding]`; an image's rotary positions begin where its text ends.
+
+The image keeps the places that the positive gives it. The negative is embedded and refined on its own, with the pad
+tokens that the model fills texts up with, and follows the padding from the first layer on. CFG's rows are
+`[conditional | unconditional]`. Refused: the Omni model, which has its prompt in parts between its images, and
+ControlNet, which adds to the text's tokens what it makes of the positive's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from nag.errors import UnsupportedPipeline
+from nag.families.appending import mask_of, to_all_rows
+from nag.families.entering import class_names, encode_alone
+from nag.families.family import Family
+from nag.packing import Packing
+from nag.params import NAGParams
+from nag.processors.ragged import RolesAttentionProcessor, text_behind
+from nag.session import Negative, Session
+
+__all__ = ["ZImage"]
+
+#: The model fills every text up to a multiple of this.
+MULTIPLE = 32
+
+
+class ZImage(Family):
+    name = "Z-Image"
+    models = "Z-Image, Z-Image-Turbo"
+    defaults = NAGParams(scale=5.0, tau=2.5, alpha=0.25)
+    source = "as Flux.1, not tuned"
+    attention = "joint"
+    denoiser_types = ("ZImageTransformer2DModel",)
+    processors = ("ZSingleStreamAttnProcessor",)
+    mask_name = "negative_prompt_attention_mask"
+    text_last = True
+    cfg = "batched"
+
+    def attentions(self, denoiser: Any) -> list[Any]:
+        return [layer.attention for layer in denoiser.layers]
+
+    def processor(self, session: Session, plain: Any) -> RolesAttentionProcessor:
+        return RolesAttentionProcessor(session, plain)
+
+    def check(self, pipe: Any) -> None:
+        if getattr(pipe, "controlnet", None) is not None:
+            raise UnsupportedPipeline("this ControlNet adds to the prompt's tokens, and knows of one prompt alone")
+        if "ZImageOmniPipeline" in class_names(pipe):
+            raise UnsupportedPipeline("this model's prompt stands in parts between its images, which are not entered")
+
+    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: dict[str, Any]) -> Negative:
+        texts = encode_alone(encode_prompt, prompts, arguments)[0]
+        mask = pad_sequence([torch.ones(len(text), device=text.device) for text in texts], batch_first=True)
+        return Negative(pad_sequence(texts, batch_first=True), mask=mask)
+
+    def embeds(self, call: dict[str, Any]) -> Tensor:
+        # Texts are of any lengths; what is asked of them here is how many, of what kind and where.
+        return torch.stack([text[:1] for text in call["cap_feats"]])
+
+    def rows(self, pipe: Any, session: Session, call: dict[str, Any]) -> slice | None:
+        if isinstance(call["x"][0], list) or call.get("controlnet_block_samples") is not None:
+            raise UnsupportedPipeline(
+                "the denoiser was called with several images a row or with ControlNet's residuals"
+            )
+        count = len(call["cap_feats"])
+        if session.run is None:
+            return slice(0, count)
+        truncation = pipe._cfg_truncation
+        # From a certain step on, a pipeline may leave CFG.
+        truncated = truncation is not None and float(truncation) <= 1 and float(call["t"][0]) > truncation
+        if pipe.do_classifier_free_guidance and not truncated:
+            count //= 2
+        # The pipelines copy prompts for several images each after they have encoded them.
+        session.run.images_per_prompt = count // session.run.prompts
+        return slice(0, count)
+
+    def timestep(self, pipe: Any, call: dict[str, Any]) -> float:  # noqa: ARG002 (pipelines do not tell theirs)
+        # The denoiser's own runs from 0 to 1, in single precision.
+        return round(1000 * (1 - float(call["t"].flatten()[0])), 3)
+
+    def packing(self, call: dict[str, Any], negative: Negative) -> Packing:
+        positive = [len(text) for text in call["cap_feats"]]
+        device = negative.embeds.device
+        return text_behind(*(_filled_up(each, device) for each in (positive, mask_of(negative).sum(dim=1).tolist())))
+
+    def pack(self, call: dict[str, Any], negative: Negative) -> dict[str, Any]:  # noqa: ARG002 (see `hooks`)
+        return call
+
+    def hooks(self, denoiser: Any, session: Session, stack: ExitStack) -> None:
+        kept: dict[str, Tensor] = {}
+
+        def append(module: nn.Module, args: Any) -> Any:
+            step = session.step
+            if step is None:
+                return args
+            tokens, mask, rotary, *others = args
+            if module is denoiser.layers[0]:
+                embedded, at = (to_all_rows(e, step.rows, len(tokens)) for e in _embedded(denoiser, step.negative))
+                tokens, kept["rotary"] = torch.cat([tokens, embedded], dim=1), at
+            return (tokens, mask, torch.cat([rotary, kept["rotary"]], dim=1), *others)
+
+        stack.callback(kept.clear)
+        for layer in denoiser.layers:
+            stack.callback(layer.register_forward_pre_hook(append).remove)
+
+
+def _embedded(denoiser: Any, negative: Negative) -> tuple[Tensor, Tensor]:
+    """The negative's text as it reaches the layers, and its rotary positions, from the first on; (N, L, ...) each."""
+    device = negative.embeds.device
+    texts = [text[mask.bool()] for text, mask in zip(negative.embeds, mask_of(negative), strict=True)]
+    sizes = [len(text) + -len(text) % MULTIPLE for text in texts]
+    filled, places, padding, *_ = zip(
+        *(denoiser._pad_with_ids(t, (n, 1, 1), (1, 0, 0), device) for t, n in zip(texts, sizes, strict=True)),
+        strict=True,
+    )
+    embedded = denoiser.cap_embedder(torch.cat(filled)).split(sizes)
+    tokens, rotary, mask, *_ = denoiser._prepare_sequence(
+        list(embedded), list(places), list(padding), denoiser.cap_pad_token, None, device
+    )
+    for layer in denoiser.context_refiner:
+        tokens = layer(tokens, mask, rotary)
+    return tokens, rotary
+
+
+def _filled_up(lengths: Sequence[float], device: torch.device) -> Tensor:
+    """Masks of texts of these lengths, filled up as the model does it; (B, L)."""
+    sizes = torch.tensor([n + -n % MULTIPLE for n in lengths], device=device)
+    return torch.arange(int(sizes.max()), device=device) < sizes[:, None]

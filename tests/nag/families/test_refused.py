@@ -1,0 +1,24 @@
+from types import SimpleNamespace
+
+import diffusers
+import pytest
+
+import nag
+
+
+@pytest.mark.parametrize(
+    ("denoiser", "family", "why"),
+    [
+        ("Flux3Transformer2DModel", "Flux.3", "modular"),
+        ("GlmImageTransformer2DModel", "GLM-Image", "in quotes"),
+        ("OmniGenTransformer2DModel", "OmniGen", "one causal sequence"),
+    ],
+)
+def test_these_are_refused_by_name_with_the_reason(denoiser, family, why):
+    kind = getattr(diffusers, denoiser)
+    pipe = SimpleNamespace(
+        transformer=kind.__new__(kind), encode_prompt=lambda prompt: None, scheduler=SimpleNamespace(config={})
+    )
+    assert not nag.supports(pipe)
+    with pytest.raises(nag.UnsupportedPipeline, match=rf"{family} cannot be guided: .*{why}"), nag.guide(pipe, "a"):
+        pass

@@ -1,0 +1,38 @@
+"""Stable Diffusion 3: skip-layer guidance's own call, and perturbed attention guidance, which is refused."""
+
+import pytest
+
+import nag
+from tests import tiny
+from tests.nag.support import Subject, difference
+
+
+@pytest.fixture
+def subject():
+    return Subject(next(case for case in tiny.CASES if case.name == "sd3"))
+
+
+def test_the_call_that_skips_layers_is_the_prompts_and_guided(subject):
+    options = {
+        "cfg": True,
+        "num_inference_steps": 2,
+        "skip_guidance_layers": [1],
+        "skip_layer_guidance_start": -1.0,
+        "skip_layer_guidance_stop": 1.0,
+    }
+    prompts = ["a red circle", "a"]
+    _, plain = subject.calls(prompts, **options)
+    with nag.guide(subject.pipe, "a blue square", scale=9.0) as guidance:
+        _, guided = subject.calls(prompts, **options)
+    assert [len(output) for output in guided] == [4, 2, 4, 2]
+    assert guidance.guided_steps == 4
+    assert all(difference(a, b) > 1e-3 for a, b in zip(guided[1], plain[1], strict=True))
+
+
+def test_perturbed_attention_guidance_is_refused(subject):
+    class Perturbed(type(subject.pipe)):
+        do_perturbed_attention_guidance = True
+
+    subject.pipe.__class__ = Perturbed
+    with pytest.raises(nag.UnsupportedPipeline, match="perturbed"), nag.guide(subject.pipe, "a"):
+        pass

@@ -1,0 +1,36 @@
+"""What is particular to some video pipelines: other guidances beside, and what is refused."""
+
+import pytest
+from diffusers import SkipLayerGuidance
+
+import nag
+from tests.nag.support import STEPS, Subject
+from tests.tiny import CASES
+
+NEGATIVE = "a blue square"
+
+
+def of(name):
+    return Subject(next(case for case in CASES if case.name == name))
+
+
+def test_calls_that_other_guidances_compare_with_are_not_counted_as_the_prompts():
+    subject = of("ltx2.3")
+    others = {"stg_scale": 1.0, "modality_scale": 3.0, "spatio_temporal_guidance_blocks": [0]}
+    with nag.guide(subject.pipe, NEGATIVE) as guidance:
+        calls, _ = subject.calls(**others)
+    assert (guidance.guided_steps, len(calls)) == (STEPS, 3 * STEPS)
+
+
+def test_a_guider_that_denoises_for_the_prompt_twice_is_refused():
+    pipe = of("motif-video").pipe
+    pipe.guider = SkipLayerGuidance(skip_layer_guidance_layers=[0])
+    with pytest.raises(nag.UnsupportedPipeline, match="SkipLayerGuidance"), nag.guide(pipe, NEGATIVE):
+        pass
+
+
+def test_a_prompt_for_each_frame_is_refused():
+    pipe = of("animatediff").pipe
+    pipe.enable_free_noise(context_length=2, context_stride=1)
+    with pytest.raises(nag.UnsupportedPipeline, match="FreeNoise"), nag.guide(pipe, NEGATIVE):
+        pass

@@ -1,0 +1,82 @@
+"""ERNIE-Image."""
+
+from __future__ import annotations
+
+import torch
+from diffusers import (
+    AutoencoderKLFlux2,
+    ErnieImagePipeline,
+    ErnieImageTransformer2DModel,
+    FlowMatchEulerDiscreteScheduler,
+)
+from torch import nn
+from transformers import MistralConfig, MistralModel
+
+from tests.tiny.chat import chat_tokenizer
+from tests.tiny.common import WIDTH, Case, strengthen
+
+
+class Scheduler(FlowMatchEulerDiscreteScheduler):
+    """Takes sigmas as the pipeline gives them, a tensor, of which numpy warns."""
+
+    def set_timesteps(self, *, sigmas: torch.Tensor, device: torch.device) -> None:
+        super().set_timesteps(sigmas=sigmas.numpy(), device=device)
+
+
+def ernie_image(seed: int = 0) -> ErnieImagePipeline:
+    torch.manual_seed(seed)
+    tokenizer = chat_tokenizer(start="<|im_start|>")
+    transformer = ErnieImageTransformer2DModel(
+        hidden_size=32,
+        num_attention_heads=2,
+        num_layers=2,
+        ffn_hidden_size=64,
+        in_channels=16,
+        out_channels=16,
+        text_in_dim=WIDTH,
+        rope_axes_dim=(4, 4, 8),
+    )
+    strengthen(transformer)
+    for layer in (transformer.adaLN_modulation[-1], transformer.final_linear):  # zero as made
+        nn.init.normal_(layer.weight, std=0.3)
+    encoder = MistralModel(
+        MistralConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=WIDTH,
+            intermediate_size=2 * WIDTH,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            head_dim=16,
+            max_position_embeddings=64,
+        )
+    )
+    nn.init.normal_(encoder.embed_tokens.weight, std=1.0)
+    autoencoder = AutoencoderKLFlux2(
+        block_out_channels=(8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        latent_channels=4,
+        layers_per_block=1,
+        norm_num_groups=4,
+    )
+    return ErnieImagePipeline(
+        transformer=transformer.eval(),
+        vae=autoencoder.eval(),
+        text_encoder=encoder.eval(),
+        tokenizer=tokenizer,
+        scheduler=Scheduler(),
+    )
+
+
+CASES = (
+    Case(
+        "ernie-image",
+        ernie_image,
+        options={"guidance_scale": 1.0, "height": 16, "width": 24},
+        cfg={"guidance_scale": 3.0},
+        text=("text_bth", "text_lens"),
+        attention="text_last",
+        one_length=True,
+    ),
+)
