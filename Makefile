@@ -5,6 +5,8 @@ STAMP := .venv/.installed
 
 # The release of diffusers before the tested one: the library must work on both.
 PREVIOUS := 0.41.0
+# Tried there alone: every import of diffusers beside it is slow and prints warnings.
+TORCHAO := 0.18.0
 
 .PHONY: help install demo serve test test-previous lint bench
 
@@ -28,7 +30,8 @@ test: lint  ## lint and every test
 	$(BIN)/python -m pytest
 
 test-previous: install  ## the library's tests on the release of diffusers before the tested one
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade --target .previous --no-deps diffusers==$(PREVIOUS)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade --target .previous --no-deps \
+	  diffusers==$(PREVIOUS) torchao==$(TORCHAO)
 	PYTHONPATH=.previous $(BIN)/python -m pytest tests/nag
 
 lint: install  ## formatting, style, types, imports

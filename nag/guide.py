@@ -65,8 +65,8 @@ def guide(
     family = family_of(pipe)
     if (negative_prompt is None) == (negative_prompt_embeds is None):
         raise InvalidParameter("negative_prompt", "give either the text or negative_prompt_embeds")
-    if not hasattr(pipe, "encode_prompt"):
-        raise UnsupportedPipeline(f"{type(pipe).__name__} has no encode_prompt")
+    if family.refused is None and not any(hasattr(pipe, name) for name in family.encoders):
+        raise UnsupportedPipeline(f"{type(pipe).__name__} has no {' or '.join(family.encoders)}")
     masks = {
         "negative_prompt_attention_mask": negative_prompt_attention_mask,
         "negative_prompt_embeds_mask": negative_prompt_embeds_mask,
@@ -148,14 +148,20 @@ def _as_prompts(negative_prompt: str | Sequence[str] | None) -> tuple[str, ...] 
 def _listen_to_encoding(pipe: Any, family: Family, session: Session, stack: ExitStack) -> None:
     """When the pipeline encodes its prompt, with its text encoders in place and its arguments known, the negative is
     encoded too. A call of the pipeline starts with `check_inputs`."""
-    encode_prompt = pipe.encode_prompt
-    signature = inspect.signature(encode_prompt)
 
-    def encoded(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        session.prompts_encoded(dict(signature.bind(*args, **kwargs).arguments))
+    def listen(name: str) -> None:
+        encode_prompt = getattr(pipe, name)
+        signature = inspect.signature(encode_prompt)
 
-    session.encode = functools.partial(family.encode, encode_prompt)
-    _after(pipe, "encode_prompt", encoded, stack)
+        def encoded(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            session.encode = functools.partial(family.encode, encode_prompt)
+            session.prompts_encoded(dict(signature.bind(*args, **kwargs).arguments))
+
+        _after(pipe, name, encoded, stack)
+
+    for name in family.encoders:
+        if hasattr(pipe, name):
+            listen(name)
     if hasattr(pipe, "check_inputs"):
         _after(pipe, "check_inputs", lambda *_: session.begin_call(), stack)
 

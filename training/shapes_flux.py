@@ -18,11 +18,11 @@ from training.shapes.world import COLORS, SHAPES, Caption
 
 VAE = Schedule(steps=900, learning_rate=2e-3)
 TEACHER = Schedule(steps=5000, learning_rate=1.5e-3, warmup_steps=200)
-STUDENT = Schedule(steps=400, learning_rate=4e-4, warmup_steps=30, average_decay=0.99)
+STUDENT = Schedule(steps=300, learning_rate=4e-4, warmup_steps=30, average_decay=0.99)
 BATCH = 64
 SCENES = 24_000
 #: CFG scale of the teacher that the student learns from.
-TEACHER_GUIDANCE = 1.5
+TEACHER_GUIDANCE = 2.0
 
 
 def run(work: Path, out: Path, last_stage: str, seed: int, device: torch.device) -> None:

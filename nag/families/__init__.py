@@ -24,8 +24,11 @@ from nag.families.helios import Helios
 from nag.families.hidream import HiDream
 from nag.families.hunyuan import HunyuanImage, HunyuanVideo, HunyuanVideo15
 from nag.families.hunyuandit import HunyuanDiT
+from nag.families.ideogram4 import Ideogram4
+from nag.families.joyimage import JoyImageEdit, JoyImageEditPlus
 from nag.families.kandinsky3 import Kandinsky3
 from nag.families.kandinsky5 import Kandinsky5
+from nag.families.kandinsky6 import Kandinsky6
 from nag.families.kolors import Kolors
 from nag.families.krea2 import Krea2
 from nag.families.latte import Latte
@@ -101,6 +104,10 @@ FAMILIES: tuple[Family, ...] = (
     Flux3(),
     GlmImage(),
     OmniGen(),
+    Kandinsky6(),
+    JoyImageEdit(),
+    JoyImageEditPlus(),
+    Ideogram4(),
 )
 
 

@@ -46,6 +46,8 @@ class Family:
         keys_stay: cross attention whose text keys are the same at every step: they are computed once a prompt.
         cfg: how the family's pipelines run CFG: the unconditional rows first in one batch, or as a call of their own.
         exact: what the table says of it, where the method leaves a choice: which pooled prompt modulates the tokens.
+        one_graph: whether `torch.compile` makes one graph of a guided step; where not, nor does it of a plain one.
+        encoders: names of the pipelines' methods that encode a prompt, whichever they call.
         refused: why these models are not guided, where they are not; `check` raises it.
         has_reference: whether `reference=True` means something else than the plain form.
 
@@ -65,6 +67,8 @@ class Family:
     keys_stay: ClassVar[bool] = False
     cfg: ClassVar[Literal["batched", "separate"]]
     exact: ClassVar[str] = "yes"
+    encoders: ClassVar[tuple[str, ...]] = ("encode_prompt",)
+    one_graph: ClassVar[bool] = True
     refused: ClassVar[str | None] = None
     has_reference: ClassVar[bool] = False
 

@@ -39,6 +39,7 @@ class QwenImage21(Family):
     mask_argument = "encoder_hidden_states_mask"
     mask_name = "negative_prompt_embeds_mask"
     cfg = "separate"
+    one_graph = False
 
     def attentions(self, denoiser: Any) -> list[Any]:
         return [block.attn for block in denoiser.transformer_blocks]

@@ -8,7 +8,7 @@ from nag.families.family import Family
 
 __all__ = ["FamilyTable"]
 
-COLUMNS = ("family", "models", "attention", "exact", "CFG", "scale", "tau", "alpha", "defaults from")
+COLUMNS = ("family", "models", "attention", "exact", "CFG", "torch.compile", "scale", "tau", "alpha", "defaults from")
 
 
 class FamilyTable(tuple[Family, ...]):
@@ -31,7 +31,7 @@ class FamilyTable(tuple[Family, ...]):
 def _row(family: Family) -> Sequence[str]:
     numbers = (family.defaults.scale, family.defaults.tau, family.defaults.alpha)
     if family.refused is not None:
-        return [family.name, family.models, family.attention, f"refused: {family.refused}", *[""] * 5]
+        return [family.name, family.models, family.attention, f"refused: {family.refused}", *[""] * 6]
     cfg = {"batched": "in one batch", "separate": "calls of its own"}[family.cfg]
-    exact = family.exact
-    return [family.name, family.models, family.attention, exact, cfg, *(f"{n:g}" for n in numbers), family.source]
+    facts = [family.exact, cfg, "one graph" if family.one_graph else "in parts"]
+    return [family.name, family.models, family.attention, *facts, *(f"{n:g}" for n in numbers), family.source]

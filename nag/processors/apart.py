@@ -30,12 +30,18 @@ class ApartAttentionProcessor(CrossAttentionProcessor):
             return super().answer(call, step)
         packing = step.packing
         assert packing is not None
-        mask = step.negative.filled(step.rows, len(call.query)).mask
         parts = slice(packing.positive), slice(packing.positive, None)
         of_positive, of_negative = (
-            replace(call, query=call.query[:, :, part], key=call.key[:, :, part], value=call.value[:, :, part])
+            replace(
+                call,
+                query=call.query[:, :, part],
+                key=call.key[:, :, part],
+                value=call.value[:, :, part],
+                attn_mask=None if call.attn_mask is None else call.attn_mask[..., part],
+            )
             for part in parts
         )
-        if mask is not None:
+        mask = step.negative.filled(step.rows, len(call.query)).mask
+        if mask is not None and call.attn_mask is None:  # a model that reads its prompts without a mask
             of_negative = replace(of_negative, attn_mask=mask.bool()[:, None, None])
         return torch.cat([of_positive(), of_negative()], dim=2)

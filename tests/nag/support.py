@@ -74,11 +74,33 @@ class Subject:
     def encode(self, negative):
         """The negative's embeddings under the names that `nag.guide` takes them by."""
         family = family_of(self.pipe)
-        names = inspect.signature(self.pipe.encode_prompt).parameters
+        names = inspect.signature(getattr(self.pipe, "encode_prompt", self.pipe.__call__)).parameters
         defaults = {"device": self.pipe.device, "num_images_per_prompt": 1}
         options = {name: value for name, value in (defaults | dict(self.case.options)).items() if name in names}
+        needed = {name for name, each in names.items() if each.default is each.empty} - {"prompt"}
+        if len(family.encoders) > 1 or needed - options.keys():
+            return self._given(family, self._encode_as_called(family, negative))
         with torch.no_grad():
             encoded = family.encode(self.pipe.encode_prompt, [negative], options)
+        return self._given(family, encoded)
+
+    def _encode_as_called(self, family, negative):
+        """By the method that the pipeline calls for its own prompt, and with its arguments."""
+        calls = []
+        with ExitStack() as stack:
+            for name in family.encoders:
+                method = getattr(self.pipe, name, None)
+                if method is not None:
+                    spy = mock.patch.object(self.pipe, name, mock.Mock(wraps=method))
+                    calls.append((method, stack.enter_context(spy)))
+            self.generate(num_inference_steps=self.case.fewest_steps)
+        method, spy = next((method, spy) for method, spy in calls if spy.called)
+        arguments = dict(inspect.signature(method).bind(*spy.call_args.args, **spy.call_args.kwargs).arguments)
+        with torch.no_grad():
+            return family.encode(method, [negative], arguments)
+
+    @staticmethod
+    def _given(family, encoded):
         given = {
             "negative_prompt_embeds": encoded.embeds,
             "negative_pooled_prompt_embeds": encoded.pooled,

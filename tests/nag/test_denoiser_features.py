@@ -37,11 +37,10 @@ def test_weights_stored_in_eight_bits_are_called_not_read(fresh):
 
 
 def test_weights_quantized_to_int8_by_torchao():
-    from torchao.quantization import Int8WeightOnlyConfig, quantize_
-
+    quantization = pytest.importorskip("torchao.quantization", reason="installed by `make test-previous`")
     subject = Subject(next(case for case in CASES if case.name == "flux"))
     expected, plain = guided(subject), subject.generate()
-    quantize_(subject.denoiser, Int8WeightOnlyConfig())
+    quantization.quantize_(subject.denoiser, quantization.Int8WeightOnlyConfig())
     quantized_plain, quantized = subject.generate(), guided(subject)
     assert 1e-4 < difference(quantized_plain, plain) < 0.05
     assert difference(quantized - quantized_plain, expected - plain) < 0.2

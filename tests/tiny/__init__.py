@@ -18,8 +18,11 @@ from tests.tiny import hidream as _hidream
 from tests.tiny import hunyuan_glyph as _hunyuan_glyph
 from tests.tiny import hunyuan_video as _hunyuan_video
 from tests.tiny import hunyuandit as _hunyuandit
+from tests.tiny import ideogram4 as _ideogram4
+from tests.tiny import joyimage as _joyimage
 from tests.tiny import kandinsky3 as _kandinsky3
 from tests.tiny import kandinsky5 as _kandinsky5
+from tests.tiny import kandinsky6 as _kandinsky6
 from tests.tiny import kolors as _kolors
 from tests.tiny import krea2 as _krea2
 from tests.tiny import latte as _latte
@@ -89,4 +92,7 @@ CASES: tuple[Case, ...] = (
     *_ernie_image.CASES,
     *_nucleus_image.CASES,
     *_bria_fibo.CASES,
+    *_kandinsky6.CASES,
+    *_joyimage.CASES,
+    *_ideogram4.CASES,
 )

@@ -47,7 +47,6 @@ class Case:
             "one prompt".
         beside: a prompt that one call takes with "a red circle" and makes the same of as alone; of another length where
             the pipeline sees to that.
-        one_graph: whether `torch.compile` makes one graph of the plain denoiser.
 
     """
 
@@ -69,7 +68,6 @@ class Case:
     one_length: bool = False
     takes: str = "prompts"
     beside: str = "a"
-    one_graph: bool = True
 
 
 def strengthen(model: nn.Module, gain: float = 2.0) -> None:

@@ -66,7 +66,6 @@ def _case(name: str, height: int, width: int) -> Case:
         text=("encoder_hidden_states_t5", "encoder_hidden_states_llama3"),
         text_tokens=3 * TOKENS,
         attention="text_last",
-        one_graph=False,
     )
 
 

@@ -114,7 +114,6 @@ CASES = (
         text=_TEXT,
         text_tokens=TOKENS + GLYPH_TOKENS,
         attention="text_last",
-        one_graph=False,
     ),
     Case(
         "hunyuan-15",
@@ -125,7 +124,6 @@ CASES = (
         text=_TEXT,
         text_tokens=TOKENS + GLYPH_TOKENS + IMAGE_TOKENS,
         attention="text_last",
-        one_graph=False,
         output="frames",
         takes="without copies",
     ),

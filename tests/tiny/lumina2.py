@@ -51,7 +51,6 @@ CASES = (
         text=("encoder_hidden_states", "encoder_attention_mask"),
         text_tokens=4,
         attention="text_first",
-        one_graph=False,
         one_length=True,
     ),
 )

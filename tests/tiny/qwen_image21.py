@@ -130,7 +130,6 @@ CASES = (
         conditional_rows=SEPARATE,
         text=_TEXT,
         attention="beside",
-        one_graph=False,
         beside="a blue square",  # where the image stands depends on the longest prompt
     ),
     Case(
@@ -141,7 +140,6 @@ CASES = (
         conditional_rows=SEPARATE,
         text=_TEXT,
         attention="beside",
-        one_graph=False,
         beside="a blue square",  # where the image stands depends on the longest prompt
     ),
     Case(
@@ -158,7 +156,6 @@ CASES = (
         text=_TEXT,
         text_tokens=13 + 16,  # with those of the picture
         attention="beside",
-        one_graph=False,
         beside="a blue square",  # where the image stands depends on the longest prompt
     ),
 )

@@ -63,6 +63,5 @@ CASES = (
         text=("cap_feats",),
         text_tokens=32,
         attention="text_last",
-        one_graph=False,
     ),
 )

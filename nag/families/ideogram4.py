@@ -1,0 +1,88 @@
+"""Ideogram 4: one stream, `[padding, text | image]`; each token's role, place and segment are told the denoiser.
+
+Padding is a segment of its own. The pipeline's unconditional predictions are another model's, which is left as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nag.families.entering import encode_alone
+from nag.families.family import Family
+from nag.packing import Packing
+from nag.params import NAGParams
+from nag.session import Negative, Session
+
+__all__ = ["Ideogram4"]
+
+#: What the model calls padding, image and text, and the segments of padding and of all else.
+ROLES = {"padding": 0, "image": 2, "text": 3}
+PADDING, TOGETHER = -1, 1
+
+
+class Ideogram4(Family):
+    name = "Ideogram 4"
+    models = "Ideogram 4"
+    defaults = NAGParams(scale=5.0, tau=2.5, alpha=0.25)
+    source = "as Flux.1, not tuned"
+    attention = "joint"
+    denoiser_types = ("Ideogram4Transformer2DModel",)
+    processors = ("Ideogram4AttnProcessor",)
+    mask_name = "negative_prompt_attention_mask"
+    cfg = "separate"
+
+    def attentions(self, denoiser: Any) -> list[Any]:
+        return [layer.attention for layer in denoiser.layers]
+
+    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: dict[str, Any]) -> Negative:
+        embeds, _, _, roles = encode_alone(encode_prompt, prompts, arguments)
+        mask = roles == ROLES["text"]
+        used = mask.any(dim=0).nonzero()  # it pads to the longest prompt that it takes
+        tokens = slice(int(used.min()), int(used.max()) + 1)
+        return Negative(embeds[:, tokens], mask=mask[:, tokens])
+
+    def rows(self, pipe: Any, session: Session, call: dict[str, Any]) -> slice | None:
+        run, count = session.run, len(self.embeds(call))
+        if run is not None and not run.by_hand and count % run.prompts == 0:
+            run.images_per_prompt = count // run.prompts  # its encode_prompt is not told
+        return super().rows(pipe, session, call)
+
+    def timestep(self, pipe: Any, call: dict[str, Any]) -> float:  # noqa: ARG002 (as Family)
+        return (1 - float(call["timestep"].flatten()[0])) * 1000
+
+    def packing(self, call: dict[str, Any], negative: Negative) -> Packing:
+        image = int((call["indicator"][0] == ROLES["image"]).sum())
+        return Packing(self.embeds(call).shape[1] - image, negative.embeds.shape[1])
+
+    def pack(self, call: dict[str, Any], negative: Negative) -> dict[str, Any]:
+        embeds, text = negative.embeds, self.packing(call, negative).positive
+        mask = negative.mask
+        mask = torch.ones(embeds.shape[:2], dtype=torch.bool, device=embeds.device) if mask is None else mask.bool()
+        places = (mask.cumsum(dim=1) - 1).clamp(min=0)
+        latents = call["hidden_states"]
+        of_negative = {
+            "hidden_states": latents.new_zeros(*embeds.shape[:2], latents.shape[-1]),
+            "encoder_hidden_states": embeds,
+            "position_ids": places[..., None].expand(-1, -1, 3),
+            "segment_ids": torch.where(mask, TOGETHER, PADDING),
+            "indicator": torch.where(mask, ROLES["text"], ROLES["padding"]),
+        }
+        return call | {
+            name: torch.cat([call[name][:, :text], each.to(call[name].dtype), call[name][:, text:]], dim=1)
+            for name, each in of_negative.items()
+        }
+
+    def hooks(self, denoiser: Any, session: Session, stack: ExitStack) -> None:
+        def without_the_negative(module: Any, args: Any, output: Tensor) -> Tensor:  # noqa: ARG001 (torch's signature)
+            step = session.step
+            if step is None or step.packing is None:
+                return output
+            _, positive, _, image = step.packing.split(output, 1)
+            return torch.cat([positive, image], dim=1)
+
+        stack.callback(denoiser.final_layer.register_forward_hook(without_the_negative).remove)

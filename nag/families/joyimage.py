@@ -1,0 +1,100 @@
+"""JoyImage: joint attention, image first; the text, with what its encoder saw of pictures given, stands behind.
+
+JoyImage-Edit masks no padding, so that of a negative is masked here; where it counts its text on the rotary axes, past
+the image's, the negative's is counted from the same place. Edit Plus masks, and has no positions for its text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nag.families.entering import encode_alone
+from nag.families.family import Family
+from nag.packing import Packing
+from nag.params import NAGParams
+from nag.processors import GuidedProcessor
+from nag.processors.masked import MaskedAsPacked, masked_packing
+from nag.session import Negative, Session, Step
+
+__all__ = ["JoyImageEdit", "JoyImageEditPlus"]
+
+
+class JoyImageEdit(Family):
+    name = "JoyImage-Edit"
+    models = "JoyImage-Edit, with a picture given or without"
+    defaults = NAGParams(scale=5.0, tau=2.5, alpha=0.25)
+    source = "as Flux.1, not tuned"
+    attention = "joint"
+    denoiser_types = ("JoyImageEditTransformer3DModel",)
+    processors = ("JoyImageAttnProcessor",)
+    mask_name = "negative_prompt_embeds_mask"
+    text_last = True
+    cfg = "separate"
+    encoders = ("encode_prompt", "encode_prompt_multiple_images")
+
+    def attentions(self, denoiser: Any) -> list[Any]:
+        return [block.attn for block in denoiser.double_blocks]
+
+    def processor(self, session: Session, plain: Any) -> GuidedProcessor:
+        return _Counted(session, plain)
+
+    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: dict[str, Any]) -> Negative:
+        positives = arguments.get("prompt")
+        if arguments.get("images") is not None and isinstance(positives, list) and len(prompts) == 1:
+            prompts = list(prompts) * len(positives)  # each beside pictures of its own
+        prompts = [self.formatted(prompt, positives, row) for row, prompt in enumerate(prompts)]
+        embeds, mask = encode_alone(encode_prompt, prompts, arguments)
+        return Negative(embeds, mask=None if bool(mask.all()) else mask)
+
+    def formatted(self, prompt: str, positives: Any, row: int) -> str:  # noqa: ARG002 (for subclasses)
+        """As the pipeline hands a prompt to what encodes it."""
+        return prompt
+
+    def packing(self, call: dict[str, Any], negative: Negative) -> Packing:
+        return masked_packing(super().packing(call, negative), None, negative)
+
+
+class JoyImageEditPlus(JoyImageEdit):
+    name = "JoyImage-Edit Plus"
+    models = "JoyImage-Edit Plus, with any number of pictures given"
+    denoiser_types = ("JoyImageEditPlusTransformer3DModel",)
+    processors = ("JoyImageEditPlusAttnProcessor",)
+    mask_argument = "encoder_hidden_states_mask"
+    cfg = "batched"
+
+    def processor(self, session: Session, plain: Any) -> GuidedProcessor:
+        return Family.processor(self, session, plain)
+
+    def formatted(self, prompt: str, positives: Any, row: int) -> str:
+        # The pipeline gives its own prompts with a mark for each picture in front.
+        positive = positives[min(row, len(positives) - 1)] if isinstance(positives, list) else positives
+        found = re.match(r"<\|im_start\|>user\n(?:<image>\n)*", positive or "")
+        return f"{found[0]}{prompt}<|im_end|>\n" if found else prompt
+
+    def packing(self, call: dict[str, Any], negative: Negative) -> Packing:
+        return Family.packing(self, call, negative)
+
+
+class _Counted(MaskedAsPacked):
+    """Gives the text's rotary positions, made for both prompts in a row, to each from the first on."""
+
+    def run(
+        self,
+        step: Step,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor,
+        image_rotary_emb: Any = None,
+        **kwargs: Any,
+    ) -> Any:
+        packing = step.packing
+        if packing is not None and image_rotary_emb is not None and image_rotary_emb[1] is not None:
+            image, text = image_rotary_emb
+            text = tuple(torch.cat([each[: packing.positive], each[: packing.negative]]) for each in text)
+            image_rotary_emb = image, text
+        return super().run(step, attn, hidden_states, encoder_hidden_states, image_rotary_emb, **kwargs)

@@ -1,0 +1,58 @@
+"""Kandinsky 6: video and sound attend across to the same Qwen tokens, which blocks of either refine at every timestep.
+
+As in Kandinsky 5 each prompt's tokens meet their own prompt alone and are counted from zero; here they are masked. The
+pooled CLIP prompt stays the positive one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nag.families.entering import encode_alone
+from nag.families.family import Family
+from nag.families.kandinsky5 import Kandinsky5
+from nag.session import Negative, Session
+
+__all__ = ["Kandinsky6"]
+
+
+class Kandinsky6(Kandinsky5):
+    name = "Kandinsky 6"
+    models = "TI2VA, distilled; video with sound or without"
+    denoiser_types = ("Kandinsky6Transformer3DModel",)
+    processors = ("Kandinsky6AttnProcessor",)
+    mask_argument = "encoder_attention_mask"
+
+    def attentions(self, denoiser: Any) -> list[Any]:
+        of_text = (*denoiser.video_text_transformer_blocks, *denoiser.audio_text_transformer_blocks)
+        across = [
+            half.cross_attention
+            for block in denoiser.visual_transformer_blocks
+            for half in (block.video_dec_block, block.audio_dec_block)
+        ]
+        return [block.attn for block in of_text] + across
+
+    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: dict[str, Any]) -> Negative:
+        embeds, pooled, mask, *_ = encode_alone(encode_prompt, prompts, arguments)
+        return Negative(embeds, pooled, mask)
+
+    def pack(self, call: dict[str, Any], negative: Negative) -> dict[str, Any]:
+        packed = Family.pack(self, call, negative)
+        mask = packed.get("encoder_attention_mask")
+        return packed if mask is None else packed | {"encoder_attention_mask": mask.bool()}
+
+    def hooks(self, denoiser: Any, session: Session, stack: ExitStack) -> None:
+        def restart(module: Any, args: tuple[Tensor]) -> tuple[Tensor] | None:  # noqa: ARG001 (torch's signature)
+            step = session.step
+            if step is None or step.packing is None:
+                return None
+            places = args[0]
+            return (torch.cat([places[: step.packing.positive], places[: step.packing.negative]]),)
+
+        for rope in (denoiser.video_text_rope_embeddings, denoiser.audio_text_rope_embeddings):
+            stack.callback(rope.register_forward_pre_hook(restart).remove)

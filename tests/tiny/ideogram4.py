@@ -1,0 +1,83 @@
+"""Ideogram 4."""
+
+from __future__ import annotations
+
+import torch
+from diffusers import (
+    AutoencoderKLFlux2,
+    FlowMatchEulerDiscreteScheduler,
+    Ideogram4Pipeline,
+    Ideogram4Transformer2DModel,
+)
+from torch import nn
+from transformers import Qwen3VLModel
+
+from tests.tiny.chat import chat_tokenizer
+from tests.tiny.common import WIDTH, Case, strengthen
+from tests.tiny.qwen_image import VISION
+from tests.tiny.qwen_image21 import qwen3_vl_config
+
+#: Layers of the text encoder, and how many of them the pipeline reads.
+LAYERS, READ = 36, 13
+
+
+def _transformer() -> Ideogram4Transformer2DModel:
+    transformer = Ideogram4Transformer2DModel(
+        in_channels=16,
+        num_layers=2,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        intermediate_size=64,
+        adaln_dim=16,
+        llm_features_dim=READ * WIDTH,
+        mrope_section=(4, 2, 2),
+    )
+    strengthen(transformer)
+    for name, parameter in transformer.named_parameters():  # gates nearly shut, as initialised
+        if "adaln_modulation" in name:
+            nn.init.normal_(parameter, std=0.5)
+    return transformer.eval()
+
+
+def ideogram4(seed: int = 0) -> Ideogram4Pipeline:
+    torch.manual_seed(seed)
+    tokenizer = chat_tokenizer(extra=VISION)
+    config = qwen3_vl_config(tokenizer)
+    config.text_config.num_hidden_layers = LAYERS
+    config.text_config.layer_types = ["full_attention"] * LAYERS
+    encoder = Qwen3VLModel(config)
+    nn.init.normal_(encoder.get_input_embeddings().weight, std=1.0)
+    autoencoder = AutoencoderKLFlux2(
+        block_out_channels=(8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        latent_channels=4,
+        layers_per_block=1,
+        norm_num_groups=4,
+    )
+    return Ideogram4Pipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(),
+        vae=autoencoder.eval(),
+        text_encoder=encoder.eval(),
+        tokenizer=tokenizer,
+        transformer=_transformer(),
+        unconditional_transformer=_transformer(),
+    )
+
+
+CASES = (
+    Case(
+        "ideogram4",
+        ideogram4,
+        options={
+            "guidance_scale": 1.0,
+            "guidance_schedule": None,
+            "height": 16,
+            "width": 24,
+            "max_sequence_length": 20,
+        },
+        text=("encoder_hidden_states", "position_ids", "segment_ids", "indicator"),
+        text_tokens=20,
+        attention="text_first",
+    ),
+)

@@ -1,0 +1,96 @@
+"""Kandinsky 6, video with sound and without."""
+
+from __future__ import annotations
+
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from diffusers import (
+    AutoencoderKLHunyuanVideo,
+    FlowMatchEulerDiscreteScheduler,
+    Kandinsky6TI2VAPipeline,
+    Kandinsky6Transformer3DModel,
+)
+from torch import nn
+from transformers import BatchEncoding, CLIPTextModel
+
+from tests.tiny.chat import chat_tokenizer
+from tests.tiny.common import SEPARATE, WIDTH, Case, clip_config, strengthen
+from tests.tiny.kandinsky5 import qwen_vl
+from training import text
+from training.shapes.world import WORDS
+
+_PIPELINE = vars(sys.modules[Kandinsky6TI2VAPipeline.__module__])
+_AHEAD, _BEHIND = _PIPELINE["_PROMPT_TEMPLATE"].split("{}")
+_CROPPED = _PIPELINE["_QWEN_CROP_START"]
+
+
+class Templated:
+    """A token a word of the prompt, behind as many tokens of the template as the pipeline crops."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+
+    def __call__(self, text: list[str], max_length: int, images: Any, videos: Any, **kwargs: Any) -> BatchEncoding:
+        prompts = [line.removeprefix(_AHEAD).removesuffix(_BEHIND) for line in text]
+        encoded = self.tokenizer(prompts, max_length=max_length - _CROPPED, **kwargs)
+        ahead = torch.ones(len(text), _CROPPED, dtype=torch.long)
+        return BatchEncoding({name: torch.cat([ahead, each], dim=1) for name, each in encoded.items()})
+
+
+def kandinsky6(seed: int = 0) -> Kandinsky6TI2VAPipeline:
+    torch.manual_seed(seed)
+    tokenizer, clip_tokenizer = chat_tokenizer(start="<|im_start|>"), text.clip_tokenizer(WORDS)
+    tokenizer.model_input_names = ["input_ids", "attention_mask"]
+    transformer = Kandinsky6Transformer3DModel(
+        in_visual_dim=4,
+        out_visual_dim=4,
+        in_audio_dim=4,
+        out_audio_dim=4,
+        in_text_dim=WIDTH,
+        in_text_dim2=WIDTH,
+        time_dim=16,
+        model_dim=32,
+        ff_dim=64,
+        num_text_blocks=2,
+        num_visual_blocks=2,
+        axes_dims=(4, 4, 8),
+    )
+    strengthen(transformer, 3.0)
+    # Its modulations start at zero, and with them the text's way into the picture.
+    for name, parameter in transformer.named_parameters():
+        if "modulation" in name:
+            nn.init.normal_(parameter, std=0.3)
+    pipe = Kandinsky6TI2VAPipeline(
+        transformer=transformer.eval(),
+        vae=AutoencoderKLHunyuanVideo(
+            block_out_channels=(8, 8, 8, 8), layers_per_block=1, norm_num_groups=4, latent_channels=4
+        ),
+        text_encoder=qwen_vl(len(tokenizer)),
+        tokenizer=Templated(tokenizer),
+        text_encoder_2=CLIPTextModel(clip_config(clip_tokenizer)).eval(),
+        tokenizer_2=clip_tokenizer,
+        scheduler=FlowMatchEulerDiscreteScheduler(),
+    )
+    # The latents of the sound need no decoders.
+    pipe.audio_vae, pipe.vocoder = SimpleNamespace(), SimpleNamespace()
+    pipe.audio_sample_rate, pipe.audio_latent_hop_length = 16, 1
+    return pipe
+
+
+_OPTIONS = {"guidance_scale": 1.0, "height": 64, "width": 64, "num_frames": 9, "max_sequence_length": 15}
+
+CASES = tuple(
+    Case(
+        name,
+        kandinsky6,
+        options=_OPTIONS | {"sample_audio": sound},
+        cfg={"guidance_scale": 4.0, "negative_prompt": "a triangle"},
+        conditional_rows=SEPARATE,
+        text=("encoder_hidden_states", "encoder_attention_mask"),
+        output="frames",
+    )
+    for name, sound in (("kandinsky6", True), ("kandinsky6-silent", False))
+)
