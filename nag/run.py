@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -26,10 +26,6 @@ class Run:
     by_hand: bool = False  # the denoiser is called without the pipeline, a prompt a row
     used: bool = False  # the denoiser has been called
     guided: bool | None = None  # whether the last conditional denoiser call was; None before the first
-    # Of the embeddings that calls for the prompt and CFG's other calls bring; see `Session.conditional`.
-    positive_address: int | None = None
-    positive_timestep: Tensor | float = 0.0
-    other_address: int | None = None
     kept_for: dict[int, Any] = field(default_factory=dict)  # denoiser → what the keys its processors keep depend on
 
     def prompt_of_row(self, count: int) -> Tensor:

@@ -28,6 +28,11 @@ class Session:
     guidance: Guidance
     encode: Callable[[Sequence[str], dict[str, Any]], Negative] | None = None
     run: Run | None = None
+    in_call: bool = False  # a pipeline calls the denoiser, and its settings tell how it lays out its rows
+    # Of the embeddings that calls for the prompt and CFG's other calls bring; see `conditional`.
+    positive_address: int | None = None
+    positive_timestep: Tensor | float = 0.0
+    other_address: int | None = None
     step: Step | None = field(default=None, repr=False)
 
     def prompts_encoded(self, arguments: dict[str, Any]) -> None:
@@ -52,14 +57,18 @@ class Session:
             negative = self.encode(self.prompts, arguments)
         assert negative is not None
         images = int(arguments.get("num_images_per_prompt") or arguments.get("num_videos_per_prompt") or 1)
+        self.begin_call()
         self.run = Run(prompts, images, negative, bool(arguments.get("do_classifier_free_guidance")))
 
     def begin_call(self) -> None:
         """Called when the pipeline starts on a new call."""
-        self.run = None
+        self.run = self.positive_address = self.other_address = None
+        self.in_call = True
 
     def run_of(self, rows: int) -> Run:
-        """The pipeline call under way; a denoiser called by hand counts a prompt a row.
+        """The pipeline call under way.
+
+        A prompt a row is counted where the denoiser is called by hand, or by a pipeline that had nothing to encode.
 
         Raises:
             NAGError: called by hand with a negative prompt that nobody has encoded.
@@ -68,12 +77,12 @@ class Session:
         if self.run is None or (self.run.by_hand and self.run.prompts != rows):
             if self.given is None:
                 raise NAGError(
-                    "the negative prompt is encoded when the pipeline encodes its own; "
-                    "where the denoiser is called without the pipeline, give negative_prompt_embeds"
+                    "the negative prompt is encoded when the pipeline encodes its own, and it has encoded none; "
+                    "give negative_prompt_embeds"
                 )
             for name, count in (("negative_prompt_embeds", len(self.given.embeds)), ("scale", len(self.params))):
                 self._check_count(name, count, rows)
-            self.run = Run(rows, 1, self.given, by_hand=True)
+            self.run = Run(rows, 1, self.given, by_hand=not self.in_call)
         self.run.used = True
         return self.run
 
@@ -83,16 +92,16 @@ class Session:
         Every such pipeline denoises for the prompt first, and brings the same embeddings to each of its steps. Other
         embeddings at the same timestep are CFG's unconditional ones; at another, a callback has replaced the prompt's.
         """
-        run, address = self.run, embeds.data_ptr()
-        if run is None or run.by_hand:
+        if not self.in_call:
             return True
-        if address == run.other_address:
+        address = embeds.data_ptr()
+        if address == self.other_address:
             return False
-        known = run.positive_address in (None, address)
-        if not known and bool(torch.all(torch.as_tensor(timestep == run.positive_timestep))):
-            run.other_address = address
+        known = self.positive_address in (None, address)
+        if not known and bool(torch.all(torch.as_tensor(timestep == self.positive_timestep))):
+            self.other_address = address
             return False
-        run.positive_address, run.positive_timestep = address, timestep
+        self.positive_address, self.positive_timestep = address, timestep
         return True
 
     def plan(self, embeds: Tensor, rows: slice, timestep: Callable[[], float], frames: int = 1) -> Step | None:

@@ -31,6 +31,7 @@ class AuraFlow(Family):
     attention = "joint"
     denoiser_types = ("AuraFlowTransformer2DModel",)
     processors = ("AuraFlowAttnProcessor2_0", "FusedAuraFlowAttnProcessor2_0")
+    timestep_unit = 1000.0
     cfg = "batched"
 
     def attentions(self, denoiser: Any) -> list[Any]:
@@ -40,9 +41,6 @@ class AuraFlow(Family):
         found = original(pipe.transformer).register_tokens.shape[1]
         if found != REGISTERS:
             raise UnsupportedPipeline(f"this AuraFlow has {found} register tokens, not {REGISTERS}")
-
-    def timestep(self, pipe: Any, call: dict[str, Any]) -> float:  # noqa: ARG002 (as Family)
-        return float(call["timestep"].flatten()[0]) * 1000
 
     def packing(self, call: dict[str, Any], negative: Negative) -> Packing:
         plain = super().packing(call, negative)

@@ -6,12 +6,11 @@ Where prompts are of unequal length a mask over text and image reaches the denoi
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
 from nag.families.entering import encode_alone
-from nag.families.family import Family
 from nag.families.flux_like import FluxLike
 from nag.families.ragged import padded
 from nag.session import Negative, Session
@@ -27,9 +26,10 @@ class BriaFibo(FluxLike):
     denoiser_types = ("BriaFiboTransformer2DModel",)
     processors = ("BriaFiboAttnProcessor", "BriaAttnProcessor")
     mask_name = "negative_prompt_attention_mask"
+    timestep_unit = 1.0
     cfg = "batched"
     #: All hidden states of the text encoder with the prompts ahead of the layers, (N, layers, L, C).
-    also_given = {"negative_prompt_layers": LAYERS}
+    also_given: ClassVar[dict[str, str]] = {"negative_prompt_layers": LAYERS}
 
     def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: dict[str, Any]) -> Negative:
         # One at a time: beside longer prompts an empty one would be as long as they are.
@@ -40,12 +40,9 @@ class BriaFibo(FluxLike):
 
     def rows(self, pipe: Any, session: Session, call: dict[str, Any]) -> slice | None:
         run = session.run
-        if run is not None and not run.by_hand:
+        if run is not None and session.in_call:
             run.in_cfg = pipe.guidance_scale > 1
         return super().rows(pipe, session, call)
-
-    def timestep(self, pipe: Any, call: dict[str, Any]) -> float:
-        return Family.timestep(self, pipe, call)
 
     def pack(self, call: dict[str, Any], negative: Negative) -> dict[str, Any]:
         packed = super().pack(call, negative)

@@ -43,6 +43,7 @@ class Family:
         also_given: what `nag.guide` takes of a negative prompt beside its embeddings and mask, and the denoiser's
             argument that each stands for (`Negative.more`).
         text_last: whether the text stands behind the image in joint attention.
+        timestep_unit: the scheduler's timesteps in one of the denoiser's.
         keys_stay: cross attention whose text keys are the same at every step: they are computed once a prompt.
         cfg: how the family's pipelines run CFG: the unconditional rows first in one batch, or as a call of their own.
         exact: what the table says of it, where the method leaves a choice: which pooled prompt modulates the tokens.
@@ -64,6 +65,7 @@ class Family:
     mask_name: ClassVar[str | None] = None
     also_given: ClassVar[dict[str, str]] = {}
     text_last: ClassVar[bool] = False
+    timestep_unit: ClassVar[float] = 1.0
     keys_stay: ClassVar[bool] = False
     cfg: ClassVar[Literal["batched", "separate"]]
     exact: ClassVar[str] = "yes"
@@ -116,10 +118,10 @@ class Family:
         count = len(embeds)
         if self.cfg == "separate":
             return slice(0, count) if session.conditional(embeds, call["timestep"]) else None
-        run = session.run
-        if run is None or run.by_hand:
+        if not session.in_call:
             return slice(0, count)
-        in_cfg = bool(getattr(pipe, "do_classifier_free_guidance", run.in_cfg))
+        told = session.run is not None and session.run.in_cfg
+        in_cfg = bool(getattr(pipe, "do_classifier_free_guidance", told))
         # Perturbed attention guidance adds a third part, which is the prompt's rows once more and stays plain.
         perturbed = bool(getattr(pipe, "do_perturbed_attention_guidance", False))
         part = count // (1 + in_cfg + perturbed)
@@ -133,9 +135,11 @@ class Family:
         """The step's timestep on the scheduler's scale: the pipeline's own where it tells it, for the denoiser's copy
         may have been rounded to half precision."""
         told = getattr(pipe, "_current_timestep", None)
-        timestep = told if told is not None else call["timestep"]
+        if told is not None:
+            return float(told)
         # One a token in some video models, zero at those of a frame that is given.
-        return float(timestep.max()) if isinstance(timestep, Tensor) else float(timestep)
+        timestep = call["timestep"]
+        return self.timestep_unit * float(timestep.max() if isinstance(timestep, Tensor) else timestep)
 
     def packing(self, call: dict[str, Any], negative: Negative) -> Packing:
         """Where both prompts' tokens will stand in an attention's sequence. negative: a row for each of the call's."""

@@ -30,6 +30,7 @@ class Flux(Family):
     attention = "joint"
     denoiser_types = ("FluxTransformer2DModel",)
     processors = ("FluxAttnProcessor", "FluxIPAdapterAttnProcessor")
+    timestep_unit = 1000.0
     cfg = "separate"
     exact = "equation 7, the positive's pooled prompt; `reference=True` is the authors' form"
     has_reference = True
@@ -40,10 +41,6 @@ class Flux(Family):
     def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: dict[str, Any]) -> Negative:
         embeds, pooled, _ = encode_alone(encode_prompt, prompts, arguments)
         return Negative(embeds, pooled)
-
-    def timestep(self, pipe: Any, call: dict[str, Any]) -> float:
-        told = getattr(pipe, "_current_timestep", None)
-        return float(told) if told is not None else float(call["timestep"].flatten()[0]) * 1000
 
     def pack(self, call: dict[str, Any], negative: Negative) -> dict[str, Any]:
         # Flux puts every text token at the origin, so the negative's positions start where the positive's do.

@@ -35,10 +35,6 @@ class FluxLike(Family):
     def attentions(self, denoiser: Any) -> list[Any]:
         return [block.attn for block in (*denoiser.transformer_blocks, *denoiser.single_transformer_blocks)]
 
-    def timestep(self, pipe: Any, call: dict[str, Any]) -> float:
-        told = getattr(pipe, "_current_timestep", None)
-        return float(told) if told is not None else float(call["timestep"].flatten()[0]) * 1000
-
     def pack(self, call: dict[str, Any], negative: Negative) -> dict[str, Any]:
         ids, count = call["txt_ids"], negative.embeds.shape[1]
         negative_ids = ids.new_zeros(*ids.shape[:-2], count, ids.shape[-1])
@@ -68,6 +64,7 @@ class Bria(FluxLike):
     models = "Bria 3.2"
     denoiser_types = ("BriaTransformer2DModel",)
     processors = ("BriaAttnProcessor",)
+    timestep_unit = 1000.0
     cfg = "batched"
 
     def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: dict[str, Any]) -> Negative:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -34,7 +34,7 @@ class JoyImageEdit(Family):
     processors = ("JoyImageAttnProcessor",)
     mask_name = "negative_prompt_embeds_mask"
     text_last = True
-    cfg = "separate"
+    cfg: ClassVar[Literal["batched", "separate"]] = "separate"
     encoders = ("encode_prompt", "encode_prompt_multiple_images")
 
     def attentions(self, denoiser: Any) -> list[Any]:

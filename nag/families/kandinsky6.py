@@ -27,6 +27,7 @@ class Kandinsky6(Kandinsky5):
     denoiser_types = ("Kandinsky6Transformer3DModel",)
     processors = ("Kandinsky6AttnProcessor",)
     mask_argument = "encoder_attention_mask"
+    exact = "equation 7, the positive's pooled prompt"
 
     def attentions(self, denoiser: Any) -> list[Any]:
         of_text = (*denoiser.video_text_transformer_blocks, *denoiser.audio_text_transformer_blocks)

@@ -29,6 +29,7 @@ class Krea2(Family):
     processors = ("Krea2AttnProcessor",)
     mask_argument = "encoder_attention_mask"
     mask_name = "negative_prompt_embeds_mask"
+    timestep_unit = 1000.0
     cfg = "separate"
 
     def attentions(self, denoiser: Any) -> list[Any]:
@@ -37,10 +38,6 @@ class Krea2(Family):
     def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: dict[str, Any]) -> Negative:
         embeds, mask = encode_alone(encode_prompt, prompts, arguments)
         return Negative(embeds, mask=mask)
-
-    def timestep(self, pipe: Any, call: dict[str, Any]) -> float:
-        told = getattr(pipe, "_current_timestep", None)
-        return float(told) if told is not None else float(call["timestep"].flatten()[0]) * 1000
 
     def pack(self, call: dict[str, Any], negative: Negative) -> dict[str, Any]:
         packed = super().pack(call, negative)

@@ -31,6 +31,7 @@ class QwenImage(Family):
     processors = ("QwenDoubleStreamAttnProcessor2_0",)
     mask_argument = "encoder_hidden_states_mask"
     mask_name = "negative_prompt_embeds_mask"
+    timestep_unit = 1000.0
     cfg = "separate"
 
     def attentions(self, denoiser: Any) -> list[Any]:
@@ -39,10 +40,6 @@ class QwenImage(Family):
     def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: dict[str, Any]) -> Negative:
         embeds, mask = encode_alone(encode_prompt, prompts, arguments)
         return Negative(embeds, mask=mask)
-
-    def timestep(self, pipe: Any, call: dict[str, Any]) -> float:
-        told = getattr(pipe, "_current_timestep", None)
-        return float(told) if told is not None else float(call["timestep"].flatten()[0]) * 1000
 
     def hooks(self, denoiser: Any, session: Session, stack: ExitStack) -> None:
         def restart(module: Any, args: Any, output: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:  # noqa: ARG001

@@ -38,6 +38,7 @@ class QwenImage21(Family):
     processors = ("QwenImage21AttnProcessor",)
     mask_argument = "encoder_hidden_states_mask"
     mask_name = "negative_prompt_embeds_mask"
+    timestep_unit = 1000.0
     cfg = "separate"
     one_graph = False
 
@@ -50,10 +51,6 @@ class QwenImage21(Family):
     def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: dict[str, Any]) -> Negative:
         embeds, mask, _ = encode_alone(encode_prompt, prompts, arguments | {"image_pad_mask": None})
         return Negative(embeds, mask=mask)
-
-    def timestep(self, pipe: Any, call: dict[str, Any]) -> float:
-        told = getattr(pipe, "_current_timestep", None)
-        return float(told) if told is not None else float(call["timestep"].flatten()[0]) * 1000
 
     def step(self, pipe: Any, session: Session, call: dict[str, Any]) -> Step | None:
         step = super().step(pipe, session, call)

@@ -5,7 +5,8 @@ import torch
 
 import nag
 from tests.nag import oracle
-from tests.nag.support import STEPS, difference
+from tests.nag.support import STEPS, Subject, difference
+from tests.tiny import CASES
 
 NEGATIVE = "a blue square"
 
@@ -209,3 +210,20 @@ def test_a_denoiser_called_by_hand_needs_embeddings(subject):
     handle.remove()
     with torch.no_grad(), nag.guide(subject.pipe, "a"), pytest.raises(nag.NAGError, match="negative_prompt_embeds"):
         denoiser(*calls[0][0], **calls[0][1])
+
+
+@pytest.mark.parametrize("name", ["flux", "sd", "wan"])
+def test_a_pipeline_that_has_nothing_to_encode_is_guided_the_same(name):
+    """Some pipelines leave encode_prompt out where they are given embeddings; CFG's rows are told all the same."""
+    subject = Subject(next(case for case in CASES if case.name == name))
+    encode, results = subject.pipe.encode_prompt, []
+    subject.pipe.encode_prompt = lambda *args, **kwargs: results.append(encode(*args, **kwargs)) or results[-1]
+    subject.generate(cfg=True)
+    del subject.pipe.encode_prompt
+    with nag.guide(subject.pipe, **(negative := subject.encode(NEGATIVE))):
+        expected = subject.generate(cfg=True)
+    with nag.guide(subject.pipe, **negative):
+        replay = iter(results)
+        subject.pipe.encode_prompt = lambda *args, **kwargs: next(replay)
+        assert torch.equal(subject.generate(cfg=True), expected)
+    assert difference(subject.generate(cfg=True), expected) > 1e-3

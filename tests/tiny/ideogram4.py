@@ -14,8 +14,8 @@ from transformers import Qwen3VLModel
 
 from tests.tiny.chat import chat_tokenizer
 from tests.tiny.common import WIDTH, Case, strengthen
+from tests.tiny.qwen3_vl import qwen3_vl_config
 from tests.tiny.qwen_image import VISION
-from tests.tiny.qwen_image21 import qwen3_vl_config
 
 #: Layers of the text encoder, and how many of them the pipeline reads.
 LAYERS, READ = 36, 13

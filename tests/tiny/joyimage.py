@@ -20,8 +20,8 @@ from transformers import Qwen3VLForConditionalGeneration
 
 from tests.tiny.chat import chat_tokenizer
 from tests.tiny.common import BATCHED, SEPARATE, WIDTH, Case
+from tests.tiny.qwen3_vl import PictureProcessor, qwen3_vl_config
 from tests.tiny.qwen_image import VISION
-from tests.tiny.qwen_image21 import PictureProcessor, qwen3_vl_config
 
 
 class Vae(AutoencoderKLWan):

@@ -13,8 +13,8 @@ from transformers import Qwen3VLForConditionalGeneration
 
 from tests.tiny.chat import chat_tokenizer
 from tests.tiny.common import SEPARATE, WIDTH, Case, strengthen
+from tests.tiny.qwen3_vl import qwen3_vl_config
 from tests.tiny.qwen_image import VISION, qwen_vae
-from tests.tiny.qwen_image21 import qwen3_vl_config
 
 
 def nucleus_image(seed: int = 0) -> NucleusMoEImagePipeline:
