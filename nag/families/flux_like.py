@@ -29,6 +29,7 @@ class FluxLike(Family):
     defaults = NAGParams(scale=5.0, tau=2.5, alpha=0.25)
     source = "as Flux.1, not tuned"
     attention = "joint"
+    timestep_unit = 1000.0
     cfg: ClassVar[Literal["batched", "separate"]] = "separate"
     counted: ClassVar[tuple[int, ...]] = ()
 
@@ -64,7 +65,7 @@ class Bria(FluxLike):
     models = "Bria 3.2"
     denoiser_types = ("BriaTransformer2DModel",)
     processors = ("BriaAttnProcessor",)
-    timestep_unit = 1000.0
+    timestep_unit = 1.0
     cfg = "batched"
 
     def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: dict[str, Any]) -> Negative:
@@ -73,6 +74,3 @@ class Bria(FluxLike):
             if not prompt:
                 embeds[row] = 0
         return Negative(embeds)
-
-    def timestep(self, pipe: Any, call: dict[str, Any]) -> float:
-        return Family.timestep(self, pipe, call)
