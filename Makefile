@@ -3,6 +3,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 STAMP := .venv/.installed
 
+# The library's tests are many and independent; the service's start servers of their own and run one by one.
+PARALLEL := -n auto --maxprocesses 4
 # The release of diffusers before the tested one: the library must work on both.
 PREVIOUS := 0.41.0
 # Tried there alone: every import of diffusers beside it is slow and prints warnings.
@@ -27,12 +29,13 @@ serve: install  ## queue, API and worker, until Ctrl-C
 	$(BIN)/nag-server up
 
 test: lint  ## lint and every test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --ignore tests/nag
+	$(BIN)/python -m pytest tests/nag $(PARALLEL)
 
 test-previous: install  ## the library's tests on the release of diffusers before the tested one
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade --target .previous --no-deps \
 	  diffusers==$(PREVIOUS) torchao==$(TORCHAO)
-	PYTHONPATH=.previous $(BIN)/python -m pytest tests/nag
+	PYTHONPATH=.previous $(BIN)/python -m pytest tests/nag $(PARALLEL)
 
 lint: install  ## formatting, style, types, imports
 	$(BIN)/ruff format --check .
