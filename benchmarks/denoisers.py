@@ -168,7 +168,7 @@ def sana(draw: Draw, full: bool) -> Denoiser:
 def wan(draw: Draw, full: bool, large: bool = False) -> Denoiser:
     blocks = (40 if large else 30) if full else 1
     heads, inner = (40, 13824) if large else (12, 8960)
-    frames = 21 if full else 9
+    frames = 21
     transformer = draw.build(
         diffusers.WanTransformer3DModel, num_layers=blocks, num_attention_heads=heads, ffn_dim=inner
     )
