@@ -47,7 +47,7 @@ class Family:
         keys_stay: cross attention whose text keys are the same at every step: they are computed once a prompt.
         cfg: how the family's pipelines run CFG: the unconditional rows first in one batch, or as a call of their own.
         exact: what the table says of it, where the method leaves a choice: which pooled prompt modulates the tokens.
-        one_graph: whether `torch.compile` makes one graph of a guided step; where not, nor does it of a plain one.
+        compiled: what `torch.compile` makes of a guided step. In parts means that it does so of a plain one too.
         encoders: names of the pipelines' methods that encode a prompt, whichever they call.
         refused: why these models are not guided, where they are not; `check` raises it.
         has_reference: whether `reference=True` means something else than the plain form.
@@ -70,7 +70,7 @@ class Family:
     cfg: ClassVar[Literal["batched", "separate"]]
     exact: ClassVar[str] = "yes"
     encoders: ClassVar[tuple[str, ...]] = ("encode_prompt",)
-    one_graph: ClassVar[bool] = True
+    compiled: ClassVar[Literal["one graph", "in parts", "no"]] = "one graph"
     refused: ClassVar[str | None] = None
     has_reference: ClassVar[bool] = False
 

@@ -64,7 +64,7 @@ class HiDream(Family):
     processors = ("HiDreamAttnProcessor",)
     text_last = True
     cfg = "batched"
-    one_graph = False
+    compiled = "in parts"
     exact = "equation 7, the positive's pooled prompt"
     #: With the prompts ahead of the layers, (N, layers, L, C); the T5 ones are the embeddings.
     also_given: ClassVar[dict[str, str]] = {"negative_prompt_embeds_llama3": LLAMA}

@@ -84,7 +84,7 @@ class HunyuanImage(HunyuanVideo):
     models = "HunyuanImage 2.1 and its refiner"
     defaults = NAGParams(scale=5.0, tau=2.5, alpha=0.25)
     source = "as Flux.1, not tuned"
-    one_graph = False
+    compiled = "in parts"
     denoiser_types = ("HunyuanImageTransformer2DModel",)
     processors = ("HunyuanImageAttnProcessor",)
     mask_name = "negative_prompt_embeds_mask"

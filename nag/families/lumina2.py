@@ -33,7 +33,7 @@ class Lumina2(Family):
     processors = ("Lumina2AttnProcessor2_0",)
     mask_name = "negative_prompt_attention_mask"
     cfg = "separate"
-    one_graph = False
+    compiled = "in parts"
 
     def attentions(self, denoiser: Any) -> list[Any]:
         return [layer.attn for layer in denoiser.layers]

@@ -40,7 +40,7 @@ class QwenImage21(Family):
     mask_name = "negative_prompt_embeds_mask"
     timestep_unit = 1000.0
     cfg = "separate"
-    one_graph = False
+    compiled = "in parts"
 
     def attentions(self, denoiser: Any) -> list[Any]:
         return [block.attn for block in denoiser.transformer_blocks]

@@ -33,5 +33,5 @@ def _row(family: Family) -> Sequence[str]:
     if family.refused is not None:
         return [family.name, family.models, family.attention, f"refused: {family.refused}", *[""] * 6]
     cfg = {"batched": "in one batch", "separate": "calls of its own"}[family.cfg]
-    facts = [family.exact, cfg, "one graph" if family.one_graph else "in parts"]
+    facts = [family.exact, cfg, family.compiled]
     return [family.name, family.models, family.attention, *facts, *(f"{n:g}" for n in numbers), family.source]

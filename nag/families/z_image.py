@@ -42,7 +42,7 @@ class ZImage(Family):
     mask_name = "negative_prompt_attention_mask"
     text_last = True
     cfg = "batched"
-    one_graph = False
+    compiled = "no"
 
     def attentions(self, denoiser: Any) -> list[Any]:
         return [layer.attention for layer in denoiser.layers]

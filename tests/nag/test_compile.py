@@ -10,27 +10,26 @@ from tests.nag.support import Subject, difference
 NEGATIVE = "a blue square"
 
 
-def in_place(subject):
-    subject.denoiser.compile(fullgraph=True, backend="eager")
+def in_place(subject, whole):
+    subject.denoiser.compile(fullgraph=whole, backend="eager")
 
 
-def wrapped(subject):
-    subject.wrap(torch.compile(subject.denoiser, fullgraph=True, backend="eager"))
+def wrapped(subject, whole):
+    subject.wrap(torch.compile(subject.denoiser, fullgraph=whole, backend="eager"))
 
 
 @pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`")
-def test_a_compiled_denoiser_is_one_graph_and_gives_the_same(case):
+def test_a_compiled_denoiser_gives_the_same_in_as_few_graphs_as_the_table_says(case):
     subject = Subject(case)
     with nag.guide(subject.pipe, NEGATIVE, scale=6.0, end=0.5):
         expected = subject.generate()
     torch.compiler.reset()
-    if not family_of(subject.pipe).one_graph:
-        # The table says so: it is the denoiser itself that is not one graph.
-        in_place(subject)
-        with pytest.raises(torch._dynamo.exc.TorchDynamoException):
-            subject.generate()
-        return
-    (wrapped if case.name in ("flux", "sd") else in_place)(subject)
+    compiled = family_of(subject.pipe).compiled
+    if compiled == "no":
+        pytest.skip("the table says so")
+    # Where the table says "in parts", it is the plain denoiser already that is not one graph.
+    whole = compiled == "one graph"
+    (wrapped if case.name in ("flux", "sd") else in_place)(subject, whole)
     with nag.guide(subject.pipe, NEGATIVE, scale=6.0, end=0.5) as guidance:
         compiled = subject.generate()
     assert guidance.guided_steps > 0
