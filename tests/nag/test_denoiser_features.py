@@ -3,7 +3,7 @@
 import pytest
 import torch
 from diffusers import FirstBlockCacheConfig
-from diffusers.hooks import TextKVCacheConfig, apply_group_offloading
+from diffusers.hooks import FasterCacheConfig, TextKVCacheConfig, apply_group_offloading
 
 import nag
 from tests.nag.support import Subject, difference
@@ -65,8 +65,18 @@ def test_a_step_cache_starts_anew_when_guidance_ends():
     assert 1e-3 < difference(cached, exact) < 1
 
 
-def test_caches_that_guidance_would_make_wrong_are_refused():
+@pytest.mark.parametrize(
+    ("cache", "reason"), [(TextKVCacheConfig(), "text K/V cache"), (FasterCacheConfig(), "FasterCache")]
+)
+def test_caches_that_guidance_would_make_wrong_are_refused(cache, reason):
     subject = Subject(next(case for case in CASES if case.name == "flux"))
-    subject.denoiser.enable_cache(TextKVCacheConfig())
-    with pytest.raises(nag.UnsupportedPipeline, match="text K/V cache"), nag.guide(subject.pipe, NEGATIVE):
+    subject.denoiser.enable_cache(cache)
+    with pytest.raises(nag.UnsupportedPipeline, match=reason), nag.guide(subject.pipe, NEGATIVE):
+        pass
+
+
+def test_a_sequence_split_over_devices_is_refused():
+    subject = Subject(next(case for case in CASES if case.name == "flux"))
+    subject.denoiser._parallel_config = object()
+    with pytest.raises(nag.UnsupportedPipeline, match="parallelism"), nag.guide(subject.pipe, NEGATIVE):
         pass
