@@ -9,19 +9,17 @@ from pathlib import Path
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from training import shapes_flux
-
-STAGES = ("vae", "teacher", "student", "export")
-MODELS = {"shapes-flux": shapes_flux.run}
+from training.recipe import STAGES, run
+from training.recipes import RECIPES
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
-    parser.add_argument("model", choices=sorted(MODELS))
+    parser.add_argument("model", choices=sorted(RECIPES))
     parser.add_argument(
         "--work", type=Path, default=Path(".train"), help="checkpoints; delete a stage's file to train it again"
     )
-    parser.add_argument("--out", type=Path, help="pipeline folder (default: app/builtin/MODEL)")
+    parser.add_argument("--out", type=Path, default=Path("app/builtin"), help="where the pipeline folders go")
     parser.add_argument("--stage", choices=STAGES, default="export", help="the last stage to run")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -31,9 +29,10 @@ def main() -> None:
     torch.backends.mkldnn.conv.fp32_precision = "bf16"  # type: ignore[attr-defined]  # missing from its stub
     # The plain kernel: several times faster than the fused one for short sequences of narrow heads on a CPU.
     with sdpa_kernel(SDPBackend.MATH) if arguments.device == "cpu" else nullcontext():
-        MODELS[arguments.model](
+        run(
+            RECIPES[arguments.model],
             work=arguments.work / arguments.model,
-            out=arguments.out or Path("app/builtin") / arguments.model,
+            out=arguments.out,
             last_stage=arguments.stage,
             seed=arguments.seed,
             device=torch.device(arguments.device),

@@ -6,7 +6,16 @@ import json
 from collections.abc import Sequence
 
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel, T5Tokenizer
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTokenizer,
+    T5Config,
+    T5EncoderModel,
+    T5Tokenizer,
+    UMT5Config,
+    UMT5EncoderModel,
+)
 
 CLIP_MAX_LENGTH = 77
 T5_MAX_LENGTH = 512
@@ -69,6 +78,22 @@ def t5_encoder(tokenizer: T5Tokenizer, width: int) -> T5EncoderModel:
             num_layers=2,
             num_heads=2,
             feed_forward_proj="gated-gelu",
+            dropout_rate=0.0,
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+        )
+    )
+
+
+def umt5_encoder(tokenizer: T5Tokenizer, width: int) -> UMT5EncoderModel:
+    return UMT5EncoderModel(
+        UMT5Config(
+            vocab_size=len(tokenizer),
+            d_model=width,
+            d_kv=width // 2,
+            d_ff=width * 4,
+            num_layers=2,
+            num_heads=2,
             dropout_rate=0.0,
             pad_token_id=tokenizer.pad_token_id,
             eos_token_id=tokenizer.eos_token_id,

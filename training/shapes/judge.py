@@ -47,6 +47,10 @@ class Reading:
     shape: str | None
     background: str | None
     clean: bool
+    #: The object's middle, x and y in pixels; None where there is none.
+    place: tuple[float, float] | None = None
+    #: Of a clip.
+    motion: str | None = None
 
     def shows(self, caption: Caption) -> bool:
         """True when every attribute the caption names is seen."""
@@ -55,6 +59,7 @@ class Reading:
             (caption.color, self.color),
             (caption.shape, self.shape),
             (caption.background, self.background),
+            (caption.motion, self.motion),
         )
         return all(named is None or named == seen for named, seen in pairs)
 
@@ -116,7 +121,12 @@ def _read_one(picture: NDArray[np.float32]) -> Reading:
         and off_object <= OBJECT_STRAY
     )
     return Reading(
-        SIZES[int(radius > middle)], color, SHAPES[best] if overlaps[best] >= 0.7 else None, background, bool(clean)
+        SIZES[int(radius > middle)],
+        color,
+        SHAPES[best] if overlaps[best] >= 0.7 else None,
+        background,
+        bool(clean),
+        place=((columns[0] + columns[-1] + 1) / 2, (rows[0] + rows[-1] + 1) / 2),
     )
 
 

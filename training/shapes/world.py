@@ -6,7 +6,9 @@ so that a batch is drawn by one vectorised pass. The judge beside this file read
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol, Self
 
 import torch
 
@@ -14,6 +16,8 @@ SIZES = ("small", "large")
 COLORS = ("red", "green", "blue", "yellow", "purple", "orange")
 SHAPES = ("circle", "square", "triangle")
 BACKGROUNDS = ("white", "black", "gray")
+#: Of a clip; a picture has none.
+MOTIONS = ("still", "left", "right", "up", "down")
 
 #: sRGB in [0, 1]; far enough apart for the judge to tell a wrong colour from a blurred one.
 COLOR_RGB = torch.tensor(
@@ -33,8 +37,9 @@ RADIUS_PX = torch.tensor([(8.5, 10.0), (17.0, 19.0)])
 #: How far the object's centre may lie from the picture's, each way.
 OFFSET_PX = 3.0
 
-#: Every word a caption can hold; the tokenizers' vocabulary.
+#: Every word a picture's caption can hold; the tokenizers' vocabulary. A clip's has those of motion too.
 WORDS = ("a", "on", "background", "shape", *SIZES, *COLORS, *SHAPES, *BACKGROUNDS)
+CLIP_WORDS = (*WORDS, "moving", "standing", *MOTIONS)
 
 
 @dataclass(frozen=True)
@@ -45,27 +50,47 @@ class Caption:
     color: str | None = None
     shape: str | None = None
     background: str | None = None
+    motion: str | None = None
 
     def __str__(self) -> str:
         words = ["a", self.size, self.color, self.shape or "shape"]
         if self.background is not None:
             words += ["on a", self.background, "background"]
+        if self.motion is not None:
+            words += ["standing" if self.motion == "still" else "moving", self.motion]
         return " ".join(word for word in words if word)
 
     @classmethod
     def parse(cls, text: str) -> Caption:
         """Reads a caption back. Raises ValueError on a word outside the world or an attribute named twice."""
         found: dict[str, str] = {}
-        groups = {"size": SIZES, "color": COLORS, "shape": SHAPES, "background": BACKGROUNDS}
+        groups = {"size": SIZES, "color": COLORS, "shape": SHAPES, "background": BACKGROUNDS, "motion": MOTIONS}
         for word in text.lower().split():
-            if word not in WORDS:
-                raise ValueError(f"{word!r} is not a word of the shapes world: {', '.join(WORDS)}")
+            if word not in CLIP_WORDS:
+                raise ValueError(f"{word!r} is not a word of the shapes world: {', '.join(CLIP_WORDS)}")
             for name, group in groups.items():
                 if word in group:
                     if name in found:
                         raise ValueError(f"{text!r} names {name} twice")
                     found[name] = word
         return cls(**found)
+
+
+class World(Protocol):
+    """A batch of what a model learns to show."""
+
+    @classmethod
+    def sample(cls, batch: int, generator: torch.Generator) -> Self:
+        """Drawn evenly."""
+
+    def take(self, rows: torch.Tensor | slice) -> Self:
+        """Some of them."""
+
+    def captions(self, generator: torch.Generator) -> Sequence[Caption]:
+        """One each, which leaves some attributes out."""
+
+    def render(self) -> torch.Tensor:
+        """Pixels (B, 3, …) in [-1, 1]."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +108,9 @@ class Scenes:
         radius = low + (high - low) * torch.rand(batch, generator=generator)
         centre = 32.0 + OFFSET_PX * (2 * torch.rand(batch, 2, generator=generator) - 1)
         return cls(attributes, torch.cat([centre, radius[:, None]], dim=1) * (resolution_px / 64))
+
+    def take(self, rows: torch.Tensor | slice) -> Scenes:
+        return Scenes(self.attributes[rows], self.place[rows])
 
     def captions(self, generator: torch.Generator, drop: float = 0.5) -> list[Caption]:
         """A caption per scene; each attribute is left out with probability `drop`."""

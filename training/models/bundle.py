@@ -1,0 +1,45 @@
+"""What a stage of training asks of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import torch
+from diffusers import DiffusionPipeline
+from torch import nn
+
+__all__ = ["Bundle", "encode_unique"]
+
+
+class Bundle(Protocol):
+    """A denoiser and its text encoders: everything a caption and a noisy latent pass through."""
+
+    @property
+    def denoiser(self) -> Any: ...
+
+    @property
+    def modules(self) -> nn.ModuleDict:
+        """All that learns: the denoiser and the text encoders."""
+
+    def prepare(self, latents: torch.Tensor) -> torch.Tensor:
+        """Scaled latents (B, C, …) in the denoiser's own layout."""
+
+    def encode(self, captions: Sequence[str], generator: torch.Generator | None = None) -> tuple[torch.Tensor, ...]:
+        """What the denoiser reads of each caption, a row each. With a generator, varied as training wants it."""
+
+    def predict(self, x: torch.Tensor, timestep: torch.Tensor, text: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        """The path's v, float32. Matrix products run in bfloat16; norms, sums and weights stay float32."""
+
+    def pipeline(self, vae: Any) -> DiffusionPipeline:
+        """The diffusers pipeline of these parts."""
+
+
+def encode_unique(
+    captions: Sequence[str], encode: Callable[[list[str]], torch.Tensor], device: torch.device
+) -> torch.Tensor:
+    """`encode` of each caption (B, …); equal captions are encoded once."""
+    unique = sorted(set(captions))
+    place = {caption: i for i, caption in enumerate(unique)}
+    back = torch.tensor([place[caption] for caption in captions], device=device)
+    return encode(unique)[back]

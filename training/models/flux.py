@@ -1,0 +1,109 @@
+"""A small Flux.1."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
+from torch import nn
+
+from training import text
+from training.models.bundle import encode_unique
+from training.path import SHIFT
+from training.shapes.world import WORDS
+
+TEXT_WIDTH = 96
+#: Text lengths seen in training: prompts are padded without a mask, so a model knows only the lengths it has met.
+TEXT_LENGTHS = (12, 16, 16, 24)
+TEXT_LENGTH = 16
+#: Share of pooled prompts dropped so that, as in Flux, attention to the T5 tokens carries the caption.
+NO_POOLED = 0.5
+
+
+class Flux:
+    """Two double and four single blocks of width 192."""
+
+    def __init__(self, latent_channels: int = 3) -> None:
+        self.clip_tokenizer, self.t5_tokenizer = text.clip_tokenizer(WORDS), text.t5_tokenizer(WORDS)
+        self.denoiser = FluxTransformer2DModel(
+            in_channels=latent_channels * 4,
+            num_layers=2,
+            num_single_layers=4,
+            attention_head_dim=32,
+            num_attention_heads=6,
+            joint_attention_dim=TEXT_WIDTH,
+            pooled_projection_dim=TEXT_WIDTH,
+            axes_dims_rope=(4, 14, 14),
+        )
+        _zero_modulations(self.denoiser)
+        self.clip = text.clip_encoder(self.clip_tokenizer, TEXT_WIDTH)
+        self.t5 = text.t5_encoder(self.t5_tokenizer, TEXT_WIDTH)
+
+    @property
+    def modules(self) -> nn.ModuleDict:
+        return nn.ModuleDict({"transformer": self.denoiser, "clip": self.clip, "t5": self.t5})
+
+    def prepare(self, latents: torch.Tensor) -> torch.Tensor:
+        """(B, C, H, W) → (B, H·W/4, 4C), as the pipeline does."""
+        packed: torch.Tensor = FluxPipeline._pack_latents(latents, *latents.shape)
+        return packed
+
+    def encode(self, captions: Sequence[str], generator: torch.Generator | None = None) -> tuple[torch.Tensor, ...]:
+        """T5 states (B, length, width) and pooled CLIP states (B, width)."""
+        pooled, length = list(captions), TEXT_LENGTH
+        if generator is not None:
+            length = TEXT_LENGTHS[int(torch.randint(len(TEXT_LENGTHS), (), generator=generator))]
+            keep = torch.rand(len(pooled), generator=generator) >= NO_POOLED
+            pooled = [caption if kept else "" for caption, kept in zip(pooled, keep.tolist(), strict=True)]
+        device = self.denoiser.device
+
+        def t5_states(unique: list[str]) -> torch.Tensor:
+            tokens = self.t5_tokenizer(
+                unique, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+            )
+            states: torch.Tensor = self.t5(tokens.input_ids.to(device))[0]
+            return states
+
+        def clip_pooled(unique: list[str]) -> torch.Tensor:
+            tokens = self.clip_tokenizer(
+                unique, padding="max_length", max_length=text.CLIP_MAX_LENGTH, truncation=True, return_tensors="pt"
+            )
+            pooled: torch.Tensor = self.clip(tokens.input_ids.to(device)).pooler_output
+            return pooled
+
+        return encode_unique(captions, t5_states, device), encode_unique(pooled, clip_pooled, device)
+
+    def predict(self, x: torch.Tensor, timestep: torch.Tensor, text: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        states, pooled = text
+        side = int(x.shape[1] ** 0.5)
+        with torch.autocast(x.device.type, torch.bfloat16):
+            out: torch.Tensor = self.denoiser(
+                hidden_states=x,
+                timestep=timestep,
+                pooled_projections=pooled,
+                encoder_hidden_states=states,
+                txt_ids=torch.zeros(states.shape[1], 3, device=x.device, dtype=x.dtype),
+                img_ids=FluxPipeline._prepare_latent_image_ids(x.shape[0], side, side, x.device, x.dtype),
+                return_dict=False,
+            )[0]
+        return out.float()
+
+    def pipeline(self, vae: AutoencoderKL) -> FluxPipeline:
+        return FluxPipeline(
+            scheduler=FlowMatchEulerDiscreteScheduler(shift=SHIFT),
+            vae=vae,
+            text_encoder=self.clip,
+            tokenizer=self.clip_tokenizer,
+            text_encoder_2=self.t5,
+            tokenizer_2=self.t5_tokenizer,
+            transformer=self.denoiser,
+        )
+
+
+def _zero_modulations(transformer: FluxTransformer2DModel) -> None:
+    """Starts every block as the identity (adaLN-zero, Peebles & Xie 2023): a small model learns faster from there."""
+    for name, module in transformer.named_modules():
+        if isinstance(module, nn.Linear) and (name.endswith(".linear") or name == "proj_out"):
+            nn.init.zeros_(module.weight)
+            nn.init.zeros_(module.bias)

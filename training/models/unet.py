@@ -1,0 +1,78 @@
+"""A small Stable Diffusion."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from torch import nn
+
+from training import text
+from training.models.bundle import encode_unique
+from training.path import ddim
+from training.shapes.world import WORDS
+
+TEXT_WIDTH = 96
+
+
+class StableDiffusion:
+    """A UNet over 16×16 latents; of its three levels the lower two attend, as in SDXL: the first would cost most."""
+
+    def __init__(self, latent_channels: int = 3) -> None:
+        self.tokenizer = text.clip_tokenizer(WORDS)
+        self.clip = text.clip_encoder(self.tokenizer, TEXT_WIDTH)
+        self.denoiser = UNet2DConditionModel(
+            sample_size=16,
+            in_channels=latent_channels,
+            out_channels=latent_channels,
+            block_out_channels=(48, 96, 128),
+            layers_per_block=1,
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+            cross_attention_dim=TEXT_WIDTH,
+            attention_head_dim=4,  # heads, in the layout of Stable Diffusion 1
+            norm_num_groups=8,
+        )
+        nn.init.zeros_(self.denoiser.conv_out.weight)
+
+    @property
+    def modules(self) -> nn.ModuleDict:
+        return nn.ModuleDict({"unet": self.denoiser, "clip": self.clip})
+
+    def prepare(self, latents: torch.Tensor) -> torch.Tensor:
+        return latents
+
+    def encode(
+        self,
+        captions: Sequence[str],
+        generator: torch.Generator | None = None,  # noqa: ARG002 - the bundles' one signature; nothing varies here
+    ) -> tuple[torch.Tensor, ...]:
+        """CLIP states (B, 77, width)."""
+        device = self.denoiser.device
+
+        def states(unique: list[str]) -> torch.Tensor:
+            tokens = self.tokenizer(
+                unique, padding="max_length", max_length=text.CLIP_MAX_LENGTH, truncation=True, return_tensors="pt"
+            )
+            out: torch.Tensor = self.clip(tokens.input_ids.to(device)).last_hidden_state
+            return out
+
+        return (encode_unique(captions, states, device),)
+
+    def predict(self, x: torch.Tensor, timestep: torch.Tensor, text: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        with torch.autocast(x.device.type, torch.bfloat16):
+            out: torch.Tensor = self.denoiser(x, timestep, encoder_hidden_states=text[0], return_dict=False)[0]
+        return out.float()
+
+    def pipeline(self, vae: AutoencoderKL) -> StableDiffusionPipeline:
+        return StableDiffusionPipeline(
+            vae=vae,
+            text_encoder=self.clip,
+            tokenizer=self.tokenizer,
+            unet=self.denoiser,
+            scheduler=ddim(),
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )

@@ -1,0 +1,121 @@
+"""A model's recipe and the one run that follows it: autoencoder, teacher, student, pipeline folders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path as FilePath
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from training import vae as autoencoder
+from training.loop import Schedule, train
+from training.models.bundle import Bundle
+from training.path import Path
+from training.shapes.world import COLORS, SHAPES, Caption, World
+from training.stages import Data, student_loss, teacher_loss
+
+STAGES = ("vae", "teacher", "student", "export")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that differs between the embedded models."""
+
+    world: type[World]
+    build_vae: Callable[[], Any]
+    build: Callable[[], Bundle]
+    path: Path
+    vae: Schedule
+    teacher: Schedule
+    student: Schedule
+    vae_batch: int
+    batch: int
+    student_batch: int
+    scenes: int
+    student_steps: int
+    #: Guided steps of the teacher to one of the student, and their CFG scale.
+    substeps: int
+    guidance_scale: float
+    #: Arguments of the pipeline, and the one that asks for CFG.
+    call: Mapping[str, Any]
+    cfg: str
+    #: Which stage's weights each pipeline folder holds.
+    exports: Mapping[str, Literal["teacher", "student"]]
+    #: On the sheets of samples, beside every shape.
+    sample_colors: Sequence[str] = COLORS
+
+
+def run(recipe: Recipe, work: FilePath, out: FilePath, last_stage: str, seed: int, device: torch.device) -> None:
+    """Every stage up to `last_stage`; a stage with a finished checkpoint in `work` is only loaded. `out` receives the
+    pipeline folders."""
+    torch.manual_seed(seed)
+    vae = recipe.build_vae().to(device)
+    loss = autoencoder.loss(vae, recipe.world, recipe.vae_batch, device)
+    train("vae", nn.ModuleDict({"vae": vae}), loss, recipe.vae, work / "vae.pt", seed)
+    if last_stage == "vae":
+        return
+    vae.requires_grad_(False)
+    latents, scenes = autoencoder.latent_bank(vae, recipe.world, recipe.scenes, seed, device, 8 * recipe.vae_batch)
+    latents = autoencoder.scaled(vae, latents)
+
+    teacher = recipe.build()
+    teacher.modules.to(device)
+    data = Data(teacher.prepare(latents), scenes)
+    teacher.denoiser.compile(dynamic=False)
+    loss = teacher_loss(teacher, recipe.path, data, recipe.batch)
+    train("teacher", teacher.modules, loss, recipe.teacher, work / "teacher.pt", seed + 1)
+    steps = recipe.student_steps * recipe.substeps
+    save_samples(recipe, teacher, vae, work / "teacher.png", steps, recipe.guidance_scale)
+    if last_stage == "teacher":
+        return
+    teacher.modules.requires_grad_(False)
+
+    student = deepcopy(teacher)
+    student.denoiser.requires_grad_(True)
+    student.denoiser.compile(dynamic=False)
+    loss = student_loss(
+        student,
+        teacher,
+        recipe.path,
+        data,
+        recipe.student_batch,
+        steps=recipe.student_steps,
+        substeps=recipe.substeps,
+        guidance_scale=recipe.guidance_scale,
+    )
+    train("student", nn.ModuleDict({"denoiser": student.denoiser}), loss, recipe.student, work / "student.pt", seed + 2)
+    save_samples(recipe, student, vae, work / "student.png", recipe.student_steps)
+    if last_stage == "student":
+        return
+    # The two large models are stored as float16 and load as float32.
+    vae.half()
+    for name, stage in recipe.exports.items():
+        bundle = {"teacher": teacher, "student": student}[stage]
+        bundle.denoiser.half()
+        bundle.pipeline(vae).save_pretrained(out / name)
+
+
+def save_samples(
+    recipe: Recipe, bundle: Bundle, vae: Any, path: FilePath, steps: int, guidance_scale: float = 1.0
+) -> None:
+    """A picture of each shape in each colour, to look at; of a clip the middle frame."""
+    captions = [str(Caption(color=color, shape=shape)) for shape in SHAPES for color in recipe.sample_colors]
+    pipe: Any = bundle.pipeline(vae)
+    with torch.compiler.set_stance("force_eager"):
+        made = pipe(
+            captions,
+            num_inference_steps=steps,
+            generator=torch.Generator().manual_seed(0),
+            output_type="np",
+            negative_prompt=[""] * len(captions) if guidance_scale > 1 else None,
+            **{**recipe.call, recipe.cfg: guidance_scale},
+        )[0]
+    pictures = made[:, made.shape[1] // 2] if made.ndim == 5 else made
+    rows = (pictures * 255).round().astype(np.uint8).reshape(len(SHAPES), -1, *pictures.shape[1:])
+    Image.fromarray(np.concatenate(np.concatenate(rows.swapaxes(0, 1), axis=2), axis=0)).save(path)

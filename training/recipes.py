@@ -1,0 +1,76 @@
+"""How each embedded model is made."""
+
+from __future__ import annotations
+
+from training import vae
+from training.loop import Schedule
+from training.models.flux import TEXT_LENGTH, Flux
+from training.models.unet import StableDiffusion
+from training.models.wan import Wan
+from training.path import flow, variance_preserving
+from training.recipe import Recipe
+from training.shapes.clips import FRAMES, Clips
+from training.shapes.world import COLORS, Scenes
+
+_SIDE = {"height": 64, "width": 64}
+
+RECIPES = {
+    "shapes-flux": Recipe(
+        world=Scenes,
+        build_vae=vae.build_image,
+        build=Flux,
+        path=flow(timesteps=1.0),
+        vae=Schedule(steps=900, learning_rate=2e-3),
+        teacher=Schedule(steps=5000, learning_rate=1.5e-3, warmup_steps=200),
+        student=Schedule(steps=300, learning_rate=4e-4, warmup_steps=30, average_decay=0.99),
+        vae_batch=32,
+        batch=64,
+        student_batch=64,
+        scenes=24_000,
+        student_steps=4,
+        substeps=4,
+        guidance_scale=2.0,
+        call={**_SIDE, "max_sequence_length": TEXT_LENGTH, "guidance_scale": 0.0},
+        cfg="true_cfg_scale",
+        exports={"shapes-flux": "student"},
+    ),
+    "shapes-sd": Recipe(
+        world=Scenes,
+        build_vae=vae.build_image,
+        build=StableDiffusion,
+        path=variance_preserving(),
+        vae=Schedule(steps=900, learning_rate=2e-3),
+        teacher=Schedule(steps=5000, learning_rate=1.5e-3, warmup_steps=200),
+        student=Schedule(steps=400, learning_rate=4e-4, warmup_steps=30, average_decay=0.99),
+        vae_batch=32,
+        batch=64,
+        student_batch=64,
+        scenes=24_000,
+        student_steps=4,
+        substeps=4,
+        guidance_scale=2.0,
+        call=_SIDE,
+        cfg="guidance_scale",
+        exports={"shapes-sd": "teacher", "shapes-sd-turbo": "student"},
+    ),
+    "shapes-wan": Recipe(
+        world=Clips,
+        build_vae=vae.build_video,
+        build=Wan,
+        path=flow(timesteps=1000.0),
+        vae=Schedule(steps=900, learning_rate=2e-3),
+        teacher=Schedule(steps=5000, learning_rate=1.5e-3, warmup_steps=200),
+        student=Schedule(steps=400, learning_rate=4e-4, warmup_steps=30, average_decay=0.99),
+        vae_batch=4,
+        batch=32,
+        student_batch=32,
+        scenes=6_000,
+        student_steps=4,
+        substeps=4,
+        guidance_scale=2.0,
+        call={**_SIDE, "num_frames": FRAMES, "max_sequence_length": TEXT_LENGTH},
+        cfg="guidance_scale",
+        exports={"shapes-wan": "student"},
+        sample_colors=COLORS[:2],
+    ),
+}

@@ -1,0 +1,53 @@
+"""The shapes world in motion: a scene whose object crosses part of the picture, or stands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from training.shapes.world import CLIP_WORDS, MOTIONS, Caption, Scenes
+
+__all__ = ["FRAMES", "TRAVEL_PX", "WORDS", "Clips"]
+
+WORDS = CLIP_WORDS
+FRAMES = 17
+#: How far a moving object comes from the first frame to the last, of a 64-pixel picture; the largest stays inside.
+TRAVEL_PX = 16.0
+#: Right and down are positive, in the order of MOTIONS.
+DIRECTIONS = torch.tensor([(0.0, 0.0), (-1.0, 0.0), (1.0, 0.0), (0.0, -1.0), (0.0, 1.0)])
+
+
+@dataclass(frozen=True)
+class Clips:
+    """A batch: scenes, in the place they have midway, and motion (B,), an index into MOTIONS."""
+
+    scenes: Scenes
+    motion: torch.Tensor
+
+    @classmethod
+    def sample(cls, batch: int, generator: torch.Generator) -> Clips:
+        return cls(Scenes.sample(batch, generator), torch.randint(len(MOTIONS), (batch,), generator=generator))
+
+    def take(self, rows: torch.Tensor | slice) -> Clips:
+        return Clips(self.scenes.take(rows), self.motion[rows])
+
+    def captions(self, generator: torch.Generator, drop: float = 0.5) -> list[Caption]:
+        """A caption per clip; each attribute is left out with probability `drop`."""
+        named = torch.rand(len(self.motion), generator=generator) >= drop
+        return [
+            Caption(each.size, each.color, each.shape, each.background, MOTIONS[motion] if name else None)
+            for each, motion, name in zip(
+                self.scenes.captions(generator, drop), self.motion.tolist(), named.tolist(), strict=True
+            )
+        ]
+
+    def render(self) -> torch.Tensor:
+        """Clips (B, 3, FRAMES, H, W) in [-1, 1]."""
+        travelled = TRAVEL_PX * DIRECTIONS[self.motion]  # (B, 2)
+        frames = []
+        for share in torch.linspace(-0.5, 0.5, FRAMES).tolist():
+            place = self.scenes.place.clone()
+            place[:, :2] += share * travelled
+            frames.append(Scenes(self.scenes.attributes, place).render())
+        return torch.stack(frames, dim=2)
