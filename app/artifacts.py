@@ -9,11 +9,12 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from app.formats import MEDIA_TYPES
 from app.settings import Settings
 
 __all__ = ["Artifacts", "artifact_name"]
 
-_NAME = re.compile(r"[A-Za-z0-9_-]{1,80}-[0-9]{1,3}\.(png|jpeg|webp)")
+_NAME = re.compile(rf"[A-Za-z0-9_-]{{1,80}}-[0-9]{{1,3}}\.({'|'.join(MEDIA_TYPES)})")
 
 
 def artifact_name(job_id: str, index: int, output_format: str) -> str:

@@ -40,19 +40,24 @@ class Range(_Entry, Generic[Number]):
     min: Number
     max: Number
     multiple: Number | None = None
+    offset: Number | None = None  # added to the multiple: a grid of 5, 9, 13, … is 4 and 1
 
     def holds(self, value: Number) -> bool:
         """False for a value out of range, off the grid, or NaN."""
-        return self.min <= value <= self.max and (self.multiple is None or value % self.multiple == 0)
+        return self.min <= value <= self.max and (
+            self.multiple is None or (value - (self.offset or 0)) % self.multiple == 0
+        )
 
     def __str__(self) -> str:
         grid = "" if self.multiple is None else f", a multiple of {self.multiple:g}"
-        return f"{self.min:g} to {self.max:g}{grid}"
+        return f"{self.min:g} to {self.max:g}{grid}{f' plus {self.offset:g}' if self.offset else ''}"
 
     @model_validator(mode="after")
     def _default_fits(self) -> Self:
         if self.multiple is not None and self.multiple <= 0:
             raise ValueError(f"multiple must be above 0, not {self.multiple:g}")
+        if self.multiple is None and self.offset is not None:
+            raise ValueError("offset needs a multiple to be added to")
         if not self.holds(self.default):
             raise ValueError(f"default {self.default:g} is not within {self}")
         return self
@@ -75,21 +80,37 @@ class NAGDefaults(_Entry):
 
 
 class Model(_Entry):
-    """One servable model. `nag` is None where its attention cannot be guided."""
+    """One servable model. `nag` is None where its attention cannot be guided; a video's frames are None for images."""
 
     id: str
     description: str
     path: str
     family: str
-    kind: Literal["image"]
+    kind: Literal["image", "video"]
     dtype: Literal["float32", "bfloat16", "float16"]
     num_inference_steps: Range[int]
     guidance_scale: Range[float]
     width: Range[int]
     height: Range[int]
+    num_frames: Range[int] | None = None
+    fps: Range[int] | None = None  # shown a second; what is denoised does not depend on it
     prompt_max_chars: int = Field(ge=1)
     call: dict[str, Any] = {}
     nag: NAGDefaults | None = None
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> Self:
+        for name in ("num_frames", "fps"):
+            given: Range[int] | None = getattr(self, name)
+            if (given is not None) != (self.kind == "video"):
+                raise ValueError(f"{name} is {'required' if given is None else 'unknown'} where kind is {self.kind}")
+            if given is not None and given.min < 1:
+                raise ValueError(f"{name}.min must be at least 1, not {given.min}")
+        for name in ("width", "height") if self.kind == "video" else ():
+            size: Range[int] = getattr(self, name)
+            if (size.multiple or 1) % 2 or (size.offset or 0) % 2:
+                raise ValueError(f"{name}.multiple must be even: a video has one colour for 2x2 pixels")
+        return self
 
 
 class Catalog(_Entry):

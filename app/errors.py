@@ -10,6 +10,7 @@
     ├── NotFound                404
     ├── Conflict                409
     ├── Expired                 410
+    ├── RangeNotSatisfiable     416  none of the file's bytes
     ├── QueueFull               429
     └── Unavailable             503  no worker for this model, or no Redis
 
@@ -76,6 +77,10 @@ class Conflict(ServiceError):
 
 class Expired(ServiceError):
     status, type, code = 410, "invalid_request_error", "expired"
+
+
+class RangeNotSatisfiable(ServiceError):
+    status, type, code = 416, "invalid_request_error", "range_not_satisfiable"
 
 
 class QueueFull(ServiceError):

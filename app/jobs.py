@@ -39,7 +39,10 @@ class Guidance:
 
 @dataclass(frozen=True)
 class Generation:
-    """One request with nothing left open: the API has filled in every default, the seed included."""
+    """One request with nothing left open: the API has filled in every default, the seed included.
+
+    A video has num_frames and is shown at fps frames a second; of an image both are None.
+    """
 
     model: str
     prompt: str
@@ -53,11 +56,14 @@ class Generation:
     output_format: str
     output_compression: int
     nag: Guidance | None
+    num_frames: int | None = None
+    fps: int | None = None
 
     @property
     def batch_key(self) -> str:
         """What changes the computation's shape; generations with equal keys may share a batch."""
-        return f"{self.width}x{self.height}/{self.num_inference_steps}/cfg{self.guidance_scale:g}"
+        frames = "" if self.num_frames is None else f"x{self.num_frames}"
+        return f"{self.width}x{self.height}{frames}/{self.num_inference_steps}/cfg{self.guidance_scale:g}"
 
 
 @dataclass(frozen=True)

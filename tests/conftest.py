@@ -70,3 +70,11 @@ def make_job() -> Callable[..., Job]:
         return Job(id=job_id, request=Generation(**{**request, **changes}))
 
     return make
+
+
+@pytest.fixture(scope="session")
+def video_catalog(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A catalog file whose default is a small random Wan."""
+    from tests.tiny.served import wan_catalog  # slow to import, and few tests are of videos
+
+    return wan_catalog(tmp_path_factory.mktemp("catalog"))

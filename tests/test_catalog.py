@@ -79,6 +79,40 @@ def test_a_wrong_file_is_named_with_its_key_and_value(tmp_path: Path, old: str, 
     assert all(each in str(caught.value) for each in ["more.toml", *said]), str(caught.value)
 
 
+VIDEO = """
+num_frames = {{ default = 17, min = 5, max = {most}, multiple = 4, offset = 1 }}
+fps = {{ default = 16, min = 1, max = 60 }}
+"""
+
+
+def test_a_video_s_frames_lie_on_their_grid(tmp_path: Path) -> None:
+    entry = ENTRY.replace('"image"', '"video"') + VIDEO
+    frames = load(tmp_path, entry.format(name="mine", path=tmp_path, most=82)).models["mine"].num_frames
+    assert frames is not None
+    assert [each for each in range(4, 90) if frames.holds(each)] == list(range(5, 83, 4))
+    assert str(frames) == "5 to 82, a multiple of 4 plus 1"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("default = 17", "default = 16", ["models.mine.num_frames", "16", "a multiple of 4 plus 1"]),
+        ("multiple = 4, offset = 1", "offset = 1", ["models.mine.num_frames", "offset needs a multiple"]),
+        ("fps =", "fpt =", ["models.mine"]),
+        ("fps = { default = 16, min = 1, max = 60 }", "", ["models.mine", "fps is required where kind is video"]),
+        ('kind = "video"', 'kind = "image"', ["models.mine", "num_frames is unknown where kind is image"]),
+        ("min = 1, max = 60", "min = 0, max = 60", ["models.mine", "fps.min must be at least 1"]),
+        ("multiple = 16", "multiple = 1", ["models.mine", "width.multiple must be even"]),
+    ],
+)  # fmt: skip
+def test_a_video_entry_that_does_not_fit(tmp_path: Path, old: str, new: str, said: list[str]) -> None:
+    text = (ENTRY.replace('"image"', '"video"') + VIDEO).format(name="mine", path=tmp_path, most=81)
+    assert old in text
+    with pytest.raises(CatalogError) as caught:
+        load(tmp_path, text.replace(old, new, 1))
+    assert all(each in str(caught.value) for each in ["more.toml", *said]), str(caught.value)
+
+
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(CatalogError, match=r"gone\.toml: cannot be read"):
         Catalog.load(Settings(catalog=tmp_path / "gone.toml"))

@@ -13,6 +13,7 @@ from typing import TypeVar
 from app.api.schemas import SEED_MAX, GenerationBody
 from app.catalog import NAG_BOUNDS, Catalog, Model, Range
 from app.errors import InvalidParameter, NotFound, UnsupportedParameter
+from app.formats import FORMATS, VIDEOS
 from app.jobs import Generation, Guidance
 
 __all__ = ["Resolved", "find_model", "resolve"]
@@ -61,7 +62,7 @@ class _Resolver:
     def run(self) -> Resolved:
         asked, model = self.asked, self.model
         guidance_scale = self._in_range("guidance_scale", asked.guidance_scale, model.guidance_scale)
-        output_format = asked.output_format or "png"
+        output_format = self._format()
         n = asked.n or 1
         generation = Generation(
             model=model.id,
@@ -74,6 +75,8 @@ class _Resolver:
             guidance_scale=guidance_scale,
             width=self._in_range("width", asked.width, model.width),
             height=self._in_range("height", asked.height, model.height),
+            num_frames=self._of_a_video("num_frames", asked.num_frames, model.num_frames),
+            fps=self._of_a_video("fps", asked.fps, model.fps),
             n=n,
             output_format=output_format,
             output_compression=self._compression(output_format),
@@ -98,6 +101,20 @@ class _Resolver:
             )
         return value
 
+    def _of_a_video(self, name: str, value: int | None, allowed: Range[int] | None) -> int | None:
+        if allowed is not None:
+            return self._in_range(name, value, allowed)
+        if value is not None:
+            self._unsupported(name, f"model {self.model.id} makes pictures, not videos")
+        return None
+
+    def _format(self) -> str:
+        asked, possible = self.asked.output_format, FORMATS[self.model.kind]
+        if asked is not None and asked not in possible:
+            self._unsupported("output_format", f"model {self.model.id} makes {' or '.join(possible)}, not {asked}")
+            asked = None
+        return asked or possible[0]
+
     def _text(self, name: str, text: str) -> str:
         most = self.model.prompt_max_chars
         if len(text) > most:
@@ -115,13 +132,16 @@ class _Resolver:
         if seed is None:
             return secrets.randbelow(DRAWN_SEEDS)
         if seed + n - 1 > SEED_MAX:
-            raise InvalidParameter(f"seed: the last of {n} pictures would exceed {SEED_MAX}", param=self._name("seed"))
+            raise InvalidParameter(f"seed: the last of {n} would exceed {SEED_MAX}", param=self._name("seed"))
         return seed
 
     def _compression(self, output_format: str) -> int:
         asked = self.asked.output_compression
         if output_format == "png" and asked not in (None, 100):
             self._unsupported("output_compression", "a png is lossless; ask for jpeg or webp")
+            asked = None
+        if output_format in VIDEOS and asked not in (None, 100):
+            self._unsupported("output_compression", "a video's quality is fixed")
             asked = None
         return 100 if asked is None else asked
 

@@ -60,10 +60,14 @@ class GenerationBody(_Body):
     guidance_scale: Annotated[float | None, Field(description="true classifier-free guidance; 1 is off")] = None
     width: Annotated[int | None, Field(description="pixels")] = None
     height: Annotated[int | None, Field(description="pixels")] = None
-    n: Annotated[int | None, Field(ge=1, le=N_MAX, description="pictures")] = None
-    output_format: Literal["png", "jpeg", "webp"] | None = None
+    num_frames: Annotated[int | None, Field(description="of a video")] = None
+    fps: Annotated[int | None, Field(description="frames of a video shown a second")] = None
+    n: Annotated[int | None, Field(ge=1, le=N_MAX, description="pictures, or videos")] = None
+    output_format: Annotated[
+        Literal["png", "jpeg", "webp", "mp4"] | None, Field(description="a video is an mp4; absent, a picture is a png")
+    ] = None
     output_compression: Annotated[
-        int | None, Field(ge=0, le=100, description="quality of a jpeg or webp; a png is lossless and takes 100 alone")
+        int | None, Field(ge=0, le=100, description="quality of a jpeg or webp; any other format takes 100 alone")
     ] = None
     nag: NAGBody | None = None
     strict: Annotated[

@@ -32,7 +32,7 @@ class Progress(BaseModel):
 
 
 class Output(BaseModel):
-    """One picture of a completed job; `url` is a path on this server."""
+    """One picture or video of a completed job; `url` is a path on this server."""
 
     url: str
     media_type: str
@@ -105,6 +105,8 @@ class ModelView(BaseModel):
     guidance_scale: Range[float]
     width: Range[int]
     height: Range[int]
+    num_frames: Range[int] | None
+    fps: Range[int] | None
     prompt_max_chars: int
     nag_supported: bool
     nag: NAGDefaults | None

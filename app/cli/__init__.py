@@ -91,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     models = commands.add_parser("models", help="the catalog").add_subparsers(dest="action", required=True)
     models.add_parser("list", help="every model and its limits")
     models.add_parser("check", help="whether every model can be loaded here")
-    _generate_arguments(commands.add_parser("generate", help="one picture from a running server"))
+    _generate_arguments(commands.add_parser("generate", help="one picture or video from a running server"))
     return parser
 
 
@@ -104,6 +104,8 @@ def _generate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--guidance", type=_finite, dest="guidance_scale", help="true CFG; 1 is off")
     parser.add_argument("--width", type=int, help="pixels")
     parser.add_argument("--height", type=int, help="pixels")
+    parser.add_argument("--frames", type=int, dest="num_frames", help="of a video")
+    parser.add_argument("--fps", type=int, help="frames of a video shown a second")
     for name, meaning in (
         ("scale", "how far from the negative prompt; 1 is off"),
         ("tau", "most that the guided attention may grow, as a ratio of norms"),
@@ -111,7 +113,9 @@ def _generate_arguments(parser: argparse.ArgumentParser) -> None:
         ("end", "share of the steps that is guided, 0 to 1"),
     ):
         parser.add_argument(f"--{name}", type=_finite, help=f"NAG: {meaning}")
-    parser.add_argument("--out", type=Path, default=Path("out.png"), help="picture to write: .png, .jpg or .webp")
+    parser.add_argument(
+        "--out", type=Path, help="file to write: .png, .jpg or .webp, of a video .mp4; absent: out.png or out.mp4"
+    )
     parser.add_argument("--url", help="the server; absent: where the settings would start one")
 
 

@@ -64,7 +64,7 @@ class Client:
         return job
 
     def result(self, job: dict[str, Any], index: int = 0) -> bytes:
-        """The bytes of one picture."""
+        """The bytes of one picture or video."""
         return self._send("GET", str(job["outputs"][index]["url"])).content
 
     def _json(self, method: str, path: str, **request: Any) -> dict[str, Any]:

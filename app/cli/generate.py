@@ -1,4 +1,4 @@
-"""`nag-server generate`: one picture from a running server."""
+"""`nag-server generate`: one picture or video from a running server."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from app.settings import Settings
 
 __all__ = ["generate"]
 
-FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
+FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp", ".mp4": "mp4"}
 
 
 def generate(arguments: argparse.Namespace, settings: Settings) -> None:
-    """Asks, shows the steps, writes the picture and says what was used. Raises ClientError, OSError."""
-    out: Path = arguments.out
-    if out.suffix.lower() not in FORMATS:
+    """Asks, shows the steps, writes the file and says what was used. Raises ClientError, OSError."""
+    out: Path | None = arguments.out
+    if out is not None and out.suffix.lower() not in FORMATS:
         raise ClientError(f"{out}: the name must end in {', '.join(FORMATS)}")
-    if not out.parent.is_dir():
+    if out is not None and not out.parent.is_dir():
         raise ClientError(f"{out}: there is no folder {out.parent}")
     with Client(arguments.url or settings.url) as client, _progress() as progress:
         task = progress.add_task("sending", total=None)
@@ -37,7 +37,8 @@ def generate(arguments: argparse.Namespace, settings: Settings) -> None:
                 completed=steps["steps"] if job["status"] == "completed" else steps["step"],
             )
 
-        job = client.generate(_body(arguments, FORMATS[out.suffix.lower()]), show)
+        job = client.generate(_body(arguments, None if out is None else FORMATS[out.suffix.lower()]), show)
+        out = out or Path(f"out.{job['request']['output_format']}")
         out.write_bytes(client.result(job))
     _report(job, out)
 
@@ -53,9 +54,9 @@ def _progress() -> Progress:
     )
 
 
-def _body(arguments: argparse.Namespace, output_format: str) -> dict[str, Any]:
+def _body(arguments: argparse.Namespace, output_format: str | None) -> dict[str, Any]:
     """What was said on the command line; what was not is left to the server."""
-    names = ("model", "seed", "num_inference_steps", "guidance_scale", "width", "height")
+    names = ("model", "seed", "num_inference_steps", "guidance_scale", "width", "height", "num_frames", "fps")
     body = {"prompt": arguments.prompt, "negative_prompt": arguments.negative, "output_format": output_format}
     body |= {name: getattr(arguments, name) for name in names}
     numbers = {name: value for name in NAG_BOUNDS if (value := getattr(arguments, name)) is not None}
@@ -68,7 +69,7 @@ def _report(job: dict[str, Any], out: Path) -> None:
     nag, times = job["nag"], job["timings"]
     used = ", ".join(f"{name} {nag[name]:g}" for name in NAG_BOUNDS if nag[name] is not None)
     inference_ms = times["encode_ms"] + times["denoise_ms"] + times["decode_ms"]
-    print(f"{out}  {job['request']['width']}x{job['request']['height']}, model {job['model']}")
+    print(f"{out}  {_size(job['request'])}, model {job['model']}")
     print(f"seed     {job['seed']}")
     print("nag      " + (f"applied: {used}" if nag["applied"] else f"not applied: {nag['reason']}"))
     print(f"queue    {times['queue_ms']:.1f} ms")
@@ -78,3 +79,8 @@ def _report(job: dict[str, Any], out: Path) -> None:
     )
     for warning in job["warnings"]:
         print(f"warning  {warning}")
+
+
+def _size(used: dict[str, Any]) -> str:
+    size, frames, fps = f"{used['width']}x{used['height']}", used["num_frames"], used["fps"]
+    return size if frames is None else f"{size}, {frames} frames at {fps} a second ({frames / fps:g} s)"

@@ -26,12 +26,17 @@ def list_models(settings: Settings) -> None:
         table.add_row(
             f"{model.id} (default)" if model.id == catalog.default else model.id,
             model.family,
-            f"{model.width.default}x{model.height.default}",
+            _size(model),
             str(model.num_inference_steps.default),
             f"{model.guidance_scale.default:g}",
             f"{nag.scale:g}, {nag.tau:g}, {nag.alpha:g}, {nag.end:g}" if nag else "not supported",
         )
     Console().print(table)
+
+
+def _size(model: Model) -> str:
+    frames = "" if model.num_frames is None else f", {model.num_frames.default} frames"
+    return f"{model.width.default}x{model.height.default}{frames}"
 
 
 def check_models(settings: Settings) -> int:

@@ -26,8 +26,10 @@ NOT_HANDED_ON = ("NAG_REDIS_URL", "NAG_CATALOG", "NAG_HOST")
 
 
 @contextmanager
-def running(folder: Path) -> Iterator[str]:
+def running(folder: Path, catalog: Path | None = None) -> Iterator[str]:
     """The URL of a service (`nag-server up`) on a free loopback port, its data and its log in `folder`.
+
+    `catalog` lies beside the built-in one, as NAG_CATALOG does.
 
     Entered when its worker is warm; left when all its processes are gone. Raises ClientError when it does not come up.
     """
@@ -36,6 +38,8 @@ def running(folder: Path) -> Iterator[str]:
     # The environment is handed on, not read: that is app/settings.py's part.
     environment = {name: value for name, value in os.environ.items() if name not in NOT_HANDED_ON}
     environment |= {"NAG_PORT": str(port), "NAG_DATA_DIR": str(folder / "data")}
+    if catalog is not None:
+        environment["NAG_CATALOG"] = str(catalog)
     with log.open("wb") as out:
         process = subprocess.Popen(
             [sys.executable, "-m", "app.cli", "up"],

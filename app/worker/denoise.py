@@ -19,12 +19,16 @@ from app.worker.pipelines import cfg_arguments
 
 __all__ = ["Denoised", "denoise"]
 
+DENOISERS = ("unet", "transformer", "transformer_2")
 UNGUIDED = nag.NAGParams(scale=1.0, tau=1.0, alpha=0.0, end=0.0)  # what a row without NAG rides with
 
 
 @dataclass(frozen=True)
 class Denoised:
-    """Pixels (N, H, W, 3), float32 in [0, 1] or NaN, a row a picture; `applied` says for each row what guided it."""
+    """Pixels (N, H, W, 3), of videos (N, F, H, W, 3), float32 in [0, 1] or NaN, a row a picture or video.
+
+    `applied` says for each row what guided it.
+    """
 
     pixels: np.ndarray[Any, np.dtype[np.float32]]
     applied: tuple[Applied, ...]
@@ -83,9 +87,14 @@ def denoise(
             **cfg_arguments(entry.family, requests),
             **entry.call,
         }
-        pixels = np.asarray(pipe(**arguments).images, dtype=np.float32)
+        frames = requests[0].num_frames
+        if frames is not None:
+            arguments["num_frames"] = frames
+        made = pipe(**arguments)
+        pixels = np.asarray(made.images if frames is None else made.frames, dtype=np.float32)
         seam("decoded")
-    assert pixels.shape == (len(rows), requests[0].height, requests[0].width, 3), pixels.shape
+    shape = (requests[0].height, requests[0].width, 3)
+    assert pixels.shape == (len(rows), *(() if frames is None else (frames,)), *shape), pixels.shape
 
     steps_guided = guidance.guided_steps if guidance is not None else 0
     timesteps_total = float(pipe.scheduler.config.get("num_train_timesteps", 1000))
@@ -124,14 +133,16 @@ def _applied(asked: Guidance | None, reached: bool) -> Applied:
 @contextmanager
 def _before_first_forward(pipe: Any, call: Callable[[], None]) -> Iterator[None]:
     """Call once, as the pipeline's denoiser is first entered."""
-    denoiser: torch.nn.Module = pipe.unet if getattr(pipe, "unet", None) is not None else pipe.transformer
+    # Some have two, for the early and the late steps, and either may be the first or the only one.
+    denoisers = [found for name in DENOISERS if (found := getattr(pipe, name, None)) is not None]
     handles: list[torch.utils.hooks.RemovableHandle] = []
 
     def first(*_: Any) -> None:
-        handles.pop().remove()
+        while handles:
+            handles.pop().remove()
         call()
 
-    handles.append(denoiser.register_forward_pre_hook(first))
+    handles.extend(each.register_forward_pre_hook(first) for each in denoisers)
     try:
         yield
     finally:

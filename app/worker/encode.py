@@ -7,9 +7,7 @@ from typing import Any
 
 from PIL import Image
 
-__all__ = ["MEDIA_TYPES", "encode"]
-
-MEDIA_TYPES = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
+__all__ = ["encode"]
 
 
 def encode(image: Image.Image, output_format: str, output_compression: int) -> bytes:

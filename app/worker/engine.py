@@ -12,12 +12,14 @@ import torch
 from PIL import Image
 
 from app.catalog import Catalog
-from app.jobs import Job, JobError
+from app.formats import MEDIA_TYPES
+from app.jobs import Generation, Job, JobError
 from app.logs import Log
 from app.worker import pipelines
 from app.worker.batching import Row, calls, overall_step
 from app.worker.denoise import Denoised, denoise
-from app.worker.encode import MEDIA_TYPES, encode
+from app.worker.encode import encode
+from app.worker.video import encode_mp4
 from app.worker.work import Control, Made
 
 __all__ = ["TorchEngine"]
@@ -77,9 +79,8 @@ def _made(job: Job, done: Sequence[tuple[Sequence[Row], Denoised]]) -> Made | Jo
     if not all(np.isfinite(pixels).all() for _, pixels, _ in pictures):
         return INVALID
     request = job.request
-    images = [Image.fromarray((pixels * 255).round().astype(np.uint8)) for _, pixels, _ in pictures]
     return Made(
-        files=tuple(encode(each, request.output_format, request.output_compression) for each in images),
+        files=tuple(_file((pixels * 255).round().astype(np.uint8), request) for _, pixels, _ in pictures),
         seeds=tuple(seed for seed, _, _ in pictures),
         media_type=MEDIA_TYPES[request.output_format],
         applied=pictures[0][2],
@@ -88,3 +89,9 @@ def _made(job: Job, done: Sequence[tuple[Sequence[Row], Denoised]]) -> Made | Jo
         denoise_ms=sum(denoised.denoise_ms for _, denoised in mine),
         decode_ms=sum(denoised.decode_ms for _, denoised in mine),
     )
+
+
+def _file(pixels: np.ndarray[Any, np.dtype[np.uint8]], request: Generation) -> bytes:
+    if request.fps is not None:
+        return encode_mp4(pixels, request.fps)
+    return encode(Image.fromarray(pixels), request.output_format, request.output_compression)

@@ -6,8 +6,8 @@ import pytest
 
 from app.api.resolve import resolve
 from app.api.schemas import GenerationBody
-from app.catalog import Catalog, Model
-from app.errors import NotFound, UnsupportedParameter
+from app.catalog import Catalog, Model, Range
+from app.errors import InvalidParameter, NotFound, UnsupportedParameter
 from app.jobs import Guidance
 from app.settings import Settings
 
@@ -19,7 +19,15 @@ def catalog() -> Catalog:
     built_in = Catalog.load(Settings())
     model = built_in.models["shapes-flux"]
     plain = model.model_copy(update={"id": "plain", "nag": None})
-    return Catalog(default="shapes-flux", models={"shapes-flux": model, "plain": plain})
+    video = model.model_copy(
+        update={
+            "id": "film",
+            "kind": "video",
+            "num_frames": Range[int](default=17, min=5, max=81, multiple=4, offset=1),
+            "fps": Range[int](default=16, min=1, max=60),
+        }
+    )
+    return Catalog(default="shapes-flux", models={"shapes-flux": model, "plain": plain, "film": video})
 
 
 def ask(**fields: Any) -> GenerationBody:
@@ -91,3 +99,38 @@ def test_compression_belongs_to_lossy_formats(catalog: Catalog) -> None:
     lenient = resolve(ask(output_compression=80, strict=False), catalog)
     assert lenient.generation.output_compression == 100
     assert lenient.warnings == ("output_compression was left out: a png is lossless; ask for jpeg or webp",)
+
+
+def test_a_video_s_defaults(catalog: Catalog) -> None:
+    film, picture = (resolve(ask(model=each), catalog).generation for each in ("film", "plain"))
+    assert (film.num_frames, film.fps, film.output_format, film.output_compression) == (17, 16, "mp4", 100)
+    assert (picture.num_frames, picture.fps, picture.output_format) == (None, None, "png")
+    asked = resolve(ask(model="film", num_frames=33, fps=24, output_format="mp4", n=2), catalog).generation
+    assert (asked.num_frames, asked.fps, asked.n) == (33, 24, 2)
+
+
+@pytest.mark.parametrize(
+    ("model", "fields"),
+    [
+        ("plain", {"num_frames": 17}),
+        ("plain", {"fps": 16}),
+        ("plain", {"output_format": "mp4"}),
+        ("film", {"output_format": "png"}),
+        ("film", {"output_compression": 80}),
+    ],
+)
+def test_what_belongs_to_the_other_kind(catalog: Catalog, model: str, fields: dict[str, Any]) -> None:
+    (param,) = fields
+    with pytest.raises(UnsupportedParameter) as caught:
+        resolve(ask(model=model, **fields), catalog)
+    assert caught.value.param == param
+    lenient = resolve(ask(model=model, strict=False, seed=1, **fields), catalog)
+    assert lenient.generation == resolve(ask(model=model, seed=1), catalog).generation
+    assert [each.split()[0] for each in lenient.warnings] == [param]
+
+
+@pytest.mark.parametrize("fields", [{"num_frames": 16}, {"num_frames": 85}, {"fps": 0}, {"fps": 61}])
+def test_frames_off_the_grid(catalog: Catalog, fields: dict[str, int]) -> None:
+    with pytest.raises(InvalidParameter, match="for model film, not") as caught:
+        resolve(ask(model="film", **fields), catalog)
+    assert (caught.value.param, caught.value.error_code) == (*fields, "invalid_parameter")

@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app.worker.encode import MEDIA_TYPES, encode
+from app.formats import IMAGES
+from app.worker.encode import encode
 
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 48, 3), dtype=np.uint8))
 
 
-@pytest.mark.parametrize("output_format", MEDIA_TYPES)
+@pytest.mark.parametrize("output_format", IMAGES)
 def test_each_format_reads_back(output_format: str) -> None:
     read = Image.open(io.BytesIO(encode(PICTURE, output_format, 90)))
-    assert (read.get_format_mimetype(), read.size, read.mode) == (MEDIA_TYPES[output_format], (48, 32), "RGB")
+    assert (read.get_format_mimetype(), read.size, read.mode) == (IMAGES[output_format], (48, 32), "RGB")
 
 
 def test_png_loses_nothing() -> None:

@@ -9,11 +9,11 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from app.api.openai import from_openai
-from app.api.resolve import resolve
+from app.api.resolve import find_model, resolve
 from app.api.schemas import ImageBody
 from app.api.service import Here
 from app.api.views import Image, ImagesView, all_warnings, completed_result, time_headers
-from app.errors import Expired, Unavailable
+from app.errors import Expired, InvalidParameter, Unavailable
 
 router = APIRouter(tags=["images"])
 
@@ -25,6 +25,10 @@ NO_WORKER_RETRY_S = 5
 async def generate_images(body: ImageBody, request: Request, service: Here) -> Response:
     """Pictures as base64, in OpenAI's shape. Guidance: `negative_prompt`, `nag: {…}`, or flat `nag_scale` and so on."""
     common, written, warnings = from_openai(body)
+    model = find_model(service.catalog, body.model)
+    if model.kind != "image":
+        message = f"model: {model.id} makes videos; ask for one by POST /v1/jobs"
+        raise InvalidParameter(message, param="model", code="not_an_image_model")
     resolved = resolve(common, service.catalog, written=written, warnings=warnings)
     if not await service.queue.workers():
         raise Unavailable("no worker is running", code="no_worker", retry_after_s=NO_WORKER_RETRY_S)

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import FileResponse, JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.api.files import StoredFile
 from app.api.resolve import resolve
 from app.api.schemas import JobBody
 from app.api.service import Here, wait_asked_s
@@ -22,7 +23,7 @@ KeyHeader = Annotated[str | None, Header(description="the same key and body agai
 
 
 class ResultQuery(BaseModel):
-    """Which picture."""
+    """Which picture or video."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -54,17 +55,20 @@ async def get_job(job_id: str, service: Here) -> Response:
 
 @router.get("/v1/jobs/{job_id}/result", response_class=FileResponse)
 async def get_result(job_id: str, service: Here, query: Annotated[ResultQuery, Query()]) -> Response:
-    """The bytes of one picture: 409 while there is none, 410 once it is gone, the job's own error if it failed."""
+    """The bytes of one picture or video, or a `Range` of them.
+
+    409 while there is none, 410 once it is gone, the job's own error if it failed.
+    """
     result = completed_result(await service.find(job_id))
     if query.index >= len(result.artifacts):
-        raise InvalidParameter(f"index: the job has {len(result.artifacts)} pictures, counted from 0", param="index")
+        raise InvalidParameter(f"index: the job has {len(result.artifacts)} outputs, counted from 0", param="index")
     artifact = result.artifacts[query.index]
     path = service.artifacts.path(artifact.name)
     try:
         stat = path.stat()
     except FileNotFoundError as exc:
         raise Expired(f"the result of job {job_id} is no longer kept") from exc
-    return FileResponse(path, headers=time_headers(result), media_type=artifact.media_type, stat_result=stat)
+    return StoredFile(path, headers=time_headers(result), media_type=artifact.media_type, stat_result=stat)
 
 
 def _answer(job: Job, status: int, headers: dict[str, str]) -> Response:

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from app.worker.video import encode_mp4
+from tests.videos import boxes, psnr_db, read
+
+BT709 = 1
+COLORS = ((220, 30, 30), (30, 200, 40), (40, 50, 210), (240, 220, 40))
+
+
+def frames(count: int, height: int = 48, width: int = 64) -> np.ndarray:
+    """A quarter of each colour, and a white square that moves a pixel a frame."""
+    picture = np.zeros((count, height, width, 3), np.uint8)
+    half = height // 2, width // 2
+    for i, color in enumerate(COLORS):
+        picture[:, i // 2 * half[0] : (i // 2 + 1) * half[0], i % 2 * half[1] : (i % 2 + 1) * half[1]] = color
+    for i in range(count):
+        picture[i, 8:24, 4 + i : 20 + i] = 255
+    return picture
+
+
+@pytest.mark.parametrize(("count", "fps"), [(17, 16), (1, 24), (33, 30), (5, 7)])
+def test_every_frame_in_its_time_and_colour(count: int, fps: int) -> None:
+    asked = frames(count)
+    video = read(encode_mp4(asked, fps))
+    assert (video.codec, video.pix_fmt, video.fps) == ("h264", "yuv420p", fps)
+    assert video.color == (1, BT709, BT709, BT709)
+    assert video.frames.shape == asked.shape
+    assert video.shown_at_s == [Fraction(i, fps) for i in range(count)]
+    assert video.duration_s == Fraction(count, fps)
+    assert psnr_db(video.frames, asked) > 28  # the colour of 2x2 pixels is one, which costs at edges
+    for y, x in ((40, 4), (4, 60), (40, 60)):
+        assert np.abs(video.frames[:, y, x].astype(int) - asked[:, y, x]).max() < 8
+
+
+def test_it_plays_while_it_loads() -> None:
+    names = boxes(encode_mp4(frames(5), 16))
+    assert names[0] == "ftyp"
+    assert names.index("moov") < names.index("mdat")
+
+
+def test_the_same_frames_are_the_same_bytes() -> None:
+    noise = np.random.default_rng(0).integers(100, 150, (13, 240, 320, 3), dtype=np.uint8)
+    assert len({encode_mp4(noise, 16) for _ in range(5)}) == 1
+
+
+def test_an_odd_size_is_refused() -> None:
+    with pytest.raises(AssertionError, match="2x2"):
+        encode_mp4(frames(2)[:, :47], 16)
