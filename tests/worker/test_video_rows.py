@@ -58,9 +58,9 @@ def run(pipe: Any, entry: Model, *jobs: Job) -> Denoised:
 
 def test_a_video_is_the_same_alone_and_in_a_batch(pipe: Any, entry: Model, make_video: Make) -> None:
     jobs = [
-        make_video("plain", seed=1),
+        make_video("plain", seed=5),
         make_video("guided", seed=2, prompt="a shape", nag=NAG),
-        make_video("half", seed=3, nag=Guidance(3.0, 2.0, 0.5, 0.5, "a square")),
+        make_video("half", seed=9, nag=Guidance(3.0, 2.0, 0.5, 0.5, "a square")),
         make_video("off", seed=4, nag=Guidance(1.0, 2.5, 0.25, 1.0, "green")),
     ]
     together = run(pipe, entry, *jobs)
