@@ -43,6 +43,13 @@ def pipe(entry: Model) -> Any:
     return pipelines.load(entry, CPU)
 
 
+@pytest.fixture(scope="module")
+def engine(catalog: Catalog) -> TorchEngine:
+    engine = TorchEngine(catalog, "cpu", most_pictures=2)
+    engine.load(MODEL)
+    return engine
+
+
 @pytest.fixture
 def make_video(make_job: Make) -> Make:
     def make(job_id: str, **changes: Any) -> Job:
@@ -103,9 +110,7 @@ def test_frames_keep_videos_apart_and_their_speed_does_not(make_video: Make, mak
     assert make_job("a", width=64, height=48).request.batch_key not in keys
 
 
-def test_n_videos_are_n_seeds_each_at_its_job_s_speed(catalog: Catalog, make_video: Make) -> None:
-    engine = TorchEngine(catalog, "cpu", most_pictures=2)
-    engine.load(MODEL)
+def test_n_videos_are_n_seeds_each_at_its_job_s_speed(engine: TorchEngine, make_video: Make) -> None:
     made = engine.run([make_video("slow", fps=4), make_video("two", n=2, seed=10)], Control())
     slow, two = made["slow"], made["two"]
     assert isinstance(slow, Made)
@@ -116,10 +121,9 @@ def test_n_videos_are_n_seeds_each_at_its_job_s_speed(catalog: Catalog, make_vid
 
 
 def test_one_frame_that_is_not_numbers_fails_its_video_alone(
-    catalog: Catalog, make_video: Make, monkeypatch: pytest.MonkeyPatch
+    engine: TorchEngine, make_video: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine, original = TorchEngine(catalog, "cpu", most_pictures=2), engine_module.denoise
-    engine.load(MODEL)
+    original = engine_module.denoise
 
     def spoilt(*arguments: object) -> Denoised:
         done = original(*arguments)  # type: ignore[arg-type]
