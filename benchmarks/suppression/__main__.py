@@ -1,0 +1,54 @@
+"""Is a negative prompt obeyed, and at what price? Every method on the pairs of prompt and negative in pairs.csv.
+
+python -m benchmarks.suppression --model shapes-flux
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from benchmarks import report
+from benchmarks.suppression import pictures
+from benchmarks.suppression.methods import NONE
+from benchmarks.suppression.score import Score, interval
+from benchmarks.suppression.study import Cell, Study
+from benchmarks.suppression.subject import Subject
+
+COLUMNS = ("steps", "half", "method", "negative absent %", "clean %", "caption kept %", "diversity, bits")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.suppression", description=__doc__)
+    parser.add_argument("--model", default="shapes-flux")
+    parser.add_argument("--seeds", type=int, default=256, help="pictures a cell")
+    parser.add_argument("--only", default="", help="read the cells whose key holds this text, and print what is known")
+    arguments = parser.parse_args()
+    name = f"suppression-{arguments.model}"
+    study = Study(Subject.load(arguments.model), arguments.seeds, report.RESULTS / f"{name}.scores.json")
+    cells = list(study.cells())
+    study.run([cell for cell in cells if arguments.only in cell.key])
+
+    read = [(cell, score) for cell in cells if (score := study.score(cell)) is not None]
+    rows = [_row(cell, score) for cell, score in read]
+    title = (
+        f"Suppression on {arguments.model}: {arguments.seeds} pictures a row over all pairs of a half, 95 % intervals"
+    )
+    data = [dict(zip(COLUMNS, row, strict=True)) for row in rows]
+    report.write(name, title, COLUMNS, rows, data, report.machine())
+    if any(cell.method == NONE for cell, _ in read):
+        pictures.save_front(read, study.subject.steps, report.RESULTS / f"{name}.png", title)
+        pictures.save_samples(study, report.RESULTS / f"{name}-samples.png")
+
+
+def _row(cell: Cell, score: Score) -> list[str]:
+    shares = (_share(value, score.count) for value in (score.absent, score.clean, score.kept))
+    return [str(cell.steps), cell.split, cell.method.label, *shares, f"{score.diversity:.2f}"]
+
+
+def _share(value: float, count: int) -> str:
+    low, high = interval(value, count)
+    return f"{100 * value:.1f} ({100 * low:.1f}–{100 * high:.1f})"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""The methods that are compared, each a way to run one pipeline call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from unittest.mock import patch
+
+import nag
+from benchmarks.suppression import rules, vsf
+from benchmarks.suppression.rules import Rule
+from nag.processors import guided
+
+__all__ = ["FAMILIES", "NAG", "NONE", "Method", "guiding"]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method and its numbers; those absent are the model family's defaults."""
+
+    name: str
+    scale: float | None = None
+    alpha: float | None = None
+    tau: float | None = None
+
+    @property
+    def label(self) -> str:
+        numbers = {"": self.scale, "α ": self.alpha, "τ ": self.tau}
+        return " ".join([self.name, *(f"{name}{value:g}" for name, value in numbers.items() if value is not None)])
+
+
+NONE, NAG = Method("none"), Method("NAG")
+_RULES: dict[str, Rule] = {
+    "NASA": rules.nasa,
+    "NAG without normalization": rules.without_normalization,
+    "NAG with L2": rules.l2_norm,
+    "NAG, orthogonal": rules.orthogonal,
+    "NAG, 10 % clipped": rules.clip_rate(0.1),
+    "NAG, 50 % clipped": rules.clip_rate(0.5),
+}
+
+#: Every setting tried. The scale of CFG is its own; NASA's and VSF's strength is φ, given as s = 1 + φ.
+FAMILIES: dict[str, Sequence[Method]] = {
+    "none": [NONE],
+    "CFG": [Method("CFG", scale) for scale in (1.5, 2.0, 3.0, 5.0)],
+    "NASA": [Method("NASA", scale) for scale in (1.1, 1.25, 1.5, 2.0)],
+    "VSF": [Method("VSF", scale) for scale in (1.5, 2.0, 3.0, 5.0)],
+    "NAG": [NAG, *(Method("NAG", scale, alpha) for alpha in (0.25, 0.5) for scale in (3.0, 5.0, 9.0, 15.0))],
+    "NAG without normalization": [Method("NAG without normalization", scale) for scale in (3.0, 5.0, 9.0)],
+    "NAG without refinement": [Method("NAG without refinement", scale, 1.0) for scale in (1.5, 2.0, 3.0, 5.0)],
+    "NAG with L2": [Method("NAG with L2", scale) for scale in (5.0, 9.0)],
+    "NAG, orthogonal": [Method("NAG, orthogonal", scale) for scale in (3.0, 5.0, 9.0, 15.0)],
+    "NAG, 10 % clipped": [Method("NAG, 10 % clipped")],
+    "NAG, 50 % clipped": [Method("NAG, 50 % clipped")],
+}
+
+
+@contextmanager
+def guiding(pipe: Any, method: Method, negatives: Sequence[str]) -> Iterator[None]:
+    """Guidance in the attention of `pipe` for rows with these negative prompts; nothing for none and CFG."""
+    if method.name in ("none", "CFG"):
+        yield
+        return
+    given = {name: getattr(method, name) for name in ("scale", "alpha", "tau") if getattr(method, name) is not None}
+    with _standing_in(method), nag.guide(pipe, list(negatives), **given):
+        yield
+
+
+@contextmanager
+def _standing_in(method: Method) -> Iterator[None]:
+    rule = _RULES.get(method.name)
+    if rule is not None:
+        with patch.object(guided, "normalized_attention_guidance", rule):
+            yield
+    elif method.name == "VSF":
+        joint, cross = vsf.ANSWERS.items()
+        with patch.object(joint[0], "answer", joint[1]), patch.object(cross[0], "answer", cross[1]):
+            yield
+    else:
+        yield

@@ -1,0 +1,75 @@
+"""An embedded model as the study runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import DiffusionPipeline
+from numpy.typing import NDArray
+
+from app.catalog import Catalog
+from app.settings import Settings
+from benchmarks.suppression.methods import Method, guiding
+from benchmarks.suppression.pairs import Pair
+from training.shapes.clips import FRAMES
+from training.shapes.judge import Reading, read
+from training.shapes.track import read_clips
+
+__all__ = ["Subject"]
+
+FIRST_SEED = 10_000
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A pipeline, how it is called, and who judges what it makes."""
+
+    name: str
+    pipe: Any
+    steps: int
+    call: dict[str, Any]
+    cfg: str
+    judge: Callable[[Any], Iterator[Reading]]
+    batch: int
+
+    @classmethod
+    def load(cls, name: str) -> Subject:
+        """An embedded model by its name in the catalog. Raises KeyError for another."""
+        entry = Catalog.load(Settings()).models[name]
+        pipe = DiffusionPipeline.from_pretrained(entry.path)
+        pipe.set_progress_bar_config(disable=True)
+        call = {"width": entry.width.default, "height": entry.height.default, **entry.call}
+        clips = entry.kind == "video"
+        if clips:
+            call["num_frames"] = FRAMES
+        flux = entry.family == "flux"
+        return cls(
+            name,
+            pipe,
+            entry.num_inference_steps.default,
+            call | ({"guidance_scale": 0.0} if flux else {}),
+            "true_cfg_scale" if flux else "guidance_scale",
+            read_clips if clips else read,
+            8 if clips else 32,
+        )
+
+    @property
+    def clips(self) -> bool:
+        return self.judge is read_clips
+
+    def make(self, asked: Sequence[Pair], method: Method, steps: int) -> Iterator[NDArray[np.uint8]]:
+        """8-bit pictures or clips, batch by batch; the one at place i depends on seed FIRST_SEED + i alone."""
+        for start in range(0, len(asked), self.batch):
+            some = asked[start : start + self.batch]
+            prompts, negatives = [str(each.prompt) for each in some], [str(each.negative) for each in some]
+            call: dict[str, Any] = {self.cfg: 1.0, **self.call}
+            if method.name == "CFG":
+                call |= {self.cfg: method.scale, "negative_prompt": negatives}
+            generators = [torch.Generator().manual_seed(FIRST_SEED + start + i) for i in range(len(some))]
+            with guiding(self.pipe, method, negatives):
+                made = self.pipe(prompts, num_inference_steps=steps, generator=generators, output_type="np", **call)[0]
+            yield (np.asarray(made) * 255).round().astype(np.uint8)

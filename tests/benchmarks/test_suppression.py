@@ -1,0 +1,114 @@
+"""The study's parts: its pairs, the rivals' rules against their equations, the scores of made-up readings."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from benchmarks.suppression import rules, vsf
+from benchmarks.suppression.pairs import Pair, pairs
+from benchmarks.suppression.score import interval, score
+from nag import normalized_attention_guidance
+from nag.attention import AttentionCall
+from nag.packing import Packing
+from nag.processors.cross import CrossAttentionProcessor
+from nag.processors.joint import JointAttentionProcessor
+from training.shapes.judge import Reading
+from training.shapes.world import Caption
+
+PLUS, MINUS = torch.randn(2, 3, 5, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64).unbind(0)
+SCALE, TAU, ALPHA = (torch.tensor(value, dtype=torch.float64) for value in (4.0, 1.5, 0.5))
+
+
+@pytest.mark.parametrize("clips", [False, True])
+def test_the_halves_share_no_pair_and_negate_only_what_is_left_free(clips):
+    tune, held_out = pairs("tune", clips=clips), pairs("held-out", clips=clips)
+    assert len(tune) + len(held_out) >= 60
+    assert len(tune) == len(held_out)
+    assert not set(tune) & set(held_out)
+    for pair in (*tune, *held_out):
+        named = {name for name, value in vars(pair.prompt).items() if value is not None}
+        negated = {name for name, value in vars(pair.negative).items() if value is not None}
+        assert negated
+        assert not named & negated
+
+
+def test_nasa_subtracts():
+    assert torch.allclose(rules.nasa(PLUS, MINUS, SCALE, TAU, ALPHA), PLUS - 3 * MINUS)
+
+
+def test_without_normalization_only_mixes():
+    expected = 0.5 * (4 * PLUS - 3 * MINUS) + 0.5 * PLUS
+    assert torch.allclose(rules.without_normalization(PLUS, MINUS, SCALE, TAU, ALPHA), expected)
+
+
+def test_l2_bounds_the_euclidean_norm():
+    guided = rules.l2_norm(PLUS, MINUS, SCALE, TAU, torch.tensor(1.0))
+    growth = guided.norm(dim=-1) / PLUS.norm(dim=-1)
+    assert float(growth.max()) == pytest.approx(1.5)
+
+
+def test_orthogonal_leaves_what_both_prompts_share():
+    shared = rules.orthogonal(PLUS, 2 * PLUS, SCALE, TAU, ALPHA)
+    assert torch.allclose(shared, PLUS)
+    guided = rules.orthogonal(PLUS, MINUS, SCALE, torch.tensor(100.0), torch.tensor(1.0))
+    assert torch.allclose(((guided - PLUS) * PLUS).sum(-1), torch.zeros(3, 5, dtype=torch.float64), atol=1e-9)
+
+
+def test_a_clip_rate_is_about_met():
+    plus, minus = torch.randn(2, 2, 400, 16, generator=torch.Generator().manual_seed(1)).unbind(0)
+    guided = rules.clip_rate(0.25)(plus, plus + 0.2 * minus, SCALE.float(), torch.tensor(2.5), torch.tensor(1.0))
+    growth = guided.abs().sum(-1) / plus.abs().sum(-1)
+    assert 0.1 < float((growth > 2.499).float().mean()) < 0.4
+
+
+@pytest.mark.parametrize("rule", [rules.without_normalization, rules.l2_norm, rules.orthogonal])
+def test_a_rule_without_guidance_gives_back_the_positive(rule):
+    one = torch.tensor(1.0, dtype=torch.float64)
+    for scale, alpha in ((one, ALPHA), (SCALE, 0 * one)):
+        assert torch.allclose(rule(PLUS, MINUS, scale, TAU, alpha), PLUS)
+    assert torch.allclose(normalized_attention_guidance(PLUS, MINUS, one, TAU, ALPHA), PLUS)
+
+
+def attended(query, key, value):
+    return torch.softmax(query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5, -1) @ value
+
+
+def test_vsf_turns_the_negatives_values_round_in_one_softmax():
+    query, key, value = torch.randn(3, 2, 1, 9, 4, generator=torch.Generator().manual_seed(2)).unbind(0)
+    step = SimpleNamespace(packing=Packing(positive=2, negative=3), rows=slice(0, 2), scale=3.0)
+    out = vsf.ANSWERS[JointAttentionProcessor](None, AttentionCall(query, key, value), step)
+    flipped = torch.cat([value[:, :, :2], -2 * value[:, :, 2:5], value[:, :, 5:]], 2)
+    assert torch.allclose(out[:, :, 5:], attended(query, key, flipped)[:, :, 5:], atol=1e-5)
+    own = torch.cat([key[:, :, 2:5], key[:, :, 5:]], 2), torch.cat([value[:, :, 2:5], value[:, :, 5:]], 2)
+    assert torch.allclose(out[:, :, 2:5], attended(query[:, :, 2:5], *own), atol=1e-5)
+
+
+def test_vsf_by_cross_attention_keeps_the_negatives_keys():
+    query, key, value = torch.randn(3, 2, 1, 6, 4, generator=torch.Generator().manual_seed(3)).unbind(0)
+    packed = SimpleNamespace(packing=Packing(positive=2, negative=4), rows=slice(0, 2), scale=2.0)
+    later = SimpleNamespace(packing=None, rows=slice(0, 2), scale=2.0)
+    holder = SimpleNamespace(kept=None)
+    answer = vsf.ANSWERS[CrossAttentionProcessor]
+    expected = attended(query, key, torch.cat([value[:, :, :2], -value[:, :, 2:]], 2))
+    assert torch.allclose(answer(holder, AttentionCall(query, key, value), packed), expected, atol=1e-5)
+    again = answer(holder, AttentionCall(query, key[:, :, :2], value[:, :, :2]), later)
+    assert torch.allclose(again, expected, atol=1e-5)
+
+
+def test_scores_count_what_is_asked():
+    pair = Pair(Caption(shape="circle"), Caption(color="red"))
+    seen = [
+        Reading("small", "red", "circle", "white", clean=True),
+        Reading("small", "blue", "square", "white", clean=False),
+    ]
+    found = score([pair, pair], seen)
+    assert (found.absent, found.kept, found.clean) == (0.5, 0.5, 0.5)
+    assert found.diversity == pytest.approx((0 + 1 + 0) / 3)  # size, color, background; pictures have no motion
+
+
+def test_an_interval_holds_its_share():
+    low, high = interval(0.5, 256)
+    assert low < 0.5 < high
+    assert high - low == pytest.approx(0.1216, abs=1e-3)
+    assert interval(0.0, 256)[0] == 0.0
