@@ -112,6 +112,12 @@ class Model(_Entry):
                 raise ValueError(f"{name}.multiple must be even: a video has one colour for 2x2 pixels")
         return self
 
+    @property
+    def default_cost(self) -> int:
+        """Of a picture or video with the defaults, in units of app.jobs.Generation.cost."""
+        frames = 1 if self.num_frames is None else self.num_frames.default
+        return self.width.default * self.height.default * frames * (2 if self.guidance_scale.default > 1 else 1)
+
 
 class Catalog(_Entry):
     """Every model of this service; `default` serves a request that names none."""

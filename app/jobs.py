@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
+TENANT = "default"  # of a caller who has not said who it is
+
 
 class JobStatus(StrEnum):
     """Where a job stands. The last four are terminal."""
@@ -24,6 +26,19 @@ class JobStatus(StrEnum):
     @property
     def terminal(self) -> bool:
         return self not in (JobStatus.QUEUED, JobStatus.IN_PROGRESS)
+
+
+class Priority(StrEnum):
+    """What goes first among the jobs of one tenant."""
+
+    HIGH = "high"
+    NORMAL = "normal"
+    LOW = "low"
+
+    @property
+    def rank(self) -> int:
+        """0 goes first."""
+        return list(Priority).index(self)
 
 
 @dataclass(frozen=True)
@@ -60,10 +75,25 @@ class Generation:
     fps: int | None = None
 
     @property
+    def cfg(self) -> bool:
+        """Whether the denoiser is called for a second, unconditional row a picture."""
+        return self.guidance_scale > 1
+
+    @property
     def batch_key(self) -> str:
-        """What changes the computation's shape; generations with equal keys may share a batch."""
+        """What changes the computation's shape; generations of one model with equal keys may share a batch."""
         frames = "" if self.num_frames is None else f"x{self.num_frames}"
-        return f"{self.width}x{self.height}{frames}/{self.num_inference_steps}/cfg{self.guidance_scale:g}"
+        return f"{self.width}x{self.height}{frames}/{self.num_inference_steps}/{'cfg' if self.cfg else 'plain'}"
+
+    @property
+    def cost(self) -> int:
+        """Units of a batch's budget, the room it takes in one: pixels of every row that the denoiser is given."""
+        return self.n * self.width * self.height * (self.num_frames or 1) * (2 if self.cfg else 1)
+
+    @property
+    def work(self) -> int:
+        """Units of computing time: the cost at every step."""
+        return self.cost * self.num_inference_steps
 
 
 @dataclass(frozen=True)
@@ -132,6 +162,9 @@ class Job:
     result: Result | None = None
     error: JobError | None = None
     warnings: tuple[str, ...] = field(default=())
+    tenant: str = TENANT  # whose share of the workers it takes
+    priority: Priority = Priority.NORMAL
+    deadline_at: float | None = None  # not done by then, it expires
 
 
 def to_json(value: Any) -> str:

@@ -26,8 +26,28 @@ class Settings(BaseSettings):
     ] = None
     catalog: Annotated[Path | None, Field(description="a models.toml beside the built-in one; its entries win")] = None
     device: Annotated[str, Field(description="torch device of a worker; auto takes CUDA when it is there")] = "auto"
-    batch_size: Annotated[int, Field(ge=1, le=256, description="most pictures a worker denoises together")] = 8
-    queue_limit: Annotated[int, Field(ge=1, description="most queued jobs; beyond it a request is answered 429")] = 1000
+    batch_size: Annotated[
+        int, Field(ge=1, le=256, description="most pictures of a model's default size a worker denoises together")
+    ] = 8
+    batch_window_ms: Annotated[
+        int,
+        Field(ge=0, le=10_000, description="how long a batch that is not full waits for more of its kind; 0 is off"),
+    ] = 20
+    oldest_wait_s: Annotated[
+        float, Field(gt=0, description="a job that has waited longer goes before its tenant's other jobs")
+    ] = 30.0
+    queue_limit: Annotated[
+        int, Field(ge=1, description="most queued jobs of all models; beyond it a request is answered 429")
+    ] = 4000
+    queue_limit_per_model: Annotated[int, Field(ge=1, description="most queued jobs of one model, likewise")] = 1000
+    deadline_max_s: Annotated[
+        float,
+        Field(
+            gt=0,
+            le=31_536_000,
+            description="a job not done this long after acceptance expires; a request may ask for less",
+        ),
+    ] = 86_400.0
     lease_s: Annotated[float, Field(gt=0, description="a job whose worker is silent for this long is queued again")] = (
         15.0
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
-from app.jobs import Job, JobStatus, error_from_json, generation_from_json, result_from_json
+from app.jobs import Job, JobStatus, Priority, error_from_json, generation_from_json, result_from_json
 
 __all__ = ["job_from_fields", "pairs"]
 
@@ -30,4 +30,7 @@ def job_from_fields(fields: Mapping[str, str]) -> Job:
         result=result_from_json(fields["result"]) if "result" in fields else None,
         error=error_from_json(fields["error"]) if "error" in fields else None,
         warnings=tuple(json.loads(fields["warnings"])),
+        tenant=fields["tenant"],
+        priority=list(Priority)[int(fields["rank"])],
+        deadline_at=int(fields["deadline_ms"]) / 1000,
     )

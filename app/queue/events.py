@@ -14,10 +14,24 @@ from app.logs import Log
 from app.queue import keys
 from app.queue.cancel import end
 
-__all__ = ["Events"]
+__all__ = ["Events", "Signal"]
 
 RECONNECT_S = 1.0  # between two tries to reach a server that is away
 _log = Log("queue")
+
+
+class Signal(asyncio.Event):
+    """An event that can be waited for with a limit."""
+
+    async def within(self, timeout_s: float) -> bool:
+        """Whether it was set within this time; clears it."""
+        try:
+            async with asyncio.timeout(max(0.0, timeout_s)):
+                await self.wait()
+        except TimeoutError:
+            return False
+        self.clear()
+        return True
 
 
 class Events:
@@ -27,17 +41,17 @@ class Events:
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
-        self._waiting: dict[tuple[str, str], set[asyncio.Event]] = defaultdict(set)
+        self._waiting: dict[tuple[str, str], set[Signal]] = defaultdict(set)
         self._task: asyncio.Task[None] | None = None
         self._subscribed = asyncio.Event()
 
     @asynccontextmanager
-    async def watch(self, channel: str, payloads: Iterable[str]) -> AsyncIterator[asyncio.Event]:
-        """An event set by each message on `channel` that says one of `payloads`. Entered, nothing is missed."""
+    async def watch(self, channel: str, payloads: Iterable[str]) -> AsyncIterator[Signal]:
+        """A signal set by each message on `channel` that says one of `payloads`. Entered, nothing is missed."""
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._listen(), name="queue events")
         names = [(channel, each) for each in payloads]
-        event = asyncio.Event()
+        event = Signal()
         for name in names:
             self._waiting[name].add(event)
         try:
@@ -61,7 +75,7 @@ class Events:
         while True:
             try:
                 async with self._redis.pubsub() as subscription:
-                    await subscription.subscribe(keys.DONE, keys.QUEUED)
+                    await subscription.subscribe(keys.DONE, keys.QUEUED, keys.REVOKED)
                     async for message in subscription.listen():
                         self._take(message)
             except (RedisError, OSError) as error:

@@ -8,20 +8,35 @@ from __future__ import annotations
 
 import hashlib
 
-__all__ = ["DEAD", "DONE", "LEASES", "MODELS", "QUEUED", "idempotency", "job", "lua_header", "queue"]
+__all__ = ["DONE", "LEASES", "QUEUED", "REVOKED", "idempotency", "job", "lua_header", "queue"]
 
 JOB = "{nag}:job:"  # + job id: hash, the job's fields; expires after it has ended
-QUEUE = "{nag}:queue:"  # + model: sorted set, the ids waiting, by the order they came in
-LANE = "{nag}:lane:"  # + model:batch key: sorted set, the part of the queue that may share a batch
 IDEMPOTENCY = "{nag}:idempotency:"  # + digest of the caller's key: hash, job and fingerprint; ends with its job
 SEQUENCE = "{nag}:sequence"  # counter: the order jobs came in
 MODELS = "{nag}:models"  # set: every model that ever had a queue
+
+QUEUE = "{nag}:queue:"  # + model: sorted set, the ids waiting, by the order they came in
+LANE = "{nag}:lane:"  # + JSON [model, tenant, rank, batch key]: sorted set, the part of the queue that is alike
+LANES = "{nag}:lanes:"  # + JSON [model, tenant, rank]: sorted set, batch keys, by the order of their lane's first
+TENANTS = "{nag}:tenants:"  # + model: sorted set, tenants with waiting jobs, by when they were last served
+SERVED = "{nag}:served"  # counter: batches claimed
+TURNS = "{nag}:turns"  # hash: model to the planner's memory, as JSON
+
 LEASES = "{nag}:leases"  # sorted set: ids in progress, by the millisecond their lease ends
-DEAD = "{nag}:dead"  # list: the last ids given up as lost, newest first
+DEADLINES = "{nag}:deadlines"  # sorted set: ids not ended, by the millisecond they expire
+DEAD = "{nag}:dead"  # sorted set: ids given up as lost, by the millisecond they were
+
+QUEUED_WORK = "{nag}:work:queued"  # hash: model to the units of work waiting
+HELD_WORK = "{nag}:work:held"  # hash: model to the units of work in progress
+RATE = "{nag}:rate:"  # + model: hash, work done lately and the milliseconds it took, both fading
+FINISHED = "{nag}:finished"  # hash: worker to the millisecond of its last result
+
 WORKERS = "{nag}:workers"  # sorted set: worker names, by the millisecond their announcement ends
 WARM = "{nag}:warm"  # hash: worker name to the JSON list of its warm models
+
 DONE = "{nag}:done"  # channel: the id of each job that ends
 QUEUED = "{nag}:queued"  # channel: the model of each job that begins to wait
+REVOKED = "{nag}:revoked"  # channel: the id of each job taken from its worker
 
 
 def job(job_id: str) -> str:

@@ -1,17 +1,17 @@
 """The queue: jobs, their leases, and the workers that take them, in Redis.
 
-A job's life is `submit → claim → (heartbeat …) → finish | fail`, with `release` and `reap` back to the queue. Each
-transition is one atomic script in `scripts/`; times are the Redis server's own, so no two clocks are compared.
+A job's life is `submit → claim → (heartbeat …) → finish | fail`, with `release` and `reap` back to the queue, and
+`cancel` and `expire` out of it at any time. Each transition is one atomic script in `scripts/`; times are the Redis
+server's own, so no two clocks are compared.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
 from time import monotonic
-from typing import Any, Final, cast
+from typing import Final
 
 from redis.asyncio import BlockingConnectionPool, Redis
 
@@ -20,16 +20,18 @@ from app.jobs import Job, JobError, Result, to_json
 from app.logs import Log
 from app.queue import embedded, keys
 from app.queue.codec import job_from_fields, pairs
-from app.queue.events import Events
+from app.queue.dead import DEAD_KEPT, DeadLetters
+from app.queue.events import Events, Signal
+from app.queue.load import Load, retry_after_s
+from app.queue.lua import Scripts
+from app.queue.waiting import Turns, Waiting
 from app.settings import Settings
 
 __all__ = ["Queue"]
 
 CONNECTIONS = 64  # most to Redis a process; a caller beyond waits for one to come free
-RETRY_AFTER_S = 5  # a full queue has room again as soon as one batch is claimed: seconds, not minutes
-REAPED_A_CALL = 100  # bounds the time one script holds the server
-DEAD_KEPT = 1000  # ids in the dead-letter list
-_SCRIPTS = Path(__file__).parent / "scripts"
+ENDED_A_CALL = 100  # leases or deadlines; bounds the time one script holds the server
+RATE_FADES_MS = 60_000  # of a worker's time: long enough to even out batches, short enough to follow a change of load
 _log = Log("queue")
 
 
@@ -41,13 +43,8 @@ class Queue:
         self._settings = settings
         self._events = Events(redis)
         self._lease_ms: Final = round(settings.lease_s * 1000)
-        self._retention_ms: Final = round(settings.retention_s * 1000)
-        header = keys.lua_header() + "\n" + (_SCRIPTS / "common.lua").read_text()
-        self._scripts = {
-            path.stem: redis.register_script(f"{header}\n{path.read_text()}")
-            for path in _SCRIPTS.glob("*.lua")
-            if path.stem != "common"
-        }
+        self._scripts = Scripts(redis, round(settings.retention_s * 1000))
+        self.dead: Final = DeadLetters(self._scripts)
 
     @classmethod
     def connect(cls, settings: Settings, url: str | None = None) -> Queue:
@@ -69,31 +66,49 @@ class Queue:
         """True when the server answers."""
         return bool(await self._redis.ping())
 
-    async def submit(self, job: Job, *, idempotency_key: str | None = None, fingerprint: str | None = None) -> Job:
-        """Store and queue a job, and return it as stored, with the server's created_at.
+    async def submit(
+        self,
+        job: Job,
+        *,
+        deadline_s: float | None = None,
+        idempotency_key: str | None = None,
+        fingerprint: str | None = None,
+    ) -> Job:
+        """Store and queue a job, and return it as stored, with the server's created_at and deadline_at.
 
-        With an idempotency key that was used before and whose job is still kept, returns that earlier job (its id
-        differs from `job.id`); a retried call with the same id returns what is stored.
-        Raises errors.Conflict when the key came with another fingerprint; errors.QueueFull at settings.queue_limit.
+        It expires `deadline_s` after this, settings.deadline_max_s at the latest. With an idempotency key that was
+        used before and whose job is still kept, returns that earlier job (its id differs from `job.id`); a retried
+        call with the same id returns what is stored.
+        Raises errors.Conflict when the key came with another fingerprint; errors.QueueFull at settings.queue_limit
+        and settings.queue_limit_per_model.
         """
-        answer = await self._run(
-            "submit", job.id, job.request.model, job.request.batch_key, job.request.n, to_json(job.request),
-            json.dumps(job.warnings), keys.idempotency(idempotency_key) if idempotency_key else "", fingerprint or "",
-            self._settings.queue_limit,
+        request, most_s = job.request, self._settings.deadline_max_s
+        answer = await self._scripts.run(
+            "submit", job.id, request.model, job.tenant, job.priority.rank, request.batch_key, request.cost,
+            request.work, to_json(request), json.dumps(job.warnings),
+            round(min(most_s, most_s if deadline_s is None else deadline_s) * 1000),
+            keys.idempotency(idempotency_key) if idempotency_key else "", fingerprint or "",
+            self._settings.queue_limit, self._settings.queue_limit_per_model,
         )  # fmt: skip
         if answer[0] == "conflict":
             raise Conflict("this Idempotency-Key was used with another request", code="idempotency_conflict")
         if answer[0] == "full":
-            _log.warning("queue_full", model=job.request.model, limit=self._settings.queue_limit)
-            raise QueueFull("the queue is full; try again later", retry_after_s=RETRY_AFTER_S)
+            raise await self._full(request.model, of_all=answer[1] == "all")
         stored = job_from_fields(pairs(answer[1]))
         event = "job_queued" if answer[0] == "new" else "job_repeated"
         _log.info(event, job=stored.id, model=stored.request.model, pictures=stored.request.n)
         return stored
 
+    async def _full(self, model: str, *, of_all: bool) -> QueueFull:
+        loads = [each for each in await self.loads() if of_all or each.model == model]
+        retry_s = retry_after_s(loads)
+        _log.warning("queue_full", model=model, of_all=of_all, retry_after_s=retry_s)
+        what = "the queue" if of_all else f"the queue of {model}"
+        return QueueFull(f"{what} is full; try again later", retry_after_s=retry_s)
+
     async def get(self, job_id: str) -> Job | None:
         """The job as it stands; None when it never was or its retention has passed."""
-        fields = cast(dict[str, str], await self._redis.hgetall(keys.job(job_id)))
+        fields = pairs(await self._scripts.run("look", job_id))
         return job_from_fields(fields) if fields else None
 
     async def wait(self, job_id: str, timeout_s: float) -> Job | None:
@@ -101,64 +116,97 @@ class Queue:
         async with self._events.watch(keys.DONE, [job_id]) as ended:
             deadline = monotonic() + timeout_s
             job = await self.get(job_id)
-            while job is not None and not job.status.terminal and await _set_before(deadline, ended):
+            while job is not None and not job.status.terminal and await ended.within(deadline - monotonic()):
                 job = await self.get(job_id)
             return job
 
-    async def claim(self, worker: str, model: str | Sequence[str], limit: int, timeout_s: float) -> list[Job]:
-        """Lease the job that has waited longest and those behind it with the same batch_key; [] after `timeout_s`.
+    async def cancel(self, job_id: str) -> Job | None:
+        """End a job that has not ended, and take it from its worker; as it stands then, or None for no such job."""
+        answer = await self._scripts.run("cancel", job_id)
+        if answer[0] == "unknown":
+            return None
+        if answer[0] == "cancelled":
+            _log.info("job_cancelled", job=job_id)
+        return job_from_fields(pairs(answer[1]))
 
-        `limit` counts pictures (request.n); the first job is taken whatever its n. Several models are tried in the
-        order given. Do not cancel this call: jobs already leased would wait for their lease to end.
+    async def waiting(self, model: str) -> Waiting:
+        """What a worker may choose its next batch from."""
+        return Waiting.from_json(model, await self._scripts.run("waiting", model))
+
+    def arrivals(self, models: Iterable[str]) -> AbstractAsyncContextManager[Signal]:
+        """A signal set by each job that begins to wait for one of these models."""
+        return self._events.watch(keys.QUEUED, models)
+
+    async def claim(self, worker: str, model: str, job_ids: Sequence[str], turns: Turns) -> list[Job]:
+        """Lease those of the jobs that still wait, all of one model; with any, `turns` is the planner's memory.
+
+        Do not cancel this call: jobs already leased would wait for their lease to end.
         """
-        models = [model] if isinstance(model, str) else list(model)
-        async with self._events.watch(keys.QUEUED, models) as queued:
-            deadline = monotonic() + timeout_s
-            while True:
-                for each in models:
-                    answer = await self._run("claim", worker, each, limit, self._lease_ms)
-                    if jobs := [job_from_fields(pairs(fields)) for fields in answer]:
-                        for job in jobs:
-                            _log.info("job_claimed", job=job.id, worker=worker, attempts=job.attempts, batch=len(jobs))
-                        return jobs
-                if not await _set_before(deadline, queued):
-                    return []
+        answer = await self._scripts.run("claim", worker, model, self._lease_ms, turns.to_json(), *job_ids)
+        jobs = [job_from_fields(pairs(fields)) for fields in answer]
+        for job in jobs:
+            _log.info("job_claimed", job=job.id, worker=worker, attempts=job.attempts, batch=len(jobs))
+        return jobs
+
+    def revocations(self, job_ids: Iterable[str]) -> AbstractAsyncContextManager[Signal]:
+        """A signal set when one of these jobs is taken from its worker; `heartbeat` says which."""
+        return self._events.watch(keys.REVOKED, job_ids)
 
     async def heartbeat(self, worker: str, job_ids: Sequence[str], step: int) -> list[str]:
         """Extend the leases and record the step; returns the ids that are no longer this worker's."""
-        lost: list[str] = await self._run("heartbeat", worker, step, self._lease_ms, *job_ids)
+        lost: list[str] = await self._scripts.run("heartbeat", worker, step, self._lease_ms, *job_ids)
         for job_id in lost:
             _log.warning("lease_lost", job=job_id, worker=worker)
         return lost
 
     async def finish(self, worker: str, job_id: str, result: Result) -> bool:
         """Complete a job. False when the lease was lost: a result is written once."""
-        done = bool(await self._run("finish", worker, job_id, to_json(result), self._retention_ms))
+        done = bool(await self._scripts.run("finish", worker, job_id, to_json(result), RATE_FADES_MS))
         _log.info("job_completed" if done else "result_refused", job=job_id, worker=worker)
         return done
 
     async def fail(self, worker: str, job_id: str, error: JobError) -> bool:
         """Fail a job for good. False when the lease was lost."""
-        done = bool(await self._run("fail", worker, job_id, to_json(error), self._retention_ms))
+        done = bool(await self._scripts.run("fail", worker, job_id, to_json(error)))
         _log.info("job_failed" if done else "error_refused", job=job_id, worker=worker, code=error.code)
         return done
 
     async def release(self, worker: str, job_ids: Sequence[str]) -> None:
         """Hand jobs back to their old place in the queue, ahead of all that came later; no attempt is counted."""
-        for job_id in await self._run("release", worker, *job_ids):
+        for job_id in await self._scripts.run("release", worker, *job_ids):
             _log.info("job_released", job=job_id, worker=worker)
 
     async def reap(self) -> int:
         """Requeue the jobs whose lease has ended, as `release` does but counted; after settings.max_attempts fail them
-        as `worker_lost`, noted in the dead-letter list. Returns how many leases had ended.
+        as `worker_lost`, a dead letter. Returns how many leases had ended.
         """
         error = JobError("worker_lost", f"lost by {self._settings.max_attempts} workers, one after the other")
-        reaped = await self._run(
-            "reap", self._settings.max_attempts, to_json(error), self._retention_ms, REAPED_A_CALL, DEAD_KEPT
-        )
+        reaped = await self._scripts.run("reap", self._settings.max_attempts, to_json(error), ENDED_A_CALL, DEAD_KEPT)
         for job_id, worker, status in reaped:
             _log.warning("worker_lost", job=job_id, worker=worker, status=status)
         return len(reaped)
+
+    async def expire(self) -> int:
+        """End the jobs whose deadline has passed, waiting or held; returns how many."""
+        expired = await self._scripts.run("expire", ENDED_A_CALL)
+        for job_id in expired:
+            _log.info("job_expired", job=job_id)
+        return len(expired)
+
+    async def loads(self) -> list[Load]:
+        """What waits for each model that ever had a queue."""
+        warm = [model for models in (await self.workers()).values() for model in models]
+        return [
+            Load(
+                model=model,
+                queued=int(queued),
+                queued_work=int(queued_work),
+                held_work=int(held_work),
+                work_per_s=float(work) / float(busy_ms) * 1000 if float(busy_ms) > 0 else None,
+                workers=warm.count(model),
+            )
+            for model, queued, queued_work, held_work, work, busy_ms in await self._scripts.run("loads")
+        ]
 
     async def depth(self, model: str) -> int:
         """How many jobs wait for this model."""
@@ -166,28 +214,13 @@ class Queue:
 
     async def announce(self, worker: str, models: Sequence[str], ttl_s: float) -> None:
         """Say that a worker is alive with these models warm, for `ttl_s`."""
-        await self._run("announce", worker, json.dumps(list(models)), round(ttl_s * 1000))
+        await self._scripts.run("announce", worker, json.dumps(list(models)), round(ttl_s * 1000))
 
     async def retire(self, worker: str) -> None:
         """Take a worker out of the registry."""
-        await self._run("retire", worker)
+        await self._scripts.run("retire", worker)
         _log.info("worker_retired", worker=worker)
 
     async def workers(self) -> dict[str, list[str]]:
         """Workers alive now, each with its warm models."""
-        return {name: json.loads(models) for name, models in pairs(await self._run("workers")).items()}
-
-    async def _run(self, script: str, *arguments: str | int) -> Any:
-        # The key only routes the script: every key it touches carries the same hash tag.
-        return await self._scripts[script](keys=[keys.LEASES], args=arguments)
-
-
-async def _set_before(deadline: float, event: asyncio.Event) -> bool:
-    """Whether the event was set before `deadline` (monotonic seconds); clears it."""
-    try:
-        async with asyncio.timeout(max(0.0, deadline - monotonic())):
-            await event.wait()
-    except TimeoutError:
-        return False
-    event.clear()
-    return True
+        return {name: json.loads(models) for name, models in pairs(await self._scripts.run("workers")).items()}

@@ -17,7 +17,6 @@ from app.jobs import Artifact, Job, JobError, Result, Timings
 from app.logs import Log
 from app.queue.cancel import end
 from app.queue.queue import Queue
-from app.worker.batching import together
 from app.worker.work import Control, Engine, Made, Stopped
 
 __all__ = ["Batch"]
@@ -55,10 +54,8 @@ class Batch:
         """Run, store, finish. Raises only where the device has failed for good: then the leases end by themselves,
         and count.
         """
-        now, later = together(self._jobs)
         async with self._leases_kept():
-            await self._release(job.id for job in later)
-            await self._attempt(now)
+            await self._attempt(self._jobs)
         await self._release(self._held)
 
     async def _attempt(self, jobs: Sequence[Job]) -> None:
@@ -73,7 +70,8 @@ class Batch:
             _log.error("batch_raised", jobs=len(jobs), error=failure, **_described(error, jobs))
         if not failure:
             for job in jobs:
-                await self._end(job, outcomes[job.id])
+                if job.id in self._held:  # not taken from us meanwhile
+                    await self._end(job, outcomes[job.id])
             return
         # Only here is the exception gone, and with its frames the tensors they held.
         await self._in_thread(self._engine.recover)
@@ -136,19 +134,23 @@ class Batch:
             await end(beating)
 
     async def _beat(self) -> None:
-        while True:
-            await asyncio.sleep(self._beat_s)
-            async with self._lease:
-                if not self._held:
-                    continue
-                try:
-                    lost = await self._queue.heartbeat(self._worker, sorted(self._held), self._control.step)
-                except RedisError as error:
-                    _log.warning("redis_away", error=type(error).__name__)
-                    continue
-                self._held.difference_update(lost)
-                if not self._held:  # nobody wants this batch any more
-                    self.stop()
+        async with self._queue.revocations(job.id for job in self._jobs) as revoked:
+            while True:  # at once: what was revoked before the watch began is found out here
+                async with self._lease:
+                    await self._heartbeat()
+                await revoked.within(self._beat_s)
+
+    async def _heartbeat(self) -> None:
+        if not self._held:
+            return
+        try:
+            lost = await self._queue.heartbeat(self._worker, sorted(self._held), self._control.step)
+        except RedisError as error:
+            _log.warning("redis_away", error=type(error).__name__)
+            return
+        self._held.difference_update(lost)
+        if not self._held:  # nobody wants this batch any more
+            self.stop()
 
     async def _release(self, job_ids: Iterable[str]) -> None:
         ids = list(job_ids)

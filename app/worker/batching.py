@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 
 from app.jobs import Generation, Job
 
-__all__ = ["Row", "calls", "overall_step", "together"]
+__all__ = ["Row", "calls", "overall_step"]
 
 
 @dataclass(frozen=True)
@@ -26,16 +25,6 @@ class Row:
     def seed(self) -> int:
         """The n pictures of a job use seed, seed + 1, …; within what a generator takes."""
         return (self.request.seed + self.index) % 2**64
-
-
-def together(claimed: Sequence[Job]) -> tuple[list[Job], list[Job]]:
-    """The claimed jobs to run now, and those to hand back: a job that was lost before runs alone.
-
-    It may be what its last worker died of; so it takes no other job with it, and fails alone in the end.
-    """
-    fresh = list(takewhile(lambda job: job.attempts <= 1, claimed))
-    now = fresh or list(claimed[:1])
-    return now, list(claimed[len(now) :])
 
 
 def calls(jobs: Sequence[Job], most_pictures: int) -> list[list[Row]]:

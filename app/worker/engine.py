@@ -43,6 +43,9 @@ class TorchEngine:
         self._warm[model] = pipelines.load(entry, self._device)
         _log.info("model_loaded", model=model, device=self._device, load_ms=(perf_counter() - begun) * 1000)
 
+    def budget(self, model: str) -> int:
+        return self._most_pictures * self._catalog.models[model].default_cost
+
     def run(self, jobs: Sequence[Job], control: Control) -> dict[str, Made | JobError]:
         entry = self._catalog.models[jobs[0].request.model]
         planned = calls(jobs, self._most_pictures)

@@ -28,6 +28,7 @@ from app.queue.cancel import end
 from app.queue.queue import Queue
 from app.settings import Settings
 from app.worker.batch import Batch
+from app.worker.claim import claim, rules
 from app.worker.work import Engine
 
 __all__ = ["Worker", "main"]
@@ -85,15 +86,16 @@ class Worker:
         if engine is None:
             return 0 if self._stopping.is_set() else 1
         while not self._stopping.is_set():
+            budgets = {model: engine.budget(model) for model in self._warm}
             try:
-                jobs = await self._queue.claim(self.name, self._warm, self._settings.batch_size, CLAIM_S)
+                claimed = await claim(self._queue, self.name, budgets, rules(self._settings), CLAIM_S)
             except RedisError as error:
                 _log.warning("redis_away", error=type(error).__name__)
                 await asyncio.sleep(REDIS_RETRY_S)
                 continue
-            if jobs:
+            if claimed is not None:
                 self._batch = Batch(
-                    self.name, jobs, self._settings.lease_s, self._queue, self._artifacts, engine, self._thread
+                    self.name, claimed.jobs, self._settings.lease_s, self._queue, self._artifacts, engine, self._thread
                 )
                 if self._stopping.is_set():
                     self._batch.stop()
@@ -136,12 +138,13 @@ class Worker:
         return cast(T, running.result())
 
     async def _keep(self) -> int:
-        """Stay in the registry, reap the leases of workers that died, sweep old artifacts."""
+        """Stay in the registry, reap the leases of workers that died, end what is late, sweep old artifacts."""
         swept_s = -SWEEP_S
         while True:
             try:
                 await self._queue.announce(self.name, self._warm, self._settings.lease_s)
                 await self._queue.reap()
+                await self._queue.expire()
             except RedisError as error:
                 _log.warning("redis_away", error=type(error).__name__)
             if monotonic() - swept_s > SWEEP_S:

@@ -48,6 +48,9 @@ class Engine(Protocol):
     def load(self, model: str) -> None:
         """Make a model warm. Raises whatever its loading raises."""
 
+    def budget(self, model: str) -> int:
+        """What a batch of this model may hold, in units of Generation.cost; read from any thread."""
+
     def run(self, jobs: Sequence[Job], control: Control) -> dict[str, Made | JobError]:
         """Denoise jobs of one batch_key together; an outcome for each id. Raises Stopped, or what the model raises."""
 

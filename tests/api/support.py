@@ -18,6 +18,7 @@ from app.artifacts import Artifacts, artifact_name
 from app.jobs import Applied, Artifact, Generation, Job, JobError, Result, Timings
 from app.queue.queue import Queue
 from app.settings import Settings
+from tests.claiming import claim
 
 TIMINGS = Timings(queue_ms=1.5, encode_ms=2.0, denoise_ms=30.0, decode_ms=4.25, total_ms=40.0)
 
@@ -54,7 +55,7 @@ class FakeWorker:
     async def run(self) -> None:
         await self.queue.announce(self.name, ["shapes-flux"], 60)
         while not self.stopping:
-            for job in await self.queue.claim(self.name, "shapes-flux", 8, 0.05):
+            for job in await claim(self.queue, self.name, "shapes-flux", 8, 0.05):
                 await self.finish(job)
         await self.queue.retire(self.name)
 

@@ -11,6 +11,7 @@ from app.artifacts import Artifacts
 from app.queue.queue import Queue
 from app.settings import Settings
 from tests.api.support import FakeWorker
+from tests.claiming import claim
 
 
 async def test_ready_only_with_a_worker_that_holds_the_default_model(api: httpx.AsyncClient, queue: Queue) -> None:
@@ -68,7 +69,7 @@ async def test_a_job_nobody_came_back_for_is_counted(api: httpx.AsyncClient, que
     read = await samples(api)
     assert read["nag_queue_depth", ("shapes-flux",)] == 1
     assert ("nag_jobs_total", ("", "shapes-flux", "completed")) not in read
-    [job] = await queue.claim("w", "shapes-flux", 1, 1)
+    [job] = await claim(queue, "w", "shapes-flux", 1, 1)
     await FakeWorker(queue, Artifacts.open(settings), name="w").finish(job)
     read = await samples(api)
     assert read["nag_jobs_total", ("", "shapes-flux", "completed")] == 1

@@ -11,6 +11,7 @@ from app.artifacts import Artifacts
 from app.queue.queue import Queue
 from app.settings import Settings
 from tests.api.support import TIMINGS, FakeWorker, serving
+from tests.claiming import claim
 
 BODY = {"prompt": "a shape", "seed": 7}
 WAIT = {"prefer": "wait=10"}
@@ -138,7 +139,7 @@ async def test_a_result_is_not_ready_then_gone(api: httpx.AsyncClient, queue: Qu
     early = await api.get(f"/v1/jobs/{job['id']}/result")
     assert (early.status_code, early.json()["error"]["code"]) == (409, "not_ready")
     artifacts = Artifacts.open(settings)
-    [claimed] = await queue.claim("fake-1", "shapes-flux", 1, 1)
+    [claimed] = await claim(queue, "fake-1", "shapes-flux", 1, 1)
     await FakeWorker(queue, artifacts).finish(claimed)
     assert (await api.get(f"/v1/jobs/{job['id']}/result")).status_code == 200
     await artifacts.delete(f"{job['id']}-0.png")

@@ -13,6 +13,7 @@ from app.errors import Conflict, QueueFull
 from app.jobs import Applied, Artifact, Guidance, Job, JobError, JobStatus, Result, Timings
 from app.queue.queue import Queue
 from app.settings import Settings
+from tests.claiming import claim
 
 MODEL = "shapes-flux"
 RESULT = Result(
@@ -41,7 +42,7 @@ async def test_first_in_first_out(queue: Queue, make_job: Make) -> None:
     for name in "abc":
         await queue.submit(make_job(name))
     assert await queue.depth(MODEL) == 3
-    claimed = [ids(await queue.claim("w", MODEL, 1, 0)) for _ in range(4)]
+    claimed = [ids(await claim(queue, "w", MODEL, 1, 0)) for _ in range(4)]
     assert claimed == [["a"], ["b"], ["c"], []]
     assert await queue.depth(MODEL) == 0
 
@@ -60,51 +61,51 @@ async def test_a_job_comes_back_as_it_went_in(queue: Queue, make_job: Make) -> N
 async def test_equal_batch_keys_are_claimed_together_oldest_first(queue: Queue, make_job: Make) -> None:
     for name, width in [("a", 64), ("b", 128), ("c", 64), ("d", 64), ("e", 128)]:
         await queue.submit(make_job(name, width=width))
-    first = await queue.claim("w", MODEL, 2, 0)
+    first = await claim(queue, "w", MODEL, 2, 0)
     assert ids(first) == ["a", "c"]
     assert all((job.status, job.attempts, job.worker) == (JobStatus.IN_PROGRESS, 1, "w") for job in first)
     assert all(job.started_at is not None and job.started_at >= job.created_at for job in first)
-    assert ids(await queue.claim("w", MODEL, 9, 0)) == ["b", "e"]
-    assert ids(await queue.claim("w", MODEL, 9, 0)) == ["d"]
+    assert ids(await claim(queue, "w", MODEL, 9, 0)) == ["b", "e"]
+    assert ids(await claim(queue, "w", MODEL, 9, 0)) == ["d"]
 
 
 async def test_the_claim_limit_counts_pictures(queue: Queue, make_job: Make) -> None:
     for name, n in [("a", 3), ("b", 2), ("c", 1), ("d", 9)]:
         await queue.submit(make_job(name, n=n))
-    assert ids(await queue.claim("w", MODEL, 4, 0)) == ["a"]
-    assert ids(await queue.claim("w", MODEL, 4, 0)) == ["b", "c"]
-    assert ids(await queue.claim("w", MODEL, 4, 0)) == ["d"]
+    assert ids(await claim(queue, "w", MODEL, 4, 0)) == ["a"]
+    assert ids(await claim(queue, "w", MODEL, 4, 0)) == ["b", "c"]
+    assert ids(await claim(queue, "w", MODEL, 4, 0)) == ["d"]
 
 
 async def test_models_have_queues_of_their_own(queue: Queue, make_job: Make) -> None:
     await queue.submit(make_job("a"))
     await queue.submit(make_job("b", model="other"))
-    assert ids(await queue.claim("w", "other", 8, 0)) == ["b"]
-    assert ids(await queue.claim("w", ["other", MODEL], 8, 0)) == ["a"]
+    assert ids(await claim(queue, "w", "other", 8, 0)) == ["b"]
+    assert ids(await claim(queue, "w", ["other", MODEL], 8, 0)) == ["a"]
 
 
 async def test_concurrent_claims_share_nothing(queue: Queue, make_job: Make) -> None:
     await asyncio.gather(*(queue.submit(make_job(str(i))) for i in range(40)))
-    claims = await asyncio.gather(*(queue.claim(f"w{i}", MODEL, 3, 0) for i in range(20)))
+    claims = await asyncio.gather(*(claim(queue, f"w{i}", MODEL, 3, 0) for i in range(20)))
     assert sorted(each for jobs in claims for each in ids(jobs)) == sorted(map(str, range(40)))
 
 
 async def test_a_blocked_claim_wakes_for_a_job(queue: Queue, make_job: Make) -> None:
-    claim = asyncio.create_task(queue.claim("w", MODEL, 1, 30))
+    claiming = asyncio.create_task(claim(queue, "w", MODEL, 1, 30))
     await asyncio.sleep(0.2)
     begin = monotonic()
     await queue.submit(make_job("a"))
-    assert ids(await claim) == ["a"]
+    assert ids(await claiming) == ["a"]
     assert monotonic() - begin < 5
 
 
 async def test_an_empty_claim_returns_at_its_timeout(queue: Queue) -> None:
-    assert await queue.claim("w", MODEL, 1, 0.05) == []
+    assert await claim(queue, "w", MODEL, 1, 0.05) == []
 
 
 async def test_finish_writes_the_result_once(queue: Queue, make_job: Make) -> None:
     await queue.submit(make_job("a"))
-    await queue.claim("w", MODEL, 1, 0)
+    await claim(queue, "w", MODEL, 1, 0)
     assert not await queue.finish("thief", "a", RESULT)
     assert await queue.finish("w", "a", RESULT)
     assert not await queue.finish("w", "a", RESULT)
@@ -117,7 +118,7 @@ async def test_finish_writes_the_result_once(queue: Queue, make_job: Make) -> No
 
 async def test_fail_keeps_the_error(queue: Queue, make_job: Make) -> None:
     await queue.submit(make_job("a"))
-    await queue.claim("w", MODEL, 1, 0)
+    await claim(queue, "w", MODEL, 1, 0)
     assert await queue.fail("w", "a", JobError("invalid_output", "said"))
     job = await queue.get("a")
     assert job is not None
@@ -126,7 +127,7 @@ async def test_fail_keeps_the_error(queue: Queue, make_job: Make) -> None:
 
 async def test_heartbeat_extends_notes_the_step_and_names_what_is_lost(queue: Queue, make_job: Make) -> None:
     await queue.submit(make_job("a"))
-    await queue.claim("w", MODEL, 1, 0)
+    await claim(queue, "w", MODEL, 1, 0)
     assert await queue.heartbeat("w", ["a", "never"], 3) == ["never"]
     assert await queue.heartbeat("other", ["a"], 4) == ["a"]
     job = await queue.get("a")
@@ -137,7 +138,7 @@ async def test_heartbeat_extends_notes_the_step_and_names_what_is_lost(queue: Qu
 async def test_an_ended_lease_requeues_at_the_front(hasty: Queue, make_job: Make) -> None:
     for name in "abc":
         await hasty.submit(make_job(name))
-    assert ids(await hasty.claim("lost", MODEL, 2, 0)) == ["a", "b"]
+    assert ids(await claim(hasty, "lost", MODEL, 2, 0)) == ["a", "b"]
     await asyncio.sleep(0.05)
     assert await hasty.reap() == 2
     assert await hasty.reap() == 0
@@ -145,40 +146,39 @@ async def test_an_ended_lease_requeues_at_the_front(hasty: Queue, make_job: Make
     assert job is not None
     assert (job.status, job.attempts, job.worker, job.started_at) == (JobStatus.QUEUED, 1, None, None)
     assert not await hasty.finish("lost", "a", RESULT)
-    again = await hasty.claim("w", MODEL, 3, 0)
-    assert ids(again) == ["a", "b", "c"]
-    assert [job.attempts for job in again] == [2, 2, 1]
+    again = [await claim(hasty, "w", MODEL, 3, 0) for _ in range(3)]
+    assert [ids(jobs) for jobs in again] == [["a"], ["b"], ["c"]]  # each lost job alone
+    assert [jobs[0].attempts for jobs in again] == [2, 2, 1]
 
 
 async def test_a_live_lease_is_not_reaped(queue: Queue, make_job: Make) -> None:
     await queue.submit(make_job("a"))
-    await queue.claim("w", MODEL, 1, 0)
+    await claim(queue, "w", MODEL, 1, 0)
     assert await queue.reap() == 0
 
 
-async def test_a_job_lost_too_often_fails_and_is_a_dead_letter(hasty: Queue, make_job: Make, valkey_url: str) -> None:
+async def test_a_job_lost_too_often_fails_and_is_a_dead_letter(hasty: Queue, make_job: Make) -> None:
     await hasty.submit(make_job("a"))
     for _ in range(2):
-        assert ids(await hasty.claim("lost", MODEL, 1, 0)) == ["a"]
+        assert ids(await claim(hasty, "lost", MODEL, 1, 0)) == ["a"]
         await asyncio.sleep(0.05)
         assert await hasty.reap() == 1
     job = await hasty.get("a")
     assert job is not None
     assert job.error is not None
     assert (job.status, job.error.code, job.attempts) == (JobStatus.FAILED, "worker_lost", 2)
-    assert await hasty.claim("w", MODEL, 1, 0) == []
-    async with Redis.from_url(valkey_url, decode_responses=True) as redis:
-        assert await redis.lrange("{nag}:dead", 0, -1) == ["a"]
+    assert await claim(hasty, "w", MODEL, 1, 0) == []
+    assert [each.id for each in await hasty.dead.list()] == ["a"]
 
 
 async def test_release_hands_back_the_turn_without_an_attempt(queue: Queue, make_job: Make) -> None:
     for name in "abc":
         await queue.submit(make_job(name))
-    await queue.claim("w", MODEL, 2, 0)
+    await claim(queue, "w", MODEL, 2, 0)
     await queue.release("other", ["a"])
     assert await queue.depth(MODEL) == 1
     await queue.release("w", ["a", "b"])
-    again = await queue.claim("x", MODEL, 3, 0)
+    again = await claim(queue, "x", MODEL, 3, 0)
     assert ids(again) == ["a", "b", "c"]
     assert [job.attempts for job in again] == [1, 1, 1]
 
@@ -213,7 +213,7 @@ async def test_a_full_queue_refuses_with_a_time_to_retry(settings: Settings, mak
     assert refused.value.retry_after_s is not None
     assert 0 < refused.value.retry_after_s <= 120
     assert (await queue.submit(make_job("d"), idempotency_key="k")).id == "a"
-    await queue.claim("w", MODEL, 1, 0)
+    await claim(queue, "w", MODEL, 1, 0)
     await queue.submit(make_job("c"))
     await queue.close()
 
@@ -222,7 +222,7 @@ async def test_wait_wakes_when_the_job_ends(queue: Queue, make_job: Make) -> Non
     await queue.submit(make_job("a"))
     waiters = [asyncio.create_task(queue.wait("a", 30)) for _ in range(100)]
     await asyncio.sleep(0.1)
-    await queue.claim("w", MODEL, 1, 0)
+    await claim(queue, "w", MODEL, 1, 0)
     begin = monotonic()
     await queue.finish("w", "a", RESULT)
     jobs = await asyncio.gather(*waiters)
@@ -249,7 +249,7 @@ async def test_waiters_hold_one_connection_together(queue: Queue, make_job: Make
 
 async def test_a_lost_subscription_is_made_anew(queue: Queue, make_job: Make, valkey_url: str) -> None:
     await queue.submit(make_job("a"))
-    await queue.claim("w", MODEL, 1, 0)
+    await claim(queue, "w", MODEL, 1, 0)
     waiter = asyncio.create_task(queue.wait("a", 30))
     await asyncio.sleep(0.1)
     async with Redis.from_url(valkey_url) as redis:
@@ -267,7 +267,7 @@ async def test_an_ended_job_and_its_idempotency_key_expire(settings: Settings, m
     await queue.submit(make_job("a"), idempotency_key="k")
     await asyncio.sleep(0.1)
     assert await queue.get("a") is not None
-    await queue.claim("w", MODEL, 1, 0)
+    await claim(queue, "w", MODEL, 1, 0)
     await queue.finish("w", "a", RESULT)
     await asyncio.sleep(0.1)
     assert await queue.get("a") is None
@@ -288,9 +288,10 @@ async def test_the_registry_of_workers(queue: Queue) -> None:
 async def test_no_prompt_is_logged(queue: Queue, make_job: Make, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("DEBUG", logger="nag"):
         await queue.submit(make_job("a", prompt="topsecret"))
-        await queue.claim("w", MODEL, 1, 0)
+        await claim(queue, "w", MODEL, 1, 0)
         await queue.finish("w", "a", RESULT)
-    assert [each.getMessage().split()[0] for each in caplog.records] == ["job_queued", "job_claimed", "job_completed"]
+    events = [each.getMessage().split()[0] for each in caplog.records]
+    assert events == ["job_queued", "job_claimed", "batch_claimed", "job_completed"]
     assert "topsecret" not in caplog.text
 
 

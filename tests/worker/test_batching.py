@@ -1,12 +1,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
-
-import pytest
 
 from app.jobs import Job
-from app.worker.batching import calls, overall_step, together
+from app.worker.batching import calls, overall_step
 
 Make = Callable[..., Job]
 
@@ -22,20 +19,6 @@ def test_calls_keep_the_order_and_the_bound(make_job: Make) -> None:
 def test_pictures_count_up_from_the_seed(make_job: Make) -> None:
     (rows,) = calls([make_job("a", n=3, seed=2**64 - 2)], 8)
     assert [row.seed for row in rows] == [2**64 - 2, 2**64 - 1, 0]
-
-
-@pytest.mark.parametrize(
-    ("attempts", "now", "later"),
-    [
-        ([1, 1, 1], ["0", "1", "2"], []),
-        ([2, 1, 1], ["0"], ["1", "2"]),
-        ([3, 2], ["0"], ["1"]),
-        ([1, 2, 1], ["0"], ["1", "2"]),
-    ],
-)
-def test_a_job_that_was_lost_runs_alone(make_job: Make, attempts: list[int], now: list[str], later: list[str]) -> None:
-    jobs = [replace(make_job(str(i)), attempts=each) for i, each in enumerate(attempts)]
-    assert [[job.id for job in part] for part in together(jobs)] == [now, later]
 
 
 def test_the_overall_step_never_falls_and_ends_at_the_total() -> None:

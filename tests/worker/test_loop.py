@@ -16,6 +16,7 @@ from app.queue.queue import Queue
 from app.settings import Settings
 from app.worker.loop import Worker
 from app.worker.work import Control, Made, Stopped
+from tests.claiming import PICTURE, claim
 
 MODEL = "shapes-flux"
 Make = Callable[..., Job]
@@ -29,10 +30,14 @@ class ScriptedEngine:
         self.running = threading.Event()
         self.go = threading.Event()
         self.recovered = 0
+        self.pictures = 8
 
     def load(self, model: str) -> None:
         if model == "broken":
             raise OSError("no such model")
+
+    def budget(self, model: str) -> int:
+        return self.pictures * PICTURE
 
     def run(self, jobs: Sequence[Job], control: Control) -> dict[str, Made | JobError]:
         control.check()
@@ -177,7 +182,7 @@ async def test_a_job_that_was_lost_runs_alone(
     hasty = Queue.connect(settings.model_copy(update={"lease_s": 0.01}))
     for name in "abc":
         await hasty.submit(make_job(name))
-    await hasty.claim("dead", MODEL, 1, 0)
+    await claim(hasty, "dead", MODEL, 1, 0)
     await asyncio.sleep(0.05)
     await hasty.reap()
     async with working(settings, queue, engine):
@@ -236,7 +241,7 @@ async def test_an_engine_that_cannot_be_made_ends_the_worker(settings: Settings,
 
 
 async def test_models_take_turns(settings: Settings, queue: Queue, engine: ScriptedEngine, make_job: Make) -> None:
-    settings = settings.model_copy(update={"batch_size": 1})
+    engine.pictures = 1
     for i in range(3):
         await queue.submit(make_job(f"a{i}"))
         await queue.submit(make_job(f"b{i}", model="other"))

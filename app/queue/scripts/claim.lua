@@ -1,28 +1,24 @@
--- Lease the job that has waited longest, and those behind it that may share its batch.
--- ARGV: worker, model, most pictures (the first job is taken whatever it holds), lease in ms
--- Returns a list of jobs' fields.
-local worker, model, room, lease_ms = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
-local queue = QUEUE .. model
-local first = redis.call('ZRANGE', queue, 0, 0)[1]
-if not first then
-  return {}
-end
-
-local lane = LANE .. model .. ':' .. redis.call('HGET', JOB .. first, 'batch_key')
+-- Lease the jobs of a planned batch that still wait, and remember whose turn is next.
+-- Bound: the ids given.
+-- ARGV: worker, model, lease in ms, the planner's memory, ids…
+-- Returns a list of jobs' fields; empty when another worker was quicker with all of them.
+local worker, model, lease_ms = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local now = now_ms()
+local served = redis.call('INCR', SERVED)
 local jobs = {}
-for _, id in ipairs(redis.call('ZRANGE', lane, 0, room - 1)) do
+for i = 5, #ARGV do
+  local id = ARGV[i]
   local key = JOB .. id
-  local pictures = tonumber(redis.call('HGET', key, 'pictures'))
-  if #jobs > 0 and pictures > room then
-    break
+  if not expire_late(id) and dequeue(id) then
+    redis.call('ZADD', LEASES, now + lease_ms, id)
+    redis.call('HSET', key, 'status', 'in_progress', 'worker', worker, 'started_ms', now, 'step', 0)
+    redis.call('HINCRBY', key, 'attempts', 1)
+    redis.call('ZADD', TENANTS .. model, 'XX', served, redis.call('HGET', key, 'tenant'))
+    redis.call('HINCRBY', HELD_WORK, model, redis.call('HGET', key, 'work'))
+    jobs[#jobs + 1] = redis.call('HGETALL', key)
   end
-  room = room - pictures
-  redis.call('ZREM', queue, id)
-  redis.call('ZREM', lane, id)
-  redis.call('ZADD', LEASES, now + lease_ms, id)
-  redis.call('HSET', key, 'status', 'in_progress', 'worker', worker, 'started_ms', now, 'step', 0)
-  redis.call('HINCRBY', key, 'attempts', 1)
-  jobs[#jobs + 1] = redis.call('HGETALL', key)
+end
+if #jobs > 0 then
+  redis.call('HSET', TURNS, model, ARGV[4])
 end
 return jobs

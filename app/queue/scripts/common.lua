@@ -1,21 +1,70 @@
--- Put before each script, after the key names. Times are milliseconds of this server's clock.
+-- Put before each script, after the key names and RETENTION_MS. Times are milliseconds of this server's clock.
 
 local function now_ms()
   local time = redis.call('TIME')
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
+local function lanes_of(model, tenant, rank)
+  return LANES .. cjson.encode({ model, tenant, rank })
+end
+
+-- A lane has changed: keep what is known of its first job, and of the tenant.
+local function note_first(model, tenant, rank, batch_key, lane)
+  local first = redis.call('ZRANGE', lane, 0, 0, 'WITHSCORES')
+  local lanes = lanes_of(model, tenant, rank)
+  if first[1] then
+    redis.call('ZADD', lanes, first[2], batch_key)
+    return
+  end
+  redis.call('ZREM', lanes, batch_key)
+  local left = redis.call('EXISTS',
+    lanes_of(model, tenant, '0'), lanes_of(model, tenant, '1'), lanes_of(model, tenant, '2'))
+  if left == 0 then
+    redis.call('ZREM', TENANTS .. model, tenant)
+  end
+end
+
 -- Into the place that its first submission gave it: a job handed back keeps its turn.
 local function enqueue(id)
-  local place = redis.call('HMGET', JOB .. id, 'model', 'batch_key', 'sequence')
-  redis.call('ZADD', QUEUE .. place[1], place[3], id)
-  redis.call('ZADD', LANE .. place[1] .. ':' .. place[2], place[3], id)
-  redis.call('PUBLISH', QUEUED, place[1])
+  local job = redis.call('HMGET', JOB .. id, 'model', 'tenant', 'rank', 'batch_key', 'sequence', 'work')
+  local model, tenant = job[1], job[2]
+  local lane = LANE .. cjson.encode({ model, tenant, job[3], job[4] })
+  redis.call('ZADD', QUEUE .. model, job[5], id)
+  redis.call('ZADD', lane, job[5], id)
+  redis.call('ZADD', TENANTS .. model, 'NX', redis.call('GET', SERVED) or 0, tenant)
+  note_first(model, tenant, job[3], job[4], lane)
+  redis.call('HINCRBY', QUEUED_WORK, model, job[6])
+  redis.call('PUBLISH', QUEUED, model)
+end
+
+-- Out of the queue. False when it does not wait.
+local function dequeue(id)
+  local job = redis.call('HMGET', JOB .. id, 'model', 'tenant', 'rank', 'batch_key', 'work')
+  local model = job[1]
+  if not model or redis.call('ZREM', QUEUE .. model, id) == 0 then
+    return false
+  end
+  local lane = LANE .. cjson.encode({ model, job[2], job[3], job[4] })
+  redis.call('ZREM', lane, id)
+  note_first(model, job[2], job[3], job[4], lane)
+  redis.call('HINCRBY', QUEUED_WORK, model, '-' .. job[5])
+  return true
+end
+
+-- Away from its worker. False when none holds it.
+local function unlease(id)
+  if redis.call('ZREM', LEASES, id) == 0 then
+    return false
+  end
+  local job = redis.call('HMGET', JOB .. id, 'model', 'work')
+  redis.call('HINCRBY', HELD_WORK, job[1], '-' .. job[2])
+  return true
 end
 
 -- Back to waiting, from a worker that let it go or was lost.
 local function requeue(id)
-  redis.call('ZREM', LEASES, id)
+  unlease(id)
   redis.call('HSET', JOB .. id, 'status', 'queued', 'step', 0)
   redis.call('HDEL', JOB .. id, 'worker', 'started_ms')
   enqueue(id)
@@ -26,15 +75,45 @@ local function held_by(id, worker)
   return holder[1] == 'in_progress' and holder[2] == worker
 end
 
--- A job's last transition: status, and the field that says how it ended.
-local function close(id, status, field, value, retention_ms)
-  local key = JOB .. id
-  redis.call('HSET', key, 'status', status, field, value, 'completed_ms', now_ms())
-  redis.call('ZREM', LEASES, id)
-  redis.call('PEXPIRE', key, retention_ms)
-  local idempotency = redis.call('HGET', key, 'idempotency')
-  if idempotency then
-    redis.call('PEXPIRE', idempotency, retention_ms)
+-- From now on the job and its idempotency key are kept for the retention, or for good.
+local function keep(id, for_good)
+  local idempotency = redis.call('HGET', JOB .. id, 'idempotency')
+  for _, key in ipairs({ JOB .. id, idempotency or nil }) do
+    if for_good then
+      redis.call('PERSIST', key)
+    else
+      redis.call('PEXPIRE', key, RETENTION_MS)
+    end
   end
+end
+
+-- A job's last transition: status, and the field that says how it ended, if there is something to say.
+local function close(id, status, field, value)
+  local key = JOB .. id
+  redis.call('HSET', key, 'status', status, 'completed_ms', now_ms())
+  if field then
+    redis.call('HSET', key, field, value)
+  end
+  unlease(id)
+  redis.call('ZREM', DEADLINES, id)
+  keep(id, false)
   redis.call('PUBLISH', DONE, id)
+end
+
+-- A job's end against its worker's will, or before it had one.
+local function withdraw(id, status, field, value)
+  if not dequeue(id) then
+    redis.call('PUBLISH', REVOKED, id)
+  end
+  close(id, status, field, value)
+end
+
+-- Whether the deadline of a job that has not ended has passed; then the job has expired.
+local function expire_late(id)
+  local deadline = redis.call('ZSCORE', DEADLINES, id)
+  if not deadline or tonumber(deadline) > now_ms() then
+    return false
+  end
+  withdraw(id, 'expired', 'error', '{"code":"deadline_exceeded","message":"not done by its deadline"}')
+  return true
 end

@@ -1,12 +1,13 @@
 -- Extend the leases of the jobs a worker still holds, and note how far they are.
+-- Bound: the ids given.
 -- ARGV: worker, step, lease in ms, ids…
--- Returns the ids it no longer holds.
+-- Returns the ids it no longer holds, those whose deadline has passed among them.
 local worker, step, lease_ms = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local ends = now_ms() + lease_ms
 local lost = {}
 for i = 4, #ARGV do
   local id = ARGV[i]
-  if held_by(id, worker) then
+  if held_by(id, worker) and not expire_late(id) then
     redis.call('ZADD', LEASES, ends, id)
     redis.call('HSET', JOB .. id, 'step', step)
   else

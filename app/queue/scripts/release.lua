@@ -1,4 +1,5 @@
 -- Hand jobs back to their place in the queue; the attempt does not count.
+-- Bound: the ids given.
 -- ARGV: worker, ids…
 -- Returns the ids that were handed back.
 local worker = ARGV[1]

@@ -2,4 +2,5 @@
 -- ARGV: worker
 redis.call('ZREM', WORKERS, ARGV[1])
 redis.call('HDEL', WARM, ARGV[1])
+redis.call('HDEL', FINISHED, ARGV[1])
 return 1

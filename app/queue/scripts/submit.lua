@@ -1,7 +1,9 @@
 -- Store a job and queue it; or answer with the earlier job of the same idempotency key.
--- ARGV: id, model, batch key, pictures, request, warnings, idempotency key or '', fingerprint, most queued jobs
--- Returns {'new' | 'earlier', the job's fields}, {'conflict'} or {'full'}.
-local id, model, idempotency, fingerprint = ARGV[1], ARGV[2], ARGV[7], ARGV[8]
+-- Bound: the models that ever had a queue.
+-- ARGV: id, model, tenant, priority's rank, batch key, cost, work, request, warnings, deadline in ms from now,
+--   idempotency key or '', fingerprint, most queued jobs of all models, most of this one
+-- Returns {'new' | 'earlier', the job's fields}, {'conflict'}, or {'full', 'all' | 'model'}.
+local id, model, idempotency, fingerprint = ARGV[1], ARGV[2], ARGV[11], ARGV[12]
 local key = JOB .. id
 
 if redis.call('EXISTS', key) == 1 then -- the client sent it again after losing the answer
@@ -17,18 +19,24 @@ if idempotency ~= '' then
   end
 end
 
+if redis.call('ZCARD', QUEUE .. model) >= tonumber(ARGV[14]) then
+  return { 'full', 'model' }
+end
 redis.call('SADD', MODELS, model)
 local waiting = 0
 for _, each in ipairs(redis.call('SMEMBERS', MODELS)) do
   waiting = waiting + redis.call('ZCARD', QUEUE .. each)
 end
-if waiting >= tonumber(ARGV[9]) then
-  return { 'full' }
+if waiting >= tonumber(ARGV[13]) then
+  return { 'full', 'all' }
 end
 
-redis.call('HSET', key, 'id', id, 'model', model, 'batch_key', ARGV[3], 'pictures', ARGV[4], 'request', ARGV[5],
-  'warnings', ARGV[6], 'status', 'queued', 'created_ms', now_ms(), 'attempts', 0, 'step', 0,
-  'sequence', redis.call('INCR', SEQUENCE))
+local now = now_ms()
+local deadline = now + ARGV[10]
+redis.call('HSET', key, 'id', id, 'model', model, 'tenant', ARGV[3], 'rank', ARGV[4], 'batch_key', ARGV[5],
+  'cost', ARGV[6], 'work', ARGV[7], 'request', ARGV[8], 'warnings', ARGV[9], 'status', 'queued', 'created_ms', now,
+  'queued_ms', now, 'deadline_ms', deadline, 'attempts', 0, 'step', 0, 'sequence', redis.call('INCR', SEQUENCE))
+redis.call('ZADD', DEADLINES, deadline, id)
 if idempotency ~= '' then
   redis.call('HSET', key, 'idempotency', idempotency)
   redis.call('PERSIST', idempotency)

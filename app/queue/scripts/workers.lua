@@ -1,8 +1,10 @@
 -- The workers whose announcement stands, and forget the others.
+-- Bound: the workers that are or were lately.
 -- Returns names and models in turn.
 local now = now_ms()
 for _, worker in ipairs(redis.call('ZRANGEBYSCORE', WORKERS, '-inf', now)) do
   redis.call('ZREM', WORKERS, worker)
   redis.call('HDEL', WARM, worker)
+  redis.call('HDEL', FINISHED, worker)
 end
 return redis.call('HGETALL', WARM)

@@ -1,0 +1,13 @@
+-- End a job that has not ended; its worker is told.
+-- ARGV: id
+-- Returns {'cancelled' | 'ended', the job's fields}, or {'unknown'}.
+local id = ARGV[1]
+local status = redis.call('HGET', JOB .. id, 'status')
+if not status then
+  return { 'unknown' }
+end
+local open = (status == 'queued' or status == 'in_progress') and not expire_late(id)
+if open then
+  withdraw(id, 'cancelled')
+end
+return { open and 'cancelled' or 'ended', redis.call('HGETALL', JOB .. id) }

@@ -1,0 +1,18 @@
+-- Queue jobs again that were given up, as if none had lost them; each has its whole time to the deadline again.
+-- Bound: the ids given.
+-- ARGV: ids…
+-- Returns the ids that were dead letters.
+local replayed = {}
+for _, id in ipairs(ARGV) do
+  if redis.call('ZREM', DEAD, id) == 1 then
+    local key, now = JOB .. id, now_ms()
+    local times = redis.call('HMGET', key, 'deadline_ms', 'queued_ms')
+    local deadline = now + times[1] - times[2]
+    redis.call('HSET', key, 'status', 'queued', 'attempts', 0, 'step', 0, 'queued_ms', now, 'deadline_ms', deadline)
+    redis.call('HDEL', key, 'error', 'worker', 'started_ms', 'completed_ms')
+    redis.call('ZADD', DEADLINES, deadline, id)
+    enqueue(id)
+    replayed[#replayed + 1] = id
+  end
+end
+return replayed

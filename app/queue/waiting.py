@@ -1,0 +1,75 @@
+"""What the queue shows of the jobs that wait: enough to plan a batch, bounded, and no request's content."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+
+from app.jobs import Priority
+
+__all__ = ["Candidate", "Turns", "Waiting"]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A waiting job. Cost and work are in the units of app.jobs.Generation."""
+
+    id: str
+    batch_key: str
+    tenant: str
+    priority: Priority
+    sequence: int  # the order jobs came in
+    cost: int
+    work: int
+    attempts: int  # workers that lost it
+    queued_ms: int
+
+
+@dataclass(frozen=True)
+class Turns:
+    """Whose turn it is: the planner's memory from one batch to the next, shared by all workers of a model.
+
+    Both mappings are rings, next first, each name with its credit in units of work.
+    """
+
+    tenants: Mapping[str, float] = field(default_factory=dict)
+    batch_keys: Mapping[str, float] = field(default_factory=dict)
+    overdue_last: tuple[str, ...] = ()  # tenants whose last turn went to a job that had waited too long
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), separators=(",", ":"))
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A model's queue at a moment of the server's clock: of each lane the jobs that are next."""
+
+    model: str
+    now_ms: int
+    candidates: tuple[Candidate, ...]
+    turns: Turns
+
+    @classmethod
+    def from_json(cls, model: str, text: str) -> Waiting:
+        """As `scripts/waiting.lua` writes it."""
+        data = json.loads(text)
+        priorities = list(Priority)
+        candidates = tuple(
+            Candidate(
+                id=each[0],
+                batch_key=each[1],
+                tenant=each[2],
+                priority=priorities[int(each[3])],
+                sequence=int(each[4]),
+                cost=int(each[5]),
+                work=int(each[6]),
+                attempts=int(each[7]),
+                queued_ms=int(each[8]),
+            )
+            for each in data["jobs"] or ()
+        )
+        turns = json.loads(data["turns"]) if data["turns"] else {}
+        if turns:
+            turns["overdue_last"] = tuple(turns["overdue_last"])
+        return cls(model, int(data["now_ms"]), candidates, Turns(**turns))
