@@ -18,8 +18,8 @@ from app.logs import Log
 __all__ = ["ErrorBody", "error_response", "install"]
 
 QUEUE_RETRY_S = 2
-#: The OpenAI SDK retries 409 and 503. The one stays a conflict however often it is sent; the other would queue again.
-NOT_RETRIED = ("idempotency_conflict", "timeout")
+#: The OpenAI SDK retries 409 and 503. A conflict stays one however often it is sent; the others would queue again.
+NOT_RETRIED = ("idempotency_conflict", "timeout", "cancelled")
 _log = Log("api")
 
 

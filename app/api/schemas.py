@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from app.jobs import Priority
+
 __all__ = ["GenerationBody", "ImageBody", "JobBody", "NAGBody"]
 
 SEED_MAX = 2**63 - 1
@@ -70,6 +72,13 @@ class GenerationBody(_Body):
         int | None, Field(ge=0, le=100, description="quality of a jpeg or webp; any other format takes 100 alone")
     ] = None
     nag: NAGBody | None = None
+    priority: Annotated[
+        Priority | None, Field(strict=False, description="what goes first among the caller's own jobs; absent: normal")
+    ] = None
+    deadline_s: Annotated[
+        float | None,
+        Field(gt=0, allow_inf_nan=False, description="seconds from acceptance; not done by then, the job expires"),
+    ] = None
     strict: Annotated[
         bool, Field(description="false: what the model cannot honour is left out and said in `warnings`, not refused")
     ] = True

@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from app import logs
 from app.api import errors
 from app.api.middleware import BoundedBody, RequestId
-from app.api.routes import health, images, jobs, models
+from app.api.routes import health, images, jobs, models, queue
 from app.api.service import Service
 from app.artifacts import Artifacts
 from app.catalog import Catalog
@@ -56,7 +56,7 @@ def create_app(settings: Settings, stopping: Callable[[], bool] = lambda: False)
     errors.install(app)
     app.add_middleware(BoundedBody, limit_bytes=settings.body_max_bytes)
     app.add_middleware(RequestId)  # added last, so outermost
-    for each in (jobs, images, models, health):
+    for each in (jobs, images, models, queue, health):
         app.include_router(each.router)
     return app
 

@@ -18,15 +18,15 @@ from app.api.schemas import GenerationBody
 from app.artifacts import Artifacts
 from app.catalog import Catalog
 from app.errors import InvalidParameter, NotFound
-from app.jobs import Job
+from app.jobs import Job, Priority
 from app.metrics import Metrics
 from app.queue.queue import Queue
 from app.settings import Settings
 
 __all__ = ["Here", "Service", "wait_asked_s"]
 
-#: Between two looks at whether the server is to end; well below the time it gives held requests.
-STOPPING_LOOK_S = 1.0
+#: Between two looks at whether the client has left or the server is to end; well below the time that gives requests.
+LOOK_S = 0.5
 WAIT = re.compile(r"wait\s*=\s*\"?([0-9]{1,9})\"?", re.IGNORECASE)
 #: Any visible ASCII, as a header can carry it; longer than every UUID and hash in use.
 IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
@@ -54,26 +54,50 @@ class Service:
             raise InvalidParameter(
                 "Idempotency-Key: must be 1 to 255 visible ASCII characters", param="Idempotency-Key"
             )
-        asked = Job(id=f"job_{uuid4().hex}", request=resolved.generation, warnings=resolved.warnings)
+        most_s = self.settings.deadline_max_s
+        if body.deadline_s is not None and body.deadline_s > most_s:
+            raise InvalidParameter(
+                f"deadline_s: must be at most {most_s:g}, not {body.deadline_s:g}", param="deadline_s"
+            )
+        asked = Job(
+            id=f"job_{uuid4().hex}",
+            request=resolved.generation,
+            warnings=resolved.warnings,
+            priority=body.priority or Priority.NORMAL,
+        )
         job = await self.queue.submit(
-            asked, idempotency_key=key, fingerprint=None if key is None else _fingerprint(request.url.path, body)
+            asked,
+            deadline_s=body.deadline_s,
+            idempotency_key=key,
+            fingerprint=None if key is None else _fingerprint(request.url.path, body),
         )
         created = job.id == asked.id
         if created:
             self.metrics.accepted(job.id)
         return job, created
 
-    async def wait(self, job: Job, timeout_s: float) -> Job:
-        """The job when it has finished, or as it stands after `timeout_s` or when the server is told to end."""
+    async def wait(self, job: Job, timeout_s: float, cancel_without: Request | None = None) -> Job:
+        """The job when it has finished, or as it stands after `timeout_s` or when the server is told to end.
+
+        Once the client of the request `cancel_without` has left, the job is cancelled.
+        """
         deadline, latest = monotonic() + timeout_s, job
         while not latest.status.terminal and not self.stopping() and (left_s := deadline - monotonic()) > 0:
-            latest = await self.queue.wait(job.id, min(left_s, STOPPING_LOOK_S)) or job
+            latest = await self.queue.wait(job.id, min(left_s, LOOK_S)) or job
+            if cancel_without is not None and not latest.status.terminal and await cancel_without.is_disconnected():
+                latest = await self.queue.cancel(job.id) or latest
         self.metrics.observe(latest)
         return latest
 
+    async def cancel(self, job_id: str) -> Job:
+        """The job, ended: as it was, or cancelled now. Raises NotFound."""
+        return self._found(await self.queue.cancel(job_id), job_id)
+
     async def find(self, job_id: str) -> Job:
         """Raises NotFound."""
-        job = await self.queue.get(job_id)
+        return self._found(await self.queue.get(job_id), job_id)
+
+    def _found(self, job: Job | None, job_id: str) -> Job:
         if job is None:
             raise NotFound(f"no job {job_id!r}")
         self.metrics.observe(job)

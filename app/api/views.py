@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Literal
 
 from pydantic import BaseModel
 
 from app.catalog import Catalog, Model, NAGDefaults, Range
 from app.errors import Conflict, Expired, ServiceError
-from app.jobs import Applied, Generation, Job, JobError, JobStatus, Result, Timings
+from app.jobs import Applied, Generation, Job, JobError, JobStatus, Priority, Result, Timings
+from app.queue.load import Load
 
 __all__ = [
     "Image",
@@ -16,10 +18,12 @@ __all__ = [
     "JobView",
     "ModelView",
     "ModelsView",
+    "QueueView",
     "all_warnings",
     "completed_result",
     "job_view",
     "model_view",
+    "queue_view",
     "time_headers",
 ]
 
@@ -50,6 +54,8 @@ class JobView(BaseModel):
     created_at: float
     started_at: float | None
     completed_at: float | None
+    deadline_at: float | None
+    priority: Priority
     attempts: int
     worker: str | None
     progress: Progress
@@ -119,6 +125,33 @@ class ModelsView(BaseModel):
     data: list[ModelView]
 
 
+class ModelQueueView(BaseModel):
+    """What waits for a model. A unit of work is a denoised pixel: of every picture, at every step, twice with CFG."""
+
+    model: str
+    queued: int
+    queued_work: int
+    held_work: int
+    workers: int
+    work_per_s: float | None
+    wait_s: float | None
+
+
+class QueueView(BaseModel):
+    """Every model of the catalog."""
+
+    object: Literal["list"] = "list"
+    data: list[ModelQueueView]
+
+
+def queue_view(loads: Iterable[Load], catalog: Catalog) -> QueueView:
+    known = {each.model: each for each in loads}
+    listed = [known.get(model) or Load(model, 0, 0, 0, None, 0) for model in catalog.models]
+    return QueueView(
+        data=[ModelQueueView(**{name: getattr(each, name) for name in ModelQueueView.model_fields}) for each in listed]
+    )
+
+
 def job_view(job: Job) -> JobView:
     result = job.result
     return JobView(
@@ -128,6 +161,8 @@ def job_view(job: Job) -> JobView:
         created_at=job.created_at,
         started_at=job.started_at,
         completed_at=job.completed_at,
+        deadline_at=job.deadline_at,
+        priority=job.priority,
         attempts=job.attempts,
         worker=job.worker,
         progress=Progress(step=job.step, steps=job.request.num_inference_steps),

@@ -61,6 +61,10 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> int:
             from app.cli.models import check_models
 
             return check_models(settings)
+        case "dead":
+            from app.cli.dead import dead
+
+            return dead(arguments, settings)
         case "generate":
             from app.cli.generate import generate
 
@@ -91,6 +95,11 @@ def _parser() -> argparse.ArgumentParser:
     models = commands.add_parser("models", help="the catalog").add_subparsers(dest="action", required=True)
     models.add_parser("list", help="every model and its limits")
     models.add_parser("check", help="whether every model can be loaded here")
+    dead = commands.add_parser("dead", help="jobs given up after several workers were lost with them")
+    actions = dead.add_subparsers(dest="action", required=True)
+    actions.add_parser("list", help="newest first")
+    for action, meaning in (("replay", "queue them again under their ids"), ("drop", "strike them off the list")):
+        actions.add_parser(action, help=meaning).add_argument("ids", nargs="+", metavar="ID")
     _generate_arguments(commands.add_parser("generate", help="one picture or video from a running server"))
     return parser
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from typing import NamedTuple
 
 from app.jobs import Priority
 
 __all__ = ["Candidate", "Turns", "Waiting"]
 
 
-@dataclass(frozen=True)
-class Candidate:
+class Candidate(NamedTuple):  # made by the hundred for every batch, which a dataclass is slow at
     """A waiting job. Cost and work are in the units of app.jobs.Generation."""
 
     id: str
@@ -54,22 +54,13 @@ class Waiting:
     def from_json(cls, model: str, text: str) -> Waiting:
         """As `scripts/waiting.lua` writes it."""
         data = json.loads(text)
-        priorities = list(Priority)
-        candidates = tuple(
-            Candidate(
-                id=each[0],
-                batch_key=each[1],
-                tenant=each[2],
-                priority=priorities[int(each[3])],
-                sequence=int(each[4]),
-                cost=int(each[5]),
-                work=int(each[6]),
-                attempts=int(each[7]),
-                queued_ms=int(each[8]),
-            )
-            for each in data["jobs"] or ()
-        )
+        candidates = []
+        for tenant, rank, batch_key, *jobs in data["lanes"]:
+            priority = list(Priority)[int(rank)]
+            for each in jobs:
+                job_id, *numbers = each.split(" ")
+                candidates.append(Candidate(job_id, batch_key, tenant, priority, *map(int, numbers)))
         turns = json.loads(data["turns"]) if data["turns"] else {}
         if turns:
             turns["overdue_last"] = tuple(turns["overdue_last"])
-        return cls(model, int(data["now_ms"]), candidates, Turns(**turns))
+        return cls(model, int(data["now_ms"]), tuple(candidates), Turns(**turns))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -30,8 +29,8 @@ limits.load_profile("here")
 def waits(sequence: int, **changes: Any) -> Candidate:
     """A fresh job of one picture."""
     job = Candidate(f"j{sequence}", "k", "t", Priority.NORMAL, sequence, 1, STEPS, 0, 0)
-    changed = replace(job, **changes)
-    return replace(changed, work=changed.cost * STEPS)
+    changed = job._replace(**changes)
+    return changed._replace(work=changed.cost * STEPS)
 
 
 def choose(waiting: Sequence[Candidate], rules: Rules = RULES, now_ms: int = 0, turns: Turns | None = None) -> Plan:
@@ -140,13 +139,13 @@ def test_every_job_is_served_and_no_round_is_lost(waiting: list[Candidate]) -> N
 def test_a_job_waits_no_longer_than_the_cap_and_its_turn(tenants: int, cost: int, low: int) -> None:
     """Every tenant sends a job of high priority and a key of its own, every round; one low job waits beside them."""
     cap = 20
-    waiting = {"low": replace(waits(low, tenant="0", priority=Priority.LOW), id="low")}
+    waiting = {"low": waits(low, tenant="0", priority=Priority.LOW)._replace(id="low")}
     turns = Turns()
     for now_ms in range(cap + 40 * tenants):
         for each in range(tenants):
             sequence = 10 + now_ms * tenants + each
             job = waits(sequence, tenant=str(each), batch_key=f"k{each}", priority=Priority.HIGH, cost=cost)
-            waiting[job.id] = replace(job, queued_ms=now_ms)
+            waiting[job.id] = job._replace(queued_ms=now_ms)
         planned = plan(list(waiting.values()), turns, BUDGET, now_ms, Rules(window_ms=0, oldest_wait_ms=cap))
         turns = planned.turns
         for job_id in planned.ids:
@@ -287,6 +286,6 @@ def test_the_window(waiting: list[Candidate], now_ms: int, hold_ms: int, stop: S
 @given(queues(), memories())
 def test_the_memory_survives_its_way_through_the_queue(waiting: list[Candidate], turns: Turns) -> None:
     after = choose(waiting, turns=turns).turns
-    back = Waiting.from_json("m", json.dumps({"now_ms": "1", "jobs": {}, "turns": after.to_json()})).turns
+    back = Waiting.from_json("m", json.dumps({"now_ms": "1", "lanes": {}, "turns": after.to_json()})).turns
     assert back == after
     assert list(back.tenants) == list(after.tenants)  # a ring: its order counts

@@ -33,7 +33,9 @@ async def generate_images(body: ImageBody, request: Request, service: Here) -> R
     if not await service.queue.workers():
         raise Unavailable("no worker is running", code="no_worker", retry_after_s=NO_WORKER_RETRY_S)
     job, _ = await service.submit(resolved, body, request)
-    job = await service.wait(job, service.settings.wait_max_s)
+    # A caller who sent a key means to ask again for the same job.
+    leaving = None if "idempotency-key" in request.headers else request
+    job = await service.wait(job, service.settings.wait_max_s, cancel_without=leaving)
     if not job.status.terminal:
         raise Unavailable(
             f"not done within the time a request is held; the job goes on as /v1/jobs/{job.id}", code="timeout"

@@ -1,4 +1,4 @@
-"""Native jobs: accept, look, fetch."""
+"""Native jobs: accept, look, fetch, cancel."""
 
 from __future__ import annotations
 
@@ -69,6 +69,12 @@ async def get_result(job_id: str, service: Here, query: Annotated[ResultQuery, Q
     except FileNotFoundError as exc:
         raise Expired(f"the result of job {job_id} is no longer kept") from exc
     return StoredFile(path, headers=time_headers(result), media_type=artifact.media_type, stat_result=stat)
+
+
+@router.post("/v1/jobs/{job_id}/cancel", response_model=JobView)
+async def cancel_job(job_id: str, service: Here) -> Response:
+    """End a job, waiting or at work: the work is left between two steps. A job that has ended stays as it is."""
+    return _answer(await service.cancel(job_id), 200, {})
 
 
 def _answer(job: Job, status: int, headers: dict[str, str]) -> Response:

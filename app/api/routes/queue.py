@@ -1,0 +1,16 @@
+"""How long the queue is."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from app.api.service import Here
+from app.api.views import QueueView, queue_view
+
+router = APIRouter(tags=["queue"])
+
+
+@router.get("/v1/queue")
+async def get_queue(service: Here) -> QueueView:
+    """What waits for each model, and for how long a job sent now would: null where that is not known."""
+    return queue_view(await service.queue.loads(), service.catalog)
