@@ -8,8 +8,6 @@ import sys
 import time
 
 from redis.exceptions import RedisError
-from rich.console import Console
-from rich.table import Table
 
 from app.cli.client import ClientError
 from app.queue.queue import Queue
@@ -45,14 +43,12 @@ async def _dead(arguments: argparse.Namespace, settings: Settings) -> int:
 
 
 async def _list(queue: Queue) -> None:
-    table = Table("id", "model", "accepted", "given up", "attempts", "error")
+    """A line a job, the id first and tabs between, so that other programs can take it from there."""
     for job in await queue.dead.list():
         error = "" if job.error is None else f"{job.error.code}: {job.error.message}"
-        table.add_row(
-            job.id, job.request.model, _clock(job.created_at), _clock(job.completed_at or 0), str(job.attempts), error
-        )
-    Console().print(table)
+        accepted, given_up = _clock(job.created_at), _clock(job.completed_at or 0)
+        print(job.id, job.request.model, f"accepted {accepted}", f"given up {given_up}", error, sep="\t")
 
 
 def _clock(unix_s: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(unix_s))
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(unix_s))

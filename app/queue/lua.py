@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,10 @@ class Scripts:
             for path in _FOLDER.glob("*.lua")
             if path.stem != "common"
         }
+
+    @property
+    def names(self) -> Set[str]:
+        return self._scripts.keys()
 
     async def run(self, name: str, *arguments: str | int) -> Any:
         """The script's answer. Raises redis.exceptions.RedisError."""

@@ -17,6 +17,7 @@ from app.api.server import create_app
 from app.artifacts import Artifacts, artifact_name
 from app.jobs import Applied, Artifact, Generation, Job, JobError, Result, Timings
 from app.queue.queue import Queue
+from app.queue.waiting import Candidate
 from app.settings import Settings
 from tests.claiming import claim
 
@@ -98,3 +99,10 @@ async def working(queue: Queue, settings: Settings) -> AsyncIterator[FakeWorker]
     finally:
         worker.stopping = True
         await task
+
+
+async def first_waiting(queue: Queue) -> Candidate:
+    """The job that waits, as soon as one does."""
+    while not (shown := (await queue.waiting("shapes-flux")).candidates):  # noqa: ASYNC110 - looking is what is tested
+        await asyncio.sleep(0.01)
+    return shown[0]

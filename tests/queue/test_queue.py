@@ -3,39 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from time import monotonic
 
 import pytest
 from redis.asyncio import Redis
 
 from app.errors import Conflict, QueueFull
-from app.jobs import Applied, Artifact, Guidance, Job, JobError, JobStatus, Result, Timings
+from app.jobs import Guidance, Job, JobError, JobStatus
 from app.queue.queue import Queue
 from app.settings import Settings
 from tests.claiming import claim
+from tests.queue.support import MODEL, RESULT
 
-MODEL = "shapes-flux"
-RESULT = Result(
-    artifacts=(Artifact("a-0.png", "image/png", 3, 7),),
-    nag=Applied(False, "not_requested"),
-    batch_size=1,
-    timings=Timings(1.0, 2.0, 3.0, 4.0, 10.0),
-    warnings=("said",),
-)
 Make = Callable[..., Job]
 
 
 def ids(jobs: list[Job]) -> list[str]:
     return [job.id for job in jobs]
-
-
-@pytest.fixture
-async def hasty(settings: Settings) -> AsyncIterator[Queue]:
-    """A queue whose leases end at once and whose jobs may be lost twice."""
-    queue = Queue.connect(settings.model_copy(update={"lease_s": 0.02, "max_attempts": 2}))
-    yield queue
-    await queue.close()
 
 
 async def test_first_in_first_out(queue: Queue, make_job: Make) -> None:

@@ -176,6 +176,60 @@ async def test_a_batch_nobody_wants_any_more_is_left(
         assert (await ended(queue, "b")).status is JobStatus.COMPLETED
 
 
+async def test_a_cancelled_batch_is_left_long_before_its_next_heartbeat(
+    settings: Settings, queue: Queue, engine: ScriptedEngine, make_job: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.worker.batch.PROGRESS_S", 3600.0)
+    settings = settings.model_copy(update={"lease_s": 3600.0})
+    for name in "ab":
+        await queue.submit(make_job(name, prompt="slow"))
+    async with working(settings, queue, engine):
+        await asyncio.to_thread(engine.running.wait, 30)
+        await queue.cancel("a")
+        await queue.submit(make_job("c"))
+        waiting = await queue.wait("c", 0.3)
+        assert waiting is not None
+        assert waiting.status is JobStatus.QUEUED  # b is wanted still
+        await queue.cancel("b")
+        assert (await ended(queue, "c")).status is JobStatus.COMPLETED
+    assert engine.batches == [["a", "b"], ["c"]]
+    assert [(await ended(queue, name)).status for name in "ab"] == [JobStatus.CANCELLED] * 2
+
+
+async def test_what_is_left_of_a_cancelled_batch_is_finished(
+    settings: Settings, queue: Queue, engine: ScriptedEngine, make_job: Make
+) -> None:
+    for name in "ab":
+        await queue.submit(make_job(name, prompt="slow"))
+    async with working(settings, queue, engine):
+        await asyncio.to_thread(engine.running.wait, 30)
+        await queue.cancel("a")
+        await asyncio.sleep(0.3)
+        engine.go.set()
+        assert (await ended(queue, "b")).status is JobStatus.COMPLETED
+    assert (await ended(queue, "a")).status is JobStatus.CANCELLED
+    assert not Artifacts.open(settings).path("a-0.png").exists()
+
+
+async def test_a_late_batch_is_left(settings: Settings, queue: Queue, engine: ScriptedEngine, make_job: Make) -> None:
+    await queue.submit(make_job("a", prompt="slow"), deadline_s=0.5)
+    async with working(settings, queue, engine):
+        await asyncio.to_thread(engine.running.wait, 30)
+        await queue.submit(make_job("b"))
+        assert (await ended(queue, "b")).status is JobStatus.COMPLETED
+    assert (await ended(queue, "a")).status is JobStatus.EXPIRED
+
+
+async def test_a_late_job_that_nobody_takes_expires(
+    settings: Settings, queue: Queue, engine: ScriptedEngine, make_job: Make
+) -> None:
+    settings = settings.model_copy(update={"lease_s": 0.3})
+    await queue.submit(make_job("a", model="unserved"), deadline_s=0.1)
+    async with working(settings, queue, engine):
+        while await queue.depth("unserved"):  # noqa: ASYNC110 - to look at the job itself would make it expire
+            await asyncio.sleep(0.01)
+
+
 async def test_a_job_that_was_lost_runs_alone(
     settings: Settings, queue: Queue, engine: ScriptedEngine, make_job: Make
 ) -> None:

@@ -1,0 +1,76 @@
+"""What several tests of the queue ask of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+from redis.asyncio import Redis
+
+from app.jobs import Applied, Artifact, Job, Result, Timings
+from app.queue import keys
+from app.queue.queue import Queue
+from tests.claiming import claim
+
+MODEL = "shapes-flux"
+RESULT = Result(
+    artifacts=(Artifact("a-0.png", "image/png", 3, 7),),
+    nag=Applied(False, "not_requested"),
+    batch_size=1,
+    timings=Timings(1.0, 2.0, 3.0, 4.0, 10.0),
+    warnings=("said",),
+)
+
+
+async def look(queue: Queue, job_id: str) -> Job:
+    job = await queue.get(job_id)
+    assert job is not None
+    return job
+
+
+async def lose(hasty: Queue, job_id: str, times: int) -> None:
+    """Let so many workers, one after the other, be lost with this job, which must be next."""
+    for _ in range(times):
+        [job] = await claim(hasty, "lost", MODEL, 1, 0)
+        assert job.id == job_id
+        await asyncio.sleep(0.05)
+        assert await hasty.reap() == 1
+
+
+async def assert_consistent(redis: Redis) -> None:
+    """What the queue keeps beside the jobs says the same as the jobs do."""
+    jobs = {name: await redis.hgetall(name) async for name in redis.scan_iter(f"{keys.JOB}*")}
+    waiting = [each for each in jobs.values() if each["status"] == "queued"]
+    held = [each for each in jobs.values() if each["status"] == "in_progress"]
+    models = {each["model"] for each in jobs.values()}
+    for model in models:
+        mine = sorted((each for each in waiting if each["model"] == model), key=lambda each: int(each["sequence"]))
+        assert await redis.zrange(keys.QUEUE + model, 0, -1) == [each["id"] for each in mine]
+        assert await _number(redis, keys.QUEUED_WORK, model) == sum(int(each["work"]) for each in mine)
+        of_model = [each for each in held if each["model"] == model]
+        assert await _number(redis, keys.HELD_WORK, model) == sum(int(each["work"]) for each in of_model)
+        assert set(await redis.zrange(keys.TENANTS + model, 0, -1)) == {each["tenant"] for each in mine}
+    lanes: dict[str, list[str]] = {}
+    firsts: dict[str, dict[str, float]] = {}
+    for each in sorted(waiting, key=lambda each: int(each["sequence"])):
+        of = [each["model"], each["tenant"], each["rank"]]
+        lanes.setdefault(keys.LANE + _name([*of, each["batch_key"]]), []).append(each["id"])
+        firsts.setdefault(keys.LANES + _name(of), {}).setdefault(each["batch_key"], float(each["sequence"]))
+    assert {name: await redis.zrange(name, 0, -1) async for name in redis.scan_iter(f"{keys.LANE}*")} == lanes
+    found = {name: dict(await redis.zrange(name, 0, -1, withscores=True)) for name in firsts}
+    assert found == firsts
+    assert {name async for name in redis.scan_iter(f"{keys.LANES}*")} == firsts.keys()
+    assert set(await redis.zrange(keys.LEASES, 0, -1)) == {each["id"] for each in held}
+    assert set(await redis.zrange(keys.DEADLINES, 0, -1)) == {each["id"] for each in [*waiting, *held]}
+    dead = set(await redis.zrange(keys.DEAD, 0, -1))
+    for name, each in jobs.items():
+        ended = each["status"] not in ("queued", "in_progress")
+        assert (await redis.pttl(name) >= 0) == (ended and each["id"] not in dead), each
+
+
+async def _number(redis: Redis, name: str, field: str) -> int:
+    return int(await redis.hget(name, field) or 0)
+
+
+def _name(parts: list[str]) -> str:
+    return json.dumps(parts, separators=(",", ":")).replace("/", "\\/")  # as the server's JSON has it

@@ -1,0 +1,113 @@
+"""Jobs that end before they are done: cancelled, or late."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from app.jobs import Job, JobError, JobStatus
+from app.queue.queue import Queue
+from app.settings import Settings
+from tests.claiming import claim
+from tests.queue.support import MODEL, RESULT, look
+
+Make = Callable[..., Job]
+
+
+async def test_a_waiting_job_is_cancelled_at_once(queue: Queue, make_job: Make) -> None:
+    await queue.submit(make_job("a"))
+    waiter = asyncio.create_task(queue.wait("a", 30))
+    cancelled = await queue.cancel("a")
+    assert cancelled is not None
+    assert cancelled.status is JobStatus.CANCELLED
+    assert cancelled.completed_at is not None
+    assert await waiter == cancelled
+    assert await queue.depth(MODEL) == 0
+    assert await claim(queue, "w", MODEL, 1, 0) == []
+    assert await queue.cancel("a") == cancelled
+
+
+async def test_a_job_at_work_is_taken_from_its_worker(queue: Queue, make_job: Make) -> None:
+    for name in "ab":
+        await queue.submit(make_job(name))
+    await claim(queue, "w", MODEL, 2, 0)
+    async with queue.revocations(["a", "b"]) as revoked:
+        await queue.cancel("a")
+        assert await revoked.within(10)
+    assert await queue.heartbeat("w", ["a", "b"], 1) == ["a"]
+    assert not await queue.finish("w", "a", RESULT)
+    await queue.release("w", ["a"])
+    assert await queue.reap() == 0
+    assert (await look(queue, "a")).status is JobStatus.CANCELLED
+    assert await queue.finish("w", "b", RESULT)
+
+
+async def test_an_ended_job_stays_as_it_is(queue: Queue, make_job: Make) -> None:
+    await queue.submit(make_job("a"))
+    await claim(queue, "w", MODEL, 1, 0)
+    await queue.finish("w", "a", RESULT)
+    before = await look(queue, "a")
+    assert await queue.cancel("a") == before
+    assert await queue.cancel("unknown") is None
+
+
+async def test_a_worker_hears_of_a_job_it_lost_by_silence(hasty: Queue, make_job: Make) -> None:
+    await hasty.submit(make_job("a"))
+    await claim(hasty, "w", MODEL, 1, 0)
+    await asyncio.sleep(0.05)
+    async with hasty.revocations(["a"]) as revoked:
+        await hasty.reap()
+        assert await revoked.within(10)
+
+
+async def test_every_job_has_a_deadline(settings: Settings, make_job: Make) -> None:
+    queue = Queue.connect(settings.model_copy(update={"deadline_max_s": 100.0}))
+    for name, deadline_s, kept_s in (("a", None, 100), ("b", 7.5, 7.5), ("c", 1000, 100)):
+        job = await queue.submit(make_job(name), deadline_s=deadline_s)
+        assert job.deadline_at is not None
+        assert job.deadline_at - job.created_at == pytest.approx(kept_s)
+    await queue.close()
+
+
+async def test_a_late_waiting_job_expires(queue: Queue, make_job: Make) -> None:
+    await queue.submit(make_job("late"), deadline_s=0.02)
+    await queue.submit(make_job("a"))
+    await asyncio.sleep(0.05)
+    assert await queue.expire() == 1
+    assert await queue.expire() == 0
+    job = await look(queue, "late")
+    assert job.status is JobStatus.EXPIRED
+    assert job.error == JobError("deadline_exceeded", "not done by its deadline")
+    assert await queue.depth(MODEL) == 1
+
+
+async def test_a_late_job_is_taken_from_its_worker(queue: Queue, make_job: Make) -> None:
+    await queue.submit(make_job("late"), deadline_s=0.2)
+    await claim(queue, "w", MODEL, 1, 0)
+    async with queue.revocations(["late"]) as revoked:
+        await asyncio.sleep(0.25)
+        await queue.expire()
+        assert await revoked.within(10)
+    assert await queue.heartbeat("w", ["late"], 1) == ["late"]
+
+
+@pytest.mark.parametrize("how", ["look", "claim", "heartbeat", "finish", "cancel", "reap"])
+async def test_no_transition_overlooks_a_deadline(queue: Queue, hasty: Queue, make_job: Make, how: str) -> None:
+    await queue.submit(make_job("late"), deadline_s=0.3)
+    if how in ("heartbeat", "finish", "reap"):
+        assert await claim(hasty, "w", MODEL, 1, 0)
+    await asyncio.sleep(0.35)
+    match how:
+        case "claim":
+            assert await claim(queue, "w", MODEL, 1, 0) == []
+        case "heartbeat":
+            assert await queue.heartbeat("w", ["late"], 1) == ["late"]
+        case "finish":
+            assert not await queue.finish("w", "late", RESULT)
+        case "cancel":
+            await queue.cancel("late")
+        case "reap":
+            await hasty.reap()
+    assert (await look(queue, "late")).status is JobStatus.EXPIRED

@@ -1,0 +1,126 @@
+"""How long the queue is: counted in Redis, measured by results, told as seconds."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from app.errors import QueueFull
+from app.jobs import Job
+from app.queue.load import RETRY_UNKNOWN_S, Load, retry_after_s
+from app.queue.queue import Queue
+from app.settings import Settings
+from tests.claiming import claim
+from tests.queue.support import MODEL, RESULT
+
+Make = Callable[..., Job]
+WORK = 64 * 64 * 2  # of a job of make_job
+
+
+def load(**changes: float) -> Load:
+    fields = {"queued": 1, "queued_work": 0, "held_work": 0, "work_per_s": 10.0, "workers": 1, **changes}
+    return Load(model="m", **fields)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("changes", "wait_s"),
+    [
+        ({"queued_work": 100}, 10),
+        ({"queued_work": 100, "workers": 4}, 2.5),
+        ({"held_work": 100}, 5),
+        ({"queued_work": 100, "workers": 0}, None),
+        ({"queued_work": 100, "work_per_s": None}, None),
+        ({}, 0),
+    ],
+)
+def test_the_wait(changes: dict[str, float], wait_s: float | None) -> None:
+    assert load(**changes).wait_s == wait_s
+
+
+@pytest.mark.parametrize(
+    ("works", "retry_s"),
+    [([1], 1), ([123], 13), ([10**9], 120), ([300, 50], 6), ([], RETRY_UNKNOWN_S)],
+)
+def test_when_to_come_back(works: list[int], retry_s: int) -> None:
+    assert retry_after_s(load(queued_work=each) for each in works) == retry_s
+
+
+def test_an_empty_or_unmeasured_queue_tells_nothing() -> None:
+    assert retry_after_s([load(queued=0), load(work_per_s=0), load(queued_work=70)]) == 8
+
+
+async def test_work_is_counted_where_it_is(queue: Queue, make_job: Make) -> None:
+    assert await queue.loads() == []
+    for name, n in (("a", 1), ("b", 2), ("c", 1)):
+        await queue.submit(make_job(name, n=n))
+    await queue.announce("w", [MODEL, "other"], 30)
+    assert await queue.loads() == [Load(MODEL, 3, 4 * WORK, 0, None, 1)]
+    await claim(queue, "w", MODEL, 3, 0)
+    assert await queue.loads() == [Load(MODEL, 1, WORK, 3 * WORK, None, 1)]
+    await queue.release("w", ["b"])
+    await queue.cancel("a")
+    assert await queue.loads() == [Load(MODEL, 2, 3 * WORK, 0, None, 1)]
+
+
+async def test_the_speed_is_what_a_worker_at_work_does(queue: Queue, make_job: Make) -> None:
+    """A batch's time counts once, and the time between two batches not at all."""
+    for i in range(8):
+        await queue.submit(make_job(str(i)))
+    spent_s = 0.0
+    for batch in (range(4), range(4, 8)):
+        jobs = await claim(queue, "w", MODEL, 4, 0)
+        await asyncio.sleep(0.4)
+        for job_id in batch:
+            assert await queue.finish("w", str(job_id), RESULT)
+        ended = await queue.get(str(batch[-1]))
+        assert ended is not None
+        assert ended.completed_at is not None
+        assert jobs[0].started_at is not None
+        spent_s += ended.completed_at - jobs[0].started_at
+        await asyncio.sleep(0.4)
+    [found] = await queue.loads()
+    assert found.work_per_s == pytest.approx(8 * WORK / spent_s, rel=0.05)
+
+
+async def test_a_failed_job_is_no_measure(queue: Queue, make_job: Make) -> None:
+    await queue.submit(make_job("a"))
+    await claim(queue, "w", MODEL, 1, 0)
+    await queue.cancel("a")
+    assert (await queue.loads())[0].work_per_s is None
+
+
+async def test_the_measure_follows_a_change(queue: Queue, make_job: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.queue.queue.RATE_FADES_MS", 50)
+    speeds = []
+    for number, sleep_s in enumerate((0.4, 0.4, 0.1, 0.1, 0.1)):
+        await queue.submit(make_job(str(number)))
+        await claim(queue, "w", MODEL, 1, 0)
+        await asyncio.sleep(sleep_s)
+        await queue.finish("w", str(number), RESULT)
+        speeds.append((await queue.loads())[0].work_per_s or 0)
+    assert speeds[-1] > 2 * speeds[1]
+
+
+async def test_a_full_queue_says_when_its_work_will_be_done(settings: Settings, make_job: Make) -> None:
+    changed = settings.model_copy(update={"queue_limit_per_model": 20, "queue_limit": 22})
+    queue = Queue.connect(changed)
+    await queue.announce("w", [MODEL], 30)
+    await queue.submit(make_job("first"))
+    await claim(queue, "w", MODEL, 1, 0)
+    await asyncio.sleep(0.3)
+    await queue.finish("w", "first", RESULT)
+    for i in range(20):
+        await queue.submit(make_job(str(i)))
+    [found] = await queue.loads()
+    assert found.wait_s is not None
+    with pytest.raises(QueueFull, match=f"the queue of {MODEL} is full") as refused:
+        await queue.submit(make_job("more"))
+    assert refused.value.retry_after_s == round(found.wait_s + 0.5)
+    assert refused.value.retry_after_s >= 20 * 0.3
+    for name in "ab":
+        await queue.submit(make_job(name, model="other"))
+    with pytest.raises(QueueFull, match="the queue is full"):
+        await queue.submit(make_job("c", model="other"))
+    await queue.close()

@@ -1,0 +1,131 @@
+"""What the planner is shown, and that the queue's own books agree whatever happens to its jobs."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from redis.asyncio import Redis
+
+from app.jobs import Job, JobError, Priority
+from app.queue.queue import Queue
+from app.queue.waiting import Candidate, Turns
+from app.settings import Settings
+from tests.claiming import claim
+from tests.queue.support import MODEL, RESULT, assert_consistent
+
+Make = Callable[..., Job]
+
+
+async def test_a_waiting_job_is_shown_as_it_is(queue: Queue, make_job: Make) -> None:
+    odd = replace(make_job("a", n=3, guidance_scale=2.0), tenant='a "b": {c}', priority=Priority.LOW)
+    stored = await queue.submit(odd)
+    waiting = await queue.waiting(MODEL)
+    [shown] = waiting.candidates
+    cost = 3 * 64 * 64 * 2
+    assert shown == Candidate(
+        "a", odd.request.batch_key, odd.tenant, Priority.LOW, 1, cost, cost * 2, 0, round(stored.created_at * 1000)
+    )
+    assert waiting.now_ms >= shown.queued_ms
+    assert waiting.turns == Turns()
+    assert (stored.tenant, stored.priority) == (odd.tenant, odd.priority)
+
+
+async def test_what_is_shown_is_bounded_and_fair(settings: Settings, make_job: Make) -> None:
+    queue = Queue.connect(settings)
+    await asyncio.gather(*(queue.submit(replace(make_job(f"x{i}"), tenant="x")) for i in range(300)))
+    assert len((await queue.waiting(MODEL)).candidates) == 256
+    for tenant in range(20):
+        for rank, priority in enumerate(Priority):
+            for width in (64, 80, 96):
+                for number in range(2):
+                    job = make_job(f"{tenant}-{rank}-{width}-{number}", width=width)
+                    await queue.submit(replace(job, tenant=str(tenant), priority=priority))
+    seen: set[str] = set()
+    for _ in range(6):
+        shown = (await queue.waiting(MODEL)).candidates
+        assert len(shown) <= 256
+        tenants = {each.tenant for each in shown}
+        assert len(tenants) == 16
+        # None hides its lower priorities behind the higher.
+        assert all(
+            {each.priority for each in shown if each.tenant == tenant} == set(Priority) for tenant in tenants - {"x"}
+        )
+        seen |= tenants
+        for tenant in tenants:  # who was served makes room for others
+            first = min((each for each in shown if each.tenant == tenant), key=lambda each: each.sequence)
+            await queue.claim("w", MODEL, [first.id], Turns())
+    assert seen == {"x", *map(str, range(20))}
+    await queue.close()
+
+
+async def test_lanes_are_shown_oldest_first(queue: Queue, make_job: Make) -> None:
+    for i in range(60):
+        await queue.submit(make_job(str(i), width=64 + 16 * (59 - i)))
+    shown = (await queue.waiting(MODEL)).candidates
+    assert {each.id for each in shown} == {str(i) for i in range(47)}  # of 48 lanes one is kept for the low
+
+
+async def test_the_planners_memory_is_kept_by_a_claim_that_got_something(queue: Queue, make_job: Make) -> None:
+    await queue.submit(make_job("a"))
+    turns = Turns({"b": -1.5, "a": 2.0}, {"k": 0.25}, ("b",))
+    assert await queue.claim("w", MODEL, ["unknown"], Turns({"z": 1.0})) == []
+    assert (await queue.waiting(MODEL)).turns == Turns()
+    assert len(await queue.claim("w", MODEL, ["unknown", "a"], turns)) == 1
+    found = (await queue.waiting(MODEL)).turns
+    assert found == turns
+    assert list(found.tenants) == ["b", "a"]
+    assert (await queue.waiting("other")).turns == Turns()
+
+
+async def test_a_claim_leases_what_still_waits(queue: Queue, make_job: Make) -> None:
+    for name in "abc":
+        await queue.submit(make_job(name))
+    assert [each.id for each in await queue.claim("v", MODEL, ["b"], Turns())] == ["b"]
+    assert [each.id for each in await queue.claim("w", MODEL, ["a", "b", "c"], Turns())] == ["a", "c"]
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_the_books_agree_whatever_happens(hasty: Queue, make_job: Make, valkey_url: str, seed: int) -> None:
+    """Hundreds of transitions at random, lost leases and late jobs among them."""
+    chance = random.Random(seed)
+    names: list[str] = []
+    async with Redis.from_url(valkey_url, decode_responses=True) as redis:
+        for number in range(250):
+            some = chance.choice(names) if names else "unknown"
+            worker = chance.choice("vw")
+            match chance.choice(
+                ["submit"] * 5 + ["claim"] * 3 + ["finish", "fail", "release", "cancel", "beat", "end", "dead"]
+            ):
+                case "submit":
+                    names.append(f"j{number}")
+                    job = make_job(
+                        f"j{number}", model=chance.choice("mn"), width=chance.choice([64, 80]), n=chance.choice([1, 3])
+                    )
+                    job = replace(job, tenant=chance.choice("tu"), priority=chance.choice(list(Priority)))
+                    await hasty.submit(job, deadline_s=chance.choice([None, None, 0.03, 1]))
+                case "claim":
+                    await claim(hasty, worker, chance.choice(["m", "n"]), 4, 0)
+                case "finish":
+                    await hasty.finish(worker, some, RESULT)
+                case "fail":
+                    await hasty.fail(worker, some, JobError("x", "x"))
+                case "release":
+                    await hasty.release(worker, chance.choices(names, k=3) if names else [])
+                case "cancel":
+                    await hasty.cancel(some)
+                case "beat":
+                    await hasty.heartbeat(worker, names[-5:], 1)
+                case "end":
+                    await asyncio.sleep(0.03)
+                    await hasty.reap()
+                    await hasty.expire()
+                case "dead":
+                    letters = [each.id for each in await hasty.dead.list()]
+                    await chance.choice([hasty.dead.replay, hasty.dead.drop])(["unknown", *letters[:2]])
+            if number % 25 == 24:
+                await assert_consistent(redis)
+        await assert_consistent(redis)
