@@ -217,8 +217,13 @@ def test_a_flooding_tenant_delays_itself_alone(spread: int) -> None:
 
 def test_tenants_share_a_batch_of_one_key() -> None:
     waiting = [waits(i, tenant="flood") for i in range(100)] + [waits(100 + i, tenant="small") for i in range(3)]
-    batch = choose(waiting).ids
-    assert batch == ("j0", "j100", "j1", "j101", "j2", "j102", "j3", "j4")
+    planned = choose(waiting)
+    assert planned.ids == ("j0", "j100", "j1", "j101", "j2", "j102", "j3", "j4")
+    credit = BUDGET * STEPS * CREDIT_SHARE
+    assert planned.turns.tenants == {
+        "flood": credit - 5 * STEPS,
+        "small": credit - 3 * STEPS,
+    }  # each at its own expense
 
 
 def test_a_tenant_that_comes_and_goes_gets_no_more_than_its_share() -> None:
