@@ -181,17 +181,27 @@ class Queue:
         as `worker_lost`, a dead letter. Returns how many leases had ended.
         """
         error = JobError("worker_lost", f"lost by {self._settings.max_attempts} workers, one after the other")
-        reaped = await self._scripts.run("reap", self._settings.max_attempts, to_json(error), ENDED_A_CALL, DEAD_KEPT)
-        for job_id, worker, status in reaped:
-            _log.warning("worker_lost", job=job_id, worker=worker, status=status)
-        return len(reaped)
+        count = 0
+        while True:
+            reaped = await self._scripts.run(
+                "reap", self._settings.max_attempts, to_json(error), ENDED_A_CALL, DEAD_KEPT
+            )
+            for job_id, worker, status in reaped:
+                _log.warning("worker_lost", job=job_id, worker=worker, status=status)
+            count += len(reaped)
+            if len(reaped) < ENDED_A_CALL:
+                return count
 
     async def expire(self) -> int:
         """End the jobs whose deadline has passed, waiting or held; returns how many."""
-        expired = await self._scripts.run("expire", ENDED_A_CALL)
-        for job_id in expired:
-            _log.info("job_expired", job=job_id)
-        return len(expired)
+        count = 0
+        while True:
+            expired = await self._scripts.run("expire", ENDED_A_CALL)
+            for job_id in expired:
+                _log.info("job_expired", job=job_id)
+            count += len(expired)
+            if len(expired) < ENDED_A_CALL:
+                return count
 
     async def loads(self) -> list[Load]:
         """What waits for each model that ever had a queue."""

@@ -83,6 +83,19 @@ async def test_a_late_waiting_job_expires(queue: Queue, make_job: Make) -> None:
     assert await queue.depth(MODEL) == 1
 
 
+async def test_many_late_jobs_and_lost_leases_are_seen_to_at_once(
+    queue: Queue, hasty: Queue, make_job: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.queue.queue.ENDED_A_CALL", 2)
+    for i in range(5):
+        await queue.submit(make_job(f"lost{i}"))
+    assert len(await claim(hasty, "w", MODEL, 5, 0)) == 5
+    for i in range(5):
+        await queue.submit(make_job(f"late{i}"), deadline_s=0.02)
+    await asyncio.sleep(0.05)
+    assert (await queue.reap(), await queue.expire()) == (5, 5)
+
+
 async def test_a_late_job_is_taken_from_its_worker(queue: Queue, make_job: Make) -> None:
     await queue.submit(make_job("late"), deadline_s=0.2)
     await claim(queue, "w", MODEL, 1, 0)
