@@ -104,16 +104,18 @@ async def test_the_measure_follows_a_change(queue: Queue, make_job: Make, monkey
 
 
 async def test_a_full_queue_says_when_its_work_will_be_done(settings: Settings, make_job: Make) -> None:
-    changed = settings.model_copy(update={"queue_limit_per_model": 20, "queue_limit": 22})
+    changed = settings.model_copy(update={"queue_limit_per_model": 20, "queue_limit": 23})
     queue = Queue.connect(changed)
-    await queue.announce("w", [MODEL], 30)
-    await queue.submit(make_job("first"))
-    await claim(queue, "w", MODEL, 1, 0)
-    await asyncio.sleep(0.3)
-    await queue.finish("w", "first", RESULT)
+    await queue.announce("w", [MODEL, "other"], 30)
+    for name, model, takes_s in (("first", MODEL, 0.3), ("quick", "other", 0.01)):
+        await queue.submit(make_job(name, model=model))
+        await claim(queue, "w", model, 1, 0)
+        await asyncio.sleep(takes_s)
+        await queue.finish("w", name, RESULT)
+    await queue.submit(make_job("short", model="other"))  # a short queue, and none of this one's concern
     for i in range(20):
         await queue.submit(make_job(str(i)))
-    [found] = await queue.loads()
+    found = next(each for each in await queue.loads() if each.model == MODEL)
     assert found.wait_s is not None
     with pytest.raises(QueueFull, match=f"the queue of {MODEL} is full") as refused:
         await queue.submit(make_job("more"))

@@ -36,10 +36,11 @@ def test_the_rules_are_the_settings(settings: Settings) -> None:
 
 
 async def test_guidance_values_share_a_batch_and_cfg_does_not(queue: Queue, make_job: Make) -> None:
-    for name, scale in (("a", 2.0), ("b", 1.0), ("c", 7.5), ("d", 0.0)):
+    for name, scale in (("a", 2.0), ("b", 1.0), ("c", 7.5), ("d", 0.0), ("e", 3.0)):
         await queue.submit(make_job(name, guidance_scale=scale))
     assert ids(await claim(queue, "w", BUDGETS, AT_ONCE, 0)) == ["a", "c"]  # each counts twice: the budget is full
     assert ids(await claim(queue, "w", BUDGETS, AT_ONCE, 0)) == ["b", "d"]
+    assert ids(await claim(queue, "w", BUDGETS, AT_ONCE, 0)) == ["e"]
 
 
 @pytest.mark.parametrize(
