@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - where a server bound to all is reached from here
 
@@ -25,6 +25,11 @@ class Settings(BaseSettings):
         str | None, Field(description="Redis or Valkey; absent, `up` starts an embedded Valkey in data_dir")
     ] = None
     catalog: Annotated[Path | None, Field(description="a models.toml beside the built-in one; its entries win")] = None
+    models: Annotated[
+        tuple[str, ...] | None,
+        NoDecode,
+        Field(description="ids served, with commas; absent or empty, the embedded models and those of NAG_CATALOG"),
+    ] = None
     device: Annotated[str, Field(description="torch device of a worker; auto takes CUDA when it is there")] = "auto"
     batch_size: Annotated[
         int, Field(ge=1, le=256, description="most pictures of a model's default size a worker denoises together")
@@ -60,6 +65,11 @@ class Settings(BaseSettings):
     log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$", description="least severe line logged")] = (
         "info"
     )
+
+    @field_validator("models", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(filter(None, map(str.strip, value.split(",")))) or None if isinstance(value, str) else value
 
     @property
     def data_folder(self) -> Path:

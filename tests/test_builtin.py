@@ -24,7 +24,7 @@ def entry():
 
 @pytest.fixture(scope="module")
 def pipe(entry):
-    pipe = FluxPipeline.from_pretrained(entry.path)
+    pipe = FluxPipeline.from_pretrained(entry.repository)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
@@ -46,7 +46,7 @@ def readings(pipe, entry, prompts):
 
 
 def test_it_stays_small(entry):
-    assert sum(path.stat().st_size for path in Path(entry.path).rglob("*")) <= SIZE_MAX_BYTES
+    assert sum(path.stat().st_size for path in Path(entry.repository).rglob("*")) <= SIZE_MAX_BYTES
 
 
 def test_the_catalogs_guidance_is_the_librarys_default(entry, pipe):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from app.settings import Settings
 ENTRY = """
 [models.{name}]
 description = "one more"
-path = "{path}"
+repository = "{path}"
 family = "flux"
 kind = "image"
 dtype = "float32"
@@ -21,6 +22,11 @@ height = {{ default = 64, min = 64, max = 128, multiple = 16 }}
 prompt_max_chars = 10
 """
 
+STEPS = "num_inference_steps = { default = 4, min = 1, max = 50 }"
+FILE = "repository = 'a/b', weight_name = 'c'"
+QUANTIZED = "quantization = { method = 'torchao-int8', components = ['transformer'] }"
+FRAMES = """num_frames = { default = 9, min = 5, max = 17, multiple = 4, offset = 1 }
+fps = { default = 8, min = 1, max = 30 }"""
 NAG = "nag = { scale = 5, tau = 2.5, alpha = 2, end = 1 }"
 
 
@@ -32,7 +38,7 @@ def load(folder: Path, text: str) -> Catalog:
 def test_the_built_in_catalog() -> None:
     catalog = Catalog.load(Settings())
     model = catalog.models[catalog.default]
-    assert (Path(model.path) / "model_index.json").is_file()
+    assert (Path(model.repository) / "model_index.json").is_file()
     assert model.nag is not None
 
 
@@ -45,9 +51,9 @@ def test_a_second_file_adds_and_wins(tmp_path: Path) -> None:
     )
     catalog = load(tmp_path, text)
     assert catalog.default == "mine"
-    assert catalog.models["mine"].path == str(tmp_path / "mine")
+    assert catalog.models["mine"].repository == str(tmp_path / "mine")
     assert catalog.models["mine"].nag is None
-    assert catalog.models["shapes-flux"].path == "a/hub-name"
+    assert catalog.models["shapes-flux"].repository == "a/hub-name"
 
 
 def test_the_default_stays_when_the_second_file_names_none(tmp_path: Path) -> None:
@@ -65,6 +71,30 @@ def test_the_default_stays_when_the_second_file_names_none(tmp_path: Path) -> No
         ("prompt_max_chars = 10", "prompt_max_chars = 0", ["models.mine.prompt_max_chars", "0"]),
         ("prompt_max_chars", "promt_max_chars", ["models.mine."]),
         ("prompt_max_chars = 10", f"prompt_max_chars = 10\n{NAG}", ["models.mine.nag", "alpha", "2"]),
+        (STEPS, f"{STEPS}\nrevision = 'v1'", ["models.mine.revision", "'v1'"]),
+        (STEPS, f"{STEPS}\nlora = [{{ repository = 'a/b' }}]", ["models.mine.lora.0.weight_name", "required"]),
+        (STEPS, f"{STEPS}\nlora = [{{ {FILE}, scale = 0 }}]", ["models.mine.lora.0.scale", "0"]),
+        (STEPS, f"{STEPS}\nlora = [{{ {FILE}, into = 'vae' }}]", ["models.mine.lora.0.into", "'vae'"]),
+        (STEPS, f"{STEPS}\nlora = [{{ {FILE} }}]\n{QUANTIZED}", ["models.mine", "lora.fuse"]),
+        (STEPS, f"{STEPS}\ndenoiser = {{ {FILE} }}\n{QUANTIZED}", ["models.mine", "denoiser"]),
+        (STEPS, f"{STEPS}\nquantization = {{ method = 'fewer', components = ['vae'] }}", ["quantization", "'fewer'"]),
+        (STEPS, f"{STEPS}\nscheduler = {{ name = 'X', options = {{ a = 1 }}, unset = ['a'] }}", ["scheduler", "a is"]),
+        (STEPS, f"{STEPS}\noffload = 'disk'", ["models.mine.offload", "'disk'"]),
+        (STEPS, f"{STEPS}\ncompile = 'all'", ["models.mine.compile", "'all'"]),
+        (STEPS, f"{STEPS}\ncomponent_dtypes = {{ vae = 'int8' }}", ["models.mine.component_dtypes.vae", "'int8'"]),
+        (STEPS, f"{STEPS}\ncomponent_dtypes = {{ default = 'float16' }}", ["component_dtypes.default"]),
+        (STEPS, f"{STEPS}\ncfg = 'none'", ["models.mine", "guidance_scale", "1 to 20", "ignored"]),
+        (STEPS, f"{STEPS}\nembedded_guidance = 3.5", ["models.mine", "embedded_guidance"]),
+        ("min = 1.0", "min = 0.0", ["models.mine", "guidance_scale.min", "0"]),
+        (STEPS, f"{STEPS}\ncall = {{ width = 8 }}", ["models.mine", "call.width"]),
+        (STEPS, f"{STEPS}\ncall = {{ timesteps = [9, 8, 7] }}", ["models.mine", "call.timesteps", "3", "1 to 50"]),
+        ('kind = "image"', 'kind = "video"', ["models.mine", "num_frames is required"]),
+        ('kind = "image"', f'kind = "image"\n{FRAMES}', ["models.mine", "num_frames is unknown"]),
+        ('kind = "image"', f'kind = "video"\n{FRAMES.replace("9", "8", 1)}', ["num_frames", "8", "4 plus 1"]),
+        (STEPS, f"{STEPS}\nextends = 'gone'", ["models.mine.extends", "'gone'"]),
+        (STEPS, f"{STEPS}\nextends = 'mine'", ["models.mine.extends", "'mine'"]),
+        (STEPS, f"{STEPS}\nextends = 'b'\n[models.b]\nextends = 'mine'", ["extends", "'mine'"]),
+        (STEPS, f"{STEPS}\nextends = 3", ["models.mine.extends", "3"]),
         ("[models.mine]", "[modls.mine]", ["modls"]),
         ("[models.mine]", "default = 'gone'\n[models.mine]", ["default", "'gone'"]),
         ("[models.mine]", "models = 3\n[x]", ["x"]),
@@ -111,6 +141,71 @@ def test_a_video_entry_that_does_not_fit(tmp_path: Path, old: str, new: str, sai
     with pytest.raises(CatalogError) as caught:
         load(tmp_path, text.replace(old, new, 1))
     assert all(each in str(caught.value) for each in ["more.toml", *said]), str(caught.value)
+
+
+def test_an_entry_takes_what_it_does_not_say_from_the_one_it_extends(tmp_path: Path) -> None:
+    text = """
+[models.flux-dev]
+extends = "flux-dev"
+offload = "model"
+
+[models.mine]
+extends = "other"
+description = "mine"
+
+[models.other]
+extends = "flux-dev"
+dtype = "float16"
+
+[models.shapes]
+extends = "shapes-flux"
+nag = { scale = 9, tau = 2.5, alpha = 0.5, end = 1 }
+"""
+    models = load(tmp_path, text).models
+    known = Catalog.known(Settings())
+    assert models["flux-dev"] == known["flux-dev"].model_copy(update={"offload": "model"})
+    changes = {"id": "mine", "offload": "model", "description": "mine", "dtype": "float16"}
+    assert models["mine"] == known["flux-dev"].model_copy(update=changes)
+    # A folder is relative to the file that names it.
+    assert models["shapes"].repository == known["shapes-flux"].repository
+
+
+def test_a_folder_of_weights_is_relative_to_its_file(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    more = "lora = [{ repository = 'mine', weight_name = 'x' }]\ndenoiser = { repository = 'mine', weight_name = 'y' }"
+    model = load(tmp_path, ENTRY.format(name="mine", path="mine") + more).models["mine"]
+    assert model.denoiser is not None
+    assert {model.lora[0].repository, model.denoiser.repository} == {str(tmp_path / "mine")}
+
+
+def test_models_of_the_hub_are_served_where_they_are_named(tmp_path: Path) -> None:
+    assert list(Catalog.load(Settings()).models) == ["shapes-flux"]
+    named = Catalog.load(Settings(models="flux-dev, sdxl-dmd2"))
+    assert (named.default, list(named.models)) == ("flux-dev", ["flux-dev", "sdxl-dmd2"])
+    beside = Catalog.load(Settings(models=("sdxl-dmd2", "shapes-flux")))
+    assert (beside.default, list(beside.models)) == ("shapes-flux", ["sdxl-dmd2", "shapes-flux"])
+    assert set(named.models) | set(beside.models) < set(Catalog.known(Settings()))
+    with pytest.raises(CatalogError, match="NAG_MODELS: 'gone' is none of shapes-flux, flux-schnell"):
+        Catalog.load(Settings(models="gone"))
+    # A file of one's own may make one of them the default, and is served whole.
+    mine = load(tmp_path, "default = 'z-image-turbo'" + ENTRY.format(name="mine", path=tmp_path))
+    assert (mine.default, list(mine.models)) == ("z-image-turbo", ["shapes-flux", "mine", "z-image-turbo"])
+
+
+@pytest.mark.parametrize("name", [name for name in Catalog.known(Settings()) if name != "shapes-flux"])
+def test_an_entry_of_the_hub_leaves_nothing_open(name: str) -> None:
+    model = Catalog.known(Settings())[name]
+    sources = [model, *model.lora, *([model.denoiser] if model.denoiser else [])]
+    assert all(re.fullmatch(r"[\w.-]+/[\w.-]+", each.repository) for each in sources)
+    # What is not pinned is to be a choice, and said.
+    unpinned = {"sana-sprint", "ltx-video-distilled"}
+    assert all(re.fullmatch("[0-9a-f]{40}", each.revision) for each in sources) or name in unpinned
+    assert model.pipeline
+    assert model.licence
+    assert model.nag
+    assert model.width.multiple
+    assert model.height.multiple
+    assert (model.kind == "video") == (model.num_frames is not None) == (model.fps is not None)
 
 
 def test_a_missing_file(tmp_path: Path) -> None:

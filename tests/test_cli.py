@@ -116,23 +116,31 @@ def test_models_list(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_models_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models", "check"]) == 0
-    assert "FluxPipeline" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "FluxPipeline" in said
+    assert "HunyuanVideoPipeline" in said
 
     (tmp_path / "empty").mkdir()
     (tmp_path / "odd").mkdir()
     (tmp_path / "odd" / "model_index.json").write_text(json.dumps({"_class_name": "NoSuchPipeline"}))
     entry = (Path(__file__).parents[1] / "app" / "models.toml").read_text().partition("[models.shapes-flux]")[2]
     entries = [
-        f"[models.{name}]" + re.sub(r'path = "[^"]*"', f'path = "{name}"', entry) for name in ("empty", "odd", "gone")
+        f"[models.{name}]" + re.sub(r'repository = "[^"]*"', f'repository = "{name}"', entry)
+        for name in ("empty", "odd", "gone")
     ]
     (tmp_path / "more.toml").write_text("\n".join(entries))
     monkeypatch.setenv("NAG_CATALOG", str(tmp_path / "more.toml"))
-    monkeypatch.setenv("COLUMNS", "200")
     assert main(["models", "check"]) == 1
     said = capsys.readouterr().out
-    assert "no model_index.json" in said
-    assert "has no NoSuchPipeline" in said
-    assert "no folder gone" in said
+    assert "\nempty: repository: no model_index.json" in said
+    assert re.search(r"\nodd: repository: diffusers .* has no NoSuchPipeline", said)
+    assert "\ngone: repository: no folder gone" in said
+    assert main(["models", "check", "gone"]) == 1
+    assert "odd" not in capsys.readouterr().out
+    assert main(["models", "check", "flux-dev", "sdxl-dmd2", "--cache"]) == 0
+    assert "sdxl-dmd2: to download: tianweiy/DMD2/dmd2_sdxl_4step_lora_fp16.safetensors" in capsys.readouterr().out
+    assert main(["models", "check", "nothing"]) == 1
+    assert "no model 'nothing': there are shapes-flux, " in capsys.readouterr().err
 
 
 def test_a_catalog_that_does_not_fit_is_one_line(

@@ -8,6 +8,7 @@ import pytest
 
 import benchmarks.families
 import nag
+from app.catalog import Catalog
 from app.settings import Settings
 
 ROOT = Path(__file__).parents[1]
@@ -34,6 +35,33 @@ def test_every_setting_is_documented_and_no_other():
 
 def test_the_table_of_families_is_what_the_code_says():
     assert f"<!-- families -->\n\n{benchmarks.families.table()}\n\n<!-- end -->" in README
+
+
+def table_of_models():
+    lines = ["| model | repository | steps | CFG | size (px) | NAG scale, tau, alpha | licence |", "|" + " --- |" * 7]
+    for name, model in Catalog.known(Settings()).items():
+        if name == "shapes-flux":
+            continue
+        size, nag = f"{model.width.default}x{model.height.default}", model.nag
+        size += f", {model.num_frames.default} frames" if model.num_frames else ""
+        added = "".join(f", {each.repository}" for each in (*model.lora[:1], model.denoiser) if each)
+        numbers = f"{nag.scale:g}, {nag.tau:g}, {nag.alpha:g}"
+        steps, cfg = model.num_inference_steps.default, f"{model.guidance_scale.default:g}"
+        lines.append(
+            f"| `{name}` | {model.repository}{added} | {steps} | {cfg} | {size} | {numbers} | {model.licence} |"
+        )
+    return "\n".join(lines)
+
+
+def test_the_table_of_models_is_what_the_catalog_says():
+    assert f"<!-- models -->\n\n{table_of_models()}\n\n<!-- end -->" in README
+
+
+def test_the_example_of_a_catalog_is_one(tmp_path):
+    (example,) = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
+    (tmp_path / "mine.toml").write_text(example)
+    models = Catalog.load(Settings(catalog=tmp_path / "mine.toml")).models
+    assert (models["flux-dev"].offload, models["my-style"].lora[0].scale) == ("model", 0.8)
 
 
 def test_the_tree_and_the_links_lead_to_files():

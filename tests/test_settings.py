@@ -28,3 +28,11 @@ def test_the_home_sign_is_understood(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         Settings().port = 1
+
+
+@pytest.mark.parametrize(
+    ("written", "read"), [("a", ("a",)), ("a, b,c ", ("a", "b", "c")), ("", None), (",", None)]
+)  # fmt: skip
+def test_models_are_named_with_commas(written: str, read: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NAG_MODELS", written)
+    assert Settings().models == read

@@ -60,7 +60,7 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> int:
         case "models":
             from app.cli.models import check_models
 
-            return check_models(settings)
+            return check_models(settings, arguments.names, cache=arguments.cache)
         case "dead":
             from app.cli.dead import dead
 
@@ -93,8 +93,10 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("api", help="the HTTP front end alone")
     commands.add_parser("worker", help="one worker alone")
     models = commands.add_parser("models", help="the catalog").add_subparsers(dest="action", required=True)
-    models.add_parser("list", help="every model and its limits")
-    models.add_parser("check", help="whether every model can be loaded here")
+    models.add_parser("list", help="every known model, and which are served")
+    check = models.add_parser("check", help="whether models fit the installed diffusers; nothing is downloaded")
+    check.add_argument("names", nargs="*", metavar="NAME", help="absent: every known model, served or not")
+    check.add_argument("--cache", action="store_true", help="also tell whose weights are on this machine")
     dead = commands.add_parser("dead", help="jobs given up after several workers were lost with them")
     actions = dead.add_subparsers(dest="action", required=True)
     actions.add_parser("list", help="newest first")

@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
-from app.catalog import Catalog, Model
+from app.catalog import Catalog, CatalogError, Model, Source
 from app.settings import Settings
 
 __all__ = ["check_models", "list_models"]
 
 
 def list_models(settings: Settings) -> None:
-    """Prints the catalog. Raises CatalogError."""
+    """Prints every known model. Raises CatalogError."""
     catalog = Catalog.load(settings)
-    table = Table("model", "family", "size (px)", "steps", "CFG", "NAG scale, tau, alpha, end")
-    for model in catalog.models.values():
+    table = Table("model", "served", "family", "size (px)", "steps", "CFG", "NAG: scale, tau, alpha, end")
+    table.columns[0].no_wrap = True
+    for model in Catalog.known(settings).values():
         nag = model.nag
         table.add_row(
-            f"{model.id} (default)" if model.id == catalog.default else model.id,
+            model.id,
+            "default" if model.id == catalog.default else "yes" if model.id in catalog.models else "",
             model.family,
             _size(model),
             str(model.num_inference_steps.default),
@@ -39,62 +40,46 @@ def _size(model: Model) -> str:
     return f"{model.width.default}x{model.height.default}{frames}"
 
 
-def check_models(settings: Settings) -> int:
-    """Prints what would keep each model from loading; returns 1 if anything would. Raises CatalogError."""
-    catalog = Catalog.load(settings)
-    table = Table("model", "pipeline", "found")
-    failures = 0
-    for model in track(catalog.models.values(), "checking", console=Console(stderr=True), transient=True):
-        pipeline, problem = _check(model)
-        failures += problem is not None
-        table.add_row(model.id, pipeline, Text("ok") if problem is None else Text(problem, "red"))
+def check_models(settings: Settings, names: Sequence[str] = (), *, cache: bool = False) -> int:
+    """Prints what would keep each model from loading, and returns 1 if anything would; nothing is downloaded.
+
+    names: those to look at, else every known model. cache: also tell which weights are on this machine.
+    Raises CatalogError.
+    """
+    known = Catalog.known(settings)
+    for name in names:
+        if name not in known:
+            raise CatalogError(f"no model {name!r}: there are {', '.join(known)}")
+    from app.worker.checks import problems  # with torch, which takes a while
+
+    table = Table("model", "pipeline", *(("weights",) if cache else ()), "found")
+    table.columns[0].no_wrap = True
+    wrong: list[str] = []
+    missing: list[str] = []
+    for name in track(names or list(known), "checking", console=Console(stderr=True), transient=True):
+        model = known[name]
+        found = problems(model)
+        wrong += [f"{name}: {each}" for each in found]
+        absent = _to_download(model) if cache else []
+        missing += [f"{name}: to download: {each}" for each in absent]
+        weights = ("to download" if absent else "here",) if cache else ()
+        table.add_row(name, model.pipeline or "-", *weights, Text(f"{len(found)} wrong", "red") if found else "ok")
     Console().print(table)
-    return min(failures, 1)
+    for line in (*missing, *wrong):
+        print(line)
+    return 1 if wrong else 0
 
 
-def _check(model: Model) -> tuple[str, str | None]:
-    """The pipeline's class, "-" where it is not known, and what is wrong, or None."""
-    folder = Path(model.path)
-    if not folder.is_dir():
-        return _check_hub(model.path)
-    index = folder / "model_index.json"
-    if not index.is_file():
-        return "-", f"no model_index.json in {folder}"
-    return _check_index(index)
-
-
-def _check_hub(name: str) -> tuple[str, str | None]:
+def _to_download(model: Model) -> list[str]:
+    """The entry's files that are not on this machine; a repository's index stands for all that is in it."""
     from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
 
-    try:
-        index = try_to_load_from_cache(name, "model_index.json")
-    except HFValidationError:
-        return "-", f"no folder {name}"
-    if not isinstance(index, str):
-        return "-", f"no folder {name}, and no such model downloaded from the Hugging Face hub"
-    return _check_index(Path(index))
-
-
-def _check_index(path: Path) -> tuple[str, str | None]:
-    import diffusers
-    import transformers
-
-    transformers.logging.set_verbosity_error()  # its advice on image processors belongs to no model here
-    try:
-        index: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        name = str(index["_class_name"])
-    except (ValueError, LookupError, TypeError) as exc:
-        return "-", f"model_index.json: {type(exc).__name__}: {exc}"
-    if not hasattr(diffusers, name):
-        return name, f"diffusers {diffusers.__version__} has no {name}"
-    libraries = {"diffusers": diffusers, "transformers": transformers}
-    for part, entry in index.items():
-        if part.startswith("_") or not isinstance(entry, list) or entry[0] is None:
-            continue
-        library, kind = entry
-        if library in libraries and not hasattr(libraries[library], kind):
-            return name, f"{part}: {library} has no {kind}"
-        if not (path.parent / part).is_dir():
-            return name, f"{part}: no such folder beside model_index.json"
-    return name, None
+    files: list[tuple[Source, str]] = [(model, "model_index.json"), *((each, each.weight_name) for each in model.lora)]
+    if model.denoiser is not None:
+        files.append((model.denoiser, model.denoiser.weight_name))
+    return [
+        f"{source.repository}/{name}"
+        for source, name in files
+        if not Path(source.repository).is_dir()
+        and not isinstance(try_to_load_from_cache(source.repository, name, revision=source.revision), str)
+    ]

@@ -15,7 +15,7 @@ import nag
 from app.catalog import Model
 from app.jobs import Applied, Guidance
 from app.worker.batching import Row
-from app.worker.pipelines import cfg_arguments
+from app.worker.pipelines import cfg_arguments, step_arguments, steps_of
 
 __all__ = ["Denoised", "denoise"]
 
@@ -38,7 +38,11 @@ class Denoised:
 
 
 def denoise(
-    pipe: Any, entry: Model, rows: Sequence[Row], device: torch.device, on_step: Callable[[int], None]
+    pipe: Any,
+    entry: Model,
+    rows: Sequence[Row],
+    device: torch.device,
+    on_step: Callable[[int], None] = lambda _: None,
 ) -> Denoised:
     """Run rows of one batch_key. `on_step(steps done)` follows each step and may raise to leave the batch there.
 
@@ -59,7 +63,7 @@ def denoise(
     def step_done(running: Any, step: int, timestep: Any, _: dict[str, Any]) -> dict[str, Any]:
         if step == 0:
             first_timestep.append(float(timestep))
-        if step == running.num_timesteps - 1:
+        if step == steps_of(running) - 1:
             seam("denoised")
         on_step(step + 1)
         return {}
@@ -83,8 +87,8 @@ def denoise(
             "width": requests[0].width,
             "height": requests[0].height,
             "output_type": "np",
-            "callback_on_step_end": step_done,
-            **cfg_arguments(entry.family, requests),
+            **step_arguments(pipe, step_done),
+            **cfg_arguments(entry, requests),
             **entry.call,
         }
         frames = requests[0].num_frames

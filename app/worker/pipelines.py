@@ -1,28 +1,18 @@
-"""From a catalog entry to a warm pipeline on a device."""
+"""How a warm pipeline is called, whatever its family."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from inspect import signature
 from typing import Any
 
-import diffusers
 import torch
-import transformers
 
-import nag
 from app.catalog import Model
 from app.jobs import Generation
+from app.worker.loading import load
 
-__all__ = ["cfg_arguments", "load", "resolve_device"]
-
-#: Families whose pipelines run classifier-free guidance under this name; their `guidance_scale` is a distilled input.
-TRUE_CFG = frozenset({"flux"})
-
-# Both libraries quote the prompt when they warn that they cut it; a prompt is never logged.
-diffusers.utils.logging.set_verbosity_error()
-transformers.utils.logging.set_verbosity_error()
-transformers.utils.logging.disable_progress_bar()
-diffusers.utils.logging.disable_progress_bar()
+__all__ = ["cfg_arguments", "load", "resolve_device", "step_arguments", "steps_of"]
 
 
 def resolve_device(name: str) -> torch.device:
@@ -32,23 +22,31 @@ def resolve_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def load(entry: Model, device: torch.device) -> Any:
-    """The entry's diffusers pipeline, on the device, in the entry's dtype.
-
-    Raises nag.UnsupportedPipeline where the catalog promises guidance that the pipeline cannot have.
-    """
-    pipe = diffusers.DiffusionPipeline.from_pretrained(entry.path, dtype=getattr(torch, entry.dtype))
-    pipe.to(device)
-    pipe.set_progress_bar_config(disable=True)
-    if entry.nag is not None and not nag.supports(pipe):
-        raise nag.UnsupportedPipeline(f"{type(pipe).__name__} cannot be guided, but the catalog gives it NAG defaults")
-    return pipe
-
-
-def cfg_arguments(family: str, requests: Sequence[Generation]) -> dict[str, Any]:
-    """How classifier-free guidance is asked of this family's pipeline; the requests share one guidance_scale."""
+def cfg_arguments(entry: Model, requests: Sequence[Generation]) -> dict[str, Any]:
+    """How guidance is asked of this model's pipeline; the requests share one guidance_scale."""
     scale = requests[0].guidance_scale
-    negatives = {"negative_prompt": [request.negative_prompt or "" for request in requests]} if scale > 1 else {}
-    if family in TRUE_CFG:
-        return {"true_cfg_scale": scale, "guidance_scale": 0.0, **negatives}
-    return {"guidance_scale": scale, **negatives}
+    arguments: dict[str, Any] = {}
+    if scale > 1:
+        arguments["negative_prompt"] = [request.negative_prompt or "" for request in requests]
+    if entry.embedded_guidance is not None:
+        arguments["guidance_scale"] = entry.embedded_guidance
+    if entry.cfg != "none":
+        arguments[entry.cfg] = scale
+    return arguments
+
+
+def step_arguments(pipe: Any, then: Callable[[Any, int, Any, dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
+    """By which `then(pipe, step, timestep, {})` is called behind each step; older pipelines call back otherwise."""
+    if "callback_on_step_end" in signature(type(pipe).__call__).parameters:
+        return {"callback_on_step_end": then}
+
+    def callback(step: int, timestep: Any, latents: torch.Tensor) -> None:  # noqa: ARG001 (diffusers' signature)
+        then(pipe, step, timestep, {})
+
+    return {"callback": callback, "callback_steps": 1}
+
+
+def steps_of(pipe: Any) -> int:
+    """Steps of the call under way. Older pipelines do not tell; there they are the schedule's."""
+    told = getattr(pipe, "num_timesteps", None)
+    return int(told) if told is not None else len(pipe.scheduler.timesteps)

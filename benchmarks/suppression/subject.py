@@ -40,7 +40,7 @@ class Subject:
     def load(cls, name: str) -> Subject:
         """An embedded model by its name in the catalog. Raises KeyError for another."""
         entry = Catalog.load(Settings()).models[name]
-        pipe = DiffusionPipeline.from_pretrained(entry.path)
+        pipe = DiffusionPipeline.from_pretrained(entry.repository)
         pipe.set_progress_bar_config(disable=True)
         call = {"width": entry.width.default, "height": entry.height.default, **entry.call}
         clips = entry.kind == "video"

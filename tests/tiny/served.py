@@ -13,7 +13,7 @@ default = "{MODEL}"
 
 [models.{MODEL}]
 description = "Wan with random weights: nothing to see"
-path = "{MODEL}"
+repository = "{MODEL}"
 family = "wan"
 kind = "video"
 dtype = "float32"

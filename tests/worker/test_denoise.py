@@ -91,12 +91,15 @@ def test_true_cfg_runs_and_changes_the_picture(pipe: Any, entry: Model, make_job
     assert both.applied[0].applied
 
 
-def test_cfg_has_its_family_s_name(make_job: Make) -> None:
+def test_guidance_has_its_pipelines_names(entry: Model, make_job: Make) -> None:
     requests = [make_job("a", guidance_scale=4.0, negative_prompt="no").request, make_job("b").request]
-    assert cfg_arguments("flux", requests) == {
-        "true_cfg_scale": 4.0,
-        "guidance_scale": 0.0,
-        "negative_prompt": ["no", ""],
-    }
-    assert cfg_arguments("sdxl", requests) == {"guidance_scale": 4.0, "negative_prompt": ["no", ""]}
-    assert cfg_arguments("sdxl", requests[1:]) == {"guidance_scale": 1.0}
+
+    def arguments(cfg: str, embedded: float | None, requests: Any) -> dict[str, Any]:
+        return cfg_arguments(entry.model_copy(update={"cfg": cfg, "embedded_guidance": embedded}), requests)
+
+    negatives = {"negative_prompt": ["no", ""]}
+    true_cfg = {"true_cfg_scale": 4.0, "guidance_scale": 3.5, **negatives}
+    assert arguments("true_cfg_scale", 3.5, requests) == true_cfg
+    assert arguments("guidance_scale", None, requests) == {"guidance_scale": 4.0, **negatives}
+    assert arguments("guidance_scale", None, requests[1:]) == {"guidance_scale": 1.0}
+    assert arguments("none", 4.5, requests[1:]) == {"guidance_scale": 4.5}

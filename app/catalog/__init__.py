@@ -1,0 +1,21 @@
+"""The catalog: which models are served, how each is loaded, its limits and its defaults, read from TOML."""
+
+from app.catalog.catalog import Catalog
+from app.catalog.entry import Model
+from app.catalog.errors import CatalogError
+from app.catalog.loading import Lora, Quantization, Scheduler, Source, Weights
+from app.catalog.numbers import NAG_BOUNDS, NAGDefaults, Range
+
+__all__ = [
+    "NAG_BOUNDS",
+    "Catalog",
+    "CatalogError",
+    "Lora",
+    "Model",
+    "NAGDefaults",
+    "Quantization",
+    "Range",
+    "Scheduler",
+    "Source",
+    "Weights",
+]

@@ -1,0 +1,62 @@
+"""The catalog of one process: every entry that is known, and those that are served."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from app.catalog import files
+from app.catalog.entry import Model
+from app.catalog.errors import CatalogError
+from app.catalog.numbers import Entry
+from app.settings import Settings
+
+__all__ = ["Catalog"]
+
+HERE = Path(__file__).parent
+#: Served where the settings name no models.
+EMBEDDED = HERE.with_name("models.toml")
+#: Served where the settings name them: their weights come from the Hugging Face hub.
+HUB = HERE.with_name("hub_models.toml")
+
+
+class Catalog(Entry):
+    """Every model of this service; `default` serves a request that names none."""
+
+    default: str
+    models: dict[str, Model]
+
+    @classmethod
+    def load(cls, settings: Settings) -> Catalog:
+        """The models that are served: those of `settings.models`, else the embedded ones and those of
+        `settings.catalog`, whose entries go before built-in ones of the same name.
+
+        Raises CatalogError for a file that cannot be read or does not fit, and for a model that no file has.
+        """
+        known, default, unasked = _read(settings)
+        names = settings.models if settings.models is not None else unasked
+        models = {name: known[name] for name in names if name in known}
+        for name in names:
+            if name not in known:
+                raise CatalogError(f"NAG_MODELS: {name!r} is none of {', '.join(known)}")
+        return cls(default=default if default in models else next(iter(models)), models=models)
+
+    @classmethod
+    def known(cls, settings: Settings) -> dict[str, Model]:
+        """Every entry of every file, served or not. Raises CatalogError."""
+        return _read(settings)[0]
+
+
+def _read(settings: Settings) -> tuple[dict[str, Model], str, Sequence[str]]:
+    """Every entry, the default's name, and the names of those served where the settings name none."""
+    read = [files.read(EMBEDDED), files.read(HUB)]
+    if settings.catalog is not None:
+        read.append(files.read(settings.catalog.expanduser().resolve()))
+    models = files.models(read)
+    served = [name for each in read if each.path != HUB for name in each.entries]
+    default = ""
+    for each in read:
+        default = each.default or default
+        if each.default is not None and each.default not in models:
+            raise CatalogError(f"{each.path}: default: {each.default!r} is none of {', '.join(models)}")
+    return models, default, list(dict.fromkeys([*served, default]))

@@ -1,0 +1,117 @@
+"""One servable model, and what of an entry contradicts itself."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from app.catalog.loading import Dtype, Lora, Quantization, Scheduler, Source, Weights
+from app.catalog.numbers import NAGDefaults, Range
+
+__all__ = ["CHOSEN_HERE", "Model"]
+
+#: Arguments of a pipeline call that a request or the worker decides; an entry's `call` cannot.
+CHOSEN_HERE = frozenset(
+    {
+        "prompt", "negative_prompt", "generator", "num_inference_steps", "width", "height", "num_frames",
+        "true_cfg_scale", "guidance_scale", "output_type", "return_dict", "num_images_per_prompt",
+        "num_videos_per_prompt", "callback", "callback_steps", "callback_on_step_end",
+        "callback_on_step_end_tensor_inputs",
+    }
+)  # fmt: skip
+
+
+class Model(Source):
+    """One servable model. `nag` is None where its attention cannot be guided; a video's frames are None for images.
+
+    pipeline: its class in diffusers; absent, the one that the repository names.
+    variant: the part of the weights' file names that chooses among several precisions.
+    component_dtypes: of parts that are not kept in `dtype`.
+    cfg: the pipeline's argument for classifier-free guidance, which a request's guidance_scale is passed as.
+    embedded_guidance: passed as `guidance_scale` where that is not CFG but a number the distilled model is told.
+    call: further arguments of every pipeline call.
+    denoiser: weights for the denoiser that are not the repository's.
+    offload: weights wait in the host's memory, by whole models or by groups of layers.
+    compile: the denoiser, by torch.compile, at the first call of each shape.
+    vae_tiling: decode in tiles, in less memory.
+    """
+
+    id: str
+    description: str
+    pipeline: str | None = None
+    family: str
+    kind: Literal["image", "video"]
+    licence: str | None = None
+    dtype: Dtype
+    component_dtypes: dict[str, Dtype] = Field(default_factory=dict)
+    variant: str | None = None
+    denoiser: Weights | None = None
+    lora: Annotated[tuple[Lora, ...], Field(strict=False)] = ()
+    scheduler: Scheduler | None = None
+    quantization: Quantization | None = None
+    offload: Literal["none", "model", "group"] = "none"
+    compile: Literal["none", "denoiser"] = "none"
+    vae_tiling: bool = False
+    num_inference_steps: Range[int]
+    cfg: Literal["guidance_scale", "true_cfg_scale", "none"] = "guidance_scale"
+    guidance_scale: Range[float]
+    embedded_guidance: float | None = None
+    width: Range[int]
+    height: Range[int]
+    num_frames: Range[int] | None = None
+    fps: Range[int] | None = None  # shown a second; what is denoised does not depend on it
+    prompt_max_chars: int = Field(ge=1)
+    call: dict[str, Any] = Field(default_factory=dict)
+    nag: NAGDefaults | None = None
+
+    @property
+    def default_cost(self) -> int:
+        """Of a picture or video with the defaults, in units of app.jobs.Generation.cost."""
+        frames = 1 if self.num_frames is None else self.num_frames.default
+        return self.width.default * self.height.default * frames * (2 if self.guidance_scale.default > 1 else 1)
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> Self:
+        for name in ("num_frames", "fps"):
+            given: Range[int] | None = getattr(self, name)
+            if (given is not None) != (self.kind == "video"):
+                raise ValueError(f"{name} is {'required' if given is None else 'unknown'} where kind is {self.kind}")
+            if given is not None and given.min < 1:
+                raise ValueError(f"{name}.min must be at least 1, not {given.min}")
+        for name in ("width", "height") if self.kind == "video" else ():
+            size: Range[int] = getattr(self, name)
+            if (size.multiple or 1) % 2 or (size.offset or 0) % 2:
+                raise ValueError(f"{name}.multiple must be even: a video has one colour for 2x2 pixels")
+        return self
+
+    @model_validator(mode="after")
+    def _guidance_is_one_thing(self) -> Self:
+        scale = self.guidance_scale
+        if scale.min < 1:
+            raise ValueError(f"guidance_scale.min must be at least 1, which is off, not {scale.min:g}")
+        if self.cfg == "none" and (scale.min, scale.max) != (1, 1):
+            raise ValueError(f"guidance_scale must be 1 alone where cfg is none, not {scale}: it would be ignored")
+        if self.cfg == "guidance_scale" and self.embedded_guidance is not None:
+            raise ValueError("embedded_guidance is passed as guidance_scale, so cfg cannot be passed as that too")
+        return self
+
+    @model_validator(mode="after")
+    def _call_leaves_the_request_its_choice(self) -> Self:
+        for name in self.call.keys() & CHOSEN_HERE:
+            raise ValueError(f"call.{name} is decided by each request or by the worker")
+        for name in self.call.keys() & {"timesteps", "sigmas"}:
+            steps, count = self.num_inference_steps, len(self.call[name])
+            if (steps.min, steps.max) != (count, count):
+                raise ValueError(f"call.{name} are {count} steps, so num_inference_steps must be {count}, not {steps}")
+        return self
+
+    @model_validator(mode="after")
+    def _weights_agree(self) -> Self:
+        if self.quantization is not None and any(each.fuse for each in self.lora):
+            raise ValueError("lora.fuse: quantized weights take no fused LoRA; set fuse = false")
+        if self.quantization is not None and self.denoiser is not None:
+            raise ValueError("denoiser: other weights cannot be put into a quantized denoiser")
+        if "default" in self.component_dtypes:
+            raise ValueError("component_dtypes.default: that is dtype")
+        return self

@@ -1,0 +1,111 @@
+"""From a catalog's files to its entries."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from app.catalog.entry import Model
+from app.catalog.errors import CatalogError
+from app.catalog.loading import Source
+
+__all__ = ["CatalogFile", "models", "read"]
+
+#: The key by which an entry takes another's values where it has none of its own.
+EXTENDS = "extends"
+
+
+@dataclass(frozen=True)
+class CatalogFile:
+    """One file as it was written."""
+
+    path: Path
+    default: str | None
+    entries: dict[str, dict[str, Any]]
+
+
+def read(path: Path) -> CatalogFile:
+    """Raises CatalogError for a file that cannot be read, is not TOML, or is no catalog."""
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as exc:
+        raise CatalogError(f"{path}: cannot be read: {exc.strerror}") from exc
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        raise CatalogError(f"{path}: not TOML: {exc}") from exc
+    default, entries = table.pop("default", None), table.pop("models", {})
+    if table:
+        raise CatalogError(f"{path}: {next(iter(table))}: unknown key (a catalog holds default and [models.*])")
+    if default is not None and not isinstance(default, str):
+        raise CatalogError(f"{path}: default: must be a model's name, not {default!r}")
+    if not isinstance(entries, dict):
+        raise CatalogError(f"{path}: models: must be tables, not {entries!r}")
+    for name, entry in entries.items():
+        if not isinstance(entry, dict):
+            raise CatalogError(f"{path}: models.{name}: must be a table, not {entry!r}")
+    return CatalogFile(path, default, entries)
+
+
+def models(read: Sequence[CatalogFile]) -> dict[str, Model]:
+    """Every entry of the files; a later file's goes before an earlier one's of the same name. Raises CatalogError."""
+    found: dict[str, Model] = {}
+    raw: dict[str, dict[str, Any]] = {}
+    for file in read:
+        whole = {name: _with_folders(file, _extended(file, name, raw)) for name in file.entries}
+        for name, entry in whole.items():
+            raw[name], found[name] = entry, _model(file, name, entry)
+    return found
+
+
+def _extended(
+    file: CatalogFile, name: str, earlier: dict[str, dict[str, Any]], seen: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """The entry with what it takes from the one it extends, key by key: one of this file, or of an earlier one, which
+    may be of the entry's own name."""
+    own = dict(file.entries[name])
+    if EXTENDS not in own:
+        return own
+    base = own.pop(EXTENDS)
+    if isinstance(base, str) and base != name and base in file.entries and base not in seen:
+        return _extended(file, base, earlier, (*seen, name)) | own
+    if base not in earlier:
+        raise CatalogError(f"{file.path}: models.{name}.{EXTENDS}: {base!r} is no model that stands before this one")
+    return earlier[base] | own
+
+
+def _with_folders(file: CatalogFile, entry: dict[str, Any]) -> dict[str, Any]:
+    """The entry with its folders made absolute, as it may be extended from another file.
+
+    What is no folder here is left as it is: a name on the Hugging Face hub.
+    """
+    changed = dict(entry)
+    if isinstance(repository := entry.get("repository"), str):
+        folder = file.path.parent / Path(repository).expanduser()
+        changed["repository"] = str(folder.resolve()) if folder.is_dir() else repository
+    if isinstance(weights := entry.get("denoiser"), dict):
+        changed["denoiser"] = _with_folders(file, weights)
+    if isinstance(loras := entry.get("lora"), list):
+        changed["lora"] = [_with_folders(file, each) if isinstance(each, dict) else each for each in loras]
+    return changed
+
+
+def _model(file: CatalogFile, name: str, entry: dict[str, Any]) -> Model:
+    try:
+        model = Model.model_validate({**entry, "id": name})
+    except ValidationError as exc:
+        first = exc.errors(include_url=False, include_context=False)[0]
+        key = ".".join(["models", name, *map(str, first["loc"])])
+        # Of a missing key, or keys that disagree, the "value" is the whole table around them: no help, and long.
+        value = "" if isinstance(first["input"], dict) else f" (value: {first['input']!r})"
+        raise CatalogError(f"{file.path}: {key}: {first['msg']}{value}") from exc
+    sources: dict[str, Source | None] = {"": model, "denoiser.": model.denoiser}
+    sources |= {f"lora.{index}.": each for index, each in enumerate(model.lora)}
+    for key, source in sources.items():
+        if source is not None and source.revision != "main" and Path(source.repository).is_dir():
+            what = f"models.{name}.{key}revision"
+            raise CatalogError(f"{file.path}: {what}: a folder has none (value: {source.revision!r})")
+    return model

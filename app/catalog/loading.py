@@ -1,0 +1,79 @@
+"""How an entry's pipeline is put together beyond its repository."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from app.catalog.numbers import Entry
+
+__all__ = ["Dtype", "Lora", "Names", "Quantization", "Scheduler", "Source", "Weights"]
+
+Dtype = Literal["float32", "bfloat16", "float16"]
+#: TOML has arrays, not tuples.
+Names = Annotated[tuple[str, ...], Field(strict=False)]
+
+
+class Source(Entry):
+    """A place weights come from: a folder, relative to the catalog's file, or a name on the Hugging Face hub.
+
+    revision: a commit of the hub's repository, or a branch, which may change what is served from one start to the next.
+    """
+
+    repository: str
+    revision: str = "main"
+
+
+class Weights(Source):
+    """One file of weights that takes the place of the repository's own denoiser weights."""
+
+    weight_name: str
+
+
+class Lora(Source):
+    """A LoRA, in force for every request.
+
+    fuse: merged into the weights, which costs nothing a step; else kept beside them.
+    into: the second denoiser of a model that has two; absent, the first.
+    """
+
+    weight_name: str
+    scale: float = Field(default=1.0, gt=0)
+    fuse: bool = True
+    into: Literal["transformer_2"] | None = None
+
+
+class Scheduler(Entry):
+    """The scheduler in the place of the repository's own, made from its config.
+
+    options: what differs from that config; unset: options set to None, for which TOML has no word.
+    """
+
+    name: str
+    options: dict[str, Any] = Field(default_factory=dict)
+    unset: Names = ()
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """Every option that differs."""
+        return {**self.options, **dict.fromkeys(self.unset)}
+
+    @model_validator(mode="after")
+    def _not_both(self) -> Self:
+        for name in self.unset:
+            if name in self.options:
+                raise ValueError(f"{name} is among options and unset")
+        return self
+
+
+class Quantization(Entry):
+    """Weights kept in fewer bits, by a package that is asked for only where an entry uses it."""
+
+    method: Literal["bitsandbytes-int8", "bitsandbytes-nf4", "torchao-int8"]
+    components: Names = Field(min_length=1)
+
+    @property
+    def package(self) -> str:
+        """The package that must be installed."""
+        return self.method.partition("-")[0]

@@ -1,0 +1,76 @@
+"""The numbers of an entry: a default and what a request may set it to."""
+
+from __future__ import annotations
+
+from typing import Generic, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, model_validator
+
+__all__ = ["NAG_BOUNDS", "Entry", "NAGDefaults", "Range"]
+
+#: What each number of the guidance may be, both ends included; the same for every model and every request.
+NAG_BOUNDS: dict[str, tuple[float, float]] = {
+    "scale": (1.0, 100.0),
+    "tau": (1.0, 100.0),
+    "alpha": (0.0, 1.0),
+    "end": (0.0, 1.0),
+}
+
+Number = TypeVar("Number", int, float)
+
+
+class Entry(BaseModel):
+    """What every table of a catalog is: frozen, strict, and without unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Range(Entry, Generic[Number]):
+    """A number's default and what a request may set it to, both ends included."""
+
+    default: Number
+    min: Number
+    max: Number
+    multiple: Number | None = None
+    offset: Number | None = None  # added to the multiple: a grid of 5, 9, 13, … is 4 and 1
+
+    @property
+    def fixed(self) -> bool:
+        """Whether a request has no choice."""
+        return self.min == self.max
+
+    def holds(self, value: Number) -> bool:
+        """False for a value out of range, off the grid, or NaN."""
+        return self.min <= value <= self.max and (
+            self.multiple is None or (value - (self.offset or 0)) % self.multiple == 0
+        )
+
+    def __str__(self) -> str:
+        grid = "" if self.multiple is None else f", a multiple of {self.multiple:g}"
+        return f"{self.min:g} to {self.max:g}{grid}{f' plus {self.offset:g}' if self.offset else ''}"
+
+    @model_validator(mode="after")
+    def _default_fits(self) -> Self:
+        if self.multiple is not None and self.multiple <= 0:
+            raise ValueError(f"multiple must be above 0, not {self.multiple:g}")
+        if self.multiple is None and self.offset is not None:
+            raise ValueError("offset needs a multiple to be added to")
+        if not self.holds(self.default):
+            raise ValueError(f"default {self.default:g} is not within {self}")
+        return self
+
+
+class NAGDefaults(Entry):
+    """The guidance a request gets that names no numbers of its own."""
+
+    scale: float
+    tau: float
+    alpha: float
+    end: float
+
+    @model_validator(mode="after")
+    def _within_bounds(self) -> Self:
+        for name, (low, high) in NAG_BOUNDS.items():
+            if not low <= getattr(self, name) <= high:
+                raise ValueError(f"{name} must be {low:g} to {high:g}, not {getattr(self, name)}")
+        return self

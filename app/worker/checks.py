@@ -1,0 +1,156 @@
+"""Whether a catalog entry fits the installed diffusers, without its weights.
+
+A pipeline's class says by its signatures what a call takes and what its parts are; put together without its parts, it
+still knows the grid of its sizes.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import transformers
+
+import nag
+from app.catalog import Model
+from app.worker.errors import LoadError
+from app.worker.grids import grid_problems
+from app.worker.loading import DENOISERS, pipeline_class, scheduler_class
+from app.worker.weights import require_package
+
+__all__ = ["guided_family", "problems"]
+
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+CALLBACKS = ("callback_on_step_end", "callback")
+
+
+def problems(entry: Model) -> list[str]:
+    """What would keep the entry from loading or from being called as it says, a line each."""
+    found = list(_repository(entry))
+    try:
+        kind = pipeline_class(entry) if entry.pipeline is not None else _named_by_the_repository(entry)
+    except LoadError as exc:
+        return [*found, exc.why]
+    if kind is None:
+        return found
+    for check in (_arguments, _guidance, _nag, _parts, grid_problems):
+        found += check(entry, kind)
+    for needed in (_scheduler, require_package):
+        try:
+            needed(entry)
+        except LoadError as exc:
+            found.append(exc.why)
+    return found
+
+
+def guided_family(kind: Any) -> Any:
+    """The family of nag that a pipeline's denoiser belongs to; None where there is none."""
+    hints = typing.get_type_hints(kind.__init__)
+    classes = [each for name in DENOISERS for each in (hints.get(name), *typing.get_args(hints.get(name)))]
+    names = {base.__name__ for each in classes if isinstance(each, type) for base in each.__mro__}
+    return next((family for family in nag.families() if names & set(family.denoiser_types)), None)
+
+
+def _repository(entry: Model) -> Iterator[str]:
+    folder = Path(entry.repository)
+    if not folder.is_dir():
+        if HUB_NAME.fullmatch(entry.repository) is None:
+            yield f"repository: no folder {entry.repository}, and no name on the Hugging Face hub (owner/name)"
+        return
+    path = folder / "model_index.json"
+    if not path.is_file():
+        yield f"repository: no model_index.json in {folder}"
+        return
+    try:
+        index: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        name = str(index["_class_name"])
+    except (ValueError, LookupError, TypeError) as exc:
+        yield f"repository: model_index.json: {type(exc).__name__}: {exc}"
+        return
+    if not hasattr(diffusers, name):
+        yield f"repository: diffusers {diffusers.__version__} has no {name}"
+    libraries = {"diffusers": diffusers, "transformers": transformers}
+    for part, library in index.items():
+        if part.startswith("_") or not isinstance(library, list) or library[0] is None:
+            continue
+        if library[0] in libraries and not hasattr(libraries[library[0]], library[1]):
+            yield f"repository: {part}: {library[0]} has no {library[1]}"
+        elif not (folder / part).is_dir():
+            yield f"repository: {part}: no such folder beside model_index.json"
+
+
+def _named_by_the_repository(entry: Model) -> Any:
+    """The class, where the files are here; what is wrong with them is another check's."""
+    path = Path(entry.repository) / "model_index.json"
+    try:
+        return getattr(diffusers, json.loads(path.read_text(encoding="utf-8"))["_class_name"], None)
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
+def _arguments(entry: Model, kind: Any) -> Iterator[str]:
+    takes = inspect.signature(kind.__call__).parameters
+    for name in entry.call:
+        if name not in takes:
+            yield f"call.{name}: {kind.__name__} takes no such argument"
+    needed = ("prompt", "generator", "num_inference_steps", "width", "height", "output_type")
+    for name in (*needed, *(("num_frames",) if entry.kind == "video" else ())):
+        if name not in takes:
+            yield f"pipeline: {kind.__name__} takes no {name}"
+    if entry.kind == "image" and "num_frames" in takes:
+        yield f"kind: {kind.__name__} makes videos"
+    if not any(name in takes for name in CALLBACKS):
+        yield f"pipeline: {kind.__name__} tells nobody of its steps"
+
+
+def _guidance(entry: Model, kind: Any) -> Iterator[str]:
+    takes = inspect.signature(kind.__call__).parameters
+    passed = {entry.cfg} - {"none"} | ({"guidance_scale"} if entry.embedded_guidance is not None else set())
+    for name in passed - takes.keys():
+        yield f"{'cfg' if name == entry.cfg else 'embedded_guidance'}: {kind.__name__} takes no {name}"
+    if entry.cfg == "guidance_scale" and "true_cfg_scale" in takes:
+        yield f"cfg: {kind.__name__} runs CFG by true_cfg_scale; its guidance_scale is embedded_guidance here"
+    if entry.cfg != "none" and entry.guidance_scale.max > 1 and "negative_prompt" not in takes:
+        yield f"guidance_scale: {kind.__name__} takes no negative_prompt"
+
+
+def _nag(entry: Model, kind: Any) -> Iterator[str]:
+    family = guided_family(kind)
+    if entry.nag is not None:
+        if family is None:
+            yield f"nag: no family of nag has the denoiser of {kind.__name__}"
+        elif family.refused is not None:
+            yield f"nag: {family.name} cannot be guided: {family.refused}"
+        elif not any(hasattr(kind, name) for name in family.encoders):
+            yield f"nag: {kind.__name__} has no {' or '.join(family.encoders)}"
+        elif entry.compile == "denoiser" and family.compiled == "no":
+            yield f"compile: a guided {family.name} cannot be compiled"
+
+
+def _parts(entry: Model, kind: Any) -> Iterator[str]:
+    parts = inspect.signature(kind.__init__).parameters
+    quantized = () if entry.quantization is None else entry.quantization.components
+    for key, names in (("component_dtypes", tuple(entry.component_dtypes)), ("quantization.components", quantized)):
+        for name in names:
+            if name not in parts:
+                yield f"{key}: {kind.__name__} has no {name}"
+    if entry.lora and not hasattr(kind, "load_lora_weights"):
+        yield f"lora: {kind.__name__} takes none"
+    for index, lora in enumerate(entry.lora):
+        if lora.into is not None and lora.into not in parts:
+            yield f"lora.{index}.into: {kind.__name__} has no {lora.into}"
+    if entry.offload == "model" and kind.model_cpu_offload_seq is None:
+        yield f"offload: {kind.__name__} cannot be offloaded by whole models"
+    if entry.vae_tiling and not hasattr(typing.get_type_hints(kind.__init__).get("vae"), "enable_tiling"):
+        yield f"vae_tiling: the decoder of {kind.__name__} has no tiles"
+
+
+def _scheduler(entry: Model) -> None:
+    if entry.scheduler is not None:
+        scheduler_class(entry, entry.scheduler)

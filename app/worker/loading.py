@@ -1,0 +1,107 @@
+"""From a catalog entry to a warm pipeline on a device.
+
+Weights are taken from the local cache of the Hugging Face hub, and downloaded where they are not there; with
+HF_HUB_OFFLINE set, nothing is asked of the network.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+
+import nag
+from app.catalog import Model, Scheduler
+from app.worker.errors import LoadError
+from app.worker.loras import add_loras
+from app.worker.weights import other_denoiser, quantization_config
+
+__all__ = ["DENOISERS", "denoisers", "load", "pipeline_class", "scheduler_class"]
+
+DENOISERS = ("unet", "transformer", "transformer_2")
+
+# Both libraries quote the prompt when they warn that they cut it; a prompt is never logged.
+diffusers.utils.logging.set_verbosity_error()
+transformers.utils.logging.set_verbosity_error()
+transformers.utils.logging.disable_progress_bar()
+diffusers.utils.logging.disable_progress_bar()
+
+
+def load(entry: Model, device: torch.device) -> Any:
+    """The entry's diffusers pipeline, on the device, in the entry's dtype.
+
+    Raises LoadError where weights, a package or an option are not to be had, and nag.UnsupportedPipeline where the
+    catalog promises guidance that the pipeline cannot have.
+    """
+    pipe = _from_pretrained(entry)
+    if entry.lora:
+        add_loras(pipe, entry)
+    if entry.scheduler is not None:
+        kind = scheduler_class(entry, entry.scheduler)
+        pipe.scheduler = kind.from_config(pipe.scheduler.config, **entry.scheduler.changes)
+    match entry.offload:
+        case "none":
+            pipe.to(device)
+        case "model":
+            pipe.enable_model_cpu_offload(device=device)
+        case "group":
+            pipe.enable_group_offload(onload_device=device, offload_type="leaf_level", use_stream=device.type == "cuda")
+    if entry.vae_tiling:
+        pipe.vae.enable_tiling()
+    if entry.compile == "denoiser":
+        for denoiser in denoisers(pipe):
+            denoiser.compile()
+    pipe.set_progress_bar_config(disable=True)
+    if entry.nag is not None and not nag.supports(pipe):
+        raise nag.UnsupportedPipeline(f"{type(pipe).__name__} cannot be guided, but the catalog gives it NAG defaults")
+    return pipe
+
+
+def denoisers(pipe: Any) -> list[torch.nn.Module]:
+    """What the pipeline calls at each step: one, or two in turn."""
+    return [each for name in DENOISERS if (each := getattr(pipe, name, None)) is not None]
+
+
+def pipeline_class(entry: Model) -> Any:
+    """Raises LoadError where the installed diffusers lacks it."""
+    if entry.pipeline is None:
+        return diffusers.DiffusionPipeline
+    found = getattr(diffusers, entry.pipeline, None)
+    if not isinstance(found, type) or not issubclass(found, diffusers.DiffusionPipeline):
+        raise LoadError(entry.id, f"pipeline: diffusers {diffusers.__version__} has no {entry.pipeline}")
+    return found
+
+
+def scheduler_class(entry: Model, scheduler: Scheduler) -> Any:
+    """Raises LoadError where the installed diffusers lacks it, or where it takes no such option.
+
+    Its from_config would leave an unknown option out with a mere warning.
+    """
+    found: Any = getattr(diffusers, scheduler.name, None)
+    if not isinstance(found, type) or not issubclass(found, diffusers.SchedulerMixin):
+        raise LoadError(entry.id, f"scheduler: diffusers {diffusers.__version__} has no {scheduler.name}")
+    takes = inspect.signature(found).parameters
+    for option in scheduler.changes:
+        if option not in takes:
+            raise LoadError(entry.id, f"scheduler.options.{option}: {scheduler.name} takes no such option")
+    return found
+
+
+def _from_pretrained(entry: Model) -> Any:
+    dtypes = {name: getattr(torch, dtype) for name, dtype in {**entry.component_dtypes, "default": entry.dtype}.items()}
+    options = other_denoiser(entry)
+    if entry.quantization is not None:
+        options["quantization_config"] = quantization_config(entry)
+    try:
+        pipe = pipeline_class(entry).from_pretrained(
+            entry.repository, revision=entry.revision, variant=entry.variant, dtype=dtypes, **options
+        )
+    except (OSError, ValueError) as exc:  # what both libraries raise for weights that are not to be had
+        raise LoadError(entry.id, f"{entry.repository}: {' '.join(str(exc).split())}") from exc
+    for name in entry.component_dtypes:
+        if getattr(pipe, name, None) is None:
+            raise LoadError(entry.id, f"component_dtypes.{name}: {type(pipe).__name__} has no such part")
+    return pipe

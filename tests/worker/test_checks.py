@@ -1,0 +1,78 @@
+"""What `nag-server models check` finds without a download."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from app.catalog import Catalog, Lora, Model, NAGDefaults, Quantization, Range, Scheduler
+from app.settings import Settings
+from app.worker.checks import guided_family, problems
+from app.worker.loading import pipeline_class
+
+KNOWN = Catalog.known(Settings())
+LORA = Lora(repository="a/b", weight_name="c")
+ANY = NAGDefaults(scale=5, tau=2.5, alpha=0.25, end=1)
+
+
+def sizes(multiple: int) -> Range[int]:
+    return Range[int](default=512, min=512, max=1024, multiple=multiple)
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_every_built_in_entry_fits(name: str) -> None:
+    assert problems(KNOWN[name]) == []
+
+
+def test_the_table_of_families_has_the_same_numbers_where_an_entry_says_so() -> None:
+    """A default that differs from the library's is a choice, and there is none so far."""
+    for name, entry in KNOWN.items():
+        defaults = guided_family(pipeline_class(entry)).defaults
+        if entry.family == "sdxl":
+            continue  # SDXL and Stable Diffusion 1.5 have the same denoiser class
+        assert entry.nag is not None, name
+        assert (entry.nag.scale, entry.nag.tau, entry.nag.alpha) == (defaults.scale, defaults.tau, defaults.alpha)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "said"),
+    [
+        ("flux-dev", {"pipeline": "NoSuchPipeline"}, ["pipeline: diffusers", "has no NoSuchPipeline"]),
+        ("flux-dev", {"repository": "nowhere"}, ["repository: no folder nowhere"]),
+        ("flux-dev", {"call": {"steps": 3}}, ["call.steps: FluxPipeline takes no such argument"]),
+        ("pixart-sigma", {"call": {"anything": 3}}, ["call.anything: PixArtSigmaPipeline"]),  # it has **kwargs
+        ("flux-dev", {"cfg": "guidance_scale"}, ["cfg: FluxPipeline runs CFG by true_cfg_scale"]),
+        ("sdxl", {"cfg": "true_cfg_scale"}, ["cfg: StableDiffusionXLPipeline takes no true_cfg_scale"]),
+        ("wan21-lightx2v", {"kind": "image"}, ["kind: WanPipeline makes videos"]),
+        ("flux-dev", {"kind": "video", "num_frames": sizes(4)}, ["pipeline: FluxPipeline takes no num_frames"]),
+        ("sana-sprint", {"cfg": "guidance_scale", "guidance_scale": KNOWN["sdxl"].guidance_scale}, ["negative_prompt"]),
+        ("sdxl-dmd2", {"scheduler": Scheduler(name="NoSuch")}, ["scheduler: diffusers", "NoSuch"]),
+        ("sdxl-dmd2", {"scheduler": Scheduler(name="LCMScheduler", options={"shift": 1})}, ["scheduler.options.shift"]),
+        ("sdxl-dmd2", {"scheduler": Scheduler(name="LCMScheduler", unset=("shift",))}, ["scheduler.options.shift"]),
+        ("flux-dev", {"pipeline": "GlmImagePipeline", "nag": ANY}, ["nag: GLM-Image cannot be guided"]),
+        ("flux-dev", {"pipeline": "DiTPipeline", "nag": ANY}, ["nag: no family of nag has the denoiser of DiT"]),
+        ("z-image-turbo", {"compile": "denoiser"}, ["compile: a guided Z-Image cannot be compiled"]),
+        ("pixart-sigma", {"lora": (LORA,)}, ["lora: PixArtSigmaPipeline takes none"]),
+        ("flux-dev", {"lora": (LORA.model_copy(update={"into": "transformer_2"}),)}, ["lora.0.into: FluxPipeline"]),
+        ("flux-dev", {"component_dtypes": {"unet": "float32"}}, ["component_dtypes: FluxPipeline has no unet"]),
+        (
+            "flux-dev",
+            {"quantization": Quantization(method="bitsandbytes-nf4", components=("unet",))},
+            ["quantization.components: FluxPipeline has no unet", "needs bitsandbytes"],
+        ),
+        ("flux-dev", {"width": sizes(8)}, ["width, height: `height` and `width` have to be divisible by 16"]),
+        ("sdxl", {"height": sizes(4)}, ["height.multiple", "divisible by 8"]),
+        ("sana-sprint", {"width": sizes(16)}, ["width.multiple: SanaSprintPipeline decodes to multiples of 32"]),
+        ("wan21-lightx2v", {"height": sizes(8)}, ["have to be divisible by 16"]),
+        (
+            "ltx-video-distilled",
+            {"num_frames": Range[int](default=5, min=5, max=9, multiple=4, offset=1)},
+            ["num_frames.multiple: LTXConditionPipeline decodes to multiples of 8, plus 1"],
+        ),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_said(name: str, changes: dict[str, Any], said: list[str]) -> None:
+    entry: Model = KNOWN[name].model_copy(update=changes)
+    found = "\n".join(problems(entry))
+    assert all(each in found for each in said), found

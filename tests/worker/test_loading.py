@@ -1,0 +1,204 @@
+"""Every catalog entry through the real loading path, from small random weights in its repository's layout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import nag
+from app.catalog import Catalog, Lora, Model, Quantization, Scheduler, Weights
+from app.jobs import Generation, Guidance, Job
+from app.settings import Settings
+from app.worker.batching import Row
+from app.worker.denoise import denoise
+from app.worker.errors import LoadError
+from app.worker.loading import denoisers, load
+from tests.worker.small import SMALL, in_folder, save_lora
+
+#: diffusers' own, at every use of a scheduler and of a model.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:`FluxPosEmbed` is deprecated:FutureWarning"),
+]
+CPU = torch.device("cpu")
+KNOWN = Catalog.known(Settings())
+
+
+@pytest.fixture(autouse=True)
+def _without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+
+def loaded(entry: Model) -> Any:
+    pipe = load(entry, CPU)
+    SMALL[entry.id].loaded(pipe)
+    return pipe
+
+
+def request(entry: Model, **changes: Any) -> Generation:
+    """The entry's defaults, at a small size and in few steps, guided."""
+    width, height, frames = SMALL[entry.id].size
+    steps = entry.num_inference_steps
+    assert entry.nag is not None
+    nag = Guidance(**entry.nag.model_dump(), negative_prompt="a triangle")
+    return Generation(
+        **{
+            "model": entry.id, "prompt": "a red circle", "negative_prompt": None, "seed": 7,
+            "num_inference_steps": max(steps.min, min(2, steps.max)), "guidance_scale": entry.guidance_scale.default,
+            "width": width, "height": height, "n": 1, "output_format": "png", "output_compression": 100, "nag": nag,
+            "num_frames": frames if entry.kind == "video" else None,
+        } | changes
+    )  # fmt: skip
+
+
+def generate(pipe: Any, entry: Model, **changes: Any) -> tuple[np.ndarray, bool]:
+    """Pixels of one picture or video, and whether it was guided."""
+    made = denoise(pipe, entry, [Row(Job("a", request(entry, **changes)), 0)], CPU)
+    return made.pixels[0], made.applied[0].applied
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_an_entry_loads_and_makes_a_guided_picture(name: str, tmp_path: Path) -> None:
+    entry = in_folder(KNOWN[name], tmp_path)
+    pipe = loaded(entry)
+    assert type(pipe).__name__ == entry.pipeline
+    dtypes = {"default": entry.dtype, **entry.component_dtypes}
+    for part in ("transformer", "unet", "vae"):
+        if getattr(pipe, part, None) is not None:
+            assert getattr(pipe, part).dtype == getattr(torch, dtypes.get(part, entry.dtype))
+    width, height, frames = SMALL[name].size
+    guided, applied = generate(pipe, entry)
+    assert guided.shape == ((height, width, 3) if entry.kind == "image" else (frames, height, width, 3))
+    assert np.isfinite(guided).all()
+    assert applied
+    plain, _ = generate(pipe, entry, nag=None)
+    assert np.abs(guided - plain).max() > 1e-3
+
+
+@pytest.mark.parametrize("name", [name for name, entry in KNOWN.items() if entry.lora])
+def test_its_loras_change_the_weights_for_good(name: str, tmp_path: Path) -> None:
+    entry = in_folder(KNOWN[name], tmp_path)
+    without = denoisers(loaded(entry.model_copy(update={"lora": ()})))
+    fused = denoisers(loaded(entry))
+    assert len(fused) == len(entry.lora)  # one each
+    for before, after in zip(without, fused, strict=True):
+        changed = [key for key, value in after.state_dict().items() if not torch.equal(value, before.state_dict()[key])]
+        assert changed
+        assert all(".to_" in key for key in changed)
+        assert before.state_dict().keys() == after.state_dict().keys()  # no adapter is left beside them
+
+
+@pytest.mark.parametrize("name", [name for name, entry in KNOWN.items() if entry.scheduler])
+def test_its_scheduler_takes_the_place_of_the_repositorys(name: str, tmp_path: Path) -> None:
+    entry = in_folder(KNOWN[name], tmp_path)
+    assert entry.scheduler is not None
+    pipe = loaded(entry)
+    assert type(pipe.scheduler).__name__ == entry.scheduler.name
+    assert {key: pipe.scheduler.config[key] for key in entry.scheduler.changes} == entry.scheduler.changes
+
+
+@pytest.mark.parametrize("name", ["wan21-lightx2v", "wan22-lightning"])
+def test_wan_runs_at_the_timesteps_of_its_distillation(name: str, tmp_path: Path) -> None:
+    scheduler = loaded(in_folder(KNOWN[name], tmp_path)).scheduler
+    scheduler.set_timesteps(4)
+    assert scheduler.timesteps.tolist() == pytest.approx([1000, 937.5, 833.3, 625], abs=1.1)
+
+
+@pytest.fixture(scope="module")
+def hyper(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """An entry with a LoRA and a scheduler."""
+    return in_folder(KNOWN["sdxl-hyper"], tmp_path_factory.mktemp("hyper"))
+
+
+def to_q(pipe: Any) -> torch.Tensor:
+    """What a LoRA adds to the first query projection, for one input."""
+    attention = next(module for name, module in pipe.unet.named_modules() if name.endswith("attn1"))
+    return attention.to_q(torch.ones(1, attention.to_q.in_features))
+
+
+def test_a_lora_beside_the_weights_does_what_a_fused_one_does(hyper: Model) -> None:
+    def entry(scale: float, fuse: bool) -> Model:
+        lora = hyper.lora[0].model_copy(update={"scale": scale, "fuse": fuse})
+        return hyper.model_copy(update={"lora": (lora,)})
+
+    plain = to_q(loaded(hyper.model_copy(update={"lora": ()})))
+    whole, half = (to_q(loaded(entry(scale, True))) - plain for scale in (1.0, 0.5))
+    torch.testing.assert_close(whole, 2 * half)
+    beside = loaded(entry(0.5, False))
+    assert beside.get_active_adapters() == ["lora_0"]
+    torch.testing.assert_close(to_q(beside) - plain, half)
+    # One of each.
+    two = hyper.model_copy(update={"lora": (*entry(0.5, True).lora, *entry(0.5, False).lora)})
+    torch.testing.assert_close(to_q(loaded(two)) - plain, whole)
+
+
+def test_the_denoisers_weights_may_be_another_files(tmp_path: Path) -> None:
+    entry = in_folder(KNOWN["sdxl-lightning"], tmp_path)
+    assert entry.denoiser is not None
+    there = load_file(tmp_path / "denoiser" / entry.denoiser.weight_name)
+    state = loaded(entry).unet.state_dict()
+    assert all(torch.equal(state[key], value) for key, value in there.items())
+    own = loaded(entry.model_copy(update={"denoiser": None})).unet.state_dict()
+    assert not all(torch.equal(own[key], value) for key, value in there.items())
+
+
+@pytest.mark.parametrize("offload", ["model", "group"])
+def test_offloaded_it_makes_the_same_picture(hyper: Model, offload: str) -> None:
+    plain, _ = generate(loaded(hyper), hyper)
+    pipe = loaded(hyper.model_copy(update={"offload": offload}))
+    moved, applied = generate(pipe, hyper)
+    assert applied
+    assert np.abs(moved - plain).max() < 1e-4
+    hook = "_hf_hook" if offload == "model" else "_diffusers_hook"
+    assert any(hasattr(module, hook) for module in pipe.unet.modules())
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
+def test_its_denoiser_is_to_be_compiled(hyper: Model) -> None:
+    pipe = loaded(hyper.model_copy(update={"compile": "denoiser"}))
+    assert pipe.unet._compiled_call_impl is not None
+    assert nag.supports(pipe)
+
+
+def test_a_videos_decoder_works_in_tiles(tmp_path: Path) -> None:
+    assert loaded(in_folder(KNOWN["wan21-lightx2v"], tmp_path)).vae.use_tiling
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"repository": "nobody/nothing"}, "nobody/nothing: "),
+        ({"variant": "int3"}, "int3"),
+        ({"pipeline": "NoSuchPipeline"}, "pipeline: diffusers .* has no NoSuchPipeline"),
+        ({"pipeline": "UNet2DConditionModel"}, "pipeline: diffusers .* has no UNet2DConditionModel"),
+        ({"component_dtypes": {"transformer": "float32"}}, "component_dtypes.transformer: StableDiffusionXLPipeline"),
+        ({"scheduler": Scheduler(name="NoSuch")}, "scheduler: diffusers .* has no NoSuch"),
+        ({"scheduler": Scheduler(name="DDIMScheduler", options={"shift": 3})}, "scheduler.options.shift: DDIM"),
+        ({"lora": (Lora(repository="nobody/nothing", weight_name="x.safetensors"),)}, "lora.0: nobody/nothing/x"),
+        ({"denoiser": Weights(repository="nobody/nothing", weight_name="x.safetensors")}, "nobody/nothing"),
+        ({"lora": (), "quantization": Quantization(method="bitsandbytes-nf4", components=("unet",))}, "bitsandbytes"),
+        ({"lora": (), "quantization": Quantization(method="torchao-int8", components=("unet",))}, "torchao: pip"),
+    ],
+)
+def test_what_keeps_it_from_loading_is_said(hyper: Model, changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(LoadError, match=f"^sdxl-hyper: .*{said}"):
+        load(hyper.model_copy(update=changes), CPU)
+
+
+def test_weights_of_another_shape_are_refused(hyper: Model, tmp_path: Path) -> None:
+    other = in_folder(KNOWN["sd35-large-turbo"], tmp_path)
+    save_lora(SMALL["sd35-large-turbo"].make(0), tmp_path, "sd3.safetensors")
+    lora = Lora(repository=str(tmp_path), weight_name="sd3.safetensors")
+    with pytest.raises(LoadError, match=r"lora\.0: .*sd3.safetensors"):
+        load(hyper.model_copy(update={"lora": (lora,)}), CPU)
+    save_file({"x": torch.ones(1)}, tmp_path / "x.safetensors")
+    weights = Weights(repository=str(tmp_path), weight_name="x.safetensors")
+    with pytest.raises(LoadError, match=r"denoiser: x.safetensors: Missing key"):
+        load(other.model_copy(update={"denoiser": weights}), CPU)
+    with pytest.raises(LoadError, match="lora: PixArtSigmaPipeline takes none"):
+        load(in_folder(KNOWN["pixart-sigma"], tmp_path / "pixart").model_copy(update={"lora": (lora,)}), CPU)
