@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -13,6 +11,7 @@ from torch import Tensor
 from nag.errors import InvalidParameter, UnsupportedPipeline
 from nag.families import FAMILIES, Family, family_of
 from nag.families.table import FamilyTable
+from nag.listening import listen_to_calls, listen_to_encoding
 from nag.params import NAGParams, params_by_prompt
 from nag.session import Guidance, Negative, Session
 
@@ -54,6 +53,10 @@ def guide(
 
     Each number may be one for all prompts or a sequence, one per prompt; a number not given is the family's default.
 
+    Between denoiser calls the model is as it was found: adapters may be loaded, scaled and unloaded inside the block.
+    Where the negative's keys are kept for a whole call, weights that change within it are noticed, except those written
+    through `parameter.data`, which torch counts as no change.
+
     Yields:
         What is in force, and after a call what was done (`guided_steps`).
 
@@ -82,7 +85,8 @@ def guide(
     )
     with ExitStack() as stack:
         family.enter(pipe, session, stack, reference)
-        _listen_to_encoding(pipe, family, session, stack)
+        listen_to_encoding(pipe, family, session, stack)
+        listen_to_calls(pipe, session, stack)
         yield session.guidance
 
 
@@ -143,38 +147,3 @@ def _as_prompts(negative_prompt: str | Sequence[str] | None) -> tuple[str, ...] 
     if not prompts or not all(isinstance(prompt, str) for prompt in prompts):
         raise InvalidParameter("negative_prompt", "must be a string or a sequence of strings, one per prompt")
     return prompts
-
-
-def _listen_to_encoding(pipe: Any, family: Family, session: Session, stack: ExitStack) -> None:
-    """When the pipeline encodes its prompt, with its text encoders in place and its arguments known, the negative is
-    encoded too. A call of the pipeline starts with `check_inputs`."""
-
-    def listen(name: str) -> None:
-        encode_prompt = getattr(pipe, name)
-        signature = inspect.signature(encode_prompt)
-
-        def encoded(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            session.encode = functools.partial(family.encode, encode_prompt)
-            session.prompts_encoded(dict(signature.bind(*args, **kwargs).arguments))
-
-        _after(pipe, name, encoded, stack)
-
-    for name in family.encoders:
-        if hasattr(pipe, name):
-            listen(name)
-    if hasattr(pipe, "check_inputs"):
-        _after(pipe, "check_inputs", lambda *_: session.begin_call(), stack)
-
-
-def _after(pipe: Any, name: str, then: Callable[[tuple[Any, ...], dict[str, Any]], None], stack: ExitStack) -> None:
-    """Shadows a method on the instance by one that calls `then` after it."""
-    method = getattr(pipe, name)
-
-    @functools.wraps(method)
-    def shadow(*args: Any, **kwargs: Any) -> Any:
-        result = method(*args, **kwargs)
-        then(args, kwargs)
-        return result
-
-    stack.callback(pipe.__dict__.pop, name)
-    setattr(pipe, name, shadow)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
-__all__ = ["Negative"]
+__all__ = ["Negative", "filled"]
 
 
 @dataclass(frozen=True)
@@ -38,16 +39,24 @@ class Negative:
 
     def filled(self, rows: slice, count: int) -> Negative:
         """As `rows` of `count`; the others, which are not guided, are zero."""
+        return self._each(lambda each: filled(each, rows, count))
 
-        def fill(each: Tensor) -> Tensor:
-            if len(each) == count:
-                return each
-            full = each.new_zeros(count, *each.shape[1:])
-            full[rows] = each
-            return full
-
-        return self._each(fill)
+    @property
+    def seen(self) -> Tensor:
+        """1 at its tokens, (N, L); embeddings given without a mask have no padding."""
+        if self.mask is not None:
+            return self.mask
+        return torch.ones(self.embeds.shape[:2], dtype=torch.long, device=self.embeds.device)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Negative:
         pooled, mask = (None if each is None else change(each) for each in (self.pooled, self.mask))
         return Negative(change(self.embeds), pooled, mask, {name: change(each) for name, each in self.more.items()})
+
+
+def filled(guided: Tensor, rows: slice, count: int) -> Tensor:
+    """As `rows` of `count`; the others are zero."""
+    if len(guided) == count:
+        return guided
+    every = guided.new_zeros(count, *guided.shape[1:])
+    every[rows] = guided
+    return every

@@ -43,6 +43,12 @@ class Packing:
         )
         return shared, positive, negative, tokens
 
+    def of_one(self, sequence: Tensor, dim: int, *, negative: bool) -> Tensor:
+        """The sequence with one of the prompts taken out."""
+        shared, of_positive, of_negative, image = self.split(sequence, dim)
+        text = of_negative if negative else of_positive
+        return torch.cat([image, text] if self.text_last else [shared, text, image], dim)
+
     def join(self, shared: Tensor, positive: Tensor, negative: Tensor, image: Tensor, dim: int) -> Tensor:
         """The opposite of `split`."""
         if self.text_last:

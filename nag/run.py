@@ -23,7 +23,6 @@ class Run:
     images_per_prompt: int
     negative: Negative
     in_cfg: bool = False  # whether the pipeline told its encode_prompt that it runs CFG
-    by_hand: bool = False  # the denoiser is called without the pipeline, a prompt a row
     used: bool = False  # the denoiser has been called
     guided: bool | None = None  # whether the last conditional denoiser call was; None before the first
     kept_for: dict[int, Any] = field(default_factory=dict)  # denoiser → what the keys its processors keep depend on

@@ -62,8 +62,13 @@ class Session:
 
     def begin_call(self) -> None:
         """Called when the pipeline starts on a new call."""
-        self.run = self.positive_address = self.other_address = None
+        self.end_call()
         self.in_call = True
+
+    def end_call(self) -> None:
+        """Called when the pipeline is done: what calls the denoiser now is not it."""
+        self.run = self.positive_address = self.other_address = None
+        self.in_call = False
 
     def run_of(self, rows: int) -> Run:
         """The pipeline call under way.
@@ -74,7 +79,7 @@ class Session:
             NAGError: called by hand with a negative prompt that nobody has encoded.
 
         """
-        if self.run is None or (self.run.by_hand and self.run.prompts != rows):
+        if self.run is None or (not self.in_call and self.run.prompts != rows):
             if self.given is None:
                 raise NAGError(
                     "the negative prompt is encoded when the pipeline encodes its own, and it has encoded none; "
@@ -82,7 +87,7 @@ class Session:
                 )
             for name, count in (("negative_prompt_embeds", len(self.given.embeds)), ("scale", len(self.params))):
                 self._check_count(name, count, rows)
-            self.run = Run(rows, 1, self.given, by_hand=not self.in_call)
+            self.run = Run(rows, 1, self.given)
         self.run.used = True
         return self.run
 

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nag.session import Negative, Session
+from nag.negative import filled
+from nag.session import Session
 
-__all__ = ["append_to_block", "changed", "mask_of", "to_all_rows"]
+__all__ = ["append_to_block", "changed"]
 
 
 def append_to_block(
@@ -23,11 +24,10 @@ def append_to_block(
         step = session.step
         if step is None:
             return args, kwargs
-        return changed(args, kwargs, place, name, lambda text: torch.cat([text, filled(text)], dim=1))
-
-    def filled(text: Tensor) -> Tensor:
-        assert session.step is not None
-        return to_all_rows(tokens(), session.step.rows, len(text))
+        rows = step.rows
+        return changed(
+            args, kwargs, place, name, lambda text: torch.cat([text, filled(tokens(), rows, len(text))], dim=1)
+        )
 
     stack.callback(block.register_forward_pre_hook(before, with_kwargs=True).remove)
 
@@ -37,19 +37,3 @@ def changed(args: Any, kwargs: Any, place: int, name: str, change: Callable[[Any
     if len(args) > place:
         return (*args[:place], change(args[place]), *args[place + 1 :]), kwargs
     return args, kwargs | {name: change(kwargs[name])}
-
-
-def to_all_rows(guided: Tensor, rows: slice, count: int) -> Tensor:
-    """As `rows` of `count`; the others are zero."""
-    if len(guided) == count:
-        return guided
-    every = guided.new_zeros(count, *guided.shape[1:])
-    every[rows] = guided
-    return every
-
-
-def mask_of(negative: Negative) -> Tensor:
-    """1 at the negative's tokens, (N, L); given embeddings without a mask have no padding."""
-    if negative.mask is not None:
-        return negative.mask
-    return torch.ones(negative.embeds.shape[:2], dtype=torch.long, device=negative.embeds.device)

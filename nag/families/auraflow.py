@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from nag.errors import UnsupportedPipeline
-from nag.families.entering import original
 from nag.families.family import Family
+from nag.families.swapping import original
 from nag.packing import Packing
 from nag.params import NAGParams
 from nag.session import Negative, Session

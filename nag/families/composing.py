@@ -47,13 +47,31 @@ def forget_cached_blocks(denoiser: Any) -> None:
         vars(state).update(context)
 
 
-def state_of(denoiser: nn.Module) -> tuple[Any, ...]:
-    """Changes whenever the denoiser's weights or adapters do: identities and versions of its parameters, and of each
-    adapted layer which adapters act and how strongly."""
-    parameters = tuple((id(parameter), parameter._version) for parameter in denoiser.parameters())
-    layers: list[Any] = [m for m in denoiser.modules() if hasattr(m, "active_adapters") and hasattr(m, "scaling")]
-    adapters = tuple(
-        (tuple(m.active_adapters), tuple(sorted(m.scaling.items())), m.disable_adapters, tuple(m.merged_adapters))
-        for m in layers
-    )
-    return parameters, adapters
+def state_of(denoiser: nn.Module) -> list[Any]:
+    """Changes whenever the denoiser's weights or adapters do: identity, version and address of each parameter, and of
+    each adapted layer which adapters act and how strongly.
+
+    Not seen are values written past autograd into the storage that a parameter has (`parameter.data.mul_(2)`), and,
+    where hooks move the weights about between steps, storage that is exchanged (`parameter.data = ...`). Both are seen
+    at the pipeline's next call, which keeps nothing of the last.
+    """
+    state: list[Any] = []
+    addresses: list[int] = []
+    moved = False
+    left: list[Any] = [denoiser]
+    # At each step, so by hand: walking by `parameters()` and asking modules for attributes takes twenty times as long.
+    while left:
+        if (module := left.pop()) is None:  # a child that may be set and is not
+            continue
+        held = vars(module)
+        for parameter in held["_parameters"].values():
+            if parameter is not None:
+                state.append(id(parameter))
+                state.append(0 if parameter.is_inference() else parameter._version)
+                addresses.append(parameter.data_ptr())
+        if "scaling" in held and hasattr(module, "active_adapters"):
+            state.append((tuple(module.active_adapters), tuple(module.scaling.items())))
+            state.append((module.disable_adapters, tuple(module.merged_adapters)))
+        moved = moved or "_diffusers_hook" in held or "_hf_hook" in held
+        left.extend(held["_modules"].values())
+    return state if moved else state + addresses

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nag.families.entering import class_names
 from nag.families.family import Family
+from nag.families.swapping import class_names
 from nag.params import NAGParams
 from nag.session import Negative
 

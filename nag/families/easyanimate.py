@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from nag.errors import UnsupportedPipeline
-from nag.families.entering import original
 from nag.families.family import Family
+from nag.families.swapping import original
 from nag.params import NAGParams
 
 __all__ = ["EasyAnimate"]

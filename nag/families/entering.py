@@ -10,28 +10,14 @@ from typing import Any
 
 from torch import nn
 
-from nag.errors import InvalidParameter, UnsupportedPipeline
-from nag.processors import GuidedProcessor
+from nag.errors import InvalidParameter
+from nag.families.swapping import Processors, original
 from nag.session import Session
 
-__all__ = [
-    "class_names",
-    "encode_alone",
-    "named_arguments",
-    "on_denoiser",
-    "original",
-    "swap_processors",
-]
+__all__ = ["encode_alone", "named_arguments", "on_denoiser"]
 
-
-def original(module: Any) -> Any:
-    """The module itself, where `torch.compile` has wrapped it."""
-    return getattr(module, "_orig_mod", module)
-
-
-def class_names(instance: Any) -> set[str]:
-    """Names of the instance's class and of all that it inherits from."""
-    return {kind.__name__ for kind in type(original(instance)).__mro__}
+#: Set on a denoiser that is guided.
+MARK = "_nag_guided"
 
 
 def encode_alone(encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: dict[str, Any]) -> Any:
@@ -52,26 +38,44 @@ def encode_alone(encode_prompt: Callable[..., Any], prompts: Sequence[str], argu
 
 def named_arguments(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     """The arguments of a call by name, whichever way they were passed; those not passed are absent."""
-    bound = inspect.signature(function).bind(*args, **kwargs)
-    return dict(bound.arguments)
+    return dict(inspect.signature(function).bind(*args, **kwargs).arguments)
 
 
 def on_denoiser(
-    denoiser: nn.Module, session: Session, stack: ExitStack, before: Callable[[dict[str, Any]], dict[str, Any]]
+    denoiser: nn.Module,
+    session: Session,
+    stack: ExitStack,
+    processors: Processors,
+    before: Callable[[dict[str, Any]], dict[str, Any]],
 ) -> None:
-    """Runs `before` on the named arguments of each denoiser call; clears the step after it, exceptions included."""
-    forward = original(denoiser).forward
+    """Runs `before` on the named arguments of each denoiser call, and that call, where `before` has set a step, with
+    the guiding processors in place; takes both back after it, exceptions included.
 
-    def enter_step(
-        module: nn.Module,  # noqa: ARG001 (torch's signature)
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> tuple[tuple[()], dict[str, Any]]:
-        session.step = None
-        return (), before(named_arguments(forward, args, kwargs))
+    Raises:
+        InvalidParameter: the denoiser is guided already.
+
+    """
+    if MARK in vars(original(denoiser)):
+        raise InvalidParameter("pipe", "its denoiser is guided already; leave the other guide first")
+    setattr(original(denoiser), MARK, True)
+    stack.callback(delattr, original(denoiser), MARK)
+    stack.callback(processors.take_back)
+    bind = inspect.signature(original(denoiser).forward).bind
 
     def leave_step(module: nn.Module, args: Any, output: Any) -> None:  # noqa: ARG001 (torch's signature)
         session.step = None
+        processors.take_back()
+
+    def enter_step(
+        module: nn.Module,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> tuple[tuple[()], dict[str, Any]]:
+        leave_step(module, args, None)  # an interrupt in the last one may have passed it by
+        call = before(dict(bind(*args, **kwargs).arguments))
+        if session.step is not None:
+            processors.put()
+        return (), call
 
     compiled = getattr(denoiser, "_compiled_call_impl", None)
     if compiled is None:
@@ -86,41 +90,7 @@ def on_denoiser(
             args, kwargs = enter_step(denoiser, args, kwargs)
             return compiled(*args, **kwargs)
         finally:
-            session.step = None
+            leave_step(denoiser, args, None)
 
     stack.callback(setattr, denoiser, "_compiled_call_impl", compiled)
     denoiser._compiled_call_impl = call
-
-
-def swap_processors(
-    modules: Sequence[Any], guided: Callable[[Any], GuidedProcessor], known: tuple[str, ...], stack: ExitStack
-) -> None:
-    """Puts a guiding processor on each module and the one found there back at exit.
-
-    Raises:
-        UnsupportedPipeline: a processor of another kind is in place, whose effect would be lost.
-        InvalidParameter: the model is guided already.
-
-    """
-    if not modules:
-        raise UnsupportedPipeline("the denoiser has no attention to a prompt")
-    for module in modules:
-        plain = module.processor
-        if isinstance(plain, GuidedProcessor):
-            raise InvalidParameter("pipe", "its denoiser is guided already; leave the other guide first")
-        if not class_names(plain) & set(known):
-            raise UnsupportedPipeline(
-                f"an attention processor of type {type(plain).__name__} is in place, which guidance does not compose "
-                f"with (it does with {', '.join(known)}); unload it first"
-            )
-    for module in modules:
-        stack.callback(_set_processor, module, module.processor)
-        _set_processor(module, guided(module.processor))
-
-
-def _set_processor(module: Any, processor: Any) -> None:
-    # A module keeps a processor that has weights of its own (an adapter's) among its children.
-    children = module.__dict__.get("_modules", {})
-    if isinstance(children.get("processor"), nn.Module) and not isinstance(processor, nn.Module):
-        children.pop("processor")
-    module.processor = processor

@@ -12,13 +12,8 @@ from torch import Tensor, nn
 
 from nag.errors import InvalidParameter, UnsupportedPipeline
 from nag.families.composing import forget_cached_blocks, refuse_what_does_not_compose, state_of
-from nag.families.entering import (
-    class_names,
-    encode_alone,
-    on_denoiser,
-    original,
-    swap_processors,
-)
+from nag.families.entering import encode_alone, on_denoiser
+from nag.families.swapping import Processors, class_names, original
 from nag.packing import Packing
 from nag.params import NAGParams
 from nag.processors import CrossAttentionProcessor, GuidedProcessor, JointAttentionProcessor
@@ -43,7 +38,9 @@ class Family:
         also_given: what `nag.guide` takes of a negative prompt beside its embeddings and mask, and the denoiser's
             argument that each stands for (`Negative.more`).
         text_last: whether the text stands behind the image in joint attention.
-        timestep_unit: the scheduler's timesteps in one of the denoiser's.
+        timestep_argument: the denoiser's argument for the timestep,
+        timestep_unit: how many of the scheduler's are one of it, and
+        timestep_rises: whether it rises from noise at 0, where the scheduler's falls from 1000.
         keys_stay: cross attention whose text keys are the same at every step: they are computed once a prompt.
         cfg: how the family's pipelines run CFG: the unconditional rows first in one batch, or as a call of their own.
         exact: what the table says of it, where the method leaves a choice: which pooled prompt modulates the tokens.
@@ -65,12 +62,14 @@ class Family:
     mask_name: ClassVar[str | None] = None
     also_given: ClassVar[dict[str, str]] = {}
     text_last: ClassVar[bool] = False
+    timestep_argument: ClassVar[str] = "timestep"
     timestep_unit: ClassVar[float] = 1.0
+    timestep_rises: ClassVar[bool] = False
     keys_stay: ClassVar[bool] = False
     cfg: ClassVar[Literal["batched", "separate"]]
     exact: ClassVar[str] = "yes"
     encoders: ClassVar[tuple[str, ...]] = ("encode_prompt",)
-    compiled: ClassVar[Literal["one graph", "in parts", "no"]] = "one graph"
+    compiled: ClassVar[Literal["one graph", "in parts"]] = "one graph"
     refused: ClassVar[str | None] = None
     has_reference: ClassVar[bool] = False
 
@@ -102,8 +101,12 @@ class Family:
     # What a prompt is.
 
     def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: dict[str, Any]) -> Negative:
-        """Negative prompts to embeddings, by the pipeline's own encode_prompt and its arguments for the positive."""
-        return Negative(encode_alone(encode_prompt, prompts, arguments)[0])
+        """Negative prompts to embeddings, by the pipeline's own encode_prompt and its arguments for the positive.
+
+        Where the family masks its text, the mask comes second.
+        """
+        encoded = encode_alone(encode_prompt, prompts, arguments)
+        return Negative(encoded[0], mask=encoded[1] if self.mask_name is not None else None)
 
     # What a step is.
 
@@ -138,8 +141,10 @@ class Family:
         if told is not None:
             return float(told)
         # One a token in some video models, zero at those of a frame that is given.
-        timestep = call["timestep"]
-        return self.timestep_unit * float(timestep.max() if isinstance(timestep, Tensor) else timestep)
+        timestep = call[self.timestep_argument]
+        now = self.timestep_unit * float(timestep.max() if isinstance(timestep, Tensor) else timestep)
+        # In single precision the difference is a little off.
+        return round(1000 - now, 3) if self.timestep_rises else now
 
     def packing(self, call: dict[str, Any], negative: Negative) -> Packing:
         """Where both prompts' tokens will stand in an attention's sequence. negative: a row for each of the call's."""
@@ -175,14 +180,11 @@ class Family:
         self.check(pipe)
         for denoiser in self.denoisers(pipe):
             refuse_what_does_not_compose(denoiser)
-            swap_processors(
-                self.attentions(original(denoiser)),
-                lambda plain: self.processor(session, plain),
-                self.processors,
-                stack,
+            processors = Processors(
+                self.attentions(original(denoiser)), lambda plain: self.processor(session, plain), self.processors
             )
             self.hooks(original(denoiser), session, stack)
-            on_denoiser(denoiser, session, stack, self._before(pipe, denoiser, session))
+            on_denoiser(denoiser, session, stack, processors, self._before(pipe, denoiser, session, processors))
 
     def step(self, pipe: Any, session: Session, call: dict[str, Any]) -> Step | None:
         """What the processors need in this denoiser call; None where nothing is guided."""
@@ -191,7 +193,9 @@ class Family:
             return None
         return session.plan(self.embeds(call), rows, lambda: self.timestep(pipe, call), self.frames(call))
 
-    def _before(self, pipe: Any, denoiser: nn.Module, session: Session) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    def _before(
+        self, pipe: Any, denoiser: nn.Module, session: Session, processors: Processors
+    ) -> Callable[[dict[str, Any]], dict[str, Any]]:
         def before(call: dict[str, Any]) -> dict[str, Any]:
             guided_before = session.run.guided if session.run is not None else None
             step = self.step(pipe, session, call)
@@ -199,12 +203,15 @@ class Family:
                 forget_cached_blocks(original(denoiser))
             if step is None:
                 return call
+            # Once more, for what was set up since the guide was entered.
+            refuse_what_does_not_compose(denoiser)
+            renewed = processors.renew()
             negative = step.negative.filled(step.rows, len(self.embeds(call)))
             run, packing = session.run, self.packing(call, negative)
             if self.keys_stay:
                 assert run is not None
                 state = state_of(original(denoiser))
-                if run.kept_for.get(id(denoiser)) == state:
+                if run.kept_for.get(id(denoiser)) == state and not renewed:
                     session.step = replace(step, text_keys=packing.positive)
                     return call
                 run.kept_for[id(denoiser)] = state

@@ -12,9 +12,10 @@ from typing import Any
 import torch
 
 from nag.families.composing import refuse_what_does_not_compose
-from nag.families.entering import encode_alone, original, swap_processors
+from nag.families.entering import encode_alone
 from nag.families.family import Family
 from nag.families.flux_reference import enter_reference
+from nag.families.swapping import Processors, original
 from nag.params import NAGParams
 from nag.processors import LanesAttentionProcessor
 from nag.session import Negative, Session
@@ -54,10 +55,7 @@ class Flux(Family):
             return
         denoiser = original(pipe.transformer)
         refuse_what_does_not_compose(denoiser)
-        swap_processors(
-            self.attentions(denoiser),
-            lambda plain: LanesAttentionProcessor(session, plain),
-            ("FluxAttnProcessor",),
-            stack,
+        processors = Processors(
+            self.attentions(denoiser), lambda plain: LanesAttentionProcessor(session, plain), ("FluxAttnProcessor",)
         )
-        enter_reference(pipe.transformer, session, stack, lambda call: self.step(pipe, session, call))
+        enter_reference(pipe.transformer, session, stack, processors, lambda call: self.step(pipe, session, call))

@@ -14,14 +14,20 @@ import torch
 from torch import Tensor, nn
 
 from nag.errors import InvalidParameter, UnsupportedPipeline
-from nag.families.entering import named_arguments, on_denoiser, original
+from nag.families.composing import refuse_what_does_not_compose
+from nag.families.entering import named_arguments, on_denoiser
+from nag.families.swapping import Processors, original
 from nag.session import Session, Step
 
 __all__ = ["enter_reference"]
 
 
 def enter_reference(
-    transformer: Any, session: Session, stack: ExitStack, plan: Callable[[dict[str, Any]], Step | None]
+    transformer: Any,
+    session: Session,
+    stack: ExitStack,
+    processors: Processors,
+    plan: Callable[[dict[str, Any]], Step | None],
 ) -> None:
     """Registers the hooks of the two-lane form on the stack.
 
@@ -50,6 +56,8 @@ def enter_reference(
             )
         if call.get("controlnet_single_block_samples") is not None:
             raise UnsupportedPipeline("the reference layout does not take ControlNet residuals for single blocks")
+        refuse_what_does_not_compose(transformer)
+        processors.renew()
         session.step = step
         return call | {"encoder_hidden_states": torch.cat([positive, step.negative.embeds])}
 
@@ -78,7 +86,7 @@ def enter_reference(
         text, image = output
         return text, image.chunk(2)[0]
 
-    on_denoiser(transformer, session, stack, into_lanes)
+    on_denoiser(transformer, session, stack, processors, into_lanes)
     transformer = original(transformer)
     stack.callback(transformer.time_text_embed.register_forward_hook(second_temb).remove)
     for block in transformer.transformer_blocks:

@@ -63,6 +63,7 @@ class HiDream(Family):
     denoiser_types = ("HiDreamImageTransformer2DModel",)
     processors = ("HiDreamAttnProcessor",)
     text_last = True
+    timestep_argument = "timesteps"
     cfg = "batched"
     compiled = "in parts"
     exact = "equation 7, the positive's pooled prompt"
@@ -79,9 +80,6 @@ class HiDream(Family):
     def embeds(self, call: dict[str, Any]) -> Tensor:
         embeds: Tensor = call["encoder_hidden_states_t5"]
         return embeds
-
-    def timestep(self, pipe: Any, call: dict[str, Any]) -> float:
-        return super().timestep(pipe, call | {"timestep": call["timesteps"]})
 
     def packing(self, call: dict[str, Any], negative: Negative) -> Packing:
         if len(call[LLAMA]) != negative.more[LLAMA].shape[1]:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nag.families.appending import append_to_block, mask_of
+from nag.families.appending import append_to_block
 from nag.families.entering import encode_alone
 from nag.families.family import Family
 from nag.packing import Packing
@@ -53,7 +53,7 @@ class HunyuanVideo(Family):
         return _leading((POSITIVE, call["encoder_attention_mask"].sum(dim=1)), length=self.embeds(call).shape[1])
 
     def packing(self, call: dict[str, Any], negative: Negative) -> Packing:
-        mask = torch.cat([mask_of(negative), *_second(negative)[1:]], dim=1)
+        mask = torch.cat([negative.seen, *_second(negative)[1:]], dim=1)
         of_text = self.text_roles(call)
         of = torch.cat([of_text, torch.where(mask.bool(), NEGATIVE, NOBODY)], dim=1)
         return Roles(of_text.shape[1], mask.shape[1], text_last=True, of=of)
@@ -63,7 +63,7 @@ class HunyuanVideo(Family):
 
     def tokens(self, denoiser: Any, negative: Negative, timestep: Tensor) -> Tensor:
         """The negative's text as the blocks take it, in the order of its masks."""
-        refined = denoiser.context_embedder.forward(negative.embeds, timestep, mask_of(negative))
+        refined = denoiser.context_embedder.forward(negative.embeds, timestep, negative.seen)
         second = _second(negative)[:1]
         return torch.cat([refined, *(denoiser.context_embedder_2(each) for each in second)], dim=1)
 

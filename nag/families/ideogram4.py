@@ -34,6 +34,8 @@ class Ideogram4(Family):
     denoiser_types = ("Ideogram4Transformer2DModel",)
     processors = ("Ideogram4AttnProcessor",)
     mask_name = "negative_prompt_attention_mask"
+    timestep_unit = 1000.0
+    timestep_rises = True
     cfg = "separate"
 
     def attentions(self, denoiser: Any) -> list[Any]:
@@ -48,12 +50,9 @@ class Ideogram4(Family):
 
     def rows(self, pipe: Any, session: Session, call: dict[str, Any]) -> slice | None:
         run, count = session.run, len(self.embeds(call))
-        if run is not None and not run.by_hand and count % run.prompts == 0:
+        if run is not None and session.in_call and count % run.prompts == 0:
             run.images_per_prompt = count // run.prompts  # its encode_prompt is not told
         return super().rows(pipe, session, call)
-
-    def timestep(self, pipe: Any, call: dict[str, Any]) -> float:  # noqa: ARG002 (as Family)
-        return (1 - float(call["timestep"].flatten()[0])) * 1000
 
     def packing(self, call: dict[str, Any], negative: Negative) -> Packing:
         image = int((call["indicator"][0] == ROLES["image"]).sum())
@@ -61,8 +60,7 @@ class Ideogram4(Family):
 
     def pack(self, call: dict[str, Any], negative: Negative) -> dict[str, Any]:
         embeds, text = negative.embeds, self.packing(call, negative).positive
-        mask = negative.mask
-        mask = torch.ones(embeds.shape[:2], dtype=torch.bool, device=embeds.device) if mask is None else mask.bool()
+        mask = negative.seen.bool()
         places = (mask.cumsum(dim=1) - 1).clamp(min=0)
         latents = call["hidden_states"]
         of_negative = {

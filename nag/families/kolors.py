@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nag.families.entering import original
+from nag.families.swapping import original
 from nag.families.unet import SDXL
 
 __all__ = ["Kolors"]

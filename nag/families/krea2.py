@@ -5,13 +5,11 @@ Before the blocks a small transformer fuses the text by itself; both prompts pas
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
 import torch
 
-from nag.families.entering import encode_alone
 from nag.families.family import Family
 from nag.params import NAGParams
 from nag.session import Negative, Session
@@ -34,10 +32,6 @@ class Krea2(Family):
 
     def attentions(self, denoiser: Any) -> list[Any]:
         return [block.attn for block in denoiser.transformer_blocks]
-
-    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: dict[str, Any]) -> Negative:
-        embeds, mask = encode_alone(encode_prompt, prompts, arguments)
-        return Negative(embeds, mask=mask)
 
     def pack(self, call: dict[str, Any], negative: Negative) -> dict[str, Any]:
         packed = super().pack(call, negative)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
-from nag.families.entering import encode_alone
 from nag.families.family import Family
 from nag.params import NAGParams
-from nag.session import Negative
 
 __all__ = ["LTXVideo"]
 
@@ -28,7 +25,3 @@ class LTXVideo(Family):
 
     def attentions(self, denoiser: Any) -> list[Any]:
         return [block.attn2 for block in denoiser.transformer_blocks]
-
-    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: dict[str, Any]) -> Negative:
-        embeds, mask, *_ = encode_alone(encode_prompt, prompts, arguments)
-        return Negative(embeds, mask=mask)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nag.families.appending import append_to_block, mask_of
+from nag.families.appending import append_to_block
 from nag.families.family import Family
 from nag.params import NAGParams
 from nag.processors.ragged import IMAGE, NEGATIVE, NOBODY, POSITIVE, Roles, RolesAttentionProcessor
@@ -32,6 +32,8 @@ class Lumina2(Family):
     denoiser_types = ("Lumina2Transformer2DModel",)
     processors = ("Lumina2AttnProcessor2_0",)
     mask_name = "negative_prompt_attention_mask"
+    timestep_unit = 1000.0
+    timestep_rises = True
     cfg = "separate"
     compiled = "in parts"
 
@@ -56,10 +58,6 @@ class Lumina2(Family):
         *_, embeds, mask = encode_prompt(**(arguments | changed))
         return Negative(embeds, mask=mask)
 
-    def timestep(self, pipe: Any, call: dict[str, Any]) -> float:
-        # The denoiser's own runs from 0 to 1, in single precision.
-        return round(1000 * (1 - super().timestep(pipe, call)), 3)
-
     def pack(self, call: dict[str, Any], negative: Negative) -> dict[str, Any]:  # noqa: ARG002 (see `hooks`)
         return call
 
@@ -78,7 +76,7 @@ class Lumina2(Family):
             negative = session.step.negative
             text: Tensor = denoiser.time_caption_embed.caption_embedder(negative.embeds)
             for layer in denoiser.context_refiner:
-                text = layer(text, mask_of(negative), _rotary(denoiser, negative))
+                text = layer(text, negative.seen, _rotary(denoiser, negative))
             return text
 
         stack.callback(denoiser.rope_embedder.register_forward_hook(place).remove)
@@ -97,7 +95,7 @@ def _roles(step: Step, text_lengths: list[int], lengths: list[int]) -> Roles:
     """Of rows `[text | image | padding | negative]`."""
     device = step.negative.embeds.device
     mask = torch.zeros(len(lengths), step.negative.embeds.shape[1], dtype=torch.bool, device=device)
-    mask[step.rows] = mask_of(step.negative).bool()
+    mask[step.rows] = step.negative.seen.bool()
     place = torch.arange(max(lengths), device=device)
     text_end, end = (torch.tensor(each, device=device)[:, None] for each in (text_lengths, lengths))
     of = torch.where(place < text_end, POSITIVE, torch.where(place < end, IMAGE, NOBODY))

@@ -6,14 +6,13 @@ rows come first, and the timestep runs from noise at 0 to the picture at 1.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
-from nag.families.entering import encode_alone, named_arguments
+from nag.families.entering import named_arguments
 from nag.families.family import Family
 from nag.params import NAGParams
-from nag.session import Negative, Session
+from nag.session import Session
 
 __all__ = ["LuminaNext"]
 
@@ -28,23 +27,18 @@ class LuminaNext(Family):
     processors = ("LuminaAttnProcessor2_0",)
     mask_argument = "encoder_mask"
     mask_name = "negative_prompt_attention_mask"
+    timestep_unit = 1000.0
+    timestep_rises = True
     keys_stay = True
     cfg = "batched"
 
     def attentions(self, denoiser: Any) -> list[Any]:
         return [layer.attn2 for layer in denoiser.layers]
 
-    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: dict[str, Any]) -> Negative:
-        embeds, mask, *_ = encode_alone(encode_prompt, prompts, arguments)
-        return Negative(embeds, mask=mask)
-
     def rows(self, pipe: Any, session: Session, call: dict[str, Any]) -> slice | None:
         second_half = super().rows(pipe, session, call)
         assert second_half is not None
         return slice(0, second_half.start or second_half.stop)
-
-    def timestep(self, pipe: Any, call: dict[str, Any]) -> float:
-        return (1 - super().timestep(pipe, call)) * 1000
 
     def hooks(self, denoiser: Any, session: Session, stack: ExitStack) -> None:
         forward = denoiser.time_caption_embed.forward

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nag.families.appending import mask_of, to_all_rows
 from nag.families.entering import encode_alone
 from nag.families.family import Family
+from nag.negative import filled
 from nag.packing import Packing
 from nag.params import NAGParams
 from nag.processors.ragged import RowByRowProcessor, text_behind
@@ -35,6 +35,7 @@ class Mochi(Family):
     mask_argument = "encoder_attention_mask"
     mask_name = "negative_prompt_attention_mask"
     text_last = True
+    timestep_rises = True
     cfg = "batched"
     exact = "equation 7, the positive's pooled prompt"
 
@@ -50,13 +51,8 @@ class Mochi(Family):
         embeds, mask = (torch.cat(each) for each in zip(*encoded, strict=True))
         return Negative(embeds, mask=mask)
 
-    def timestep(self, pipe: Any, call: dict[str, Any]) -> float:
-        # The denoiser's own runs from 0 to 1000.
-        told = getattr(pipe, "_current_timestep", None)
-        return float(told) if told is not None else 1000 - float(call["timestep"].flatten()[0])
-
     def packing(self, call: dict[str, Any], negative: Negative) -> Packing:
-        return text_behind(call["encoder_attention_mask"], mask_of(negative))
+        return text_behind(call["encoder_attention_mask"], negative.seen)
 
     def pack(self, call: dict[str, Any], negative: Negative) -> dict[str, Any]:  # noqa: ARG002 (see `hooks`)
         return call
@@ -69,6 +65,6 @@ class Mochi(Family):
                 return output
             modulation, text = output
             negative = embed.caption_proj(session.step.negative.embeds)
-            return modulation, torch.cat([text, to_all_rows(negative, session.step.rows, len(text))], dim=1)
+            return modulation, torch.cat([text, filled(negative, session.step.rows, len(text))], dim=1)
 
         stack.callback(embed.register_forward_hook(append).remove)

@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from nag.errors import UnsupportedPipeline
-from nag.families.entering import class_names, encode_alone
+from nag.families.entering import encode_alone
 from nag.families.family import Family
+from nag.families.swapping import class_names
 from nag.params import NAGParams
 from nag.processors import CrossAttentionProcessor, GuidedProcessor, JointAttentionProcessor
 from nag.session import Negative, Session

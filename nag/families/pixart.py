@@ -5,13 +5,8 @@ The pipelines keep to themselves whether they run CFG: they tell it to `encode_p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
-
-from nag.families.entering import encode_alone
 from nag.families.plain import PlainCrossAttention
 from nag.params import NAGParams
-from nag.session import Negative
 
 __all__ = ["PixArt"]
 
@@ -25,7 +20,3 @@ class PixArt(PlainCrossAttention):
     mask_argument = "encoder_attention_mask"
     mask_name = "negative_prompt_attention_mask"
     cfg = "batched"
-
-    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: dict[str, Any]) -> Negative:
-        embeds, mask, *_ = encode_alone(encode_prompt, prompts, arguments)
-        return Negative(embeds, mask=mask)

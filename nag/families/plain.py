@@ -6,8 +6,8 @@ from typing import Any
 
 from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 
-from nag.families.entering import class_names
 from nag.families.family import Family
+from nag.families.swapping import class_names
 from nag.processors import CrossAttentionProcessor
 from nag.session import Session
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
-from nag.families.entering import encode_alone
 from nag.families.family import Family
 from nag.params import NAGParams
 from nag.processors.beside import BesideAttentionProcessor
-from nag.session import Negative, Session
+from nag.session import Session
 
 __all__ = ["PRX"]
 
@@ -24,6 +22,7 @@ class PRX(Family):
     processors = ("PRXAttnProcessor2_0",)
     mask_argument = "attention_mask"
     mask_name = "negative_prompt_attention_mask"
+    timestep_unit = 1000.0
     cfg = "batched"
 
     def attentions(self, denoiser: Any) -> list[Any]:
@@ -31,10 +30,3 @@ class PRX(Family):
 
     def processor(self, session: Session, plain: Any) -> BesideAttentionProcessor:
         return BesideAttentionProcessor(session, plain)
-
-    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: dict[str, Any]) -> Negative:
-        embeds, mask, *_ = encode_alone(encode_prompt, prompts, arguments)
-        return Negative(embeds, mask=mask)
-
-    def timestep(self, pipe: Any, call: dict[str, Any]) -> float:
-        return super().timestep(pipe, call) * 1000

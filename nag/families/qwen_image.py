@@ -6,17 +6,15 @@ from the same start. Reference images are image tokens; what the text encoder sa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from nag.families.entering import encode_alone
 from nag.families.family import Family
 from nag.params import NAGParams
-from nag.session import Negative, Session
+from nag.session import Session
 
 __all__ = ["QwenImage"]
 
@@ -36,10 +34,6 @@ class QwenImage(Family):
 
     def attentions(self, denoiser: Any) -> list[Any]:
         return [block.attn for block in denoiser.transformer_blocks]
-
-    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: dict[str, Any]) -> Negative:
-        embeds, mask = encode_alone(encode_prompt, prompts, arguments)
-        return Negative(embeds, mask=mask)
 
     def hooks(self, denoiser: Any, session: Session, stack: ExitStack) -> None:
         def restart(module: Any, args: Any, output: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:  # noqa: ARG001

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nag.families.entering import encode_alone
 from nag.families.family import Family
 from nag.packing import Packing
 from nag.params import NAGParams
@@ -49,8 +48,7 @@ class QwenImage21(Family):
         return CausalTextProcessor(session, plain)
 
     def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: dict[str, Any]) -> Negative:
-        embeds, mask, _ = encode_alone(encode_prompt, prompts, arguments | {"image_pad_mask": None})
-        return Negative(embeds, mask=mask)
+        return super().encode(encode_prompt, prompts, arguments | {"image_pad_mask": None})
 
     def step(self, pipe: Any, session: Session, call: dict[str, Any]) -> Step | None:
         step = super().step(pipe, session, call)

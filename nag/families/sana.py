@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from nag.families.entering import encode_alone, original
 from nag.families.family import Family
+from nag.families.swapping import original
 from nag.params import NAGParams
 from nag.session import Negative
 
@@ -33,9 +33,7 @@ class Sana(Family):
         return [block.attn2 for block in denoiser.transformer_blocks]
 
     def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: dict[str, Any]) -> Negative:
-        plain = arguments | {"complex_human_instruction": None}
-        embeds, mask, *_ = encode_alone(encode_prompt, prompts, plain)
-        return Negative(embeds, mask=mask)
+        return super().encode(encode_prompt, prompts, arguments | {"complex_human_instruction": None})
 
     def timestep(self, pipe: Any, call: dict[str, Any]) -> float:
         timestep = super().timestep(pipe, call)

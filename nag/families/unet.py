@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 from diffusers.models.attention_processor import Attention
 
 from nag.errors import UnsupportedPipeline
-from nag.families.entering import original
 from nag.families.plain import PlainCrossAttention
+from nag.families.swapping import original
 from nag.params import NAGParams
 
 __all__ = ["SDXL", "StableDiffusion"]

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from nag.errors import UnsupportedPipeline
-from nag.families.appending import mask_of, to_all_rows
-from nag.families.entering import class_names, encode_alone
+from nag.families.entering import encode_alone
 from nag.families.family import Family
+from nag.families.swapping import class_names
+from nag.negative import filled
 from nag.packing import Packing
 from nag.params import NAGParams
 from nag.processors.ragged import RolesAttentionProcessor, text_behind
@@ -41,8 +42,11 @@ class ZImage(Family):
     processors = ("ZSingleStreamAttnProcessor",)
     mask_name = "negative_prompt_attention_mask"
     text_last = True
+    timestep_argument = "t"
+    timestep_unit = 1000.0
+    timestep_rises = True
     cfg = "batched"
-    compiled = "no"
+    compiled = "in parts"
 
     def attentions(self, denoiser: Any) -> list[Any]:
         return [layer.attention for layer in denoiser.layers]
@@ -71,25 +75,22 @@ class ZImage(Family):
                 "the denoiser was called with several images a row or with ControlNet's residuals"
             )
         count = len(call["cap_feats"])
-        if session.run is None:
+        if not session.in_call:
             return slice(0, count)
         truncation = pipe._cfg_truncation
         # From a certain step on, a pipeline may leave CFG.
         truncated = truncation is not None and float(truncation) <= 1 and float(call["t"][0]) > truncation
         if pipe.do_classifier_free_guidance and not truncated:
             count //= 2
-        # The pipelines copy prompts for several images each after they have encoded them.
-        session.run.images_per_prompt = count // session.run.prompts
+        if session.run is not None:
+            # The pipelines copy prompts for several images each after they have encoded them.
+            session.run.images_per_prompt = count // session.run.prompts
         return slice(0, count)
-
-    def timestep(self, pipe: Any, call: dict[str, Any]) -> float:  # noqa: ARG002 (pipelines do not tell theirs)
-        # The denoiser's own runs from 0 to 1, in single precision.
-        return round(1000 * (1 - float(call["t"].flatten()[0])), 3)
 
     def packing(self, call: dict[str, Any], negative: Negative) -> Packing:
         positive = [len(text) for text in call["cap_feats"]]
         device = negative.embeds.device
-        return text_behind(*(_filled_up(each, device) for each in (positive, mask_of(negative).sum(dim=1).tolist())))
+        return text_behind(*(_filled_up(each, device) for each in (positive, negative.seen.sum(dim=1).tolist())))
 
     def pack(self, call: dict[str, Any], negative: Negative) -> dict[str, Any]:  # noqa: ARG002 (see `hooks`)
         return call
@@ -97,25 +98,31 @@ class ZImage(Family):
     def hooks(self, denoiser: Any, session: Session, stack: ExitStack) -> None:
         kept: dict[str, Tensor] = {}
 
-        def append(module: nn.Module, args: Any) -> Any:
+        # Two hooks, for which of its layers it is in a compiler may not ask.
+        def append_tokens(module: nn.Module, args: Any) -> Any:  # noqa: ARG001 (torch's signature)
             step = session.step
             if step is None:
                 return args
+            tokens, *others = args
+            embedded, kept["rotary"] = (filled(e, step.rows, len(tokens)) for e in _embedded(denoiser, step.negative))
+            return (torch.cat([tokens, embedded], dim=1), *others)
+
+        def append_places(module: nn.Module, args: Any) -> Any:  # noqa: ARG001 (torch's signature)
+            if session.step is None:
+                return args
             tokens, mask, rotary, *others = args
-            if module is denoiser.layers[0]:
-                embedded, at = (to_all_rows(e, step.rows, len(tokens)) for e in _embedded(denoiser, step.negative))
-                tokens, kept["rotary"] = torch.cat([tokens, embedded], dim=1), at
             return (tokens, mask, torch.cat([rotary, kept["rotary"]], dim=1), *others)
 
         stack.callback(kept.clear)
+        stack.callback(denoiser.layers[0].register_forward_pre_hook(append_tokens).remove)
         for layer in denoiser.layers:
-            stack.callback(layer.register_forward_pre_hook(append).remove)
+            stack.callback(layer.register_forward_pre_hook(append_places).remove)
 
 
 def _embedded(denoiser: Any, negative: Negative) -> tuple[Tensor, Tensor]:
     """The negative's text as it reaches the layers, and its rotary positions, from the first on; (N, L, ...) each."""
     device = negative.embeds.device
-    texts = [text[mask.bool()] for text, mask in zip(negative.embeds, mask_of(negative), strict=True)]
+    texts = [text[mask.bool()] for text, mask in zip(negative.embeds, negative.seen, strict=True)]
     sizes = [len(text) + -len(text) % MULTIPLE for text in texts]
     filled, places, padding, *_ = zip(
         *(denoiser._pad_with_ids(t, (n, 1, 1), (1, 0, 0), device) for t, n in zip(texts, sizes, strict=True)),

@@ -48,8 +48,7 @@ def _keys(call: AttentionCall, packing: Packing, *, negative: bool) -> Attention
     """The call with one of the prompts taken out of keys, values and mask."""
 
     def keep(states: Tensor, dim: int) -> Tensor:
-        shared, of_positive, of_negative, image = packing.split(states, dim)
-        return torch.cat([shared, of_negative if negative else of_positive, image], dim)
+        return packing.of_one(states, dim, negative=negative)
 
     mask = None if call.attn_mask is None else keep(call.attn_mask, -1)
     return replace(call, key=keep(call.key, 2), value=keep(call.value, 2), attn_mask=mask)

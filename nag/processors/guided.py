@@ -46,19 +46,20 @@ class GuidedProcessor:
 
     def run(self, step: Step, attn: Any, *args: Any, **kwargs: Any) -> Any:
         """The processor's own work with its attention guided; families with odd arguments override this."""
-        chosen = self._attention_backend
+        plain: Any = self.plain
+        chosen = getattr(plain, "_attention_backend", None)
         backend = _chosen_backend(chosen)
         interception = Interception(
             lambda call: self.wanted(call, step), lambda call: self.answer(replace(call, backend=backend), step)
         )
         if chosen is not None or backend is not None:
-            self._attention_backend = NATIVE  # the one that can be answered; put back below
+            plain._attention_backend = NATIVE  # the one that can be answered; put back below
         try:
             with interception:
                 out = self.inner(attn, *args, **kwargs)
         finally:
             if chosen is not None or backend is not None:
-                self._attention_backend = chosen
+                plain._attention_backend = chosen
         if not interception.answered:
             raise UnsupportedPipeline(
                 f"{type(self.inner).__name__} computed no attention that guidance could enter: its kernel is its own"
@@ -72,22 +73,6 @@ class GuidedProcessor:
     def answer(self, call: AttentionCall, step: Step) -> Tensor:
         """The guided output (B, H, T, D)."""
         raise NotImplementedError
-
-    @property
-    def _attention_backend(self) -> Any:
-        return getattr(self.plain, "_attention_backend", None)
-
-    @_attention_backend.setter
-    def _attention_backend(self, backend: Any) -> None:
-        self.plain._attention_backend = backend
-
-    @property
-    def _parallel_config(self) -> Any:
-        return getattr(self.plain, "_parallel_config", None)
-
-    @_parallel_config.setter
-    def _parallel_config(self, config: Any) -> None:
-        self.plain._parallel_config = config
 
 
 @functools.cache

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from nag.attention import AttentionCall, attention_with_lse, gives_lse, merge
+from nag.negative import filled
 from nag.packing import Packing
 from nag.processors.guided import GuidedProcessor, guide_heads
 from nag.session import Step
@@ -36,11 +37,11 @@ class JointAttentionProcessor(GuidedProcessor):
         assert packing is not None
         attend = merged_attention if gives_lse(call) else two_call_attention
         shared, positive, negative, z_positive, z_negative = attend(call, packing, step.rows)
-        if len(negative) < len(positive):  # rows without guidance have no negative to speak of
-            before, after = step.rows.start, len(positive) - step.rows.stop
-            shape = negative.shape[1:]
-            negative = torch.cat([negative.new_zeros(before, *shape), negative, negative.new_zeros(after, *shape)])
-        return packing.join(shared, positive, negative, guide_heads(z_positive, z_negative, step), dim=2)
+        negative = filled(negative, step.rows, len(positive))  # rows without guidance have none to speak of
+        image = guide_heads(z_positive, z_negative, step)
+        # In the order that kernels leave in memory and processors ask for: all heads of a token side by side.
+        shared, positive, negative, image = (each.transpose(1, 2) for each in (shared, positive, negative, image))
+        return packing.join(shared, positive, negative, image, dim=1).transpose(1, 2)
 
 
 def merged_attention(call: AttentionCall, packing: Packing, rows: slice) -> Outputs:
@@ -79,9 +80,7 @@ def _over(call: AttentionCall, packing: Packing, *, negative: bool) -> Attention
     """The call with one of the prompts taken out of queries, keys and mask."""
 
     def keep(states: Tensor, dim: int) -> Tensor:
-        shared, pos, neg, image = packing.split(states, dim)
-        text = neg if negative else pos
-        return torch.cat([image, text] if packing.text_last else [shared, text, image], dim)
+        return packing.of_one(states, dim, negative=negative)
 
     mask = call.attn_mask
     if mask is not None:

@@ -40,7 +40,7 @@ class LanesAttentionProcessor(GuidedProcessor):
             qkv = join(project_text(attn, encoder_hidden_states), two_lanes)
         query, key = rotate(qkv.query, image_rotary_emb), rotate(qkv.key, image_rotary_emb)
         out = dispatch_attention_fn(
-            query, key, qkv.value, backend=self._attention_backend, parallel_config=self._parallel_config
+            query, key, qkv.value, backend=getattr(self.plain, "_attention_backend", None)
         ).flatten(2)
         text, image = self._guide(out, step)
         if encoder_hidden_states is None:

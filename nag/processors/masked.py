@@ -26,10 +26,9 @@ def masked_packing(plain: Packing, of_positive: Tensor | None, negative: Negativ
     """`plain` where neither prompt is padded. of_positive: (B, L), 1 at its tokens; None where all are."""
     if of_positive is None and negative.mask is None:
         return plain
-    ones = torch.ones(negative.embeds.shape[:2], dtype=torch.bool, device=negative.embeds.device)
-    of_negative = ones if negative.mask is None else negative.mask.bool()
+    of_negative = negative.seen.bool()
     if of_positive is None:
-        of_positive = ones.new_ones(len(ones), plain.positive)
+        of_positive = of_negative.new_ones(len(of_negative), plain.positive)
     seen = torch.cat([of_positive.bool(), of_negative], dim=1)
     return MaskedPacking(plain.positive, plain.negative, plain.text_last, plain.shared, seen)
 

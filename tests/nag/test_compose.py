@@ -96,6 +96,56 @@ def test_under_cfg_an_ip_adapter_leaves_the_unconditional_rows_plain(adapted):
     assert difference(guided[1], plain[1]) > 1e-3
 
 
+def test_an_ip_adapter_is_scaled_and_unloaded_inside_a_guide(adapted):
+    def guided(change):
+        change()
+        with nag.guide(adapted.pipe, NEGATIVE):
+            return adapted.generate(**options)
+
+    def changed_inside(change):
+        with nag.guide(adapted.pipe, NEGATIVE):
+            change()
+            return adapted.generate(**options)
+
+    options = {}
+    scale = adapted.pipe.set_ip_adapter_scale
+    weak, strong = guided(lambda: scale(0.1)), guided(lambda: scale(1.0))
+    assert difference(strong, weak) > 1e-3
+    assert torch.equal(changed_inside(lambda: scale(0.1)), weak)
+    if adapted.case.name == "kolors":
+        return  # where unloading looks for a part that this one has not
+    options = {"ip_adapter_image_embeds": None}
+    unloaded = changed_inside(adapted.pipe.unload_ip_adapter)
+    assert difference(unloaded, weak) > 1e-3
+    assert torch.equal(guided(lambda: None), unloaded)
+    assert not any("ip" in name for name in adapted.pipe.unet.state_dict())
+
+
+def test_an_ip_adapter_is_loaded_inside_a_guide():
+    embeds = torch.randn(1, 1, IMAGE_WIDTH, generator=torch.Generator().manual_seed(3))
+    plain = subject("sd")
+    with nag.guide(plain.pipe, NEGATIVE):
+        before = plain.generate()
+        torch.manual_seed(0)
+        with_ip_adapter(plain.pipe)
+        loaded = plain.generate(ip_adapter_image_embeds=[embeds])
+    assert difference(loaded, before) > 1e-3
+    with nag.guide(plain.pipe, NEGATIVE):
+        assert torch.equal(plain.generate(ip_adapter_image_embeds=[embeds]), loaded)
+
+
+def test_a_processor_put_in_place_inside_a_guide_that_does_not_compose_is_refused():
+    class Other:
+        def __call__(self, attn, hidden_states, *args, **kwargs):
+            return hidden_states
+
+    plain = subject("sd")
+    with nag.guide(plain.pipe, NEGATIVE):
+        plain.pipe.unet.set_attn_processor(Other())
+        with pytest.raises(nag.UnsupportedPipeline, match="type Other"):
+            plain.generate()
+
+
 def with_controlnet(kind):
     def change(pipe):
         torch.manual_seed(1)

@@ -15,6 +15,7 @@ NEGATIVE = "a blue square"
 
 CHANGES = {
     "weights": lambda unet: [p.mul_(-2.0) for name, p in unet.named_parameters() if "lora_B" in name],
+    "exchanged": lambda unet: [setattr(p, "data", -2.0 * p) for name, p in unet.named_parameters() if "lora_B" in name],
     "strength": lambda unet: unet.set_adapters(["default"], [0.1]),
     "disabled": lambda unet: unet.disable_adapters(),
     "merged": lambda unet: unet.fuse_lora(lora_scale=0.5),

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import torch
 from diffusers import AuraFlowPipeline, AuraFlowTransformer2DModel, FlowMatchEulerDiscreteScheduler
-from torch import nn
-from transformers import UMT5Config, UMT5EncoderModel
 
 from tests.tiny.common import WIDTH, Case, strengthen, vae
-from training import text
-from training.shapes.world import WORDS
+from tests.tiny.video import umt5
 
 
 def auraflow(seed: int = 0) -> AuraFlowPipeline:
     torch.manual_seed(seed)
-    tokenizer = text.t5_tokenizer(WORDS)
     transformer = AuraFlowTransformer2DModel(
         sample_size=8,
         num_mmdit_layers=2,
@@ -30,23 +26,8 @@ def auraflow(seed: int = 0) -> AuraFlowPipeline:
     for name, parameter in transformer.named_parameters():  # gates nearly shut, as initialised
         if "norm1" in name and "linear" in name:
             parameter.data.mul_(10)
-    encoder = UMT5EncoderModel(
-        UMT5Config(
-            vocab_size=len(tokenizer),
-            d_model=WIDTH,
-            d_kv=16,
-            d_ff=2 * WIDTH,
-            num_layers=2,
-            num_heads=2,
-            dropout_rate=0.0,
-            pad_token_id=tokenizer.pad_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-        )
-    )
-    nn.init.normal_(encoder.shared.weight, std=1.0)
     return AuraFlowPipeline(
-        tokenizer=tokenizer,
-        text_encoder=encoder.eval(),
+        **umt5(),
         vae=vae(),
         transformer=transformer.eval(),
         scheduler=FlowMatchEulerDiscreteScheduler(),

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from torch import nn
 from transformers import PreTrainedTokenizerFast
 
+from tests.tiny.common import WIDTH
 from training.shapes.world import WORDS
 
 TURN = (
@@ -13,6 +17,15 @@ TURN = (
     "{% else %}{% for part in message['content'] %}{{ part['text'] }}{% endfor %}{% endif %}<|im_end|>{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant {% endif %}"
 )
+LANGUAGE = {
+    "hidden_size": WIDTH,
+    "intermediate_size": 2 * WIDTH,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 16,
+    "max_position_embeddings": 128,
+}
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|unk|>")
 
 
@@ -44,3 +57,14 @@ def chat_tokenizer(
         padding_side=padding_side,
         chat_template=TURN,
     )
+
+
+def language_model(kind: Any, config: Any, tokenizer: PreTrainedTokenizerFast, **more: Any) -> Any:
+    """A causal encoder whose words are far apart."""
+    return far_apart(kind(config(vocab_size=len(tokenizer), **LANGUAGE, **more)))
+
+
+def far_apart(encoder: Any) -> Any:
+    """An encoder that tells one word from another as a trained one would."""
+    nn.init.normal_(encoder.get_input_embeddings().weight, std=1.0)
+    return encoder.eval()

@@ -7,7 +7,7 @@ from diffusers import CogView4Pipeline, CogView4Transformer2DModel, FlowMatchEul
 from torch import nn
 from transformers import GlmConfig, GlmModel
 
-from tests.tiny.chat import chat_tokenizer
+from tests.tiny.chat import chat_tokenizer, language_model
 from tests.tiny.common import SEPARATE, WIDTH, Case, strengthen, vae
 
 
@@ -29,24 +29,10 @@ def cogview4(seed: int = 0) -> CogView4Pipeline:
     strengthen(transformer)
     for block in transformer.transformer_blocks:  # gates nearly shut, as initialised
         nn.init.normal_(block.norm1.linear.bias, std=0.5)
-    encoder = GlmModel(
-        GlmConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=WIDTH,
-            intermediate_size=2 * WIDTH,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            num_key_value_heads=1,
-            head_dim=16,
-            max_position_embeddings=64,
-            pad_token_id=tokenizer.pad_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-        )
-    )
-    nn.init.normal_(encoder.embed_tokens.weight, std=1.0)
+    tokens = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id}
     return CogView4Pipeline(
         tokenizer=tokenizer,
-        text_encoder=encoder.eval(),
+        text_encoder=language_model(GlmModel, GlmConfig, tokenizer, **tokens),
         vae=vae(),
         transformer=transformer.eval(),
         scheduler=FlowMatchEulerDiscreteScheduler(),

@@ -12,7 +12,7 @@ from diffusers import (
 from torch import nn
 from transformers import MistralConfig, MistralModel
 
-from tests.tiny.chat import chat_tokenizer
+from tests.tiny.chat import chat_tokenizer, language_model
 from tests.tiny.common import WIDTH, Case, strengthen
 
 
@@ -39,19 +39,6 @@ def ernie_image(seed: int = 0) -> ErnieImagePipeline:
     strengthen(transformer)
     for layer in (transformer.adaLN_modulation[-1], transformer.final_linear):  # zero as made
         nn.init.normal_(layer.weight, std=0.3)
-    encoder = MistralModel(
-        MistralConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=WIDTH,
-            intermediate_size=2 * WIDTH,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            num_key_value_heads=1,
-            head_dim=16,
-            max_position_embeddings=64,
-        )
-    )
-    nn.init.normal_(encoder.embed_tokens.weight, std=1.0)
     autoencoder = AutoencoderKLFlux2(
         block_out_channels=(8, 8),
         down_block_types=("DownEncoderBlock2D",) * 2,
@@ -63,7 +50,7 @@ def ernie_image(seed: int = 0) -> ErnieImagePipeline:
     return ErnieImagePipeline(
         transformer=transformer.eval(),
         vae=autoencoder.eval(),
-        text_encoder=encoder.eval(),
+        text_encoder=language_model(MistralModel, MistralConfig, tokenizer),
         tokenizer=tokenizer,
         scheduler=Scheduler(),
     )

@@ -14,7 +14,6 @@ from diffusers import (
     Flux2Transformer2DModel,
 )
 from PIL import Image
-from torch import nn
 from transformers import (
     Mistral3Config,
     Mistral3ForConditionalGeneration,
@@ -24,18 +23,8 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from tests.tiny.chat import chat_tokenizer
+from tests.tiny.chat import LANGUAGE, chat_tokenizer, far_apart, language_model
 from tests.tiny.common import SEPARATE, WIDTH, Case, strengthen
-
-LANGUAGE = {
-    "hidden_size": WIDTH,
-    "intermediate_size": 2 * WIDTH,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-    "head_dim": 16,
-    "max_position_embeddings": 128,
-}
 
 
 def _parts(guidance_embeds: bool) -> dict[str, Any]:
@@ -84,9 +73,7 @@ def flux2(seed: int = 0) -> Flux2Pipeline:
             patch_size=8,
         ),
     )
-    encoder = Mistral3ForConditionalGeneration(config)
-    nn.init.normal_(encoder.get_input_embeddings().weight, std=1.0)
-    pipe = Flux2Pipeline(text_encoder=encoder.eval(), **parts)
+    pipe = Flux2Pipeline(text_encoder=far_apart(Mistral3ForConditionalGeneration(config)), **parts)
     pipe.system_message = "shape"
     return pipe
 
@@ -94,9 +81,7 @@ def flux2(seed: int = 0) -> Flux2Pipeline:
 def klein(seed: int = 0, kind: Any = Flux2KleinPipeline) -> Any:
     torch.manual_seed(seed)
     parts = _parts(guidance_embeds=False)
-    encoder = Qwen3ForCausalLM(Qwen3Config(vocab_size=len(parts["tokenizer"]), **LANGUAGE))
-    nn.init.normal_(encoder.get_input_embeddings().weight, std=1.0)
-    return kind(text_encoder=encoder.eval(), **parts)
+    return kind(text_encoder=language_model(Qwen3ForCausalLM, Qwen3Config, parts["tokenizer"]), **parts)
 
 
 def klein_kv(seed: int = 0) -> Flux2KleinKVPipeline:

@@ -17,7 +17,7 @@ from diffusers import (
 from torch import nn
 from transformers import Qwen3Config, Qwen3Model
 
-from tests.tiny.chat import chat_tokenizer
+from tests.tiny.chat import chat_tokenizer, language_model
 from tests.tiny.common import SEPARATE, WIDTH, Case, strengthen, vae
 from tests.tiny.qwen_image import VISION, qwen_vl_encoder
 from training import text
@@ -62,23 +62,10 @@ def longcat(seed: int = 0) -> LongCatImagePipeline:
 def ovis(seed: int = 0) -> OvisImagePipeline:
     torch.manual_seed(seed)
     tokenizer = chat_tokenizer()
-    encoder = Qwen3Model(
-        Qwen3Config(
-            vocab_size=len(tokenizer),
-            hidden_size=WIDTH,
-            intermediate_size=2 * WIDTH,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            num_key_value_heads=1,
-            head_dim=16,
-            max_position_embeddings=64,
-        )
-    )
-    nn.init.normal_(encoder.embed_tokens.weight, std=1.0)
     pipe = OvisImagePipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(),
         vae=vae(),
-        text_encoder=encoder.eval(),
+        text_encoder=language_model(Qwen3Model, Qwen3Config, tokenizer),
         tokenizer=tokenizer,
         transformer=_transformer(OvisImageTransformer2DModel, out_channels=16),
     )

@@ -13,11 +13,12 @@ from diffusers import (
     Kandinsky5Transformer3DModel,
 )
 from torch import nn
-from transformers import CLIPTextModel, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+from transformers import CLIPTextModel
 
 from tests.tiny.chat import chat_tokenizer
 from tests.tiny.common import SEPARATE, WIDTH, Case, clip_config, strengthen, vae
 from tests.tiny.evenly import EvenTokens
+from tests.tiny.qwen_image import VISION, qwen_vl_encoder
 from training import text
 from training.shapes.world import WORDS
 
@@ -26,35 +27,8 @@ TEMPLATE_TOKENS = 3
 TEXT_TOKENS = 14
 
 
-def qwen_vl(vocabulary: int) -> Qwen2_5_VLForConditionalGeneration:
-    model = Qwen2_5_VLForConditionalGeneration(
-        Qwen2_5_VLConfig(
-            text_config={
-                "vocab_size": vocabulary,
-                "hidden_size": WIDTH,
-                "intermediate_size": 2 * WIDTH,
-                "num_hidden_layers": 2,
-                "num_attention_heads": 2,
-                "num_key_value_heads": 1,
-                "rope_parameters": {"rope_type": "default", "mrope_section": [2, 2, 4], "rope_theta": 10000.0},
-            },
-            vision_config={
-                "depth": 1,
-                "hidden_size": 16,
-                "intermediate_size": 16,
-                "num_heads": 2,
-                "out_hidden_size": WIDTH,
-            },
-        )
-    )
-    nn.init.normal_(model.get_input_embeddings().weight, std=1.0)
-    return model.eval()
-
-
-def _parts(seed: int) -> dict[str, Any]:
-    torch.manual_seed(seed)
-    tokenizer, clip_tokenizer = chat_tokenizer(), text.clip_tokenizer(WORDS)
-    transformer = Kandinsky5Transformer3DModel(
+def transformer_of(kind: Any, **more: Any) -> Any:
+    transformer = kind(
         in_visual_dim=4,
         out_visual_dim=4,
         in_text_dim=WIDTH,
@@ -65,15 +39,22 @@ def _parts(seed: int) -> dict[str, Any]:
         num_text_blocks=2,
         num_visual_blocks=2,
         axes_dims=(4, 4, 8),
+        **more,
     )
     strengthen(transformer, 3.0)
     # Its modulations start at zero, and with them the text's way into the picture.
     for name, parameter in transformer.named_parameters():
         if "modulation" in name:
             nn.init.normal_(parameter, std=0.3)
+    return transformer.eval()
+
+
+def _parts(seed: int) -> dict[str, Any]:
+    torch.manual_seed(seed)
+    tokenizer, clip_tokenizer = chat_tokenizer(extra=VISION), text.clip_tokenizer(WORDS)
     return {
-        "transformer": transformer.eval(),
-        "text_encoder": qwen_vl(len(tokenizer)),
+        "transformer": transformer_of(Kandinsky5Transformer3DModel),
+        "text_encoder": qwen_vl_encoder(tokenizer),
         # The pipelines mask no padding: how much of it a prompt reads hangs on the others of its batch.
         "tokenizer": EvenTokens(tokenizer, TEMPLATE_TOKENS + TEXT_TOKENS, "on"),
         "text_encoder_2": CLIPTextModel(clip_config(clip_tokenizer)).eval(),

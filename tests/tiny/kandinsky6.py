@@ -13,12 +13,12 @@ from diffusers import (
     Kandinsky6TI2VAPipeline,
     Kandinsky6Transformer3DModel,
 )
-from torch import nn
 from transformers import BatchEncoding, CLIPTextModel
 
 from tests.tiny.chat import chat_tokenizer
-from tests.tiny.common import SEPARATE, WIDTH, Case, clip_config, strengthen
-from tests.tiny.kandinsky5 import qwen_vl
+from tests.tiny.common import SEPARATE, Case, clip_config
+from tests.tiny.kandinsky5 import transformer_of
+from tests.tiny.qwen_image import VISION, qwen_vl_encoder
 from training import text
 from training.shapes.world import WORDS
 
@@ -42,33 +42,14 @@ class Templated:
 
 def kandinsky6(seed: int = 0) -> Kandinsky6TI2VAPipeline:
     torch.manual_seed(seed)
-    tokenizer, clip_tokenizer = chat_tokenizer(start="<|im_start|>"), text.clip_tokenizer(WORDS)
+    tokenizer, clip_tokenizer = chat_tokenizer(extra=VISION, start="<|im_start|>"), text.clip_tokenizer(WORDS)
     tokenizer.model_input_names = ["input_ids", "attention_mask"]
-    transformer = Kandinsky6Transformer3DModel(
-        in_visual_dim=4,
-        out_visual_dim=4,
-        in_audio_dim=4,
-        out_audio_dim=4,
-        in_text_dim=WIDTH,
-        in_text_dim2=WIDTH,
-        time_dim=16,
-        model_dim=32,
-        ff_dim=64,
-        num_text_blocks=2,
-        num_visual_blocks=2,
-        axes_dims=(4, 4, 8),
-    )
-    strengthen(transformer, 3.0)
-    # Its modulations start at zero, and with them the text's way into the picture.
-    for name, parameter in transformer.named_parameters():
-        if "modulation" in name:
-            nn.init.normal_(parameter, std=0.3)
     pipe = Kandinsky6TI2VAPipeline(
-        transformer=transformer.eval(),
+        transformer=transformer_of(Kandinsky6Transformer3DModel, in_audio_dim=4, out_audio_dim=4),
         vae=AutoencoderKLHunyuanVideo(
             block_out_channels=(8, 8, 8, 8), layers_per_block=1, norm_num_groups=4, latent_channels=4
         ),
-        text_encoder=qwen_vl(len(tokenizer)),
+        text_encoder=qwen_vl_encoder(tokenizer),
         tokenizer=Templated(tokenizer),
         text_encoder_2=CLIPTextModel(clip_config(clip_tokenizer)).eval(),
         tokenizer_2=clip_tokenizer,

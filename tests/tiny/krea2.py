@@ -5,17 +5,17 @@ from __future__ import annotations
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, Krea2Pipeline, Krea2Transformer2DModel
 from torch import nn
-from transformers import Qwen3VLConfig, Qwen3VLModel
+from transformers import Qwen3VLModel
 
-from tests.tiny.chat import chat_tokenizer
+from tests.tiny.chat import chat_tokenizer, far_apart
 from tests.tiny.common import SEPARATE, WIDTH, Case, strengthen
+from tests.tiny.qwen3_vl import qwen3_vl_config
 from tests.tiny.qwen_image import VISION, qwen_vae
 
 
 def krea2(seed: int = 0) -> Krea2Pipeline:
     torch.manual_seed(seed)
     tokenizer = chat_tokenizer(extra=VISION)
-    start, end, image = tokenizer.convert_tokens_to_ids(list(VISION))
     transformer = Krea2Transformer2DModel(
         in_channels=16,
         num_layers=3,
@@ -36,39 +36,10 @@ def krea2(seed: int = 0) -> Krea2Pipeline:
     strengthen(transformer)
     for block in transformer.transformer_blocks:  # gates nearly shut, as initialised
         nn.init.normal_(block.scale_shift_table, std=0.5)
-    encoder = Qwen3VLModel(
-        Qwen3VLConfig(
-            text_config={
-                "vocab_size": len(tokenizer),
-                "hidden_size": WIDTH,
-                "intermediate_size": 2 * WIDTH,
-                "num_hidden_layers": 2,
-                "num_attention_heads": 2,
-                "num_key_value_heads": 1,
-                "head_dim": 16,
-                "max_position_embeddings": 64,
-                "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 2, 4]},
-            },
-            vision_config={
-                "depth": 1,
-                "hidden_size": 16,
-                "intermediate_size": 16,
-                "num_heads": 2,
-                "out_hidden_size": WIDTH,
-                "patch_size": 8,
-                "num_position_embeddings": 16,
-                "deepstack_visual_indexes": [0],
-            },
-            image_token_id=image,
-            vision_start_token_id=start,
-            vision_end_token_id=end,
-        )
-    )
-    nn.init.normal_(encoder.get_input_embeddings().weight, std=1.0)
     pipe = Krea2Pipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(),
         vae=qwen_vae(),
-        text_encoder=encoder.eval(),
+        text_encoder=far_apart(Qwen3VLModel(qwen3_vl_config(tokenizer, patch_size=8))),
         tokenizer=tokenizer,
         transformer=transformer.eval(),
         text_encoder_select_layers=(1, 2),

@@ -11,10 +11,9 @@ from diffusers import (
     QwenImagePipeline,
     QwenImageTransformer2DModel,
 )
-from torch import nn
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
-from tests.tiny.chat import chat_tokenizer
+from tests.tiny.chat import chat_tokenizer, far_apart
 from tests.tiny.common import SEPARATE, WIDTH, Case, strengthen
 
 VISION = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>")
@@ -47,9 +46,7 @@ def qwen_vl_encoder(tokenizer: Any, width: int = WIDTH) -> Qwen2_5_VLForConditio
         vision_start_token_id=start,
         vision_end_token_id=end,
     )
-    encoder = Qwen2_5_VLForConditionalGeneration(config)
-    nn.init.normal_(encoder.get_input_embeddings().weight, std=1.0)
-    return encoder.eval()
+    return far_apart(Qwen2_5_VLForConditionalGeneration(config))
 
 
 def qwen_vae() -> AutoencoderKLQwenImage:

@@ -15,7 +15,9 @@ import nag
     ],
 )
 def test_these_are_refused_by_name_with_the_reason(denoiser, family, why):
-    kind = getattr(diffusers, denoiser)
+    kind = getattr(diffusers, denoiser, None)
+    if kind is None:
+        pytest.skip("this release of diffusers has no such model")
     pipe = SimpleNamespace(
         transformer=kind.__new__(kind), encode_prompt=lambda prompt: None, scheduler=SimpleNamespace(config={})
     )

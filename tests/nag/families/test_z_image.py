@@ -1,6 +1,7 @@
 """Z-Image's rows: texts filled up to multiples of 32, CFG's conditional rows first, what is refused."""
 
 import pytest
+import torch
 
 import nag
 from tests import tiny
@@ -37,6 +38,35 @@ def test_a_run_may_leave_cfg(subject):
     with nag.guide(subject.pipe, "a blue square", scale=9.0):
         alone = subject.generate(["a"], cfg=True, cfg_truncation=0.4, seeds=[2])
     assert difference(alone[0], guided[2]) < 1e-5
+
+
+@pytest.mark.parametrize("cfg", [False, True])
+def test_prompts_given_as_embeddings_are_of_a_new_call_each_time(subject, cfg):
+    """Nothing is encoded or checked then, so that the call alone tells the next one from this."""
+    pipe = subject.pipe
+    of_prompts, of_other = pipe.encode_prompt(["a red circle", "a"], negative_prompt=["a triangle", "a triangle"])
+    options = {"num_inference_steps": STEPS, "output_type": "latent"} | dict(subject.case.options)
+    if cfg:
+        options |= subject.case.cfg
+
+    def generate(rows, seed=0):
+        generators = [torch.Generator().manual_seed(seed + row) for row in range(len(rows))]
+        return pipe(
+            prompt_embeds=[of_prompts[row] for row in rows],
+            negative_prompt_embeds=[of_other[row] for row in rows],
+            generator=generators,
+            **options,
+        ).images
+
+    with torch.no_grad():
+        negative = subject.encode("a blue square")
+    with nag.guide(pipe, **negative, scale=9.0) as guidance:
+        both, first, again = generate([0, 1]), generate([0]), generate([1], seed=1)
+    assert guidance.guided_steps == 3 * STEPS
+    assert difference(both[0], first[0]) < 1e-5
+    assert difference(both[1], again[0]) < 1e-5
+    with nag.guide(pipe, "a blue square", scale=9.0):
+        assert difference(subject.generate("a red circle", cfg=cfg, negative_prompt="a triangle"), first) < 1e-5
 
 
 def test_controlnet_is_refused(subject):
