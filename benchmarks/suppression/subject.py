@@ -8,14 +8,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import DiffusionPipeline
 from numpy.typing import NDArray
 
 from app.catalog import Catalog
 from app.settings import Settings
+from app.worker.loading import load
 from benchmarks.suppression.methods import Method, guiding
 from benchmarks.suppression.pairs import Pair
-from training.shapes.clips import FRAMES
 from training.shapes.judge import Reading, read
 from training.shapes.track import read_clips
 
@@ -40,19 +39,18 @@ class Subject:
     def load(cls, name: str) -> Subject:
         """An embedded model by its name in the catalog. Raises KeyError for another."""
         entry = Catalog.load(Settings()).models[name]
-        pipe = DiffusionPipeline.from_pretrained(entry.repository)
-        pipe.set_progress_bar_config(disable=True)
         call = {"width": entry.width.default, "height": entry.height.default, **entry.call}
+        if entry.num_frames is not None:
+            call["num_frames"] = entry.num_frames.default
+        if entry.embedded_guidance is not None:
+            call["guidance_scale"] = entry.embedded_guidance
         clips = entry.kind == "video"
-        if clips:
-            call["num_frames"] = FRAMES
-        flux = entry.family == "flux"
         return cls(
             name,
-            pipe,
+            load(entry, torch.device("cpu")),
             entry.num_inference_steps.default,
-            call | ({"guidance_scale": 0.0} if flux else {}),
-            "true_cfg_scale" if flux else "guidance_scale",
+            call,
+            entry.cfg,
             read_clips if clips else read,
             8 if clips else 32,
         )
