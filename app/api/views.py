@@ -126,7 +126,7 @@ class ModelsView(BaseModel):
 
 
 class ModelQueueView(BaseModel):
-    """What waits for a model. A unit of work is a denoised pixel: of every picture, at every step, twice with CFG."""
+    """What waits for a model. A unit of work is a denoised pixel: of every frame, at every step, twice with CFG."""
 
     model: str
     queued: int

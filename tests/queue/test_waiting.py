@@ -21,11 +21,11 @@ Make = Callable[..., Job]
 
 
 async def test_a_waiting_job_is_shown_as_it_is(queue: Queue, make_job: Make) -> None:
-    odd = replace(make_job("a", n=3, guidance_scale=2.0), tenant='a "b": {c}', priority=Priority.LOW)
+    odd = replace(make_job("a", n=3, guidance_scale=2.0, num_frames=5), tenant='a "b": {c}', priority=Priority.LOW)
     stored = await queue.submit(odd)
     waiting = await queue.waiting(MODEL)
     [shown] = waiting.candidates
-    cost = 3 * 64 * 64 * 2
+    cost = 3 * 64 * 64 * 5 * 2
     assert shown == Candidate(
         "a", odd.request.batch_key, odd.tenant, Priority.LOW, 1, cost, cost * 2, 0, round(stored.created_at * 1000)
     )

@@ -44,7 +44,7 @@ async def test_guidance_values_share_a_batch_and_cfg_does_not(queue: Queue, make
 
 
 @pytest.mark.parametrize(
-    "changes", [{"width": 80}, {"height": 80}, {"num_inference_steps": 3}, {"guidance_scale": 2.0}]
+    "changes", [{"width": 80}, {"height": 80}, {"num_inference_steps": 3}, {"guidance_scale": 2.0}, {"num_frames": 5}]
 )
 async def test_what_changes_the_computations_shape_is_apart(
     queue: Queue, make_job: Make, changes: dict[str, Any]
