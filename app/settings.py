@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -31,9 +31,31 @@ class Settings(BaseSettings):
         Field(description="ids served, with commas; absent or empty, the embedded models and those of NAG_CATALOG"),
     ] = None
     device: Annotated[str, Field(description="torch device of a worker; auto takes CUDA when it is there")] = "auto"
+    warm: Annotated[
+        tuple[str, ...] | None,
+        NoDecode,
+        Field(description="ids a worker loads at its start, with commas, or none; absent, all on its disk that fit"),
+    ] = None
+    model_memory_bytes: Annotated[
+        int | None, Field(gt=0, description="most that a worker's loaded models take together; absent, a share of all")
+    ] = None
+    prompt_cache_bytes: Annotated[int, Field(ge=0, description="encoded prompts a worker keeps in main memory")] = (
+        256 * 2**20
+    )
     batch_size: Annotated[
         int, Field(ge=1, le=256, description="most pictures of a model's default size a worker denoises together")
     ] = 8
+    batch_budget: Annotated[
+        Literal["measured", "fixed"],
+        Field(description="measured at a model's start, up to batch_size, or batch_size itself"),
+    ] = "measured"
+    overlap: Annotated[
+        Literal["auto", "on", "off"],
+        Field(description="decode a batch while the next one is denoised; auto: on CUDA alone"),
+    ] = "auto"
+    drain_s: Annotated[
+        float, Field(ge=0, description="a worker told to stop finishes what ends in this time, and hands back the rest")
+    ] = 10.0
     batch_window_ms: Annotated[
         int,
         Field(ge=0, le=10_000, description="how long a batch that is not full waits for more of its kind; 0 is off"),
@@ -66,7 +88,7 @@ class Settings(BaseSettings):
         "info"
     )
 
-    @field_validator("models", mode="before")
+    @field_validator("models", "warm", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(filter(None, map(str.strip, value.split(",")))) or None if isinstance(value, str) else value

@@ -34,7 +34,7 @@ from app.settings import Settings
 
 __all__ = ["GaveUp", "up"]
 
-STOP_S = 20.0  # a worker leaves its batch between two steps; after this it is killed and its leases end by themselves
+STOP_S = 20.0  # on top of settings.drain_s; after this a part is killed, and a worker's leases end by themselves
 STEADY_S = 60.0  # a part that lived this long has earned a fresh count of restarts
 MOST_RESTARTS = 5
 FIRST_DELAY_S = 0.5  # before the first restart; doubled with each
@@ -111,7 +111,7 @@ class _Service:
             if await self._stopped_before(ended):
                 with contextlib.suppress(ProcessLookupError):
                     process.terminate()
-                await asyncio.wait([ended], timeout=STOP_S)
+                await asyncio.wait([ended], timeout=self._settings.drain_s + STOP_S)
                 if not ended.done():
                     _say(f"{name} does not end: killed")
                     process.kill()
@@ -198,7 +198,10 @@ async def _ready(http: httpx.AsyncClient, url: str) -> bool:
 def _environment(settings: Settings) -> dict[str, str]:
     """The settings as a part reads them."""
     values = settings.model_dump(mode="json", exclude_none=True)
-    return {f"NAG_{name.upper()}": str(value) for name, value in values.items()}
+    return {
+        f"NAG_{name.upper()}": ",".join(value) if isinstance(value, list) else str(value)
+        for name, value in values.items()
+    }
 
 
 def _dying_with_parent(number: signal.Signals) -> Callable[[], None] | None:

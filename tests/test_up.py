@@ -21,6 +21,7 @@ import pytest
 from app import up as up_module
 from app.queue import embedded
 from app.settings import Settings
+from app.up import _environment
 
 ROOT = Path(__file__).parents[1]
 
@@ -218,3 +219,10 @@ def test_told_to_stop_while_it_starts_it_stops(start: Start) -> None:
     assert up.end() == 0
     assert gone(processes, 0.1)
     assert not any("Traceback" in line for line in up.said)
+
+
+def test_its_parts_read_the_settings_it_read() -> None:
+    settings = Settings(models="a,b", warm="none", drain_s=2.5)
+    given = _environment(settings)
+    assert (given["NAG_MODELS"], given["NAG_WARM"], given["NAG_DRAIN_S"]) == ("a,b", "none", "2.5")
+    assert "NAG_REDIS_URL" not in given

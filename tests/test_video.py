@@ -50,6 +50,7 @@ def worker(settings: Settings, video_catalog: Path) -> Iterator[Any]:
         "NAG_REDIS_URL": str(settings.redis_url),
         "NAG_CATALOG": str(video_catalog),
         "NAG_DEVICE": "cpu",
+        "NAG_BATCH_BUDGET": "fixed",
     }
 
     def start() -> None:
@@ -83,7 +84,7 @@ async def test_two_guidances_in_one_batch_each_the_video_it_is_alone(
     for each in accepted:
         stored = await queue.wait(each["id"], 90)
         assert stored is not None
-        pixels = denoise(pipe, entry, [Row(stored, 0)], torch.device("cpu"), lambda _: None).pixels[0]
+        pixels = denoise(pipe, entry, [Row(stored, 0)], torch.device("cpu")).pixels[0]
         alone.append((pixels * 255).round().astype(np.uint8))
     assert psnr_db(*alone) < OTHERS_DB
 

@@ -32,7 +32,7 @@ RATE = "{nag}:rate:"  # + model: hash, work done lately and the milliseconds it 
 FINISHED = "{nag}:finished"  # hash: worker to the millisecond of its last result
 
 WORKERS = "{nag}:workers"  # sorted set: worker names, by the millisecond their announcement ends
-WARM = "{nag}:warm"  # hash: worker name to the JSON list of its warm models
+WARM = "{nag}:warm"  # hash: worker name to JSON, the models it has warm and those it serves
 
 DONE = "{nag}:done"  # channel: the id of each job that ends
 QUEUED = "{nag}:queued"  # channel: the model of each job that begins to wait

@@ -222,9 +222,10 @@ class Queue:
         """How many jobs wait for this model."""
         return int(await self._redis.zcard(keys.queue(model)))
 
-    async def announce(self, worker: str, models: Sequence[str], ttl_s: float) -> None:
-        """Say that a worker is alive with these models warm, for `ttl_s`."""
-        await self._scripts.run("announce", worker, json.dumps(list(models)), round(ttl_s * 1000))
+    async def announce(self, worker: str, models: Sequence[str], ttl_s: float, *, serves: Sequence[str] = ()) -> None:
+        """Say that a worker is alive with these models warm, for `ttl_s`; it `serves` those and what it can load."""
+        said = json.dumps({"warm": list(models), "serves": sorted({*models, *serves})})
+        await self._scripts.run("announce", worker, said, round(ttl_s * 1000))
 
     async def retire(self, worker: str) -> None:
         """Take a worker out of the registry."""
@@ -233,4 +234,11 @@ class Queue:
 
     async def workers(self) -> dict[str, list[str]]:
         """Workers alive now, each with its warm models."""
-        return {name: json.loads(models) for name, models in pairs(await self._scripts.run("workers")).items()}
+        return {name: said["warm"] for name, said in (await self._announced()).items()}
+
+    async def served(self) -> set[str]:
+        """The models that some worker alive now takes jobs for, warm or not."""
+        return {model for said in (await self._announced()).values() for model in said["serves"]}
+
+    async def _announced(self) -> dict[str, dict[str, list[str]]]:
+        return {name: json.loads(said) for name, said in pairs(await self._scripts.run("workers")).items()}

@@ -7,6 +7,7 @@ import contextlib
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import Executor
+from functools import partial
 from time import monotonic
 from typing import TypeVar
 
@@ -17,6 +18,7 @@ from app.jobs import Artifact, Job, JobError, Result, Timings
 from app.logs import Log
 from app.queue.cancel import end
 from app.queue.queue import Queue
+from app.worker.recorder import Event, Recorder
 from app.worker.work import Control, Engine, Made, Stopped
 
 __all__ = ["Batch"]
@@ -32,7 +34,7 @@ class Batch:
 
     def __init__(
         self, worker: str, jobs: Sequence[Job], lease_s: float,
-        queue: Queue, artifacts: Artifacts, engine: Engine, thread: Executor,
+        queue: Queue, artifacts: Artifacts, engine: Engine, thread: Executor, recorder: Recorder,
     ) -> None:  # fmt: skip
         self._worker = worker
         self._jobs = jobs
@@ -41,7 +43,10 @@ class Batch:
         self._artifacts = artifacts
         self._engine = engine
         self._thread = thread
-        self._control = Control()
+        self._recorder = recorder
+        self.denoised = asyncio.Event()  # only decoding is left: the next batch may begin
+        loop = asyncio.get_running_loop()
+        self._control = Control(on_denoised=partial(loop.call_soon_threadsafe, self.denoised.set))
         self._held = {job.id for job in jobs}
         self._lease = asyncio.Lock()  # a heartbeat never crosses the end of a job, which it would take for a loss
         self._claimed_s = monotonic()
@@ -49,6 +54,11 @@ class Batch:
     def stop(self) -> None:
         """Leave the work at its next step."""
         self._control.stopping = True
+
+    async def abandon(self) -> None:
+        """Hand back what is held, whatever the torch thread is at."""
+        self.stop()
+        await self._release(list(self._held))
 
     async def run(self) -> None:
         """Run, store, finish. Raises only where the device has failed for good: then the leases end by themselves,
@@ -59,7 +69,7 @@ class Batch:
         await self._release(self._held)
 
     async def _attempt(self, jobs: Sequence[Job]) -> None:
-        """Run jobs together; where that raises, one by one, so that a job the model cannot take fails alone."""
+        """Run jobs together; where that raises, each half of them, so that a job the model cannot take fails alone."""
         failure = ""
         try:
             outcomes = await self._in_thread(lambda: self._engine.run(jobs, self._control))
@@ -78,9 +88,10 @@ class Batch:
         if len(jobs) == 1:
             await self._end(jobs[0], JobError("generation_failed", f"the model could not generate this ({failure})"))
             return
-        for job in jobs:
-            if job.id in self._held:
-                await self._attempt([job])
+        self._recorder.add(Event.BATCH_BISECTED, jobs[0].request.model)
+        for half in (jobs[: len(jobs) // 2], jobs[len(jobs) // 2 :]):
+            if held := [job for job in half if job.id in self._held]:
+                await self._attempt(held)
 
     async def _end(self, job: Job, outcome: Made | JobError) -> None:
         end = await self._stored(job, outcome) if isinstance(outcome, Made) else outcome

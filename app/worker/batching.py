@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
 from app.jobs import Generation, Job
@@ -27,10 +27,16 @@ class Row:
         return (self.request.seed + self.index) % 2**64
 
 
-def calls(jobs: Sequence[Job], most_pictures: int) -> list[list[Row]]:
-    """The jobs' pictures in order, at most so many a pipeline call."""
-    rows = [Row(job, index) for job in jobs for index in range(job.request.n)]
-    return list(_chunks(rows, most_pictures))
+def calls(
+    jobs: Sequence[Job], most_pictures: int, apart: Callable[[Row], Hashable] = lambda _: None
+) -> list[list[Row]]:
+    """The jobs' pictures in order, at most so many a pipeline call; rows that `apart` tells apart share none."""
+    groups: dict[Hashable, list[Row]] = {}
+    for job in jobs:
+        for index in range(job.request.n):
+            row = Row(job, index)
+            groups.setdefault(apart(row), []).append(row)
+    return [chunk for rows in groups.values() for chunk in _chunks(rows, most_pictures)]
 
 
 def overall_step(call: int, calls_total: int, step: int, steps_total: int) -> int:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
@@ -15,12 +16,27 @@ import nag
 from app.catalog import Model
 from app.jobs import Applied, Guidance
 from app.worker.batching import Row
+from app.worker.loading import denoisers
 from app.worker.pipelines import cfg_arguments, step_arguments, steps_of
+from app.worker.scales import scales_become_rows
 
-__all__ = ["Denoised", "denoise"]
+__all__ = ["Denoised", "Encoding", "Hooks", "denoise", "shares_models"]
 
-DENOISERS = ("unet", "transformer", "transformer_2")
 UNGUIDED = nag.NAGParams(scale=1.0, tau=1.0, alpha=0.0, end=0.0)  # what a row without NAG rides with
+
+#: Wraps how a pipeline's copy encodes its prompts, for one call.
+Encoding = Callable[[Any], AbstractContextManager[None]]
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What a caller has done meanwhile. `on_step(steps done)` follows each step and may raise to leave the batch there;
+    `on_denoised()` follows the last one, when only decoding is left and the denoiser is as it was.
+    """
+
+    on_step: Callable[[int], None] = lambda _: None
+    on_denoised: Callable[[], object] = lambda: None
+    encoding: Encoding = field(default=lambda _: nullcontext())
 
 
 @dataclass(frozen=True)
@@ -37,19 +53,19 @@ class Denoised:
     decode_ms: float
 
 
-def denoise(
-    pipe: Any,
-    entry: Model,
-    rows: Sequence[Row],
-    device: torch.device,
-    on_step: Callable[[int], None] = lambda _: None,
-) -> Denoised:
-    """Run rows of one batch_key. `on_step(steps done)` follows each step and may raise to leave the batch there.
+def denoise(pipe: Any, entry: Model, rows: Sequence[Row], device: torch.device, hooks: Hooks | None = None) -> Denoised:
+    """Run rows of one batch_key.
 
     Times are read at three seams of the one pipeline call, the device waited for at each: encode runs from the call
     to the denoiser's first forward (prompts, the guidance's included, and the first noise), denoise from there to the
     end of the last step, decode from there to the pixels in memory.
+
+    The call runs on a copy of the pipeline that shares its models, so that another may begin while it decodes; but not
+    where the pipeline itself moves them.
     """
+    hooks = hooks or Hooks()
+    if shares_models(entry):
+        pipe = _copy(pipe)
     requests = [row.request for row in rows]
     params = [_params(request.nag) for request in requests]
     seams: dict[str, float] = {}
@@ -57,17 +73,10 @@ def denoise(
 
     def seam(name: str) -> None:
         if device.type == "cuda":
-            torch.cuda.synchronize(device)
+            torch.cuda.current_stream(device).synchronize()
         seams[name] = perf_counter() * 1000
 
-    def step_done(running: Any, step: int, timestep: Any, _: dict[str, Any]) -> dict[str, Any]:
-        if step == 0:
-            first_timestep.append(float(timestep))
-        if step == steps_of(running) - 1:
-            seam("denoised")
-        on_step(step + 1)
-        return {}
-
+    cfg = cfg_arguments(pipe, entry, requests)
     guiding: AbstractContextManager[nag.Guidance | None] = nullcontext()
     if any(each.guides for each in params):
         guiding = nag.guide(
@@ -78,7 +87,26 @@ def denoise(
             alpha=[each.alpha for each in params],
             end=[each.end for each in params],
         )
-    with guiding as guidance, _before_first_forward(pipe, lambda: seam("encoded")):
+    with ExitStack() as stack:
+        stack.enter_context(hooks.encoding(pipe))
+        guidance = stack.enter_context(guiding)
+        made = stack.enter_context(scales_become_rows(cfg.get(entry.cfg, 1.0)))
+
+        def begin_denoising() -> None:
+            made()
+            seam("encoded")
+
+        def step_done(_: Any, step: int, timestep: Any, __: dict[str, Any]) -> dict[str, Any]:
+            if step == 0:
+                first_timestep.append(float(timestep))
+            if step + 1 == steps_of(pipe):
+                stack.close()
+                seam("denoised")
+                hooks.on_denoised()
+            hooks.on_step(step + 1)
+            return {}
+
+        stack.enter_context(_before_first_forward(pipe, begin_denoising))
         seam("begun")
         arguments = {
             "prompt": [request.prompt for request in requests],
@@ -88,15 +116,17 @@ def denoise(
             "height": requests[0].height,
             "output_type": "np",
             **step_arguments(pipe, step_done),
-            **cfg_arguments(entry, requests),
+            **cfg,
             **entry.call,
         }
         frames = requests[0].num_frames
         if frames is not None:
             arguments["num_frames"] = frames
-        made = pipe(**arguments)
-        pixels = np.asarray(made.images if frames is None else made.frames, dtype=np.float32)
+        output = pipe(**arguments)
+        pixels = np.asarray(output.images if frames is None else output.frames, dtype=np.float32)
         seam("decoded")
+    # A pipeline that told of no last step decoded within what counts as its denoising.
+    seams = {"encoded": seams["begun"], "denoised": seams["decoded"]} | seams
     shape = (requests[0].height, requests[0].width, 3)
     assert pixels.shape == (len(rows), *(() if frames is None else (frames,)), *shape), pixels.shape
 
@@ -113,6 +143,18 @@ def denoise(
         denoise_ms=seams["denoised"] - seams["encoded"],
         decode_ms=seams["decoded"] - seams["denoised"],
     )
+
+
+def shares_models(entry: Model) -> bool:
+    """Whether several calls may use the pipeline's models at once: offloaded ones come and go with a call."""
+    return entry.offload == "none"
+
+
+def _copy(pipe: Any) -> Any:
+    """The same models under a pipeline and a scheduler of one's own: both keep the state of their call."""
+    own = copy.copy(pipe)
+    own.scheduler = copy.deepcopy(pipe.scheduler)
+    return own
 
 
 def _params(asked: Guidance | None) -> nag.NAGParams:
@@ -137,18 +179,18 @@ def _applied(asked: Guidance | None, reached: bool) -> Applied:
 @contextmanager
 def _before_first_forward(pipe: Any, call: Callable[[], None]) -> Iterator[None]:
     """Call once, as the pipeline's denoiser is first entered."""
-    # Some have two, for the early and the late steps, and either may be the first or the only one.
-    denoisers = [found for name in DENOISERS if (found := getattr(pipe, name, None)) is not None]
     handles: list[torch.utils.hooks.RemovableHandle] = []
 
-    def first(*_: Any) -> None:
+    def remove() -> None:
         while handles:
             handles.pop().remove()
+
+    def first(*_: Any) -> None:
+        remove()
         call()
 
-    handles.extend(each.register_forward_pre_hook(first) for each in denoisers)
+    handles += [each.register_forward_pre_hook(first) for each in denoisers(pipe)]
     try:
         yield
     finally:
-        for handle in handles:
-            handle.remove()
+        remove()

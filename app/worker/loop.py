@@ -1,7 +1,8 @@
-"""The worker: claim → run → store → finish, on one asyncio loop with one torch thread.
+"""The worker: claim → run → store → finish, on one asyncio loop with two torch threads, one a stage.
 
-What a caller can rely on: a job is never dropped. A worker told to stop leaves its batch between two steps and hands
-the jobs back; one that dies lets their leases end, and another worker takes them.
+What a caller can rely on: a job is never dropped. A worker told to stop finishes what ends within the time it has,
+leaves the rest between two steps and hands the jobs back; one that dies lets their leases end, and another worker
+takes them.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from secrets import token_hex
 from time import monotonic
@@ -28,12 +29,18 @@ from app.queue.cancel import end
 from app.queue.queue import Queue
 from app.settings import Settings
 from app.worker.batch import Batch
-from app.worker.claim import claim, rules
+from app.worker.claim import Claimed, claim, rules
+from app.worker.model_turns import ModelTurns
+from app.worker.models import Models
+from app.worker.recorder import Event, Recorder
 from app.worker.work import Engine
 
 __all__ = ["Worker", "main"]
 
 CLAIM_S = 1.0  # a claim is never cut short, so this is how long an idle worker takes to stop
+IDLE_S = 0.05  # without a job for so long, beyond the window of a batch, a worker loads the next model
+LEAVE_S = 5.0  # to reach the end of a step; after that the jobs are handed back while the thread is still at it
+STAGES = 2
 REDIS_RETRY_S = 1.0
 SWEEP_S = 600.0
 T = TypeVar("T")
@@ -41,29 +48,38 @@ _log = logs.Log("worker")
 
 
 class Worker:
-    """One device's worker. `make_engine` is called in the torch thread, since it imports torch."""
+    """One device's worker. `make_engine` is called in a torch thread, since it imports torch."""
 
     def __init__(
-        self, settings: Settings, queue: Queue, models: Sequence[str], make_engine: Callable[[], Engine]
+        self,
+        settings: Settings,
+        queue: Queue,
+        models: Models,
+        make_engine: Callable[[Recorder], Engine],
     ) -> None:
         self.name = f"w-{token_hex(4)}"
-        self.loading = False  # the torch thread is at work that cannot be left
+        self.busy = False  # a torch thread is at work that cannot be left
+        self.recorder = Recorder()
         self._settings = settings
         self._queue = queue
         self._artifacts = Artifacts.open(settings)
         self._models = models
         self._make_engine = make_engine
-        self._warm: list[str] = []
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="torch")
+        self._warm: tuple[str, ...] = ()
+        self._serving: tuple[str, ...] = ()
+        self._cold: list[str] = []  # to be made warm yet
+        self._failed: set[str] = set()  # could not be made warm at the start
+        self._threads = ThreadPoolExecutor(max_workers=STAGES, thread_name_prefix="torch")
         self._stopping = asyncio.Event()
-        self._warmed = asyncio.Event()
-        self._batch: Batch | None = None
+        self._hurrying = asyncio.Event()
+        self._changed = asyncio.Event()  # something to announce
+        self._batches: dict[asyncio.Task[None], Batch] = {}
 
     def stop(self) -> None:
-        """Claim no more, leave the running batch at its next step."""
+        """Claim no more and finish within settings.drain_s; told again, leave the batches at their next step."""
+        if self._stopping.is_set():
+            self._hurrying.set()
         self._stopping.set()
-        if self._batch is not None:
-            self._batch.stop()
 
     async def run(self) -> int:
         """Work until told to stop; the exit code: 0, or 1 where nothing could be loaded."""
@@ -74,10 +90,13 @@ class Worker:
             ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             return ended.pop().result()
         finally:
-            for task in tasks:
+            for task in (*tasks, *self._batches):
                 if not task.done():
                     await end(task)
-            self._thread.shutdown(wait=False, cancel_futures=True)
+            self._threads.shutdown(wait=False, cancel_futures=True)
+            _log.info(
+                "worker_counted", **{f"{event}:{model}": n for (event, model), n in self.recorder.counts().items()}
+            )
             with contextlib.suppress(RedisError):  # its announcement ends by itself
                 await self._queue.retire(self.name)
 
@@ -85,56 +104,126 @@ class Worker:
         engine = await self._load()
         if engine is None:
             return 0 if self._stopping.is_set() else 1
+        turns = ModelTurns(self._serving)
         while not self._stopping.is_set():
-            budgets = {model: engine.budget(model) for model in self._warm}
+            warm = {*engine.warm, *self._cold}  # what is yet to be made warm evicts nobody
+            budgets = {model: engine.budget(model) for model in turns.order(warm)}
+            wait_s = IDLE_S + self._settings.batch_window_ms / 1000 if self._cold else CLAIM_S
             try:
-                claimed = await claim(self._queue, self.name, budgets, rules(self._settings), CLAIM_S)
+                claimed = await claim(self._queue, self.name, budgets, rules(self._settings), wait_s)
             except RedisError as error:
                 _log.warning("redis_away", error=type(error).__name__)
                 await asyncio.sleep(REDIS_RETRY_S)
                 continue
             if claimed is not None:
-                self._batch = Batch(
-                    self.name, claimed.jobs, self._settings.lease_s, self._queue, self._artifacts, engine, self._thread
-                )
-                if self._stopping.is_set():
-                    self._batch.stop()
-                await self._batch.run()
-                self._batch = None
-                self._warm.append(self._warm.pop(0))  # no model's queue starves another's
+                model = claimed.jobs[0].request.model
+                self.recorder.add(Event(f"stop_{claimed.stop}"), model)
+                await self._begin(claimed, engine)
+                turns.served(model, warm)
+                self._announce_soon(engine)
+            elif self._cold:
+                await self._warm_next(engine)
+        await self._drain()
         return 0
 
-    async def _load(self) -> Engine | None:
-        """Every model that can be is warm; None when none is, or when told to stop."""
+    async def _begin(self, claimed: Claimed, engine: Engine) -> None:
+        """Run a batch until the next may begin: to its end, or to where it is being decoded and no other is."""
+        batch = Batch(
+            self.name, claimed.jobs, self._settings.lease_s, self._queue, self._artifacts, engine, self._threads,
+            self.recorder,
+        )  # fmt: skip
+        if self._stopping.is_set():
+            batch.stop()
+        task = asyncio.create_task(batch.run())
+        self._batches[task] = batch
+        denoised = asyncio.create_task(batch.denoised.wait())
         try:
-            engine = await self._unless_stopped(self._make_engine)
+            await self._ended_or_told({task, denoised})
+            while len(self._batches) >= STAGES and not self._stopping.is_set():
+                await self._ended_or_told(set(self._batches))
+        finally:
+            denoised.cancel()
+
+    async def _ended_or_told(self, tasks: set[asyncio.Task[Any]]) -> None:
+        """Until one of the tasks or any batch has ended, or until told to stop, when draining takes over."""
+        stopped = asyncio.create_task(self._stopping.wait())
+        await asyncio.wait({*tasks, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        self._forget_ended()
+
+    def _forget_ended(self) -> None:
+        """Raises what a batch raised: the device has failed for good."""
+        for task in [task for task in self._batches if task.done()]:
+            del self._batches[task]
+            task.result()
+
+    async def _drain(self) -> None:
+        """Finish the running batches within the time there is; then leave them, and hand back their jobs."""
+        if not self._batches:
+            return
+        _log.info("draining", worker=self.name, batches=len(self._batches), drain_s=self._settings.drain_s)
+        hurried: asyncio.Future[Any] = asyncio.create_task(self._hurrying.wait())
+        finished: asyncio.Future[Any] = asyncio.gather(*self._batches, return_exceptions=True)
+        await asyncio.wait({finished, hurried}, timeout=self._settings.drain_s, return_when=asyncio.FIRST_COMPLETED)
+        hurried.cancel()
+        for batch in self._batches.values():
+            batch.stop()
+        await asyncio.wait({finished}, timeout=LEAVE_S)
+        if not finished.done():
+            self.busy = True
+            for batch in self._batches.values():
+                await batch.abandon()
+        self._forget_ended()
+
+    async def _load(self) -> Engine | None:
+        """The first of the models to be kept warm is; None when no model can be, or when told to stop."""
+        try:
+            engine = await self._unless_stopped(lambda: self._make_engine(self.recorder))
         except Exception as error:  # a device that is not there, a library that does not load
             _log.error("engine_failed", error=type(error).__name__, message=error)
             return None
         if engine is None:
             return None
-        for model in self._models:
-            try:
-                await self._unless_stopped(lambda model=model: engine.load(model))  # type: ignore[misc]
-            except Exception as error:  # a model that cannot be loaded leaves the others their worker
-                _log.error("model_failed", model=model, error=type(error).__name__, message=error)
-                continue
-            if self._stopping.is_set():
-                return None
-            self._warm.append(model)
-            self._warmed.set()
-        return engine if self._warm else None
+        self._serving = self._models.served
+        self._changed.set()
+        self._cold = list(self._models.warm)
+        while self._cold and not engine.warm and not self._stopping.is_set():
+            await self._warm_next(engine)
+        if self._stopping.is_set() or self._failed >= set(self._models.served):
+            return None
+        return engine
+
+    async def _warm_next(self, engine: Engine) -> None:
+        """Load the next of the models to be kept warm, if it fits."""
+        model = self._cold.pop(0)
+        if model not in self._models.required and not engine.fits(model):
+            _log.info("model_left_cold", model=model, reason="no room for it, or not on this disk")
+            return
+        count = len(self._models.warm)
+        _log.info("model_loading", model=model, number=count - len(self._cold), of=count)
+        try:
+            await self._unless_stopped(lambda: engine.load(model))
+        except Exception as error:  # a model that cannot be loaded leaves the others their worker
+            _log.error("model_failed", model=model, error=type(error).__name__, message=error)
+            self._failed.add(model)
+        if not self._stopping.is_set():
+            self._announce_soon(engine)
+
+    def _announce_soon(self, engine: Engine) -> None:
+        if engine.warm != self._warm:
+            self._warm = engine.warm
+            self._changed.set()
 
     async def _unless_stopped(self, call: Callable[[], T]) -> T | None:
         """What the call returns in the torch thread; None as soon as the worker is told to stop."""
-        self.loading = True
-        running: asyncio.Future[Any] = asyncio.get_running_loop().run_in_executor(self._thread, call)
+        self.busy = True
+        running: asyncio.Future[Any] = asyncio.get_running_loop().run_in_executor(self._threads, call)
         stopped: asyncio.Future[Any] = asyncio.create_task(self._stopping.wait())
         await asyncio.wait({running, stopped}, return_when=asyncio.FIRST_COMPLETED)
         if not running.done():
             return None
         stopped.cancel()
-        self.loading = False
+        self.busy = False
         return cast(T, running.result())
 
     async def _keep(self) -> int:
@@ -142,7 +231,7 @@ class Worker:
         swept_s = -SWEEP_S
         while True:
             try:
-                await self._queue.announce(self.name, self._warm, self._settings.lease_s)
+                await self._queue.announce(self.name, self._warm, self._settings.lease_s, serves=self._serving)
                 await self._queue.reap()
                 await self._queue.expire()
             except RedisError as error:
@@ -155,36 +244,35 @@ class Worker:
                     _log.warning("sweep_failed", error=error.strerror)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._settings.lease_s / 3):
-                    await self._warmed.wait()
-            self._warmed.clear()
+                    await self._changed.wait()
+            self._changed.clear()
 
 
 async def _serve(settings: Settings) -> tuple[int, bool]:
-    """The exit code, and whether the torch thread was left loading a model."""
+    """The exit code, and whether a torch thread was left at work."""
     catalog = Catalog.load(settings)
 
-    def make_engine() -> Engine:
+    def make_engine(recorder: Recorder) -> Engine:
         from app.worker.engine import TorchEngine  # here, so that a signal is heard while torch is imported
 
-        return TorchEngine(catalog, settings.device, settings.batch_size)
+        return TorchEngine(catalog, settings, recorder)
 
     queue = Queue.connect(settings)
-    others = [model for model in catalog.models if model != catalog.default]
-    worker = Worker(settings, queue, [catalog.default, *others], make_engine)
+    worker = Worker(settings, queue, Models.chosen(catalog, settings), make_engine)
     for each in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(each, worker.stop)
     try:
-        return await worker.run(), worker.loading
+        return await worker.run(), worker.busy
     finally:
         await queue.close()
 
 
 def main(settings: Settings) -> int:
-    """Serve every model of the catalog until SIGTERM or SIGINT. Raises CatalogError."""
+    """Serve the catalog's models until SIGTERM or SIGINT. Raises CatalogError."""
     logs.configure(settings.log_level)
-    code, loading = asyncio.run(_serve(settings))
-    if loading:
-        # The interpreter would wait for the thread; a model half loaded holds nothing that needs an orderly end.
+    code, busy = asyncio.run(_serve(settings))
+    if busy:
+        # The interpreter would wait for the thread; what it is at holds nothing that needs an orderly end.
         logging.shutdown()
         sys.stdout.flush()
         os._exit(code)

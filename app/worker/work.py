@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -21,6 +21,7 @@ class Control:
 
     stopping: bool = False  # by the loop: leave the batch at its next step
     step: int = 0  # by the torch thread: denoising steps done of the jobs' num_inference_steps
+    on_denoised: Callable[[], object] = lambda: None  # called in the torch thread: only decoding is left
 
     def check(self) -> None:
         """Raises Stopped when the loop asked for it."""
@@ -43,10 +44,17 @@ class Made:
 
 
 class Engine(Protocol):
-    """What runs in the torch thread; nothing else touches the device."""
+    """What runs in the torch threads; nothing else touches the device."""
+
+    @property
+    def warm(self) -> tuple[str, ...]:
+        """The models at hand now; read from any thread."""
+
+    def fits(self, model: str) -> bool:
+        """Whether a model can be made warm beside those that are, without a download."""
 
     def load(self, model: str) -> None:
-        """Make a model warm. Raises whatever its loading raises."""
+        """Make a model warm and find its budget. Raises whatever its loading raises."""
 
     def budget(self, model: str) -> int:
         """What a batch of this model may hold, in units of Generation.cost; read from any thread."""

@@ -268,6 +268,9 @@ async def test_the_registry_of_workers(queue: Queue) -> None:
     await asyncio.sleep(0.05)
     await queue.retire("c")
     assert await queue.workers() == {"a": ["m", "n"]}
+    await queue.announce("d", ["m"], 30, serves=["o"])
+    assert await queue.served() == {"m", "n", "o"}
+    await queue.retire("d")
 
 
 async def test_no_prompt_is_logged(queue: Queue, make_job: Make, caplog: pytest.LogCaptureFixture) -> None:

@@ -7,6 +7,7 @@ from app.catalog import Catalog, Model
 from app.settings import Settings
 from app.worker import pipelines
 from app.worker.engine import TorchEngine
+from app.worker.recorder import Recorder
 
 MODEL = "shapes-flux"
 
@@ -23,6 +24,7 @@ def pipe(entry: Model) -> object:
 
 @pytest.fixture(scope="session")
 def engine() -> TorchEngine:
-    engine = TorchEngine(Catalog.load(Settings()), "cpu", most_pictures=4)
+    settings = Settings(device="cpu", batch_size=4, batch_budget="fixed", overlap="on")
+    engine = TorchEngine(Catalog.load(settings), settings, Recorder())
     engine.load(MODEL)
     return engine

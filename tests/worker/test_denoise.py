@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,9 @@ import torch
 from app.catalog import Model
 from app.jobs import Applied, Guidance, Job
 from app.worker.batching import Row
-from app.worker.denoise import Denoised, denoise
+from app.worker.denoise import Denoised, Hooks, denoise
 from app.worker.pipelines import cfg_arguments
+from app.worker.scales import RowScale
 from app.worker.work import Stopped
 
 Make = Callable[..., Job]
@@ -23,7 +25,7 @@ NAG = Guidance(scale=5.0, tau=2.5, alpha=0.25, end=1.0, negative_prompt="a red s
 
 
 def run(pipe: Any, entry: Model, *jobs: Job) -> Denoised:
-    return denoise(pipe, entry, [Row(job, 0) for job in jobs], CPU, lambda _: None)
+    return denoise(pipe, entry, [Row(job, 0) for job in jobs], CPU)
 
 
 def test_a_picture_is_the_same_alone_and_in_a_batch(pipe: Any, entry: Model, make_job: Make) -> None:
@@ -71,13 +73,13 @@ def test_the_pipeline_is_left_as_it_was(pipe: Any, entry: Model, make_job: Make)
         raise Stopped
 
     with pytest.raises(Stopped):
-        denoise(pipe, entry, [Row(make_job("b", nag=NAG), 0)], CPU, stop)
+        denoise(pipe, entry, [Row(make_job("b", nag=NAG), 0)], CPU, Hooks(stop))
     assert np.array_equal(run(pipe, entry, make_job("a")).pixels, before)
 
 
 def test_steps_are_told_and_times_are_positive(pipe: Any, entry: Model, make_job: Make) -> None:
     steps: list[int] = []
-    done = denoise(pipe, entry, [Row(make_job("a", num_inference_steps=3), 0)], CPU, steps.append)
+    done = denoise(pipe, entry, [Row(make_job("a", num_inference_steps=3), 0)], CPU, Hooks(steps.append))
     assert steps == [1, 2, 3]
     assert min(done.encode_ms, done.denoise_ms, done.decode_ms) > 0
 
@@ -91,15 +93,59 @@ def test_true_cfg_runs_and_changes_the_picture(pipe: Any, entry: Model, make_job
     assert both.applied[0].applied
 
 
-def test_guidance_has_its_pipelines_names(entry: Model, make_job: Make) -> None:
+def test_guidance_has_its_pipelines_names(pipe: Any, entry: Model, make_job: Make) -> None:
     requests = [make_job("a", guidance_scale=4.0, negative_prompt="no").request, make_job("b").request]
 
     def arguments(cfg: str, embedded: float | None, requests: Any) -> dict[str, Any]:
-        return cfg_arguments(entry.model_copy(update={"cfg": cfg, "embedded_guidance": embedded}), requests)
+        return cfg_arguments(pipe, entry.model_copy(update={"cfg": cfg, "embedded_guidance": embedded}), requests)
 
     negatives = {"negative_prompt": ["no", ""]}
+    requests[1] = replace(requests[1], guidance_scale=4.0)
     true_cfg = {"true_cfg_scale": 4.0, "guidance_scale": 3.5, **negatives}
     assert arguments("true_cfg_scale", 3.5, requests) == true_cfg
     assert arguments("guidance_scale", None, requests) == {"guidance_scale": 4.0, **negatives}
+    requests[1] = replace(requests[1], guidance_scale=2.0)
+    scale = arguments("guidance_scale", None, requests)["guidance_scale"]
+    assert isinstance(scale, RowScale)
+    assert scale.scales == (4.0, 2.0)
+    requests[1] = replace(requests[1], guidance_scale=1.0)
     assert arguments("guidance_scale", None, requests[1:]) == {"guidance_scale": 1.0}
     assert arguments("none", 4.5, requests[1:]) == {"guidance_scale": 4.5}
+
+
+def test_rows_of_different_cfg_share_a_batch(pipe: Any, entry: Model, make_job: Make) -> None:
+    jobs = [
+        make_job("a", seed=1, negative_prompt="a blue square", guidance_scale=1.5),
+        make_job("b", seed=2, prompt="a shape", negative_prompt="a triangle", guidance_scale=6.0, nag=NAG),
+        make_job("c", seed=3, guidance_scale=3.0),
+    ]
+    together = run(pipe, entry, *jobs)
+    for i, job in enumerate(jobs):
+        assert np.abs(run(pipe, entry, job).pixels[0] - together.pixels[i]).max() < TOLERANCE, job.id
+    weak, strong = (run(pipe, entry, make_job("a", guidance_scale=each)).pixels for each in (1.5, 6.0))
+    assert np.abs(weak - strong).max() > TOLERANCE
+
+
+def test_a_call_leaves_the_denoiser_before_it_decodes(pipe: Any, entry: Model, make_job: Make) -> None:
+    """What another batch could then begin with: no hook, no processor, no step of this one."""
+    seen: list[tuple[bool, str]] = []
+
+    def look() -> None:
+        seen.append((bool(pipe.transformer._forward_pre_hooks), type(attention.processor).__name__))
+
+    attention = pipe.transformer.transformer_blocks[0].attn
+    denoise(pipe, entry, [Row(make_job("a", nag=NAG), 0)], CPU, Hooks(on_denoised=look))
+    assert seen == [(False, "FluxAttnProcessor")]
+
+
+def test_calls_share_models_and_nothing_else(pipe: Any, entry: Model, make_job: Make) -> None:
+    """A second call runs from the first line to the last while the first one is about to decode."""
+    alone = run(pipe, entry, make_job("a", nag=NAG, num_inference_steps=3))
+    other = make_job("b", seed=9, nag=NAG, num_inference_steps=5, guidance_scale=3.0)
+    expected = run(pipe, entry, other)
+    between: list[Denoised] = []
+    row = Row(make_job("a", nag=NAG, num_inference_steps=3), 0)
+    done = denoise(pipe, entry, [row], CPU, Hooks(on_denoised=lambda: between.append(run(pipe, entry, other))))
+    assert np.array_equal(done.pixels, alone.pixels)
+    assert np.array_equal(between[0].pixels, expected.pixels)
+    assert done.applied == alone.applied

@@ -1,19 +1,73 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from time import sleep
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from app.jobs import Job, JobError
-from app.worker import engine as engine_module
-from app.worker.denoise import Denoised
+from app.catalog import Catalog, Model
+from app.jobs import Guidance, Job, JobError
+from app.settings import Settings
+from app.worker import pipelines
 from app.worker.engine import TorchEngine
+from app.worker.outcome import NAN, OUT_OF_MEMORY
+from app.worker.pipelines import load
+from app.worker.recorder import Event, Recorder
 from app.worker.work import Control, Made, Stopped
 
+MODEL = "shapes-flux"
+PICTURE = 64 * 64  # units of Generation.cost
 Make = Callable[..., Job]
+MakeEngine = Callable[..., TorchEngine]
+NAG = Guidance(scale=5.0, tau=2.5, alpha=0.25, end=1.0, negative_prompt="a red shape")
+
+
+@pytest.fixture
+def make_engine() -> MakeEngine:
+    """`make_engine(batch_size=8, …)`: an engine of the test's own; keywords change its settings."""
+
+    def make(catalog: Catalog | None = None, **changes: Any) -> TorchEngine:
+        settings = Settings(**{"device": "cpu", "batch_size": 4, "batch_budget": "fixed", **changes})
+        return TorchEngine(catalog or Catalog.load(settings), settings, Recorder())
+
+    return make
+
+
+def with_model(name: str, **changes: Any) -> Catalog:
+    """The catalog with a copy of the embedded model's entry, changed."""
+    catalog = Catalog.load(Settings())
+    entry = catalog.models[MODEL].model_copy(update={"id": name, **changes})
+    return catalog.model_copy(update={"models": {**catalog.models, name: entry}})
+
+
+@contextmanager
+def hooked(handle: Any) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def cpu_says_no_memory(_: str) -> Exception:
+    return RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 8000000000000 bytes.")
+
+
+def no_memory_beyond(engine: TorchEngine, rows: int, seen: list[int], error: Callable[[str], Exception]) -> Any:
+    def count(_: Any, args: Any, kwargs: Any) -> None:
+        seen.append(len(kwargs["hidden_states"]))
+        if seen[-1] > rows:
+            raise error("no memory")
+
+    return engine.pipe(MODEL).transformer.register_forward_pre_hook(count, with_kwargs=True)
 
 
 def pixels(made: Made | JobError, index: int = 0) -> np.ndarray:
@@ -46,18 +100,114 @@ def test_a_stopped_batch_is_left_between_two_steps(engine: TorchEngine, make_job
     assert control.step == 0
 
 
-def test_pixels_that_are_not_numbers_fail_their_job_alone(
-    engine: TorchEngine, make_job: Make, monkeypatch: pytest.MonkeyPatch
+def test_pixels_that_are_not_numbers_fail_their_job_alone(engine: TorchEngine, make_job: Make) -> None:
+    def spoil(_: Any, args: Any, output: Any) -> None:
+        output[0][1] = torch.nan
+
+    before = engine.recorder.of(Event.NAN_OUTPUT)
+    with hooked(engine.pipe(MODEL).transformer.register_forward_hook(spoil)):
+        made = engine.run([make_job(name) for name in "abc"], Control())
+    assert made["b"] == NAN
+    assert isinstance(made["a"], Made)
+    assert isinstance(made["c"], Made)
+    assert engine.recorder.of(Event.NAN_OUTPUT) - before == 1
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError, MemoryError, cpu_says_no_memory])
+def test_out_of_memory_halves_the_batch_now_and_later(
+    make_engine: MakeEngine, make_job: Make, error: Callable[[str], Exception]
 ) -> None:
-    original = engine_module.denoise
+    engine = make_engine(batch_size=8)
+    sizes: list[int] = []
+    jobs = [make_job(f"{i}", seed=i) for i in range(7)]
+    expected = engine.run(jobs, Control())
+    with hooked(no_memory_beyond(engine, 2, sizes, error)):
+        made = engine.run(jobs, Control())
+        assert {size for size in sizes if size <= 2} == {1, 2}
+        assert (engine.budget(MODEL), engine.recorder.of(Event.OOM_HALVED)) == (PICTURE, 3)
+        sizes.clear()
+        engine.run(jobs[:3], Control())
+        assert set(sizes) == {1}
+    for name, each in made.items():
+        assert np.abs(pixels(each) - pixels(expected[name])).max() <= 1
 
-    def spoilt(*arguments: object) -> Denoised:
-        done = original(*arguments)  # type: ignore[arg-type]
-        done.pixels[0, 3, 4, 1] = np.nan
-        return done
 
-    monkeypatch.setattr(engine_module, "denoise", spoilt)
-    made = engine.run([make_job("a"), make_job("b")], Control())
-    assert isinstance(made["a"], JobError)
-    assert made["a"].code == "invalid_output"
-    assert isinstance(made["b"], Made)
+def test_one_picture_that_does_not_fit_fails_alone(make_engine: MakeEngine, make_job: Make) -> None:
+    engine = make_engine()
+    with hooked(no_memory_beyond(engine, 0, [], torch.OutOfMemoryError)):
+        assert engine.run([make_job("a", n=2)], Control())["a"] == OUT_OF_MEMORY
+    assert isinstance(engine.run([make_job("b")], Control())["b"], Made)
+
+
+def test_a_model_that_cannot_be_loaded_fails_its_jobs_and_no_others(
+    make_engine: MakeEngine, make_job: Make, tmp_path: Path
+) -> None:
+    engine = make_engine(catalog=with_model("broken", repository=str(tmp_path)))
+    for _ in range(2):
+        failed = engine.run([make_job("a", model="broken")], Control())["a"]
+        assert isinstance(failed, JobError)
+        assert failed.code == "model_unavailable"
+        assert str(tmp_path) not in failed.message
+    assert engine.recorder.of(Event.MODEL_FAILED) == 1  # the second was not worth another try so soon
+    assert isinstance(engine.run([make_job("b")], Control())["b"], Made)
+
+
+def test_the_budget_is_measured_and_bounded_by_the_setting(make_engine: MakeEngine) -> None:
+    engine = make_engine(batch_budget="measured", batch_size=4)
+    engine.load(MODEL)
+    assert engine.warm == (MODEL,)
+    assert engine.budget(MODEL) in (PICTURE, 2 * PICTURE, 4 * PICTURE)
+
+
+def test_a_model_that_cannot_make_one_picture_is_not_warm(
+    make_engine: MakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(entry: Model, device: torch.device) -> Any:
+        pipe = load(entry, device)
+        pipe.transformer.register_forward_pre_hook(lambda *_: {}["broken"])
+        return pipe
+
+    monkeypatch.setattr(pipelines, "load", broken)
+    engine = make_engine()
+    with pytest.raises(KeyError):
+        engine.load(MODEL)
+    assert engine.warm == ()
+
+
+def test_batches_overlap_and_come_out_as_they_do_alone(make_engine: MakeEngine, make_job: Make) -> None:
+    """The second batch is denoised, guided and all, while the first one waits in its decoding."""
+    engine = make_engine(overlap="on")
+    first = [make_job("a", seed=1, nag=NAG), make_job("b", seed=2)]
+    second = [make_job("c", seed=3, num_inference_steps=4, guidance_scale=3.0, nag=NAG)]
+    alone = engine.run(first, Control()) | engine.run(second, Control())
+    steps: list[int] = []
+    vae = engine.pipe(MODEL).vae
+
+    def wait(_: Any, args: Any) -> None:
+        handle.remove()
+        while not steps or steps[-1] < 3:  # the last step moves on to the stage that is taken here
+            steps.append(control.step)
+            sleep(0.001)
+
+    handle = vae.decoder.register_forward_pre_hook(wait)
+    denoised = threading.Event()
+    control = Control()
+    with ThreadPoolExecutor(2) as threads:
+        one = threads.submit(engine.run, first, Control(on_denoised=denoised.set))
+        assert denoised.wait(60)
+        two = threads.submit(engine.run, second, control)
+        together = one.result(60) | two.result(60)
+    assert {name: pixels(each).tolist() for name, each in together.items()} == {
+        name: pixels(each).tolist() for name, each in alone.items()
+    }
+
+
+def test_prompts_are_encoded_once(make_engine: MakeEngine, make_job: Make) -> None:
+    engine = make_engine()
+    job = make_job("a", nag=NAG, n=3)
+    first = engine.run([job], Control())["a"]
+    asked = engine.recorder.of(Event.PROMPT_HIT, MODEL), engine.recorder.of(Event.PROMPT_MISS, MODEL)
+    assert asked == (4, 2)
+    again = engine.run([job], Control())["a"]
+    assert (engine.recorder.of(Event.PROMPT_HIT), engine.recorder.of(Event.PROMPT_MISS)) == (10, 2)
+    assert np.array_equal(pixels(first), pixels(again))

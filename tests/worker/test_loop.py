@@ -14,7 +14,10 @@ from app.artifacts import Artifacts
 from app.jobs import Applied, Job, JobError, JobStatus
 from app.queue.queue import Queue
 from app.settings import Settings
+from app.worker import loop
 from app.worker.loop import Worker
+from app.worker.models import Models
+from app.worker.recorder import Recorder
 from app.worker.work import Control, Made, Stopped
 from tests.claiming import PICTURE, claim
 
@@ -25,19 +28,25 @@ Make = Callable[..., Job]
 class ScriptedEngine:
     """Denoises nothing: prompts say what happens. `slow` steps until it is told to stop or `go` is set."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = 8) -> None:
+        self.most = most
         self.batches: list[list[str]] = []
         self.running = threading.Event()
         self.go = threading.Event()
+        self.decode = threading.Event()
         self.recovered = 0
-        self.pictures = 8
+        self.warm: tuple[str, ...] = ()
+
+    def fits(self, model: str) -> bool:
+        return model != "large"
 
     def load(self, model: str) -> None:
         if model == "broken":
             raise OSError("no such model")
+        self.warm = (*self.warm, model)
 
     def budget(self, model: str) -> int:
-        return self.pictures * PICTURE
+        return self.most * PICTURE
 
     def run(self, jobs: Sequence[Job], control: Control) -> dict[str, Made | JobError]:
         control.check()
@@ -50,8 +59,11 @@ class ScriptedEngine:
             control.step = 1
             control.check()
             sleep(0.01)
+        if "decode" in prompts:  # the decode stage, which lasts until the test ends it
+            control.on_denoised()
+            assert self.decode.wait(30)
         return {
-            job.id: JobError("invalid_output", "said")
+            job.id: JobError("nan_output", "said")
             if job.request.prompt == "nan"
             else Made((b"one", b"two")[: job.request.n], (7, 8)[: job.request.n], "image/png",
                       Applied(False, "not_requested"), len(jobs), 1.0, 2.0, 3.0)
@@ -67,11 +79,15 @@ def engine() -> ScriptedEngine:
     return ScriptedEngine()
 
 
+def served(*models: str) -> Models:
+    return Models(models, models, frozenset())
+
+
 @asynccontextmanager
 async def working(
     settings: Settings, queue: Queue, engine: ScriptedEngine, models: Sequence[str] = (MODEL,)
 ) -> AsyncIterator[Worker]:
-    worker = Worker(settings, queue, models, lambda: engine)
+    worker = Worker(settings, queue, served(*models), lambda _: engine)
     running = asyncio.create_task(worker.run())
     try:
         yield worker
@@ -129,22 +145,101 @@ async def test_a_poisoned_job_fails_alone_and_says_no_path(
         JobStatus.COMPLETED,
     ]
     assert jobs["b"].error == JobError("generation_failed", "the model could not generate this (ValueError)")
-    assert jobs["c"].error == JobError("invalid_output", "said")
-    assert engine.recovered == 2
+    assert jobs["c"].error == JobError("nan_output", "said")
+    assert engine.recovered == 3  # of four, of two, alone: halves, not one by one
+    assert engine.batches == [["a", "b", "c", "d"], ["a", "b"], ["a"], ["b"], ["c", "d"]]
     assert "poison" not in caplog.text
 
 
-async def test_stopping_hands_the_running_batch_back(
+async def test_stopping_hands_back_what_does_not_end_in_time(
     settings: Settings, queue: Queue, engine: ScriptedEngine, make_job: Make
 ) -> None:
+    settings = settings.model_copy(update={"drain_s": 0.05})
     for name in "ab":
         await queue.submit(make_job(name, prompt="slow"))
-    async with working(settings, queue, engine):
+    async with working(settings, queue, engine) as worker:
         await asyncio.to_thread(engine.running.wait, 30)
+    assert not worker.busy  # it was left at a step, not abandoned
     for name in "ab":
         job = await queue.get(name)
         assert job is not None
         assert (job.status, job.attempts) == (JobStatus.QUEUED, 0)
+
+
+async def test_stopping_finishes_what_ends_in_time(
+    settings: Settings, queue: Queue, engine: ScriptedEngine, make_job: Make
+) -> None:
+    settings = settings.model_copy(update={"drain_s": 60.0})
+    for name in "ab":
+        await queue.submit(make_job(name, prompt="slow"))
+    async with working(settings, queue, engine) as worker:
+        await asyncio.to_thread(engine.running.wait, 30)
+        worker.stop()
+        await queue.submit(make_job("c"))
+        await asyncio.sleep(0.1)
+        engine.go.set()
+    assert [(await ended(queue, name)).status for name in "ab"] == [JobStatus.COMPLETED] * 2
+    later = await queue.get("c")
+    assert later is not None
+    assert later.status is JobStatus.QUEUED
+
+
+async def test_told_twice_a_worker_does_not_wait(
+    settings: Settings, queue: Queue, engine: ScriptedEngine, make_job: Make
+) -> None:
+    settings = settings.model_copy(update={"drain_s": 3600.0})
+    await queue.submit(make_job("a", prompt="slow"))
+    async with working(settings, queue, engine) as worker:
+        await asyncio.to_thread(engine.running.wait, 30)
+        worker.stop()
+    job = await queue.get("a")
+    assert job is not None
+    assert (job.status, job.attempts) == (JobStatus.QUEUED, 0)
+
+
+async def test_a_batch_that_cannot_be_left_is_handed_back_all_the_same(
+    settings: Settings, queue: Queue, engine: ScriptedEngine, make_job: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "LEAVE_S", 0.05)
+    settings = settings.model_copy(update={"drain_s": 0.0})
+    await queue.submit(make_job("a", prompt="decode"))
+    async with working(settings, queue, engine) as worker:
+        await asyncio.to_thread(engine.running.wait, 30)
+    engine.decode.set()
+    assert worker.busy  # the process must not wait for the thread
+    job = await queue.get("a")
+    assert job is not None
+    assert (job.status, job.attempts) == (JobStatus.QUEUED, 0)
+
+
+async def test_the_next_batch_begins_while_one_is_decoded_and_no_third(
+    settings: Settings, queue: Queue, engine: ScriptedEngine, make_job: Make
+) -> None:
+    for i, name in enumerate("abc"):  # three of different batch keys
+        await queue.submit(make_job(name, prompt="decode", num_inference_steps=2 + i))
+    async with working(settings, queue, engine):
+        async with asyncio.timeout(30):
+            while len(engine.batches) < 2:  # noqa: ASYNC110 - another thread
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(0.2)
+        assert engine.batches == [["a"], ["b"]]
+        third = await queue.get("c")
+        assert third is not None
+        assert third.status is JobStatus.QUEUED  # for another worker to take
+        engine.decode.set()
+        assert [(await ended(queue, name)).status for name in "abc"] == [JobStatus.COMPLETED] * 3
+
+
+async def test_models_are_loaded_where_they_fit_and_served_where_they_do_not(
+    settings: Settings, queue: Queue, engine: ScriptedEngine, make_job: Make
+) -> None:
+    async with working(settings, queue, engine, [MODEL, "large", "small"]) as worker:
+        async with asyncio.timeout(30):
+            while (await queue.workers()).get(worker.name) != [MODEL, "small"]:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        assert await queue.served() == {MODEL, "large", "small"}
+        await queue.submit(make_job("a", model="large"))
+        assert (await ended(queue, "a")).status is JobStatus.COMPLETED
 
 
 async def test_leases_are_kept_and_the_step_is_told(
@@ -255,7 +350,7 @@ async def test_a_model_that_cannot_be_loaded_leaves_the_others_their_worker(
         # It announces beside its work; the test's timeout is the judge.
         while (await queue.workers())[worker.name] != [MODEL]:  # noqa: ASYNC110 - the registry tells nobody
             await asyncio.sleep(0.01)
-    assert await Worker(settings, queue, ["broken"], lambda: engine).run() == 1
+    assert await Worker(settings, queue, served("broken"), lambda _: ScriptedEngine()).run() == 1
 
 
 async def test_a_result_that_cannot_be_stored_fails_the_job(
@@ -280,7 +375,7 @@ async def test_a_device_that_failed_for_good_ends_the_worker_and_its_leases_end_
     for name, prompt in (("a", "poison"), ("b", "fine")):
         await queue.submit(make_job(name, prompt=prompt))
     with pytest.raises(RuntimeError, match="device lost"):
-        await Worker(settings, queue, [MODEL], lambda: engine).run()
+        await Worker(settings, queue, served(MODEL), lambda _: engine).run()
     job = await queue.get("b")
     assert job is not None
     assert (job.status, job.attempts) == (JobStatus.IN_PROGRESS, 1)
@@ -288,14 +383,14 @@ async def test_a_device_that_failed_for_good_ends_the_worker_and_its_leases_end_
 
 
 async def test_an_engine_that_cannot_be_made_ends_the_worker(settings: Settings, queue: Queue) -> None:
-    def fail() -> ScriptedEngine:
+    def fail(_: Recorder) -> ScriptedEngine:
         raise RuntimeError("no such device")
 
-    assert await Worker(settings, queue, [MODEL], fail).run() == 1
+    assert await Worker(settings, queue, served(MODEL), fail).run() == 1
 
 
-async def test_models_take_turns(settings: Settings, queue: Queue, engine: ScriptedEngine, make_job: Make) -> None:
-    engine.pictures = 1
+async def test_models_take_turns(settings: Settings, queue: Queue, make_job: Make) -> None:
+    engine = ScriptedEngine(most=1)
     for i in range(3):
         await queue.submit(make_job(f"a{i}"))
         await queue.submit(make_job(f"b{i}", model="other"))

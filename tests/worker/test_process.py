@@ -19,7 +19,7 @@ from app.settings import Settings
 
 LONG = 50  # steps: many seconds' work for the embedded model's callbacks to fall into
 Make = Callable[..., Job]
-Start = Callable[[], subprocess.Popen[str]]
+Start = Callable[..., subprocess.Popen[str]]
 
 
 @pytest.fixture
@@ -36,13 +36,14 @@ def start(hasty: Settings) -> Iterator[Start]:
         "NAG_REDIS_URL": str(hasty.redis_url),
         "NAG_LEASE_S": str(hasty.lease_s),
         "NAG_DEVICE": "cpu",
+        "NAG_BATCH_BUDGET": "fixed",
     }
 
-    def start() -> subprocess.Popen[str]:
+    def start(**settings: str) -> subprocess.Popen[str]:
         worker = subprocess.Popen(
             [sys.executable, "-c", "import sys; from app.settings import Settings; from app.worker.loop import main;"
              "sys.exit(main(Settings()))"],
-            env=environment, cwd=Path(__file__).parents[2], stderr=subprocess.PIPE, text=True,
+            env=environment | settings, cwd=Path(__file__).parents[2], stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         begun.append(worker)
         return worker
@@ -79,9 +80,9 @@ async def test_a_killed_worker_s_job_is_finished_by_another(
     assert (await Artifacts.open(hasty).read("a-9.png")).startswith(b"\x89PNG")
 
 
-async def test_a_worker_told_to_stop_hands_its_job_back(queue: Queue, start: Start, make_job: Make) -> None:
+async def test_a_worker_told_to_stop_hands_back_what_takes_too_long(queue: Queue, start: Start, make_job: Make) -> None:
     await queue.submit(make_job("a", n=10, num_inference_steps=LONG))
-    worker = start()
+    worker = start(NAG_DRAIN_S="0")
     await until_in_progress(queue, "a")
     worker.send_signal(signal.SIGTERM)
     _, log = await asyncio.to_thread(worker.communicate, timeout=60)
@@ -92,6 +93,31 @@ async def test_a_worker_told_to_stop_hands_its_job_back(queue: Queue, start: Sta
     assert job is not None
     assert (job.status, job.attempts) == (JobStatus.QUEUED, 0)
     assert await queue.workers() == {}
+
+
+async def test_a_worker_told_to_stop_finishes_what_does_not(queue: Queue, start: Start, make_job: Make) -> None:
+    await queue.submit(make_job("a", n=4, num_inference_steps=LONG))
+    worker = start(NAG_DRAIN_S="60", NAG_OVERLAP="on")
+    await until_in_progress(queue, "a")
+    worker.send_signal(signal.SIGTERM)
+    await queue.submit(make_job("b"))
+    _, log = await asyncio.to_thread(worker.communicate, timeout=90)
+    assert worker.returncode == 0
+    assert "Traceback" not in log
+    jobs = [await queue.get(name) for name in "ab"]
+    assert [job.status for job in jobs if job is not None] == [JobStatus.COMPLETED, JobStatus.QUEUED]
+
+
+async def test_a_worker_is_announced_when_its_default_model_is_warm(queue: Queue, start: Start) -> None:
+    worker = start(NAG_BATCH_BUDGET="measured", NAG_BATCH_SIZE="4")
+    async with asyncio.timeout(90):
+        while not any((await queue.workers()).values()):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    worker.send_signal(signal.SIGTERM)
+    _, log = await asyncio.to_thread(worker.communicate, timeout=60)
+    events = [line.split()[3] for line in log.splitlines() if "nag.worker model_" in line]
+    assert events == ["model_loading", "model_loaded", "model_warm"]
+    assert "pictures_per_s=" in log
 
 
 async def test_a_worker_told_to_stop_while_it_loads_ends_at_once(queue: Queue, start: Start) -> None:

@@ -1,0 +1,129 @@
+"""The pipeline calls of a batch: rows of one model, as many a call as its budget and its memory let be."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+
+from app.catalog import Model
+from app.jobs import Job
+from app.logs import Log
+from app.worker import memory
+from app.worker.batching import Row, calls, overall_step
+from app.worker.denoise import Denoised, Hooks, denoise, shares_models
+from app.worker.outcome import Done
+from app.worker.pipelines import takes_scale_a_row
+from app.worker.pool import Pool
+from app.worker.prompts import PromptCache, encoding_kept
+from app.worker.recorder import Event, Recorder
+from app.worker.stages import Stages
+from app.worker.work import Control
+
+__all__ = ["Budgets", "Caller"]
+
+_log = Log("worker")
+
+
+@dataclass
+class Budgets:
+    """What a pipeline call may hold, in units of Generation.cost: as measured, less where memory did not suffice."""
+
+    most_pictures: int  # of a model's default size
+    by_model: dict[str, int] = field(default_factory=dict)
+
+    def of(self, entry: Model) -> int:
+        return self.by_model.get(entry.id, self.most_pictures * entry.default_cost)
+
+    def measured(self, entry: Model, pictures: int) -> None:
+        self.by_model[entry.id] = pictures * entry.default_cost
+
+    def rows(self, entry: Model, job: Job) -> int:
+        """How many pictures of this job's kind; one at least."""
+        return max(1, self.of(entry) // _row_cost(job))
+
+    def lower(self, entry: Model, job: Job, rows: int) -> None:
+        """No more than `rows` pictures of this job's kind from now on."""
+        self.by_model[entry.id] = min(self.of(entry), rows * _row_cost(job))
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Runs rows of one batch_key through a warm pipeline."""
+
+    device: torch.device
+    stages: Stages
+    pool: Pool
+    prompts: PromptCache
+    budgets: Budgets
+    recorder: Recorder
+
+    def run(self, pipe: Any, entry: Model, jobs: Sequence[Job], control: Control) -> list[Done]:
+        """Raises Stopped, or what the model raises."""
+        planned = calls(jobs, self.budgets.rows(entry, jobs[0]), partial(_apart, pipe))
+        done: list[Done] = []
+        for number, rows in enumerate(planned):
+            on_step = partial(_on_step, control, number, len(planned), jobs[0].request.num_inference_steps)
+            last = number == len(planned) - 1
+            done += self._rows(pipe, entry, rows, Hooks(on_step, control.on_denoised if last else _nothing))
+        return done
+
+    def _rows(self, pipe: Any, entry: Model, rows: Sequence[Row], hooks: Hooks) -> list[Done]:
+        """One call; where memory does not suffice, two of half the size, and no larger ones from now on."""
+        try:
+            return [Done(rows, self._call(pipe, entry, rows, hooks))]
+        except Exception as error:
+            if not memory.is_out_of_memory(error):
+                raise
+            _log.warning("out_of_memory", model=entry.id, pictures=len(rows), error=type(error).__name__)
+        memory.free(self.device)  # only here is the exception gone, and with its frames the tensors they held
+        if len(rows) > 1:
+            half = len(rows) // 2
+            self.budgets.lower(entry, rows[0].job, half)
+            self.recorder.add(Event.OOM_HALVED, entry.id)
+            first = self._rows(pipe, entry, rows[:half], Hooks(hooks.on_step))
+            return [*first, *self._rows(pipe, entry, rows[half:], hooks)]
+        if self._alone(entry):
+            return self._rows(pipe, entry, rows, hooks)
+        return [Done(rows, None)]
+
+    def _call(self, pipe: Any, entry: Model, rows: Sequence[Row], hooks: Hooks) -> Denoised:
+        encoding = partial(encoding_kept, model=entry.id, cache=self.prompts, recorder=self.recorder)
+        with self.stages.enter() as move_on:
+            hooks.on_step(0)
+
+            def on_denoised() -> None:
+                if shares_models(entry) and move_on():
+                    hooks.on_denoised()
+
+            return denoise(pipe, entry, rows, self.device, Hooks(hooks.on_step, on_denoised, encoding))
+
+    def _alone(self, entry: Model) -> bool:
+        """Make the model the only one in memory; False where it is."""
+        others = [model for model in self.pool.warm if model != entry.id]
+        with self.stages.enter(), self.stages.quiet():
+            for model in others:
+                self.pool.drop(model)
+        return bool(others)
+
+
+def _row_cost(job: Job) -> int:
+    return job.request.cost // job.request.n
+
+
+def _apart(pipe: Any, row: Row) -> Hashable:
+    return None if takes_scale_a_row(pipe) else row.request.guidance_scale
+
+
+def _nothing() -> None:
+    pass
+
+
+def _on_step(control: Control, call: int, calls_total: int, steps_total: int, step: int) -> None:
+    # Some schedulers take one step more than they were asked for.
+    control.step = max(control.step, overall_step(call, calls_total, min(step, steps_total), steps_total))
+    if step < steps_total:  # behind the last step only decoding is left: finish
+        control.check()

@@ -1,0 +1,67 @@
+"""How much memory models take, how much there is, and what its end looks like."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from torch import nn
+
+from app.catalog import Source
+
+__all__ = ["budget_bytes", "free", "held_bytes", "is_out_of_memory", "on_disk_bytes"]
+
+#: Of the device's memory, for the models of the pool; the rest is for what their work needs.
+MODELS_SHARE = {"cuda": 0.8, "cpu": 0.5}
+WEIGHTS = ("*.safetensors", "*.bin")
+#: As torch's CPU allocators say it; that is a plain RuntimeError.
+NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
+
+
+def budget_bytes(device: torch.device) -> int:
+    """What the models together may take where the settings do not say."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[1] * MODELS_SHARE["cuda"])
+    return int(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * MODELS_SHARE["cpu"])
+
+
+def held_bytes(pipe: Any) -> int:
+    """Parameters and buffers of all parts of a pipeline, those they share counted once."""
+    tensors: dict[int, torch.Tensor] = {}
+    for part in pipe.components.values():
+        if isinstance(part, nn.Module):
+            tensors |= {id(each): each for each in itertools.chain(part.parameters(), part.buffers())}
+    return sum(each.nbytes for each in tensors.values())
+
+
+def on_disk_bytes(source: Source) -> int | None:
+    """The weights in a model's folder or in the hub's local cache, about what they will take; None where it is neither.
+
+    Files of several precisions are all counted, those of a whole model in one file are not.
+    """
+    folder = Path(source.repository)
+    if not folder.is_dir():
+        try:
+            folder = Path(snapshot_download(source.repository, revision=source.revision, local_files_only=True))
+        except (OSError, ValueError):  # not there; not the name of a repository
+            return None
+    return max(sum(file.stat().st_size for file in folder.glob(f"*/{pattern}")) for pattern in WEIGHTS)
+
+
+def free(device: torch.device) -> None:
+    """Give back what nothing refers to any more. Raises where the device itself has failed for good."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.current_stream(device).synchronize()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(each in str(error) for each in NO_MEMORY)

@@ -1,0 +1,192 @@
+"""Prompts encoded once: rows of a pipeline's own `encode_prompt`, kept by all that they were made of."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from app.worker.recorder import Event, Recorder
+from nag import UnsupportedPipeline
+from nag.families import family_of
+from nag.families.composing import state_of
+
+__all__ = ["LAYOUTS", "PromptCache", "encoding_kept"]
+
+#: What encode_prompt returns, by family; a pipeline that returns fewer values returns the first of these. One letter a
+#: value, small ones of the prompt and capitals of CFG's negative prompt: p rows, one a prompt; s the same for all
+#: prompts; l a list of rows, each of its own length; r rows as long as the longest of them, and m their mask, None
+#: where all are that long. Other families encode every prompt anew.
+LAYOUTS = {
+    "Flux.1": "pps",
+    "Stable Diffusion 1.5/2": "pP",
+    "SDXL": "pPpP",
+    "Stable Diffusion 3": "pPpP",
+    "Wan": "pP",
+    "Qwen-Image": "rm",
+    "SANA": "ppPP",
+    "PixArt": "ppPP",
+    "Chroma": "pspPSP",
+    "LTX-Video": "ppPP",
+    "Z-Image": "lL",
+}
+
+#: Arguments beside the prompts that can stand in a key by what they print; with any other the cache is left out.
+PLAIN = (str, int, float, bool, type(None), torch.dtype, torch.device)
+
+Row = tuple[Any, ...]  # one prompt's part of each returned value
+Encode = Callable[..., tuple[Any, ...]]
+
+
+class PromptCache:
+    """Rows in main memory, at most `most_bytes`; the least recently used makes room. For one thread at a time."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most_bytes = most_bytes
+        self._rows: OrderedDict[Any, tuple[Row, int]] = OrderedDict()
+        self.held_bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def get(self, key: Any) -> Row | None:
+        if key not in self._rows:
+            return None
+        self._rows.move_to_end(key)
+        return self._rows[key][0]
+
+    def put(self, key: Any, row: Row) -> None:
+        """Keep a row, unless it alone is too large."""
+        size = sum(each.nbytes for each in row if isinstance(each, Tensor))
+        if key in self._rows or size > self._most_bytes:
+            return
+        self._rows[key] = row, size
+        self.held_bytes += size
+        while self.held_bytes > self._most_bytes:
+            self.held_bytes -= self._rows.popitem(last=False)[1][1]
+
+
+@contextmanager
+def encoding_kept(pipe: Any, model: str, cache: PromptCache, recorder: Recorder) -> Iterator[None]:
+    """Within the block `pipe` encodes only prompts that the cache does not hold: its own, CFG's and the guidance's.
+
+    `pipe` must be this call's own copy of the pipeline.
+    """
+    layout = _layout(pipe)
+    if layout is not None:
+        pipe.encode_prompt = _kept(pipe, model, layout, cache, recorder)
+    try:
+        yield
+    finally:
+        pipe.__dict__.pop("encode_prompt", None)
+
+
+def _layout(pipe: Any) -> str | None:
+    try:
+        return LAYOUTS.get(family_of(pipe).name) if hasattr(pipe, "encode_prompt") else None
+    except UnsupportedPipeline:
+        return None
+
+
+def _kept(pipe: Any, model: str, layout: str, cache: PromptCache, recorder: Recorder) -> Encode:
+    encode: Encode = pipe.encode_prompt
+    signature = inspect.signature(encode)
+    parts = (part for name, part in pipe.components.items() if name.startswith("text_encoder"))
+    # Adapters may be put on a text encoder, or fused into it, at any time.
+    of = hash((model, *(tuple(state_of(part)) for part in parts if isinstance(part, nn.Module))))
+
+    @functools.wraps(encode)
+    def encode_prompt(*args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        arguments = dict(signature.bind(*args, **kwargs).arguments)
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        asked = {name: value for name, value in bound.arguments.items() if value != {}}  # `**kwargs` of nothing
+        prompts, negatives = asked.pop("prompt", None), asked.pop("negative_prompt", None)
+        in_cfg = bool(asked.pop("do_classifier_free_guidance", False))
+        if not _texts(prompts) or (in_cfg and not _texts(negatives)) or not _plain(asked):
+            return encode(*args, **kwargs)
+        rest = repr(sorted(asked.items(), key=lambda each: each[0]))
+
+        def rows(texts: Sequence[str], role: str, more: Callable[[list[str]], dict[str, Any]]) -> list[Row]:
+            """A row for each text; `more` changes the call's arguments to encode the texts it is given."""
+            keys = [(of, role, text, rest) for text in texts]
+            found = {key: row for key in keys if (row := cache.get(key)) is not None}
+            missing = {key: key[2] for key in keys if key not in found}
+            recorder.add(Event.PROMPT_HIT, model, len(keys) - len(missing))
+            recorder.add(Event.PROMPT_MISS, model, len(missing))
+            if missing:
+                values = encode(**(arguments | more(list(missing.values()))))
+                for i, key in enumerate(missing):
+                    found[key] = _row(layout, values, i)
+                    cache.put(key, found[key])
+            return [found[key] for key in keys]
+
+        alone = {"do_classifier_free_guidance": False} if "do_classifier_free_guidance" in signature.parameters else {}
+        cleared = {"negative_prompt": None} if "negative_prompt" in signature.parameters else {}
+        positive = rows(prompts, "prompt", lambda texts: {"prompt": texts, **alone, **cleared})
+        negative = []
+        if in_cfg:
+            both = {"do_classifier_free_guidance": True}
+            negative = rows(negatives, "negative", lambda texts: {"prompt": texts, "negative_prompt": texts, **both})
+        device = asked.get("device") or pipe._execution_device
+        return _joined(layout, positive, negative, device)
+
+    return encode_prompt
+
+
+def _texts(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(each, str) for each in value)
+
+
+def _plain(arguments: dict[str, Any]) -> bool:
+    """Whether the rest of a call can be told from another's; one picture a prompt, for so are the rows taken."""
+    values = [each for value in arguments.values() for each in (value if isinstance(value, list | tuple) else [value])]
+    copies = (arguments.get(name, 1) for name in ("num_images_per_prompt", "num_videos_per_prompt"))
+    return all(isinstance(each, PLAIN) for each in values) and all(each in (1, None) for each in copies)
+
+
+def _row(layout: str, values: Sequence[Any], index: int) -> Row:
+    """One prompt's part of what encode_prompt returned for several, in main memory and alone there."""
+    row: list[Any] = []
+    for i, (letter, value) in enumerate(zip(layout, values, strict=False)):
+        part = value
+        if letter in "pPlLr" and value is not None and len(value):
+            part = value[index]
+        if letter == "r" and values[i + 1] is not None:
+            part = part[: int(values[i + 1][index].sum())]
+        if letter == "m":
+            part = None  # all ones, as long as the row before it
+        row.append(part.to("cpu", copy=True) if isinstance(part, Tensor) else part)
+    return tuple(row)
+
+
+def _joined(layout: str, positive: Sequence[Row], negative: Sequence[Row], device: Any) -> tuple[Any, ...]:
+    """As encode_prompt would have returned them for all of the prompts together."""
+    values: list[Any] = []
+    for i, letter in enumerate(layout[: len(positive[0])]):
+        rows = [row[i] for row in (negative if letter.isupper() and negative else positive)]
+        first = rows[0]
+        if not isinstance(first, Tensor):  # a value that this call has not
+            values.append(_mask([row[i - 1] for row in positive], device) if letter == "m" else first)
+        elif letter in "sS":
+            values.append(first.to(device))
+        elif letter in "lL":
+            values.append([row.to(device) for row in rows])
+        elif letter == "r":
+            values.append(nn.utils.rnn.pad_sequence(rows, batch_first=True).to(device))
+        else:
+            values.append(torch.stack(rows).to(device))
+    return tuple(values)
+
+
+def _mask(rows: Sequence[Tensor], device: Any) -> Tensor | None:
+    if len({len(row) for row in rows}) == 1:
+        return None
+    ones = [torch.ones(len(row), dtype=torch.long) for row in rows]
+    return nn.utils.rnn.pad_sequence(ones, batch_first=True).to(device)

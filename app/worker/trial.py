@@ -1,0 +1,58 @@
+"""A model's first pictures, which nobody asked for: they warm it up and tell how many it makes a second."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from app.catalog import Model
+from app.jobs import Generation, Guidance, Job
+from app.worker import memory
+from app.worker.batching import Row
+from app.worker.denoise import denoise
+
+__all__ = ["trial_rows", "trial_s"]
+
+STEPS = 2  # what the first one alone sets up must not count for all of them
+PROMPT, NEGATIVE = "a picture", "blurry"
+
+
+def trial_rows(entry: Model, count: int) -> list[Row]:
+    """Pictures by the model's defaults, but for the steps; guided where it can be, for that takes the most memory."""
+    nag = entry.nag
+    steps = entry.num_inference_steps
+    request = Generation(
+        model=entry.id,
+        prompt=PROMPT,
+        negative_prompt=NEGATIVE,
+        seed=0,
+        num_inference_steps=max(steps.min, min(STEPS, steps.max)),
+        guidance_scale=entry.guidance_scale.default,
+        width=entry.width.default,
+        height=entry.height.default,
+        n=count,
+        output_format="png",
+        output_compression=100,
+        nag=Guidance(nag.scale, nag.tau, nag.alpha, nag.end, NEGATIVE) if nag is not None else None,
+        num_frames=entry.num_frames.default if entry.num_frames is not None else None,
+        fps=entry.fps.default if entry.fps is not None else None,
+    )
+    job = Job(id="trial", request=request)
+    return [Row(job, index) for index in range(count)]
+
+
+def trial_s(pipe: Any, entry: Model, device: torch.device, count: int) -> float | None:
+    """Seconds that a batch of so many would take at the default number of steps; None where memory does not suffice."""
+    rows = trial_rows(entry, count)
+    try:
+        done = denoise(pipe, entry, rows, device)
+    except Exception as error:
+        if not memory.is_out_of_memory(error):
+            raise
+        done = None
+    if done is None:  # here, where the exception no longer holds what did not fit
+        memory.free(device)
+        return None
+    share = entry.num_inference_steps.default / rows[0].request.num_inference_steps
+    return (done.encode_ms + done.denoise_ms * share + done.decode_ms) / 1000

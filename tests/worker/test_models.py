@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from app.catalog import Catalog, CatalogError
+from app.settings import Settings
+from app.worker.models import Models
+
+
+@pytest.fixture
+def catalog() -> Catalog:
+    catalog = Catalog.load(Settings())
+    entry = catalog.models["shapes-flux"]
+    models = {name: entry.model_copy(update={"id": name}) for name in ("a", "b", "c")}
+    return Catalog.model_construct(default="b", models=models)
+
+
+@pytest.mark.parametrize(
+    ("settings", "warm", "required"),
+    [
+        ({}, "bac", "b"),
+        ({"warm": ""}, "bac", "b"),
+        ({"warm": "c, b"}, "cb", "bc"),
+        ({"warm": "none"}, "", ""),
+    ],
+)
+def test_the_settings_choose(catalog: Catalog, settings: dict[str, Any], warm: str, required: str) -> None:
+    chosen = Models.chosen(catalog, Settings(**settings))
+    assert (chosen.served, chosen.warm, chosen.required) == (tuple("bac"), tuple(warm), frozenset(required))
+
+
+def test_a_name_that_is_no_model_is_told(catalog: Catalog) -> None:
+    with pytest.raises(CatalogError, match="NAG_WARM: 'd'"):
+        Models.chosen(catalog, Settings(warm="a,d"))
