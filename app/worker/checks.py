@@ -129,8 +129,6 @@ def _nag(entry: Model, kind: Any) -> Iterator[str]:
             yield f"nag: {family.name} cannot be guided: {family.refused}"
         elif not any(hasattr(kind, name) for name in family.encoders):
             yield f"nag: {kind.__name__} has no {' or '.join(family.encoders)}"
-        elif entry.compile == "denoiser" and family.compiled == "no":
-            yield f"compile: a guided {family.name} cannot be compiled"
 
 
 def _parts(entry: Model, kind: Any) -> Iterator[str]:

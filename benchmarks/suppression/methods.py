@@ -24,6 +24,7 @@ class Method:
     scale: float | None = None
     alpha: float | None = None
     tau: float | None = None
+    reference: bool = False  # the authors' layout of Flux.1
 
     @property
     def label(self) -> str:
@@ -64,7 +65,7 @@ def guiding(pipe: Any, method: Method, negatives: Sequence[str]) -> Iterator[Non
         yield
         return
     given = {name: getattr(method, name) for name in ("scale", "alpha", "tau") if getattr(method, name) is not None}
-    with _standing_in(method), nag.guide(pipe, list(negatives), **given):
+    with _standing_in(method), nag.guide(pipe, list(negatives), reference=method.reference, **given):
         yield
 
 

@@ -52,7 +52,6 @@ def test_the_table_of_families_has_the_same_numbers_where_an_entry_says_so() -> 
         ("sdxl-dmd2", {"scheduler": Scheduler(name="LCMScheduler", unset=("shift",))}, ["scheduler.options.shift"]),
         ("flux-dev", {"pipeline": "GlmImagePipeline", "nag": ANY}, ["nag: GLM-Image cannot be guided"]),
         ("flux-dev", {"pipeline": "DiTPipeline", "nag": ANY}, ["nag: no family of nag has the denoiser of DiT"]),
-        ("z-image-turbo", {"compile": "denoiser"}, ["compile: a guided Z-Image cannot be compiled"]),
         ("pixart-sigma", {"lora": (LORA,)}, ["lora: PixArtSigmaPipeline takes none"]),
         ("flux-dev", {"lora": (LORA.model_copy(update={"into": "transformer_2"}),)}, ["lora.0.into: FluxPipeline"]),
         ("flux-dev", {"component_dtypes": {"unet": "float32"}}, ["component_dtypes: FluxPipeline has no unet"]),
