@@ -54,7 +54,12 @@ class Settings(BaseSettings):
         Field(description="decode a batch while the next one is denoised; auto: on CUDA alone"),
     ] = "auto"
     drain_s: Annotated[
-        float, Field(ge=0, description="a worker told to stop finishes what ends in this time, and hands back the rest")
+        float,
+        Field(
+            ge=0,
+            description="a worker told to stop finishes what ends in this time, and hands back the rest; an API holds "
+            "requests no longer",
+        ),
     ] = 10.0
     batch_window_ms: Annotated[
         int,

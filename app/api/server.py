@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import signal
+import math
 import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
@@ -24,7 +25,7 @@ from app.settings import Settings
 
 __all__ = ["create_app", "serve"]
 
-#: Requests still running this long after the signal to stop are cut off.
+#: On top of settings.drain_s, to answer those that are no longer held; after this a request is cut off.
 SHUTDOWN_S = 3
 
 
@@ -62,19 +63,35 @@ def create_app(settings: Settings, stopping: Callable[[], bool] = lambda: False)
 
 
 def serve(settings: Settings) -> None:
-    """Serves until SIGINT or SIGTERM. Raises OSError when the address is taken, CatalogError."""
+    """Serves until SIGINT or SIGTERM, then until what it holds is answered: for settings.drain_s at the most, and no
+    longer once it is told again. Raises OSError when the address is taken, CatalogError.
+    """
     logs.configure(settings.log_level)
-    server: uvicorn.Server | None = None
-    app = create_app(settings, stopping=lambda: server is not None and server.should_exit)
+    server: _Server | None = None
+    app = create_app(settings, stopping=lambda: server is not None and time.monotonic() >= server.held_until_s)
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     with socket.create_server((settings.host, settings.port), family=family, backlog=2048) as listener:
         host, port = listener.getsockname()[:2]
         print(f"nag-server: http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
-        config = uvicorn.Config(
-            app, log_config=None, log_level="warning", access_log=False, timeout_graceful_shutdown=SHUTDOWN_S
-        )
-        server = uvicorn.Server(config)
-        for number in (signal.SIGINT, signal.SIGTERM):
-            # uvicorn raises the signal again when it has ended in order; this end is no failure.
-            signal.signal(number, lambda *_: setattr(server, "should_exit", True))
+        server = _Server(app, settings.drain_s)
         server.run(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """Told to end, it takes no more requests; those that wait for their job go on until `held_until_s`, monotonic."""
+
+    def __init__(self, app: FastAPI, drain_s: float) -> None:
+        shutdown_s = math.ceil(drain_s) + SHUTDOWN_S
+        super().__init__(
+            uvicorn.Config(
+                app, log_config=None, log_level="warning", access_log=False, timeout_graceful_shutdown=shutdown_s
+            )
+        )
+        self.held_until_s = math.inf
+        self._drain_s = drain_s
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        # In uvicorn's place, which raises the signal again when it has ended in order; this end is no failure.
+        del sig, frame
+        self.held_until_s = time.monotonic() + (0.0 if self.should_exit else self._drain_s)
+        self.should_exit = True
