@@ -14,7 +14,7 @@ from typing import TypeVar
 from redis.exceptions import RedisError
 
 from app.artifacts import Artifacts, artifact_name
-from app.jobs import Artifact, Job, JobError, Result, Timings
+from app.jobs import Artifact, Job, JobError, JobStatus, Result, Timings
 from app.logs import Log
 from app.queue.cancel import end
 from app.queue.queue import Queue
@@ -79,6 +79,10 @@ class Batch:
             failure = type(error).__name__
             _log.error("batch_raised", jobs=len(jobs), error=failure, **_described(error, jobs))
         if not failure:
+            async with (
+                self._lease
+            ):  # where this process stood still, others may have taken the jobs, and made the files
+                await self._heartbeat()
             for job in jobs:
                 if job.id in self._held:  # not taken from us meanwhile
                     await self._end(job, outcomes[job.id])
@@ -98,7 +102,8 @@ class Batch:
         async with self._lease:
             self._held.discard(job.id)
             if isinstance(end, Result):
-                await self._insist(lambda: self._queue.finish(self._worker, job.id, end))
+                if not await self._insist(lambda: self._queue.finish(self._worker, job.id, end)):
+                    await self._unstore(job.id, end)
             else:
                 await self._insist(lambda: self._queue.fail(self._worker, job.id, end))
 
@@ -123,18 +128,24 @@ class Batch:
         )
         return Result(tuple(artifacts), made.applied, made.batch_size, timings, job.warnings)
 
-    async def _insist(self, call: Callable[[], Awaitable[bool]]) -> None:
+    async def _unstore(self, job_id: str, result: Result) -> None:
+        """A job ended while its files were saved has none; of a completed one they are another worker's."""
+        with contextlib.suppress(RedisError):
+            job = await self._queue.get(job_id)
+            if job is None or (job.status.terminal and job.status is not JobStatus.COMPLETED):
+                for each in result.artifacts:
+                    await self._artifacts.delete(each.name)
+
+    async def _insist(self, call: Callable[[], Awaitable[bool]]) -> bool:
         """Through a Redis that is away for a while: the work is done, so only its report is tried again."""
         while True:
             try:
-                await call()
+                return await call()
             except RedisError as error:
                 _log.warning("redis_away", error=type(error).__name__)
                 if self._control.stopping:
-                    return
+                    return False
                 await asyncio.sleep(REDIS_RETRY_S)
-            else:
-                return
 
     @contextlib.asynccontextmanager
     async def _leases_kept(self) -> AsyncIterator[None]:

@@ -1,0 +1,122 @@
+"""Files and the end of their job, where the two are hard to keep together."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from app.artifacts import Artifacts
+from app.jobs import Applied, Artifact, Job, JobStatus, Result, Timings
+from app.queue.queue import Queue
+from app.settings import Settings
+from app.worker.batch import Batch
+from app.worker.recorder import Recorder
+from app.worker.work import Control, Made
+from tests.claiming import claim
+
+MODEL = "shapes-flux"
+Make = Callable[..., Job]
+
+
+class QuickEngine:
+    """Makes a file of three bytes; `last` is called in the torch thread before it is handed over."""
+
+    warm: tuple[str, ...] = (MODEL,)
+
+    def __init__(self, last: Callable[[], None] = lambda: None) -> None:
+        self._last = last
+
+    def fits(self, model: str) -> bool:
+        return True
+
+    def load(self, model: str) -> None: ...
+
+    def budget(self, model: str) -> int:
+        return 1
+
+    def run(self, jobs: Sequence[Job], control: Control) -> dict[str, Made]:
+        self._last()
+        return {job.id: Made((b"one",), (7,), "image/png", Applied(False, "no"), 1, 1.0, 2.0, 3.0) for job in jobs}
+
+    def recover(self) -> None: ...
+
+
+async def run(settings: Settings, queue: Queue, artifacts: Artifacts, engine: QuickEngine) -> None:
+    """The next job, by worker w."""
+    jobs = await claim(queue, "w", MODEL, 1, 0)
+    with ThreadPoolExecutor(1) as thread:
+        await Batch("w", jobs, settings.lease_s, queue, artifacts, engine, thread, Recorder()).run()
+
+
+async def status(queue: Queue, job_id: str) -> JobStatus:
+    job = await queue.get(job_id)
+    assert job is not None
+    return job.status
+
+
+async def test_a_job_cancelled_while_its_file_is_saved_keeps_none(
+    settings: Settings, queue: Queue, make_job: Make
+) -> None:
+    class CancelledOnSaving(Artifacts):
+        async def save(self, name: str, data: bytes) -> None:
+            await super().save(name, data)
+            await queue.cancel("a")
+
+    artifacts = CancelledOnSaving.open(settings)
+    await queue.submit(make_job("a"))
+    await run(settings, queue, artifacts, QuickEngine())
+    assert await status(queue, "a") is JobStatus.CANCELLED
+    assert not artifacts.path("a-0.png").exists()
+
+
+async def test_a_file_saved_for_nothing_is_left_where_the_job_completed_otherwise(
+    settings: Settings, queue: Queue, make_job: Make
+) -> None:
+    class FinishedOnSaving(Artifacts):
+        async def save(self, name: str, data: bytes) -> None:
+            await super().save(name, data)
+            assert await queue.finish("w", "a", result(name, data))
+
+    artifacts = FinishedOnSaving.open(settings)
+    await queue.submit(make_job("a"))
+    await run(settings, queue, artifacts, QuickEngine())
+    assert await status(queue, "a") is JobStatus.COMPLETED
+    assert await artifacts.read("a-0.png") == b"one"
+
+
+async def test_a_worker_that_stood_still_leaves_the_file_of_the_one_that_took_over(
+    settings: Settings, queue: Queue, make_job: Make
+) -> None:
+    hasty = settings.model_copy(update={"lease_s": 0.1})
+    artifacts, loop = Artifacts.open(settings), asyncio.get_running_loop()
+
+    async def others() -> None:
+        queue = Queue.connect(hasty)
+        while not await queue.reap():  # noqa: ASYNC110 - leases end by time
+            await asyncio.sleep(0.05)
+        [job] = await claim(queue, "other", MODEL, 1, 0)
+        await artifacts.save("a-0.png", b"another's")
+        assert await queue.finish("other", job.id, result("a-0.png", b"another's"))
+        await queue.close()
+
+    hurried = Queue.connect(hasty)
+    await hurried.submit(make_job("a"))
+    # The loop stands still until they are done; next is the end of the engine's work.
+    await run(hasty, hurried, artifacts, QuickEngine(lambda: loop.call_soon_threadsafe(in_its_place, others())))
+    await hurried.close()
+    assert await status(queue, "a") is JobStatus.COMPLETED
+    assert await artifacts.read("a-0.png") == b"another's"
+
+
+def in_its_place(coroutine: Coroutine[Any, Any, None]) -> None:
+    thread = threading.Thread(target=asyncio.run, args=(coroutine,))
+    thread.start()
+    thread.join()
+
+
+def result(name: str, data: bytes) -> Result:
+    made = Artifact(name, "image/png", len(data), 7)
+    return Result((made,), Applied(False, "no"), 1, Timings(1.0, 2.0, 3.0, 4.0, 10.0))
