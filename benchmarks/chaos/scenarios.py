@@ -1,0 +1,142 @@
+"""Two stories of a service under load: faults, and a rolling restart."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from tqdm import tqdm
+
+from benchmarks.chaos.audit import Findings, audit
+from benchmarks.chaos.clients import Asked, Clients, Wish, wishes
+from benchmarks.chaos.faults import Faults
+from benchmarks.chaos.fleet import Fleet, fleet
+
+__all__ = ["Story", "chaos", "rolling"]
+
+AT_ONCE = 24  # clients: enough that there is always work
+#: Long enough that a busy machine does not lose a lease by itself, short enough to be waited for.
+SETTINGS = {"NAG_LEASE_S": "3", "NAG_LOG_LEVEL": "info"}
+TWIN = """
+[models.shapes-twin]
+extends = "shapes-flux"
+description = "The same weights under another name."
+"""
+
+
+@dataclass
+class Story:
+    """What happened, and what was found."""
+
+    events: dict[str, int]
+    asked: list[Asked]
+    answers: Counter[str]
+    findings: Findings
+    seconds: float
+    unclean: list[str] = field(default_factory=list)  # parts that did not end in order
+
+    @property
+    def ends(self) -> Counter[str]:
+        """Jobs by how they ended."""
+        return Counter(f"{each.status} {each.code}".strip() for each in self.asked)
+
+    @property
+    def attempts(self) -> Counter[int]:
+        return Counter(each.attempts for each in self.asked if each.status == "completed")
+
+    @property
+    def median_s(self) -> float:
+        return median(each.total_s for each in self.asked)
+
+    @property
+    def longest_s(self) -> float:
+        return max(each.total_s for each in self.asked)
+
+    @property
+    def server_errors(self) -> int:
+        return sum(count for answer, count in self.answers.items() if answer.startswith("5"))
+
+    @property
+    def faults(self) -> dict[str, Any]:
+        """What must not be; empty when all is well."""
+        return self.findings.faults | ({"unclean": self.unclean} if self.unclean else {})
+
+
+async def chaos(folder: Path, jobs: int, counts: Mapping[str, int], seed: int, limit_s: float, fsync: str) -> Story:
+    """`jobs` requests while `counts` of each fault come. Raises TimeoutError when it is not over in time."""
+    draw = random.Random(seed)  # noqa: S311 - a schedule, not a secret
+    asked_for = wishes(jobs, draw, ["shapes-flux"], ["held", "polled"], unwanted=0.06)
+    async with asyncio.timeout(limit_s), fleet(folder, SETTINGS, [{}, {}], fsync) as service:
+        clients = Clients([each.url for each in service.apis], random.Random(seed + 1))  # noqa: S311
+        faults = Faults(service, clients, counts, jobs, random.Random(seed + 2))  # noqa: S311
+        begun_s = asyncio.get_running_loop().time()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(faults.run())
+            await _all(clients, asked_for)
+        seconds = asyncio.get_running_loop().time() - begun_s
+        findings = await audit(service, clients)
+        await clients.close()
+        events = dict(faults.done) | {"workers caught with jobs in their hands": faults.caught}
+        return Story(events, clients.asked, clients.answers, findings, seconds, await service.stop())
+
+
+async def rolling(folder: Path, seed: int, limit_s: float) -> Story:
+    """Every worker and every API is told to end and replaced, one after the other, while clients go on asking.
+
+    Two workers that serve a model each. Raises TimeoutError when it is not over in time.
+    """
+    catalog = folder / "twin.toml"
+    catalog.write_text(TWIN)
+    draw = random.Random(seed)  # noqa: S311
+    endless = wishes(100_000, draw, ["shapes-flux", "shapes-twin"], ["held", "polled", "openai"], unwanted=0)
+    settings = SETTINGS | {"NAG_CATALOG": str(catalog)}
+    workers = [{"NAG_MODELS": "shapes-flux"}, {"NAG_MODELS": "shapes-twin"}]
+    async with asyncio.timeout(limit_s), fleet(folder, settings, workers) as service:
+        clients = Clients([each.url for each in service.apis], random.Random(seed + 1))  # noqa: S311
+        begun_s = asyncio.get_running_loop().time()
+        over = asyncio.Event()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(_all(clients, endless, over))
+            unclean = await _replace_each(service)
+            over.set()
+        seconds = asyncio.get_running_loop().time() - begun_s
+        findings = await audit(service, clients)
+        await clients.close()
+        events = {"workers replaced": len(service.workers), "APIs replaced": len(service.apis)}
+        return Story(events, clients.asked, clients.answers, findings, seconds, unclean + await service.stop())
+
+
+async def _replace_each(service: Fleet) -> list[str]:
+    """Those that did not end in order."""
+    unclean = []
+    for part in service.parts:
+        await asyncio.sleep(1)  # of service by all
+        tqdm.write(f"{part.name} is told to end")
+        part.signal(signal.SIGTERM)
+        if code := await part.ended():
+            unclean.append(f"{part.name} ended with code {code}")
+        await part.start()
+        await service.serving(part)
+    return unclean
+
+
+async def _all(clients: Clients, asked_for: Iterable[Wish], over: asyncio.Event | None = None) -> None:
+    """Every wish, AT_ONCE of them at a time, until it is over."""
+    left = iter(asked_for)
+
+    async def one_after_the_other() -> None:
+        for wish in left:
+            await clients.fulfil(wish)
+            if over is not None and over.is_set():
+                return
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(AT_ONCE):
+            group.create_task(one_after_the_other())
