@@ -87,7 +87,7 @@ async def chaos(folder: Path, jobs: int, counts: Mapping[str, int], seed: int, l
         return Story(events, clients.asked, clients.answers, findings, seconds, await service.stop())
 
 
-async def rolling(folder: Path, seed: int, limit_s: float) -> Story:
+async def rolling(folder: Path, seed: int, limit_s: float, at_once: int = AT_ONCE) -> Story:
     """Every worker and every API is told to end and replaced, one after the other, while clients go on asking.
 
     Two workers that serve a model each. Raises TimeoutError when it is not over in time.
@@ -103,7 +103,7 @@ async def rolling(folder: Path, seed: int, limit_s: float) -> Story:
         begun_s = asyncio.get_running_loop().time()
         over = asyncio.Event()
         async with asyncio.TaskGroup() as group:
-            group.create_task(_all(clients, endless, over))
+            group.create_task(_all(clients, endless, over, at_once))
             unclean = await _replace_each(service)
             over.set()
         seconds = asyncio.get_running_loop().time() - begun_s
@@ -127,8 +127,10 @@ async def _replace_each(service: Fleet) -> list[str]:
     return unclean
 
 
-async def _all(clients: Clients, asked_for: Iterable[Wish], over: asyncio.Event | None = None) -> None:
-    """Every wish, AT_ONCE of them at a time, until it is over."""
+async def _all(
+    clients: Clients, asked_for: Iterable[Wish], over: asyncio.Event | None = None, at_once: int = AT_ONCE
+) -> None:
+    """Every wish, so many of them at a time, until it is over."""
     left = iter(asked_for)
 
     async def one_after_the_other() -> None:
@@ -138,5 +140,5 @@ async def _all(clients: Clients, asked_for: Iterable[Wish], over: asyncio.Event 
                 return
 
     async with asyncio.TaskGroup() as group:
-        for _ in range(AT_ONCE):
+        for _ in range(at_once):
             group.create_task(one_after_the_other())

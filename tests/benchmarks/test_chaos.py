@@ -36,7 +36,7 @@ async def test_nothing_is_lost_or_done_twice_whatever_is_killed(tmp_path: Path) 
 
 @pytest.mark.timeout(SLOW_S)
 async def test_a_rolling_restart_loses_nothing_and_answers_no_5xx(tmp_path: Path) -> None:
-    story = await rolling(tmp_path, seed=1, limit_s=SLOW_S - 20)
+    story = await rolling(tmp_path, seed=1, limit_s=SLOW_S - 20, at_once=6)
     assert story.faults == {}
     assert story.server_errors == 0, story.answers
     assert story.ends == {"completed": len(story.asked)}
