@@ -29,6 +29,7 @@ from tqdm import tqdm
 
 import nag
 from app.catalog import Catalog
+from app.cli.client import Client
 from app.cli.running import running
 from app.settings import Settings
 from app.worker.loading import load
@@ -169,13 +170,11 @@ def main() -> None:
 
 
 def _wait(url: str) -> None:
-    for _ in range(600):
-        try:
-            httpx.get(f"{url}/readyz", trust_env=False).raise_for_status()
-        except httpx.HTTPError:
+    with Client(url) as client:
+        for _ in range(600):
+            if client.ready():
+                return
             time.sleep(0.1)
-        else:
-            return
     raise RuntimeError(f"{url} is not ready")
 
 

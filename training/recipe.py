@@ -21,6 +21,7 @@ from training.shapes.world import COLORS, SHAPES, Caption, World
 from training.stages import Data, student_loss, teacher_loss
 
 STAGES = ("vae", "teacher", "student", "export")
+VAE = Schedule(steps=900, learning_rate=2e-3)
 
 
 @dataclass(frozen=True)
@@ -31,22 +32,21 @@ class Recipe:
     build_vae: Callable[[], Any]
     build: Callable[[], Bundle]
     path: Path
-    vae: Schedule
     teacher: Schedule
     student: Schedule
     vae_batch: int
     batch: int
-    student_batch: int
     scenes: int
-    student_steps: int
-    #: Guided steps of the teacher to one of the student, and their CFG scale.
-    substeps: int
-    guidance_scale: float
     #: Arguments of the pipeline, and the one that asks for CFG.
     call: Mapping[str, Any]
     cfg: str
     #: Which stage's weights each pipeline folder holds.
     exports: Mapping[str, Literal["teacher", "student"]]
+    vae: Schedule = VAE
+    student_steps: int = 4
+    #: Guided steps of the teacher to one of the student, and their CFG scale.
+    substeps: int = 4
+    guidance_scale: float = 2.0
     #: On the sheets of samples, beside every shape.
     sample_colors: Sequence[str] = COLORS
 
@@ -84,7 +84,7 @@ def run(recipe: Recipe, work: FilePath, out: FilePath, last_stage: str, seed: in
         teacher,
         recipe.path,
         data,
-        recipe.student_batch,
+        recipe.batch,
         steps=recipe.student_steps,
         substeps=recipe.substeps,
         guidance_scale=recipe.guidance_scale,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from training.models.bundle import Bundle
+from training.models.bundle import Bundle, dropped
 from training.path import Level, Path, rows
 from training.shapes.world import World
 
@@ -24,11 +24,6 @@ class Data:
         drawn = torch.randint(len(self.latents), (batch,), generator=generator)
         captions = self.scenes.take(drawn).captions(generator)
         return self.latents[drawn.to(self.latents.device)], [str(caption) for caption in captions]
-
-
-def dropped(captions: list[str], share: float, generator: torch.Generator) -> list[str]:
-    keep = torch.rand(len(captions), generator=generator) >= share
-    return [caption if kept else "" for caption, kept in zip(captions, keep.tolist(), strict=True)]
 
 
 def teacher_loss(

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
+import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import (
+    BatchEncoding,
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTokenizer,
@@ -51,6 +54,14 @@ def t5_tokenizer(words: Sequence[str]) -> T5Tokenizer:
     return T5Tokenizer(vocab=pieces, extra_ids=0, model_max_length=T5_MAX_LENGTH)
 
 
+def tokens(tokenizer: Any, captions: list[str], length: int, device: torch.device) -> BatchEncoding:
+    """Ids and mask (B, length), padded and cut as the pipelines do it."""
+    found: BatchEncoding = tokenizer(
+        captions, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+    )
+    return found.to(device)
+
+
 def clip_encoder(tokenizer: CLIPTokenizer, width: int) -> CLIPTextModel:
     return CLIPTextModel(
         CLIPTextConfig(
@@ -69,33 +80,22 @@ def clip_encoder(tokenizer: CLIPTokenizer, width: int) -> CLIPTextModel:
 
 
 def t5_encoder(tokenizer: T5Tokenizer, width: int) -> T5EncoderModel:
-    return T5EncoderModel(
-        T5Config(
-            vocab_size=len(tokenizer),
-            d_model=width,
-            d_kv=width // 2,
-            d_ff=width * 4,
-            num_layers=2,
-            num_heads=2,
-            feed_forward_proj="gated-gelu",
-            dropout_rate=0.0,
-            pad_token_id=tokenizer.pad_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-        )
-    )
+    return T5EncoderModel(T5Config(**_sizes(tokenizer, width), feed_forward_proj="gated-gelu"))
 
 
 def umt5_encoder(tokenizer: T5Tokenizer, width: int) -> UMT5EncoderModel:
-    return UMT5EncoderModel(
-        UMT5Config(
-            vocab_size=len(tokenizer),
-            d_model=width,
-            d_kv=width // 2,
-            d_ff=width * 4,
-            num_layers=2,
-            num_heads=2,
-            dropout_rate=0.0,
-            pad_token_id=tokenizer.pad_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-        )
-    )
+    return UMT5EncoderModel(UMT5Config(**_sizes(tokenizer, width)))
+
+
+def _sizes(tokenizer: T5Tokenizer, width: int) -> dict[str, Any]:
+    return {
+        "vocab_size": len(tokenizer),
+        "d_model": width,
+        "d_kv": width // 2,
+        "d_ff": width * 4,
+        "num_layers": 2,
+        "num_heads": 2,
+        "dropout_rate": 0.0,
+        "pad_token_id": tokenizer.pad_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+    }

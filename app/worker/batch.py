@@ -79,9 +79,8 @@ class Batch:
             failure = type(error).__name__
             _log.error("batch_raised", jobs=len(jobs), error=failure, **_described(error, jobs))
         if not failure:
-            async with (
-                self._lease
-            ):  # where this process stood still, others may have taken the jobs, and made the files
+            # Where this process stood still, others may have taken the jobs, and made the files.
+            async with self._lease:
                 await self._heartbeat()
             for job in jobs:
                 if job.id in self._held:  # not taken from us meanwhile

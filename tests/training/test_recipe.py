@@ -25,7 +25,6 @@ def test_a_recipe_ends_in_pipelines_that_generate(name, tmp_path, monkeypatch):
         **{stage: Schedule(steps=1, learning_rate=1e-3, warmup_steps=1) for stage in ("vae", "teacher", "student")},
         vae_batch=1,
         batch=2,
-        student_batch=2,
         scenes=4,
         substeps=1,
         sample_colors=COLORS[:1],

@@ -9,7 +9,7 @@ import torch
 from diffusers import DiffusionPipeline
 from torch import nn
 
-__all__ = ["Bundle", "encode_unique"]
+__all__ = ["Bundle", "dropped", "encode_unique"]
 
 
 class Bundle(Protocol):
@@ -33,6 +33,12 @@ class Bundle(Protocol):
 
     def pipeline(self, vae: Any) -> DiffusionPipeline:
         """The diffusers pipeline of these parts."""
+
+
+def dropped(captions: Sequence[str], share: float, generator: torch.Generator) -> list[str]:
+    """The captions, about `share` of them empty."""
+    keep = torch.rand(len(captions), generator=generator) >= share
+    return [caption if kept else "" for caption, kept in zip(captions, keep.tolist(), strict=True)]
 
 
 def encode_unique(

@@ -9,7 +9,7 @@ from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeli
 from torch import nn
 
 from training import text
-from training.models.bundle import encode_unique
+from training.models.bundle import dropped, encode_unique
 from training.path import SHIFT
 from training.shapes.world import WORDS
 
@@ -54,22 +54,17 @@ class Flux:
         pooled, length = list(captions), TEXT_LENGTH
         if generator is not None:
             length = TEXT_LENGTHS[int(torch.randint(len(TEXT_LENGTHS), (), generator=generator))]
-            keep = torch.rand(len(pooled), generator=generator) >= NO_POOLED
-            pooled = [caption if kept else "" for caption, kept in zip(pooled, keep.tolist(), strict=True)]
+            pooled = dropped(captions, NO_POOLED, generator)
         device = self.denoiser.device
 
         def t5_states(unique: list[str]) -> torch.Tensor:
-            tokens = self.t5_tokenizer(
-                unique, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
-            )
-            states: torch.Tensor = self.t5(tokens.input_ids.to(device))[0]
+            tokens = text.tokens(self.t5_tokenizer, unique, length, device)
+            states: torch.Tensor = self.t5(tokens.input_ids)[0]
             return states
 
         def clip_pooled(unique: list[str]) -> torch.Tensor:
-            tokens = self.clip_tokenizer(
-                unique, padding="max_length", max_length=text.CLIP_MAX_LENGTH, truncation=True, return_tensors="pt"
-            )
-            pooled: torch.Tensor = self.clip(tokens.input_ids.to(device)).pooler_output
+            tokens = text.tokens(self.clip_tokenizer, unique, text.CLIP_MAX_LENGTH, device)
+            pooled: torch.Tensor = self.clip(tokens.input_ids).pooler_output
             return pooled
 
         return encode_unique(captions, t5_states, device), encode_unique(pooled, clip_pooled, device)

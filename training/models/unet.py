@@ -56,10 +56,8 @@ class StableDiffusion:
         device = self.denoiser.device
 
         def states(unique: list[str]) -> torch.Tensor:
-            tokens = self.tokenizer(
-                unique, padding="max_length", max_length=TEXT_LENGTH, truncation=True, return_tensors="pt"
-            )
-            out: torch.Tensor = self.clip(tokens.input_ids.to(device)).last_hidden_state
+            tokens = text.tokens(self.tokenizer, unique, TEXT_LENGTH, device)
+            out: torch.Tensor = self.clip(tokens.input_ids).last_hidden_state
             return out
 
         return (encode_unique(captions, states, device),)

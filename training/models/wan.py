@@ -11,7 +11,7 @@ from torch import nn
 from training import text
 from training.models.bundle import encode_unique
 from training.path import SHIFT
-from training.shapes.clips import WORDS
+from training.shapes.world import CLIP_WORDS
 
 TEXT_WIDTH = 96
 TEXT_LENGTH = 16
@@ -21,7 +21,7 @@ class Wan:
     """Six blocks of width 192 over latents of 5×16×16, in patches of 1×4×4."""
 
     def __init__(self, latent_channels: int = 6) -> None:
-        self.tokenizer = text.t5_tokenizer(WORDS)
+        self.tokenizer = text.t5_tokenizer(CLIP_WORDS)
         self.umt5 = text.umt5_encoder(self.tokenizer, TEXT_WIDTH)
         self.denoiser = WanTransformer3DModel(
             patch_size=(1, 4, 4),
@@ -53,9 +53,7 @@ class Wan:
         device = self.denoiser.device
 
         def states(unique: list[str]) -> torch.Tensor:
-            tokens = self.tokenizer(
-                unique, padding="max_length", max_length=TEXT_LENGTH, truncation=True, return_tensors="pt"
-            ).to(device)
+            tokens = text.tokens(self.tokenizer, unique, TEXT_LENGTH, device)
             out: torch.Tensor = self.umt5(tokens.input_ids, tokens.attention_mask).last_hidden_state
             return torch.where(tokens.attention_mask[..., None] > 0, out, 0.0)
 

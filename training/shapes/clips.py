@@ -6,11 +6,10 @@ from dataclasses import dataclass
 
 import torch
 
-from training.shapes.world import CLIP_WORDS, MOTIONS, Caption, Scenes
+from training.shapes.world import MOTIONS, Caption, Scenes
 
-__all__ = ["FRAMES", "TRAVEL_PX", "WORDS", "Clips"]
+__all__ = ["FRAMES", "TRAVEL_PX", "Clips"]
 
-WORDS = CLIP_WORDS
 FRAMES = 17
 #: How far a moving object comes from the first frame to the last, of a 64-pixel picture; the largest stays inside.
 TRAVEL_PX = 16.0
