@@ -103,8 +103,8 @@ def _kept(pipe: Any, model: str, layout: str, cache: PromptCache, recorder: Reco
 
     @functools.wraps(encode)
     def encode_prompt(*args: Any, **kwargs: Any) -> tuple[Any, ...]:
-        arguments = dict(signature.bind(*args, **kwargs).arguments)
         bound = signature.bind(*args, **kwargs)
+        arguments = dict(bound.arguments)  # as given; what the key holds has the defaults too
         bound.apply_defaults()
         asked = {name: value for name, value in bound.arguments.items() if value != {}}  # `**kwargs` of nothing
         prompts, negatives = asked.pop("prompt", None), asked.pop("negative_prompt", None)
