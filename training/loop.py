@@ -14,6 +14,8 @@ from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 SAVE_EVERY_STEPS = 200
+#: Smaller ones, as at a network's two ends, are AdamW's.
+KERNEL_MIN = 64
 
 
 @dataclass(frozen=True)
@@ -54,10 +56,11 @@ def train(
     if checkpoint.exists():
         state = torch.load(checkpoint, map_location="cpu", weights_only=True)
         modules.load_state_dict(state["weights"])
-        for optimizer, kept in zip(optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(kept)
         averaged.load_state_dict(state["averaged"])
         first = state["step"]
+        if first < schedule.steps:
+            for optimizer, kept in zip(optimizers, state["optimizers"], strict=True):
+                optimizer.load_state_dict(kept)
 
     def save(step: int) -> None:
         checkpoint.parent.mkdir(parents=True, exist_ok=True)
@@ -95,23 +98,39 @@ def train(
     modules.eval()
 
 
+class KernelMuon(torch.optim.Muon):
+    """Muon (Jordan 2024), to which a convolution's kernel is a matrix of outputs by everything it sums over."""
+
+    def __init__(self, kernels: list[nn.Parameter], learning_rate: float, weight_decay: float) -> None:
+        self._kernels = kernels
+        flat = [nn.Parameter(each.detach().flatten(1)) for each in kernels]  # the same memory
+        super().__init__(flat, lr=learning_rate, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        flat = [each for group in self.param_groups for each in group["params"]]
+        for matrix, kernel in zip(flat, self._kernels, strict=True):
+            matrix.grad = None if kernel.grad is None else kernel.grad.flatten(1)
+        super().step(closure)
+
+
 def _optimizers(modules: nn.ModuleDict, schedule: Schedule) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices inside the network, which a short training gains most from; AdamW for everything else."""
+    """Muon for the kernels inside the network, which a short training gains most from; AdamW for everything else."""
     embeddings = {id(module.weight) for module in modules.modules() if isinstance(module, nn.Embedding)}
     trained = [parameter for parameter in modules.parameters() if parameter.requires_grad]
-    matrices = [each for each in trained if each.ndim == 2 and min(each.shape) >= 64 and id(each) not in embeddings]
-    inside = {id(each) for each in matrices}
+    kernels = [
+        each
+        for each in trained
+        if each.ndim in (2, 4) and min(len(each), each[0].numel()) >= KERNEL_MIN and id(each) not in embeddings
+    ]
+    inside = {id(each) for each in kernels}
     rest = [each for each in trained if id(each) not in inside]
-    decay = schedule.weight_decay
+    rate, decay = schedule.learning_rate, schedule.weight_decay
     optimizers: list[torch.optim.Optimizer] = []
     if rest:
-        optimizers.append(
-            torch.optim.AdamW(rest, lr=schedule.learning_rate, betas=(0.9, 0.98), weight_decay=decay, fused=True)
-        )
-    if matrices:
-        optimizers.append(
-            torch.optim.Muon(matrices, lr=schedule.learning_rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw")
-        )
+        optimizers.append(torch.optim.AdamW(rest, lr=rate, betas=(0.9, 0.98), weight_decay=decay, fused=True))
+    if kernels:
+        optimizers.append(KernelMuon(kernels, rate, decay))
     return optimizers
 
 

@@ -100,13 +100,14 @@ def latent_bank(
 
 
 def scaled(vae: AutoencoderKL | AutoencoderKLWan, latents: torch.Tensor) -> torch.Tensor:
-    """Brought to mean 0 and deviation 1; the pipeline undoes it by what is written into the VAE's config here."""
+    """Brought to deviation 1; the pipeline undoes it by what is written into the VAE's config here. A clip's channels
+    are brought to mean 0 as well; a picture's mean is near it, and Stable Diffusion's pipeline knows no shift."""
     if isinstance(vae, AutoencoderKLWan):
         over = [0, *range(2, latents.ndim)]
         mean, deviation = latents.mean(over), latents.std(over)
         vae.register_to_config(latents_mean=mean.tolist(), latents_std=deviation.tolist())
         shape = (1, -1, *[1] * (latents.ndim - 2))
         return (latents - mean.view(shape)) / deviation.view(shape)
-    shift, scale = float(latents.mean()), 1.0 / float(latents.std())
-    vae.register_to_config(shift_factor=shift, scaling_factor=scale)
-    return (latents - shift) * scale
+    scale = 1.0 / float(latents.std())
+    vae.register_to_config(shift_factor=0.0, scaling_factor=scale)
+    return latents * scale
