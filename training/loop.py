@@ -27,6 +27,8 @@ class Schedule:
     warmup_steps: int = 100
     average_decay: float = 0.998
     weight_decay: float = 0.01
+    #: Whether Muon takes convolutions beside matrices.
+    convolutions: bool = True
 
     def rate(self, step: int) -> float:
         warm = min(1.0, (step + 1) / self.warmup_steps)
@@ -121,7 +123,9 @@ def _optimizers(modules: nn.ModuleDict, schedule: Schedule) -> list[torch.optim.
     kernels = [
         each
         for each in trained
-        if each.ndim in (2, 4) and min(len(each), each[0].numel()) >= KERNEL_MIN and id(each) not in embeddings
+        if each.ndim in ((2, 4) if schedule.convolutions else (2,))
+        and min(len(each), each[0].numel()) >= KERNEL_MIN
+        and id(each) not in embeddings
     ]
     inside = {id(each) for each in kernels}
     rest = [each for each in trained if id(each) not in inside]

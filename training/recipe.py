@@ -21,7 +21,8 @@ from training.shapes.world import COLORS, SHAPES, Caption, World
 from training.stages import Data, student_loss, teacher_loss
 
 STAGES = ("vae", "teacher", "student", "export")
-VAE = Schedule(steps=900, learning_rate=2e-3)
+#: An autoencoder learns as well without Muon, in less time a step.
+VAE = Schedule(steps=900, learning_rate=2e-3, convolutions=False)
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ RECIPES = {
         build_vae=vae.build_image,
         build=StableDiffusion,
         path=variance_preserving(),
-        teacher=Schedule(steps=3000, learning_rate=1.5e-3, warmup_steps=100),
+        teacher=Schedule(steps=2000, learning_rate=1.5e-3, warmup_steps=100),
         student=Schedule(steps=250, learning_rate=4e-4, warmup_steps=30, average_decay=0.99),
         vae_batch=32,
         batch=64,
