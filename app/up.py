@@ -2,8 +2,8 @@
 
 The embedded Valkey (where no NAG_REDIS_URL is given), then the API and one worker, as processes of their own. Ctrl-C
 reaches this process alone, which stops them in the order that loses nothing: the worker hands its jobs back, then the
-server writes them to disk. Killed outright, the API and the worker end with it (on Linux); the server stays, and the
-next `up` adopts it.
+server writes them to disk. A second Ctrl-C is passed on: nothing is waited for any longer. Killed outright, the API
+and the worker end with it (on Linux); the server stays, and the next `up` adopts it.
 """
 
 from __future__ import annotations
@@ -66,11 +66,12 @@ class _Service:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._stopping = asyncio.Event()
+        self._hurrying = asyncio.Event()
         self._server: embedded.Embedded | None = None
 
     async def run(self) -> int:
         for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            asyncio.get_running_loop().add_signal_handler(each, self._stopping.set)
+            asyncio.get_running_loop().add_signal_handler(each, self._stop)
         _say("starting")
         if self._settings.redis_url is None:
             await self._start_server()
@@ -87,6 +88,11 @@ class _Service:
                 await asyncio.to_thread(self._server.stop)
             _say("stopped")
         return 0
+
+    def _stop(self) -> None:
+        if self._stopping.is_set():
+            self._hurrying.set()
+        self._stopping.set()
 
     async def _together(self, parts: list[Coroutine[Any, Any, None]]) -> None:
         """Until every part has ended: when told to stop, or after the first failure, which is raised."""
@@ -109,15 +115,25 @@ class _Service:
             )  # fmt: skip
             ended = asyncio.create_task(process.wait())
             if await self._stopped_before(ended):
-                with contextlib.suppress(ProcessLookupError):
-                    process.terminate()
-                await asyncio.wait([ended], timeout=self._settings.drain_s + STOP_S)
+                await self._end(process, ended)
                 if not ended.done():
                     _say(f"{name} does not end: killed")
                     process.kill()
                 await ended
                 return
             await self._pause(restarts.delay_s(f"ended with code {await ended}", monotonic() - begun_s))
+
+    async def _end(self, process: asyncio.subprocess.Process, ended: asyncio.Task[int]) -> None:
+        """Ask the process to end, twice where this one was told twice, and wait as long as it may take."""
+        hurried = asyncio.create_task(self._hurrying.wait())
+        for also in ({hurried}, set[asyncio.Task[Any]]()):
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()
+            timeout_s = self._settings.drain_s + STOP_S
+            await asyncio.wait({ended, *also}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+            if ended.done() or not hurried.done():
+                break
+        hurried.cancel()
 
     async def _keep_server(self) -> None:
         """The embedded server, started again when it dies; its append-only file brings the jobs back."""

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
@@ -219,6 +220,21 @@ def test_told_to_stop_while_it_starts_it_stops(start: Start) -> None:
     assert up.end() == 0
     assert gone(processes, 0.1)
     assert not any("Traceback" in line for line in up.said)
+
+
+def test_told_twice_it_waits_for_nothing(start: Start) -> None:
+    up = start(NAG_DRAIN_S="600", NAG_WAIT_MAX_S="600")
+    url = up.ready()
+    body = {"prompt": "a shape", "n": 10, "num_inference_steps": 50}
+    with httpx.Client(base_url=url, trust_env=False, timeout=600) as http, ThreadPoolExecutor(1) as threads:
+        for _ in range(5):
+            http.post("/v1/jobs", json=body)
+        held = threads.submit(http.post, "/v1/jobs", json=body, headers={"prefer": "wait=600"})
+        up.until("job_claimed")
+        up.process.send_signal(signal.SIGINT)
+        up.until("draining")
+        assert up.end(signal.SIGINT) == 0
+        assert held.result(60).json()["status"] == "queued"
 
 
 def test_its_parts_read_the_settings_it_read() -> None:

@@ -113,7 +113,7 @@ class KernelMuon(torch.optim.Muon):
         flat = [each for group in self.param_groups for each in group["params"]]
         for matrix, kernel in zip(flat, self._kernels, strict=True):
             matrix.grad = None if kernel.grad is None else kernel.grad.flatten(1)
-        super().step(closure)
+        super().step(closure)  # type: ignore[no-untyped-call]
 
 
 def _optimizers(modules: nn.ModuleDict, schedule: Schedule) -> list[torch.optim.Optimizer]:
