@@ -7,11 +7,15 @@
     ├── MalformedBody           400  not JSON
     ├── BodyTooLarge            413
     ├── UnsupportedMediaType    415  a body that does not call itself JSON
-    ├── NotFound                404
+    ├── Unauthenticated         401  no API key, or none of ours
+    ├── Forbidden               403  a key without the scope
+    ├── NotFound                404  never was, is no longer kept, or is another tenant's
+    ├── RequestTimeout          408  a body that does not arrive
     ├── Conflict                409
     ├── Expired                 410
     ├── RangeNotSatisfiable     416  none of the file's bytes
     ├── QueueFull               429
+    ├── RateLimited             429  a limit of the caller's key
     └── Unavailable             503  no worker for this model, or no Redis
 
 `type` is one of OpenAI's error types, so that the stock SDKs sort them rightly.
@@ -67,6 +71,18 @@ class UnsupportedMediaType(ServiceError):
     status, type, code = 415, "invalid_request_error", "unsupported_media_type"
 
 
+class Unauthenticated(ServiceError):
+    status, type, code = 401, "invalid_request_error", "invalid_api_key"
+
+
+class Forbidden(ServiceError):
+    status, type, code = 403, "invalid_request_error", "insufficient_scope"
+
+
+class RequestTimeout(ServiceError):
+    status, type, code = 408, "invalid_request_error", "request_timeout"
+
+
 class NotFound(ServiceError):
     status, type, code = 404, "invalid_request_error", "not_found"
 
@@ -85,6 +101,10 @@ class RangeNotSatisfiable(ServiceError):
 
 class QueueFull(ServiceError):
     status, type, code = 429, "rate_limit_error", "queue_full"
+
+
+class RateLimited(ServiceError):
+    status, type, code = 429, "rate_limit_error", "rate_limit_exceeded"
 
 
 class Unavailable(ServiceError):

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from app.access.key import ApiKey
+
+__all__ = ["SECRET", "Settings"]
+
+#: Fields whose value is shown to nobody, not even where it does not fit.
+SECRET = frozenset({"api_key", "api_keys", "redis_url"})
 ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - where a server bound to all is reached from here
 
 
@@ -89,6 +96,16 @@ class Settings(BaseSettings):
     )
     wait_max_s: Annotated[float, Field(gt=0, description="longest a request is held for its result")] = 120.0
     body_max_bytes: Annotated[int, Field(ge=1024, description="largest request body")] = 1_000_000
+    read_timeout_s: Annotated[
+        float, Field(gt=0, description="longest that the head of a request may take to arrive, and then its body")
+    ] = 30.0
+    api_keys_file: Annotated[
+        Path | None, Field(description="TOML, a table [keys.<id>] an API key; read again when it changes")
+    ] = None
+    api_keys: Annotated[
+        tuple[ApiKey, ...], NoDecode, Field(description="API keys beside those of the file, as a JSON list of tables")
+    ] = ()
+    api_key: Annotated[str | None, Field(description="the key that this machine's commands send to a server")] = None
     log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$", description="least severe line logged")] = (
         "info"
     )
@@ -97,6 +114,16 @@ class Settings(BaseSettings):
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(filter(None, map(str.strip, value.split(",")))) or None if isinstance(value, str) else value
+
+    @field_validator("api_keys", mode="before")
+    @classmethod
+    def _read_json(cls, value: object) -> object:
+        return json.loads(value or "[]") if isinstance(value, str) else value
+
+    @property
+    def asks_for_keys(self) -> bool:
+        """Whether a caller needs an API key: from the first one on, and with a file that is still empty."""
+        return bool(self.api_keys) or self.api_keys_file is not None
 
     @property
     def data_folder(self) -> Path:

@@ -13,6 +13,7 @@ import contextlib
 import ctypes
 import errno
 import fcntl
+import json
 import os
 import signal
 import socket
@@ -25,7 +26,8 @@ from typing import Any
 import httpx
 from redis.exceptions import RedisError
 
-from app import logs
+from app import exposure, logs
+from app.access.keyring import Keyring
 from app.catalog import Catalog
 from app.queue import embedded
 from app.queue.cancel import end
@@ -50,21 +52,25 @@ class GaveUp(Exception):
     """A part that dies again and again; the message is one line."""
 
 
-def up(settings: Settings) -> int:
+def up(settings: Settings, *, insecure: bool = False) -> int:
     """Run until SIGINT, SIGTERM or SIGHUP; the exit code: 0, or 1 where a part would not stay alive.
 
     Raises EmbeddedError where another `up` has the data folder or no server can be had, OSError for a port taken,
-    CatalogError.
+    CatalogError, KeysError, and Exposed where `insecure` does not allow everybody in.
     """
+    if not insecure:
+        exposure.check(settings)
     logs.configure(settings.log_level)
     Catalog.load(settings)  # a mistake in it is told here, once, not by each part again and again
+    Keyring(settings)
     with _sole_user_of(settings.data_folder):
-        return asyncio.run(_Service(settings.model_copy(update={"port": _free_port(settings)})).run())
+        return asyncio.run(_Service(settings.model_copy(update={"port": _free_port(settings)}), insecure).run())
 
 
 class _Service:
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, insecure: bool) -> None:
         self._settings = settings
+        self._insecure = insecure
         self._stopping = asyncio.Event()
         self._hurrying = asyncio.Event()
         self._server: embedded.Embedded | None = None
@@ -106,10 +112,11 @@ class _Service:
     async def _keep(self, name: str) -> None:
         """A part as a process, started again when it dies."""
         restarts = _Restarts(name)
+        options = ["--insecure"] if name == "api" and self._insecure else []
         while not self._stopping.is_set():
             begun_s = monotonic()
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "app.cli", name,
+                sys.executable, "-m", "app.cli", name, *options,
                 env=os.environ | _environment(self._settings), stdin=asyncio.subprocess.DEVNULL,
                 start_new_session=True, preexec_fn=_dying_with_parent(PARTS[name]),
             )  # fmt: skip
@@ -214,6 +221,7 @@ async def _ready(http: httpx.AsyncClient, url: str) -> bool:
 def _environment(settings: Settings) -> dict[str, str]:
     """The settings as a part reads them."""
     values = settings.model_dump(mode="json", exclude_none=True)
+    values["api_keys"] = json.dumps(values["api_keys"])
     return {
         f"NAG_{name.upper()}": ",".join(value) if isinstance(value, list) else str(value)
         for name, value in values.items()

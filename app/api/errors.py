@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
 
-from app.errors import InvalidRequest, MalformedBody, ServiceError, Unavailable
+from app.errors import InvalidRequest, MalformedBody, ServiceError, Unauthenticated, Unavailable
 from app.logs import Log
 
 __all__ = ["ErrorBody", "error_response", "install"]
@@ -42,6 +42,8 @@ def error_response(error: ServiceError) -> Response:
     headers = {}
     if error.retry_after_s is not None:
         headers["retry-after"] = str(error.retry_after_s)
+    if error.status == Unauthenticated.status:
+        headers["www-authenticate"] = "Bearer"
     if error.error_code in NOT_RETRIED:
         headers["x-should-retry"] = "false"
     return _response(error.status, error.body(), headers)

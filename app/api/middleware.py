@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import re
 import traceback
-from contextlib import suppress
 from uuid import uuid4
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.errors import error_response
-from app.errors import BodyTooLarge, ServiceError, UnsupportedMediaType
+from app.api.refusing import refuse
+from app.errors import BodyTooLarge, RequestTimeout, ServiceError, UnsupportedMediaType
 from app.logs import Log
 
 __all__ = ["BoundedBody", "RequestId"]
@@ -58,12 +58,10 @@ class RequestId:
 class BoundedBody:
     """Reads the body before the app does, so that no route ever holds more than `limit_bytes` of one."""
 
-    #: A client reads its answer only when it has sent all; what comes within this time is discarded, not kept.
-    LINGER_S = 10.0
-
-    def __init__(self, app: ASGIApp, limit_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, limit_bytes: int, timeout_s: float) -> None:
         self.app = app
         self.limit_bytes = limit_bytes
+        self.timeout_s = timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -71,23 +69,23 @@ class BoundedBody:
         headers = Headers(scope=scope)
         announced = headers.get("content-length", "0")
         if announced.isdecimal() and int(announced) > self.limit_bytes:
-            return await self._refuse(scope, receive, send)
-        body = bytearray()
-        while True:
-            message = await receive()
-            if message["type"] != "http.request":
-                return None  # the client left while sending
-            body += message.get("body", b"")
-            if len(body) > self.limit_bytes:
-                return await self._refuse(scope, receive, send)
-            if not message.get("more_body", False):
-                break
+            return await refuse(self._too_large(), scope, receive, send)
+        try:
+            async with asyncio.timeout(self.timeout_s):
+                body = await self._read(receive)
+        except TimeoutError:
+            late = RequestTimeout(f"the body did not arrive within {self.timeout_s:g} s")
+            return await refuse(late, scope, receive, send)
+        except BodyTooLarge as large:
+            return await refuse(large, scope, receive, send)
+        if body is None:
+            return None
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
         if body and kind != "application/json":
             error = UnsupportedMediaType(f"send JSON as content-type application/json, not {kind or 'none'}")
             return await error_response(error)(scope, receive, send)
 
-        whole: Message | None = {"type": "http.request", "body": bytes(body), "more_body": False}
+        whole: Message | None = {"type": "http.request", "body": body, "more_body": False}
 
         async def replay() -> Message:
             nonlocal whole
@@ -96,18 +94,19 @@ class BoundedBody:
 
         return await self.app(scope, replay, send)
 
-    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers at once, then closes; in between lets the client finish, or a reset would cost it the answer."""
-        response = error_response(BodyTooLarge(f"a request body holds at most {self.limit_bytes} bytes"))
-        response.headers["connection"] = "close"
+    async def _read(self, receive: Receive) -> bytes | None:
+        """All of it; None when the client left while sending. Raises BodyTooLarge."""
+        body = bytearray()
+        more = True
+        while more:
+            message = await receive()
+            if message["type"] != "http.request":
+                return None
+            body += message.get("body", b"")
+            if len(body) > self.limit_bytes:
+                raise self._too_large()
+            more = message.get("more_body", False)
+        return bytes(body)
 
-        async def hold_open(message: Message) -> None:
-            await send({**message, "more_body": True} if message["type"] == "http.response.body" else message)
-
-        await response(scope, receive, hold_open)
-        if "expect" not in Headers(scope=scope):  # such a client waits for the answer before it sends
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self.LINGER_S):
-                    while (await receive()).get("more_body", False):
-                        pass
-        await send({"type": "http.response.body"})
+    def _too_large(self) -> BodyTooLarge:
+        return BodyTooLarge(f"a request body holds at most {self.limit_bytes} bytes")

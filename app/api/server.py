@@ -12,8 +12,10 @@ from types import FrameType
 import uvicorn
 from fastapi import FastAPI
 
-from app import logs
+from app import exposure, logs
+from app.access.keyring import Keyring
 from app.api import errors
+from app.api.access import Access
 from app.api.middleware import BoundedBody, RequestId
 from app.api.routes import health, images, jobs, models, queue
 from app.api.service import Service
@@ -32,9 +34,10 @@ SHUTDOWN_S = 3
 def create_app(settings: Settings, stopping: Callable[[], bool] = lambda: False) -> FastAPI:
     """The app; it connects when it is started. Once `stopping()` holds, no request waits for its job any longer.
 
-    Raises CatalogError.
+    Raises CatalogError, KeysError.
     """
     catalog = Catalog.load(settings)
+    keyring = Keyring(settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -52,20 +55,26 @@ def create_app(settings: Settings, stopping: Callable[[], bool] = lambda: False)
         description="Diffusion pipelines with Normalized Attention Guidance.",
         lifespan=lifespan,
         redoc_url=None,
+        redirect_slashes=False,  # to an address of the caller's making: Host is whatever it says
         responses={"4XX": {"model": errors.ErrorBody}, "5XX": {"model": errors.ErrorBody}},
     )
     errors.install(app)
-    app.add_middleware(BoundedBody, limit_bytes=settings.body_max_bytes)
+    app.add_middleware(BoundedBody, limit_bytes=settings.body_max_bytes, timeout_s=settings.read_timeout_s)
+    app.add_middleware(Access, keyring=keyring)
     app.add_middleware(RequestId)  # added last, so outermost
     for each in (jobs, images, models, queue, health):
         app.include_router(each.router)
     return app
 
 
-def serve(settings: Settings) -> None:
+def serve(settings: Settings, *, insecure: bool = False) -> None:
     """Serves until SIGINT or SIGTERM, then until what it holds is answered: for settings.drain_s at the most, and no
-    longer once it is told again. Raises OSError when the address is taken, CatalogError.
+    longer once it is told again. Raises OSError when the address is taken, CatalogError, KeysError.
+
+    Raises Exposed where everybody could call it and `insecure` does not say that they may.
     """
+    if not insecure:
+        exposure.check(settings)
     logs.configure(settings.log_level)
     server: _Server | None = None
     app = create_app(settings, stopping=lambda: server is not None and time.monotonic() >= server.held_until_s)

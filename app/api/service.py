@@ -6,18 +6,19 @@ import hashlib
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Annotated
 from uuid import uuid4
 
 from fastapi import Depends, Request
 
+from app.api.access import NOBODY, Caller
 from app.api.resolve import Resolved
 from app.api.schemas import GenerationBody
 from app.artifacts import Artifacts
 from app.catalog import Catalog
-from app.errors import InvalidParameter, NotFound
+from app.errors import InvalidParameter, NotFound, Unauthenticated
 from app.jobs import Job, Priority
 from app.metrics import Metrics
 from app.queue.queue import Queue
@@ -34,7 +35,7 @@ IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 @dataclass(frozen=True)
 class Service:
-    """The parts behind the routes; one an app."""
+    """The parts behind the routes, one an app, and the caller of one request: no other tenant's job gets past it."""
 
     settings: Settings
     catalog: Catalog
@@ -43,6 +44,7 @@ class Service:
     metrics: Metrics
     started_at: int
     stopping: Callable[[], bool]  # whether the server was told to end
+    caller: Caller = NOBODY
 
     async def submit(self, resolved: Resolved, body: GenerationBody, request: Request) -> tuple[Job, bool]:
         """The queued job and True, or the earlier job of the same idempotency key and False.
@@ -64,6 +66,7 @@ class Service:
             request=resolved.generation,
             warnings=resolved.warnings,
             priority=body.priority or Priority.NORMAL,
+            tenant=self._tenant(),
         )
         job = await self.queue.submit(
             asked,
@@ -91,14 +94,20 @@ class Service:
 
     async def cancel(self, job_id: str) -> Job:
         """The job, ended: as it was, or cancelled now. Raises NotFound."""
+        await self.find(job_id)
         return self._found(await self.queue.cancel(job_id), job_id)
 
     async def find(self, job_id: str) -> Job:
         """Raises NotFound."""
         return self._found(await self.queue.get(job_id), job_id)
 
+    def _tenant(self) -> str:
+        if self.caller.tenant is None:
+            raise Unauthenticated("an API key is needed", code="missing_api_key")
+        return self.caller.tenant
+
     def _found(self, job: Job | None, job_id: str) -> Job:
-        if job is None:
+        if job is None or job.tenant != self.caller.tenant:
             raise NotFound(f"no job {job_id!r}")
         self.metrics.observe(job)
         return job
@@ -126,7 +135,7 @@ def _fingerprint(path: str, body: GenerationBody) -> str:
 def _service(request: Request) -> Service:
     service = request.app.state.service
     assert isinstance(service, Service)
-    return service
+    return replace(service, caller=request.state.caller)
 
 
 Here = Annotated[Service, Depends(_service)]

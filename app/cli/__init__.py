@@ -11,7 +11,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from app.settings import Settings
+from app.cli.keys import add_arguments
+from app.settings import SECRET, Settings
 
 __all__ = ["main"]
 
@@ -23,8 +24,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = Settings()
     except ValidationError as exc:
         for error in exc.errors(include_url=False):
-            name = f"NAG_{'_'.join(map(str, error['loc'])).upper()}"
-            _complain(f"{name}={error['input']}: {error['msg'].replace('Input should be', 'must be')}")
+            name = f"NAG_{str(error['loc'][0]).upper()}"
+            shown = "…" if error["loc"][0] in SECRET else error["input"]
+            _complain(f"{name}={shown}: {error['msg'].replace('Input should be', 'must be')}")
         return 2
     try:
         return _run(arguments, settings)
@@ -44,11 +46,11 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> int:
         case "up":
             from app.up import up
 
-            return up(settings)
+            return up(settings, insecure=arguments.insecure)
         case "api":
             from app.api.server import serve
 
-            serve(settings)
+            serve(settings, insecure=arguments.insecure)
         case "worker":
             from app.worker.loop import main as work
 
@@ -61,6 +63,10 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> int:
             from app.cli.models import check_models
 
             return check_models(settings, arguments.names, cache=arguments.cache)
+        case "keys":
+            from app.cli.keys import keys
+
+            keys(arguments, settings)
         case "dead":
             from app.cli.dead import dead
 
@@ -74,11 +80,13 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> int:
 
 def _failures() -> tuple[type[Exception], ...]:
     """What ends a command with its message alone. Imported only once something has failed."""
+    from app.access import KeysError
     from app.catalog import CatalogError
     from app.cli.client import ClientError
+    from app.exposure import Exposed
     from app.queue.embedded import EmbeddedError
 
-    return CatalogError, ClientError, EmbeddedError
+    return CatalogError, ClientError, EmbeddedError, Exposed, KeysError
 
 
 def _complain(message: str) -> None:
@@ -89,8 +97,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="nag-server", description="Diffusion with Normalized Attention Guidance.")
     parser.add_argument("--version", action="version", version=version("nag-server"))
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    commands.add_parser("up", help="queue, API and worker together, until Ctrl-C")
-    commands.add_parser("api", help="the HTTP front end alone")
+    for name, meaning in (("up", "queue, API and worker together, until Ctrl-C"), ("api", "the HTTP front end alone")):
+        commands.add_parser(name, help=meaning).add_argument(
+            "--insecure", action="store_true", help="serve everybody beyond this machine, without API keys"
+        )
     commands.add_parser("worker", help="one worker alone")
     models = commands.add_parser("models", help="the catalog").add_subparsers(dest="action", required=True)
     models.add_parser("list", help="every known model, and which are served")
@@ -102,6 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     actions.add_parser("list", help="newest first")
     for action, meaning in (("replay", "queue them again under their ids"), ("drop", "strike them off the list")):
         actions.add_parser(action, help=meaning).add_argument("ids", nargs="+", metavar="ID")
+    add_arguments(commands.add_parser("keys", help="API keys: the service stores their hashes alone"))
     _generate_arguments(commands.add_parser("generate", help="one picture or video from a running server"))
     return parser
 

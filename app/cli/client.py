@@ -26,10 +26,11 @@ class ClientError(Exception):
 class Client:
     """Talks to one server. Every method raises ClientError."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, api_key: str | None = None) -> None:
         self._url = url.rstrip("/")
+        headers = {} if api_key is None else {"authorization": f"Bearer {api_key}"}
         # A proxy from the environment has no business between two programs on one machine.
-        self._http = httpx.Client(timeout=TIMEOUT_S, trust_env=LOOPBACK.match(self._url) is None)
+        self._http = httpx.Client(timeout=TIMEOUT_S, headers=headers, trust_env=LOOPBACK.match(self._url) is None)
 
     def __enter__(self) -> Self:
         return self

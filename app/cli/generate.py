@@ -25,7 +25,7 @@ def generate(arguments: argparse.Namespace, settings: Settings) -> None:
         raise ClientError(f"{out}: the name must end in {', '.join(FORMATS)}")
     if out is not None and not out.parent.is_dir():
         raise ClientError(f"{out}: there is no folder {out.parent}")
-    with Client(arguments.url or settings.url) as client, _progress() as progress:
+    with Client(arguments.url or settings.url, settings.api_key) as client, _progress() as progress:
         task = progress.add_task("sending", total=None)
 
         def show(job: dict[str, Any]) -> None:

@@ -22,7 +22,7 @@ READY_S = 120.0
 STOP_S = 60.0
 POLL_S = 0.1
 #: Settings that would send the service somewhere else than into the given folder.
-NOT_HANDED_ON = ("NAG_REDIS_URL", "NAG_CATALOG", "NAG_MODELS", "NAG_HOST")
+NOT_HANDED_ON = ("NAG_REDIS_URL", "NAG_CATALOG", "NAG_MODELS", "NAG_HOST", "NAG_API_KEYS", "NAG_API_KEYS_FILE")
 
 
 @contextmanager

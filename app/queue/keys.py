@@ -11,7 +11,7 @@ import hashlib
 __all__ = ["DONE", "LEASES", "QUEUED", "REVOKED", "idempotency", "job", "lua_header", "queue"]
 
 JOB = "{nag}:job:"  # + job id: hash, the job's fields; expires after it has ended
-IDEMPOTENCY = "{nag}:idempotency:"  # + digest of the caller's key: hash, job and fingerprint; ends with its job
+IDEMPOTENCY = "{nag}:idempotency:"  # + digest of the tenant and its key: hash, job and fingerprint; ends with its job
 SEQUENCE = "{nag}:sequence"  # counter: the order jobs came in
 MODELS = "{nag}:models"  # set: every model that ever had a queue
 
@@ -47,9 +47,9 @@ def queue(model: str) -> str:
     return QUEUE + model
 
 
-def idempotency(caller_key: str) -> str:
+def idempotency(tenant: str, caller_key: str) -> str:
     """A digest, since the caller chooses the key's length and bytes."""
-    return IDEMPOTENCY + hashlib.sha256(caller_key.encode()).hexdigest()
+    return IDEMPOTENCY + hashlib.sha256(f"{tenant}\n{caller_key}".encode()).hexdigest()
 
 
 def lua_header() -> str:

@@ -87,7 +87,7 @@ class Queue:
             "submit", job.id, request.model, job.tenant, job.priority.rank, request.batch_key, request.cost,
             request.work, to_json(request), json.dumps(job.warnings),
             round(min(most_s, most_s if deadline_s is None else deadline_s) * 1000),
-            keys.idempotency(idempotency_key) if idempotency_key else "", fingerprint or "",
+            keys.idempotency(job.tenant, idempotency_key) if idempotency_key else "", fingerprint or "",
             self._settings.queue_limit, self._settings.queue_limit_per_model,
         )  # fmt: skip
         if answer[0] == "conflict":

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from app.api.middleware import BoundedBody
+from app.api import refusing
 from app.api.service import Service
 from app.queue.queue import Queue
 from app.settings import Settings
@@ -126,7 +126,7 @@ async def test_a_body_too_large(quiet: httpx.AsyncClient, chunked: bool) -> None
 async def test_a_body_too_large_without_end(
     quiet: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, header: str
 ) -> None:
-    monkeypatch.setattr(BoundedBody, "LINGER_S", 0.3)
+    monkeypatch.setattr(refusing, "LINGER_S", 0.3)
     reader, writer = await asyncio.open_connection(quiet.base_url.host, quiet.base_url.port)
     head = f"POST {JOBS} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n{header}\r\n\r\n"
     writer.write(head.encode())

@@ -1,0 +1,70 @@
+"""The file of keys: TOML, a table `[keys.<id>]` a key, so that people can read and edit it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import tomllib
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from app.access.errors import KeysError
+from app.access.key import ApiKey
+
+__all__ = ["add", "read", "table"]
+
+
+def read(path: Path) -> tuple[ApiKey, ...]:
+    """Its keys. Raises KeysError, which quotes no value of the file."""
+    try:
+        found = tomllib.loads(path.read_text())
+    except FileNotFoundError as exc:
+        raise KeysError(f"{path}: there is no such file") from exc
+    except OSError as exc:
+        raise KeysError(f"{path}: cannot be read: {exc.strerror}") from exc
+    except ValueError as exc:
+        raise KeysError(f"{path}: not TOML: {exc}") from exc
+    tables = found.pop("keys", {})
+    if found or not isinstance(tables, dict):
+        raise KeysError(f"{path}: holds tables [keys.<id>] and nothing else")
+    return tuple(_key(path, name, each) for name, each in tables.items())
+
+
+def add(path: Path, key: ApiKey) -> None:
+    """Write the key behind the others; whoever reads meanwhile sees the file before or after. Raises KeysError."""
+    # The lock lies beside the file: the file itself is replaced.
+    with path.with_name(f"{path.name}.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        text = path.read_text() if path.exists() else ""
+        if text and key.id in {each.id for each in read(path)}:
+            raise KeysError(f"{path}: has a key {key.id!r} already")
+        temporary = path.with_name(f"{path.name}.tmp")
+        temporary.unlink(missing_ok=True)
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(f"{text.rstrip()}\n\n{table(key)}".lstrip())
+        temporary.replace(path)
+
+
+def table(key: ApiKey) -> str:
+    """The key as the file holds it."""
+    values = key.model_dump(mode="json", exclude={"id"}, exclude_none=True)
+    lines = [f"{name} = {_toml(value)}" for name, value in values.items()]
+    return "\n".join([f"[keys.{key.id}]", *lines, ""])
+
+
+def _toml(value: str | int | list[str]) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, sorted(value)))}]"
+    return str(value) if isinstance(value, int) else f'"{value}"'  # a Name, a hash or a scope: nothing to escape
+
+
+def _key(path: Path, name: str, fields: object) -> ApiKey:
+    if not isinstance(fields, dict):
+        raise KeysError(f"{path}: key {name!r}: must be a table")
+    try:
+        return ApiKey.model_validate({**fields, "id": name})
+    except ValidationError as exc:
+        error = exc.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, error["loc"]))
+        raise KeysError(f"{path}: key {name!r}: {where}: {error['msg'].replace('Input should', 'must')}") from None

@@ -1,0 +1,87 @@
+"""Who is asking, and whether they may: settled before a request's body is read, by its method and path alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from app.access import ApiKey
+from app.access import Scope as KeyScope
+from app.access.keyring import Keyring
+from app.api.refusing import refuse
+from app.errors import Forbidden, ServiceError, Unauthenticated
+from app.jobs import TENANT
+
+__all__ = ["NOBODY", "Access", "Caller", "needed"]
+
+#: Without a key: what a load balancer asks for, and what a browser loads to read or to type a key into.
+OPEN = frozenset({"/", "/healthz", "/readyz", "/docs", "/openapi.json"})
+#: Without a key as well, being files of the package, or guarded by the signature in their link.
+OPEN_UNDER = ("/docs/",)
+#: Of all tenants together.
+ADMIN = frozenset({"/metrics"})
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Sees the jobs of its tenant alone, and of none without one."""
+
+    tenant: str | None
+    key: ApiKey | None = None
+
+
+#: Came in without a key where keys are asked for.
+NOBODY = Caller(None)
+
+
+def needed(method: str, path: str) -> KeyScope | None:
+    """The scope that a request needs; None where it needs no key. A route that is not named here needs one."""
+    if path in OPEN or path.startswith(OPEN_UNDER):
+        return None
+    if path in ADMIN:
+        return KeyScope.ADMIN
+    return KeyScope.READ if method in ("GET", "HEAD") else KeyScope.GENERATE
+
+
+class Access:
+    """Puts the caller into `request.state.caller`, or answers 401 or 403."""
+
+    def __init__(self, app: ASGIApp, keyring: Keyring) -> None:
+        self.app = app
+        self.keyring = keyring
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        try:
+            caller = self._caller(scope)
+        except ServiceError as error:
+            return await refuse(error, scope, receive, send)
+        scope.setdefault("state", {})["caller"] = caller
+        return await self.app(scope, receive, send)
+
+    def _caller(self, scope: Scope) -> Caller:
+        """Raises Unauthenticated, Forbidden."""
+        if not self.keyring.asks:
+            return Caller(TENANT)
+        need = needed(scope["method"], scope["path"])
+        if need is None:
+            return NOBODY
+        key = self.keyring.find(_secret(Headers(scope=scope)))
+        if key is None:
+            raise Unauthenticated("no such API key")
+        if need not in key.scopes:
+            raise Forbidden(f"the API key {key.id} lacks the scope {need}")
+        return Caller(key.tenant, key)
+
+
+def _secret(headers: Headers) -> str:
+    said = headers.getlist("authorization")
+    if not said:
+        raise Unauthenticated("an API key is needed: send it as Authorization: Bearer <key>", code="missing_api_key")
+    kind, _, secret = said[0].partition(" ")
+    if len(said) > 1 or kind.lower() != "bearer" or not secret.strip():
+        raise Unauthenticated("Authorization: must be Bearer <key>, once")
+    return secret.strip()

@@ -1,0 +1,39 @@
+"""An answer to a request whose body was not read to its end, or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+from starlette.datastructures import Headers
+from starlette.types import Message, Receive, Scope, Send
+
+from app.api.errors import error_response
+from app.errors import ServiceError
+
+__all__ = ["LINGER_S", "refuse"]
+
+#: A client reads its answer only when it has sent all; what comes within this time is discarded, not kept.
+LINGER_S = 10.0
+
+
+async def refuse(error: ServiceError, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers at once. Where a body is on its way, closes the connection, and before that lets the client finish: a
+    reset would cost it the answer.
+    """
+    response = error_response(error)
+    headers = Headers(scope=scope)
+    if headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers:
+        return await response(scope, receive, send)
+    response.headers["connection"] = "close"
+
+    async def hold_open(message: Message) -> None:
+        await send({**message, "more_body": True} if message["type"] == "http.response.body" else message)
+
+    await response(scope, receive, hold_open)
+    if "expect" not in headers:  # such a client waits for the answer before it sends
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_S):
+                while (await receive()).get("more_body", False):
+                    pass
+    return await send({"type": "http.response.body"})

@@ -1,0 +1,58 @@
+"""`nag-server keys new` and `keys list`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from app.access import ApiKey, KeysError, Scope
+from app.access.file import add, read, table
+from app.access.key import LIMITS, digest, new_secret
+from app.settings import Settings
+
+__all__ = ["add_arguments", "keys"]
+
+
+def keys(arguments: argparse.Namespace, settings: Settings) -> None:
+    """Raises KeysError, OSError."""
+    path = arguments.file or settings.api_keys_file
+    if arguments.action == "list":
+        known = settings.api_keys + (() if path is None else read(path))
+        for key in known:
+            limits = (f"{name} {most}" for name in LIMITS if (most := getattr(key, name)) is not None)
+            print(key.id, key.tenant, ",".join(sorted(key.scopes)), *limits, sep="\t")
+        return
+    secret = new_secret()
+    key = _key(arguments, secret)
+    if path is None:
+        print(f"Add this to the file that NAG_API_KEYS_FILE names:\n\n{table(key)}", file=sys.stderr)
+    else:
+        add(path, key)
+        print(f"{key.id} stands in {path}. The key itself is shown once:", file=sys.stderr)
+    print(secret)  # alone on stdout, for KEY=$(nag-server keys new …)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True)
+    new = actions.add_parser("new", help="make a key, print it once, and add its hash to the file")
+    new.add_argument("id", metavar="ID", help="its name in the file, the logs and the errors")
+    new.add_argument("--tenant", help="whose jobs it sees; absent: ID")
+    new.add_argument("--scopes", default="generate,read", help=f"of {', '.join(Scope)}; default: %(default)s")
+    for name, meaning in LIMITS.items():
+        new.add_argument(f"--{name.replace('_', '-')}", type=int, metavar="N", help=f"most {meaning}")
+    for each in (new, actions.add_parser("list", help="ids, tenants, scopes and limits")):
+        each.add_argument("--file", type=Path, help="absent: what NAG_API_KEYS_FILE names")
+
+
+def _key(arguments: argparse.Namespace, secret: str) -> ApiKey:
+    limits = {name: getattr(arguments, name) for name in LIMITS}
+    scopes = list(filter(None, map(str.strip, arguments.scopes.split(","))))
+    fields = {"id": arguments.id, "tenant": arguments.tenant or arguments.id, "scopes": scopes, **limits}
+    try:
+        return ApiKey.model_validate(fields | {"sha256": digest(secret)})
+    except ValidationError as exc:
+        error = exc.errors(include_url=False, include_input=False)[0]
+        raise KeysError(f"{error['loc'][0]}: {error['msg'].replace('Input should', 'must')}") from None

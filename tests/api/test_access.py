@@ -1,0 +1,203 @@
+"""The matrix of keys, other tenants' jobs and every route there is."""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from app.access import Scope
+from app.access.file import add
+from app.access.key import digest
+from app.api.access import needed
+from app.api.server import create_app
+from app.artifacts import Artifacts
+from app.queue.queue import Queue
+from app.settings import Settings
+from tests.api.keyed import ADMIN, GENERATE, IDS, KEYS, READ, by, job_of, keyed
+from tests.api.support import FakeWorker, serving
+from tests.claiming import claim
+
+#: Every route: the scope it needs. A route with a parameter of JOB_PARAMETERS is tried with another tenant's job.
+ROUTES: dict[tuple[str, str], Scope | None] = {
+    ("GET", "/openapi.json"): None,
+    ("GET", "/docs"): None,
+    ("GET", "/healthz"): None,
+    ("GET", "/readyz"): None,
+    ("GET", "/metrics"): ADMIN,
+    ("GET", "/v1/models"): READ,
+    ("GET", "/v1/models/{model_id}"): READ,
+    ("GET", "/v1/queue"): READ,
+    ("POST", "/v1/jobs"): GENERATE,
+    ("GET", "/v1/jobs/{job_id}"): READ,
+    ("GET", "/v1/jobs/{job_id}/result"): READ,
+    ("POST", "/v1/jobs/{job_id}/cancel"): GENERATE,
+    ("POST", "/v1/images/generations"): GENERATE,
+}
+JOB_PARAMETERS = ("{job_id}", "{video_id}")
+ONE_JOB = [route for route in ROUTES if any(name in route[1] for name in JOB_PARAMETERS)]
+BODY = {"prompt": "a shape", "seed": 7}
+
+
+def walk(routes: Any) -> Iterator[tuple[str, str]]:
+    for route in routes:
+        if (included := getattr(route, "original_router", None)) is not None:
+            yield from walk(included.routes)
+            continue
+        path = route.path.replace(":path}", "}")
+        yield from ((method, path) for method in getattr(route, "methods", None) or ("GET",))
+
+
+def test_the_matrix_knows_every_route(settings: Settings) -> None:
+    app = create_app(settings)
+    found = {each for each in walk(app.routes) if each[0] != "HEAD"}
+    found = {each for each in found if not each[1].startswith("/docs/")}
+    assert found == set(ROUTES)
+    assert {path for _, path in found} >= set(app.openapi()["paths"])
+
+
+@pytest.mark.parametrize(("route", "scope"), ROUTES.items())
+def test_the_scope_of_each_route(route: tuple[str, str], scope: Scope | None) -> None:
+    assert needed(*route) == scope
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/nothing", "//", "/healthz/", "//healthz", "/healthz/../v1/jobs", "/docs/../v1/jobs/x", "/%2e%2e/"]
+)
+def test_a_path_that_is_not_named_needs_a_key(path: str) -> None:
+    assert path.startswith("/docs/") or needed("GET", path) is Scope.READ
+    assert path.startswith("/docs/") or needed("TRACE", path) is Scope.GENERATE
+
+
+@pytest.fixture
+async def api(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
+    async with serving(keyed(settings)) as client:
+        yield client
+
+
+def tried(route: tuple[str, str], job_id: str) -> dict[str, Any]:
+    """The request: of this job where the route has one."""
+    method, path = route
+    for name in JOB_PARAMETERS:
+        path = path.replace(name, job_id)
+    return {
+        "method": method,
+        "url": path.replace("{model_id}", "shapes-flux"),
+        "json": BODY if method == "POST" and path == route[1] else None,
+    }
+
+
+@pytest.mark.parametrize("route", ROUTES)
+async def test_every_route_by_every_key(api: httpx.AsyncClient, route: tuple[str, str]) -> None:
+    scope = ROUTES[route]
+    for key in KEYS:
+        answer = await api.request(**tried(route, "job_none"), headers=by(key.id))
+        assert (answer.status_code == 403) == (scope is not None and scope not in key.scopes), (key.id, answer.text)
+        if answer.status_code == 403:
+            assert answer.json()["error"]["code"] == "insufficient_scope"
+    for headers in ({}, {"authorization": "Bearer wrong"}):
+        answer = await api.request(**tried(route, "job_none"), headers=headers)
+        assert (answer.status_code == 401) == (scope is not None), answer.text
+        if scope is not None:
+            assert answer.headers["www-authenticate"] == "Bearer"
+            assert answer.json()["error"]["code"] == ("invalid_api_key" if headers else "missing_api_key")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "", "Bearer", "Basic YWxpY2U6", "alice", "Bearer alice bob", "Bearer alice, Bearer bob",
+        "Bearer ALICE", "Bearer Bearer alice", f"Bearer {digest('alice')}", "Bearer " + "a" * 5000,
+        "Bearer älice", "Bearer 'alice'", "Bearer alice;",
+    ],
+)  # fmt: skip
+async def test_what_is_no_key(api: httpx.AsyncClient, said: str) -> None:
+    answer = await api.get("/v1/models", headers={"authorization": said.encode("latin-1")})  # type: ignore[dict-item]
+    assert (answer.status_code, answer.json()["error"]["code"]) == (401, "invalid_api_key")
+
+
+async def test_two_authorizations_are_none(api: httpx.AsyncClient) -> None:
+    answer = await api.get("/v1/models", headers=[("authorization", "Bearer alice"), ("authorization", "Bearer bob")])
+    assert answer.status_code == 401
+
+
+@pytest.mark.parametrize("route", ONE_JOB)
+@pytest.mark.parametrize("done", [False, True])
+async def test_another_tenants_job_is_like_none(
+    api: httpx.AsyncClient, queue: Queue, settings: Settings, route: tuple[str, str], done: bool
+) -> None:
+    job_id = job_of(await api.post("/v1/jobs", json=BODY, headers=by("alice")))
+    if done:
+        [claimed] = await claim(queue, "fake-1", "shapes-flux", 1, 1)
+        await FakeWorker(queue, Artifacts.open(settings)).finish(claimed)
+    unknown = "job_" + "0" * 32
+    for stranger in ("bob", "operator"):
+        theirs = await api.request(**tried(route, job_id), headers=by(stranger))
+        none = await api.request(**tried(route, unknown), headers=by(stranger))
+        assert theirs.status_code == none.status_code == 404
+        assert theirs.text.replace(job_id, unknown) == none.text
+        assert set(theirs.headers) == set(none.headers)
+    before = (await api.get(f"/v1/jobs/{job_id}", headers=by("alice"))).json()
+    assert before["status"] == ("completed" if done else "queued")
+    own = await api.request(**tried(route, job_id), headers=by("alice" if route[0] == "GET" else "alice-sends"))
+    assert own.status_code in (200, 204, 409), own.text
+
+
+async def test_idempotency_keys_are_a_tenants_own(api: httpx.AsyncClient) -> None:
+    jobs = {
+        who: job_of(await api.post("/v1/jobs", json=BODY, headers={**by(who), "idempotency-key": "1"}))
+        for who in ("alice", "bob", "alice-sends")
+    }
+    assert jobs["alice"] == jobs["alice-sends"] != jobs["bob"]
+    # Neither does a tenant's name run over into the key.
+    other = await api.post("/v1/jobs", json={**BODY, "seed": 8}, headers={**by("bob"), "idempotency-key": "1"})
+    assert other.status_code == 409
+
+
+async def test_a_refusal_does_not_wait_for_the_body(api: httpx.AsyncClient) -> None:
+    async def endless() -> AsyncIterator[bytes]:
+        for _ in itertools.repeat(None, 200):
+            yield b"x" * 65536
+
+    answer = await api.post("/v1/jobs", content=endless(), headers={"content-type": "application/json"})
+    assert (answer.status_code, answer.headers["connection"]) == (401, "close")
+
+
+async def test_a_key_that_is_struck_out_no_longer_opens(settings: Settings, tmp_path: Path) -> None:
+    path = tmp_path / "keys.toml"
+    path.touch()
+    async with serving(settings.model_copy(update={"api_keys_file": path})) as api:
+        assert (await api.get("/v1/models", headers=by("alice"))).status_code == 401
+        add(path, KEYS[0])
+        assert (await api.get("/v1/models", headers=by("alice"))).status_code == 200
+        path.write_text("")
+        assert (await api.get("/v1/models", headers=by("alice"))).status_code == 401
+
+
+async def test_without_keys_a_header_is_not_looked_at(settings: Settings) -> None:
+    async with serving(settings) as api:
+        for headers in ({}, {"authorization": "Bearer anything"}, {"authorization": "Basic x"}):
+            assert (await api.get("/metrics", headers=headers)).status_code == 200
+
+
+async def test_no_key_is_logged_or_answered(
+    api: httpx.AsyncClient, worker: FakeWorker, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    said = ""
+    for route, key_id in itertools.product(ROUTES, [*IDS, "wrong-secret"]):
+        answer = await api.request(**tried(route, "job_none"), headers=by(key_id))
+        said += answer.text if key_id == "wrong-secret" else ""
+    assert "wrong-secret" not in said + caplog.text
+    assert not any(f"Bearer {key_id}" in caplog.text for key_id in IDS)
+
+
+def test_the_keys_are_compared_without_loading_torch() -> None:
+    code = "import app.access.keyring, app.cli.keys, sys; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
