@@ -16,6 +16,7 @@ from app.jobs import Generation, Job
 from app.queue import embedded
 from app.queue.queue import Queue
 from app.settings import Settings
+from tests import catalogs
 
 
 @pytest.fixture(autouse=True)
@@ -70,6 +71,12 @@ def make_job() -> Callable[..., Job]:
         return Job(id=job_id, request=Generation(**{**request, **changes}))
 
     return make
+
+
+@pytest.fixture(scope="session")
+def video_entry(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A catalog file whose default makes videos, for tests without a real worker: there is no model behind it."""
+    return catalogs.write(tmp_path_factory.mktemp("entry"))
 
 
 @pytest.fixture(scope="session")

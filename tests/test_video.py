@@ -27,7 +27,7 @@ from app.worker.denoise import denoise
 from app.worker.video import encode_mp4
 from tests import browser
 from tests.api.support import serving
-from tests.tiny.served import MODEL
+from tests.catalogs import MODEL
 from tests.videos import boxes, psnr_db, read
 
 ROOT = Path(__file__).parents[1]
@@ -117,10 +117,10 @@ async def test_two_guidances_in_one_batch_each_the_video_it_is_alone(
 
 
 async def test_openai_s_picture_route_says_where_videos_are_made(api: httpx.AsyncClient, queue: Queue) -> None:
-    answer = await api.post("/v1/images/generations", json={"prompt": "a shape"})
+    answer = await api.post("/v1/images/generations", json={"prompt": "a shape", "model": MODEL})
     error = answer.json()["error"]
     assert (answer.status_code, error["code"], error["param"]) == (400, "not_an_image_model", "model")
-    assert "POST /v1/jobs" in error["message"]
+    assert "POST /v1/videos" in error["message"]
     assert await queue.depth(MODEL) == 0
 
 

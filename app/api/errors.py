@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from app.errors import InvalidRequest, MalformedBody, ServiceError, Unauthenticated, Unavailable
 from app.logs import Log
 
-__all__ = ["ErrorBody", "error_response", "install"]
+__all__ = ["ErrorBody", "error_response", "install", "queue_unreachable"]
 
 QUEUE_RETRY_S = 2
 #: The OpenAI SDK retries 409 and 503. A conflict stays one however often it is sent; the others would queue again.
@@ -67,11 +67,14 @@ async def _service_error(_: Request, exc: Exception) -> Response:
     return error_response(exc)
 
 
-async def _queue_error(_: Request, exc: Exception) -> Response:
+def queue_unreachable(exc: Exception) -> Unavailable:
+    """What a RedisError is to the caller."""
     _log.error("queue_unreachable", error=type(exc).__name__, message=exc)
-    return error_response(
-        Unavailable("the queue cannot be reached", code="queue_unreachable", retry_after_s=QUEUE_RETRY_S)
-    )
+    return Unavailable("the queue cannot be reached", code="queue_unreachable", retry_after_s=QUEUE_RETRY_S)
+
+
+async def _queue_error(_: Request, exc: Exception) -> Response:
+    return error_response(queue_unreachable(exc))
 
 
 async def _validation_error(_: Request, exc: Exception) -> Response:

@@ -6,9 +6,21 @@ from fastapi.responses import FileResponse
 from starlette.types import Message, Receive, Scope, Send
 
 from app.api.errors import error_response
-from app.errors import InvalidParameter, RangeNotSatisfiable
+from app.api.service import Service
+from app.errors import Expired, InvalidParameter, RangeNotSatisfiable
+from app.jobs import Artifact
 
-__all__ = ["StoredFile"]
+__all__ = ["StoredFile", "stored"]
+
+
+def stored(service: Service, job_id: str, artifact: Artifact, headers: dict[str, str]) -> StoredFile:
+    """The answer that is this artifact. Raises Expired."""
+    path = service.artifacts.path(artifact.name)
+    try:
+        stat = path.stat()
+    except FileNotFoundError as exc:
+        raise Expired(f"the result of job {job_id} is no longer kept") from exc
+    return StoredFile(path, headers=headers, media_type=artifact.media_type, stat_result=stat)
 
 
 class StoredFile(FileResponse):

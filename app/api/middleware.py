@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import traceback
+from collections.abc import Container
 from uuid import uuid4
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -58,10 +59,12 @@ class RequestId:
 class BoundedBody:
     """Reads the body before the app does, so that no route ever holds more than `limit_bytes` of one."""
 
-    def __init__(self, app: ASGIApp, limit_bytes: int, timeout_s: float) -> None:
+    def __init__(self, app: ASGIApp, limit_bytes: int, timeout_s: float, also: Container[tuple[str, str]] = ()) -> None:
+        """Only JSON passes, and the `also` named pairs of media type and path."""
         self.app = app
         self.limit_bytes = limit_bytes
         self.timeout_s = timeout_s
+        self.also = also
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -81,7 +84,7 @@ class BoundedBody:
         if body is None:
             return None
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-        if body and kind != "application/json":
+        if body and kind != "application/json" and (kind, scope["path"]) not in self.also:
             error = UnsupportedMediaType(f"send JSON as content-type application/json, not {kind or 'none'}")
             return await error_response(error)(scope, receive, send)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from app.api.schemas import SEED_MAX, GenerationBody
-from app.catalog import NAG_BOUNDS, Catalog, Model, Range
+from app.catalog import NAG_BOUNDS, Catalog, Kind, Model, Range
 from app.errors import InvalidParameter, NotFound, UnsupportedParameter
 from app.formats import FORMATS, VIDEOS
 from app.jobs import Generation, Guidance
@@ -20,6 +20,9 @@ __all__ = ["Resolved", "find_model", "resolve"]
 
 #: A drawn seed stays below this, so that it survives a JSON reader whose numbers are doubles.
 DRAWN_SEEDS = 2**32
+
+#: Of OpenAI's, by what a model makes.
+ROUTES: dict[Kind, str] = {"image": "POST /v1/images/generations", "video": "POST /v1/videos"}
 
 Number = TypeVar("Number", int, float)
 
@@ -44,11 +47,23 @@ def resolve(
     return _Resolver(asked, find_model(catalog, asked.model), written or {}, list(warnings)).run()
 
 
-def find_model(catalog: Catalog, name: str | None) -> Model:
-    """The model called `name`, the default for None. Raises NotFound."""
-    found = catalog.models.get(catalog.default if name is None else name)
+def find_model(catalog: Catalog, name: str | None, kind: Kind | None = None) -> Model:
+    """The model called `name`; for None the default, or the first of its `kind` where the default is of the other.
+
+    Raises NotFound, and InvalidParameter for one that is not of this kind.
+    """
+    if name is None:
+        found = catalog.default_of(kind)
+        if found is None:
+            raise NotFound(f"no model here makes {kind}s; see GET /v1/models", param="model", code="model_not_found")
+        return found
+    found = catalog.models.get(name)
     if found is None:
         raise NotFound(f"no model {name!r}; see GET /v1/models", param="model", code="model_not_found")
+    if kind not in (None, found.kind):
+        message = f"model: {found.id} makes {found.kind}s; ask for one by {ROUTES[found.kind]}"
+        code = "not_an_image_model" if kind == "image" else "not_a_video_model"
+        raise InvalidParameter(message, param="model", code=code)
     return found
 
 

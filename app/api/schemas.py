@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from app.jobs import Priority
 
-__all__ = ["GenerationBody", "ImageBody", "JobBody", "NAGBody"]
+__all__ = ["GenerationBody", "ImageBody", "JobBody", "NAGBody", "OpenAIBody", "VideoBody"]
 
 SEED_MAX = 2**63 - 1
 N_MAX = 10
@@ -88,22 +88,47 @@ class JobBody(GenerationBody):
     """POST /v1/jobs."""
 
 
-class ImageBody(GenerationBody):
-    """POST /v1/images/generations: OpenAI's fields, and ours beside them."""
+class OpenAIBody(GenerationBody):
+    """What OpenAI's SDKs send on either route; our own fields come by their `extra_body`, the guidance also flat."""
 
     size: Annotated[str | None, Field(pattern=r"^(auto|[0-9]{1,6}x[0-9]{1,6})$", description="auto, or WxH")] = None
-    response_format: Literal["b64_json", "url"] | None = None
-    stream: bool | None = None
-    partial_images: Annotated[int | None, Field(ge=0, le=3)] = None
-    quality: str | None = None
-    style: str | None = None
-    background: str | None = None
-    moderation: str | None = None
     user: Annotated[str | None, Field(description="accepted for the SDKs' sake and not kept; `warnings` says so")] = (
         None
     )
-    nag_scale: float | None = None
-    nag_tau: float | None = None
-    nag_alpha: float | None = None
-    nag_end: float | None = None
-    nag_negative_prompt: str | None = None
+    safety_identifier: Annotated[str | None, Field(description="likewise")] = None
+    nag_scale: Annotated[float | None, Field(description="nag.scale")] = None
+    nag_tau: Annotated[float | None, Field(description="nag.tau")] = None
+    nag_alpha: Annotated[float | None, Field(description="nag.alpha")] = None
+    nag_end: Annotated[float | None, Field(description="nag.end")] = None
+    nag_negative_prompt: Annotated[str | None, Field(description="nag.negative_prompt")] = None
+
+
+class ImageBody(OpenAIBody):
+    """POST /v1/images/generations: OpenAI's fields, and ours beside them."""
+
+    response_format: Literal["b64_json", "url"] | None = None
+    stream: Annotated[bool | None, Field(description="answer with server-sent events")] = None
+    partial_images: Annotated[int | None, Field(ge=0, le=3)] = None
+    quality: Annotated[str | None, Field(description="auto alone; ask for num_inference_steps instead")] = None
+    style: Annotated[str | None, Field(description="refused: say it in the prompt")] = None
+    background: Annotated[str | None, Field(description="auto or opaque")] = None
+    moderation: Annotated[str | None, Field(description="auto alone: nothing is moderated")] = None
+    complexity: Annotated[str | None, Field(description="refused: nothing is planned")] = None
+
+
+def _as_text(value: Any) -> Any:
+    return str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+
+
+class VideoBody(OpenAIBody):
+    """POST /v1/videos: OpenAI's fields, and ours beside them."""
+
+    seconds: Annotated[
+        str | None,
+        BeforeValidator(_as_text),
+        Field(
+            pattern=r"^[0-9]{1,4}(\.[0-9]{1,4})?$",
+            description="length; the number of frames of the model's grid that comes nearest is made",
+        ),
+    ] = None
+    input_reference: Annotated[Any, Field(description="refused: no model here starts from a picture")] = None

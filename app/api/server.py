@@ -16,8 +16,9 @@ from app import exposure, logs
 from app.access.keyring import Keyring
 from app.api import errors
 from app.api.access import Access
+from app.api.forms import FORM
 from app.api.middleware import BoundedBody, RequestId
-from app.api.routes import health, images, jobs, models, queue
+from app.api.routes import health, images, jobs, models, queue, videos
 from app.api.service import Service
 from app.artifacts import Artifacts
 from app.catalog import Catalog
@@ -59,11 +60,17 @@ def create_app(settings: Settings, stopping: Callable[[], bool] = lambda: False)
         responses={"4XX": {"model": errors.ErrorBody}, "5XX": {"model": errors.ErrorBody}},
     )
     errors.install(app)
-    app.add_middleware(BoundedBody, limit_bytes=settings.body_max_bytes, timeout_s=settings.read_timeout_s)
+    app.add_middleware(
+        BoundedBody,
+        limit_bytes=settings.body_max_bytes,
+        timeout_s=settings.read_timeout_s,
+        also={(FORM, "/v1/videos")},
+    )
     app.add_middleware(Access, keyring=keyring)
     app.add_middleware(RequestId)  # added last, so outermost
-    for each in (jobs, images, models, queue, health):
+    for each in (jobs, images, videos, models, queue, health):
         app.include_router(each.router)
+    app.include_router(videos.forms)
     return app
 
 

@@ -13,8 +13,6 @@ from app.jobs import Applied, Generation, Job, JobError, JobStatus, Priority, Re
 from app.queue.load import Load
 
 __all__ = [
-    "Image",
-    "ImagesView",
     "JobView",
     "ModelView",
     "ModelsView",
@@ -67,33 +65,6 @@ class JobView(BaseModel):
     warnings: tuple[str, ...]
     outputs: tuple[Output, ...]
     error: JobError | None
-
-
-class Image(BaseModel):
-    """One picture in OpenAI's shape, with its seed."""
-
-    b64_json: str
-    revised_prompt: str | None = None
-    seed: int
-
-
-class ImagesView(BaseModel):
-    """OpenAI's ImagesResponse, and the job's echo beside it. `created` is in Unix seconds."""
-
-    created: int
-    data: list[Image]
-    output_format: str
-    size: str
-    background: Literal["opaque"] = "opaque"
-    model: str
-    job: str
-    seed: int
-    nag: Applied
-    batch_size: int
-    attempts: int
-    worker: str | None
-    timings: Timings
-    warnings: tuple[str, ...]
 
 
 class ModelView(BaseModel):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from app.catalog import files
-from app.catalog.entry import Model
+from app.catalog.entry import Kind, Model
 from app.catalog.errors import CatalogError
 from app.catalog.numbers import Entry
 from app.settings import Settings
@@ -40,6 +40,11 @@ class Catalog(Entry):
             if name not in known:
                 raise CatalogError(f"NAG_MODELS: {name!r} is none of {', '.join(known)}")
         return cls(default=default if default in models else next(iter(models)), models=models)
+
+    def default_of(self, kind: Kind | None) -> Model | None:
+        """The default, or where that is of another kind the first of this one; None where there is none."""
+        ordered = (self.models[self.default], *self.models.values())
+        return next((each for each in ordered if kind in (None, each.kind)), None)
 
     @classmethod
     def known(cls, settings: Settings) -> dict[str, Model]:

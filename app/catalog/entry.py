@@ -9,7 +9,9 @@ from pydantic import Field, model_validator
 from app.catalog.loading import Dtype, Lora, Quantization, Scheduler, Source, Weights
 from app.catalog.numbers import NAGDefaults, Range
 
-__all__ = ["CHOSEN_HERE", "Model"]
+__all__ = ["CHOSEN_HERE", "Kind", "Model"]
+
+Kind = Literal["image", "video"]
 
 #: Arguments of a pipeline call that a request or the worker decides; an entry's `call` cannot.
 CHOSEN_HERE = frozenset(
@@ -41,7 +43,7 @@ class Model(Source):
     description: str
     pipeline: str | None = None
     family: str
-    kind: Literal["image", "video"]
+    kind: Kind
     licence: str | None = None
     dtype: Dtype
     component_dtypes: dict[str, Dtype] = Field(default_factory=dict)

@@ -15,6 +15,7 @@ from PIL import Image
 
 from app.api.server import create_app
 from app.artifacts import Artifacts, artifact_name
+from app.formats import MEDIA_TYPES
 from app.jobs import Applied, Artifact, Generation, Job, JobError, Result, Timings
 from app.queue.queue import Queue
 from app.queue.waiting import Candidate
@@ -45,18 +46,21 @@ async def serving(settings: Settings, stopping: Callable[[], bool] = lambda: Fal
 
 @dataclass
 class FakeWorker:
-    """Finishes every job with plain pictures; a prompt of "fail" fails instead. Remembers what it was asked for."""
+    """Finishes every job with plain pictures, or with a text that is said to be an MP4; a prompt of "fail" fails
+    instead. Remembers what it was asked for.
+    """
 
     queue: Queue
     artifacts: Artifacts
     name: str = "fake-1"
     seen: list[Generation] = field(default_factory=list)
     stopping: bool = False
+    model: str = "shapes-flux"
 
     async def run(self) -> None:
-        await self.queue.announce(self.name, ["shapes-flux"], 60)
+        await self.queue.announce(self.name, [self.model], 60)
         while not self.stopping:
-            for job in await claim(self.queue, self.name, "shapes-flux", 8, 0.05):
+            for job in await claim(self.queue, self.name, self.model, 8, 0.05):
                 await self.finish(job)
         await self.queue.retire(self.name)
 
@@ -70,7 +74,7 @@ class FakeWorker:
         for index in range(asked.n):
             name, data = artifact_name(job.id, index, asked.output_format), picture(asked, index)
             await self.artifacts.save(name, data)
-            artifacts.append(Artifact(name, f"image/{asked.output_format}", len(data), asked.seed + index))
+            artifacts.append(Artifact(name, MEDIA_TYPES[asked.output_format], len(data), asked.seed + index))
         nag = asked.nag
         applied = (
             Applied(applied=False, reason="not_requested")
@@ -82,6 +86,8 @@ class FakeWorker:
 
 def picture(asked: Generation, index: int) -> bytes:
     """A file whose one colour tells the seeds apart."""
+    if asked.num_frames is not None:
+        return b"an MP4 " * 100
     file = io.BytesIO()
     color = ((asked.seed + index) % 256, 0, 0)
     Image.new("RGB", (asked.width, asked.height), color).save(file, asked.output_format)
@@ -89,8 +95,8 @@ def picture(asked: Generation, index: int) -> bytes:
 
 
 @asynccontextmanager
-async def working(queue: Queue, settings: Settings) -> AsyncIterator[FakeWorker]:
-    worker = FakeWorker(queue, Artifacts.open(settings))
+async def working(queue: Queue, settings: Settings, model: str = "shapes-flux") -> AsyncIterator[FakeWorker]:
+    worker = FakeWorker(queue, Artifacts.open(settings), model=model)
     task = asyncio.create_task(worker.run())
     try:
         while not await queue.workers():  # noqa: ASYNC110 - in another process, as far as the product knows

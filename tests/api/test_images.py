@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import re
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -12,7 +14,7 @@ from PIL import Image
 from app.jobs import Guidance
 from app.queue.queue import Queue
 from app.settings import Settings
-from tests.api.support import FakeWorker, serving
+from tests.api.support import FakeWorker, first_waiting, picture, serving
 
 ROUTE = "/v1/images/generations"
 
@@ -32,6 +34,7 @@ async def test_pictures_in_openais_shape_with_our_echo(api: httpx.AsyncClient, w
     assert (body["seed"], body["attempts"], body["worker"], body["batch_size"]) == (7, 1, "fake-1", 1)
     assert body["timings"]["total_ms"] == 40.0
     assert body["warnings"] == ["user was left out: it is not kept", "a worker's word"]
+    assert (body["usage"]["total_tokens"], body["usage"]["work"]) == (0, 2 * 64 * 64 * 4)
     assert float(answer.headers["x-queue-time"]) == 1.5
     assert (await api.get(f"/v1/jobs/{body['job']}")).json()["status"] == "completed"
 
@@ -55,9 +58,10 @@ async def test_flat_and_nested_guidance(
 @pytest.mark.parametrize(
     ("fields", "code", "param"),
     [
-        ({"response_format": "url"}, "unsupported_parameter", "response_format"),
-        ({"stream": True}, "unsupported_parameter", "stream"),
+        ({"response_format": "url", "stream": True}, "invalid_parameter", "response_format"),
         ({"partial_images": 2}, "unsupported_parameter", "partial_images"),
+        ({"partial_images": 2, "stream": True}, "unsupported_parameter", "partial_images"),
+        ({"complexity": "high"}, "unsupported_parameter", "complexity"),
         ({"quality": "hd"}, "unsupported_parameter", "quality"),
         ({"style": "vivid"}, "unsupported_parameter", "style"),
         ({"background": "transparent"}, "unsupported_parameter", "background"),
@@ -114,3 +118,77 @@ async def test_a_job_that_takes_too_long_is_named_and_not_asked_for_again(settin
         assert answer.headers["x-should-retry"] == "false"
         [path] = re.findall("/v1/jobs/[a-z0-9_]+", answer.json()["error"]["message"])
         assert (await api.get(path)).json()["status"] == "queued"
+
+
+async def test_pictures_by_url(api: httpx.AsyncClient, worker: FakeWorker) -> None:
+    asked = {"prompt": "a shape", "n": 2, "seed": 7, "response_format": "url", "output_format": "webp"}
+    pictures = (await api.post(ROUTE, json=asked)).json()["data"]
+    assert [each["b64_json"] for each in pictures] == [None, None]
+    for index, each in enumerate(pictures):
+        answer = await api.get(each["url"])  # as a whole address
+        assert (answer.headers["content-type"], answer.content) == ("image/webp", picture(worker.seen[0], index))
+
+
+def told(text: str) -> list[tuple[str, dict[str, Any]]]:
+    """The events of a stream, pings left out."""
+    blocks = [each.split("\n") for each in text.split("\n\n") if each.startswith("event: ")]
+    return [(name.removeprefix("event: "), json.loads(data.removeprefix("data: "))) for name, data in blocks]
+
+
+async def test_a_stream_ends_with_each_picture(api: httpx.AsyncClient, worker: FakeWorker) -> None:
+    answer = await api.post(ROUTE, json={"prompt": "a shape", "n": 2, "seed": 7, "stream": True})
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
+    events = told(answer.text)
+    assert [name for name, _ in events] == ["image_generation.completed"] * 2
+    for index, (name, event) in enumerate(events):
+        assert (event["type"], event["index"], event["seed"]) == (name, index, 7 + index)
+        assert base64.b64decode(event["b64_json"]) == picture(worker.seen[0], index)
+        assert (event["size"], event["output_format"], event["quality"]) == ("64x64", "png", "auto")
+        assert event["usage"]["work"] == 2 * 64 * 64 * 4
+        assert (event["attempts"], event["warnings"]) == (1, ["a worker's word"])
+
+
+async def test_a_failure_in_a_stream_is_its_last_event(api: httpx.AsyncClient, worker: FakeWorker) -> None:
+    answer = await api.post(ROUTE, json={"prompt": "fail", "stream": True})
+    [(name, body)] = told(answer.text)
+    assert (answer.status_code, name, body["error"]["code"]) == (200, "error", "out_of_memory")
+    assert set(body["error"]) == {"message", "type", "param", "code"}
+
+
+async def test_a_stream_that_is_refused_is_an_answer_as_any(api: httpx.AsyncClient, worker: FakeWorker) -> None:
+    answer = await api.post(ROUTE, json={"prompt": "a shape", "stream": True, "width": 63})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "width")
+
+
+async def test_a_client_that_leaves_its_stream_leaves_no_work(api: httpx.AsyncClient, queue: Queue) -> None:
+    await queue.announce("busy", ["shapes-flux"], 60)
+    async with api.stream("POST", ROUTE, json={"prompt": "a shape", "stream": True}) as answer:
+        assert answer.status_code == 200
+        waiting = await first_waiting(queue)
+    job = await queue.wait(waiting.id, 20)
+    assert job is not None
+    assert job.status == "cancelled"
+
+
+async def test_with_a_key_its_job_goes_on(api: httpx.AsyncClient, queue: Queue) -> None:
+    await queue.announce("busy", ["shapes-flux"], 60)
+    headers = {"idempotency-key": "again"}
+    async with api.stream("POST", ROUTE, json={"prompt": "a shape", "stream": True}, headers=headers):
+        waiting = await first_waiting(queue)
+    job = await queue.wait(waiting.id, 1)
+    assert job is not None
+    assert job.status == "queued"
+
+
+async def test_a_stream_that_takes_too_long_says_where_the_job_goes_on(settings: Settings, queue: Queue) -> None:
+    await queue.announce("busy", ["shapes-flux"], 60)
+    async with serving(settings.model_copy(update={"wait_max_s": 0.2})) as api:
+        [(name, body)] = told((await api.post(ROUTE, json={"prompt": "a shape", "stream": True})).text)
+    assert (name, body["error"]["code"]) == ("error", "timeout")
+
+
+async def test_without_a_name_the_first_model_of_pictures_is_meant(
+    settings: Settings, queue: Queue, worker: FakeWorker, video_entry: Path
+) -> None:
+    async with serving(settings.model_copy(update={"catalog": video_entry})) as api:  # its default makes videos
+        assert (await api.post(ROUTE, json={"prompt": "a shape"})).json()["model"] == "shapes-flux"

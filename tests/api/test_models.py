@@ -6,7 +6,7 @@ import httpx
 
 from app.settings import Settings
 from tests.api.support import serving
-from tests.tiny.served import MODEL
+from tests.catalogs import MODEL
 
 
 async def test_the_catalog_in_openais_shape_with_limits(api: httpx.AsyncClient) -> None:
@@ -23,8 +23,8 @@ async def test_the_catalog_in_openais_shape_with_limits(api: httpx.AsyncClient) 
     assert (await api.get("/v1/models/shapes-flux")).json() == model
 
 
-async def test_a_video_model_says_its_frames(settings: Settings, video_catalog: Path) -> None:
-    async with serving(settings.model_copy(update={"catalog": video_catalog})) as api:
+async def test_a_video_model_says_its_frames(settings: Settings, video_entry: Path) -> None:
+    async with serving(settings.model_copy(update={"catalog": video_entry})) as api:
         model = (await api.get(f"/v1/models/{MODEL}")).json()
     assert (model["kind"], model["default"]) == ("video", True)
     assert model["num_frames"] == {"default": 9, "min": 5, "max": 81, "multiple": 4, "offset": 1}

@@ -8,12 +8,12 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import FileResponse, JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.api.files import StoredFile
+from app.api.files import stored
 from app.api.resolve import resolve
 from app.api.schemas import JobBody
 from app.api.service import Here, wait_asked_s
 from app.api.views import JobView, completed_result, job_view, time_headers
-from app.errors import Expired, InvalidParameter
+from app.errors import InvalidParameter
 from app.jobs import Job
 
 router = APIRouter(tags=["jobs"])
@@ -62,13 +62,7 @@ async def get_result(job_id: str, service: Here, query: Annotated[ResultQuery, Q
     result = completed_result(await service.find(job_id))
     if query.index >= len(result.artifacts):
         raise InvalidParameter(f"index: the job has {len(result.artifacts)} outputs, counted from 0", param="index")
-    artifact = result.artifacts[query.index]
-    path = service.artifacts.path(artifact.name)
-    try:
-        stat = path.stat()
-    except FileNotFoundError as exc:
-        raise Expired(f"the result of job {job_id} is no longer kept") from exc
-    return StoredFile(path, headers=time_headers(result), media_type=artifact.media_type, stat_result=stat)
+    return stored(service, job_id, result.artifacts[query.index], time_headers(result))
 
 
 @router.post("/v1/jobs/{job_id}/cancel", response_model=JobView)

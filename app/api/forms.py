@@ -1,0 +1,96 @@
+"""multipart/form-data read as the JSON it stands for: the SDKs send a video's request as a form."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from fastapi import Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, ValidationError
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+from starlette.types import Message
+
+from app.errors import InvalidRequest, MalformedBody
+
+__all__ = ["FORM", "FormRoute", "is_form"]
+
+FORM = "multipart/form-data"
+#: `nag[scale]` is the scale of nag; `tags[]` is one of several tags.
+BRACKETED = re.compile(r"([^\[\]]+)((?:\[[^\[\]]*\]){1,4})")
+FIELDS_MAX = 200
+
+
+def is_form(content_type: str) -> bool:
+    return content_type.partition(";")[0].strip().lower() == FORM
+
+
+class FormRoute(APIRoute):
+    """A route whose JSON body may come as a form as well: a file stands in it by its name."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+        shape = self.body_field.field_info.annotation if self.body_field is not None else None
+        assert isinstance(shape, type)
+        assert issubclass(shape, BaseModel)
+
+        async def handle_either(request: Request) -> Response:
+            if is_form(request.headers.get("content-type", "")):
+                request = _as_json(request, await _read(request, shape))
+            return await handle(request)
+
+        return handle_either
+
+
+async def _read(request: Request, shape: type[BaseModel]) -> bytes:
+    """The form's fields as the JSON of a `shape`: text becomes the number or the truth value that it should be.
+
+    Raises MalformedBody, InvalidRequest, RequestValidationError.
+    """
+    try:
+        async with request.form(max_files=FIELDS_MAX, max_fields=FIELDS_MAX) as form:
+            fields = _nested([(name, _text(value)) for name, value in form.multi_items()])
+    except HTTPException as exc:
+        raise MalformedBody(f"the body cannot be read as a form: {exc.detail}") from exc
+    try:
+        body = shape.model_validate_strings(fields)
+    except ValidationError as exc:
+        raise RequestValidationError([{**each, "loc": ("body", *each["loc"])} for each in exc.errors()]) from exc
+    # Not model_dump_json, which writes NaN as null: that would be a field left out.
+    return json.dumps(body.model_dump(mode="json", exclude_unset=True)).encode()
+
+
+def _text(value: UploadFile | str) -> str:
+    return value if isinstance(value, str) else value.filename or "a file"
+
+
+def _nested(items: list[tuple[str, str]]) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    for written, value in items:
+        match = BRACKETED.fullmatch(written)
+        *outer, name = [written] if match is None else [match[1], *match[2][1:-1].split("][")]
+        inner = fields
+        for each in outer:
+            inner = inner.setdefault(each, {})
+            if not isinstance(inner, dict):
+                raise InvalidRequest(f"{written}: {each} was sent as a value already", param=written)
+        if name in inner:
+            raise InvalidRequest(f"{written}: sent twice", param=written)
+        inner[name] = value
+    return fields
+
+
+def _as_json(request: Request, body: bytes) -> Request:
+    kept = [(name, value) for name, value in request.scope["headers"] if name != b"content-type"]
+    whole: Message | None = {"type": "http.request", "body": body, "more_body": False}
+
+    async def receive() -> Message:
+        nonlocal whole
+        message, whole = whole, None
+        return message or await request.receive()
+
+    return Request({**request.scope, "headers": [*kept, (b"content-type", b"application/json")]}, receive)

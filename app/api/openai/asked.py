@@ -1,0 +1,124 @@
+"""OpenAI's requests read as ours: sizes, seconds, flat guidance fields, and options that mean nothing here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from app.api.schemas import GenerationBody, ImageBody, NAGBody, OpenAIBody, VideoBody
+from app.catalog import NAG_BOUNDS, Model
+from app.errors import InvalidParameter, UnsupportedParameter
+
+__all__ = ["Asked", "of_a_video", "of_images"]
+
+#: Values that ask for nothing in particular, or for what a picture is anyhow.
+NEUTRAL: dict[str, tuple[str, ...]] = {
+    "quality": ("auto",),
+    "style": (),
+    "background": ("auto", "opaque"),
+    "moderation": ("auto",),
+    "complexity": (),
+}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request in our own words, the caller's names for its fields, and what a lenient one goes without."""
+
+    body: GenerationBody
+    written: Mapping[str, str]
+    warnings: tuple[str, ...]
+
+
+def of_images(body: ImageBody, model: Model) -> Asked:
+    """Raises UnsupportedParameter for an option that cannot be honoured, InvalidParameter for one said twice."""
+    reading = _Reading(body, model)
+    for name, neutral in NEUTRAL.items():
+        value = getattr(body, name)
+        if value is not None and value not in neutral:
+            reading.leave_out(name, f"only {' or '.join(neutral)} is supported" if neutral else "not supported")
+    if body.partial_images:
+        reading.leave_out("partial_images", "not supported")
+    if body.stream and body.response_format == "url":
+        raise InvalidParameter("response_format: a stream carries b64_json", param="response_format")
+    return reading.asked()
+
+
+def of_a_video(body: VideoBody, model: Model) -> Asked:
+    """Raises as `of_images` does, and for a length that the model cannot make."""
+    if body.n not in (None, 1):
+        raise InvalidParameter(f"n: one video a request, not {body.n}; POST /v1/jobs makes several", param="n")
+    reading = _Reading(body, model)
+    if body.input_reference is not None:
+        reading.leave_out("input_reference", f"model {model.id} starts from text alone")
+    if body.seconds is not None:
+        reading.say("num_frames", "seconds", _frames(body, model, float(body.seconds)))
+    return reading.asked()
+
+
+def _frames(body: VideoBody, model: Model, wanted_s: float) -> int | None:
+    """How many frames of the model's grid come nearest; None where fps is refused anyhow."""
+    allowed, fps = model.num_frames, model.fps
+    assert allowed is not None
+    assert fps is not None
+    shown = fps.default if body.fps is None else body.fps
+    if not fps.holds(shown):
+        return None
+    step, offset = allowed.multiple or 1, allowed.offset or 0
+    frames = math.floor((wanted_s * shown - offset) / step + 0.5) * step + offset
+    if not allowed.holds(frames):
+        raise InvalidParameter(
+            f"seconds: must be {allowed.min / shown:g} to {allowed.max / shown:g} for model {model.id} at {shown} "
+            f"frames a second, not {body.seconds}",
+            param="seconds",
+        )
+    return frames
+
+
+class _Reading:
+    """What both kinds of request have in common."""
+
+    def __init__(self, body: OpenAIBody, model: Model) -> None:
+        self._body = body
+        self._fields = {name: getattr(body, name) for name in GenerationBody.model_fields}
+        self._fields["model"] = model.id
+        self._written: dict[str, str] = {}
+        self._warnings: list[str] = []
+        if body.size not in (None, "auto"):
+            assert body.size is not None
+            for name, pixels in zip(("width", "height"), body.size.split("x"), strict=True):
+                self.say(name, "size", int(pixels))
+        self._fields["nag"] = self._nag()
+        for name in ("user", "safety_identifier"):
+            if getattr(body, name) is not None:
+                self._warnings.append(f"{name} was left out: it is not kept")
+
+    def asked(self) -> Asked:
+        return Asked(GenerationBody(**self._fields), self._written, tuple(self._warnings))
+
+    def say(self, name: str, written: str, value: int | None) -> None:
+        """Our field `name` by another name of it. Raises InvalidParameter where both were sent."""
+        if self._fields[name] is not None:
+            raise InvalidParameter(f"{written} and {name} say the same; send one", param=written)
+        self._written[name] = written
+        self._fields[name] = value
+
+    def leave_out(self, name: str, why: str) -> None:
+        """Raises UnsupportedParameter, or warns where the request is lenient."""
+        if self._body.strict:
+            raise UnsupportedParameter(f"{name}: {why}", param=name)
+        self._warnings.append(f"{name} was left out: {why}")
+
+    def _nag(self) -> NAGBody | None:
+        body, names = self._body, (*NAG_BOUNDS, "negative_prompt")
+        flat = {name: value for name in names if (value := getattr(body, f"nag_{name}")) is not None}
+        if not flat:
+            return body.nag
+        for name in flat:
+            if body.nag is not None and getattr(body.nag, name) is not None:
+                raise InvalidParameter(f"nag_{name} and nag.{name} say the same; send one", param=f"nag_{name}")
+            self._written[f"nag.{name}"] = f"nag_{name}"
+        if body.nag is None:
+            self._written["nag"] = f"nag_{next(iter(flat))}"
+        return (body.nag or NAGBody()).model_copy(update=flat)

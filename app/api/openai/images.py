@@ -1,0 +1,147 @@
+"""OpenAI's answers about pictures, whole and as a stream of events."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from typing import Literal
+
+from pydantic import BaseModel
+
+from app.api.service import Service
+from app.api.views import all_warnings, completed_result
+from app.errors import Expired
+from app.jobs import Applied, Generation, Job, Timings
+
+__all__ = ["CompletedEvent", "ImagesView", "completed_events", "images_view"]
+
+
+class TokenDetails(BaseModel):
+    """Zeros."""
+
+    image_tokens: int = 0
+    text_tokens: int = 0
+
+
+class Usage(BaseModel):
+    """Tokens, of which none are counted here; `work` is what was done: pixels denoised, a step, twice with CFG."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    total_tokens: int = 0
+    input_tokens_details: TokenDetails = TokenDetails()
+    output_tokens_details: TokenDetails = TokenDetails()
+    work: int
+
+
+class Image(BaseModel):
+    """One picture in OpenAI's shape, with its seed."""
+
+    b64_json: str | None = None
+    url: str | None = None
+    revised_prompt: str | None = None
+    seed: int
+
+
+class Echo(BaseModel):
+    """What was really used."""
+
+    model: str
+    job: str
+    seed: int
+    nag: Applied
+    batch_size: int
+    attempts: int
+    worker: str | None
+    timings: Timings
+    warnings: tuple[str, ...]
+
+
+class ImagesView(Echo):
+    """OpenAI's ImagesResponse, and the job's echo beside it. `created` is in Unix seconds, `quality` no choice."""
+
+    created: int
+    data: list[Image]
+    output_format: str
+    size: str
+    quality: None = None
+    background: Literal["opaque"] = "opaque"
+    usage: Usage
+
+
+class CompletedEvent(Echo):
+    """`image_generation.completed`: one picture; `seed` is its own, `usage` that of all of them. In Unix seconds."""
+
+    type: Literal["image_generation.completed"] = "image_generation.completed"
+    index: int
+    b64_json: str
+    created_at: int
+    output_format: str
+    size: str
+    quality: Literal["auto"] = "auto"
+    background: Literal["opaque"] = "opaque"
+    usage: Usage
+
+
+async def images_view(job: Job, service: Service, base_url: str | None) -> ImagesView:
+    """A finished job's pictures: as URLs below `base_url`, or in the answer itself where that is None.
+
+    Raises Expired, Conflict, and the job's own error.
+    """
+    result, asked = completed_result(job), job.request
+    if base_url is None:
+        written = [{"b64_json": data} for data in await _base64(job, service)]
+    else:
+        written = [{"url": f"{base_url}/v1/jobs/{job.id}/result?index={index}"} for index in range(asked.n)]
+    return ImagesView(
+        **_echo(job).model_dump(),
+        created=int(job.completed_at or job.created_at),
+        data=[Image(**each, seed=made.seed) for each, made in zip(written, result.artifacts, strict=True)],
+        output_format=asked.output_format,
+        size=_size(asked),
+        usage=Usage(work=asked.work),
+    )
+
+
+async def completed_events(job: Job, service: Service) -> list[CompletedEvent]:
+    """One for each picture of a finished job. Raises as `images_view` does."""
+    result, asked = completed_result(job), job.request
+    return [
+        CompletedEvent(
+            **_echo(job).model_dump() | {"seed": made.seed},
+            index=index,
+            b64_json=data,
+            created_at=int(job.completed_at or job.created_at),
+            output_format=asked.output_format,
+            size=_size(asked),
+            usage=Usage(work=asked.work),
+        )
+        for index, (data, made) in enumerate(zip(await _base64(job, service), result.artifacts, strict=True))
+    ]
+
+
+async def _base64(job: Job, service: Service) -> list[str]:
+    try:
+        files = await asyncio.gather(*(service.artifacts.read(each.name) for each in completed_result(job).artifacts))
+    except FileNotFoundError as exc:
+        raise Expired(f"the result of job {job.id} is no longer kept") from exc
+    return [base64.b64encode(data).decode() for data in files]
+
+
+def _echo(job: Job) -> Echo:
+    result = completed_result(job)
+    return Echo(
+        model=job.request.model,
+        job=job.id,
+        seed=job.request.seed,
+        nag=result.nag,
+        batch_size=result.batch_size,
+        attempts=job.attempts,
+        worker=job.worker,
+        timings=result.timings,
+        warnings=all_warnings(job),
+    )
+
+
+def _size(asked: Generation) -> str:
+    return f"{asked.width}x{asked.height}"

@@ -1,0 +1,93 @@
+"""OpenAI's VideoResource: a job that makes a video, as its SDKs read it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel
+
+from app.api.views import all_warnings
+from app.jobs import Applied, Job, JobError, JobStatus, Timings
+
+__all__ = ["VideoView", "poll_after_ms", "video_view"]
+
+#: Between two looks of a client that asks again and again.
+POLL_MIN_MS, POLL_MS, POLL_MAX_MS = 250, 1000, 10_000
+Status = Literal["queued", "in_progress", "completed", "failed"]
+SHOWN: dict[JobStatus, Status] = {
+    JobStatus.QUEUED: "queued",
+    JobStatus.IN_PROGRESS: "in_progress",
+    JobStatus.COMPLETED: "completed",
+}
+#: OpenAI's videos know no other end; the error's code tells these apart.
+AS_FAILED = {
+    JobStatus.CANCELLED: JobError("cancelled", "the job was cancelled"),
+    JobStatus.EXPIRED: JobError("expired", "the job was not done by its deadline"),
+}
+
+
+class VideoView(BaseModel):
+    """A video and what was really used for it. Times are Unix seconds; `seconds` is what its frames really last."""
+
+    id: str
+    object: Literal["video"] = "video"
+    model: str
+    status: Status
+    progress: int
+    created_at: int
+    completed_at: int | None
+    expires_at: int | None
+    prompt: str
+    size: str
+    seconds: str
+    remixed_from_video_id: None = None
+    error: JobError | None
+    seed: int
+    num_frames: int
+    fps: int
+    nag: Applied | None
+    batch_size: int | None
+    attempts: int
+    worker: str | None
+    timings: Timings | None
+    warnings: tuple[str, ...]
+
+
+def video_view(job: Job, retention_s: float) -> VideoView:
+    """The job, which must be one of a video."""
+    asked, result = job.request, job.result
+    assert asked.num_frames is not None
+    assert asked.fps is not None
+    done = job.status == JobStatus.COMPLETED
+    return VideoView(
+        id=job.id,
+        model=asked.model,
+        status=SHOWN.get(job.status, "failed"),
+        progress=100 if done else 100 * job.step // asked.num_inference_steps,
+        created_at=int(job.created_at),
+        completed_at=int(job.completed_at) if done and job.completed_at else None,
+        expires_at=int(job.completed_at + retention_s) if done and job.completed_at else None,
+        prompt=asked.prompt,
+        size=f"{asked.width}x{asked.height}",
+        seconds=f"{asked.num_frames / asked.fps:.4f}".rstrip("0").rstrip("."),
+        error=AS_FAILED.get(job.status, job.error),
+        seed=asked.seed,
+        num_frames=asked.num_frames,
+        fps=asked.fps,
+        nag=result.nag if result else None,
+        batch_size=result.batch_size if result else None,
+        attempts=job.attempts,
+        worker=job.worker,
+        timings=result.timings if result else None,
+        warnings=all_warnings(job),
+    )
+
+
+def poll_after_ms(job: Job, now: float) -> int:
+    """When to look again at a job that has not ended: after half of what its steps so far let expect. `now` is in Unix
+    seconds.
+    """
+    if not job.step or job.started_at is None:
+        return POLL_MS
+    left_s = (now - job.started_at) / job.step * (job.request.num_inference_steps - job.step)
+    return max(POLL_MIN_MS, min(POLL_MAX_MS, round(left_s * 500)))

@@ -1,0 +1,73 @@
+"""OpenAI's way of asking for a video: accepted at once, asked after, fetched."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import FileResponse, JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.api.files import stored
+from app.api.forms import FormRoute
+from app.api.openai.asked import of_a_video
+from app.api.openai.videos import VideoView, poll_after_ms, video_view
+from app.api.resolve import find_model, resolve
+from app.api.schemas import VideoBody
+from app.api.service import Here, Service
+from app.api.views import completed_result, time_headers
+from app.errors import NotFound, UnsupportedParameter
+from app.jobs import Job
+
+router = APIRouter(tags=["videos"])
+#: The SDKs send this one as a form.
+forms = APIRouter(tags=["videos"], route_class=FormRoute)
+
+
+class ContentQuery(BaseModel):
+    """Which file of a video."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    variant: Annotated[Literal["video", "thumbnail", "spritesheet"], Field(description="spritesheet is refused")] = (
+        "video"
+    )
+
+
+@forms.post("/v1/videos", response_model=VideoView)
+async def create_video(body: VideoBody, request: Request, service: Here) -> Response:
+    """Queue a video. Guidance: `negative_prompt`, `nag: {…}`, or flat `nag_scale` and so on."""
+    asked = of_a_video(body, find_model(service.catalog, body.model, "video"))
+    resolved = resolve(asked.body, service.catalog, written=asked.written, warnings=asked.warnings)
+    job, _ = await service.submit(resolved, body, request)
+    return _answer(job, service)
+
+
+@router.get("/v1/videos/{video_id}", response_model=VideoView)
+async def get_video(video_id: str, service: Here) -> Response:
+    """A video as it stands; `openai-poll-after-ms` says when to ask again."""
+    return _answer(await _find(video_id, service), service)
+
+
+@router.get("/v1/videos/{video_id}/content", response_class=FileResponse)
+async def download_video(video_id: str, service: Here, query: Annotated[ContentQuery, Query()]) -> Response:
+    """The MP4, or a `Range` of it. 409 while there is none, 410 once it is gone, the job's own error if it failed."""
+    if query.variant != "video":
+        raise UnsupportedParameter(f"variant: no {query.variant} is made", param="variant")
+    result = completed_result(await _find(video_id, service))
+    return stored(service, video_id, result.artifacts[0], time_headers(result))
+
+
+async def _find(video_id: str, service: Service) -> Job:
+    job = await service.find(video_id)
+    if job.request.num_frames is None:
+        raise NotFound(f"no video {video_id!r}; there is a job of this name, which makes pictures")
+    return job
+
+
+def _answer(job: Job, service: Service) -> Response:
+    headers = {} if job.status.terminal else {"openai-poll-after-ms": str(poll_after_ms(job, time.time()))}
+    if job.result is not None:
+        headers |= time_headers(job.result)
+    return JSONResponse(video_view(job, service.settings.retention_s).model_dump(mode="json"), headers=headers)
