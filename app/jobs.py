@@ -6,6 +6,7 @@ A job is kept in Redis as JSON, never as a pickle. Times are Unix seconds, durat
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -26,6 +27,22 @@ class JobStatus(StrEnum):
     @property
     def terminal(self) -> bool:
         return self not in (JobStatus.QUEUED, JobStatus.IN_PROGRESS)
+
+
+class EventType(StrEnum):
+    """What becomes of a job, one word an event. The last four end it, and are the status that it then has."""
+
+    QUEUED = "queued"  # accepted, or handed back
+    STARTED = "started"  # by a worker; once an attempt
+    PROGRESS = "progress"  # a step further
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+
+    @property
+    def terminal(self) -> bool:
+        return self in (EventType.COMPLETED, EventType.FAILED, EventType.CANCELLED, EventType.EXPIRED)
 
 
 class Priority(StrEnum):
@@ -165,6 +182,22 @@ class Job:
     tenant: str = TENANT  # whose share of the workers it takes
     priority: Priority = Priority.NORMAL
     deadline_at: float | None = None  # not done by then, it expires
+
+
+@dataclass(frozen=True)
+class JobEvent:
+    """One thing that became of a job. Ids rise; `id` is `<Unix milliseconds>-<number>`.
+
+    `data` of `started`: attempt, worker; of `progress`: step; of the others nothing.
+    """
+
+    id: str
+    type: EventType
+    data: Mapping[str, Any]
+
+    @property
+    def at(self) -> float:
+        return int(self.id.partition("-")[0]) / 1000
 
 
 def to_json(value: Any) -> str:

@@ -9,16 +9,18 @@ from pydantic import BaseModel
 
 from app.catalog import Catalog, Model, NAGDefaults, Range
 from app.errors import Conflict, Expired, ServiceError
-from app.jobs import Applied, Generation, Job, JobError, JobStatus, Priority, Result, Timings
+from app.jobs import Applied, EventType, Generation, Job, JobError, JobEvent, JobStatus, Priority, Result, Timings
 from app.queue.load import Load
 
 __all__ = [
+    "JobEventView",
     "JobView",
     "ModelView",
     "ModelsView",
     "QueueView",
     "all_warnings",
     "completed_result",
+    "event_view",
     "job_view",
     "model_view",
     "queue_view",
@@ -65,6 +67,18 @@ class JobView(BaseModel):
     warnings: tuple[str, ...]
     outputs: tuple[Output, ...]
     error: JobError | None
+
+
+class JobEventView(BaseModel):
+    """What became of a job; a field that says nothing about this type of event is left out."""
+
+    job_id: str
+    type: EventType
+    at: float  # Unix seconds
+    attempt: int | None = None  # of `started`
+    worker: str | None = None  # of `started`
+    progress: Progress | None = None  # of `progress`
+    job: JobView | None = None  # of the last event, unless the job was deleted
 
 
 class ModelView(BaseModel):
@@ -124,7 +138,7 @@ def queue_view(loads: Iterable[Load], catalog: Catalog) -> QueueView:
 
 
 def job_view(job: Job) -> JobView:
-    result = job.result
+    result, steps = job.result, job.request.num_inference_steps
     return JobView(
         id=job.id,
         status=job.status,
@@ -136,7 +150,7 @@ def job_view(job: Job) -> JobView:
         priority=job.priority,
         attempts=job.attempts,
         worker=job.worker,
-        progress=Progress(step=job.step, steps=job.request.num_inference_steps),
+        progress=Progress(step=steps if job.status is JobStatus.COMPLETED else job.step, steps=steps),
         request=job.request,
         seed=job.request.seed,
         nag=result.nag if result else None,
@@ -153,6 +167,20 @@ def job_view(job: Job) -> JobView:
             for index, each in enumerate(result.artifacts if result else ())
         ),
         error=job.error,
+    )
+
+
+def event_view(event: JobEvent, job: Job, ended: Job | None) -> JobEventView:
+    """`ended` is the job after its terminal event."""
+    data = event.data
+    return JobEventView(
+        job_id=job.id,
+        type=event.type,
+        at=event.at,
+        attempt=data.get("attempt"),
+        worker=data.get("worker"),
+        progress=Progress(step=data["step"], steps=job.request.num_inference_steps) if "step" in data else None,
+        job=None if ended is None else job_view(ended),
     )
 
 

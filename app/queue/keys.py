@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 
-__all__ = ["DONE", "LEASES", "QUEUED", "REVOKED", "idempotency", "job", "lua_header", "queue"]
+__all__ = ["DONE", "LEASES", "QUEUED", "REVOKED", "events", "idempotency", "job", "lua_header", "queue"]
 
 JOB = "{nag}:job:"  # + job id: hash, the job's fields; expires after it has ended
 IDEMPOTENCY = "{nag}:idempotency:"  # + digest of the tenant and its key: hash, job and fingerprint; ends with its job
+EVENTS = "{nag}:events:"  # + job id: stream, what became of it; ends with it. Channel: each entry
 SEQUENCE = "{nag}:sequence"  # counter: the order jobs came in
 MODELS = "{nag}:models"  # set: every model that ever had a queue
 
@@ -41,6 +42,10 @@ REVOKED = "{nag}:revoked"  # channel: the id of each job taken from its worker
 
 def job(job_id: str) -> str:
     return JOB + job_id
+
+
+def events(job_id: str) -> str:
+    return EVENTS + job_id
 
 
 def queue(model: str) -> str:

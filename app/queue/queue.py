@@ -21,9 +21,11 @@ from app.logs import Log
 from app.queue import embedded, keys
 from app.queue.codec import job_from_fields, pairs
 from app.queue.dead import DEAD_KEPT, DeadLetters
-from app.queue.events import Events, Signal
+from app.queue.events import Events
+from app.queue.feed import Feed
 from app.queue.load import Load, retry_after_s
 from app.queue.lua import Scripts
+from app.queue.signal import Signal
 from app.queue.waiting import Turns, Waiting
 from app.settings import Settings
 
@@ -119,6 +121,10 @@ class Queue:
             while job is not None and not job.status.terminal and await ended.within(deadline - monotonic()):
                 job = await self.get(job_id)
             return job
+
+    def follow(self, job_id: str, after: str | None = None) -> AbstractAsyncContextManager[Feed]:
+        """What becomes of a job, from the event with the id `after` on, else from the first that is kept."""
+        return self._events.follow(job_id, after)
 
     async def cancel(self, job_id: str) -> Job | None:
         """End a job that has not ended, and take it from its worker; as it stands then, or None for no such job."""

@@ -23,7 +23,8 @@ from app.worker.work import Control, Engine, Made, Stopped
 
 __all__ = ["Batch"]
 
-PROGRESS_S = 1.0  # how fresh a job's step is; the lease may ask for more
+BEAT_S = 1.0  # between two heartbeats where no step is done; the lease may ask for more
+STEP_S = 0.1  # between two heartbeats where steps are quicker
 REDIS_RETRY_S = 1.0
 T = TypeVar("T")
 _log = Log("worker")
@@ -38,7 +39,7 @@ class Batch:
     ) -> None:  # fmt: skip
         self._worker = worker
         self._jobs = jobs
-        self._beat_s = min(PROGRESS_S, lease_s / 3)
+        self._beat_s = min(BEAT_S, lease_s / 3)
         self._queue = queue
         self._artifacts = artifacts
         self._engine = engine
@@ -155,11 +156,14 @@ class Batch:
             await end(beating)
 
     async def _beat(self) -> None:
-        async with self._queue.revocations(job.id for job in self._jobs) as revoked:
+        gap_s = min(STEP_S, self._beat_s)
+        async with self._queue.revocations(job.id for job in self._jobs) as changed:
+            self._control.on_step = partial(asyncio.get_running_loop().call_soon_threadsafe, changed.set)
             while True:  # at once: what was revoked before the watch began is found out here
                 async with self._lease:
                     await self._heartbeat()
-                await revoked.within(self._beat_s)
+                await asyncio.sleep(gap_s)
+                await changed.within(self._beat_s - gap_s)
 
     async def _heartbeat(self) -> None:
         if not self._held:

@@ -125,5 +125,6 @@ def _nothing() -> None:
 def _on_step(control: Control, call: int, calls_total: int, steps_total: int, step: int) -> None:
     # Some schedulers take one step more than they were asked for.
     control.step = max(control.step, overall_step(call, calls_total, min(step, steps_total), steps_total))
+    control.on_step()
     if step < steps_total:  # behind the last step only decoding is left: finish
         control.check()

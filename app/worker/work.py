@@ -21,6 +21,7 @@ class Control:
 
     stopping: bool = False  # by the loop: leave the batch at its next step
     step: int = 0  # by the torch thread: denoising steps done of the jobs' num_inference_steps
+    on_step: Callable[[], object] = lambda: None  # called in the torch thread, after each step
     on_denoised: Callable[[], object] = lambda: None  # called in the torch thread: only decoding is left
 
     def check(self) -> None:

@@ -64,6 +64,14 @@ async def assert_consistent(redis: Redis) -> None:
     assert set(await redis.zrange(keys.DEADLINES, 0, -1)) == {each["id"] for each in [*waiting, *held]}
     dead = set(await redis.zrange(keys.DEAD, 0, -1))
     for name, each in jobs.items():
+        stream = keys.events(each["id"])
+        [(_, told)] = await redis.xrevrange(stream, count=1)
+        assert (
+            (told["type"] in ("started", "progress"))
+            if each["status"] == "in_progress"
+            else told["type"] == each["status"]
+        )
+        assert (await redis.pttl(stream) < 0) == (await redis.pttl(name) < 0)
         ended = each["status"] not in ("queued", "in_progress")
         assert (await redis.pttl(name) >= 0) == (ended and each["id"] not in dead), each
 

@@ -59,6 +59,10 @@ class ScriptedEngine:
             control.step = 1
             control.check()
             sleep(0.01)
+        if "one step" in prompts:
+            control.step = 1
+            control.on_step()
+            assert self.go.wait(30)
         if "decode" in prompts:  # the decode stage, which lasts until the test ends it
             control.on_denoised()
             assert self.decode.wait(30)
@@ -274,7 +278,7 @@ async def test_a_batch_nobody_wants_any_more_is_left(
 async def test_a_cancelled_batch_is_left_long_before_its_next_heartbeat(
     settings: Settings, queue: Queue, engine: ScriptedEngine, make_job: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.worker.batch.PROGRESS_S", 3600.0)
+    monkeypatch.setattr("app.worker.batch.BEAT_S", 3600.0)
     settings = settings.model_copy(update={"lease_s": 3600.0})
     for name in "ab":
         await queue.submit(make_job(name, prompt="slow"))
@@ -289,6 +293,19 @@ async def test_a_cancelled_batch_is_left_long_before_its_next_heartbeat(
         assert (await ended(queue, "c")).status is JobStatus.COMPLETED
     assert engine.batches == [["a", "b"], ["c"]]
     assert [(await ended(queue, name)).status for name in "ab"] == [JobStatus.CANCELLED] * 2
+
+
+async def test_a_step_is_told_long_before_the_next_heartbeat(
+    settings: Settings, queue: Queue, engine: ScriptedEngine, make_job: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.worker.batch.BEAT_S", 3600.0)
+    settings = settings.model_copy(update={"lease_s": 3600.0 * 3})
+    await queue.submit(make_job("a", prompt="one step"))
+    async with queue.follow("a") as feed, working(settings, queue, engine):
+        async with asyncio.timeout(30):
+            while not any(event.data == {"step": 1} for event in await feed.next(30)):
+                pass
+        engine.go.set()
 
 
 async def test_what_is_left_of_a_cancelled_batch_is_finished(

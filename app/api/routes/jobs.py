@@ -1,4 +1,4 @@
-"""Native jobs: accept, look, fetch, cancel."""
+"""Native jobs: accept, look, follow, fetch, cancel."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from app.api.files import stored
 from app.api.resolve import resolve
 from app.api.schemas import JobBody
 from app.api.service import Here, wait_asked_s
+from app.api.sse import EventStream, event_id, told
 from app.api.views import JobView, completed_result, job_view, time_headers
 from app.errors import InvalidParameter
 from app.jobs import Job
@@ -20,6 +21,8 @@ router = APIRouter(tags=["jobs"])
 
 PreferHeader = Annotated[str | None, Header(description="wait=N holds the answer for up to N seconds")]
 KeyHeader = Annotated[str | None, Header(description="the same key and body again: the same job, not another")]
+
+LastEventHeader = Annotated[str | None, Header(description="the id of the last event received: those behind it follow")]
 
 
 class ResultQuery(BaseModel):
@@ -51,6 +54,22 @@ async def create_job(
 async def get_job(job_id: str, service: Here) -> Response:
     """A job as it stands; once completed, with the echo of what was really used."""
     return _answer(await service.find(job_id), 200, {})
+
+
+@router.get("/v1/jobs/{job_id}/events", response_class=EventStream, responses={204: {"description": "All was told."}})
+async def get_events(job_id: str, service: Here, last_event_id: LastEventHeader = None) -> Response:
+    """What becomes of a job, as server-sent events: `queued`, `started`, `progress`, and at the end one of `completed`,
+    `failed`, `cancelled`, `expired`, which bears the job. A job that was handed back is `queued` and `started` again.
+
+    204, which tells a client to stay away, where the last event was received before.
+    """
+    after = event_id(last_event_id)
+    job = await service.find(job_id)
+    if after is not None and job.status.terminal:
+        async with service.queue.follow(job_id, after) as feed:
+            if not await feed.next(0):
+                return Response(status_code=204)
+    return EventStream(told(service, job, after))
 
 
 @router.get("/v1/jobs/{job_id}/result", response_class=FileResponse)

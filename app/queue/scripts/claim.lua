@@ -12,7 +12,7 @@ for i = 5, #ARGV do
   if not expire_late(id) and dequeue(id) then
     redis.call('ZADD', LEASES, now + lease_ms, id)
     redis.call('HSET', key, 'status', 'in_progress', 'worker', worker, 'started_ms', now, 'step', 0)
-    redis.call('HINCRBY', key, 'attempts', 1)
+    tell(id, 'started', cjson.encode({ attempt = redis.call('HINCRBY', key, 'attempts', 1), worker = worker }))
     redis.call('ZADD', TENANTS .. model, 'XX', served, redis.call('HGET', key, 'tenant'))
     redis.call('HINCRBY', HELD_WORK, model, redis.call('HGET', key, 'work'))
     jobs[#jobs + 1] = redis.call('HGETALL', key)

@@ -5,6 +5,15 @@ local function now_ms()
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
+-- What becomes of a job, for whoever listens: kept in its stream, and said at once. The newest 1000 are kept.
+-- `data` is a JSON object, or nothing.
+local function tell(id, kind, data)
+  local stream = EVENTS .. id
+  data = data or '{}'
+  local entry = redis.call('XADD', stream, 'MAXLEN', 1000, '*', 'type', kind, 'data', data)
+  redis.call('PUBLISH', stream, entry .. ' ' .. kind .. ' ' .. data)
+end
+
 local function lanes_of(model, tenant, rank)
   return LANES .. cjson.encode({ model, tenant, rank })
 end
@@ -36,6 +45,7 @@ local function enqueue(id)
   note_first(model, tenant, job[3], job[4], lane)
   redis.call('HINCRBY', QUEUED_WORK, model, job[6])
   redis.call('PUBLISH', QUEUED, model)
+  tell(id, 'queued')
 end
 
 -- Out of the queue. False when it does not wait.
@@ -75,10 +85,10 @@ local function held_by(id, worker)
   return holder[1] == 'in_progress' and holder[2] == worker
 end
 
--- From now on the job and its idempotency key are kept for the retention, or for good.
+-- From now on the job, its events and its idempotency key are kept for the retention, or for good.
 local function keep(id, for_good)
   local idempotency = redis.call('HGET', JOB .. id, 'idempotency')
-  for _, key in ipairs({ JOB .. id, idempotency or nil }) do
+  for _, key in ipairs({ JOB .. id, EVENTS .. id, idempotency or nil }) do
     if for_good then
       redis.call('PERSIST', key)
     else
@@ -96,6 +106,7 @@ local function close(id, status, field, value)
   end
   unlease(id)
   redis.call('ZREM', DEADLINES, id)
+  tell(id, status)
   keep(id, false)
   redis.call('PUBLISH', DONE, id)
 end

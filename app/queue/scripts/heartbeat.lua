@@ -9,7 +9,10 @@ for i = 4, #ARGV do
   local id = ARGV[i]
   if held_by(id, worker) and not expire_late(id) then
     redis.call('ZADD', LEASES, ends, id)
-    redis.call('HSET', JOB .. id, 'step', step)
+    if redis.call('HGET', JOB .. id, 'step') ~= step then
+      redis.call('HSET', JOB .. id, 'step', step)
+      tell(id, 'progress', '{"step":' .. step .. '}')
+    end
   else
     lost[#lost + 1] = id
   end
