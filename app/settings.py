@@ -106,6 +106,10 @@ class Settings(BaseSettings):
         tuple[ApiKey, ...], NoDecode, Field(description="API keys beside those of the file, as a JSON list of tables")
     ] = ()
     api_key: Annotated[str | None, Field(description="the key that this machine's commands send to a server")] = None
+    metrics_host: Annotated[str, Field(description="address at which a worker shows its metrics")] = "127.0.0.1"
+    metrics_port: Annotated[
+        int, Field(ge=0, le=65535, description="port of that; 0 takes a free one, which GET /metrics/workers tells")
+    ] = 0
     log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$", description="least severe line logged")] = (
         "info"
     )

@@ -21,7 +21,7 @@ OPEN = frozenset({"/", "/healthz", "/readyz", "/docs", "/openapi.json"})
 #: Without a key as well, being files of the package, or guarded by the signature in their link.
 OPEN_UNDER = ("/docs/",)
 #: Of all tenants together.
-ADMIN = frozenset({"/metrics"})
+ADMIN = frozenset({"/metrics", "/metrics/workers"})
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,9 @@ from app.access.keyring import Keyring
 from app.api import errors
 from app.api.access import Access
 from app.api.forms import FORM
+from app.api.measured import Measured
 from app.api.middleware import BoundedBody, RequestId
-from app.api.routes import health, images, jobs, models, queue, videos
+from app.api.routes import health, images, jobs, metrics, models, queue, videos
 from app.api.service import Service
 from app.artifacts import Artifacts
 from app.catalog import Catalog
@@ -39,12 +40,13 @@ def create_app(settings: Settings, stopping: Callable[[], bool] = lambda: False)
     """
     catalog = Catalog.load(settings)
     keyring = Keyring(settings)
+    measured = Metrics(settings.data_folder, settings.queue_limit)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         queue = Queue.connect(settings)
         app.state.service = Service(
-            settings, catalog, queue, Artifacts.open(settings), Metrics(), int(time.time()), stopping
+            settings, catalog, queue, Artifacts.open(settings), measured, int(time.time()), stopping
         )
         try:
             yield
@@ -67,8 +69,9 @@ def create_app(settings: Settings, stopping: Callable[[], bool] = lambda: False)
         also={(FORM, "/v1/videos")},
     )
     app.add_middleware(Access, keyring=keyring)
-    app.add_middleware(RequestId)  # added last, so outermost
-    for each in (jobs, images, videos, models, queue, health):
+    app.add_middleware(RequestId)
+    app.add_middleware(Measured, metrics=measured)  # added last, so outermost: a 500 counts too
+    for each in (jobs, images, videos, models, queue, health, metrics):
         app.include_router(each.router)
     app.include_router(videos.forms)
     return app

@@ -74,10 +74,7 @@ class Service:
             idempotency_key=key,
             fingerprint=None if key is None else _fingerprint(request.url.path, body),
         )
-        created = job.id == asked.id
-        if created:
-            self.metrics.accepted(job.id)
-        return job, created
+        return job, job.id == asked.id
 
     async def wait(self, job: Job, timeout_s: float, cancel_without: Request | None = None) -> Job:
         """The job when it has finished, or as it stands after `timeout_s` or when the server is told to end.
@@ -89,7 +86,6 @@ class Service:
             latest = await self.queue.wait(job.id, min(left_s, LOOK_S)) or job
             if cancel_without is not None and not latest.status.terminal and await cancel_without.is_disconnected():
                 latest = await self.queue.cancel(job.id) or latest
-        self.metrics.observe(latest)
         return latest
 
     async def cancel(self, job_id: str) -> Job:
@@ -109,7 +105,6 @@ class Service:
     def _found(self, job: Job | None, job_id: str) -> Job:
         if job is None or job.tenant != self.caller.tenant:
             raise NotFound(f"no job {job_id!r}")
-        self.metrics.observe(job)
         return job
 
 

@@ -30,6 +30,7 @@ DEAD = "{nag}:dead"  # sorted set: ids given up as lost, by the millisecond they
 QUEUED_WORK = "{nag}:work:queued"  # hash: model to the units of work waiting
 HELD_WORK = "{nag}:work:held"  # hash: model to the units of work in progress
 RATE = "{nag}:rate:"  # + model: hash, work done lately and the milliseconds it took, both fading
+COUNTS = "{nag}:counts"  # hash: JSON [metric, label values…, bucket of a histogram] to how often
 FINISHED = "{nag}:finished"  # hash: worker to the millisecond of its last result
 
 WORKERS = "{nag}:workers"  # sorted set: worker names, by the millisecond their announcement ends

@@ -8,23 +8,24 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from app.queue import keys
+from app.queue import counts, keys
 
 __all__ = ["Scripts"]
 
 _FOLDER = Path(__file__).parent / "scripts"
+SHARED = ("counts", "common")  # put before each of the others
 
 
 class Scripts:
     """Runs them by name. `retention_ms` is how long they keep a job that has ended."""
 
     def __init__(self, redis: Redis, retention_ms: int) -> None:
-        common = (_FOLDER / "common.lua").read_text()
-        header = f"{keys.lua_header()}\nlocal RETENTION_MS = {retention_ms}\n{common}"
+        shared = "\n".join((_FOLDER / f"{name}.lua").read_text() for name in SHARED)
+        header = f"{keys.lua_header()}\n{counts.lua_header()}\nlocal RETENTION_MS = {retention_ms}\n{shared}"
         self._scripts = {
             path.stem: redis.register_script(f"{header}\n{path.read_text()}")
             for path in _FOLDER.glob("*.lua")
-            if path.stem != "common"
+            if path.stem not in SHARED
         }
 
     @property

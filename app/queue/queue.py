@@ -11,14 +11,15 @@ import json
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from time import monotonic
-from typing import Final
+from typing import Any, Final
 
 from redis.asyncio import BlockingConnectionPool, Redis
 
 from app.errors import Conflict, QueueFull
 from app.jobs import Job, JobError, Result, to_json
 from app.logs import Log
-from app.queue import embedded, keys
+from app.metrics.service import Measures
+from app.queue import embedded, keys, measures
 from app.queue.codec import job_from_fields, pairs
 from app.queue.dead import DEAD_KEPT, DeadLetters
 from app.queue.events import Events
@@ -224,13 +225,21 @@ class Queue:
             for model, queued, queued_work, held_work, work, busy_ms in await self._scripts.run("loads")
         ]
 
+    async def measures(self) -> Measures:
+        """What was counted in Redis, and how the queues stand."""
+        return await measures.read(self._scripts, self._redis)
+
     async def depth(self, model: str) -> int:
         """How many jobs wait for this model."""
         return int(await self._redis.zcard(keys.queue(model)))
 
-    async def announce(self, worker: str, models: Sequence[str], ttl_s: float, *, serves: Sequence[str] = ()) -> None:
-        """Say that a worker is alive with these models warm, for `ttl_s`; it `serves` those and what it can load."""
-        said = json.dumps({"warm": list(models), "serves": sorted({*models, *serves})})
+    async def announce(
+        self, worker: str, models: Sequence[str], ttl_s: float, *, serves: Sequence[str] = (), metrics: str = ""
+    ) -> None:
+        """Say that a worker is alive with these models warm, for `ttl_s`; it `serves` those and what it can load.
+        `metrics` is host:port where it shows its metrics.
+        """
+        said = json.dumps({"warm": list(models), "serves": sorted({*models, *serves}), "metrics": metrics})
         await self._scripts.run("announce", worker, said, round(ttl_s * 1000))
 
     async def retire(self, worker: str) -> None:
@@ -246,5 +255,10 @@ class Queue:
         """The models that some worker alive now takes jobs for, warm or not."""
         return {model for said in (await self._announced()).values() for model in said["serves"]}
 
-    async def _announced(self) -> dict[str, dict[str, list[str]]]:
+    async def exporters(self) -> dict[str, str]:
+        """Where the workers alive now show their metrics, host:port by worker."""
+        said = await self._announced()
+        return {name: each["metrics"] for name, each in said.items() if each.get("metrics")}
+
+    async def _announced(self) -> dict[str, dict[str, Any]]:
         return {name: json.loads(said) for name, said in pairs(await self._scripts.run("workers")).items()}

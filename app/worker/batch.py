@@ -18,7 +18,7 @@ from app.jobs import Artifact, Job, JobError, JobStatus, Result, Timings
 from app.logs import Log
 from app.queue.cancel import end
 from app.queue.queue import Queue
-from app.worker.recorder import Event, Recorder
+from app.worker.recorder import Event, Recorder, Stage
 from app.worker.work import Control, Engine, Made, Stopped
 
 __all__ = ["Batch"]
@@ -113,7 +113,8 @@ class Batch:
         for index, (data, seed) in enumerate(zip(made.files, made.seeds, strict=True)):
             name = artifact_name(job.id, index, job.request.output_format)
             try:
-                await self._artifacts.save(name, data)
+                with self._recorder.timed(Stage.STORE, job.request.model):
+                    await self._artifacts.save(name, data)
             except OSError as error:
                 _log.error("artifact_not_stored", job=job.id, error=error.strerror)
                 return JobError("artifact_not_stored", "the result could not be stored")

@@ -19,7 +19,7 @@ from app.worker.outcome import Done
 from app.worker.pipelines import takes_scale_a_row
 from app.worker.pool import Pool
 from app.worker.prompts import PromptCache, encoding_kept
-from app.worker.recorder import Event, Recorder
+from app.worker.recorder import Event, Recorder, Stage
 from app.worker.stages import Stages
 from app.worker.work import Control
 
@@ -99,7 +99,13 @@ class Caller:
                 if shares_models(entry) and move_on():
                     hooks.on_denoised()
 
-            return denoise(pipe, entry, rows, self.device, Hooks(hooks.on_step, on_denoised, encoding))
+            denoised = denoise(pipe, entry, rows, self.device, Hooks(hooks.on_step, on_denoised, encoding))
+        stages_ms = {
+            Stage.PROMPTS: denoised.encode_ms, Stage.DENOISE: denoised.denoise_ms, Stage.DECODE: denoised.decode_ms
+        }  # fmt: skip
+        pixels = denoised.pixels.size // 3
+        self.recorder.call(entry.id, _guidance(rows, denoised), rows[0].request.num_inference_steps, pixels, stages_ms)
+        return denoised
 
     def _alone(self, entry: Model) -> bool:
         """Make the model the only one in memory; False where it is."""
@@ -112,6 +118,13 @@ class Caller:
 
 def _row_cost(job: Job) -> int:
     return job.request.cost // job.request.n
+
+
+def _guidance(rows: Sequence[Row], denoised: Denoised) -> str:
+    """What guides a call, as a label: nag is mixed where it reached some rows and not others."""
+    reached = {each.applied for each in denoised.applied}
+    by_nag = "mixed" if len(reached) > 1 else "nag" if reached == {True} else "plain"
+    return {"plain": "cfg"}.get(by_nag, f"{by_nag}_cfg") if rows[0].request.cfg else by_nag
 
 
 def _apart(pipe: Any, row: Row) -> Hashable:

@@ -14,10 +14,11 @@ from app.settings import Settings
 from app.worker import memory, pipelines
 from app.worker.budget import measure
 from app.worker.caller import Budgets, Caller
+from app.worker.gpu import GpuCollector
 from app.worker.outcome import NAN, outcome
 from app.worker.pool import ModelUnavailable, Pool
 from app.worker.prompts import PromptCache
-from app.worker.recorder import Event, Recorder
+from app.worker.recorder import Event, Recorder, Stage
 from app.worker.stages import Stages
 from app.worker.trial import trial_s
 from app.worker.work import Control, Made
@@ -37,6 +38,8 @@ class TorchEngine:
         self._device = device = pipelines.resolve_device(settings.device)
         overlap = settings.overlap == "on" or (settings.overlap == "auto" and device.type == "cuda")
         self._stages = Stages(device, overlap)
+        if device.type == "cuda":
+            recorder.registry.register(GpuCollector(device))
         budget_bytes = settings.model_memory_bytes or memory.budget_bytes(device)
         self._pool = Pool(self._models, device, budget_bytes, pipelines.load, recorder, self._stages.quiet)
         self._budgets = Budgets(settings.batch_size)
@@ -84,7 +87,10 @@ class TorchEngine:
         except ModelUnavailable as error:
             return {job.id: JobError("model_unavailable", str(error)) for job in jobs}
         done = self._caller.run(pipe, entry, jobs, control)
-        outcomes = {job.id: outcome(job, done) for job in jobs}
+        outcomes = {}
+        for job in jobs:
+            with self.recorder.timed(Stage.FILE, entry.id):
+                outcomes[job.id] = outcome(job, done)
         self.recorder.add(Event.NAN_OUTPUT, entry.id, sum(each is NAN for each in outcomes.values()))
         return outcomes
 

@@ -30,9 +30,10 @@ from app.queue.queue import Queue
 from app.settings import Settings
 from app.worker.batch import Batch
 from app.worker.claim import Claimed, claim, rules
+from app.worker.exposition import exposed
 from app.worker.model_turns import ModelTurns
 from app.worker.models import Models
-from app.worker.recorder import Event, Recorder
+from app.worker.recorder import Recorder
 from app.worker.work import Engine
 
 __all__ = ["Worker", "main"]
@@ -60,6 +61,7 @@ class Worker:
         self.name = f"w-{token_hex(4)}"
         self.busy = False  # a torch thread is at work that cannot be left
         self.recorder = Recorder()
+        self.metrics_at = ""  # host:port where they are shown
         self._settings = settings
         self._queue = queue
         self._artifacts = Artifacts.open(settings)
@@ -117,7 +119,7 @@ class Worker:
                 continue
             if claimed is not None:
                 model = claimed.jobs[0].request.model
-                self.recorder.add(Event(f"stop_{claimed.stop}"), model)
+                self.recorder.batch(model, claimed.stop, sum(job.request.n for job in claimed.jobs))
                 await self._begin(claimed, engine)
                 turns.served(model, warm)
                 self._announce_soon(engine)
@@ -231,7 +233,9 @@ class Worker:
         swept_s = -SWEEP_S
         while True:
             try:
-                await self._queue.announce(self.name, self._warm, self._settings.lease_s, serves=self._serving)
+                await self._queue.announce(
+                    self.name, self._warm, self._settings.lease_s, serves=self._serving, metrics=self.metrics_at
+                )
                 await self._queue.reap()
                 await self._queue.expire()
             except RedisError as error:
@@ -262,7 +266,8 @@ async def _serve(settings: Settings) -> tuple[int, bool]:
     for each in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(each, worker.stop)
     try:
-        return await worker.run(), worker.busy
+        with exposed(worker.recorder.registry, settings) as worker.metrics_at:
+            return await worker.run(), worker.busy
     finally:
         await queue.close()
 

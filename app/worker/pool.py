@@ -108,8 +108,8 @@ class Pool:
         if pipe is None:  # here, where the exception no longer holds what was loaded
             self._make_room(self._budget_bytes)
             pipe = self._load(self._models[model], self._device)
-        self._recorder.add(Event.MODEL_LOADED, model)
         load_ms = (perf_counter() - begun) * 1000
+        self._recorder.loaded(model, load_ms / 1000)
         _log.info("model_loaded", model=model, device=self._device, bytes=memory.held_bytes(pipe), load_ms=load_ms)
         return pipe
 

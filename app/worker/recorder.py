@@ -1,12 +1,21 @@
-"""What a worker counts, in one place, for its metrics and its log."""
+"""What a worker measures, in one place: each stage calls one method here, for its metrics and its log."""
 
 from __future__ import annotations
 
 import threading
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
+from time import perf_counter
 
-__all__ = ["Event", "Recorder"]
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.metrics_core import Metric as Family
+
+from app.metrics import definitions as d
+from app.metrics.families import Labels, counter, histogram, of_values
+
+__all__ = ["Event", "Recorder", "Stage"]
 
 
 class Event(StrEnum):
@@ -20,19 +29,43 @@ class Event(StrEnum):
     OOM_HALVED = "oom_halved"  # a pipeline call ran out of memory and was split
     BATCH_BISECTED = "batch_bisected"  # a batch raised and was split, to find the job at fault
     NAN_OUTPUT = "nan_output"  # a picture that is no numbers
-    # Why a batch took no more jobs, as planner.StopReason says it.
-    STOP_FULL = "stop_full"
-    STOP_WINDOW = "stop_window"
-    STOP_NO_MORE = "stop_no_more"
-    STOP_ALONE = "stop_alone"
+
+
+class Stage(StrEnum):
+    PROMPTS = "prompts"  # of a pipeline call: from its begin to the denoiser's first forward
+    DENOISE = "denoise"
+    DECODE = "decode"
+    FILE = "file"  # of a job: from pixels to a file's bytes
+    STORE = "store"  # of a file: until it can be fetched
+
+
+#: Under which metric an event is shown, and as what.
+SHOWN = {
+    Event.PROMPT_HIT: (d.PROMPTS, "hit"),
+    Event.PROMPT_MISS: (d.PROMPTS, "miss"),
+    Event.MODEL_LOADED: (d.MODELS, "loaded"),
+    Event.MODEL_EVICTED: (d.MODELS, "evicted"),
+    Event.MODEL_FAILED: (d.MODELS, "failed"),
+    Event.OOM_HALVED: (d.FAULTS, "out_of_memory"),
+    Event.BATCH_BISECTED: (d.FAULTS, "raised"),
+    Event.NAN_OUTPUT: (d.FAULTS, "nan_output"),
+}
 
 
 class Recorder:
-    """Counters by event and model. The torch threads and the loop write it."""
+    """Written by the torch threads and the loop, read by the metrics' own thread."""
 
     def __init__(self) -> None:
+        self.registry = CollectorRegistry()
         self._counts: Counter[tuple[Event, str]] = Counter()
         self._lock = threading.Lock()
+        self._stages = histogram(d.STAGE, self.registry)
+        self._steps = histogram(d.STEP, self.registry)
+        self._pixels = counter(d.PIXELS, self.registry)
+        self._batches = histogram(d.BATCH, self.registry)
+        self._loads = histogram(d.LOAD, self.registry)
+        self.registry.register(self)
+        ProcessCollector(registry=self.registry)
 
     def add(self, event: Event, model: str, count: int = 1) -> None:
         with self._lock:
@@ -46,3 +79,33 @@ class Recorder:
         """Every counter, by event and model."""
         with self._lock:
             return dict(self._counts)
+
+    def batch(self, model: str, stop: str, pictures: int) -> None:
+        """A claim, and why it holds no more: planner.StopReason."""
+        self._batches.labels(model, stop).observe(pictures)
+
+    def call(self, model: str, guidance: str, steps: int, pixels: int, stages_ms: dict[Stage, float]) -> None:
+        """One pipeline call; `pixels` of all its rows' pictures."""
+        for stage, taken_ms in stages_ms.items():
+            self._stages.labels(model, stage.value).observe(taken_ms / 1000)
+        for _ in range(steps):  # only the call's ends are seen in time: a device may run behind its queue
+            self._steps.labels(model, guidance).observe(stages_ms[Stage.DENOISE] / 1000 / steps)
+        self._pixels.labels(model, guidance).inc(pixels * steps)
+
+    @contextmanager
+    def timed(self, stage: Stage, model: str) -> Iterator[None]:
+        begun_s = perf_counter()
+        yield
+        self._stages.labels(model, stage.value).observe(perf_counter() - begun_s)
+
+    def loaded(self, model: str, took_s: float) -> None:
+        self.add(Event.MODEL_LOADED, model)
+        self._loads.labels(model).observe(took_s)
+
+    def collect(self) -> Iterator[Family]:
+        """The counted events, as prometheus_client asks for them."""
+        values: dict[d.Metric, dict[Labels, float]] = {d.PROMPTS: {}, d.MODELS: {}, d.FAULTS: {}}
+        for (event, model), n in self.counts().items():
+            metric, word = SHOWN[event]
+            values[metric][model, word] = n
+        return (of_values(metric, each) for metric, each in values.items())

@@ -31,6 +31,7 @@ ROUTES: dict[tuple[str, str], Scope | None] = {
     ("GET", "/healthz"): None,
     ("GET", "/readyz"): None,
     ("GET", "/metrics"): ADMIN,
+    ("GET", "/metrics/workers"): ADMIN,
     ("GET", "/v1/models"): READ,
     ("GET", "/v1/models/{model_id}"): READ,
     ("GET", "/v1/queue"): READ,

@@ -79,6 +79,7 @@ async def test_every_transition_keeps_to_one_slot(node: str, settings: Settings,
     await queue.expire()
     assert await queue.get("a") is not None
     assert [each.queued for each in await queue.loads()] == [1]
+    assert (await queue.measures()).dead == 0
     await queue.retire("w")
     assert await queue.workers() == {}
     await queue.close()

@@ -1,12 +1,8 @@
-"""For whoever watches the service: alive, ready, measured."""
+"""For whoever watches the service: alive, ready."""
 
 from __future__ import annotations
 
-import asyncio
-
-from fastapi import APIRouter, Response
-from prometheus_client import CONTENT_TYPE_LATEST
-from redis.exceptions import RedisError
+from fastapi import APIRouter
 
 from app.api.service import Here
 from app.errors import Unavailable
@@ -30,18 +26,3 @@ async def readyz(service: Here) -> dict[str, str]:
     if not any(model in warm for warm in workers.values()):
         raise Unavailable(f"no worker holds {model} yet", code="model_loading", retry_after_s=1)
     return {"status": "ready"}
-
-
-@router.get("/metrics")
-async def metrics(service: Here) -> Response:
-    """Prometheus text format."""
-    try:
-        # A job that nobody came back for is counted here.
-        for job in await asyncio.gather(*map(service.queue.get, list(service.metrics.pending))):
-            if job is not None:
-                service.metrics.observe(job)
-        depths = {model: await service.queue.depth(model) for model in service.catalog.models}
-        service.metrics.read_queue(depths, await service.queue.workers())
-    except RedisError:
-        service.metrics.queue_unreachable()
-    return Response(service.metrics.render(), media_type=CONTENT_TYPE_LATEST)

@@ -104,6 +104,7 @@ local function close(id, status, field, value)
   if field then
     redis.call('HSET', key, field, value)
   end
+  count_end(id, status, value)
   unlease(id)
   redis.call('ZREM', DEADLINES, id)
   tell(id, status)

@@ -5,13 +5,16 @@ local most_attempts = tonumber(ARGV[1])
 local reaped = {}
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', LEASES, '-inf', now_ms(), 'LIMIT', 0, ARGV[3])) do
   local state = redis.call('HMGET', JOB .. id, 'worker', 'attempts')
+  local model = redis.call('HGET', JOB .. id, 'model')
   local outcome = 'queued'
+  count(METRICS.LEASES_LOST, model)
   if expire_late(id) then
     outcome = 'expired'
   elseif tonumber(state[2]) >= most_attempts then
     withdraw(id, 'failed', 'error', ARGV[2])
     keep(id, true)
     redis.call('ZADD', DEAD, now_ms(), id)
+    count(METRICS.DEAD_LETTERS, model)
     outcome = 'failed'
   else
     redis.call('PUBLISH', REVOKED, id)

@@ -20,6 +20,7 @@ if idempotency ~= '' then
 end
 
 if redis.call('ZCARD', QUEUE .. model) >= tonumber(ARGV[14]) then
+  count(METRICS.JOBS_REFUSED, model, 'model')
   return { 'full', 'model' }
 end
 redis.call('SADD', MODELS, model)
@@ -28,6 +29,7 @@ for _, each in ipairs(redis.call('SMEMBERS', MODELS)) do
   waiting = waiting + redis.call('ZCARD', QUEUE .. each)
 end
 if waiting >= tonumber(ARGV[13]) then
+  count(METRICS.JOBS_REFUSED, model, 'all')
   return { 'full', 'all' }
 end
 
@@ -42,5 +44,6 @@ if idempotency ~= '' then
   redis.call('PERSIST', idempotency)
   redis.call('HSET', idempotency, 'job', id, 'fingerprint', fingerprint)
 end
+count(METRICS.JOBS_ACCEPTED, model, ({ 'high', 'normal', 'low' })[ARGV[4] + 1])
 enqueue(id)
 return { 'new', redis.call('HGETALL', key) }

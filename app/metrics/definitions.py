@@ -1,0 +1,125 @@
+"""Every metric of the service, declared once: the processes, the scripts in Redis and the dashboards read this.
+
+Labels are models of the catalog, routes and short fixed words; never an id, a prompt, a path or a key.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+__all__ = ["ALL", "Kind", "Metric", "Source"]
+
+
+class Kind(StrEnum):
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+
+
+class Source(StrEnum):
+    """Who says it; for a query, how the instances are put together."""
+
+    SERVICE = "service"  # every API says the same, as it stands in Redis: take the max of instances
+    API = "api"  # each API its own: take the sum
+    WORKER = "worker"  # each worker its own: take the sum
+
+
+@dataclass(frozen=True)
+class Metric:
+    """`name` as Prometheus shows it; of a histogram, without `_bucket`. Buckets are in the name's unit."""
+
+    name: str
+    help: str
+    kind: Kind
+    source: Source
+    labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = ()
+
+
+#: From a 64-pixel picture on a CPU to a video on one GPU.
+LATENCY_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 60.0, 120.0, 300.0, 600.0, 1200.0)
+STEP_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+SCALES = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0, 9.0, 11.0, 15.0, 20.0)
+PICTURES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)
+
+_C, _G, _H = Kind
+_SERVICE, _API, _WORKER = Source
+
+# Counted in Redis, by the script that makes the transition.
+JOBS_ACCEPTED = Metric("nag_jobs_accepted_total", "Jobs queued.", _C, _SERVICE, ("model", "priority"))
+JOBS_REFUSED = Metric("nag_jobs_refused_total", "Jobs that a full queue refused.", _C, _SERVICE, ("model", "limit"))
+JOBS = Metric("nag_jobs_total", "Jobs that have ended.", _C, _SERVICE, ("model", "outcome", "error_code"))
+RETRIES = Metric("nag_job_retries_total", "Runs of ended jobs beyond the first.", _C, _SERVICE, ("model",))
+LEASES_LOST = Metric("nag_leases_lost_total", "Jobs whose worker went silent.", _C, _SERVICE, ("model",))
+DEAD_LETTERS = Metric("nag_dead_letters_total", "Jobs given up as lost too often.", _C, _SERVICE, ("model",))
+GUIDANCE = Metric(
+    "nag_guidance_total", "Completed jobs by what became of NAG.", _C, _SERVICE, ("model", "applied", "reason")
+)
+SCALE = Metric("nag_guidance_scale", "NAG scale of completed jobs it was applied to.", _H, _SERVICE, ("model",), SCALES)
+E2E = Metric(
+    "nag_e2e_request_latency_seconds", "From acceptance to the stored result.", _H, _SERVICE, ("model",), LATENCY_S
+)
+QUEUE_TIME = Metric(
+    "nag_request_queue_time_seconds", "Waiting for a worker, of completed jobs.", _H, _SERVICE, ("model",), LATENCY_S
+)
+ENCODE_TIME = Metric(
+    "nag_request_encode_time_seconds", "Encoding a job's prompts.", _H, _SERVICE, ("model",), LATENCY_S
+)
+DENOISE_TIME = Metric(
+    "nag_request_denoise_time_seconds", "All denoising steps of a job.", _H, _SERVICE, ("model",), LATENCY_S
+)
+DECODE_TIME = Metric(
+    "nag_request_decode_time_seconds", "From a job's latents to its pixels.", _H, _SERVICE, ("model",), LATENCY_S
+)
+
+# Read from Redis when an API is asked.
+DEPTH = Metric("nag_queue_depth", "Jobs waiting for a worker.", _G, _SERVICE, ("model", "priority"))
+OLDEST = Metric("nag_queue_oldest_seconds", "Age of the oldest waiting job.", _G, _SERVICE, ("model", "priority"))
+LIMIT = Metric("nag_queue_limit", "Most jobs that may wait, of all models.", _G, _SERVICE)
+RUNNING = Metric("nag_jobs_running", "Jobs that a worker holds.", _G, _SERVICE, ("model",))
+WORKERS = Metric("nag_workers_alive", "Workers heard of lately.", _G, _SERVICE)
+WARM = Metric("nag_warm_workers", "Workers holding the model.", _G, _SERVICE, ("model",))
+DEAD_KEPT = Metric("nag_dead_letters", "Dead letters nobody has dealt with.", _G, _SERVICE)
+REDIS_UP = Metric("nag_redis_up", "1 while this API reaches the queue.", _G, _API)
+REDIS_MEMORY = Metric("nag_redis_memory_bytes", "Memory that Redis uses.", _G, _SERVICE)
+REDIS_MEMORY_MOST = Metric(
+    "nag_redis_memory_max_bytes", "Redis' maxmemory, or the machine's memory where that is unset.", _G, _SERVICE
+)
+
+# An API's own.
+HTTP = Metric("nag_http_requests_total", "Answers sent.", _C, _API, ("route", "method", "status"))
+HTTP_TIME = Metric(
+    "nag_http_request_duration_seconds", "From a request's head to its answer's end.", _H, _API, ("route",), LATENCY_S
+)
+DISK_FREE = Metric("nag_disk_free_bytes", "Free on the data folder's disk.", _G, _API)
+DISK_SIZE = Metric("nag_disk_size_bytes", "The data folder's disk.", _G, _API)
+
+# A worker's own.
+STAGE = Metric(
+    "nag_batch_stage_seconds",
+    "One stage: of a pipeline call prompts, denoise, decode; of a job file, of a file store.",
+    _H, _WORKER, ("model", "stage"), LATENCY_S,
+)  # fmt: skip
+STEP = Metric(
+    "nag_step_seconds", "One denoising step of a call, by what guides it.", _H, _WORKER, ("model", "guidance"), STEP_S
+)
+PIXELS = Metric(
+    "nag_denoised_pixels_total",
+    "Pixels of the pictures of a call, times its steps.",
+    _C,
+    _WORKER,
+    ("model", "guidance"),
+)
+BATCH = Metric(
+    "nag_batch_pictures", "Pictures claimed together, by why no more.", _H, _WORKER, ("model", "stop"), PICTURES
+)
+FAULTS = Metric("nag_batch_faults_total", "What batches met and survived.", _C, _WORKER, ("model", "fault"))
+PROMPTS = Metric("nag_prompt_cache_total", "Prompts looked up, hit or miss.", _C, _WORKER, ("model", "outcome"))
+LOAD = Metric("nag_model_load_seconds", "Loading a model onto the device.", _H, _WORKER, ("model",), LATENCY_S)
+MODELS = Metric("nag_model_events_total", "Models loaded, evicted or failed.", _C, _WORKER, ("model", "event"))
+GPU_USED = Metric("nag_gpu_memory_used_bytes", "Device memory in use, by anyone.", _G, _WORKER, ("device",))
+GPU_SIZE = Metric("nag_gpu_memory_size_bytes", "Device memory.", _G, _WORKER, ("device",))
+GPU_BUSY = Metric("nag_gpu_utilization_ratio", "Share of the last second a kernel ran.", _G, _WORKER, ("device",))
+
+ALL: tuple[Metric, ...] = tuple(each for each in list(globals().values()) if isinstance(each, Metric))

@@ -1,0 +1,56 @@
+"""The service as a whole, as it stands in Redis: every API shows the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from prometheus_client.metrics_core import Metric as Family
+
+from app.metrics import definitions as d
+from app.metrics.families import Labels, of_counts, of_values
+
+__all__ = ["Measures", "service_families"]
+
+PRIORITIES = ("high", "normal", "low")
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What Redis knows at a moment. Queues are by (model, priority); histograms as families.of_counts takes them."""
+
+    counters: Mapping[str, Mapping[Labels, float]] = field(default_factory=dict)
+    histograms: Mapping[str, Mapping[Labels, Mapping[str, float]]] = field(default_factory=dict)
+    waiting: Mapping[Labels, int] = field(default_factory=dict)
+    oldest_s: Mapping[Labels, float] = field(default_factory=dict)
+    running: Mapping[str, int] = field(default_factory=dict)
+    dead: int = 0
+    redis_bytes: int = 0
+    redis_max_bytes: int = 0
+
+
+def service_families(
+    measures: Measures, workers: Mapping[str, Sequence[str]], models: Sequence[str], queue_limit: int
+) -> Iterator[Family]:
+    """`workers` are those alive, each with its warm models. What the catalog has is shown from the start, with 0."""
+    lanes: list[Labels] = [(model, priority) for model in models for priority in PRIORITIES]
+    warm: dict[Labels, float] = {(model,): float(sum(model in held for held in workers.values())) for model in models}
+    running: dict[Labels, float] = {(model,): measures.running.get(model, 0) for model in {*models, *measures.running}}
+    values: dict[d.Metric, Mapping[Labels, float]] = {
+        d.DEPTH: dict.fromkeys(lanes, 0.0) | dict(measures.waiting),
+        d.OLDEST: dict.fromkeys(lanes, 0.0) | dict(measures.oldest_s),
+        d.LIMIT: {(): queue_limit},
+        d.RUNNING: running,
+        d.WORKERS: {(): len(workers)},
+        d.WARM: warm,
+        d.DEAD_KEPT: {(): measures.dead},
+        d.REDIS_MEMORY: {(): measures.redis_bytes},
+        d.REDIS_MEMORY_MOST: {(): measures.redis_max_bytes},
+    }
+    for metric in d.ALL:
+        if metric in values:
+            yield of_values(metric, values[metric])
+        elif metric.source is d.Source.SERVICE and metric.kind is d.Kind.HISTOGRAM:
+            yield of_counts(metric, measures.histograms.get(metric.name, {}))
+        elif metric.source is d.Source.SERVICE:
+            yield of_values(metric, measures.counters.get(metric.name, {}))
