@@ -85,3 +85,14 @@ def video_catalog(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.tiny.served import wan_catalog  # slow to import, and few tests are of videos
 
     return wan_catalog(tmp_path_factory.mktemp("catalog"))
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory, video_catalog: Path) -> Iterator[str]:
+    """The URL of a whole service with a real worker: the embedded model for pictures, a small random Wan for videos.
+    Wan is the default. Its queue is a test's own to fill, but not to count.
+    """
+    from app.cli.running import running
+
+    with running(tmp_path_factory.mktemp("service"), video_catalog) as url:
+        yield url

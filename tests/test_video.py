@@ -18,7 +18,6 @@ import torch
 
 from app.catalog import Catalog
 from app.cli import main
-from app.cli.running import running
 from app.queue.queue import Queue
 from app.settings import Settings
 from app.worker import pipelines
@@ -124,11 +123,10 @@ async def test_openai_s_picture_route_says_where_videos_are_made(api: httpx.Asyn
     assert await queue.depth(MODEL) == 0
 
 
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory, video_catalog: Path) -> Iterator[str]:
+@pytest.fixture
+def url(service: str) -> str:
     """A whole service whose default model makes videos."""
-    with running(tmp_path_factory.mktemp("service"), video_catalog) as url:
-        yield url
+    return service
 
 
 def test_generate_saves_a_video_and_says_so(

@@ -1,0 +1,87 @@
+"""OpenAI's own Python SDK, unmodified, against the whole service."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterator
+
+import httpx2
+import openai
+import pytest
+from openai import OpenAI
+from PIL import Image
+
+from tests.catalogs import MODEL
+from tests.videos import read
+
+pytestmark = pytest.mark.filterwarnings("ignore:The Sora API is scheduled:DeprecationWarning")
+
+OURS = {"negative_prompt": "a red shape", "seed": 7}
+
+
+@pytest.fixture(scope="module")
+def client(service: str) -> Iterator[OpenAI]:
+    with OpenAI(base_url=f"{service}/v1", api_key="none is asked for") as client:
+        yield client
+
+
+def opened(data: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(data)).convert("RGB")
+
+
+def test_models(client: OpenAI) -> None:
+    assert {each.id for each in client.models.list()} == {"shapes-flux", MODEL}
+    assert client.models.retrieve(MODEL).owned_by == "nag-server"
+
+
+def test_pictures_in_the_answer_and_by_url(client: OpenAI) -> None:
+    answer = client.images.generate(prompt="a shape", n=2, size="64x64", extra_body=OURS)
+    assert answer.data is not None
+    assert (len(answer.data), answer.size, answer.output_format, answer.background) == (2, "64x64", "png", "opaque")
+    assert answer.usage is not None
+    assert answer.usage.total_tokens == 0
+    assert answer.nag == {"applied": True, "reason": None, "scale": 5.0, "tau": 2.5, "alpha": 0.25, "end": 1.0}  # type: ignore[attr-defined]
+    pictures = [base64.b64decode(each.b64_json or "") for each in answer.data]
+    assert {opened(each).size for each in pictures} == {(64, 64)}
+
+    named = client.images.generate(prompt="a shape", n=2, response_format="url", extra_body=OURS)
+    assert named.data is not None
+    assert [httpx2.get(each.url or "").content for each in named.data] == pictures
+
+
+def test_a_stream_of_pictures(client: OpenAI) -> None:
+    with client.images.generate(prompt="a shape", n=2, stream=True, output_format="webp", extra_body=OURS) as stream:
+        events = list(stream)
+    assert [each.type for each in events] == ["image_generation.completed"] * 2
+    assert {opened(base64.b64decode(each.b64_json)).size for each in events} == {(64, 64)}
+    assert events[0].output_format == "webp"
+
+
+def test_guidance_reaches_the_picture(client: OpenAI) -> None:
+    def made(**fields: object) -> str | None:
+        answer = client.images.generate(prompt="a shape", extra_body={"seed": 3, **fields})
+        assert answer.data is not None
+        return answer.data[0].b64_json
+
+    flat = made(nag_negative_prompt="a red shape", nag_scale=7)
+    assert flat == made(nag={"negative_prompt": "a red shape", "scale": 7})
+    assert flat != made()
+
+
+def test_a_video_from_create_to_delete(client: OpenAI) -> None:
+    video = client.videos.create_and_poll(
+        prompt="a shape", seconds="1", size="64x32",  # type: ignore[arg-type]
+        extra_body={"seed": 7, "nag": {"scale": 7, "negative_prompt": "red"}},
+    )  # fmt: skip
+    assert (video.status, video.progress, video.seconds, video.size) == ("completed", 100, "1.0625", "64x32")
+    assert video.expires_at is not None
+    assert video.nag["scale"] == 7.0  # type: ignore[attr-defined]
+    content = client.videos.download_content(video.id).read()
+    assert read(content).frames.shape == (17, 32, 64, 3)
+
+
+def test_a_picture_to_start_from_is_refused_by_name(client: OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.videos.create(prompt="a shape", input_reference=("cat.png", b"\x89PNG"))
+    assert (refused.value.code, refused.value.param) == ("unsupported_parameter", "input_reference")
