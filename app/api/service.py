@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Annotated
@@ -19,8 +19,9 @@ from app.api.schemas import GenerationBody
 from app.artifacts import Artifacts
 from app.catalog import Catalog
 from app.errors import InvalidParameter, NotFound, Unauthenticated
-from app.jobs import Job, Priority
+from app.jobs import Job, JobStatus, Priority
 from app.metrics import Metrics
+from app.queue.listing import Page
 from app.queue.queue import Queue
 from app.settings import Settings
 
@@ -96,6 +97,22 @@ class Service:
     async def find(self, job_id: str) -> Job:
         """Raises NotFound."""
         return self._found(await self.queue.get(job_id), job_id)
+
+    async def delete(self, job_id: str) -> None:
+        """Remove a job, whatever it is at, and its files. Raises NotFound.
+
+        What a worker still makes of it, that worker removes: its result is refused.
+        """
+        await self.find(job_id)
+        job = self._found(await self.queue.delete(job_id), job_id)
+        for each in job.result.artifacts if job.result else ():
+            await self.artifacts.delete(each.name)
+
+    async def page(
+        self, limit: int, *, after: str | None, status: JobStatus | None = None, models: Iterable[str] | None = None
+    ) -> Page:
+        """The caller's jobs, newest first. Raises InvalidParameter where `after` is none of them."""
+        return await self.queue.page(self._tenant(), limit, after=after, status=status, models=models)
 
     def _tenant(self) -> str:
         if self.caller.tenant is None:

@@ -10,11 +10,14 @@ from pydantic import BaseModel
 from app.catalog import Catalog, Model, NAGDefaults, Range
 from app.errors import Conflict, Expired, ServiceError
 from app.jobs import Applied, EventType, Generation, Job, JobError, JobEvent, JobStatus, Priority, Result, Timings
+from app.queue.listing import Page
 from app.queue.load import Load
 
 __all__ = [
+    "DeletedView",
     "JobEventView",
     "JobView",
+    "JobsView",
     "ModelView",
     "ModelsView",
     "QueueView",
@@ -22,6 +25,7 @@ __all__ = [
     "completed_result",
     "event_view",
     "job_view",
+    "jobs_view",
     "model_view",
     "queue_view",
     "time_headers",
@@ -79,6 +83,22 @@ class JobEventView(BaseModel):
     worker: str | None = None  # of `started`
     progress: Progress | None = None  # of `progress`
     job: JobView | None = None  # of the last event, unless the job was deleted
+
+
+class JobsView(BaseModel):
+    """OpenAI's list: newest first; the next page is the one `after` last_id."""
+
+    object: Literal["list"] = "list"
+    data: list[JobView]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+class DeletedView(BaseModel):
+    id: str
+    object: Literal["job"] = "job"
+    deleted: Literal[True] = True
 
 
 class ModelView(BaseModel):
@@ -167,6 +187,16 @@ def job_view(job: Job) -> JobView:
             for index, each in enumerate(result.artifacts if result else ())
         ),
         error=job.error,
+    )
+
+
+def jobs_view(page: Page) -> JobsView:
+    ids = [job.id for job in page.jobs]
+    return JobsView(
+        data=[job_view(job) for job in page.jobs],
+        first_id=ids[0] if ids else None,
+        last_id=ids[-1] if ids else None,
+        has_more=page.has_more,
     )
 
 

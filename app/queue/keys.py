@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import hashlib
 
-__all__ = ["DONE", "LEASES", "QUEUED", "REVOKED", "events", "idempotency", "job", "lua_header", "queue"]
+__all__ = ["DONE", "LEASES", "QUEUED", "REVOKED", "events", "idempotency", "job", "lua_header", "owned", "queue"]
 
 JOB = "{nag}:job:"  # + job id: hash, the job's fields; expires after it has ended
 IDEMPOTENCY = "{nag}:idempotency:"  # + digest of the tenant and its key: hash, job and fingerprint; ends with its job
 EVENTS = "{nag}:events:"  # + job id: stream, what became of it; ends with it. Channel: each entry
+OWNED = "{nag}:owned:"  # + tenant: sorted set, the ids of its jobs, by the order they came in
+KEPT = "{nag}:kept"  # sorted set: JSON [tenant, id] of jobs that have ended, by the millisecond they are forgotten
 SEQUENCE = "{nag}:sequence"  # counter: the order jobs came in
 MODELS = "{nag}:models"  # set: every model that ever had a queue
 
@@ -47,6 +49,10 @@ def job(job_id: str) -> str:
 
 def events(job_id: str) -> str:
     return EVENTS + job_id
+
+
+def owned(tenant: str) -> str:
+    return OWNED + tenant
 
 
 def queue(model: str) -> str:

@@ -16,7 +16,7 @@ from typing import Any, Final
 from redis.asyncio import BlockingConnectionPool, Redis
 
 from app.errors import Conflict, QueueFull
-from app.jobs import Job, JobError, Result, to_json
+from app.jobs import Job, JobError, JobStatus, Result, to_json
 from app.logs import Log
 from app.metrics.service import Measures
 from app.queue import embedded, keys, measures
@@ -24,6 +24,7 @@ from app.queue.codec import job_from_fields, pairs
 from app.queue.dead import DEAD_KEPT, DeadLetters
 from app.queue.events import Events
 from app.queue.feed import Feed
+from app.queue.listing import Page, page
 from app.queue.load import Load, retry_after_s
 from app.queue.lua import Scripts
 from app.queue.signal import Signal
@@ -123,6 +124,21 @@ class Queue:
                 job = await self.get(job_id)
             return job
 
+    async def page(
+        self,
+        tenant: str,
+        limit: int,
+        *,
+        after: str | None = None,
+        status: JobStatus | None = None,
+        models: Iterable[str] | None = None,
+    ) -> Page:
+        """A tenant's jobs, newest first, those of `status` and of `models` alone where they are given.
+
+        Raises errors.InvalidParameter where the tenant has no job called `after`; a deleted one is remembered.
+        """
+        return await page(self._redis, self._scripts, tenant, limit, after=after, status=status, models=models)
+
     def follow(self, job_id: str, after: str | None = None) -> AbstractAsyncContextManager[Feed]:
         """What becomes of a job, from the event with the id `after` on, else from the first that is kept."""
         return self._events.follow(job_id, after)
@@ -135,6 +151,16 @@ class Queue:
         if answer[0] == "cancelled":
             _log.info("job_cancelled", job=job_id)
         return job_from_fields(pairs(answer[1]))
+
+    async def delete(self, job_id: str) -> Job | None:
+        """Remove a job, taking it from its worker, and its idempotency key; the job as it was, cancelled if it had not
+        ended, or None for no such job. Its artifacts are the caller's to remove.
+        """
+        fields = pairs(await self._scripts.run("delete", job_id))
+        if not fields:
+            return None
+        _log.info("job_deleted", job=job_id)
+        return job_from_fields(fields)
 
     async def waiting(self, model: str) -> Waiting:
         """What a worker may choose its next batch from."""
@@ -208,6 +234,15 @@ class Queue:
                 _log.info("job_expired", job=job_id)
             count += len(expired)
             if len(expired) < ENDED_A_CALL:
+                return count
+
+    async def forget(self) -> int:
+        """Strike jobs whose retention has passed off their tenants' lists; returns how many."""
+        count = 0
+        while True:
+            forgotten = int(await self._scripts.run("forget", ENDED_A_CALL))
+            count += forgotten
+            if forgotten < ENDED_A_CALL:
                 return count
 
     async def loads(self) -> list[Load]:

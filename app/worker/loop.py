@@ -238,6 +238,7 @@ class Worker:
                 )
                 await self._queue.reap()
                 await self._queue.expire()
+                await self._queue.forget()
             except RedisError as error:
                 _log.warning("redis_away", error=type(error).__name__)
             if monotonic() - swept_s > SWEEP_S:

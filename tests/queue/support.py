@@ -63,6 +63,10 @@ async def assert_consistent(redis: Redis) -> None:
     assert set(await redis.zrange(keys.LEASES, 0, -1)) == {each["id"] for each in held}
     assert set(await redis.zrange(keys.DEADLINES, 0, -1)) == {each["id"] for each in [*waiting, *held]}
     dead = set(await redis.zrange(keys.DEAD, 0, -1))
+    kept = {tuple(json.loads(each)) for each in await redis.zrange(keys.KEPT, 0, -1)}
+    owners = [name async for name in redis.scan_iter(f"{keys.OWNED}*")]
+    owned = {(name.removeprefix(keys.OWNED), each) for name in owners for each in await redis.zrange(name, 0, -1)}
+    assert owned == {(each["tenant"], each["id"]) for each in jobs.values()} | kept
     for name, each in jobs.items():
         stream = keys.events(each["id"])
         [(_, told)] = await redis.xrevrange(stream, count=1)
@@ -74,6 +78,7 @@ async def assert_consistent(redis: Redis) -> None:
         assert (await redis.pttl(stream) < 0) == (await redis.pttl(name) < 0)
         ended = each["status"] not in ("queued", "in_progress")
         assert (await redis.pttl(name) >= 0) == (ended and each["id"] not in dead), each
+        assert ((each["tenant"], each["id"]) in kept) == (ended and each["id"] not in dead)
 
 
 async def _number(redis: Redis, name: str, field: str) -> int:

@@ -12,7 +12,7 @@ import pytest
 from redis import Redis
 from redis.exceptions import RedisError
 
-from app.jobs import Job, JobError
+from app.jobs import TENANT, Job, JobError
 from app.queue import embedded
 from app.queue.queue import Queue
 from app.settings import Settings
@@ -77,6 +77,9 @@ async def test_every_transition_keeps_to_one_slot(node: str, settings: Settings,
     assert await queue.dead.replay(["d"]) == ["d"]
     assert await queue.dead.drop(["e"]) == ["e"]
     await queue.expire()
+    await queue.forget()
+    assert len((await queue.page(TENANT, 10)).jobs) == 5
+    assert await queue.delete("b") is not None
     assert await queue.get("a") is not None
     assert [each.queued for each in await queue.loads()] == [1]
     assert (await queue.measures()).dead == 0

@@ -98,7 +98,9 @@ async def test_the_books_agree_whatever_happens(hasty: Queue, make_job: Make, va
             some = chance.choice(names) if names else "unknown"
             worker = chance.choice("vw")
             match chance.choice(
-                ["submit"] * 5 + ["claim"] * 3 + ["finish", "fail", "release", "cancel", "beat", "end", "dead"]
+                ["submit"] * 5
+                + ["claim"] * 3
+                + ["finish", "fail", "release", "cancel", "delete", "beat", "end", "dead"]
             ):
                 case "submit":
                     names.append(f"j{number}")
@@ -117,6 +119,8 @@ async def test_the_books_agree_whatever_happens(hasty: Queue, make_job: Make, va
                     await hasty.release(worker, chance.choices(names, k=3) if names else [])
                 case "cancel":
                     await hasty.cancel(some)
+                case "delete":
+                    await hasty.delete(some)
                 case "beat":
                     await hasty.heartbeat(worker, names[-5:], 1)
                 case "end":

@@ -72,6 +72,20 @@ async def test_a_job_cancelled_while_its_file_is_saved_keeps_none(
     assert not artifacts.path("a-0.png").exists()
 
 
+async def test_a_job_deleted_while_its_file_is_saved_leaves_none(
+    settings: Settings, queue: Queue, make_job: Make
+) -> None:
+    class DeletedOnSaving(Artifacts):
+        async def save(self, name: str, data: bytes) -> None:
+            await super().save(name, data)
+            await queue.delete("a")
+
+    await queue.submit(make_job("a"))
+    await run(settings, queue, DeletedOnSaving.open(settings), QuickEngine())
+    assert await queue.get("a") is None
+    assert list((settings.data_folder / "artifacts").iterdir()) == []
+
+
 async def test_a_file_saved_for_nothing_is_left_where_the_job_completed_otherwise(
     settings: Settings, queue: Queue, make_job: Make
 ) -> None:

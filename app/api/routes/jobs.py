@@ -1,4 +1,4 @@
-"""Native jobs: accept, look, follow, fetch, cancel."""
+"""Native jobs: accept, look, follow, fetch, cancel, delete."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from app.api.resolve import resolve
 from app.api.schemas import JobBody
 from app.api.service import Here, wait_asked_s
 from app.api.sse import EventStream, event_id, told
-from app.api.views import JobView, completed_result, job_view, time_headers
+from app.api.views import DeletedView, JobsView, JobView, completed_result, job_view, jobs_view, time_headers
 from app.errors import InvalidParameter
-from app.jobs import Job
+from app.jobs import Job, JobStatus
 
 router = APIRouter(tags=["jobs"])
 
@@ -33,6 +33,17 @@ class ResultQuery(BaseModel):
     index: Annotated[int, Field(ge=0, description="0 to n - 1")] = 0
 
 
+class ListQuery(BaseModel):
+    """Which jobs."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    status: JobStatus | None = None
+    model: str | None = None
+    limit: Annotated[int, Field(ge=1, le=100, description="most jobs in the answer")] = 20
+    after: Annotated[str | None, Field(description="the id of a job: those that came before it follow")] = None
+
+
 @router.post("/v1/jobs", status_code=202, response_model=JobView, responses={200: {"model": JobView}})
 async def create_job(
     body: JobBody, request: Request, service: Here, prefer: PreferHeader = None, idempotency_key: KeyHeader = None
@@ -48,6 +59,13 @@ async def create_job(
     if wait_s is not None:
         headers["preference-applied"] = f"wait={wait_s:g}"
     return _answer(job, status, headers)
+
+
+@router.get("/v1/jobs")
+async def list_jobs(service: Here, query: Annotated[ListQuery, Query()]) -> JobsView:
+    """The caller's jobs, newest first."""
+    models = None if query.model is None else [query.model]
+    return jobs_view(await service.page(query.limit, after=query.after, status=query.status, models=models))
 
 
 @router.get("/v1/jobs/{job_id}", response_model=JobView)
@@ -88,6 +106,16 @@ async def get_result(job_id: str, service: Here, query: Annotated[ResultQuery, Q
 async def cancel_job(job_id: str, service: Here) -> Response:
     """End a job, waiting or at work: the work is left between two steps. A job that has ended stays as it is."""
     return _answer(await service.cancel(job_id), 200, {})
+
+
+@router.delete("/v1/jobs/{job_id}")
+async def delete_job(job_id: str, service: Here) -> DeletedView:
+    """Remove a job and its files at once, whatever it is at: one that has not ended is cancelled first.
+
+    Asked again, 404: it is gone either way. Its Idempotency-Key is free again.
+    """
+    await service.delete(job_id)
+    return DeletedView(id=job_id)
 
 
 def _answer(job: Job, status: int, headers: dict[str, str]) -> Response:

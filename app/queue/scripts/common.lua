@@ -87,8 +87,14 @@ end
 
 -- From now on the job, its events and its idempotency key are kept for the retention, or for good.
 local function keep(id, for_good)
-  local idempotency = redis.call('HGET', JOB .. id, 'idempotency')
-  for _, key in ipairs({ JOB .. id, EVENTS .. id, idempotency or nil }) do
+  local job = redis.call('HMGET', JOB .. id, 'tenant', 'idempotency')
+  local entry = cjson.encode({ job[1], id })
+  if for_good then
+    redis.call('ZREM', KEPT, entry)
+  else
+    redis.call('ZADD', KEPT, now_ms() + RETENTION_MS, entry)
+  end
+  for _, key in ipairs({ JOB .. id, EVENTS .. id, job[2] or nil }) do
     if for_good then
       redis.call('PERSIST', key)
     else

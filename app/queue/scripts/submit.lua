@@ -33,11 +33,12 @@ if waiting >= tonumber(ARGV[13]) then
   return { 'full', 'all' }
 end
 
-local now = now_ms()
+local now, sequence = now_ms(), redis.call('INCR', SEQUENCE)
 local deadline = now + ARGV[10]
 redis.call('HSET', key, 'id', id, 'model', model, 'tenant', ARGV[3], 'rank', ARGV[4], 'batch_key', ARGV[5],
   'cost', ARGV[6], 'work', ARGV[7], 'request', ARGV[8], 'warnings', ARGV[9], 'status', 'queued', 'created_ms', now,
-  'queued_ms', now, 'deadline_ms', deadline, 'attempts', 0, 'step', 0, 'sequence', redis.call('INCR', SEQUENCE))
+  'queued_ms', now, 'deadline_ms', deadline, 'attempts', 0, 'step', 0, 'sequence', sequence)
+redis.call('ZADD', OWNED .. ARGV[3], sequence, id)
 redis.call('ZADD', DEADLINES, deadline, id)
 if idempotency ~= '' then
   redis.call('HSET', key, 'idempotency', idempotency)
