@@ -10,7 +10,7 @@ PREVIOUS := 0.41.0
 # Tried there alone: every import of diffusers beside it is slow and prints warnings.
 TORCHAO := 0.18.0
 
-.PHONY: help install demo serve test test-previous chaos lint bench
+.PHONY: help install demo serve up down test test-previous chaos lint bench
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -27,6 +27,13 @@ demo: install  ## the same seeds without and with a negative prompt, over HTTP: 
 
 serve: install  ## queue, API and worker, until Ctrl-C
 	$(BIN)/nag-server up
+
+up:  ## the service in containers, in the background; with GPU=1 on a GPU
+	docker/secrets.sh
+	$(if $(GPU),NAG_CPU_WORKERS=0) docker compose $(if $(GPU),--profile gpu) up --detach --wait --build
+
+down:  ## end those containers; their volumes stay
+	docker compose --profile gpu down
 
 test: lint  ## lint and every test
 	$(BIN)/python -m pytest --ignore tests/nag

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import DirectoryPath, Field, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SecretsSettingsSource,
+    SettingsConfigDict,
+)
 
 from app.access.key import ApiKey
 
@@ -110,9 +117,28 @@ class Settings(BaseSettings):
     metrics_port: Annotated[
         int, Field(ge=0, le=65535, description="port of that; 0 takes a free one, which GET /metrics/workers tells")
     ] = 0
+    secrets_dir: Annotated[
+        DirectoryPath | None,
+        Field(description="folder of files named as these variables in lower case; read where a variable is absent"),
+    ] = None
     log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$", description="least severe line logged")] = (
         "info"
     )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        del dotenv_settings, file_secret_settings  # there is no .env; this folder is known once the environment is read
+        folder = os.environ.get("NAG_SECRETS_DIR")
+        if not folder or not Path(folder).is_dir():  # the field says so
+            return init_settings, env_settings
+        return init_settings, env_settings, SecretsSettingsSource(settings_cls, secrets_dir=folder)
 
     @field_validator("models", "warm", mode="before")
     @classmethod

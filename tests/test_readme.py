@@ -79,6 +79,16 @@ def test_every_metric_is_documented():
     assert set(re.findall(r"`(nag_\w+)`", README)) == {metric.name for metric in ALL}
 
 
+def test_what_is_set_for_compose_is_told():
+    section = re.search(r"## Deploy\n(.*?)\n## ", README, re.DOTALL)[1]
+    read = set(re.findall(r"\$\{(\w+)", (ROOT / "docker-compose.yml").read_text()))
+    told = re.search(r"in `.env` or the environment: (.*?)\.\n", section, re.DOTALL)[1]
+    assert set(re.findall(r"`(\w+)`", told)) == read
+    targets = re.findall(r"^make (\w+)", section, re.MULTILINE)
+    assert targets
+    assert [each for each in targets if f"\n{each}:" not in (ROOT / "Makefile").read_text()] == []
+
+
 def test_public_names_are_exact():
     assert sorted(nag.__all__) == sorted(name for name in nag.__all__ if hasattr(nag, name))
     assert set(nag.__all__) >= {"guide", "supports", "defaults_for", "normalized_attention_guidance", "NAGError"}

@@ -36,3 +36,21 @@ def test_settings_cannot_be_changed() -> None:
 def test_models_are_named_with_commas(written: str, read: object, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NAG_MODELS", written)
     assert Settings().models == read
+
+
+def test_a_setting_may_be_a_file_and_the_environment_goes_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "nag_redis_url").write_text("redis://:secret@there:1\n")
+    (tmp_path / "nag_port").write_text("81")
+    (tmp_path / "other").write_text("x")
+    monkeypatch.setenv("NAG_SECRETS_DIR", str(tmp_path))
+    monkeypatch.setenv("NAG_PORT", "82")
+    settings = Settings()
+    assert (settings.redis_url, settings.port) == ("redis://:secret@there:1", 82)
+
+
+def test_a_folder_of_settings_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NAG_SECRETS_DIR", str(tmp_path / "none"))
+    with pytest.raises(ValidationError, match="secrets_dir"):
+        Settings()

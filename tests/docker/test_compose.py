@@ -1,0 +1,146 @@
+"""docker-compose.yml: the published schema, and what each container may do."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from app.settings import Settings
+from app.worker.loop import LEAVE_S
+from tests.docker import compose, dockerfile
+from tests.docker.compose import ROOT, seconds
+
+SERVICES: dict[str, dict[str, Any]] = compose.load()["services"]
+OURS = [name for name, each in SERVICES.items() if "build" in each]
+
+
+def test_it_is_what_the_compose_specification_says() -> None:
+    schema = json.loads((Path(__file__).parent / "compose-spec.json").read_text())
+    check = jsonschema.Draft7Validator(schema)
+    assert [error.message for error in check.iter_errors(yaml.safe_load(compose.FILE.read_text()))] == []
+    assert list(check.iter_errors({"services": {"a": {"imagee": "b"}}}))
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_no_container_can_do_more_than_it_must(name: str) -> None:
+    service = SERVICES[name]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    user = service.get("user") or dockerfile.load()[service["build"]["target"]].user
+    assert user.split(":")[0] not in ("", "0", "root")
+    assert {"memory", "pids"} <= set(service["deploy"]["resources"]["limits"])
+    assert service["logging"]["options"]["max-size"]
+    assert "privileged" not in service
+    assert "docker.sock" not in json.dumps(service)
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_it_is_known_when_it_is_well(name: str) -> None:
+    service = SERVICES[name]
+    target = service.get("build", {}).get("target")
+    assert service.get("healthcheck") or dockerfile.load()[target].healthcheck
+    for each in service["depends_on"].values() if "depends_on" in service else ():
+        assert each == {"condition": "service_healthy"}
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_it_is_given_the_time_to_drain(name: str) -> None:
+    service = SERVICES[name]
+    drain_s = float(service["environment"]["NAG_DRAIN_S"])
+    assert seconds(service["stop_grace_period"]) >= drain_s + LEAVE_S + 10
+    if name == "api":
+        assert drain_s >= Settings().wait_max_s
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_its_settings_are_settings(name: str) -> None:
+    named = {key.removeprefix("NAG_").lower() for key in SERVICES[name]["environment"] if key.startswith("NAG_")}
+    assert named <= set(Settings.model_fields)
+
+
+def test_nothing_is_reached_from_another_machine_unless_asked() -> None:
+    published = [port for each in SERVICES.values() for port in each.get("ports", ())]
+    assert published
+    assert all(port.startswith("127.0.0.1:") for port in published)
+    assert compose.load()["networks"]["queue"]["internal"] is True
+    assert SERVICES["redis"]["networks"] == ["queue"]
+
+
+def test_folders_mounted_from_here_exist_and_are_read_only() -> None:
+    mounts = [each for service in SERVICES.values() for each in service.get("volumes", ()) if each.startswith(".")]
+    assert [each for each in mounts if not each.endswith(":ro") or not (ROOT / each.split(":")[0]).exists()] == []
+
+
+def test_volumes_and_secrets_are_declared() -> None:
+    read = compose.load()
+    used = {each.split(":")[0] for service in SERVICES.values() for each in service.get("volumes", ())}
+    assert {each for each in used if not each.startswith(".")} == set(read["volumes"])
+    assert {each for service in SERVICES.values() for each in service.get("secrets", ())} == set(read["secrets"])
+
+
+def test_the_image_has_the_version_of_the_package() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert {SERVICES[name]["image"] for name in OURS} == {
+        f"nag-server:{version}-{target}" for target in ("cpu", "cuda")
+    }
+    assert all(":" in each["image"] and not each["image"].endswith(":latest") for each in SERVICES.values())
+
+
+def test_a_gpu_is_asked_for_by_its_profile_alone() -> None:
+    with_profile = {name: each["profiles"] for name, each in SERVICES.items() if "profiles" in each}
+    assert with_profile == {"worker-gpu": ["gpu"]}
+    devices = SERVICES["worker-gpu"]["deploy"]["resources"]["reservations"]["devices"]
+    assert devices == [{"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}]
+    assert compose.load({"NAG_CPU_WORKERS": "0"})["services"]["worker"]["deploy"]["replicas"] == "0"
+
+
+def test_the_queue_is_on_the_disk_before_it_answers() -> None:
+    command = SERVICES["redis"]["command"]
+    options = dict(zip(command[2::2], command[3::2], strict=True))
+    assert (options["--appendonly"], options["--appendfsync"], options["--dir"]) == ("yes", "always", "/data")
+    assert options["--maxmemory-policy"] == "noeviction"  # a key that is thrown out would be a lost job
+
+
+def make_secrets(folder: Path, *arguments: str) -> str:
+    script = [str(ROOT / "docker" / "secrets.sh"), *arguments]
+    return subprocess.run(
+        script,
+        env={"PATH": "/usr/bin:/bin", "NAG_SECRETS_FOLDER": str(folder)},
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+
+
+def test_secrets_are_made_once_and_are_each_there(tmp_path: Path) -> None:
+    folder = tmp_path / "secrets"
+    shown = make_secrets(folder)
+    files = {path.name: path.read_text() for path in folder.iterdir()}
+    assert {Path(each["file"]).name for each in compose.load()["secrets"].values()} <= set(files)
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert files["redis.conf"].split()[1] in files["nag_redis_url"]
+    assert make_secrets(folder) == ""
+    assert {path.name: path.read_text() for path in folder.iterdir()} == files
+    assert all(shown.split()[-1] not in text for text in files.values())
+
+
+def test_an_api_key_is_added_to_the_file_that_is_mounted(tmp_path: Path) -> None:
+    make_secrets(tmp_path)
+    inode = (tmp_path / "api_keys.toml").stat().st_ino
+    assert make_secrets(tmp_path, "key", "ada", "art").startswith("nag_")
+    assert (tmp_path / "api_keys.toml").stat().st_ino == inode
+    keys = tomllib.loads((tmp_path / "api_keys.toml").read_text())["keys"]
+    assert {name: each["tenant"] for name, each in keys.items()} == {
+        "prometheus": "prometheus",
+        "first": "first",
+        "ada": "art",
+    }
+    assert len({each["sha256"] for each in keys.values()}) == 3
