@@ -17,6 +17,7 @@ from app.access.keyring import Keyring
 from app.api import errors
 from app.api.access import Access
 from app.api.forms import FORM
+from app.api.limits import Limits
 from app.api.measured import Measured
 from app.api.middleware import BoundedBody, RequestId
 from app.api.routes import health, images, jobs, metrics, models, queue, videos
@@ -68,6 +69,7 @@ def create_app(settings: Settings, stopping: Callable[[], bool] = lambda: False)
         timeout_s=settings.read_timeout_s,
         also={(FORM, "/v1/videos")},
     )
+    app.add_middleware(Limits)
     app.add_middleware(Access, keyring=keyring)
     app.add_middleware(RequestId)
     app.add_middleware(Measured, metrics=measured)  # added last, so outermost: a 500 counts too

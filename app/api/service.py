@@ -73,6 +73,8 @@ class Service:
             asked,
             deadline_s=body.deadline_s,
             idempotency_key=key,
+            api_key=None if self.caller.key is None else self.caller.key.id,
+            pending_jobs=None if self.caller.key is None else self.caller.key.pending_jobs,
             fingerprint=None if key is None else _fingerprint(request.url.path, body),
         )
         return job, job.id == asked.id

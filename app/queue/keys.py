@@ -35,6 +35,10 @@ RATE = "{nag}:rate:"  # + model: hash, work done lately and the milliseconds it 
 COUNTS = "{nag}:counts"  # hash: JSON [metric, label values…, bucket of a histogram] to how often
 FINISHED = "{nag}:finished"  # hash: worker to the millisecond of its last result
 
+RATES = "{nag}:rates"  # + the library's own: list, when each request of a key's last minute came
+SLOTS = "{nag}:slots:"  # + key id: sorted set, requests under way, by the millisecond they are given up
+PENDING = "{nag}:pending:"  # + key id: set, ids of its jobs that have not ended
+
 WORKERS = "{nag}:workers"  # sorted set: worker names, by the millisecond their announcement ends
 WARM = "{nag}:warm"  # hash: worker name to JSON, the models it has warm and those it serves
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from redis.asyncio import BlockingConnectionPool, Redis
 
-from app.errors import Conflict, QueueFull
+from app.errors import Conflict, QueueFull, RateLimited
 from app.jobs import Job, JobError, JobStatus, Result, to_json
 from app.logs import Log
 from app.metrics.service import Measures
@@ -27,7 +27,9 @@ from app.queue.feed import Feed
 from app.queue.listing import Page, page
 from app.queue.load import Load, retry_after_s
 from app.queue.lua import Scripts
+from app.queue.rates import Rates
 from app.queue.signal import Signal
+from app.queue.slots import Slots
 from app.queue.waiting import Turns, Waiting
 from app.settings import Settings
 
@@ -49,6 +51,8 @@ class Queue:
         self._lease_ms: Final = round(settings.lease_s * 1000)
         self._scripts = Scripts(redis, round(settings.retention_s * 1000))
         self.dead: Final = DeadLetters(self._scripts)
+        self.rates: Final = Rates(redis.connection_pool)
+        self.slots: Final = Slots(self._scripts)
 
     @classmethod
     def connect(cls, settings: Settings, url: str | None = None) -> Queue:
@@ -77,6 +81,8 @@ class Queue:
         deadline_s: float | None = None,
         idempotency_key: str | None = None,
         fingerprint: str | None = None,
+        api_key: str | None = None,
+        pending_jobs: int | None = None,
     ) -> Job:
         """Store and queue a job, and return it as stored, with the server's created_at and deadline_at.
 
@@ -84,7 +90,7 @@ class Queue:
         used before and whose job is still kept, returns that earlier job (its id differs from `job.id`); a retried
         call with the same id returns what is stored.
         Raises errors.Conflict when the key came with another fingerprint; errors.QueueFull at settings.queue_limit
-        and settings.queue_limit_per_model.
+        and settings.queue_limit_per_model; errors.RateLimited when `pending_jobs` of this API key have not ended.
         """
         request, most_s = job.request, self._settings.deadline_max_s
         answer = await self._scripts.run(
@@ -93,9 +99,13 @@ class Queue:
             round(min(most_s, most_s if deadline_s is None else deadline_s) * 1000),
             keys.idempotency(job.tenant, idempotency_key) if idempotency_key else "", fingerprint or "",
             self._settings.queue_limit, self._settings.queue_limit_per_model,
+            api_key or "", "" if pending_jobs is None else pending_jobs,
         )  # fmt: skip
         if answer[0] == "conflict":
             raise Conflict("this Idempotency-Key was used with another request", code="idempotency_conflict")
+        if answer == ["full", "key"]:
+            retry_s = retry_after_s(await self.loads())
+            raise RateLimited(f"{pending_jobs} jobs of this key have not ended, its most", retry_after_s=retry_s)
         if answer[0] == "full":
             raise await self._full(request.model, of_all=answer[1] == "all")
         stored = job_from_fields(pairs(answer[1]))

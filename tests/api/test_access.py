@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from app.access.key import digest
 from app.api.access import needed
 from app.api.server import create_app
 from app.artifacts import Artifacts
+from app.jobs import Job
 from app.queue.queue import Queue
 from app.settings import Settings
 from tests.api.keyed import ADMIN, GENERATE, IDS, KEYS, READ, by, job_of, keyed
@@ -36,12 +38,19 @@ ROUTES: dict[tuple[str, str], Scope | None] = {
     ("GET", "/v1/models/{model_id}"): READ,
     ("GET", "/v1/queue"): READ,
     ("POST", "/v1/jobs"): GENERATE,
+    ("GET", "/v1/jobs"): READ,
+    ("DELETE", "/v1/jobs/{job_id}"): GENERATE,
     ("GET", "/v1/jobs/{job_id}"): READ,
     ("GET", "/v1/jobs/{job_id}/result"): READ,
+    ("GET", "/v1/jobs/{job_id}/events"): READ,
     ("POST", "/v1/jobs/{job_id}/cancel"): GENERATE,
     ("POST", "/v1/images/generations"): GENERATE,
+    ("POST", "/v1/videos"): GENERATE,
+    ("GET", "/v1/videos/{video_id}"): READ,
+    ("GET", "/v1/videos/{video_id}/content"): READ,
 }
 JOB_PARAMETERS = ("{job_id}", "{video_id}")
+LISTS = ("/v1/jobs", "/v1/videos")
 ONE_JOB = [route for route in ROUTES if any(name in route[1] for name in JOB_PARAMETERS)]
 BODY = {"prompt": "a shape", "seed": 7}
 
@@ -131,23 +140,42 @@ async def test_two_authorizations_are_none(api: httpx.AsyncClient) -> None:
 @pytest.mark.parametrize("route", ONE_JOB)
 @pytest.mark.parametrize("done", [False, True])
 async def test_another_tenants_job_is_like_none(
-    api: httpx.AsyncClient, queue: Queue, settings: Settings, route: tuple[str, str], done: bool
+    api: httpx.AsyncClient,
+    queue: Queue,
+    settings: Settings,
+    make_job: Callable[..., Job],
+    route: tuple[str, str],
+    done: bool,
 ) -> None:
-    job_id = job_of(await api.post("/v1/jobs", json=BODY, headers=by("alice")))
+    video = {"num_frames": 9, "fps": 8, "output_format": "mp4"} if "{video_id}" in route[1] else {}
+    job_id, unknown = "job_" + "1" * 32, "job_" + "0" * 32
+    await queue.submit(replace(make_job(job_id, **video), tenant="a"))
     if done:
         [claimed] = await claim(queue, "fake-1", "shapes-flux", 1, 1)
         await FakeWorker(queue, Artifacts.open(settings)).finish(claimed)
-    unknown = "job_" + "0" * 32
     for stranger in ("bob", "operator"):
         theirs = await api.request(**tried(route, job_id), headers=by(stranger))
         none = await api.request(**tried(route, unknown), headers=by(stranger))
         assert theirs.status_code == none.status_code == 404
         assert theirs.text.replace(job_id, unknown) == none.text
         assert set(theirs.headers) == set(none.headers)
-    before = (await api.get(f"/v1/jobs/{job_id}", headers=by("alice"))).json()
-    assert before["status"] == ("completed" if done else "queued")
-    own = await api.request(**tried(route, job_id), headers=by("alice" if route[0] == "GET" else "alice-sends"))
-    assert own.status_code in (200, 204, 409), own.text
+    before = await queue.get(job_id)
+    assert before is not None
+    assert before.status == ("completed" if done else "queued")
+    owner = by("alice-reads" if route[0] == "GET" else "alice-sends")
+    async with api.stream(**tried(route, job_id), headers=owner) as own:  # events would go on
+        assert own.status_code in (200, 204, 409)
+
+
+@pytest.mark.parametrize("path", [path for method, path in ROUTES if method == "GET" and "{" not in path])
+async def test_no_list_shows_another_tenants_job(api: httpx.AsyncClient, path: str) -> None:
+    job_id = job_of(await api.post("/v1/jobs", json=BODY, headers=by("alice")))
+    for stranger in ("bob", "operator"):
+        assert job_id not in (await api.get(path, headers=by(stranger))).text
+        assert job_id not in (await api.get(path, headers=by(stranger), params={"after": job_id})).text.replace(
+            f"no job '{job_id}'", ""
+        )
+    assert (job_id in (await api.get(path, headers=by("alice-reads"))).text) == (path in LISTS)
 
 
 async def test_idempotency_keys_are_a_tenants_own(api: httpx.AsyncClient) -> None:

@@ -63,7 +63,7 @@ async def test_every_transition_keeps_to_one_slot(node: str, settings: Settings,
 
     queue._scripts.run = noting  # type: ignore[method-assign]
     for name in "abcde":
-        await queue.submit(make_job(name), idempotency_key=name)
+        await queue.submit(make_job(name), idempotency_key=name, api_key="key", pending_jobs=9)
     await queue.announce("w", [MODEL], 30)
     assert len(await claim(queue, "w", MODEL, 3, 0)) == 3
     await queue.heartbeat("w", ["a", "b", "c"], 1)
@@ -85,5 +85,7 @@ async def test_every_transition_keeps_to_one_slot(node: str, settings: Settings,
     assert (await queue.measures()).dead == 0
     await queue.retire("w")
     assert await queue.workers() == {}
+    async with queue.slots.held("key", 1):
+        assert (await queue.rates.take("key", "reads", 2)).remaining == 1
     await queue.close()
     assert ran == queue._scripts.names

@@ -74,7 +74,12 @@ async def get_job(job_id: str, service: Here) -> Response:
     return _answer(await service.find(job_id), 200, {})
 
 
-@router.get("/v1/jobs/{job_id}/events", response_class=EventStream, responses={204: {"description": "All was told."}})
+@router.get(
+    "/v1/jobs/{job_id}/events",
+    status_code=200,
+    response_class=EventStream,
+    responses={204: {"description": "All was told."}},
+)
 async def get_events(job_id: str, service: Here, last_event_id: LastEventHeader = None) -> Response:
     """What becomes of a job, as server-sent events: `queued`, `started`, `progress`, and at the end one of `completed`,
     `failed`, `cancelled`, `expired`, which bears the job. A job that was handed back is `queued` and `started` again.

@@ -112,6 +112,10 @@ local function close(id, status, field, value)
   end
   count_end(id, status, value)
   unlease(id)
+  local api_key = redis.call('HGET', key, 'api_key')
+  if api_key then
+    redis.call('SREM', PENDING .. api_key, id)
+  end
   redis.call('ZREM', DEADLINES, id)
   tell(id, status)
   keep(id, false)

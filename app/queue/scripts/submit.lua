@@ -1,8 +1,9 @@
 -- Store a job and queue it; or answer with the earlier job of the same idempotency key.
 -- Bound: the models that ever had a queue.
 -- ARGV: id, model, tenant, priority's rank, batch key, cost, work, request, warnings, deadline in ms from now,
---   idempotency key or '', fingerprint, most queued jobs of all models, most of this one
--- Returns {'new' | 'earlier', the job's fields}, {'conflict'}, or {'full', 'all' | 'model'}.
+--   idempotency key or '', fingerprint, most queued jobs of all models, most of this one,
+--   id of the API key or '', most of its jobs that have not ended or ''
+-- Returns {'new' | 'earlier', the job's fields}, {'conflict'}, or {'full', 'all' | 'model' | 'key'}.
 local id, model, idempotency, fingerprint = ARGV[1], ARGV[2], ARGV[11], ARGV[12]
 local key = JOB .. id
 
@@ -19,6 +20,11 @@ if idempotency ~= '' then
   end
 end
 
+local api_key = ARGV[15]
+if ARGV[16] ~= '' and redis.call('SCARD', PENDING .. api_key) >= tonumber(ARGV[16]) then
+  count(METRICS.JOBS_REFUSED, model, 'key')
+  return { 'full', 'key' }
+end
 if redis.call('ZCARD', QUEUE .. model) >= tonumber(ARGV[14]) then
   count(METRICS.JOBS_REFUSED, model, 'model')
   return { 'full', 'model' }
@@ -46,5 +52,9 @@ if idempotency ~= '' then
   redis.call('HSET', idempotency, 'job', id, 'fingerprint', fingerprint)
 end
 count(METRICS.JOBS_ACCEPTED, model, ({ 'high', 'normal', 'low' })[ARGV[4] + 1])
+if api_key ~= '' then
+  redis.call('HSET', key, 'api_key', api_key)
+  redis.call('SADD', PENDING .. api_key, id)
+end
 enqueue(id)
 return { 'new', redis.call('HGETALL', key) }
