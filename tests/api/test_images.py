@@ -180,9 +180,9 @@ async def test_with_a_key_its_job_goes_on(api: httpx.AsyncClient, queue: Queue) 
     assert job.status == "queued"
 
 
-async def test_a_stream_that_takes_too_long_says_where_the_job_goes_on(settings: Settings, queue: Queue) -> None:
+async def test_a_stream_of_a_server_that_ends_says_where_the_job_goes_on(settings: Settings, queue: Queue) -> None:
     await queue.announce("busy", ["shapes-flux"], 60)
-    async with serving(settings.model_copy(update={"wait_max_s": 0.2})) as api:
+    async with serving(settings, stopping=lambda: True) as api:
         [(name, body)] = told((await api.post(ROUTE, json={"prompt": "a shape", "stream": True})).text)
     assert (name, body["error"]["code"]) == ("error", "timeout")
 

@@ -7,10 +7,11 @@ from fastapi.responses import JSONResponse
 
 from app.api.openai.asked import of_images
 from app.api.openai.images import ImagesView, images_view
-from app.api.openai.stream import pictures_as_events, timed_out
+from app.api.openai.stream import pictures_told, timed_out, without_client_cancelled
 from app.api.resolve import find_model, resolve
 from app.api.schemas import ImageBody
 from app.api.service import Here
+from app.api.sse import EventStream
 from app.api.views import completed_result, time_headers
 from app.errors import Unavailable
 
@@ -34,7 +35,7 @@ async def create_image(body: ImageBody, request: Request, service: Here) -> Resp
     # A caller who sent a key means to ask again for the same job.
     leaving = None if "idempotency-key" in request.headers else request
     if body.stream:
-        return pictures_as_events(job, service, cancel_without_client=leaving is not None)
+        return EventStream((pictures_told if leaving is None else without_client_cancelled)(job, service))
     job = await service.wait(job, service.settings.wait_max_s, cancel_without=leaving)
     if not job.status.terminal:
         raise timed_out(job)
