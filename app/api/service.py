@@ -111,10 +111,18 @@ class Service:
             await self.artifacts.delete(each.name)
 
     async def page(
-        self, limit: int, *, after: str | None, status: JobStatus | None = None, models: Iterable[str] | None = None
+        self,
+        limit: int,
+        *,
+        after: str | None,
+        status: JobStatus | None = None,
+        models: Iterable[str] | None = None,
+        oldest_first: bool = False,
     ) -> Page:
-        """The caller's jobs, newest first. Raises InvalidParameter where `after` is none of them."""
-        return await self.queue.page(self._tenant(), limit, after=after, status=status, models=models)
+        """The caller's jobs, newest first unless it is said. Raises InvalidParameter where `after` is none of them."""
+        return await self.queue.page(
+            self._tenant(), limit, after=after, status=status, models=models, oldest_first=oldest_first
+        )
 
     def _tenant(self) -> str:
         if self.caller.tenant is None:

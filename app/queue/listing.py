@@ -21,7 +21,7 @@ LOOKED_AT_A_CALL = 500  # entries; bounds the time one script holds the server
 
 @dataclass(frozen=True)
 class Page:
-    """Newest first; `has_more` says whether there are older ones."""
+    """`has_more` says whether there are others behind them."""
 
     jobs: Sequence[Job]
     has_more: bool
@@ -29,10 +29,10 @@ class Page:
 
 async def page(
     redis: Redis, scripts: Scripts, tenant: str, limit: int,
-    *, after: str | None, status: JobStatus | None, models: Iterable[str] | None,
+    *, after: str | None, status: JobStatus | None, models: Iterable[str] | None, oldest_first: bool,
 ) -> Page:  # fmt: skip
     """At most `limit` jobs behind the one called `after`. Raises InvalidParameter where the tenant has none such."""
-    place = "+inf"
+    place = "-inf" if oldest_first else "+inf"
     if after is not None:
         score = await redis.zscore(keys.owned(tenant), after)
         if score is None:
@@ -42,7 +42,8 @@ async def page(
     found: list[Job] = []
     while place and len(found) <= limit:
         place, *jobs = await scripts.run(
-            "page", tenant, place, status or "", chosen, limit + 1 - len(found), LOOKED_AT_A_CALL
-        )
+            "page", tenant, place, status or "", chosen, limit + 1 - len(found), LOOKED_AT_A_CALL,
+            "oldest" if oldest_first else "newest",
+        )  # fmt: skip
         found += [job_from_fields(pairs(fields)) for fields in jobs]
     return Page(found[:limit], len(found) > limit)

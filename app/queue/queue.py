@@ -142,12 +142,16 @@ class Queue:
         after: str | None = None,
         status: JobStatus | None = None,
         models: Iterable[str] | None = None,
+        oldest_first: bool = False,
     ) -> Page:
-        """A tenant's jobs, newest first, those of `status` and of `models` alone where they are given.
+        """A tenant's jobs, newest first unless it is said, those of `status` and of `models` alone where given.
 
         Raises errors.InvalidParameter where the tenant has no job called `after`; a deleted one is remembered.
         """
-        return await page(self._redis, self._scripts, tenant, limit, after=after, status=status, models=models)
+        return await page(
+            self._redis, self._scripts, tenant, limit,
+            after=after, status=status, models=models, oldest_first=oldest_first,
+        )  # fmt: skip
 
     def follow(self, job_id: str, after: str | None = None) -> AbstractAsyncContextManager[Feed]:
         """What becomes of a job, from the event with the id `after` on, else from the first that is kept."""

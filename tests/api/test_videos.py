@@ -145,6 +145,32 @@ async def test_a_form_goes_to_no_other_route(videos: httpx.AsyncClient) -> None:
         assert (await videos.post(route, files={"prompt": (None, "a")})).status_code == 415
 
 
+async def test_a_list_page_by_page_in_either_order(videos: httpx.AsyncClient) -> None:
+    made = [(await videos.post(ROUTE, json={"prompt": str(number)})).json()["id"] for number in range(5)]
+    await videos.post("/v1/jobs", json={"prompt": "a picture", "model": "shapes-flux"})
+    for order, expected in (("asc", made), ("desc", made[::-1])):
+        first = (await videos.get(ROUTE, params={"limit": 3, "order": order})).json()
+        assert [each["id"] for each in first["data"]] == expected[:3]
+        assert (first["object"], first["has_more"], first["last_id"]) == ("list", True, expected[2])
+        rest = (await videos.get(ROUTE, params={"order": order, "after": first["last_id"]})).json()
+        assert ([each["id"] for each in rest["data"]], rest["has_more"]) == (expected[3:], False)
+    answer = await videos.get(ROUTE, params={"after": "job_unknown"})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "after")
+
+
+async def test_deleted_it_is_gone(videos: httpx.AsyncClient, queue: Queue, settings: Settings) -> None:
+    video = (await videos.post(ROUTE, json={"prompt": "a"})).json()
+    async with working(queue, settings, MODEL):
+        await finished(videos, queue, video["id"])
+    answer = await videos.delete(f"{ROUTE}/{video['id']}")
+    assert answer.json() == {"id": video["id"], "object": "video.deleted", "deleted": True}
+    for gone in (await videos.delete(f"{ROUTE}/{video['id']}"), await videos.get(f"{ROUTE}/{video['id']}/content")):
+        assert (gone.status_code, gone.json()["error"]["code"]) == (404, "not_found")
+    picture = (await videos.post("/v1/jobs", json={"prompt": "a", "model": "shapes-flux"})).json()
+    assert (await videos.delete(f"{ROUTE}/{picture['id']}")).status_code == 404
+    assert (await videos.get(f"/v1/jobs/{picture['id']}")).json()["status"] == "queued"
+
+
 async def test_cancelled_is_a_failure_with_that_code(videos: httpx.AsyncClient) -> None:
     video = (await videos.post(ROUTE, json={"prompt": "a", "seconds": 1})).json()
     await videos.post(f"/v1/jobs/{video['id']}/cancel")

@@ -55,6 +55,7 @@ async def test_what_is_asked_for_is_listed_alone(queue: Queue, make_job: Make, m
     assert await names(queue, status=JobStatus.QUEUED) == ["f", "d", "c", "b"]
     assert await names(queue, status=JobStatus.EXPIRED) == ["late"]
     assert await names(queue, models=["m"]) == ["c", "b", "a"]
+    assert await names(queue, models=["m"], oldest_first=True) == ["a", "b", "c"]
     assert await names(queue, models=["m", "n"], status=JobStatus.CANCELLED) == ["e", "a"]
     assert await names(queue, models=[]) == []
     page = await queue.page(TENANT, 1, status=JobStatus.CANCELLED)

@@ -27,6 +27,8 @@ def test_pictures_videos_and_errors(service: str) -> None:
     assert (video["status"], video["seconds"], video["size"]) == ("completed", "1.0625", "64x32")
     assert (video["seed"], video["nag"]["scale"]) == (7, 7.0)
     assert read(base64.b64decode(seen["content"])).frames.shape == (17, 32, 64, 3)
+    assert seen["listed"][0] == video["id"]
+    assert seen["deleted"] == {"id": video["id"], "object": "video.deleted", "deleted": True}
 
     assert seen["errors"] == {
         "model": ["NotFoundError", 404, "model_not_found", "model"],

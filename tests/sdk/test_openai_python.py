@@ -80,6 +80,14 @@ def test_a_video_from_create_to_delete(client: OpenAI) -> None:
     content = client.videos.download_content(video.id).read()
     assert read(content).frames.shape == (17, 32, 64, 3)
 
+    other = client.videos.create(prompt="another")
+    assert [each.id for each in client.videos.list(limit=1)][:2] == [other.id, video.id]  # it fetches page after page
+    assert client.videos.list(order="asc").data[-1].id == other.id
+    for each in (video, other):
+        assert client.videos.delete(each.id).deleted
+        with pytest.raises(openai.NotFoundError):
+            client.videos.retrieve(each.id)
+
 
 def test_a_picture_to_start_from_is_refused_by_name(client: OpenAI) -> None:
     with pytest.raises(openai.BadRequestError) as refused:

@@ -8,8 +8,9 @@ from pydantic import BaseModel
 
 from app.api.views import all_warnings
 from app.jobs import Applied, Job, JobError, JobStatus, Timings
+from app.queue.listing import Page
 
-__all__ = ["VideoView", "poll_after_ms", "video_view"]
+__all__ = ["VideoDeletedView", "VideoView", "VideosView", "poll_after_ms", "video_view", "videos_view"]
 
 #: Between two looks of a client that asks again and again.
 POLL_MIN_MS, POLL_MS, POLL_MAX_MS = 250, 1000, 10_000
@@ -51,6 +52,32 @@ class VideoView(BaseModel):
     worker: str | None
     timings: Timings | None
     warnings: tuple[str, ...]
+
+
+class VideosView(BaseModel):
+    """OpenAI's list; the next page is the one `after` last_id."""
+
+    object: Literal["list"] = "list"
+    data: list[VideoView]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+class VideoDeletedView(BaseModel):
+    id: str
+    object: Literal["video.deleted"] = "video.deleted"
+    deleted: Literal[True] = True
+
+
+def videos_view(page: Page, retention_s: float) -> VideosView:
+    data = [video_view(job, retention_s) for job in page.jobs]
+    return VideosView(
+        data=data,
+        first_id=data[0].id if data else None,
+        last_id=data[-1].id if data else None,
+        has_more=page.has_more,
+    )
 
 
 def video_view(job: Job, retention_s: float) -> VideoView:

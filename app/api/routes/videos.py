@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.api.files import stored
 from app.api.forms import FormRoute
 from app.api.openai.asked import of_a_video
-from app.api.openai.videos import VideoView, poll_after_ms, video_view
+from app.api.openai.videos import VideoDeletedView, VideosView, VideoView, poll_after_ms, video_view, videos_view
 from app.api.resolve import find_model, resolve
 from app.api.schemas import VideoBody
 from app.api.service import Here, Service
@@ -35,6 +35,16 @@ class ContentQuery(BaseModel):
     )
 
 
+class ListQuery(BaseModel):
+    """Which videos."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    limit: Annotated[int, Field(ge=1, le=100, description="most videos in the answer")] = 20
+    after: Annotated[str | None, Field(description="the id of a video: those behind it follow")] = None
+    order: Annotated[Literal["asc", "desc"], Field(description="asc: oldest first")] = "desc"
+
+
 @forms.post("/v1/videos", response_model=VideoView)
 async def create_video(body: VideoBody, request: Request, service: Here) -> Response:
     """Queue a video. Guidance: `negative_prompt`, `nag: {…}`, or flat `nag_scale` and so on."""
@@ -42,6 +52,14 @@ async def create_video(body: VideoBody, request: Request, service: Here) -> Resp
     resolved = resolve(asked.body, service.catalog, written=asked.written, warnings=asked.warnings)
     job, _ = await service.submit(resolved, body, request)
     return _answer(job, service)
+
+
+@router.get("/v1/videos")
+async def list_videos(service: Here, query: Annotated[ListQuery, Query()]) -> VideosView:
+    """The caller's videos, newest first."""
+    models = [each.id for each in service.catalog.models.values() if each.kind == "video"]
+    page = await service.page(query.limit, after=query.after, models=models, oldest_first=query.order == "asc")
+    return videos_view(page, service.settings.retention_s)
 
 
 @router.get("/v1/videos/{video_id}", response_model=VideoView)
@@ -57,6 +75,14 @@ async def download_video(video_id: str, service: Here, query: Annotated[ContentQ
         raise UnsupportedParameter(f"variant: no {query.variant} is made", param="variant")
     result = completed_result(await _find(video_id, service))
     return stored(service, video_id, result.artifacts[0], time_headers(result))
+
+
+@router.delete("/v1/videos/{video_id}")
+async def delete_video(video_id: str, service: Here) -> VideoDeletedView:
+    """Remove a video and its files at once, whatever it is at: one that has not ended is cancelled first."""
+    await _find(video_id, service)
+    await service.delete(video_id)
+    return VideoDeletedView(id=video_id)
 
 
 async def _find(video_id: str, service: Service) -> Job:

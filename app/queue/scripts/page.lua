@@ -1,7 +1,7 @@
--- Part of a tenant's jobs, newest first.
+-- Part of a tenant's jobs, in the order they came in.
 -- Bound: the entries looked at.
--- ARGV: tenant, where to begin (an entry's score, '(' before it for the next, or '+inf'), status or '', models as JSON
---   or '', most jobs, most entries looked at
+-- ARGV: tenant, where to begin (an entry's score, '(' before it for the next, or '+inf', '-inf'), status or '',
+--   models as JSON or '', most jobs, most entries looked at, which goes first: 'newest' or 'oldest'
 -- Returns {where to go on, or '' at the end, the jobs' fields…}.
 local models
 if ARGV[4] ~= '' then
@@ -10,7 +10,11 @@ if ARGV[4] ~= '' then
     models[model] = true
   end
 end
-local entries = redis.call('ZREVRANGEBYSCORE', OWNED .. ARGV[1], ARGV[2], '-inf', 'WITHSCORES', 'LIMIT', 0, ARGV[6])
+local range, last = 'ZREVRANGEBYSCORE', '-inf'
+if ARGV[7] == 'oldest' then
+  range, last = 'ZRANGEBYSCORE', '+inf'
+end
+local entries = redis.call(range, OWNED .. ARGV[1], ARGV[2], last, 'WITHSCORES', 'LIMIT', 0, ARGV[6])
 local page = { '' }
 for i = 1, #entries, 2 do
   local id = entries[i]

@@ -33,6 +33,9 @@ while (video.status === "queued" || video.status === "in_progress") {
 seen.video = video;
 const content = await client.videos.downloadContent(video.id);
 seen.content = Buffer.from(await content.arrayBuffer()).toString("base64");
+seen.listed = [];
+for await (const each of client.videos.list({ limit: 1 })) seen.listed.push(each.id);
+seen.deleted = await client.videos.delete(video.id);
 
 seen.errors = {};
 const refused = async (name, request) => {
