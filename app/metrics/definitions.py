@@ -49,7 +49,8 @@ _SERVICE, _API, _WORKER = Source
 # Counted in Redis, by the script that makes the transition.
 JOBS_ACCEPTED = Metric("nag_jobs_accepted_total", "Jobs queued.", _C, _SERVICE, ("model", "priority"))
 JOBS_REFUSED = Metric("nag_jobs_refused_total", "Jobs that a limit refused.", _C, _SERVICE, ("model", "limit"))
-JOBS = Metric("nag_jobs_total", "Jobs that have ended.", _C, _SERVICE, ("model", "outcome", "error_code"))
+JOBS = Metric("nag_jobs_total", "Jobs that have ended.", _C, _SERVICE, ("model", "outcome"))
+ERRORS = Metric("nag_job_errors_total", "Jobs that ended with an error.", _C, _SERVICE, ("model", "error_code"))
 RETRIES = Metric("nag_job_retries_total", "Runs of ended jobs beyond the first.", _C, _SERVICE, ("model",))
 LEASES_LOST = Metric("nag_leases_lost_total", "Jobs whose worker went silent.", _C, _SERVICE, ("model",))
 DEAD_LETTERS = Metric("nag_dead_letters_total", "Jobs given up as lost too often.", _C, _SERVICE, ("model",))

@@ -7,12 +7,23 @@ from dataclasses import dataclass, field
 
 from prometheus_client.metrics_core import Metric as Family
 
+from app.jobs import JobStatus
 from app.metrics import definitions as d
 from app.metrics.families import Labels, of_counts, of_values
 
 __all__ = ["Measures", "service_families"]
 
 PRIORITIES = ("high", "normal", "low")
+
+#: By the label values beside the model: shown with 0 before the first, which a rate would otherwise miss.
+FROM_ZERO: Mapping[d.Metric, Sequence[Labels]] = {
+    d.JOBS_ACCEPTED: [(each,) for each in PRIORITIES],
+    d.JOBS_REFUSED: [("model",), ("all",), ("key",)],
+    d.JOBS: [(each.value,) for each in JobStatus if each.terminal],
+    d.RETRIES: [()],
+    d.LEASES_LOST: [()],
+    d.DEAD_LETTERS: [()],
+}
 
 
 @dataclass(frozen=True)
@@ -53,4 +64,5 @@ def service_families(
         elif metric.source is d.Source.SERVICE and metric.kind is d.Kind.HISTOGRAM:
             yield of_counts(metric, measures.histograms.get(metric.name, {}))
         elif metric.source is d.Source.SERVICE:
-            yield of_values(metric, measures.counters.get(metric.name, {}))
+            zeros: dict[Labels, float] = {(model, *rest): 0.0 for model in models for rest in FROM_ZERO.get(metric, ())}
+            yield of_values(metric, zeros | dict(measures.counters.get(metric.name, {})))

@@ -43,7 +43,10 @@ local function count_end(id, status, value)
   local job = redis.call('HMGET', JOB .. id, 'model', 'attempts')
   local model, attempts = job[1], tonumber(job[2])
   local said = value and cjson.decode(value) or {}
-  count(METRICS.JOBS, model, status, word(said.code))
+  count(METRICS.JOBS, model, status)
+  if said.code then
+    count(METRICS.ERRORS, model, word(said.code))
+  end
   if attempts > 1 then
     count_field(attempts - 1, METRICS.RETRIES.name, model)
   end
