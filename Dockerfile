@@ -6,8 +6,7 @@ ARG PYTHON_IMAGE=python:3.11.15-slim-bookworm@sha256:d29f48a31a8b408ed19272ca1e7
 FROM ${PYTHON_IMAGE} AS base
 SHELL ["/bin/bash", "-o", "pipefail", "-c"]
 # A fixed time, so that a rebuild's wheel and bytecode are the same bytes: 1980 is the oldest a zip file can say.
-ENV PATH=/opt/nag/bin:$PATH \
-    PIP_CONSTRAINT=/src/constraints.txt \
+ENV PIP_CONSTRAINT=/src/constraints.txt \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_NO_INPUT=1 \
     PIP_ROOT_USER_ACTION=ignore \

@@ -10,7 +10,7 @@ PREVIOUS := 0.41.0
 # Tried there alone: every import of diffusers beside it is slow and prints warnings.
 TORCHAO := 0.18.0
 
-.PHONY: help install demo serve up down test test-previous chaos lint bench
+.PHONY: help install demo serve up down rehearsal test test-previous chaos lint bench
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -34,6 +34,9 @@ up:  ## the service in containers, in the background; with GPU=1 on a GPU
 
 down:  ## end those containers; their volumes stay
 	docker compose --profile gpu down
+
+rehearsal: install  ## what `make up` would start, started without an engine: needs Linux and root
+	$(BIN)/python -m tests.docker.rehearsal
 
 test: lint  ## lint and every test
 	$(BIN)/python -m pytest --ignore tests/nag

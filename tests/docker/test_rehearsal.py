@@ -1,0 +1,27 @@
+"""Every container of docker-compose.yml, started as an engine would start it."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tests.docker import compose
+from tests.docker.rehearsal.__main__ import CANNOT
+from tests.docker.tools import ROOT
+
+
+@pytest.mark.timeout(600)
+def test_the_containers_start_serve_and_end() -> None:
+    said = subprocess.run([sys.executable, "-m", "tests.docker.rehearsal"], cwd=ROOT, capture_output=True, text=True)
+    if said.returncode == CANNOT:
+        pytest.skip(said.stdout.strip())
+    assert said.returncode == 0, said.stdout + said.stderr
+    skipped = set(re.findall(r"^skipped ([\w-]+):", said.stdout, re.MULTILINE))
+    assert skipped <= {"worker-gpu", "prometheus", "grafana"}
+    for name in set(compose.load()["services"]) - skipped:
+        for step in ("starts and is healthy", "no rights", "ends"):
+            assert f"ok      {name}: {step}" in said.stdout
+    assert "ok      a picture over HTTP" in said.stdout
