@@ -8,7 +8,7 @@
     ├── BodyTooLarge            413
     ├── UnsupportedMediaType    415  a body that does not call itself JSON
     ├── Unauthenticated         401  no API key, or none of ours
-    ├── Forbidden               403  a key without the scope
+    ├── Forbidden               403  a key without the scope, or a link that was not signed here
     ├── NotFound                404  never was, is no longer kept, or is another tenant's
     ├── RequestTimeout          408  a body that does not arrive
     ├── Conflict                409

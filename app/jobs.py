@@ -138,12 +138,18 @@ class Timings:
 
 @dataclass(frozen=True)
 class Artifact:
-    """One produced file, by its name in the artifact store."""
+    """One produced file, by its name in the artifact store, and of a video the JPEG that stands for it."""
 
     name: str
     media_type: str
     size_bytes: int
     seed: int
+    thumbnail: str | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Everything that is stored for it."""
+        return (self.name,) if self.thumbnail is None else (self.name, self.thumbnail)
 
 
 @dataclass(frozen=True)

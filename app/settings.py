@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import DirectoryPath, Field, field_validator
+from pydantic import DirectoryPath, Field, SecretStr, field_serializer, field_validator
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -21,7 +21,7 @@ from app.access.key import ApiKey
 __all__ = ["SECRET", "Settings"]
 
 #: Fields whose value is shown to nobody, not even where it does not fit.
-SECRET = frozenset({"api_key", "api_keys", "redis_url"})
+SECRET = frozenset({"api_key", "api_keys", "artifacts_options", "redis_url", "url_secrets"})
 ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - where a server bound to all is reached from here
 
 
@@ -101,6 +101,29 @@ class Settings(BaseSettings):
     retention_s: Annotated[float, Field(gt=0, description="how long a finished job and its artifacts are kept")] = (
         86_400.0
     )
+    artifacts_url: Annotated[
+        str | None,
+        Field(
+            pattern=r"^(file|s3|s3a|gs|az|azure|abfs|abfss|adl)://",
+            description="folder or bucket of the artifacts, as s3://bucket/prefix; absent, a folder in data_dir",
+        ),
+    ] = None
+    artifacts_options: Annotated[
+        dict[str, SecretStr] | None,
+        NoDecode,
+        Field(description="the bucket's options as a JSON object; what is absent comes from the provider's variables"),
+    ] = None
+    artifacts_links: Annotated[
+        Literal["bucket", "api"], Field(description="who answers links to files in a bucket: the bucket, or the API")
+    ] = "bucket"
+    url_lifetime_s: Annotated[
+        float, Field(ge=1, le=604_800, description="longest that a link to a file works without a key")
+    ] = 3600.0
+    url_secrets: Annotated[
+        tuple[SecretStr, ...] | None,
+        NoDecode,
+        Field(description="what links are signed with, with commas: by the first, and the others hold; absent: drawn"),
+    ] = None
     wait_max_s: Annotated[float, Field(gt=0, description="longest a request is held for its result")] = 120.0
     body_max_bytes: Annotated[int, Field(ge=1024, description="largest request body")] = 1_000_000
     read_timeout_s: Annotated[
@@ -140,7 +163,25 @@ class Settings(BaseSettings):
             return init_settings, env_settings
         return init_settings, env_settings, SecretsSettingsSource(settings_cls, secrets_dir=folder)
 
-    @field_validator("models", "warm", mode="before")
+    @field_validator("artifacts_options", mode="before")
+    @classmethod
+    def _object(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        try:
+            read = json.loads(value) if value else None
+        except ValueError:
+            raise ValueError("must be a JSON object") from None
+        return {name: str(each) for name, each in read.items()} if isinstance(read, dict) else read
+
+    @field_serializer("artifacts_options", "url_secrets", when_used="json-unless-none")
+    def _in_the_open(self, value: dict[str, SecretStr] | tuple[SecretStr, ...]) -> str:
+        """As it is read from the environment, which is how `up` hands it to the parts it starts."""
+        if isinstance(value, dict):
+            return json.dumps({name: each.get_secret_value() for name, each in value.items()})
+        return ",".join(each.get_secret_value() for each in value)
+
+    @field_validator("models", "warm", "url_secrets", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(filter(None, map(str.strip, value.split(",")))) or None if isinstance(value, str) else value

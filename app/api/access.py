@@ -11,6 +11,7 @@ from app.access import ApiKey
 from app.access import Scope as KeyScope
 from app.access.keyring import Keyring
 from app.api.refusing import refuse
+from app.artifacts import links
 from app.errors import Forbidden, ServiceError, Unauthenticated
 from app.jobs import TENANT
 
@@ -19,7 +20,7 @@ __all__ = ["NOBODY", "Access", "Caller", "needed"]
 #: Without a key: what a load balancer asks for, and what a browser loads to read or to type a key into.
 OPEN = frozenset({"/", "/healthz", "/readyz", "/docs", "/openapi.json"})
 #: Without a key as well, being files of the package, or guarded by the signature in their link.
-OPEN_UNDER = ("/docs/",)
+OPEN_UNDER = ("/docs/", links.PATH)
 #: Of all tenants together.
 ADMIN = frozenset({"/metrics", "/metrics/workers"})
 

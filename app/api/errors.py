@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
 
+from app.artifacts import ArtifactsError
 from app.errors import InvalidRequest, MalformedBody, ServiceError, Unauthenticated, Unavailable
 from app.logs import Log
 
@@ -53,6 +54,7 @@ def install(app: FastAPI) -> None:
     """Handlers for everything but an unexpected exception, which the outermost middleware answers."""
     app.add_exception_handler(ServiceError, _service_error)
     app.add_exception_handler(RedisError, _queue_error)
+    app.add_exception_handler(ArtifactsError, _artifacts_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
 
@@ -75,6 +77,13 @@ def queue_unreachable(exc: Exception) -> Unavailable:
 
 async def _queue_error(_: Request, exc: Exception) -> Response:
     return error_response(queue_unreachable(exc))
+
+
+async def _artifacts_error(_: Request, exc: Exception) -> Response:
+    _log.error("artifacts_unreachable", message=exc)
+    return error_response(
+        Unavailable("the artifacts cannot be reached", code="artifacts_unreachable", retry_after_s=QUEUE_RETRY_S)
+    )
 
 
 async def _validation_error(_: Request, exc: Exception) -> Response:

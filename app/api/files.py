@@ -1,48 +1,77 @@
-"""A stored file as an answer."""
+"""A stored file as an answer: streamed, never held whole."""
 
 from __future__ import annotations
 
-from fastapi.responses import FileResponse
-from starlette.types import Message, Receive, Scope, Send
+import re
+from collections.abc import Mapping
+from email.utils import format_datetime
+
+from fastapi import Request, Response
+from fastapi.responses import StreamingResponse
 
 from app.api.errors import error_response
-from app.api.service import Service
+from app.artifacts import Artifacts, Stored
+from app.artifacts.names import media_type
 from app.errors import Expired, InvalidParameter, RangeNotSatisfiable
-from app.jobs import Artifact
 
-__all__ = ["StoredFile", "stored"]
+__all__ = ["stored_file"]
+
+_RANGE = re.compile(r"([0-9]{0,18})-([0-9]{0,18})")
 
 
-def stored(service: Service, job_id: str, artifact: Artifact, headers: dict[str, str]) -> StoredFile:
-    """The answer that is this artifact. Raises Expired."""
-    path = service.artifacts.path(artifact.name)
+async def stored_file(
+    request: Request, artifacts: Artifacts, name: str, headers: Mapping[str, str] | None = None
+) -> Response:
+    """The bytes, or the `Range` of them that is asked for. Raises Expired; InvalidParameter for what is no range."""
     try:
-        stat = path.stat()
+        found = await artifacts.find(name)
     except FileNotFoundError as exc:
-        raise Expired(f"the result of job {job_id} is no longer kept") from exc
-    return StoredFile(path, headers=headers, media_type=artifact.media_type, stat_result=stat)
+        raise Expired("the file is no longer kept") from exc
+    said = {
+        **(headers or {}),
+        "accept-ranges": "bytes",
+        "content-disposition": f'inline; filename="{name}"',
+        "last-modified": format_datetime(found.modified_at, usegmt=True),
+    }
+    if found.etag is not None:
+        said["etag"] = found.etag
+    if found.etag is not None and found.etag in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=said)
+    try:
+        part = _part(request, found, said["last-modified"])
+    except RangeNotSatisfiable as error:
+        response = error_response(error)
+        response.headers["content-range"] = f"bytes */{found.size_bytes}"
+        return response
+    first, end = part or (0, found.size_bytes)
+    said["content-length"] = str(end - first)
+    if part is not None:
+        said["content-range"] = f"bytes {first}-{end - 1}/{found.size_bytes}"
+    status = 200 if part is None else 206
+    if request.method == "HEAD" or first == end:
+        return Response(status_code=status, headers=said, media_type=media_type(name))
+    return StreamingResponse(artifacts.stream(name, first, end), status, said, media_type(name))
 
 
-class StoredFile(FileResponse):
-    """The bytes, or the `Range` of them that is asked for; one that cannot be given is refused in the error body."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        refused: int | None = None
-
-        async def unless_refused(message: Message) -> None:
-            nonlocal refused
-            if message["type"] == "http.response.start" and message["status"] >= 400:
-                refused = message["status"]
-            if refused is None:
-                await send(message)
-
-        await super().__call__(scope, receive, unless_refused)
-        if refused is None:
-            return
-        size_bytes = self.headers["content-length"]
-        if refused == RangeNotSatisfiable.status:
-            response = error_response(RangeNotSatisfiable(f"Range: the file has {size_bytes} bytes", param="Range"))
-            response.headers["content-range"] = f"bytes */{size_bytes}"
-        else:
-            response = error_response(InvalidParameter("Range: must be bytes=first-last", param="Range"))
-        await response(scope, receive, send)
+def _part(request: Request, found: Stored, modified: str) -> tuple[int, int] | None:
+    """The first byte and the one behind the last; None for all of them, which also answers several ranges at once."""
+    asked = request.headers.get("range")
+    if asked is None or request.headers.get("if-range") not in (None, found.etag, modified):
+        return None
+    unit, equals, text = asked.partition("=")
+    if unit.strip().lower() != "bytes" or not equals:
+        raise InvalidParameter("Range: must be bytes=first-last", param="Range")
+    if "," in text:
+        return None
+    size, match = found.size_bytes, _RANGE.fullmatch(text.strip())
+    if match is None or match[0] == "-":
+        raise InvalidParameter("Range: must be bytes=first-last", param="Range")
+    if not match[1]:
+        first, end = max(0, size - int(match[2])), size
+    else:
+        first, end = int(match[1]), min(size, int(match[2]) + 1) if match[2] else size
+        if match[2] and int(match[2]) < first:
+            raise InvalidParameter("Range: must be bytes=first-last", param="Range")
+    if first >= end:
+        raise RangeNotSatisfiable(f"Range: the file has {size} bytes", param="Range")
+    return first, end

@@ -20,9 +20,10 @@ from app.api.forms import FORM
 from app.api.limits import Limits
 from app.api.measured import Measured
 from app.api.middleware import BoundedBody, RequestId
-from app.api.routes import health, images, jobs, metrics, models, queue, videos
+from app.api.routes import artifacts, health, images, jobs, metrics, models, queue, videos
 from app.api.service import Service
 from app.artifacts import Artifacts
+from app.artifacts.links import Links
 from app.catalog import Catalog
 from app.metrics import Metrics
 from app.queue.queue import Queue
@@ -46,9 +47,9 @@ def create_app(settings: Settings, stopping: Callable[[], bool] = lambda: False)
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         queue = Queue.connect(settings)
-        app.state.service = Service(
-            settings, catalog, queue, Artifacts.open(settings), measured, int(time.time()), stopping
-        )
+        artifacts = Artifacts.open(settings)
+        links = Links.open(settings, artifacts)
+        app.state.service = Service(settings, catalog, queue, artifacts, measured, int(time.time()), links, stopping)
         try:
             yield
         finally:
@@ -73,7 +74,7 @@ def create_app(settings: Settings, stopping: Callable[[], bool] = lambda: False)
     app.add_middleware(Access, keyring=keyring)
     app.add_middleware(RequestId)
     app.add_middleware(Measured, metrics=measured)  # added last, so outermost: a 500 counts too
-    for each in (jobs, images, videos, models, queue, health, metrics):
+    for each in (jobs, images, videos, artifacts, models, queue, health, metrics):
         app.include_router(each.router)
     app.include_router(videos.forms)
     return app

@@ -17,6 +17,7 @@ from app.api.access import NOBODY, Caller
 from app.api.resolve import Resolved
 from app.api.schemas import GenerationBody
 from app.artifacts import Artifacts
+from app.artifacts.links import Links
 from app.catalog import Catalog
 from app.errors import InvalidParameter, NotFound, Unauthenticated
 from app.jobs import Job, JobStatus, Priority
@@ -44,6 +45,7 @@ class Service:
     artifacts: Artifacts
     metrics: Metrics
     started_at: int
+    links: Links
     stopping: Callable[[], bool]  # whether the server was told to end
     caller: Caller = NOBODY
 
@@ -108,7 +110,7 @@ class Service:
         await self.find(job_id)
         job = self._found(await self.queue.delete(job_id), job_id)
         for each in job.result.artifacts if job.result else ():
-            await self.artifacts.delete(each.name)
+            await self.artifacts.delete(*each.names)
 
     async def page(
         self,

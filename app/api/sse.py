@@ -34,9 +34,9 @@ class EventStream(StreamingResponse):
 
     media_type = "text/event-stream"
 
-    def __init__(self, content: AsyncGenerator[bytes]) -> None:
-        # A proxy that gathers what comes would make the stream pointless.
-        super().__init__(content, headers={"cache-control": "no-cache", "x-accel-buffering": "no"})
+    def __init__(self, content: AsyncGenerator[bytes], status_code: int = 200) -> None:
+        # FastAPI reads the default for its schema. A proxy that gathers what comes would make the stream pointless.
+        super().__init__(content, status_code, headers={"cache-control": "no-cache", "x-accel-buffering": "no"})
         self._content = content
 
     async def stream_response(self, send: Send) -> None:
@@ -86,6 +86,6 @@ async def events_of(service: Service, job: Job, after: str | None) -> AsyncGener
 
 async def _written(service: Service, job: Job, event: JobEvent) -> bytes:
     ended = await service.queue.get(job.id) if event.type.terminal else None
-    view = event_view(event, job, ended).model_dump(mode="json")
+    view = event_view(event, job, ended, service.links).model_dump(mode="json")
     said = {name: value for name, value in view.items() if value is not None}
     return format_sse_event(data_str=json.dumps(said), event=event.type, id=event.id)

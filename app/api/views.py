@@ -7,9 +7,22 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
+from app.artifacts.links import Links
 from app.catalog import Catalog, Model, NAGDefaults, Range
 from app.errors import Conflict, Expired, ServiceError
-from app.jobs import Applied, EventType, Generation, Job, JobError, JobEvent, JobStatus, Priority, Result, Timings
+from app.jobs import (
+    Applied,
+    Artifact,
+    EventType,
+    Generation,
+    Job,
+    JobError,
+    JobEvent,
+    JobStatus,
+    Priority,
+    Result,
+    Timings,
+)
 from app.queue.listing import Page
 from app.queue.load import Load
 
@@ -40,9 +53,15 @@ class Progress(BaseModel):
 
 
 class Output(BaseModel):
-    """One picture or video of a completed job; `url` is a path on this server."""
+    """One picture or video of a completed job.
+
+    `url` is a path on this server, or a whole URL where the files lie in a bucket. It works without an API key until
+    `url_expires_at`, in Unix seconds; asking for the job again gives a new one. `thumbnail_url` is a video's, likewise.
+    """
 
     url: str
+    url_expires_at: int
+    thumbnail_url: str | None
     media_type: str
     size_bytes: int
     seed: int
@@ -157,7 +176,7 @@ def queue_view(loads: Iterable[Load], catalog: Catalog) -> QueueView:
     )
 
 
-def job_view(job: Job) -> JobView:
+def job_view(job: Job, links: Links) -> JobView:
     result, steps = job.result, job.request.num_inference_steps
     return JobView(
         id=job.id,
@@ -177,30 +196,22 @@ def job_view(job: Job) -> JobView:
         batch_size=result.batch_size if result else None,
         timings=result.timings if result else None,
         warnings=all_warnings(job),
-        outputs=tuple(
-            Output(
-                url=f"/v1/jobs/{job.id}/result?index={index}",
-                media_type=each.media_type,
-                size_bytes=each.size_bytes,
-                seed=each.seed,
-            )
-            for index, each in enumerate(result.artifacts if result else ())
-        ),
+        outputs=tuple(_output(each, links) for each in (result.artifacts if result else ())),
         error=job.error,
     )
 
 
-def jobs_view(page: Page) -> JobsView:
+def jobs_view(page: Page, links: Links) -> JobsView:
     ids = [job.id for job in page.jobs]
     return JobsView(
-        data=[job_view(job) for job in page.jobs],
+        data=[job_view(job, links) for job in page.jobs],
         first_id=ids[0] if ids else None,
         last_id=ids[-1] if ids else None,
         has_more=page.has_more,
     )
 
 
-def event_view(event: JobEvent, job: Job, ended: Job | None) -> JobEventView:
+def event_view(event: JobEvent, job: Job, ended: Job | None, links: Links) -> JobEventView:
     """`ended` is the job after its terminal event."""
     data = event.data
     return JobEventView(
@@ -210,7 +221,19 @@ def event_view(event: JobEvent, job: Job, ended: Job | None) -> JobEventView:
         attempt=data.get("attempt"),
         worker=data.get("worker"),
         progress=Progress(step=data["step"], steps=job.request.num_inference_steps) if "step" in data else None,
-        job=None if ended is None else job_view(ended),
+        job=None if ended is None else job_view(ended, links),
+    )
+
+
+def _output(artifact: Artifact, links: Links) -> Output:
+    link = links.to(artifact.name)
+    return Output(
+        url=link.url,
+        url_expires_at=link.expires_at,
+        thumbnail_url=None if artifact.thumbnail is None else links.to(artifact.thumbnail).url,
+        media_type=artifact.media_type,
+        size_bytes=artifact.size_bytes,
+        seed=artifact.seed,
     )
 
 

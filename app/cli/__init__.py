@@ -81,12 +81,13 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> int:
 def _failures() -> tuple[type[Exception], ...]:
     """What ends a command with its message alone. Imported only once something has failed."""
     from app.access import KeysError
+    from app.artifacts import ArtifactsError
     from app.catalog import CatalogError
     from app.cli.client import ClientError
     from app.exposure import Exposed
     from app.queue.embedded import EmbeddedError
 
-    return CatalogError, ClientError, EmbeddedError, Exposed, KeysError
+    return ArtifactsError, CatalogError, ClientError, EmbeddedError, Exposed, KeysError
 
 
 def _complain(message: str) -> None:

@@ -66,7 +66,7 @@ class Client:
 
     def result(self, job: dict[str, Any], index: int = 0) -> bytes:
         """The bytes of one picture or video."""
-        return self._send("GET", str(job["outputs"][index]["url"])).content
+        return self._send("GET", f"/v1/jobs/{job['id']}/result?index={index}").content
 
     def _json(self, method: str, path: str, **request: Any) -> dict[str, Any]:
         answer: dict[str, Any] = self._send(method, path, **request).json()

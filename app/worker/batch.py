@@ -13,8 +13,8 @@ from typing import TypeVar
 
 from redis.exceptions import RedisError
 
-from app.artifacts import Artifacts, artifact_name
-from app.jobs import Artifact, Job, JobError, JobStatus, Result, Timings
+from app.artifacts import Artifacts, ArtifactsError, artifact_name
+from app.jobs import Artifact, Job, JobError, Result, Timings
 from app.logs import Log
 from app.queue.cancel import end
 from app.queue.queue import Queue
@@ -109,16 +109,17 @@ class Batch:
 
     async def _stored(self, job: Job, made: Made) -> Result | JobError:
         """The result, its files saved first: a completed job's artifacts can be fetched."""
-        artifacts = []
+        artifacts: list[Artifact] = []
         for index, (data, seed) in enumerate(zip(made.files, made.seeds, strict=True)):
             name = artifact_name(job.id, index, job.request.output_format)
             try:
                 with self._recorder.timed(Stage.STORE, job.request.model):
-                    await self._artifacts.save(name, data)
-            except OSError as error:
-                _log.error("artifact_not_stored", job=job.id, error=error.strerror)
+                    size_bytes = await self._artifacts.save(name, data)
+            except ArtifactsError as error:
+                _log.error("artifact_not_stored", job=job.id, error=error)
+                await self._delete(name for each in artifacts for name in each.names)
                 return JobError("artifact_not_stored", "the result could not be stored")
-            artifacts.append(Artifact(name, made.media_type, len(data), seed))
+            artifacts.append(Artifact(name, made.media_type, size_bytes, seed))
         queue_ms = ((job.started_at or job.created_at) - job.created_at) * 1000
         timings = Timings(
             queue_ms=queue_ms,
@@ -130,12 +131,19 @@ class Batch:
         return Result(tuple(artifacts), made.applied, made.batch_size, timings, job.warnings)
 
     async def _unstore(self, job_id: str, result: Result) -> None:
-        """A job ended while its files were saved has none; of a completed one they are another worker's."""
-        with contextlib.suppress(RedisError):
+        """Files of a job that did not end with them; its own are another worker's, under other names."""
+        try:
             job = await self._queue.get(job_id)
-            if job is None or (job.status.terminal and job.status is not JobStatus.COMPLETED):
-                for each in result.artifacts:
-                    await self._artifacts.delete(each.name)
+        except RedisError:
+            return  # what is left is swept
+        if job is not None and not job.status.terminal and job.worker == self._worker:
+            return  # nobody knows whether Redis heard of them before it went away
+        kept = _names(job.result) if job is not None and job.result is not None else set()
+        await self._delete(_names(result) - kept)
+
+    async def _delete(self, names: Iterable[str]) -> None:
+        with contextlib.suppress(ArtifactsError):  # what is left is swept
+            await self._artifacts.delete(*names)
 
     async def _insist(self, call: Callable[[], Awaitable[bool]]) -> bool:
         """Through a Redis that is away for a while: the work is done, so only its report is tried again."""
@@ -191,6 +199,10 @@ class Batch:
 
     async def _in_thread(self, call: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+
+
+def _names(result: Result) -> set[str]:
+    return {name for each in result.artifacts for name in each.names}
 
 
 def _described(error: Exception, jobs: Sequence[Job]) -> dict[str, str]:

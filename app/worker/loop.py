@@ -17,13 +17,12 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from secrets import token_hex
-from time import monotonic
 from typing import Any, TypeVar, cast
 
 from redis.exceptions import RedisError
 
 from app import logs
-from app.artifacts import Artifacts
+from app.artifacts import Artifacts, ArtifactsError
 from app.catalog import Catalog
 from app.queue.cancel import end
 from app.queue.queue import Queue
@@ -43,6 +42,7 @@ IDLE_S = 0.05  # without a job for so long, beyond the window of a batch, a work
 LEAVE_S = 5.0  # to reach the end of a step; after that the jobs are handed back while the thread is still at it
 STAGES = 2
 REDIS_RETRY_S = 1.0
+STORE_PATIENCE_S = 300.0  # what a bucket may be away for; a finished picture is worth the wait
 SWEEP_S = 600.0
 T = TypeVar("T")
 _log = logs.Log("worker")
@@ -64,7 +64,7 @@ class Worker:
         self.metrics_at = ""  # host:port where they are shown
         self._settings = settings
         self._queue = queue
-        self._artifacts = Artifacts.open(settings)
+        self._artifacts = Artifacts.open(settings, STORE_PATIENCE_S)
         self._models = models
         self._make_engine = make_engine
         self._warm: tuple[str, ...] = ()
@@ -86,9 +86,9 @@ class Worker:
     async def run(self) -> int:
         """Work until told to stop; the exit code: 0, or 1 where nothing could be loaded."""
         _log.info("worker_started", worker=self.name, pid=os.getpid(), host=socket.gethostname())
-        tasks = [asyncio.create_task(self._keep()), asyncio.create_task(self._work())]
+        tasks = [asyncio.create_task(each) for each in (self._work(), self._keep(), self._sweep())]
         try:
-            # The work ends when told to; the keeper ends by failing alone, and then so does the worker.
+            # The work ends when told to; the others end by failing alone, and then so does the worker.
             ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             return ended.pop().result()
         finally:
@@ -229,8 +229,7 @@ class Worker:
         return cast(T, running.result())
 
     async def _keep(self) -> int:
-        """Stay in the registry, reap the leases of workers that died, end what is late, sweep old artifacts."""
-        swept_s = -SWEEP_S
+        """Stay in the registry, reap the leases of workers that died, end what is late."""
         while True:
             try:
                 await self._queue.announce(
@@ -241,16 +240,19 @@ class Worker:
                 await self._queue.forget()
             except RedisError as error:
                 _log.warning("redis_away", error=type(error).__name__)
-            if monotonic() - swept_s > SWEEP_S:
-                swept_s = monotonic()
-                try:
-                    await self._artifacts.sweep()
-                except OSError as error:
-                    _log.warning("sweep_failed", error=error.strerror)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._settings.lease_s / 3):
                     await self._changed.wait()
             self._changed.clear()
+
+    async def _sweep(self) -> int:
+        """Remove old artifacts, beside all else: a bucket may take its time."""
+        while True:
+            try:
+                await self._artifacts.sweep()
+            except (ArtifactsError, OSError) as error:
+                _log.warning("sweep_failed", error=error)
+            await asyncio.sleep(SWEEP_S)
 
 
 async def _serve(settings: Settings) -> tuple[int, bool]:

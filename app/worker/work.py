@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from app.jobs import Applied, Job, JobError
 
@@ -32,9 +32,12 @@ class Control:
 
 @dataclass(frozen=True)
 class Made:
-    """One job's pictures, encoded, with the seeds they came from and what was done to make them."""
+    """One job's pictures or videos, encoded, with the seeds they came from and what was done to make them.
 
-    files: tuple[bytes, ...]
+    A video is an open file on the disk without a name there; whoever stores it closes it.
+    """
+
+    files: tuple[bytes | BinaryIO, ...]
     seeds: tuple[int, ...]
     media_type: str
     applied: Applied

@@ -29,6 +29,7 @@ FINDINGS = {
     "changed": "another end than told",
     "unreasoned": "failed without a reason",
     "orphans": "files without a completed job",
+    "missing": "files of completed jobs that are gone",
     "wrong": "results not as asked for",
     "left": "left in the queue",
 }
@@ -78,6 +79,7 @@ def _rows(broken: Story, rolled: Story) -> list[list[str]]:
         row(told, *(len(getattr(each.findings, name)) for each in (broken, rolled))) for name, told in FINDINGS.items()
     ]
     rows.append(row("late results refused", len(broken.findings.refused), len(rolled.findings.refused)))
+    rows.append(row("files left by the killed", len(broken.findings.leftovers), len(rolled.findings.leftovers)))
     rows.append(row("parts that did not end in order", len(broken.unclean), len(rolled.unclean)))
     for answer in ("refused", "broken"):
         rows.append(row(f"connections {answer}, and asked again", broken.answers[answer], rolled.answers[answer]))

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from app.jobs import JobStatus
+from app.artifacts.names import is_name
+from app.jobs import JobStatus, result_from_json
 from app.queue import keys
 from benchmarks.chaos.clients import ENDS, Asked, Clients
 from benchmarks.chaos.fleet import Fleet
@@ -21,24 +22,28 @@ REFUSED = re.compile(r" (?:result|error)_refused job=(\S+)")
 
 @dataclass
 class Findings:
-    """Every list but `refused` should be empty; they hold job ids or file names."""
+    """Every list but the last two should be empty; they hold job ids or file names."""
 
     lost: list[str] = field(default_factory=list)  # accepted, and unknown or without an end now
     twice: list[str] = field(default_factory=list)  # ended or said to be completed more than once
     doubled: list[str] = field(default_factory=list)  # one key, two jobs; or a job nobody asked for
     changed: list[str] = field(default_factory=list)  # ended otherwise than its client was told
     unreasoned: list[str] = field(default_factory=list)  # failed or expired without saying why
-    orphans: list[str] = field(default_factory=list)  # files of no job, or of one that did not complete
+    orphans: list[str] = field(default_factory=list)  # files that no completed job names
+    missing: list[str] = field(default_factory=list)  # files that a completed job names and that are not there
     wrong: list[str] = field(default_factory=list)  # results that are not what was asked for
     left: list[str] = field(default_factory=list)  # leases, queues or deadlines that name a job
     refused: list[str] = field(
         default_factory=list
     )  # late results of workers that had lost their lease: as it should be
+    leftovers: list[str] = field(
+        default_factory=list
+    )  # files of workers that were killed between storing them and saying so: nobody can ask for them, they are swept
 
     @property
     def faults(self) -> dict[str, list[str]]:
         """What should be empty and is not."""
-        return {name: found for name, found in vars(self).items() if found and name != "refused"}
+        return {name: found for name, found in vars(self).items() if found and name not in ("refused", "leftovers")}
 
 
 async def audit(fleet: Fleet, clients: Clients) -> Findings:
@@ -75,13 +80,22 @@ async def _ended_once(clients: Clients, asked: Asked, job_id: str, found: Findin
 
 
 async def _files(fleet: Fleet, found: Findings) -> None:
-    for path in sorted((fleet.settings.data_folder / "artifacts").iterdir()):
-        if path.suffix == ".tmp":  # of a writer that was killed: nobody can ask for it, and it is swept
+    there = {path.name for path in (fleet.settings.data_folder / "artifacts").iterdir()}
+    named: set[str] = set()
+    async for key in fleet.redis.scan_iter(f"{keys.JOB}*"):
+        status, result = await fleet.redis.hmget(key, "status", "result")
+        if status == JobStatus.COMPLETED:
+            named |= {name for each in result_from_json(str(result)).artifacts for name in each.names}
+    found.missing = sorted(named - there)
+    for name in sorted(there - named):
+        if not is_name(name):  # of a writer that was killed, and swept likewise
             continue
-        job_id = path.name.partition("-")[0]
-        status = str(await fleet.redis.hget(keys.job(job_id), "status") or "no such job")
-        if status != JobStatus.COMPLETED:
-            found.orphans.append(f"{path.name} ({status})")
+        key = keys.job(name.partition("-")[0])
+        status = str(await fleet.redis.hget(key, "status") or "no such job")
+        if int(await fleet.redis.hget(key, "attempts") or 0) > 1:
+            found.leftovers.append(name)
+        else:
+            found.orphans.append(f"{name} ({status})")
 
 
 def _said(fleet: Fleet, event: re.Pattern[str]) -> list[str]:

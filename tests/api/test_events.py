@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -46,8 +48,10 @@ async def take(coming: AsyncIterator[Told], count: int) -> list[Told]:
 
 
 async def test_a_job_is_followed_to_its_end(
-    api: httpx.AsyncClient, queue: Queue, settings: Settings, job_id: str
+    api: httpx.AsyncClient, queue: Queue, settings: Settings, job_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    now = time.time()
+    monkeypatch.setattr("app.artifacts.links.time", SimpleNamespace(time=lambda: now))  # so links stay the same
     async with listening(api, job_id) as coming:
         [queued] = await take(coming, 1)
         await work(queue, settings)

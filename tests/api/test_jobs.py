@@ -142,7 +142,10 @@ async def test_a_result_is_not_ready_then_gone(api: httpx.AsyncClient, queue: Qu
     [claimed] = await claim(queue, "fake-1", "shapes-flux", 1, 1)
     await FakeWorker(queue, artifacts).finish(claimed)
     assert (await api.get(f"/v1/jobs/{job['id']}/result")).status_code == 200
-    await artifacts.delete(f"{job['id']}-0.png")
+    done = await queue.get(job["id"])
+    assert done is not None
+    assert done.result is not None
+    await artifacts.delete(done.result.artifacts[0].name)
     late = await api.get(f"/v1/jobs/{job['id']}/result")
     assert (late.status_code, late.json()["error"]["code"]) == (410, "expired")
 

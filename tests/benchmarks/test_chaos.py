@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from app.jobs import Job, JobError
+from app.artifacts import artifact_name
+from app.jobs import Applied, Artifact, Job, JobError, Result, Timings
 from app.queue import embedded, keys
 from app.queue.queue import Queue
 from app.settings import Settings
@@ -81,6 +82,17 @@ class Stage:
         assert await self.queue.fail("w", job_id, JobError("said", "why"))
         return self.clients.was_told(job_id, "failed")
 
+    async def completed(self, job_id: str, *, stored: bool) -> None:
+        await self.queue.submit(self._make_job(job_id))
+        await claim(self.queue, "w", "shapes-flux", 1, 0)
+        name = artifact_name(job_id, 0, "png")
+        if stored:
+            (self.artifacts / name).touch()
+        made = Artifact(name, "image/png", 0, 7)
+        result = Result((made,), Applied(False, "no"), 1, Timings(1.0, 2.0, 3.0, 4.0, 10.0))
+        assert await self.queue.finish("w", job_id, result)
+        self.clients.was_told(job_id, "completed")
+
     async def audit(self) -> Findings:
         fleet = SimpleNamespace(
             settings=self.settings, redis=self.redis, workers=[SimpleNamespace(log=self.log)], clients=self.clients
@@ -114,7 +126,7 @@ async def test_the_audit_is_content(stage: Stage) -> None:
 
 
 async def test_the_audit_finds_what_is_wrong(stage: Stage) -> None:
-    for job_id in ("lost", "twice", "said", "changed", "unreasoned", "doubled", "wrong"):
+    for job_id in ("lost", "twice", "said", "changed", "unreasoned", "doubled", "wrong", "killed"):
         asked = await stage.failed(job_id)
     await stage.redis.delete(keys.job("lost"))
     await stage.redis.hset(keys.job("twice"), "status", "failed")
@@ -125,12 +137,19 @@ async def test_the_audit_finds_what_is_wrong(stage: Stage) -> None:
             each.status = "cancelled"
         if each.ids == {"doubled"}:
             each.ids.add("said")
+    await stage.redis.hset(keys.job("killed"), "attempts", "2")
     stage.log.write_text(" job_completed job=said worker=w\n" * 2 + " result_refused job=late worker=w\n")
-    (stage.artifacts / "job_none-0.png").touch()
-    (stage.artifacts / "lost-0.png").touch()
+    for job_id in ("job_none", "lost", "said", "killed"):
+        (stage.artifacts / artifact_name(job_id, 0, "png")).touch()
+    (stage.artifacts / f"{artifact_name('killed', 0, 'png')}#1").touch()
+    await stage.completed("kept", stored=True)
+    await stage.completed("gone", stored=False)
     await stage.redis.zadd(keys.LEASES, {"left": 1})
     found = await stage.audit()
     assert Counter({name: len(each) for name, each in found.faults.items()}) == {
-        "lost": 1, "twice": 2, "doubled": 1, "changed": 1, "unreasoned": 1, "orphans": 2, "wrong": 1, "left": 1,
+        "lost": 1, "twice": 2, "doubled": 1, "changed": 1, "unreasoned": 1, "orphans": 3, "missing": 1, "wrong": 1,
+        "left": 1,
     }  # fmt: skip
     assert found.refused == ["late"]
+    assert [each.partition("-")[0] for each in found.missing] == ["gone"]
+    assert [each.partition("-")[0] for each in found.leftovers] == ["killed"]

@@ -6,9 +6,9 @@ import asyncio
 import threading
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, BinaryIO
 
-from app.artifacts import Artifacts
+from app.artifacts import Artifacts, artifact_name
 from app.jobs import Applied, Artifact, Job, JobStatus, Result, Timings
 from app.queue.queue import Queue
 from app.settings import Settings
@@ -61,68 +61,106 @@ async def test_a_job_cancelled_while_its_file_is_saved_keeps_none(
     settings: Settings, queue: Queue, make_job: Make
 ) -> None:
     class CancelledOnSaving(Artifacts):
-        async def save(self, name: str, data: bytes) -> None:
-            await super().save(name, data)
+        async def save(self, name: str, data: bytes | BinaryIO) -> int:
+            size_bytes = await super().save(name, data)
             await queue.cancel("a")
+            return size_bytes
 
     artifacts = CancelledOnSaving.open(settings)
     await queue.submit(make_job("a"))
     await run(settings, queue, artifacts, QuickEngine())
     assert await status(queue, "a") is JobStatus.CANCELLED
-    assert not artifacts.path("a-0.png").exists()
+    assert stored(settings) == []
 
 
 async def test_a_job_deleted_while_its_file_is_saved_leaves_none(
     settings: Settings, queue: Queue, make_job: Make
 ) -> None:
     class DeletedOnSaving(Artifacts):
-        async def save(self, name: str, data: bytes) -> None:
-            await super().save(name, data)
+        async def save(self, name: str, data: bytes | BinaryIO) -> int:
+            size_bytes = await super().save(name, data)
             await queue.delete("a")
+            return size_bytes
 
     await queue.submit(make_job("a"))
     await run(settings, queue, DeletedOnSaving.open(settings), QuickEngine())
     assert await queue.get("a") is None
-    assert list((settings.data_folder / "artifacts").iterdir()) == []
+    assert stored(settings) == []
 
 
-async def test_a_file_saved_for_nothing_is_left_where_the_job_completed_otherwise(
+async def test_a_file_saved_for_nothing_is_removed_where_the_job_completed_otherwise(
     settings: Settings, queue: Queue, make_job: Make
 ) -> None:
+    other = artifact_name("a", 0, "png")
+
     class FinishedOnSaving(Artifacts):
-        async def save(self, name: str, data: bytes) -> None:
-            await super().save(name, data)
-            assert await queue.finish("w", "a", result(name, data))
+        async def save(self, name: str, data: bytes | BinaryIO) -> int:
+            await super().save(other, b"another's")
+            assert await queue.finish("w", "a", result(other, b"another's"))
+            return await super().save(name, data)
 
-    artifacts = FinishedOnSaving.open(settings)
     await queue.submit(make_job("a"))
-    await run(settings, queue, artifacts, QuickEngine())
+    await run(settings, queue, FinishedOnSaving.open(settings), QuickEngine())
     assert await status(queue, "a") is JobStatus.COMPLETED
-    assert await artifacts.read("a-0.png") == b"one"
+    assert stored(settings) == [other]
 
 
-async def test_a_worker_that_stood_still_leaves_the_file_of_the_one_that_took_over(
+async def test_a_file_stays_whose_result_was_written_though_nobody_heard_so(
+    settings: Settings, queue: Queue, make_job: Make
+) -> None:
+    class Unheard(Queue):
+        async def finish(self, worker: str, job_id: str, result: Result) -> bool:
+            assert await super().finish(worker, job_id, result)
+            return await super().finish(worker, job_id, result)  # as after an answer that was lost
+
+    unheard = Unheard.connect(settings)
+    await queue.submit(make_job("a"))
+    await run(settings, unheard, Artifacts.open(settings), QuickEngine())
+    await unheard.close()
+    job = await queue.get("a")
+    assert job is not None
+    assert job.result is not None
+    assert stored(settings) == [each.name for each in job.result.artifacts]
+
+
+async def test_a_worker_that_stands_still_while_it_saves_leaves_the_file_of_the_one_that_took_over(
     settings: Settings, queue: Queue, make_job: Make
 ) -> None:
     hasty = settings.model_copy(update={"lease_s": 0.1})
-    artifacts, loop = Artifacts.open(settings), asyncio.get_running_loop()
 
-    async def others() -> None:
-        queue = Queue.connect(hasty)
-        while not await queue.reap():  # noqa: ASYNC110 - leases end by time
-            await asyncio.sleep(0.05)
-        [job] = await claim(queue, "other", MODEL, 1, 0)
-        await artifacts.save("a-0.png", b"another's")
-        assert await queue.finish("other", job.id, result("a-0.png", b"another's"))
-        await queue.close()
+    class StandingStill(Artifacts):
+        async def save(self, name: str, data: bytes | BinaryIO) -> int:
+            in_its_place(taken_over(hasty))  # the loop stands still until they are done
+            return await super().save(name, data)
 
     hurried = Queue.connect(hasty)
     await hurried.submit(make_job("a"))
-    # The loop stands still until they are done; next is the end of the engine's work.
-    await run(hasty, hurried, artifacts, QuickEngine(lambda: loop.call_soon_threadsafe(in_its_place, others())))
+    artifacts = StandingStill.open(settings)
+    await run(hasty, hurried, artifacts, QuickEngine())
     await hurried.close()
-    assert await status(queue, "a") is JobStatus.COMPLETED
-    assert await artifacts.read("a-0.png") == b"another's"
+    job = await queue.get("a")
+    assert job is not None
+    assert job.status is JobStatus.COMPLETED
+    assert job.result is not None
+    [kept] = job.result.artifacts
+    assert stored(settings) == [kept.name]
+    assert await artifacts.read(kept.name) == b"another's"
+
+
+async def taken_over(settings: Settings) -> None:
+    """Another worker makes and finishes the job whose lease has ended."""
+    queue, artifacts = Queue.connect(settings), Artifacts.open(settings)
+    while not await queue.reap():  # noqa: ASYNC110 - leases end by time
+        await asyncio.sleep(0.05)
+    [job] = await claim(queue, "other", MODEL, 1, 0)
+    name = artifact_name(job.id, 0, "png")
+    await artifacts.save(name, b"another's")
+    assert await queue.finish("other", job.id, result(name, b"another's"))
+    await queue.close()
+
+
+def stored(settings: Settings) -> list[str]:
+    return sorted(each.name for each in (settings.data_folder / "artifacts").iterdir())
 
 
 def in_its_place(coroutine: Coroutine[Any, Any, None]) -> None:

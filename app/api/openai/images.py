@@ -92,7 +92,8 @@ async def images_view(job: Job, service: Service, base_url: str | None) -> Image
     if base_url is None:
         written = [{"b64_json": data} for data in await _base64(job, service)]
     else:
-        written = [{"url": f"{base_url}/v1/jobs/{job.id}/result?index={index}"} for index in range(asked.n)]
+        urls = [service.links.to(each.name).url for each in result.artifacts]
+        written = [{"url": base_url + url if url.startswith("/") else url} for url in urls]
     return ImagesView(
         **_echo(job).model_dump(),
         created=int(job.completed_at or job.created_at),

@@ -8,10 +8,10 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import FileResponse, JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.api.files import stored
+from app.api.files import stored_file
 from app.api.resolve import resolve
 from app.api.schemas import JobBody
-from app.api.service import Here, wait_asked_s
+from app.api.service import Here, Service, wait_asked_s
 from app.api.sse import EventStream, event_id, told
 from app.api.views import DeletedView, JobsView, JobView, completed_result, job_view, jobs_view, time_headers
 from app.errors import InvalidParameter
@@ -58,20 +58,21 @@ async def create_job(
     headers = {"location": f"/v1/jobs/{job.id}"}
     if wait_s is not None:
         headers["preference-applied"] = f"wait={wait_s:g}"
-    return _answer(job, status, headers)
+    return _answer(service, job, status, headers)
 
 
 @router.get("/v1/jobs")
 async def list_jobs(service: Here, query: Annotated[ListQuery, Query()]) -> JobsView:
     """The caller's jobs, newest first."""
     models = None if query.model is None else [query.model]
-    return jobs_view(await service.page(query.limit, after=query.after, status=query.status, models=models))
+    page = await service.page(query.limit, after=query.after, status=query.status, models=models)
+    return jobs_view(page, service.links)
 
 
 @router.get("/v1/jobs/{job_id}", response_model=JobView)
 async def get_job(job_id: str, service: Here) -> Response:
     """A job as it stands; once completed, with the echo of what was really used."""
-    return _answer(await service.find(job_id), 200, {})
+    return _answer(service, await service.find(job_id), 200, {})
 
 
 @router.get(
@@ -96,7 +97,7 @@ async def get_events(job_id: str, service: Here, last_event_id: LastEventHeader 
 
 
 @router.get("/v1/jobs/{job_id}/result", response_class=FileResponse)
-async def get_result(job_id: str, service: Here, query: Annotated[ResultQuery, Query()]) -> Response:
+async def get_result(job_id: str, request: Request, service: Here, query: Annotated[ResultQuery, Query()]) -> Response:
     """The bytes of one picture or video, or a `Range` of them.
 
     409 while there is none, 410 once it is gone, the job's own error if it failed.
@@ -104,13 +105,13 @@ async def get_result(job_id: str, service: Here, query: Annotated[ResultQuery, Q
     result = completed_result(await service.find(job_id))
     if query.index >= len(result.artifacts):
         raise InvalidParameter(f"index: the job has {len(result.artifacts)} outputs, counted from 0", param="index")
-    return stored(service, job_id, result.artifacts[query.index], time_headers(result))
+    return await stored_file(request, service.artifacts, result.artifacts[query.index].name, time_headers(result))
 
 
 @router.post("/v1/jobs/{job_id}/cancel", response_model=JobView)
 async def cancel_job(job_id: str, service: Here) -> Response:
     """End a job, waiting or at work: the work is left between two steps. A job that has ended stays as it is."""
-    return _answer(await service.cancel(job_id), 200, {})
+    return _answer(service, await service.cancel(job_id), 200, {})
 
 
 @router.delete("/v1/jobs/{job_id}")
@@ -123,7 +124,7 @@ async def delete_job(job_id: str, service: Here) -> DeletedView:
     return DeletedView(id=job_id)
 
 
-def _answer(job: Job, status: int, headers: dict[str, str]) -> Response:
+def _answer(service: Service, job: Job, status: int, headers: dict[str, str]) -> Response:
     if job.result is not None:
         headers |= time_headers(job.result)
-    return JSONResponse(job_view(job).model_dump(mode="json"), status, headers)
+    return JSONResponse(job_view(job, service.links).model_dump(mode="json"), status, headers)

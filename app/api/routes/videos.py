@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse, JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.api.files import stored
+from app.api.files import stored_file
 from app.api.forms import FormRoute
 from app.api.openai.asked import of_a_video
 from app.api.openai.videos import VideoDeletedView, VideosView, VideoView, poll_after_ms, video_view, videos_view
@@ -69,12 +69,14 @@ async def get_video(video_id: str, service: Here) -> Response:
 
 
 @router.get("/v1/videos/{video_id}/content", response_class=FileResponse)
-async def download_video(video_id: str, service: Here, query: Annotated[ContentQuery, Query()]) -> Response:
+async def download_video(
+    video_id: str, request: Request, service: Here, query: Annotated[ContentQuery, Query()]
+) -> Response:
     """The MP4, or a `Range` of it. 409 while there is none, 410 once it is gone, the job's own error if it failed."""
     if query.variant != "video":
         raise UnsupportedParameter(f"variant: no {query.variant} is made", param="variant")
     result = completed_result(await _find(video_id, service))
-    return stored(service, video_id, result.artifacts[0], time_headers(result))
+    return await stored_file(request, service.artifacts, result.artifacts[0].name, time_headers(result))
 
 
 @router.delete("/v1/videos/{video_id}")

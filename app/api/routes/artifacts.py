@@ -1,0 +1,30 @@
+"""Files by their signed links, which is all the authority that is asked for here."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import FileResponse
+
+from app.api.files import stored_file
+from app.api.service import Here
+from app.artifacts.links import PATH
+
+router = APIRouter(tags=["artifacts"])
+
+Expires = Annotated[str, Query(description="Unix seconds")]
+Signature = Annotated[str, Query(description="of the name and the time above, by this server")]
+
+
+@router.head(PATH + "{name}", include_in_schema=False)
+@router.get(PATH + "{name}", response_class=FileResponse)
+async def get_artifact(
+    name: str, request: Request, service: Here, expires: Expires = "", signature: Signature = ""
+) -> Response:
+    """A picture, video or thumbnail, or a `Range` of it, by the link in its job: no API key is needed.
+
+    403 for a link that was not signed here, 410 once it has expired or the file is gone.
+    """
+    left_s = service.links.check(name, expires, signature)
+    return await stored_file(request, service.artifacts, name, {"cache-control": f"private, max-age={left_s}"})

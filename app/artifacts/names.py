@@ -1,0 +1,35 @@
+"""The names of artifacts. Nothing else ever becomes a path or a key in a bucket."""
+
+from __future__ import annotations
+
+import re
+import secrets
+
+from app.formats import MEDIA_TYPES
+
+__all__ = ["artifact_name", "checked", "is_name", "media_type"]
+
+_NAME = re.compile(rf"[A-Za-z0-9_-]{{1,80}}-[0-9]{{1,3}}-[0-9a-f]{{8}}\.({'|'.join(MEDIA_TYPES)})")
+
+
+def artifact_name(job_id: str, index: int, output_format: str) -> str:
+    """A name of its own each time, `<job id>-<index>-<8 hex digits>.<format>`.
+
+    Two workers that make the same job's file, one of them having lost its lease, so never write the same name.
+    """
+    return f"{job_id}-{index}-{secrets.token_hex(4)}.{output_format}"
+
+
+def is_name(text: str) -> bool:
+    return _NAME.fullmatch(text) is not None
+
+
+def checked(name: str) -> str:
+    """The name. Raises ValueError where it is not of `artifact_name`'s form."""
+    if not is_name(name):
+        raise ValueError(f"not an artifact's name: {name!r}")
+    return name
+
+
+def media_type(name: str) -> str:
+    return MEDIA_TYPES[name.rpartition(".")[2]]

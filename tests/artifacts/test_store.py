@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from app.artifacts import Artifacts, ArtifactsError, artifact_name
+from app.settings import Settings
+
+OLD_S = 100
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "data" / "artifacts"
+
+
+@pytest.fixture
+def store(folder: Path) -> Artifacts:
+    return Artifacts.open(Settings(data_dir=folder.parent, retention_s=60))
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(each.name for each in folder.iterdir())
+
+
+async def test_saved_whole_read_in_parts_deleted(store: Artifacts, folder: Path) -> None:
+    name, data = artifact_name("job_0a-b", 3, "png"), os.urandom(700_001)
+    assert await asyncio.gather(*(store.save(name, data) for _ in range(8))) == [len(data)] * 8
+    assert await store.read(name) == data
+    assert (await store.find(name)).size_bytes == len(data)
+    assert b"".join([each async for each in store.stream(name, 5, 700_000)]) == data[5:700_000]
+    assert names(folder) == [name]
+    await store.delete(name)
+    await store.delete(name)
+    for gone in (store.read(name), store.find(name)):
+        with pytest.raises(FileNotFoundError):
+            await gone
+
+
+async def test_a_file_is_stored_from_its_start(store: Artifacts, tmp_path: Path) -> None:
+    name = artifact_name("a", 0, "mp4")
+    with (tmp_path / "video").open("w+b") as file:
+        file.write(b"0123456789")  # and stands at its end
+        assert await store.save(name, file) == 10
+    assert await store.read(name) == b"0123456789"
+
+
+def test_no_two_writers_of_a_job_have_one_name() -> None:
+    assert len({artifact_name("a", 0, "png") for _ in range(1000)}) == 1000
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../a-0-01234567.png", "/etc/passwd", "a-0.png", "a-0-01234567.exe", "a-0-01234567.png\n", "a/b-0-01234567.png",
+        "", "-0-01234567.png", "a-0000-01234567.png", "a-0-0123456g.png", "a-0-01234567.png#1",
+    ],
+)  # fmt: skip
+async def test_no_other_name_is_touched(store: Artifacts, folder: Path, name: str) -> None:
+    calls = (
+        store.save(name, b""),
+        store.read(name),
+        store.find(name),
+        store.delete(name),
+        anext(store.stream(name, 0, 1)),
+    )
+    for call in calls:
+        with pytest.raises(ValueError, match="not an artifact's name"):
+            await call
+    assert not names(folder)
+
+
+async def test_the_sweep_takes_what_is_too_old_and_an_artifact_alone(store: Artifacts, folder: Path) -> None:
+    fresh, old = (artifact_name("a", index, "webp") for index in range(2))
+    for name in (fresh, old):
+        await store.save(name, b"x")
+    for name in (f"{old}#1", f"{fresh}#1", "someone's.txt"):
+        (folder / name).write_bytes(b"half")
+    then = time.time() - OLD_S
+    for name in (old, f"{old}#1", "someone's.txt"):
+        os.utime(folder / name, (then, then))
+    assert await store.sweep() == 2
+    assert names(folder) == sorted([fresh, f"{fresh}#1", "someone's.txt"])
+
+
+def test_a_store_that_fails_says_so_in_a_line(store: Artifacts, folder: Path) -> None:
+    folder.rmdir()
+    folder.touch()
+    with pytest.raises(ArtifactsError) as caught:
+        asyncio.run(store.save(artifact_name("a", 0, "png"), b"x"))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_may_be_named_by_its_url(tmp_path: Path) -> None:
+    Artifacts.open(Settings(data_dir=tmp_path / "data", artifacts_url=f"file://{tmp_path}/some%20where"))
+    assert (tmp_path / "some where").is_dir()
+
+
+def test_a_bucket_without_its_keys_is_refused_in_a_line(tmp_path: Path) -> None:
+    options = {"access_key_id": "half"}
+    with pytest.raises(ArtifactsError, match="SecretAccessKey") as caught:
+        Artifacts.open(Settings(data_dir=tmp_path, artifacts_url="s3://bucket", artifacts_options=options))
+    assert "\n" not in str(caught.value)
