@@ -24,7 +24,7 @@ __all__ = ["PATH", "Link", "Links"]
 #: Of the API, where it answers the links itself.
 PATH = "/v1/artifacts/"
 SECRET_BYTES = 32
-#: Links given within this part of their lifetime are the same: what a browser holds of a file it need not ask for again.
+#: Links given within this part of their lifetime are the same, so that a browser need not ask again for what it holds.
 STEPS = 4
 
 

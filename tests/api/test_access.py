@@ -46,6 +46,8 @@ ROUTES: dict[tuple[str, str], Scope | None] = {
     ("POST", "/v1/jobs/{job_id}/cancel"): GENERATE,
     ("POST", "/v1/images/generations"): GENERATE,
     ("POST", "/v1/videos"): GENERATE,
+    ("GET", "/v1/videos"): READ,
+    ("DELETE", "/v1/videos/{video_id}"): GENERATE,
     ("GET", "/v1/videos/{video_id}"): READ,
     ("GET", "/v1/videos/{video_id}/content"): READ,
     ("GET", "/v1/artifacts/{name}"): None,
