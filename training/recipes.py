@@ -37,7 +37,7 @@ RECIPES = {
         teacher=Schedule(steps=2000, learning_rate=1.5e-3, warmup_steps=100),
         student=Schedule(steps=250, learning_rate=4e-4, warmup_steps=30, average_decay=0.99),
         vae_batch=32,
-        batch=64,
+        batch=32,
         scenes=24_000,
         call=_SIDE,
         cfg="guidance_scale",

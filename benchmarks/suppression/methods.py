@@ -10,6 +10,7 @@ from unittest.mock import patch
 
 import nag
 from benchmarks.suppression import rules, vsf
+from benchmarks.suppression.interval import ending
 from benchmarks.suppression.rules import Rule
 from nag.processors import guided
 
@@ -24,11 +25,12 @@ class Method:
     scale: float | None = None
     alpha: float | None = None
     tau: float | None = None
+    end: float | None = None
     reference: bool = False  # the authors' layout of Flux.1
 
     @property
     def label(self) -> str:
-        numbers = {"": self.scale, "α ": self.alpha, "τ ": self.tau}
+        numbers = {"": self.scale, "α ": self.alpha, "τ ": self.tau, "end ": self.end}
         return " ".join([self.name, *(f"{name}{value:g}" for name, value in numbers.items() if value is not None)])
 
 
@@ -46,11 +48,18 @@ _RULES: dict[str, Rule] = {
 FAMILIES: dict[str, Sequence[Method]] = {
     "none": [NONE],
     "CFG": [Method("CFG", scale) for scale in (1.5, 2.0, 3.0, 5.0)],
+    "CFG, end 0.25": [Method("CFG", scale, end=0.25) for scale in (2.0, 3.0, 5.0)],
     "NASA": [Method("NASA", scale) for scale in (1.1, 1.25, 1.5, 2.0)],
     "VSF": [Method("VSF", scale) for scale in (1.5, 2.0, 3.0, 5.0)],
     "NAG": [Method("NAG", 3.0), NAG, *(Method("NAG", scale) for scale in (9.0, 15.0))],
     "NAG, α 0.5": [Method("NAG", scale, 0.5) for scale in (3.0, 5.0, 9.0, 15.0)],
+    "NAG, end 0.25": [Method("NAG", scale, end=0.25) for scale in (3.0, 5.0, 9.0)],
+    "NAG, α 0.5, end 0.25": [Method("NAG", scale, 0.5, end=0.25) for scale in (3.0, 5.0, 9.0)],
+    "NAG, α 0.5, end 0.1": [Method("NAG", scale, 0.5, end=0.1) for scale in (5.0, 9.0)],
     "NAG without normalization": [Method("NAG without normalization", scale) for scale in (3.0, 5.0, 9.0)],
+    "NAG without normalization, end 0.25": [
+        Method("NAG without normalization", scale, end=0.25) for scale in (5.0, 9.0)
+    ],
     "NAG without refinement": [Method("NAG without refinement", scale, 1.0) for scale in (1.5, 2.0, 3.0, 5.0)],
     "NAG with L2": [Method("NAG with L2", scale) for scale in (5.0, 9.0)],
     "NAG, orthogonal": [Method("NAG, orthogonal", scale) for scale in (3.0, 5.0, 9.0, 15.0)],
@@ -61,11 +70,18 @@ FAMILIES: dict[str, Sequence[Method]] = {
 
 @contextmanager
 def guiding(pipe: Any, method: Method, negatives: Sequence[str]) -> Iterator[None]:
-    """Guidance in the attention of `pipe` for rows with these negative prompts; nothing for none and CFG."""
+    """Guidance in the attention of `pipe` for rows with these negative prompts; CFG is the pipeline's own."""
+    if method.name == "CFG" and method.end is not None:
+        denoiser = pipe.unet if hasattr(pipe, "unet") else pipe.transformer
+        with ending(denoiser, method.end, len(negatives)):
+            yield
+        return
     if method.name in ("none", "CFG"):
         yield
         return
-    given = {name: getattr(method, name) for name in ("scale", "alpha", "tau") if getattr(method, name) is not None}
+    given = {
+        name: getattr(method, name) for name in ("scale", "alpha", "tau", "end") if getattr(method, name) is not None
+    }
     with _standing_in(method), nag.guide(pipe, list(negatives), reference=method.reference, **given):
         yield
 

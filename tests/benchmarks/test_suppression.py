@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from benchmarks.suppression import interval as interval_cfg
 from benchmarks.suppression import rules, vsf
 from benchmarks.suppression.pairs import Pair, pairs
 from benchmarks.suppression.score import interval, score
@@ -112,3 +113,27 @@ def test_an_interval_holds_its_share():
     assert low < 0.5 < high
     assert high - low == pytest.approx(0.1216, abs=1e-3)
     assert interval(0.0, 256)[0] == 0.0
+
+
+class Recording(torch.nn.Module):
+    """Answers a call with what it is given."""
+
+    def forward(self, rows, timestep):
+        return (rows,)
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_cfg_that_ends_has_no_difference_left_to_scale(together):
+    denoiser, pictures = Recording(), 2
+    caption, negative = torch.ones(pictures, 3), torch.zeros(pictures, 3)
+    differences = {}
+    with interval_cfg.ending(denoiser, 0.25, pictures):
+        for timestep in (1000.0, 750.0, 740.0, 250.0):
+            if together:
+                without, told = denoiser(torch.cat([negative, caption]), timestep)[0].chunk(2)
+            else:
+                told, without = denoiser(caption, timestep=timestep)[0], denoiser(negative, timestep=timestep)[0]
+            differences[timestep] = float((told - without).abs().max())
+            assert torch.equal(told, caption)
+    assert differences == {1000.0: 1.0, 750.0: 1.0, 740.0: 0.0, 250.0: 0.0}
+    assert torch.equal(denoiser(negative, 250.0)[0], negative)
