@@ -55,6 +55,8 @@ class Model(Source):
     offload: Literal["none", "model", "group"] = "none"
     compile: Literal["none", "denoiser"] = "none"
     vae_tiling: bool = False
+    #: Loaded before anybody asks, where NAG_WARM does not say; a catalog's default always is.
+    warm: bool = True
     num_inference_steps: Range[int]
     cfg: Literal["guidance_scale", "true_cfg_scale", "none"] = "guidance_scale"
     guidance_scale: Range[float]

@@ -27,7 +27,8 @@ class Models:
         """By the settings; the catalog's default goes first. Raises CatalogError for a name that is no model."""
         served = (catalog.default, *(model for model in catalog.models if model != catalog.default))
         if settings.warm is None:
-            return cls(served, served, frozenset(served[:1]))
+            warm = tuple(model for model in served if model == catalog.default or catalog.models[model].warm)
+            return cls(served, warm, frozenset(served[:1]))
         if settings.warm == NONE:
             return cls(served, (), frozenset())
         for name in settings.warm:

@@ -31,6 +31,14 @@ def test_the_settings_choose(catalog: Catalog, settings: dict[str, Any], warm: s
     assert (chosen.served, chosen.warm, chosen.required) == (tuple("bac"), tuple(warm), frozenset(required))
 
 
+def test_an_entry_may_wait_until_it_is_asked_for(catalog: Catalog) -> None:
+    for name in "bc":
+        catalog.models[name] = catalog.models[name].model_copy(update={"warm": False})
+    chosen = Models.chosen(catalog, Settings())
+    assert (chosen.served, chosen.warm, chosen.required) == (tuple("bac"), tuple("ba"), frozenset("b"))
+    assert Models.chosen(catalog, Settings(warm="c")).warm == ("c",)
+
+
 def test_a_name_that_is_no_model_is_told(catalog: Catalog) -> None:
     with pytest.raises(CatalogError, match="NAG_WARM: 'd'"):
         Models.chosen(catalog, Settings(warm="a,d"))
