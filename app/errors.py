@@ -4,6 +4,7 @@
     ├── InvalidParameter        400  a value the model cannot take
     │   └── UnsupportedParameter 400 a parameter the model cannot honour
     ├── InvalidRequest          422  not the schema's shape
+    ├── MalformedRequest        400  not HTTP
     ├── MalformedBody           400  not JSON
     ├── BodyTooLarge            413
     ├── UnsupportedMediaType    415  a body that does not call itself JSON
@@ -14,6 +15,7 @@
     ├── Conflict                409
     ├── Expired                 410
     ├── RangeNotSatisfiable     416  none of the file's bytes
+    ├── HeadTooLarge            431
     ├── QueueFull               429
     ├── RateLimited             429  a limit of the caller's key
     └── Unavailable             503  no worker for this model, or no Redis
@@ -57,6 +59,14 @@ class UnsupportedParameter(InvalidParameter):
 
 class InvalidRequest(ServiceError):
     status, type, code = 422, "invalid_request_error", "invalid_request"
+
+
+class MalformedRequest(ServiceError):
+    status, type, code = 400, "invalid_request_error", "malformed_request"
+
+
+class HeadTooLarge(ServiceError):
+    status, type, code = 431, "invalid_request_error", "head_too_large"
 
 
 class MalformedBody(ServiceError):

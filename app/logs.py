@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 import time
 from typing import Any
 
 __all__ = ["Log", "configure"]
+
+
+#: Wherever one came from: no line shows a key.
+API_KEY = re.compile(r"nag_[A-Za-z0-9_-]{43}(?![A-Za-z0-9_-])")
 
 
 class _Formatter(logging.Formatter):
@@ -17,7 +22,7 @@ class _Formatter(logging.Formatter):
         line = f"{clock}.{int(record.msecs):03d}Z {record.levelname.lower():7} {record.name} {record.getMessage()}"
         if record.exc_info:
             line += f" exception={json.dumps(self.formatException(record.exc_info))}"
-        return line.replace("\n", "\\n")
+        return API_KEY.sub("nag_…", line.replace("\n", "\\n"))
 
 
 def configure(level: str) -> None:

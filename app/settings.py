@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -22,6 +23,7 @@ __all__ = ["SECRET", "Settings"]
 
 #: Fields whose value is shown to nobody, not even where it does not fit.
 SECRET = frozenset({"api_key", "api_keys", "artifacts_options", "redis_url", "url_secrets"})
+ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:]+\](:[0-9]{1,5})?")
 ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - where a server bound to all is reached from here
 
 
@@ -126,9 +128,19 @@ class Settings(BaseSettings):
     ] = None
     wait_max_s: Annotated[float, Field(gt=0, description="longest a request is held for its result")] = 120.0
     body_max_bytes: Annotated[int, Field(ge=1024, description="largest request body")] = 1_000_000
+    head_max_bytes: Annotated[int, Field(ge=1024, description="largest head of a request: its URL and headers")] = (
+        32_768
+    )
     read_timeout_s: Annotated[
         float, Field(gt=0, description="longest that the head of a request may take to arrive, and then its body")
     ] = 30.0
+    cors_origins: Annotated[
+        tuple[str, ...],
+        NoDecode,
+        Field(
+            description="sites whose pages may call the API, as https://example.org, with commas, or *; absent: none"
+        ),
+    ] = ()
     api_keys_file: Annotated[
         Path | None, Field(description="TOML, a table [keys.<id>] an API key; read again when it changes")
     ] = None
@@ -144,6 +156,7 @@ class Settings(BaseSettings):
         DirectoryPath | None,
         Field(description="folder of files named as these variables in lower case; read where a variable is absent"),
     ] = None
+    log_prompts: Annotated[bool, Field(description="whether the log shows the prompts of the jobs")] = False
     log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$", description="least severe line logged")] = (
         "info"
     )
@@ -185,6 +198,19 @@ class Settings(BaseSettings):
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(filter(None, map(str.strip, value.split(",")))) or None if isinstance(value, str) else value
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _split_origins(cls, value: object) -> object:
+        return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for each in value:
+            if each != "*" and ORIGIN.fullmatch(each) is None:
+                raise ValueError(f"{each}: not an origin such as https://example.org or http://localhost:3000")
+        return value
 
     @field_validator("api_keys", mode="before")
     @classmethod

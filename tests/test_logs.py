@@ -35,3 +35,11 @@ def test_the_level_holds_and_an_exception_stays_on_its_line() -> None:
 def test_the_api_s_parts_load_no_torch() -> None:
     code = "import app.queue.queue, app.artifacts, app.jobs, sys; print('torch' in sys.modules, file=sys.stderr)"
     assert lines(code) == ["False"]
+
+
+def test_no_line_shows_an_api_key() -> None:
+    code = "logs.configure('info'); log.info('x', header='Bearer nag_' + 'a' * 43, metric='nag_jobs_total')"
+    (line,) = lines(code)
+    assert "Bearer nag_…" in line
+    assert "metric=nag_jobs_total" in line
+    assert "a" * 43 not in line

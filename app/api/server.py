@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from types import FrameType
 
 import uvicorn
@@ -14,12 +15,14 @@ from fastapi import FastAPI
 
 from app import exposure, logs
 from app.access.keyring import Keyring
-from app.api import errors
+from app.api import docs, errors
 from app.api.access import Access
+from app.api.browser import Browser, cors
 from app.api.forms import FORM
 from app.api.limits import Limits
 from app.api.measured import Measured
 from app.api.middleware import BoundedBody, RequestId
+from app.api.protocol import BoundedHead
 from app.api.routes import artifacts, health, images, jobs, metrics, models, queue, videos
 from app.api.service import Service
 from app.artifacts import Artifacts
@@ -29,7 +32,7 @@ from app.metrics import Metrics
 from app.queue.queue import Queue
 from app.settings import Settings
 
-__all__ = ["create_app", "serve"]
+__all__ = ["create_app", "serve", "uvicorn_config"]
 
 #: On top of settings.drain_s, to answer those that are no longer held; after this a request is cut off.
 SHUTDOWN_S = 3
@@ -59,11 +62,13 @@ def create_app(settings: Settings, stopping: Callable[[], bool] = lambda: False)
         title="NAG Server",
         description="Diffusion pipelines with Normalized Attention Guidance.",
         lifespan=lifespan,
+        docs_url=None,
         redoc_url=None,
         redirect_slashes=False,  # to an address of the caller's making: Host is whatever it says
         responses={"4XX": {"model": errors.ErrorBody}, "5XX": {"model": errors.ErrorBody}},
     )
     errors.install(app)
+    docs.install(app)
     app.add_middleware(
         BoundedBody,
         limit_bytes=settings.body_max_bytes,
@@ -72,6 +77,9 @@ def create_app(settings: Settings, stopping: Callable[[], bool] = lambda: False)
     )
     app.add_middleware(Limits)
     app.add_middleware(Access, keyring=keyring)
+    app.add_middleware(Browser, origins=settings.cors_origins)
+    if settings.cors_origins:
+        app.add_middleware(cors, origins=settings.cors_origins)
     app.add_middleware(RequestId)
     app.add_middleware(Measured, metrics=measured)  # added last, so outermost: a 500 counts too
     for each in (jobs, images, videos, artifacts, models, queue, health, metrics):
@@ -95,22 +103,32 @@ def serve(settings: Settings, *, insecure: bool = False) -> None:
     with socket.create_server((settings.host, settings.port), family=family, backlog=2048) as listener:
         host, port = listener.getsockname()[:2]
         print(f"nag-server: http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
-        server = _Server(app, settings.drain_s)
+        server = _Server(app, settings)
         server.run(sockets=[listener])
+
+
+def uvicorn_config(app: FastAPI, settings: Settings, shutdown_s: int) -> uvicorn.Config:
+    protocol = partial(BoundedHead, settings.head_max_bytes, settings.read_timeout_s)
+    return uvicorn.Config(
+        app,
+        http=protocol,  # type: ignore[arg-type]  # it is only ever called
+        ws="none",  # there is none, and its protocol would read requests by other rules
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=shutdown_s,
+    )
 
 
 class _Server(uvicorn.Server):
     """Told to end, it takes no more requests; those that wait for their job go on until `held_until_s`, monotonic."""
 
-    def __init__(self, app: FastAPI, drain_s: float) -> None:
-        shutdown_s = math.ceil(drain_s) + SHUTDOWN_S
-        super().__init__(
-            uvicorn.Config(
-                app, log_config=None, log_level="warning", access_log=False, timeout_graceful_shutdown=shutdown_s
-            )
-        )
+    def __init__(self, app: FastAPI, settings: Settings) -> None:
+        shutdown_s = math.ceil(settings.drain_s) + SHUTDOWN_S
+        super().__init__(uvicorn_config(app, settings, shutdown_s))
         self.held_until_s = math.inf
-        self._drain_s = drain_s
+        self._drain_s = settings.drain_s
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         # In uvicorn's place, which raises the signal again when it has ended in order; this end is no failure.

@@ -110,7 +110,8 @@ class Queue:
             raise await self._full(request.model, of_all=answer[1] == "all")
         stored = job_from_fields(pairs(answer[1]))
         event = "job_queued" if answer[0] == "new" else "job_repeated"
-        _log.info(event, job=stored.id, model=stored.request.model, pictures=stored.request.n)
+        said = {"prompt": request.prompt} if self._settings.log_prompts else {}
+        _log.info(event, job=stored.id, model=stored.request.model, pictures=stored.request.n, **said)
         return stored
 
     async def _full(self, model: str, *, of_all: bool) -> QueueFull:

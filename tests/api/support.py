@@ -13,7 +13,7 @@ import httpx
 import uvicorn
 from PIL import Image
 
-from app.api.server import create_app
+from app.api.server import create_app, uvicorn_config
 from app.artifacts import Artifacts, artifact_name
 from app.formats import MEDIA_TYPES
 from app.jobs import Applied, Artifact, Generation, Job, JobError, Result, Timings
@@ -29,9 +29,7 @@ TIMINGS = Timings(queue_ms=1.5, encode_ms=2.0, denoise_ms=30.0, decode_ms=4.25, 
 async def serving(settings: Settings, stopping: Callable[[], bool] = lambda: False) -> AsyncIterator[httpx.AsyncClient]:
     """A client of an API that runs in this event loop, on a port of its own."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(
-            uvicorn.Config(create_app(settings, stopping), log_config=None, timeout_graceful_shutdown=1)
-        )
+        server = uvicorn.Server(uvicorn_config(create_app(settings, stopping), settings, shutdown_s=1))
         task = asyncio.create_task(server.serve(sockets=[listener]))
         base_url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         try:

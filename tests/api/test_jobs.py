@@ -163,3 +163,17 @@ async def test_a_failed_job_says_why(api: httpx.AsyncClient, worker: FakeWorker)
 async def test_an_unknown_job_is_a_404(api: httpx.AsyncClient, path: str) -> None:
     answer = await api.get(path)
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
+
+
+@pytest.mark.parametrize("shown", [False, True])
+async def test_a_prompt_is_logged_when_it_is_asked_for(
+    settings: Settings, caplog: pytest.LogCaptureFixture, shown: bool
+) -> None:
+    caplog.set_level("DEBUG")
+    async with serving(settings.model_copy(update={"log_prompts": shown})) as api:
+        body = {"prompt": "a most private shape", "negative_prompt": "what nobody knows"}
+        assert (await api.post("/v1/jobs", json=body)).status_code == 202
+        assert (await api.post("/v1/jobs", json={**body, "width": 63})).status_code == 400
+        assert (await api.post("/v1/jobs", json={**body, "width": "a most private shape"})).status_code == 422
+    assert caplog.text.count("a most private shape") == shown
+    assert "nobody knows" not in caplog.text

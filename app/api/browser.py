@@ -1,0 +1,71 @@
+"""What a browser is told about each answer, and what pages of other sites may not do in its user's name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.api.refusing import refuse
+from app.errors import Forbidden
+
+__all__ = ["HEADERS", "Browser", "cors"]
+
+HEADERS = {
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+}
+#: Answers to a caller alone.
+PRIVATE = "/v1/"
+#: What a page of an allowed origin may read beside the body.
+EXPOSED = (
+    "location", "openai-poll-after-ms", "preference-applied", "retry-after", "x-inference-time", "x-queue-time",
+    "x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests", "x-request-id",
+    "x-should-retry",
+)  # fmt: skip
+
+
+class Browser:
+    """Headers that an answer does not set itself. A form of another site's page needs no consent of ours to be sent
+    and is refused here.
+    """
+
+    def __init__(self, app: ASGIApp, origins: Sequence[str]) -> None:
+        self.app = app
+        self.origins = origins
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
+                if scope["path"].startswith(PRIVATE):
+                    headers.setdefault("cache-control", "no-store")
+            await send(message)
+
+        if scope["method"] not in ("GET", "HEAD", "OPTIONS") and not self._own(Headers(scope=scope)):
+            error = Forbidden("Origin: pages of this site may not call the API; NAG_CORS_ORIGINS names those that may",
+                              code="forbidden_origin")  # fmt: skip
+            return await refuse(error, scope, receive, send_with_headers)
+        return await self.app(scope, receive, send_with_headers)
+
+    def _own(self, headers: Headers) -> bool:
+        origin = headers.get("origin")
+        if origin is None or "*" in self.origins or origin in self.origins:
+            return True
+        return origin.partition("://")[2] == headers.get("host")
+
+
+def cors(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
+    """Lets the pages of these origins call the API; no cookie is ever meant."""
+    return CORSMiddleware(
+        app, allow_origins=origins, allow_methods=["GET", "POST", "DELETE"], allow_headers=["*"],
+        expose_headers=EXPOSED, max_age=3600,
+    )  # fmt: skip
