@@ -109,6 +109,24 @@ def test_the_queue_is_on_the_disk_before_it_answers() -> None:
     assert options["--maxmemory-policy"] == "noeviction"  # a key that is thrown out would be a lost job
 
 
+def test_prometheus_looks_where_the_others_are() -> None:
+    read = yaml.safe_load((ROOT / "docker" / "prometheus" / "prometheus.yml").read_text())
+    looked_at = {
+        (name, each["port"])
+        for job in read["scrape_configs"]
+        for each in job["dns_sd_configs"]
+        for name in each["names"]
+    }
+    workers = {(name, int(SERVICES[name]["environment"]["NAG_METRICS_PORT"])) for name in ("worker", "worker-gpu")}
+    assert looked_at == {("api", 8000), *workers}
+    mounted = {f"/run/secrets/{name}" for name in SERVICES["prometheus"]["secrets"]}
+    assert {
+        job["authorization"]["credentials_file"] for job in read["scrape_configs"] if "authorization" in job
+    } == mounted
+    for name in ("worker", "worker-gpu"):
+        assert str(SERVICES[name]["environment"]["NAG_METRICS_PORT"]) in SERVICES[name]["healthcheck"]["test"][-1]
+
+
 def make_secrets(folder: Path, *arguments: str) -> str:
     script = [str(ROOT / "docker" / "secrets.sh"), *arguments]
     return subprocess.run(
@@ -124,7 +142,7 @@ def test_secrets_are_made_once_and_are_each_there(tmp_path: Path) -> None:
     folder = tmp_path / "secrets"
     shown = make_secrets(folder)
     files = {path.name: path.read_text() for path in folder.iterdir()}
-    assert {Path(each["file"]).name for each in compose.load()["secrets"].values()} <= set(files)
+    assert {Path(each["file"]).name for each in compose.load()["secrets"].values()} == set(files)
     assert folder.stat().st_mode & 0o777 == 0o700
     assert files["redis.conf"].split()[1] in files["nag_redis_url"]
     assert make_secrets(folder) == ""

@@ -12,6 +12,7 @@ from pathlib import Path
 from tests.docker import context, dockerfile
 from tests.docker.rehearsal.container import PATH, Container, Failed
 
+NAME_SERVER = "127.0.0.11"
 BUILD_S = 300.0
 ETC = (
     "ssl",
@@ -37,7 +38,10 @@ def system(folder: Path, names: tuple[str, ...] = ()) -> list[tuple[str, str, bo
     programs.mkdir(exist_ok=True)
     hosts = folder / "hosts"
     hosts.write_text(f"127.0.0.1 {' '.join(['localhost', os.uname().nodename, *names])}\n")
+    resolv = folder / "resolv.conf"
+    resolv.write_text(f"nameserver {NAME_SERVER}\n")
     binds = [(f"/etc/{each}", f"/etc/{each}", False) for each in ETC if Path("/etc", each).exists()]
+    binds += [(str(resolv), "/etc/resolv.conf", False)] if names else [("/etc/resolv.conf", "/etc/resolv.conf", False)]
     binds += [(str(hosts), "/etc/hosts", False), (str(programs), "/usr/local/sbin", False)]
     if not sys.base_prefix.startswith("/usr"):
         binds.append((sys.base_prefix, sys.base_prefix, False))
