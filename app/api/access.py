@@ -20,7 +20,7 @@ __all__ = ["NOBODY", "Access", "Caller", "needed"]
 #: Without a key: what a load balancer asks for, and what a browser loads to read or to type a key into.
 OPEN = frozenset({"/", "/healthz", "/readyz", "/docs", "/openapi.json"})
 #: Without a key as well, being files of the package, or guarded by the signature in their link.
-OPEN_UNDER = ("/docs/", links.PATH)
+OPEN_UNDER = ("/docs/", "/playground/", links.PATH)
 #: Of all tenants together.
 ADMIN = frozenset({"/metrics", "/metrics/workers"})
 

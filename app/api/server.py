@@ -23,7 +23,7 @@ from app.api.limits import Limits
 from app.api.measured import Measured
 from app.api.middleware import BoundedBody, RequestId
 from app.api.protocol import BoundedHead
-from app.api.routes import artifacts, health, images, jobs, metrics, models, queue, videos
+from app.api.routes import artifacts, health, images, jobs, metrics, models, playground, queue, videos
 from app.api.service import Service
 from app.artifacts import Artifacts
 from app.artifacts.links import Links
@@ -82,7 +82,7 @@ def create_app(settings: Settings, stopping: Callable[[], bool] = lambda: False)
         app.add_middleware(cors, origins=settings.cors_origins)
     app.add_middleware(RequestId)
     app.add_middleware(Measured, metrics=measured)  # added last, so outermost: a 500 counts too
-    for each in (jobs, images, videos, artifacts, models, queue, health, metrics):
+    for each in (jobs, images, videos, artifacts, models, queue, health, metrics, playground):
         app.include_router(each.router)
     app.include_router(videos.forms)
     return app

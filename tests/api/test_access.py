@@ -29,6 +29,8 @@ from tests.claiming import claim
 
 #: Every route: the scope it needs. A route with a parameter of JOB_PARAMETERS is tried with another tenant's job.
 ROUTES: dict[tuple[str, str], Scope | None] = {
+    ("GET", "/"): None,
+    ("GET", "/playground/{version}/{path}"): None,
     ("GET", "/openapi.json"): None,
     ("GET", "/docs"): None,
     ("GET", "/healthz"): None,

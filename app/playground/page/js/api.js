@@ -1,0 +1,103 @@
+/** The HTTP API of this server: one function a request, and its one error. */
+
+import { key, keyRefused } from "./key.js";
+
+/**
+ * @typedef {{default: number, min: number, max: number, multiple: number | null, offset: number | null}} Range
+ * @typedef {{scale: number, tau: number, alpha: number, end: number}} Numbers
+ * @typedef {{
+ *   id: string, description: string, kind: "image" | "video", default: boolean,
+ *   num_inference_steps: Range, guidance_scale: Range, width: Range, height: Range,
+ *   num_frames: Range | null, fps: Range | null, prompt_max_chars: number,
+ *   nag_supported: boolean, nag: Numbers | null,
+ * }} Model
+ * @typedef {{url: string, thumbnail_url?: string | null, media_type: string, size_bytes: number, seed: number}} Output
+ * @typedef {{
+ *   id: string, status: "queued" | "in_progress" | "completed" | "failed" | "cancelled" | "expired",
+ *   progress: {step: number, steps: number}, seed: number,
+ *   request: {width: number, height: number, n: number, num_inference_steps: number, guidance_scale: number},
+ *   nag: ({applied: boolean, reason: string | null} & Partial<Numbers>) | null,
+ *   batch_size: number | null, attempts: number, worker: string | null,
+ *   timings: {queue_ms: number, encode_ms: number, denoise_ms: number, decode_ms: number, total_ms: number} | null,
+ *   warnings: string[], outputs: Output[], error: {code: string, message: string} | null,
+ * }} Job
+ */
+
+export class ApiError extends Error {
+  /** @param {number} status @param {{message: string, param: string | null, code: string}} said @param {number | null} retryAfterS */
+  constructor(status, said, retryAfterS = null) {
+    super(said.message);
+    this.status = status;
+    this.param = said.param;
+    this.code = said.code;
+    this.retryAfterS = retryAfterS;
+  }
+}
+
+/**
+ * Raises ApiError.
+ * @param {string} method @param {string} path relative to this page
+ * @param {{body?: unknown, headers?: Record<string, string>, signal?: AbortSignal}} [how]
+ */
+export async function request(method, path, { body, headers = {}, signal } = {}) {
+  const secret = key();
+  const sent = { ...headers };
+  if (secret !== null) sent.authorization = `Bearer ${secret}`;
+  if (body !== undefined) sent["content-type"] = "application/json";
+  let response;
+  try {
+    response = await fetch(path, {
+      method, headers: sent, signal, cache: "no-store", credentials: "omit",
+      body: body === undefined ? undefined : JSON.stringify(body),
+    });
+  } catch (error) {
+    if (signal?.aborted) throw error;
+    throw new ApiError(0, { message: "The server cannot be reached.", param: null, code: "unreachable" });
+  }
+  if (response.ok) return response;
+  if (response.status === 401) keyRefused();
+  throw await refusal(response);
+}
+
+/** @param {string} method @param {string} path @param {{body?: unknown, headers?: Record<string, string>}} [how] */
+async function json(method, path, how) {
+  return (await request(method, path, how)).json();
+}
+
+/** @param {Response} response */
+async function refusal(response) {
+  const retryAfterS = Number(response.headers.get("retry-after")) || null;
+  const said = await response.json().then((body) => body.error, () => null);
+  const unknown = { message: `The server answered ${response.status}.`, param: null, code: "unknown" };
+  return new ApiError(response.status, said ?? unknown, retryAfterS);
+}
+
+/** @returns {Promise<Model[]>} */
+export async function listModels() {
+  return (await json("GET", "v1/models")).data;
+}
+
+/** @param {unknown} body @param {string} idempotencyKey @returns {Promise<Job>} */
+export function createJob(body, idempotencyKey) {
+  return json("POST", "v1/jobs", { body, headers: { "idempotency-key": idempotencyKey } });
+}
+
+/** @param {string} id @returns {Promise<Job>} */
+export function getJob(id) {
+  return json("GET", `v1/jobs/${id}`);
+}
+
+/** @param {string} id @returns {Promise<Job>} */
+export function cancelJob(id) {
+  return json("POST", `v1/jobs/${id}/cancel`);
+}
+
+/** @param {string} id @param {number} index */
+export async function getResult(id, index) {
+  return (await request("GET", `v1/jobs/${id}/result?index=${index}`)).blob();
+}
+
+/** @returns {Promise<{model: string, queued: number, workers: number, wait_s: number | null}[]>} */
+export async function getQueue() {
+  return (await json("GET", "v1/queue")).data;
+}

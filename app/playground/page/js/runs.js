@@ -1,0 +1,234 @@
+/** A run is what one press of the button asks for: some jobs of the same seeds, started, followed, taken up again. */
+
+import { cancelJob, createJob, getJob } from "./api.js";
+import { events } from "./events.js";
+import { thumbnail } from "./pictures.js";
+import { asked } from "./requests.js";
+import { changed, say, state } from "./state.js";
+import * as store from "./store.js";
+
+/**
+ * @typedef {import("./api.js").Job} Job
+ * @typedef {{
+ *   label: string, what: string, why: string | null, body: Record<string, any> | null, key: string,
+ *   job: Job | null, stopped: boolean, error: {message: string, code: string} | null, preview: Blob | null, thumbnail: Blob | null,
+ * }} Cell
+ * @typedef {{
+ *   id: string, at: number, mode: string, form: import("./form.js").Form, model: {id: string, kind: "image" | "video"}, cells: Cell[],
+ * }} Run
+ */
+
+const SEEDS = 2 ** 32;
+/** A browser opens six connections to a server; two tabs of this page still leave room for requests. */
+const STREAMS = 2;
+const POLL_MS = 700;
+const SLOWEST_POLL_MS = 8000;
+/** For this long a request that may not have arrived is sent again; its key keeps it from being done twice. */
+const SEND_AGAIN_MS = 10 * 60 * 1000;
+let streams = 0;
+
+/** Raises FormError. @param {import("./form.js").Form} form @param {import("./api.js").Model} model @returns {Run} */
+export function newRun(form, model) {
+  // Compared are pictures of the same seeds; one request without a seed lets the server draw it.
+  const drawn = form.mode !== "generate" && form.seed.trim() === "";
+  const fields = { ...form, seed: drawn ? String(crypto.getRandomValues(new Uint32Array(1))[0] % SEEDS) : form.seed };
+  return {
+    id: id(), at: Date.now(), mode: form.mode, form: fields, model: { id: model.id, kind: model.kind },
+    cells: asked(fields, model).map((each) => ({
+      ...each, key: id(), job: null, stopped: false, error: null, preview: null, thumbnail: null,
+    })),
+  };
+}
+
+/** @param {Cell} cell */
+export function ended(cell) {
+  return cell.body === null || cell.stopped || cell.error !== null || (cell.job !== null && jobEnded(cell.job));
+}
+
+/** @param {Run} run */
+export function running(run) {
+  return !run.cells.every(ended);
+}
+
+/** Shows the run once its first request is accepted; the rest goes on by itself. Raises ApiError. @param {Run} run */
+export async function start(run) {
+  const first = run.cells.find((cell) => cell.body !== null);
+  if (first === undefined) return;
+  await store.keep(run); // before it is sent: a page that is loaded again finds it
+  try {
+    first.job = await createJob(first.body, first.key);
+  } catch (error) {
+    await store.drop(run.id);
+    throw error;
+  }
+  state.run = run;
+  state.history = [run, ...state.history];
+  for (const old of state.history.splice(store.MOST)) await store.drop(old.id);
+  say(`${count(run)} queued`);
+  changed();
+  void go(run);
+}
+
+/** Takes up what was under way when the page was left. @param {Run} run */
+export async function resume(run) {
+  const late = Date.now() - run.at > SEND_AGAIN_MS;
+  for (const cell of run.cells) if (late && cell.job === null && cell.body !== null) cell.stopped = true;
+  await go(run);
+}
+
+/** @param {Run} run */
+async function go(run) {
+  await store.keep(run);
+  const were = run.cells.filter((cell) => !ended(cell));
+  await Promise.all(were.map((cell) => see(run, cell)));
+  if (were.length) say(summary(run));
+  await store.keep(run);
+  changed();
+}
+
+/** @param {Run} run @param {Cell} cell */
+async function see(run, cell) {
+  try {
+    cell.job ??= await createJob(cell.body, cell.key);
+    await store.keep(run);
+    if (cell.stopped) cell.job = await cancelJob(cell.job.id); // it was being sent when that was wished
+    await follow(cell);
+    if (cell.job.status === "completed") cell.thumbnail = await thumbnail(cell.job);
+  } catch (error) {
+    cell.error = told(error);
+  }
+  cell.preview = null;
+  changed();
+}
+
+/** By its events, or by asking where too many are listened to already. Raises ApiError. @param {Cell} cell */
+async function follow(cell) {
+  const job = /** @type {Job} */ (cell.job);
+  const place = { after: /** @type {string | null} */ (null) };
+  let failures = 0;
+  while (!ended(cell)) {
+    try {
+      if (streams < STREAMS) await listen(cell, job.id, place);
+      if (ended(cell)) return;
+      cell.job = await getJob(job.id);
+      failures = 0;
+    } catch (error) {
+      const status = /** @type {any} */ (error)?.status ?? 0;
+      if (status >= 400 && status < 500 && status !== 401 && status !== 429) throw error;
+      failures += 1; // away for a while; the job goes on
+    }
+    changed();
+    if (!ended(cell)) await pause(Math.min(SLOWEST_POLL_MS, POLL_MS * 2 ** failures));
+  }
+}
+
+/** @param {Cell} cell @param {string} jobId @param {{after: string | null}} place */
+async function listen(cell, jobId, place) {
+  streams += 1;
+  try {
+    for await (const event of events(jobId, place)) {
+      take(cell, event);
+      changed();
+    }
+  } finally {
+    streams -= 1;
+  }
+}
+
+/** @param {Cell} cell @param {{type: string, data: any}} event */
+export function take(cell, { type, data }) {
+  const job = /** @type {Job} */ (cell.job);
+  if (data.job) cell.job = data.job;
+  else if (type === "queued") cell.job = { ...job, status: "queued", progress: { ...job.progress, step: 0 } };
+  else if (type === "started") cell.job = { ...job, status: "in_progress", progress: { ...job.progress, step: 0 } };
+  else if (type === "progress") cell.job = { ...job, status: "in_progress", progress: data.progress };
+}
+
+/** @param {Run} run */
+export async function cancel(run) {
+  await Promise.all(
+    run.cells.filter((cell) => !ended(cell)).map(async (cell) => {
+      if (cell.job === null) {
+        cell.stopped = true;
+        return;
+      }
+      try {
+        cell.job = await cancelJob(cell.job.id);
+      } catch (error) {
+        state.notice = told(error).message;
+      }
+    }),
+  );
+  await store.keep(run);
+  changed();
+}
+
+/** Shows an earlier run, with links that hold again. @param {Run} run */
+export async function show(run) {
+  state.run = run;
+  state.notice = null;
+  changed();
+  await Promise.all(
+    run.cells.filter((cell) => cell.job?.status === "completed").map(async (cell) => {
+      const job = /** @type {Job} */ (cell.job);
+      try {
+        cell.job = await getJob(job.id);
+      } catch (error) {
+        if (/** @type {any} */ (error).status === 404) cell.job = { ...job, status: "expired" };
+      }
+    }),
+  );
+  changed();
+}
+
+/** @param {Run} run */
+export async function forget(run) {
+  state.history = state.history.filter((each) => each !== run);
+  if (state.run === run) state.run = null;
+  changed();
+  await store.drop(run.id);
+}
+
+export async function forgetAll() {
+  state.history = state.history.filter(running);
+  if (state.run && !running(state.run)) state.run = null;
+  changed();
+  await store.dropAll();
+  for (const run of state.history) await store.keep(run);
+}
+
+/** @param {Run} run */
+function count(run) {
+  const jobs = run.cells.filter((cell) => cell.body !== null).length;
+  return jobs === 1 ? "1 request" : `${jobs} requests`;
+}
+
+/** @param {Run} run */
+function summary(run) {
+  const failed = run.cells.find((cell) => cell.error ?? cell.job?.error);
+  if (failed) return `Failed: ${failed.error?.message ?? failed.job?.error?.message}`;
+  const outputs = run.cells.flatMap((cell) => cell.job?.outputs ?? []).length;
+  if (outputs === 0) return "Cancelled";
+  const noun = run.model.kind === "video" ? "video" : "picture";
+  return `Done: ${outputs} ${noun}${outputs === 1 ? "" : "s"}`;
+}
+
+/** @param {Job} job */
+function jobEnded(job) {
+  return job.status !== "queued" && job.status !== "in_progress";
+}
+
+/** @param {any} error */
+function told(error) {
+  return { message: String(error?.message ?? error), code: String(error?.code ?? "unknown") };
+}
+
+function id() {
+  // Not randomUUID: browsers have that on https and localhost alone.
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/** @param {number} ms */
+function pause(ms) {
+  return new Promise((done) => setTimeout(done, ms));
+}
