@@ -27,13 +27,23 @@ def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def write(name: str, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], data: Any, on: str) -> None:
-    """Prints the table and stores it as results/<name>.md and .json."""
-    text = f"{title}\n\n{markdown(columns, rows)}\n\nMachine: {on}"
+def write(
+    name: str,
+    title: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    data: Any,
+    on: str,
+    *,
+    notes: Sequence[str] = (),
+    folder: Path = RESULTS,
+) -> None:
+    """Prints the table, the notes below it, and stores it as <name>.md and .json, in results/ unless told otherwise."""
+    text = "\n\n".join([title, markdown(columns, rows), *notes, f"Machine: {on}"])
     print(text)
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.md").write_text(text + "\n")
-    (RESULTS / f"{name}.json").write_text(json.dumps({"title": title, "machine": on, "data": data}, indent=1) + "\n")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.md").write_text(text + "\n")
+    (folder / f"{name}.json").write_text(json.dumps({"title": title, "machine": on, "data": data}, indent=1) + "\n")
 
 
 def _cpuinfo() -> list[str]:
