@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from app.cli.arguments import add_bench_arguments, add_top_arguments
 from app.cli.keys import add_arguments
 from app.settings import SECRET, Settings
 
@@ -71,6 +72,14 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> int:
             from app.cli.dead import dead
 
             return dead(arguments, settings)
+        case "top":
+            from app.cli.top import top
+
+            return top(arguments, settings)
+        case "bench":
+            from app.cli.bench import bench
+
+            return bench(arguments, settings)
         case "generate":
             from app.cli.generate import generate
 
@@ -114,6 +123,8 @@ def _parser() -> argparse.ArgumentParser:
     for action, meaning in (("replay", "queue them again under their ids"), ("drop", "strike them off the list")):
         actions.add_parser(action, help=meaning).add_argument("ids", nargs="+", metavar="ID")
     add_arguments(commands.add_parser("keys", help="API keys: the service stores their hashes alone"))
+    add_top_arguments(commands.add_parser("top", help="queue, workers, rates and last errors, live"))
+    add_bench_arguments(commands.add_parser("bench", help="a load run against a server, and its latencies"))
     _generate_arguments(commands.add_parser("generate", help="one picture or video from a running server"))
     return parser
 

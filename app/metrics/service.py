@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from prometheus_client.metrics_core import Metric as Family
 
@@ -11,7 +12,7 @@ from app.jobs import JobStatus
 from app.metrics import definitions as d
 from app.metrics.families import Labels, of_counts, of_values
 
-__all__ = ["Measures", "service_families"]
+__all__ = ["PRIORITIES", "LastError", "Measures", "service_families"]
 
 PRIORITIES = ("high", "normal", "low")
 
@@ -26,6 +27,13 @@ FROM_ZERO: Mapping[d.Metric, Sequence[Labels]] = {
 }
 
 
+class LastError(NamedTuple):
+    at: float  # Unix seconds
+    job: str
+    model: str
+    code: str
+
+
 @dataclass(frozen=True)
 class Measures:
     """What Redis knows at a moment. Queues are by (model, priority); histograms as families.of_counts takes them."""
@@ -35,6 +43,8 @@ class Measures:
     waiting: Mapping[Labels, int] = field(default_factory=dict)
     oldest_s: Mapping[Labels, float] = field(default_factory=dict)
     running: Mapping[str, int] = field(default_factory=dict)
+    held: Mapping[str, int] = field(default_factory=dict)  # jobs by worker
+    last_errors: Sequence[LastError] = ()  # newest first
     dead: int = 0
     redis_bytes: int = 0
     redis_max_bytes: int = 0

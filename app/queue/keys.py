@@ -32,6 +32,7 @@ DEAD = "{nag}:dead"  # sorted set: ids given up as lost, by the millisecond they
 QUEUED_WORK = "{nag}:work:queued"  # hash: model to the units of work waiting
 HELD_WORK = "{nag}:work:held"  # hash: model to the units of work in progress
 RATE = "{nag}:rate:"  # + model: hash, work done lately and the milliseconds it took, both fading
+ERRORS = "{nag}:errors"  # list: the last jobs that ended with an error, JSON [ms, job, model, code], newest first
 COUNTS = "{nag}:counts"  # hash: JSON [metric, label values…, bucket of a histogram] to how often
 FINISHED = "{nag}:finished"  # hash: worker to the millisecond of its last result
 

@@ -9,7 +9,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from app.metrics.definitions import ALL, Kind
-from app.metrics.service import Measures
+from app.metrics.service import LastError, Measures
 from app.queue.codec import pairs
 from app.queue.lua import Scripts
 
@@ -37,6 +37,8 @@ async def read(scripts: Scripts, redis: Redis) -> Measures:
         waiting={(model, priority): int(n) for model, priority, n, _ in answer["queues"]},
         oldest_s={(model, priority): int(age_ms) / 1000 for model, priority, _, age_ms in answer["queues"]},
         running=answer["running"] or {},
+        held=answer["held"] or {},
+        last_errors=[LastError(int(at_ms) / 1000, *rest) for at_ms, *rest in answer["errors"] or ()],
         dead=int(answer["dead"]),
         redis_bytes=int(memory["used_memory"]),
         redis_max_bytes=int(memory["maxmemory"] or memory["total_system_memory"]),

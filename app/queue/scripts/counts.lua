@@ -2,6 +2,7 @@
 
 -- More different fields than a catalog's models and the code's own words can make; beyond it, what is new is not kept.
 local COUNTS_MOST = 20000
+local ERRORS_KEPT = 50
 
 local function count_field(by, ...)
   local field = cjson.encode({ ... })
@@ -46,6 +47,9 @@ local function count_end(id, status, value)
   count(METRICS.JOBS, model, status)
   if said.code then
     count(METRICS.ERRORS, model, word(said.code))
+    local at_ms = redis.call('HGET', JOB .. id, 'completed_ms')
+    redis.call('LPUSH', ERRORS, cjson.encode({ at_ms, id, model, word(said.code) }))
+    redis.call('LTRIM', ERRORS, 0, ERRORS_KEPT - 1)
   end
   if attempts > 1 then
     count_field(attempts - 1, METRICS.RETRIES.name, model)

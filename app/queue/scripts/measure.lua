@@ -1,10 +1,10 @@
 -- Every count, and how the queues stand.
 -- Bound: the lanes that hold a job, so the queue's limit, and the jobs in progress.
 -- Returns JSON: {counts: [field, value…], queues: [[model, priority, waiting, age of the oldest in ms]…],
---   running: {model: jobs}, dead}.
+--   running: {model: jobs}, held: {worker: jobs}, dead, errors: [[ms, job, model, code]…]}.
 local PRIORITIES = { 'high', 'normal', 'low' }
 local now = now_ms()
-local queues, running = {}, {}
+local queues, running, held = {}, {}, {}
 for _, model in ipairs(redis.call('SMEMBERS', MODELS)) do
   running[model] = 0
   local waiting, oldest = { 0, 0, 0 }, { now, now, now }
@@ -25,11 +25,17 @@ for _, model in ipairs(redis.call('SMEMBERS', MODELS)) do
   end
 end
 for _, id in ipairs(redis.call('ZRANGE', LEASES, 0, -1)) do
-  local model = redis.call('HGET', JOB .. id, 'model')
-  if model then
-    running[model] = (running[model] or 0) + 1
+  local job = redis.call('HMGET', JOB .. id, 'model', 'worker')
+  if job[1] then
+    running[job[1]] = (running[job[1]] or 0) + 1
+    held[job[2]] = (held[job[2]] or 0) + 1
   end
 end
+local errors = {}
+for i, each in ipairs(redis.call('LRANGE', ERRORS, 0, -1)) do
+  errors[i] = cjson.decode(each)
+end
 return cjson.encode({
-  counts = redis.call('HGETALL', COUNTS), queues = queues, running = running, dead = redis.call('ZCARD', DEAD),
+  counts = redis.call('HGETALL', COUNTS), queues = queues, running = running, held = held,
+  errors = errors, dead = redis.call('ZCARD', DEAD),
 })

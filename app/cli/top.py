@@ -1,0 +1,155 @@
+"""`nag-server top`: what the service is at, from Redis, drawn anew until Ctrl-C."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from redis.exceptions import RedisError
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from app.cli.client import ClientError
+from app.metrics import definitions as d
+from app.metrics.families import Labels
+from app.metrics.service import PRIORITIES, Measures
+from app.queue.load import Load
+from app.queue.queue import Queue
+from app.settings import Settings
+
+__all__ = ["Seen", "top", "view"]
+
+ERRORS_SHOWN = 8
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One look at the service."""
+
+    at_s: float
+    measures: Measures
+    loads: Sequence[Load]
+    workers: Mapping[str, Sequence[str]]  # by name, their warm models
+
+
+def top(arguments: argparse.Namespace, settings: Settings) -> int:
+    """Raises ClientError without a queue."""
+    try:
+        return asyncio.run(_top(arguments, settings))
+    except RedisError as exc:
+        raise ClientError(f"the queue cannot be reached: {exc}") from exc
+
+
+async def _top(arguments: argparse.Namespace, settings: Settings) -> int:
+    console, queue = Console(), Queue.connect(settings)
+    try:
+        before = await _look(queue)
+        await asyncio.sleep(min(arguments.every, 0.5))
+        now = await _look(queue)
+        if arguments.once:
+            console.print(view(before, now))
+            return 0
+        with Live(view(before, now), console=console, auto_refresh=False, screen=console.is_terminal) as live:
+            while True:
+                await asyncio.sleep(arguments.every)
+                before, now = now, await _look(queue)
+                live.update(view(before, now), refresh=True)
+    finally:
+        await queue.close()
+
+
+async def _look(queue: Queue) -> Seen:
+    measures = await queue.measures()
+    return Seen(time.monotonic(), measures, await queue.loads(), await queue.workers())
+
+
+def view(before: Seen, now: Seen) -> RenderableType:
+    """Rates are those between the two."""
+    return Group(_head(now), _models(before, now), _workers(now), _errors(now))
+
+
+def _head(now: Seen) -> Text:
+    m = now.measures
+    memory = f"redis {m.redis_bytes / 2**20:.0f} of {m.redis_max_bytes / 2**20:.0f} MiB"
+    waiting, running = sum(m.waiting.values()), sum(m.running.values())
+    text = f"{waiting} waiting, {running} at work, {len(now.workers)} workers, {m.dead} dead letters, {memory}"
+    return Text(text, style="bold red" if not now.workers or m.dead else "bold")
+
+
+def _models(before: Seen, now: Seen) -> Table:
+    table = Table(title="models", title_justify="left", expand=True)
+    columns = (
+        "waiting: high",
+        "normal",
+        "low",
+        "oldest s",
+        "at work",
+        "warm on",
+        "in/s",
+        "done/s",
+        "failed/s",
+        "mean s",
+    )
+    table.add_column("model")
+    for name in (*columns, "wait s"):
+        table.add_column(name, justify="right")
+    m = now.measures
+    for load in sorted(now.loads, key=lambda each: each.model):
+        model = load.model
+        waiting = [str(m.waiting.get((model, each), 0)) for each in PRIORITIES]
+        oldest_s = max((m.oldest_s.get((model, each), 0.0) for each in PRIORITIES), default=0.0)
+        rates = [
+            _rate(before, now, d.JOBS_ACCEPTED, model, PRIORITIES),
+            _rate(before, now, d.JOBS, model, ("completed",)),
+            _rate(before, now, d.JOBS, model, ("failed", "expired")),
+        ]
+        wait_s = "" if load.wait_s is None else f"{load.wait_s:.1f}"
+        table.add_row(
+            model, *waiting, f"{oldest_s:.1f}", str(m.running.get(model, 0)), str(load.workers),
+            *(f"{each:.2f}" for each in rates), _mean(before, now, model), wait_s,
+        )  # fmt: skip
+    return table
+
+
+def _workers(now: Seen) -> Table:
+    table = Table(title="workers", title_justify="left", expand=True)
+    for name in ("worker", "jobs held", "warm"):
+        table.add_column(name)
+    for name, warm in sorted(now.workers.items()):
+        table.add_row(name, str(now.measures.held.get(name, 0)), ", ".join(warm))
+    return table
+
+
+def _errors(now: Seen) -> Table:
+    table = Table(title="last errors", title_justify="left", expand=True)
+    for name in ("at", "job", "model", "code"):
+        table.add_column(name)
+    for each in now.measures.last_errors[:ERRORS_SHOWN]:
+        table.add_row(time.strftime("%H:%M:%S", time.localtime(each.at)), each.job, each.model, each.code)
+    return table
+
+
+def _rate(before: Seen, now: Seen, metric: d.Metric, model: str, words: Sequence[str]) -> float:
+    """A second, of the series with any of these as their second label."""
+
+    def count(seen: Seen) -> float:
+        values: Mapping[Labels, float] = seen.measures.counters.get(metric.name, {})
+        return sum(values.get((model, word), 0.0) for word in words)
+
+    return (count(now) - count(before)) / max(1e-9, now.at_s - before.at_s)
+
+
+def _mean(before: Seen, now: Seen, model: str) -> str:
+    """Seconds from end to end of the jobs completed between the two; '' for none."""
+
+    def read(seen: Seen) -> tuple[float, float]:
+        met = seen.measures.histograms.get(d.E2E.name, {}).get((model,), {})
+        return sum(value for bucket, value in met.items() if bucket != "sum"), met.get("sum", 0.0)
+
+    (jobs, total_s), (jobs_before, total_before_s) = read(now), read(before)
+    return f"{(total_s - total_before_s) / (jobs - jobs_before):.2f}" if jobs > jobs_before else ""

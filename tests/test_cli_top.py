@@ -1,0 +1,67 @@
+"""`top` as a process of its own, on a real Valkey."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from app.jobs import Job, JobError
+from app.queue.queue import Queue
+from app.settings import Settings
+from tests.claiming import claim
+
+MODEL = "shapes-flux"
+
+
+async def shown(settings: Settings, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"NAG_DATA_DIR": str(settings.data_dir), "COLUMNS": "160"}
+    environment |= {"NAG_REDIS_URL": str(settings.redis_url)}
+    command = [sys.executable, "-m", "app.cli", "top", "--once", *arguments]
+    return await asyncio.to_thread(
+        subprocess.run, command, env=environment, cwd=Path(__file__).parents[1], capture_output=True, text=True,
+        timeout=60,
+    )  # fmt: skip
+
+
+async def test_it_shows_what_waits_who_works_and_what_failed(
+    settings: Settings, queue: Queue, make_job: Callable[..., Job]
+) -> None:
+    for name in ("job-a", "job-b", "job-c"):
+        await queue.submit(make_job(name))
+    await queue.announce("worker-1", [MODEL], 60)
+    await queue.announce("worker-2", [], 60)
+    held = await claim(queue, "worker-1", MODEL, 2, 1)
+    await queue.fail("worker-1", held[0].id, JobError("nan_output", "no numbers, for a prompt nobody should read"))
+    done = await shown(settings)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("1 waiting, 1 at work, 2 workers, 0 dead letters, redis ")
+    (model,) = [
+        line.split("│")[1:-1] for line in lines if MODEL in line and "worker-1" not in line and "job-" not in line
+    ]
+    assert [each.strip() for each in model[:7]] == [MODEL, "0", "1", "0", model[4].strip(), "1", "1"]
+    (worker,) = [line.split("│")[1:-1] for line in lines if "worker-1" in line]
+    assert [each.strip() for each in worker] == ["worker-1", "1", MODEL]
+    (error,) = [line.split("│")[1:-1] for line in lines if "nan_output" in line]
+    assert [each.strip() for each in error[1:]] == [held[0].id, MODEL, "nan_output"]
+    assert "nobody should read" not in done.stdout
+
+
+async def test_without_a_queue_it_says_so(settings: Settings) -> None:
+    done = await shown(settings.model_copy(update={"redis_url": "redis://127.0.0.1:1"}))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("nag-server: the queue cannot be reached")
+
+
+async def test_the_last_errors_are_few_and_newest_first(queue: Queue, make_job: Callable[..., Job]) -> None:
+    for number in range(60):
+        await queue.submit(make_job(f"job-{number}"))
+        for job in await claim(queue, "w", MODEL, 1, 1):
+            await queue.fail("w", job.id, JobError("Not a Word!", "x"))
+    errors = (await queue.measures()).last_errors
+    assert [each.job for each in errors] == [f"job-{number}" for number in range(59, 9, -1)]
+    assert {each.code for each in errors} == {"other"}
