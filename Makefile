@@ -10,7 +10,7 @@ PREVIOUS := 0.41.0
 # Tried there alone: every import of diffusers beside it is slow and prints warnings.
 TORCHAO := 0.18.0
 
-.PHONY: help install demo serve up down rehearsal test test-previous chaos lint bench
+.PHONY: help install demo serve up down rehearsal test test-previous chaos operations lint bench
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -49,6 +49,9 @@ test-previous: install  ## the library's tests on the release of diffusers befor
 
 chaos: install  ## kill -9 and freeze the parts of a service under load, restart them all: benchmarks/results/chaos.md
 	$(BIN)/python -m benchmarks.chaos
+
+operations: install  ## a real Prometheus beside a service under load and faults: benchmarks/results/operations.md
+	$(BIN)/python -m benchmarks.operations
 
 lint: install  ## formatting, style, types, imports
 	$(BIN)/ruff format --check .
