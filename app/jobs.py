@@ -170,6 +170,14 @@ class JobError:
 
 
 @dataclass(frozen=True)
+class Webhook:
+    """Where the caller wants to be told of these events."""
+
+    url: str
+    events: tuple[EventType, ...]
+
+
+@dataclass(frozen=True)
 class Job:
     """A generation and its life."""
 
@@ -188,6 +196,7 @@ class Job:
     tenant: str = TENANT  # whose share of the workers it takes
     priority: Priority = Priority.NORMAL
     deadline_at: float | None = None  # not done by then, it expires
+    webhook: Webhook | None = None
 
 
 @dataclass(frozen=True)
@@ -227,6 +236,11 @@ def result_from_json(text: str) -> Result:
         timings=Timings(**data["timings"]),
         warnings=tuple(data["warnings"]),
     )
+
+
+def webhook_from_json(text: str) -> Webhook:
+    data = json.loads(text)
+    return Webhook(data["url"], tuple(map(EventType, data["events"])))
 
 
 def error_from_json(text: str) -> JobError:

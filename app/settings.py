@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
+from base64 import b64decode
+from contextlib import suppress
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -22,7 +25,7 @@ from app.access.key import ApiKey
 __all__ = ["SECRET", "Settings"]
 
 #: Fields whose value is shown to nobody, not even where it does not fit.
-SECRET = frozenset({"api_key", "api_keys", "artifacts_options", "redis_url", "url_secrets"})
+SECRET = frozenset({"api_key", "api_keys", "artifacts_options", "redis_url", "url_secrets", "webhook_secret"})
 ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:]+\](:[0-9]{1,5})?")
 ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - where a server bound to all is reached from here
 
@@ -157,6 +160,20 @@ class Settings(BaseSettings):
         Field(description="folder of files named as these variables in lower case; read where a variable is absent"),
     ] = None
     log_prompts: Annotated[bool, Field(description="whether the log shows the prompts of the jobs")] = False
+    webhook_secret: Annotated[
+        str | None, Field(repr=False, description="signs webhooks, whsec_ and base64; without it none are sent")
+    ] = None
+    webhook_allow: Annotated[
+        tuple[IPv4Network | IPv6Network, ...],
+        NoDecode,
+        Field(description="networks beside the open internet that webhooks may reach, with commas"),
+    ] = ()
+    webhook_attempts: Annotated[
+        int, Field(ge=1, le=20, description="how often the event that ends a job is sent until its receiver takes it")
+    ] = 8
+    webhook_retry_s: Annotated[
+        float, Field(gt=0, description="before the second of these attempts; four times longer before each further one")
+    ] = 5.0
     log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$", description="least severe line logged")] = (
         "info"
     )
@@ -199,9 +216,9 @@ class Settings(BaseSettings):
     def _split(cls, value: object) -> object:
         return tuple(filter(None, map(str.strip, value.split(",")))) or None if isinstance(value, str) else value
 
-    @field_validator("cors_origins", mode="before")
+    @field_validator("cors_origins", "webhook_allow", mode="before")
     @classmethod
-    def _split_origins(cls, value: object) -> object:
+    def _split_list(cls, value: object) -> object:
         return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
 
     @field_validator("cors_origins")
@@ -211,6 +228,16 @@ class Settings(BaseSettings):
             if each != "*" and ORIGIN.fullmatch(each) is None:
                 raise ValueError(f"{each}: not an origin such as https://example.org or http://localhost:3000")
         return value
+
+    @field_validator("webhook_secret")
+    @classmethod
+    def _is_secret(cls, value: str | None) -> str | None:
+        if not value:
+            return None
+        with suppress(ValueError):
+            if value.startswith("whsec_") and 24 <= len(b64decode(value.removeprefix("whsec_"), validate=True)) <= 64:
+                return value
+        raise ValueError("must be whsec_ and the base64 of 24 to 64 bytes")
 
     @field_validator("api_keys", mode="before")
     @classmethod

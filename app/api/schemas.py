@@ -11,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 
 from app.jobs import Priority
 
-__all__ = ["GenerationBody", "ImageBody", "JobBody", "NAGBody", "OpenAIBody", "VideoBody"]
+__all__ = ["GenerationBody", "ImageBody", "JobBody", "NAGBody", "OpenAIBody", "VideoBody", "WebhookBody"]
 
 SEED_MAX = 2**63 - 1
 N_MAX = 10
@@ -44,6 +44,16 @@ class NAGBody(_Body):
     negative_prompt: Annotated[
         str | None, Field(description="what to steer away from; absent, the request's negative_prompt, else nothing")
     ] = None
+
+
+class WebhookBody(_Body):
+    """A POST, signed by the rules of Standard Webhooks, for each of these events."""
+
+    url: Annotated[str, Field(max_length=2048, description="http or https, and no private address")]
+    events: Annotated[
+        list[Literal["queued", "started", "progress", "completed", "failed", "cancelled", "expired"]],
+        Field(min_length=1, max_length=16, description="absent: those that end a job, which alone are tried again"),
+    ] = ["completed", "failed", "cancelled", "expired"]
 
 
 class GenerationBody(_Body):
@@ -79,6 +89,7 @@ class GenerationBody(_Body):
         float | None,
         Field(gt=0, allow_inf_nan=False, description="seconds from acceptance; not done by then, the job expires"),
     ] = None
+    webhook: WebhookBody | None = None
     strict: Annotated[
         bool, Field(description="false: what the model cannot honour is left out and said in `warnings`, not refused")
     ] = True

@@ -25,6 +25,7 @@ from app.api.middleware import BoundedBody, RequestId
 from app.api.protocol import BoundedHead
 from app.api.routes import artifacts, health, images, jobs, metrics, models, playground, queue, videos
 from app.api.service import Service
+from app.api.webhooks.deliveries import Deliveries
 from app.artifacts import Artifacts
 from app.artifacts.links import Links
 from app.catalog import Catalog
@@ -53,9 +54,12 @@ def create_app(settings: Settings, stopping: Callable[[], bool] = lambda: False)
         artifacts = Artifacts.open(settings)
         links = Links.open(settings, artifacts)
         app.state.service = Service(settings, catalog, queue, artifacts, measured, int(time.time()), links, stopping)
+        deliveries = Deliveries(queue, settings, links) if settings.webhook_secret is not None else None
         try:
             yield
         finally:
+            if deliveries is not None:
+                await deliveries.close()
             await queue.close()
 
     app = FastAPI(

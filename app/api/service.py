@@ -16,6 +16,7 @@ from fastapi import Depends, Request
 from app.api.access import NOBODY, Caller
 from app.api.resolve import Resolved
 from app.api.schemas import GenerationBody
+from app.api.webhooks.asked import asked_webhook
 from app.artifacts import Artifacts
 from app.artifacts.links import Links
 from app.catalog import Catalog
@@ -70,6 +71,7 @@ class Service:
             warnings=resolved.warnings,
             priority=body.priority or Priority.NORMAL,
             tenant=self._tenant(),
+            webhook=asked_webhook(body.webhook, self.settings),
         )
         job = await self.queue.submit(
             asked,

@@ -22,6 +22,7 @@ from app.jobs import (
     Priority,
     Result,
     Timings,
+    Webhook,
 )
 from app.queue.listing import Page
 from app.queue.load import Load
@@ -89,6 +90,7 @@ class JobView(BaseModel):
     timings: Timings | None
     warnings: tuple[str, ...]
     outputs: tuple[Output, ...]
+    webhook: Webhook | None
     error: JobError | None
 
 
@@ -197,6 +199,7 @@ def job_view(job: Job, links: Links) -> JobView:
         timings=result.timings if result else None,
         warnings=all_warnings(job),
         outputs=tuple(_output(each, links) for each in (result.artifacts if result else ())),
+        webhook=job.webhook,
         error=job.error,
     )
 

@@ -5,7 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
-from app.jobs import Job, JobStatus, Priority, error_from_json, generation_from_json, result_from_json
+from app.jobs import (
+    Job,
+    JobStatus,
+    Priority,
+    error_from_json,
+    generation_from_json,
+    result_from_json,
+    webhook_from_json,
+)
 
 __all__ = ["job_from_fields", "pairs"]
 
@@ -33,4 +41,5 @@ def job_from_fields(fields: Mapping[str, str]) -> Job:
         tenant=fields["tenant"],
         priority=list(Priority)[int(fields["rank"])],
         deadline_at=int(fields["deadline_ms"]) / 1000,
+        webhook=webhook_from_json(fields["webhook"]) if "webhook" in fields else None,
     )

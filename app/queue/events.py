@@ -21,7 +21,7 @@ __all__ = ["Events"]
 
 RECONNECT_S = 1.0  # between two tries to reach a server that is away
 #: Every process hears all of these; of jobs' events it hears those that somebody in it listens to.
-COMMON = (keys.DONE, keys.QUEUED, keys.REVOKED)
+COMMON = (keys.DONE, keys.QUEUED, keys.REVOKED, keys.NOTICED)
 _log = Log("queue")
 
 

@@ -8,7 +8,19 @@ from __future__ import annotations
 
 import hashlib
 
-__all__ = ["DONE", "LEASES", "QUEUED", "REVOKED", "events", "idempotency", "job", "lua_header", "owned", "queue"]
+__all__ = [
+    "DONE",
+    "LEASES",
+    "NOTICED",
+    "QUEUED",
+    "REVOKED",
+    "events",
+    "idempotency",
+    "job",
+    "lua_header",
+    "owned",
+    "queue",
+]
 
 JOB = "{nag}:job:"  # + job id: hash, the job's fields; expires after it has ended
 IDEMPOTENCY = "{nag}:idempotency:"  # + digest of the tenant and its key: hash, job and fingerprint; ends with its job
@@ -43,9 +55,13 @@ PENDING = "{nag}:pending:"  # + key id: set, ids of its jobs that have not ended
 WORKERS = "{nag}:workers"  # sorted set: worker names, by the millisecond their announcement ends
 WARM = "{nag}:warm"  # hash: worker name to JSON, the models it has warm and those it serves
 
+WEBHOOKS = "{nag}:webhooks"  # sorted set: `<job id> <event> <event id>` to be told, by the millisecond it is due
+WEBHOOK_TRIES = "{nag}:webhooks:tries"  # hash: how often each of those was tried
+
 DONE = "{nag}:done"  # channel: the id of each job that ends
 QUEUED = "{nag}:queued"  # channel: the model of each job that begins to wait
 REVOKED = "{nag}:revoked"  # channel: the id of each job taken from its worker
+NOTICED = "{nag}:noticed"  # channel: `due`, when a webhook was put on the schedule
 
 
 def job(job_id: str) -> str:

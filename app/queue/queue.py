@@ -31,6 +31,7 @@ from app.queue.rates import Rates
 from app.queue.signal import Signal
 from app.queue.slots import Slots
 from app.queue.waiting import Turns, Waiting
+from app.queue.webhooks import Webhooks
 from app.settings import Settings
 
 __all__ = ["Queue"]
@@ -53,6 +54,7 @@ class Queue:
         self.dead: Final = DeadLetters(self._scripts)
         self.rates: Final = Rates(redis.connection_pool)
         self.slots: Final = Slots(self._scripts)
+        self.webhooks: Final = Webhooks(self._scripts, self._events)
 
     @classmethod
     def connect(cls, settings: Settings, url: str | None = None) -> Queue:
@@ -100,6 +102,7 @@ class Queue:
             keys.idempotency(job.tenant, idempotency_key) if idempotency_key else "", fingerprint or "",
             self._settings.queue_limit, self._settings.queue_limit_per_model,
             api_key or "", "" if pending_jobs is None else pending_jobs,
+            "" if job.webhook is None else to_json(job.webhook),
         )  # fmt: skip
         if answer[0] == "conflict":
             raise Conflict("this Idempotency-Key was used with another request", code="idempotency_conflict")

@@ -6,13 +6,14 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from redis import Redis
 from redis.exceptions import RedisError
 
-from app.jobs import TENANT, Job, JobError
+from app.jobs import TENANT, EventType, Job, JobError, Webhook
 from app.queue import embedded
 from app.queue.queue import Queue
 from app.settings import Settings
@@ -78,6 +79,11 @@ async def test_every_transition_keeps_to_one_slot(node: str, settings: Settings,
     assert await queue.dead.drop(["e"]) == ["e"]
     await queue.expire()
     await queue.forget()
+    await queue.submit(replace(make_job("told"), webhook=Webhook("http://example.com/", (EventType.CANCELLED,))))
+    await queue.cancel("told")
+    [[delivery], _] = await queue.webhooks.claim(9)
+    await queue.webhooks.retry(delivery, 1)
+    assert await queue.delete("told") is not None
     assert len((await queue.page(TENANT, 10)).jobs) == 5
     assert await queue.delete("b") is not None
     assert await queue.get("a") is not None

@@ -5,6 +5,28 @@ local function now_ms()
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
+-- An event that a job's webhook asks for goes on the schedule. Progress is told seldom, and one at a time.
+local function notify(id, kind, entry)
+  local job = redis.call('HMGET', JOB .. id, 'webhook', 'noticed_ms')
+  if not job[1] then
+    return
+  end
+  local asked = false
+  for _, event in ipairs(cjson.decode(job[1]).events) do
+    asked = asked or event == kind
+  end
+  local now = now_ms()
+  if not asked or (kind == 'progress' and now - (job[2] or 0) < 1000) then
+    return
+  end
+  if kind == 'progress' then
+    redis.call('HSET', JOB .. id, 'noticed_ms', now)
+    entry = 'latest'
+  end
+  redis.call('ZADD', WEBHOOKS, 'NX', now, id .. ' ' .. kind .. ' ' .. entry)
+  redis.call('PUBLISH', NOTICED, 'due')
+end
+
 -- What becomes of a job, for whoever listens: kept in its stream, and said at once. The newest 1000 are kept.
 -- `data` is a JSON object, or nothing.
 local function tell(id, kind, data)
@@ -12,6 +34,7 @@ local function tell(id, kind, data)
   data = data or '{}'
   local entry = redis.call('XADD', stream, 'MAXLEN', 1000, '*', 'type', kind, 'data', data)
   redis.call('PUBLISH', stream, entry .. ' ' .. kind .. ' ' .. data)
+  notify(id, kind, entry)
 end
 
 local function lanes_of(model, tenant, rank)

@@ -14,7 +14,6 @@ local idempotency = redis.call('HGET', JOB .. id, 'idempotency')
 redis.call('ZREM', DEAD, id)
 -- Its entry in the tenant's list stays as long as that of any job that has ended: a list that is being read goes on
 -- from there.
-
 keep(id, false)
 redis.call('DEL', JOB .. id, EVENTS .. id)
 if idempotency then

@@ -2,7 +2,7 @@
 -- Bound: the models that ever had a queue.
 -- ARGV: id, model, tenant, priority's rank, batch key, cost, work, request, warnings, deadline in ms from now,
 --   idempotency key or '', fingerprint, most queued jobs of all models, most of this one,
---   id of the API key or '', most of its jobs that have not ended or ''
+--   id of the API key or '', most of its jobs that have not ended or '', webhook or ''
 -- Returns {'new' | 'earlier', the job's fields}, {'conflict'}, or {'full', 'all' | 'model' | 'key'}.
 local id, model, idempotency, fingerprint = ARGV[1], ARGV[2], ARGV[11], ARGV[12]
 local key = JOB .. id
@@ -55,6 +55,9 @@ count(METRICS.JOBS_ACCEPTED, model, ({ 'high', 'normal', 'low' })[ARGV[4] + 1])
 if api_key ~= '' then
   redis.call('HSET', key, 'api_key', api_key)
   redis.call('SADD', PENDING .. api_key, id)
+end
+if ARGV[17] ~= '' then
+  redis.call('HSET', key, 'webhook', ARGV[17])
 end
 enqueue(id)
 return { 'new', redis.call('HGETALL', key) }

@@ -1,0 +1,69 @@
+"""The schedule of webhooks: filled by the transitions themselves, emptied by whichever API process claims from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from time import time
+
+from app.jobs import EventType, Job
+from app.queue import keys
+from app.queue.codec import job_from_fields, pairs
+from app.queue.events import Events
+from app.queue.lua import Scripts
+from app.queue.signal import Signal
+
+__all__ = ["Delivery", "Webhooks"]
+
+LEASE_S = 60.0  # well beyond what one takes; after that another process makes it
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """One event to be told to one URL, the job's webhook; `at` is when it came to be."""
+
+    entry: str  # in the schedule
+    job: Job
+    event: EventType
+    message_id: str  # the same however often it is tried
+    at: float
+    tries: int  # this one included
+
+
+class Webhooks:
+    def __init__(self, scripts: Scripts, events: Events) -> None:
+        self._scripts = scripts
+        self._events = events
+
+    def due(self) -> AbstractAsyncContextManager[Signal]:
+        """A signal set when something is put on the schedule."""
+        return self._events.watch(keys.NOTICED, ["due"])
+
+    async def claim(self, most: int) -> tuple[Sequence[Delivery], float | None]:
+        """Deliveries that are due, this process's for LEASE_S; and the seconds until the next one is, if there is one.
+
+        One whose job is no longer kept is dropped.
+        """
+        wait_ms, *claimed = await self._scripts.run("webhook_claim", round(LEASE_S * 1000), most)
+        deliveries = [_delivery(entry, int(tries), job_from_fields(pairs(fields))) for entry, tries, fields in claimed]
+        return deliveries, max(0, int(wait_ms)) / 1000 if wait_ms else None
+
+    async def done(self, delivery: Delivery) -> None:
+        """Strike it off."""
+        await self._scripts.run("webhook_end", delivery.entry, "")
+
+    async def retry(self, delivery: Delivery, delay_s: float) -> None:
+        """Make it due again."""
+        await self._scripts.run("webhook_end", delivery.entry, round(delay_s * 1000))
+
+
+def _delivery(entry: str, tries: int, job: Job) -> Delivery:
+    _, kind, event_id = entry.split(" ")
+    event = EventType(kind)
+    if event is EventType.PROGRESS:  # one a job is on the schedule, for its latest step
+        event_id = f"{job.attempts}-{job.step}"
+        at = time()
+    else:
+        at = int(event_id.partition("-")[0]) / 1000
+    return Delivery(entry, job, event, f"msg_{job.id}_{event}_{event_id}", at, tries)
