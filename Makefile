@@ -10,7 +10,7 @@ PREVIOUS := 0.41.0
 # Tried there alone: every import of diffusers beside it is slow and prints warnings.
 TORCHAO := 0.18.0
 
-.PHONY: help install demo serve up down rehearsal test test-previous chaos operations lint bench
+.PHONY: help install demo serve up down rehearsal chart helm test test-previous chaos operations lint bench
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -38,7 +38,16 @@ down:  ## end those containers; their volumes stay
 rehearsal: install  ## what `make up` would start, started without an engine: needs Linux and root
 	$(BIN)/python -m tests.docker.rehearsal
 
-test: lint  ## lint and every test
+chart: install  ## what of the Helm chart is made from other files
+	$(BIN)/python docker/helm/update.py
+
+helm: .tools/helm  ## Helm itself, for the tests of the chart
+
+# Without it those tests are skipped, and say so.
+.tools/helm: docker/helm/fetch.py | $(STAMP)
+	-$(BIN)/python docker/helm/fetch.py
+
+test: lint .tools/helm  ## lint and every test
 	$(BIN)/python -m pytest --ignore tests/nag
 	$(BIN)/python -m pytest tests/nag $(PARALLEL)
 
