@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import io
 import time
 
@@ -85,6 +86,17 @@ async def test_the_same_key_and_body_is_the_same_job(api: httpx.AsyncClient, que
     assert (first.status_code, again.status_code) == (202, 200)
     assert first.json()["id"] == again.json()["id"]
     assert await queue.depth("shapes-flux") == 1
+
+
+async def test_fifty_at_once_with_one_key_are_one_job(settings: Settings, queue: Queue) -> None:
+    async with serving(settings) as one, serving(settings) as other:
+        answers = await asyncio.gather(
+            *(api.post("/v1/jobs", json=BODY, headers={"idempotency-key": "k"}) for api in [one, other] * 25)
+        )
+        listed = (await one.get("/v1/jobs")).json()["data"]
+    assert sorted(answer.status_code for answer in answers) == [200] * 49 + [202]
+    assert {answer.json()["id"] for answer in answers} == {job["id"] for job in listed}
+    assert await queue.depth("shapes-flux") == len(listed) == 1
 
 
 async def test_the_same_key_with_another_body_is_a_conflict(api: httpx.AsyncClient, queue: Queue) -> None:
