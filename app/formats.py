@@ -1,10 +1,11 @@
-"""The files that are made: which formats each kind of model has, its default first, and their media types."""
+"""The files that are made: formats of each kind of model, codecs of a video, the defaults first; media types."""
 
 from __future__ import annotations
 
-__all__ = ["FORMATS", "IMAGES", "MEDIA_TYPES", "VIDEOS"]
+__all__ = ["FORMATS", "IMAGES", "MEDIA_TYPES", "VIDEOS", "VIDEO_CODECS"]
 
 IMAGES = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
 VIDEOS = {"mp4": "video/mp4"}
 MEDIA_TYPES = IMAGES | VIDEOS
+VIDEO_CODECS = ("h264", "av1")
 FORMATS = {"image": tuple(IMAGES), "video": tuple(VIDEOS)}

@@ -73,7 +73,7 @@ class Guidance:
 class Generation:
     """One request with nothing left open: the API has filled in every default, the seed included.
 
-    A video has num_frames and is shown at fps frames a second; of an image both are None.
+    A video has num_frames, is shown at fps frames a second and has a codec; of an image all three are None.
     """
 
     model: str
@@ -90,6 +90,8 @@ class Generation:
     nag: Guidance | None
     num_frames: int | None = None
     fps: int | None = None
+    video_codec: str | None = None
+    embed_metadata: bool = True  # the file says what made it
 
     @property
     def cfg(self) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import io
+import json
 import os
 import subprocess
 import sys
@@ -15,6 +17,7 @@ import httpx
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from app.catalog import Catalog
 from app.cli import main
@@ -72,6 +75,7 @@ async def test_two_guidances_in_one_batch_each_the_video_it_is_alone(
             "seed": 2,
             "num_frames": 17,
             "fps": 8,
+            "video_codec": "av1",
             "nag": {"scale": 3.0, "alpha": 0.5, "end": 0.5, "negative_prompt": "green"},
         },
     ]
@@ -110,8 +114,13 @@ async def test_two_guidances_in_one_batch_each_the_video_it_is_alone(
         assert part.headers["content-type"] == "video/mp4"
 
         video = read(answer.content)
-        assert (video.codec, video.pix_fmt, video.fps) == ("h264", "yuv420p", fps)
+        assert (video.codec, video.pix_fmt, video.fps) == (body.get("video_codec", "h264"), "yuv420p", fps)
         assert video.frames.shape == (17, 48, 64, 3)
+        said = json.loads(video.comment or "")
+        assert (said["prompt"], said["seed"], said["num_frames"]) == (body["prompt"], body["seed"], 17)
+        small = Image.open(io.BytesIO((await api.get(output["thumbnail_url"])).content))
+        assert (small.format, small.size) == ("JPEG", (64, 48))
+        assert psnr_db(np.asarray(small), video.frames[8]) > ALIKE_DB
         assert psnr_db(video.frames, frames) > ALIKE_DB
 
 
@@ -192,7 +201,9 @@ def test_a_browser_plays_what_the_service_made(url: str, page: browser.Page) -> 
 def test_a_browser_shows_the_colours_that_were_meant(page: browser.Page) -> None:
     colors = [[220, 30, 30], [30, 200, 40], [40, 50, 210], [240, 220, 40]]
     frames = np.repeat(np.array(colors, np.uint8), 16, axis=0)[None, None].repeat(9, 0).repeat(32, 1)
-    seen = page.play(f"data:video/mp4;base64,{base64.b64encode(encode_mp4(frames, 16)).decode()}")
+    with encode_mp4(frames, 16) as file:
+        data = base64.b64encode(file.read()).decode()
+    seen = page.play(f"data:video/mp4;base64,{data}")
     last = np.frombuffer(seen["pixels"], np.uint8).reshape(32, 64, 4)[16, 8::16, :3]
     # A browser without a GPU takes 1 / 18 off the blue; colours tagged wrongly are off by 15 and more.
     assert np.abs(last.astype(int) - colors).max() <= 10

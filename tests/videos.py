@@ -19,6 +19,7 @@ class Video:
     shown_at_s: list[Fraction]
     duration_s: Fraction
     frames: np.ndarray  # (F, H, W, 3), uint8
+    comment: str | None
 
 
 def read(data: bytes) -> Video:
@@ -27,13 +28,14 @@ def read(data: bytes) -> Video:
         codec = stream.codec_context
         frames = list(container.decode(stream))
         return Video(
-            codec=codec.name,
+            codec=codec.codec.canonical_name,
             pix_fmt=codec.pix_fmt,
             color=(codec.color_range, codec.colorspace, codec.color_primaries, codec.color_trc),
             fps=stream.average_rate,
             shown_at_s=[each.pts * each.time_base for each in frames],
             duration_s=stream.duration * stream.time_base,
             frames=np.stack([each.to_ndarray(format="rgb24") for each in frames]),
+            comment=container.metadata.get("comment"),
         )
 
 

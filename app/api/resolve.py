@@ -13,7 +13,7 @@ from typing import TypeVar
 from app.api.schemas import SEED_MAX, GenerationBody
 from app.catalog import NAG_BOUNDS, Catalog, Kind, Model, Range
 from app.errors import InvalidParameter, NotFound, UnsupportedParameter
-from app.formats import FORMATS, VIDEOS
+from app.formats import FORMATS, VIDEO_CODECS, VIDEOS
 from app.jobs import Generation, Guidance
 
 __all__ = ["Resolved", "find_model", "resolve"]
@@ -92,6 +92,8 @@ class _Resolver:
             height=self._in_range("height", asked.height, model.height),
             num_frames=self._of_a_video("num_frames", asked.num_frames, model.num_frames),
             fps=self._of_a_video("fps", asked.fps, model.fps),
+            video_codec=self._codec(),
+            embed_metadata=asked.embed_metadata,
             n=n,
             output_format=output_format,
             output_compression=self._compression(output_format),
@@ -121,6 +123,13 @@ class _Resolver:
             return self._in_range(name, value, allowed)
         if value is not None:
             self._unsupported(name, f"model {self.model.id} makes pictures, not videos")
+        return None
+
+    def _codec(self) -> str | None:
+        if self.model.kind == "video":
+            return self.asked.video_codec or VIDEO_CODECS[0]
+        if self.asked.video_codec is not None:
+            self._unsupported("video_codec", f"model {self.model.id} makes pictures, not videos")
         return None
 
     def _format(self) -> str:

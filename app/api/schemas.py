@@ -81,6 +81,12 @@ class GenerationBody(_Body):
     output_compression: Annotated[
         int | None, Field(ge=0, le=100, description="quality of a jpeg or webp; any other format takes 100 alone")
     ] = None
+    video_codec: Annotated[
+        Literal["h264", "av1"] | None, Field(description="of a video; absent: h264, which plays everywhere")
+    ] = None
+    embed_metadata: Annotated[
+        bool, Field(description="false: the file does not hold prompt, seed and the other parameters that made it")
+    ] = True
     nag: NAGBody | None = None
     priority: Annotated[
         Priority | None, Field(strict=False, description="what goes first among the caller's own jobs; absent: normal")

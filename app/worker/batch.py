@@ -83,9 +83,14 @@ class Batch:
             # Where this process stood still, others may have taken the jobs, and made the files.
             async with self._lease:
                 await self._heartbeat()
-            for job in jobs:
-                if job.id in self._held:  # not taken from us meanwhile
-                    await self._end(job, outcomes[job.id])
+            try:
+                for job in jobs:
+                    if job.id in self._held:  # not taken from us meanwhile
+                        await self._end(job, outcomes[job.id])
+            finally:
+                for each in outcomes.values():
+                    if isinstance(each, Made):
+                        each.close()
             return
         # Only here is the exception gone, and with its frames the tensors they held.
         await self._in_thread(self._engine.recover)
@@ -112,14 +117,17 @@ class Batch:
         artifacts: list[Artifact] = []
         for index, (data, seed) in enumerate(zip(made.files, made.seeds, strict=True)):
             name = artifact_name(job.id, index, job.request.output_format)
+            beside = artifact_name(job.id, index, "jpeg") if made.thumbnails else None
             try:
                 with self._recorder.timed(Stage.STORE, job.request.model):
                     size_bytes = await self._artifacts.save(name, data)
+                    artifacts.append(Artifact(name, made.media_type, size_bytes, seed, beside))
+                    if beside is not None:
+                        await self._artifacts.save(beside, made.thumbnails[index])
             except ArtifactsError as error:
                 _log.error("artifact_not_stored", job=job.id, error=error)
                 await self._delete(name for each in artifacts for name in each.names)
                 return JobError("artifact_not_stored", "the result could not be stored")
-            artifacts.append(Artifact(name, made.media_type, size_bytes, seed))
         queue_ms = ((job.started_at or job.created_at) - job.created_at) * 1000
         timings = Timings(
             queue_ms=queue_ms,
@@ -128,7 +136,7 @@ class Batch:
             decode_ms=made.decode_ms,
             total_ms=queue_ms + (monotonic() - self._claimed_s) * 1000,
         )
-        return Result(tuple(artifacts), made.applied, made.batch_size, timings, job.warnings)
+        return Result(tuple(artifacts), made.applied, made.batch_size, timings, job.warnings + made.warnings)
 
     async def _unstore(self, job_id: str, result: Result) -> None:
         """Files of a job that did not end with them; its own are another worker's, under other names."""

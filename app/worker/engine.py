@@ -21,10 +21,12 @@ from app.worker.prompts import PromptCache
 from app.worker.recorder import Event, Recorder, Stage
 from app.worker.stages import Stages
 from app.worker.trial import trial_s
+from app.worker.video import can_write
 from app.worker.work import Control, Made
 
-__all__ = ["TorchEngine"]
+__all__ = ["UNWRITABLE", "TorchEngine"]
 
+UNWRITABLE = JobError("codec_unavailable", "video_codec: this worker's FFmpeg cannot write it; h264 is always there")
 _log = Log("worker")
 
 
@@ -80,14 +82,17 @@ class TorchEngine:
 
     def run(self, jobs: Sequence[Job], control: Control) -> dict[str, Made | JobError]:
         entry = self._models[jobs[0].request.model]
+        outcomes: dict[str, Made | JobError] = {job.id: UNWRITABLE for job in jobs if not _can_write(job)}
+        jobs = [job for job in jobs if job.id not in outcomes]
+        if not jobs:
+            return outcomes
         try:
             with self._stages.enter():
                 control.check()
                 pipe = self.pipe(entry.id)
         except ModelUnavailable as error:
-            return {job.id: JobError("model_unavailable", str(error)) for job in jobs}
+            return outcomes | {job.id: JobError("model_unavailable", str(error)) for job in jobs}
         done = self._caller.run(pipe, entry, jobs, control)
-        outcomes = {}
         for job in jobs:
             with self.recorder.timed(Stage.FILE, entry.id):
                 outcomes[job.id] = outcome(job, done)
@@ -101,3 +106,7 @@ class TorchEngine:
     def recover(self) -> None:
         """After a batch that raised: free its memory. Raises where the device itself has failed for good."""
         memory.free(self._device)
+
+
+def _can_write(job: Job) -> bool:
+    return job.request.video_codec is None or can_write(job.request.video_codec)

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
 
 from app.formats import MEDIA_TYPES
-from app.jobs import Generation, Job, JobError
+from app.jobs import Applied, Generation, Job, JobError
 from app.worker.batching import Row
 from app.worker.denoise import Denoised
-from app.worker.encode import encode
+from app.worker.encode import METADATA_MAX_CHARS, encode, thumbnail
+from app.worker.parameters import parameters
 from app.worker.video import encode_mp4
 from app.worker.work import Made
 
 __all__ = ["NAN", "OUT_OF_MEMORY", "Done", "outcome"]
+
+Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
 NAN = JobError("nan_output", "the model produced pixels that are not numbers; other parameters may do better")
 OUT_OF_MEMORY = JobError("out_of_memory", "one picture of this size does not fit into the worker's memory")
@@ -46,8 +49,13 @@ def outcome(job: Job, calls: Sequence[Done]) -> Made | JobError:
     if not all(np.isfinite(pixels).all() for _, pixels, _ in pictures):
         return NAN
     request = job.request
+    made = [
+        _made((pixels * 255).round().astype(np.uint8), request, seed, applied) for seed, pixels, applied in pictures
+    ]
     return Made(
-        files=tuple(_file((pixels * 255).round().astype(np.uint8), request) for _, pixels, _ in pictures),
+        files=tuple(each.file for each in made),
+        thumbnails=tuple(each.thumbnail for each in made if each.thumbnail is not None),
+        warnings=tuple(dict.fromkeys(each.warning for each in made if each.warning is not None)),
         seeds=tuple(seed for seed, _, _ in pictures),
         media_type=MEDIA_TYPES[request.output_format],
         applied=pictures[0][2],
@@ -58,7 +66,24 @@ def outcome(job: Job, calls: Sequence[Done]) -> Made | JobError:
     )
 
 
-def _file(pixels: np.ndarray[Any, np.dtype[np.uint8]], request: Generation) -> bytes:
+@dataclass(frozen=True)
+class _Made:
+    file: bytes | BinaryIO
+    thumbnail: bytes | None = None
+    warning: str | None = None
+
+
+def _made(pixels: Pixels, request: Generation, seed: int, applied: Applied) -> _Made:
+    metadata = parameters(request, seed, applied) if request.embed_metadata else None
     if request.fps is not None:
-        return encode_mp4(pixels, request.fps)
-    return encode(Image.fromarray(pixels), request.output_format, request.output_compression)
+        assert request.video_codec is not None
+        middle = Image.fromarray(pixels[len(pixels) // 2])
+        return _Made(encode_mp4(pixels, request.fps, request.video_codec, metadata), thumbnail(middle))
+    warning = None
+    if metadata is not None and request.output_format != "png" and len(metadata) > METADATA_MAX_CHARS:
+        metadata, warning = (
+            None,
+            f"embed_metadata was left out: a {request.output_format} has no room for so long a text",
+        )
+    picture = encode(Image.fromarray(pixels), request.output_format, request.output_compression, metadata)
+    return _Made(picture, warning=warning)

@@ -2,33 +2,53 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import av
 import numpy as np
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 
-__all__ = ["encode_mp4"]
+__all__ = ["can_write", "encode_mp4"]
 
 #: The same frames are the same bytes. x264's choices depend on its number of threads, so that is not the machine's
 #: number of cores; and its macroblock tree reads memory that was never written where rows of blocks are odd in number.
 THREADS = 4
-X264 = {"preset": "medium", "crf": "20", "x264-params": "mbtree=0"}
+ENCODERS = {
+    "h264": ("libx264", {"preset": "medium", "crf": "20", "x264-params": "mbtree=0"}),
+    "av1": ("libsvtav1", {"preset": "8", "crf": "30"}),
+}
+os.putenv("SVT_LOG", "1")  # the one way to keep SVT-AV1 from telling stderr about every video
 
 
-def encode_mp4(frames: np.ndarray[Any, np.dtype[np.uint8]], fps: int) -> bytes:
-    """RGB frames (F, H, W, 3), H and W even, as H.264 in yuv420p, BT.709, each shown for 1 / fps seconds."""
+def can_write(video_codec: str) -> bool:
+    """Whether the FFmpeg that is here was built with an encoder for it."""
+    return ENCODERS[video_codec][0] in av.codecs_available
+
+
+def encode_mp4(
+    frames: np.ndarray[Any, np.dtype[np.uint8]], fps: int, video_codec: str = "h264", metadata: str | None = None
+) -> BinaryIO:
+    """RGB frames (F, H, W, 3), H and W even, in yuv420p, BT.709, each shown for 1 / fps seconds.
+
+    An open file that has no name on the disk and is gone when it is closed. `metadata` becomes its comment.
+    """
     height, width = frames.shape[1:3]
     assert height % 2 == width % 2 == 0, "yuv420p has one colour for 2x2 pixels"
+    encoder, options = ENCODERS[video_codec]
     # The index goes to the front by reading the file again: it must be one, on a disk.
     with tempfile.TemporaryDirectory(prefix="nag-") as folder:
         path = Path(folder) / "video.mp4"
         # Times in whole milliseconds, as is usual, would round the last frame's end.
-        options = {"movflags": "+faststart", "movie_timescale": str(1000 * fps)}
-        with av.open(str(path), "w", options=options) as container:
-            stream = container.add_stream("libx264", rate=fps, options=dict(X264))
+        written = {"movflags": "+faststart", "movie_timescale": str(1000 * fps)}
+        with av.open(str(path), "w", options=written) as container:
+            if metadata is not None:
+                container.metadata["comment"] = metadata
+            stream = container.add_stream(encoder, rate=fps, options=dict(options))
+            assert isinstance(stream, av.VideoStream)
             stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
             codec = stream.codec_context
             codec.thread_count = THREADS
@@ -36,11 +56,15 @@ def encode_mp4(frames: np.ndarray[Any, np.dtype[np.uint8]], fps: int) -> bytes:
             codec.colorspace = Colorspace.ITU709
             codec.color_primaries = ColorPrimaries.BT709
             codec.color_trc = ColorTrc.BT709
+            # SVT-AV1, where root runs it, leaves the thread that first opens it scheduled in real time, and all that is
+            # started from there: this one ends.
+            with ThreadPoolExecutor(1) as opening:
+                opening.submit(container.start_encoding).result()
             for each in frames:
                 frame = av.VideoFrame.from_ndarray(each, format="rgb24")
                 container.mux(stream.encode(_in_bt709(frame)))
             container.mux(stream.encode())
-        return path.read_bytes()
+        return path.open("rb")
 
 
 def _in_bt709(frame: av.VideoFrame) -> av.VideoFrame:

@@ -34,7 +34,7 @@ class Control:
 class Made:
     """One job's pictures or videos, encoded, with the seeds they came from and what was done to make them.
 
-    A video is an open file on the disk without a name there; whoever stores it closes it.
+    A video is an open file on the disk, without a name there.
     """
 
     files: tuple[bytes | BinaryIO, ...]
@@ -45,6 +45,14 @@ class Made:
     encode_ms: float
     denoise_ms: float
     decode_ms: float
+    thumbnails: tuple[bytes, ...] = ()  # one for each video
+    warnings: tuple[str, ...] = ()
+
+    def close(self) -> None:
+        """The files are stored, or nobody wants them."""
+        for each in self.files:
+            if not isinstance(each, bytes):
+                each.close()
 
 
 class Engine(Protocol):

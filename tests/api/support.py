@@ -72,7 +72,10 @@ class FakeWorker:
         for index in range(asked.n):
             name, data = artifact_name(job.id, index, asked.output_format), picture(asked, index)
             await self.artifacts.save(name, data)
-            artifacts.append(Artifact(name, MEDIA_TYPES[asked.output_format], len(data), asked.seed + index))
+            small = artifact_name(job.id, index, "jpeg") if asked.num_frames is not None else None
+            if small is not None:
+                await self.artifacts.save(small, b"a JPEG")
+            artifacts.append(Artifact(name, MEDIA_TYPES[asked.output_format], len(data), asked.seed + index, small))
         nag = asked.nag
         applied = (
             Applied(applied=False, reason="not_requested")

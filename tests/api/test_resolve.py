@@ -105,8 +105,10 @@ def test_a_video_s_defaults(catalog: Catalog) -> None:
     film, picture = (resolve(ask(model=each), catalog).generation for each in ("film", "plain"))
     assert (film.num_frames, film.fps, film.output_format, film.output_compression) == (17, 16, "mp4", 100)
     assert (picture.num_frames, picture.fps, picture.output_format) == (None, None, "png")
-    asked = resolve(ask(model="film", num_frames=33, fps=24, output_format="mp4", n=2), catalog).generation
-    assert (asked.num_frames, asked.fps, asked.n) == (33, 24, 2)
+    assert (film.video_codec, picture.video_codec) == ("h264", None)
+    fields: dict[str, Any] = {"num_frames": 33, "fps": 24, "output_format": "mp4", "n": 2, "video_codec": "av1"}
+    asked = resolve(ask(model="film", **fields), catalog).generation
+    assert (asked.num_frames, asked.fps, asked.n, asked.video_codec) == (33, 24, 2, "av1")
 
 
 @pytest.mark.parametrize(
@@ -114,6 +116,7 @@ def test_a_video_s_defaults(catalog: Catalog) -> None:
     [
         ("plain", {"num_frames": 17}),
         ("plain", {"fps": 16}),
+        ("plain", {"video_codec": "h264"}),
         ("plain", {"output_format": "mp4"}),
         ("film", {"output_format": "png"}),
         ("film", {"output_compression": 80}),

@@ -56,6 +56,13 @@ async def test_from_accepted_to_fetched(videos: httpx.AsyncClient, queue: Queue,
     assert (content.headers["content-type"], content.content) == ("video/mp4", b"an MP4 " * 100)
     part = await videos.get(f"{ROUTE}/{video['id']}/content?variant=video", headers={"range": "bytes=3-5"})
     assert (part.status_code, part.content) == (206, b"MP4")
+    small = await videos.get(f"{ROUTE}/{video['id']}/content?variant=thumbnail")
+    assert (small.headers["content-type"], small.content) == ("image/jpeg", b"a JPEG")
+    [output] = (await videos.get(f"/v1/jobs/{video['id']}")).json()["outputs"]
+    assert [(await videos.get(output[each])).content for each in ("url", "thumbnail_url")] == [
+        content.content,
+        small.content,
+    ]
     assert (await videos.get(f"/v1/jobs/{video['id']}")).json()["status"] == "completed"
 
 

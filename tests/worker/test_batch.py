@@ -6,6 +6,8 @@ import asyncio
 import threading
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from app.artifacts import Artifacts, artifact_name
@@ -161,6 +163,28 @@ async def taken_over(settings: Settings) -> None:
 
 def stored(settings: Settings) -> list[str]:
     return sorted(each.name for each in (settings.data_folder / "artifacts").iterdir())
+
+
+async def test_a_thumbnail_is_stored_beside_its_video_and_files_are_closed(
+    settings: Settings, queue: Queue, make_job: Make, tmp_path: Path
+) -> None:
+    class Filming(QuickEngine):
+        def run(self, jobs: Sequence[Job], control: Control) -> dict[str, Made]:
+            return {job.id: replace(made, files=(file,), thumbnails=(b"small",)) for job in jobs}
+
+    file = (tmp_path / "video").open("w+b")  # the batch closes it
+    file.write(b"large")
+    made = Made((), (7,), "video/mp4", Applied(False, "no"), 1, 1.0, 2.0, 3.0)
+    await queue.submit(make_job("a", output_format="mp4"))
+    await run(settings, queue, Artifacts.open(settings), Filming())
+    assert file.closed
+    job = await queue.get("a")
+    assert job is not None
+    assert job.result is not None
+    [kept] = job.result.artifacts
+    assert kept.size_bytes == 5
+    assert stored(settings) == sorted(kept.names)
+    assert [await Artifacts.open(settings).read(each) for each in kept.names] == [b"large", b"small"]
 
 
 def in_its_place(coroutine: Coroutine[Any, Any, None]) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import json
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,14 +16,16 @@ import torch
 from PIL import Image
 
 from app.catalog import Catalog, Model
+from app.formats import IMAGES
 from app.jobs import Guidance, Job, JobError
 from app.settings import Settings
-from app.worker import pipelines
-from app.worker.engine import TorchEngine
+from app.worker import pipelines, video
+from app.worker.engine import UNWRITABLE, TorchEngine
 from app.worker.outcome import NAN, OUT_OF_MEMORY
 from app.worker.pipelines import load
 from app.worker.recorder import Event, Recorder
 from app.worker.work import Control, Made, Stopped
+from tests.pictures import read_back
 
 MODEL = "shapes-flux"
 PICTURE = 64 * 64  # units of Generation.cost
@@ -91,6 +94,39 @@ def test_n_pictures_are_n_seeds_whatever_the_batch(engine: TorchEngine, make_job
 def test_formats_are_per_job(engine: TorchEngine, make_job: Make) -> None:
     made = engine.run([make_job("a", output_format="webp"), make_job("b", output_format="jpeg")], Control())
     assert [each.media_type for each in made.values() if isinstance(each, Made)] == ["image/webp", "image/jpeg"]
+
+
+@pytest.mark.parametrize("output_format", IMAGES)
+def test_a_file_says_what_made_it_unless_it_is_not_to(engine: TorchEngine, make_job: Make, output_format: str) -> None:
+    nag = Guidance(5.0, 2.5, 0.25, 1.0, "a red shape")
+    told = make_job("told", n=2, nag=nag, output_format=output_format)
+    made = engine.run([told, make_job("silent", output_format=output_format, embed_metadata=False)], Control())
+    telling, silent = made["told"], made["silent"]
+    assert isinstance(telling, Made)
+    assert isinstance(silent, Made)
+    for file, seed in zip(telling.files, telling.seeds, strict=True):
+        said = json.loads(read_back(file) or "")
+        assert (said["prompt"], said["seed"], said["nag"]["negative_prompt"]) == ("a red circle", seed, "a red shape")
+    assert read_back(silent.files[0]) is None
+
+
+def test_a_text_without_room_is_left_out_and_said(engine: TorchEngine, make_job: Make) -> None:
+    made = engine.run([make_job("a", prompt="x" * 17_000, output_format="jpeg")], Control())["a"]
+    assert isinstance(made, Made)
+    assert made.warnings == ("embed_metadata was left out: a jpeg has no room for so long a text",)
+    assert read_back(made.files[0]) is None
+
+
+def test_a_codec_that_is_not_there_fails_its_job_alone_and_before_the_work(
+    engine: TorchEngine, make_job: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(video.ENCODERS, "av1", ("libnone", {}))
+    control = Control()
+    made = engine.run([make_job("a", video_codec="av1")], control)
+    assert (made, control.step) == ({"a": UNWRITABLE}, 0)
+    made = engine.run([make_job("a", video_codec="av1"), make_job("b")], Control())
+    assert made["a"] == UNWRITABLE
+    assert isinstance(made["b"], Made)
 
 
 def test_a_stopped_batch_is_left_between_two_steps(engine: TorchEngine, make_job: Make) -> None:

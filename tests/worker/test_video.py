@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import os
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from app.worker.video import encode_mp4
+from app.worker import video as writing
+from app.worker.video import can_write
 from tests.videos import boxes, psnr_db, read
 
 BT709 = 1
@@ -23,11 +26,23 @@ def frames(count: int, height: int = 48, width: int = 64) -> np.ndarray:
     return picture
 
 
+def encode_mp4(asked: np.ndarray, fps: int, *more: str) -> bytes:
+    with writing.encode_mp4(asked, fps, *more) as file:
+        return file.read()
+
+
+def skip_without(codec: str) -> None:
+    if not can_write(codec):
+        pytest.skip(f"this FFmpeg has no encoder for {codec}")
+
+
+@pytest.mark.parametrize("codec", ["h264", "av1"])
 @pytest.mark.parametrize(("count", "fps"), [(17, 16), (1, 24), (33, 30), (5, 7)])
-def test_every_frame_in_its_time_and_colour(count: int, fps: int) -> None:
+def test_every_frame_in_its_time_and_colour(count: int, fps: int, codec: str) -> None:
+    skip_without(codec)
     asked = frames(count)
-    video = read(encode_mp4(asked, fps))
-    assert (video.codec, video.pix_fmt, video.fps) == ("h264", "yuv420p", fps)
+    video = read(encode_mp4(asked, fps, codec))
+    assert (video.codec, video.pix_fmt, video.fps) == (codec, "yuv420p", fps)
     assert video.color == (1, BT709, BT709, BT709)
     assert video.frames.shape == asked.shape
     assert video.shown_at_s == [Fraction(i, fps) for i in range(count)]
@@ -37,19 +52,46 @@ def test_every_frame_in_its_time_and_colour(count: int, fps: int) -> None:
         assert np.abs(video.frames[:, y, x].astype(int) - asked[:, y, x]).max() < 8
 
 
-def test_it_plays_while_it_loads() -> None:
-    names = boxes(encode_mp4(frames(5), 16))
+@pytest.mark.parametrize("codec", ["h264", "av1"])
+def test_it_plays_while_it_loads(codec: str) -> None:
+    skip_without(codec)
+    names = boxes(encode_mp4(frames(5), 16, codec))
     assert names[0] == "ftyp"
     assert names.index("moov") < names.index("mdat")
 
 
-def test_the_same_frames_are_the_same_bytes() -> None:
+@pytest.mark.parametrize("codec", ["h264", "av1"])
+def test_the_same_frames_are_the_same_bytes(codec: str) -> None:
+    skip_without(codec)
     random = np.random.default_rng(0)
     patches = random.integers(100, 150, (13, 48, 64, 3), dtype=np.uint8).repeat(5, axis=1).repeat(5, axis=2)
     noise = patches + random.integers(0, 4, patches.shape, dtype=np.uint8)
-    assert len({encode_mp4(noise, 16) for _ in range(5)}) == 1
+    assert len({encode_mp4(noise, 16, codec) for _ in range(5)}) == 1
 
 
 def test_an_odd_size_is_refused() -> None:
     with pytest.raises(AssertionError, match="2x2"):
         encode_mp4(frames(2)[:, :47], 16)
+
+
+@pytest.mark.parametrize("codec", ["h264", "av1"])
+def test_its_comment_is_what_was_said_and_changes_no_pixel(codec: str) -> None:
+    skip_without(codec)
+    said = '{"prompt": "é 漢 😀 \\" "}' * 500
+    with_it, without = read(encode_mp4(frames(9), 16, codec, said)), read(encode_mp4(frames(9), 16, codec))
+    assert (with_it.comment, without.comment) == (said, None)
+    assert np.array_equal(with_it.frames, without.frames)
+
+
+def test_the_file_is_open_and_nowhere_to_be_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with writing.encode_mp4(frames(3), 16) as file:
+        assert not list(tmp_path.iterdir())
+        assert file.read(8)[4:] == b"ftyp"
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="threads have no scheduling policy here")
+def test_writing_leaves_the_thread_as_it_was() -> None:
+    skip_without("av1")
+    encode_mp4(frames(3), 16, "av1")
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER

@@ -17,7 +17,7 @@ from app.api.resolve import find_model, resolve
 from app.api.schemas import VideoBody
 from app.api.service import Here, Service
 from app.api.views import completed_result, time_headers
-from app.errors import NotFound, UnsupportedParameter
+from app.errors import Expired, NotFound, UnsupportedParameter
 from app.jobs import Job
 
 router = APIRouter(tags=["videos"])
@@ -72,11 +72,18 @@ async def get_video(video_id: str, service: Here) -> Response:
 async def download_video(
     video_id: str, request: Request, service: Here, query: Annotated[ContentQuery, Query()]
 ) -> Response:
-    """The MP4, or a `Range` of it. 409 while there is none, 410 once it is gone, the job's own error if it failed."""
-    if query.variant != "video":
+    """The MP4, or a JPEG of its middle frame, or a `Range` of either.
+
+    409 while there is none, 410 once it is gone, the job's own error if it failed.
+    """
+    if query.variant == "spritesheet":
         raise UnsupportedParameter(f"variant: no {query.variant} is made", param="variant")
     result = completed_result(await _find(video_id, service))
-    return await stored_file(request, service.artifacts, result.artifacts[0].name, time_headers(result))
+    made = result.artifacts[0]
+    name = made.name if query.variant == "video" else made.thumbnail
+    if name is None:
+        raise Expired(f"video {video_id} has no thumbnail")
+    return await stored_file(request, service.artifacts, name, time_headers(result))
 
 
 @router.delete("/v1/videos/{video_id}")

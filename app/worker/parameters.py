@@ -1,0 +1,26 @@
+"""What a file says about its own making: a request that would make it again, as JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from importlib.metadata import version
+
+from app.jobs import Applied, Generation
+
+__all__ = ["SOFTWARE", "parameters"]
+
+SOFTWARE = f"nag-server {version('nag-server')}"
+#: What a file shows by itself, or what is no property of one picture.
+LEFT_OUT = ("n", "nag", "output_format", "output_compression", "video_codec", "embed_metadata")
+
+
+def parameters(request: Generation, seed: int, applied: Applied) -> str:
+    """The fields of POST /v1/jobs for this one picture or video, with what was really used, and `software`."""
+    said = {name: value for name, value in asdict(request).items() if name not in LEFT_OUT}
+    said["seed"] = seed
+    if applied.applied and request.nag is not None:
+        numbers = {name: getattr(applied, name) for name in ("scale", "tau", "alpha", "end")}
+        said["nag"] = {**numbers, "negative_prompt": request.nag.negative_prompt}
+    said["software"] = SOFTWARE
+    return json.dumps({name: value for name, value in said.items() if value is not None}, ensure_ascii=False)

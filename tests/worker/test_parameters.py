@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from app.api.resolve import resolve
+from app.api.schemas import JobBody
+from app.catalog import Catalog
+from app.jobs import Applied
+from app.settings import Settings
+from app.worker.parameters import parameters
+
+GUIDED = Applied(True, None, 4.0, 2.0, 0.5, 1.0)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"prompt": "a 漢 shape", "n": 3, "seed": 5, "output_format": "webp", "output_compression": 30},
+        {
+            "prompt": "a shape", "seed": 5, "num_inference_steps": 3,
+            "nag": {"scale": 4.0, "tau": 2.0, "alpha": 0.5, "end": 1.0, "negative_prompt": "red"},
+        },
+        {"prompt": "a shape", "seed": 5, "negative_prompt": "red", "guidance_scale": 2.0},
+    ],
+)  # fmt: skip
+def test_what_it_says_is_a_request_that_makes_the_same_again(asked: dict[str, Any]) -> None:
+    catalog = Catalog.load(Settings())
+    request = resolve(JobBody(**asked), catalog).generation
+    said = json.loads(parameters(request, 7, GUIDED if request.nag else Applied(False, "not_requested")))
+    assert said.pop("software").startswith("nag-server ")
+    again = resolve(JobBody(**said), catalog).generation
+    assert again == replace(request, n=1, seed=7, output_format="png", output_compression=100)
+
+
+def test_guidance_that_was_not_applied_is_not_said(make_job: Callable[..., Any]) -> None:
+    said = json.loads(parameters(make_job("a").request, 7, Applied(False, "scale_is_one")))
+    assert "nag" not in said
+    assert (said["seed"], said["model"]) == (7, "shapes-flux")
