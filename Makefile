@@ -10,7 +10,7 @@ PREVIOUS := 0.41.0
 # Tried there alone: every import of diffusers beside it is slow and prints warnings.
 TORCHAO := 0.18.0
 
-.PHONY: help install demo serve up down rehearsal chart helm test test-previous chaos operations lint bench
+.PHONY: help install demo serve up down rehearsal chart helm test test-previous openapi chaos operations lint bench
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -55,6 +55,9 @@ test-previous: install  ## the library's tests on the release of diffusers befor
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade --target .previous --no-deps \
 	  diffusers==$(PREVIOUS) torchao==$(TORCHAO)
 	PYTHONPATH=.previous $(BIN)/python -m pytest tests/nag $(PARALLEL)
+
+openapi: install  ## write app/api/openapi/openapi.json anew, after a route has changed
+	$(BIN)/python -m app.api.openapi
 
 chaos: install  ## kill -9 and freeze the parts of a service under load, restart them all: benchmarks/results/chaos.md
 	$(BIN)/python -m benchmarks.chaos

@@ -15,7 +15,7 @@ from fastapi import FastAPI
 
 from app import exposure, logs
 from app.access.keyring import Keyring
-from app.api import docs, errors
+from app.api import docs, errors, openapi
 from app.api.access import Access
 from app.api.browser import Browser, cors
 from app.api.forms import FORM
@@ -69,7 +69,7 @@ def create_app(settings: Settings, stopping: Callable[[], bool] = lambda: False)
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,  # to an address of the caller's making: Host is whatever it says
-        responses={"4XX": {"model": errors.ErrorBody}, "5XX": {"model": errors.ErrorBody}},
+        generate_unique_id_function=lambda route: route.name,
     )
     errors.install(app)
     docs.install(app)
@@ -89,6 +89,7 @@ def create_app(settings: Settings, stopping: Callable[[], bool] = lambda: False)
     for each in (jobs, images, videos, artifacts, models, queue, health, metrics, playground):
         app.include_router(each.router)
     app.include_router(videos.forms)
+    openapi.install(app)
     return app
 
 

@@ -20,6 +20,7 @@ from app.jobs import Applied, Artifact, Generation, Job, JobError, Result, Timin
 from app.queue.queue import Queue
 from app.queue.waiting import Candidate
 from app.settings import Settings
+from tests.api.documented import undocumented
 from tests.claiming import claim
 
 TIMINGS = Timings(queue_ms=1.5, encode_ms=2.0, denoise_ms=30.0, decode_ms=4.25, total_ms=40.0)
@@ -33,13 +34,19 @@ async def serving(settings: Settings, stopping: Callable[[], bool] = lambda: Fal
         task = asyncio.create_task(server.serve(sockets=[listener]))
         base_url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         try:
-            async with httpx.AsyncClient(base_url=base_url, timeout=30) as client:
+            async with httpx.AsyncClient(base_url=base_url, timeout=30, event_hooks={"response": [_hold]}) as client:
                 while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
                     await asyncio.sleep(0.005)
                 yield client
         finally:
             server.should_exit = True
             await task
+
+
+async def _hold(answer: httpx.Response) -> None:
+    """Every answer in every test is one that openapi.json tells of."""
+    wrong = undocumented(answer.request.method, answer.request.url.path, answer)
+    assert wrong is None, wrong
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""The npm packages of tests/sdk/node/package.json, installed once into build/npm."""
+"""The npm packages of tests/sdk/node/package.json, installed once into .tools/npm."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SCRIPTS = Path(__file__).with_name("node")
 #: Node finds a script's packages in the folders above it.
-FOLDER = ROOT / "build" / "npm"
+FOLDER = ROOT / ".tools" / "npm"
 INSTALL_S = 120
 
 

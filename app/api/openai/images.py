@@ -64,7 +64,7 @@ class ImagesView(Echo):
     data: list[Image]
     output_format: str
     size: str
-    quality: None = None
+    quality: str | None = None
     background: Literal["opaque"] = "opaque"
     usage: Usage
 

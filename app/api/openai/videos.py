@@ -41,7 +41,7 @@ class VideoView(BaseModel):
     prompt: str
     size: str
     seconds: str
-    remixed_from_video_id: None = None
+    remixed_from_video_id: str | None = None
     error: JobError | None
     seed: int
     num_frames: int

@@ -1,0 +1,109 @@
+"""The description, step by step: each takes the document and adds to it."""
+
+from __future__ import annotations
+
+import json
+import re
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic.json_schema import models_json_schema
+
+from app.api.access import needed
+from app.api.errors import ErrorBody
+from app.api.forms import FORM
+from app.api.openai.images import CompletedEvent
+from app.api.openapi import answers, examples, names, refusals
+from app.api.views import JobEventView
+
+__all__ = ["description"]
+
+REF = "#/components/schemas/"
+#: Of errors, and of what a stream carries: no route answers them as they are.
+BESIDES = (ErrorBody, CompletedEvent, JobEventView)
+SENTENCE = re.compile(r"[.:;](?:\s|$)")
+#: The operations of a FormRoute.
+FORMS = ("create_video",)
+KEY = {"type": "http", "scheme": "bearer", "description": "Where the service asks for keys; elsewhere none is needed."}
+
+
+def description(app: FastAPI) -> dict[str, Any]:
+    """OpenAPI 3.1 of the app's routes."""
+    document = get_openapi(
+        title=app.title,
+        version=version("nag-server"),
+        description=app.description,
+        routes=app.routes,
+        separate_input_output_schemas=False,
+        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        tags=[{"name": name, "description": text} for name, text in names.TAGS.items()],
+    )
+    _add_schemas(document)
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            _name(operation)
+            _refuse(method, path, operation)
+            answers.complete(operation)
+            operation["responses"] = dict(sorted(operation["responses"].items()))
+            _exemplify(operation)
+            if operation["operationId"] in FORMS:
+                _add_form(operation, document["components"]["schemas"])
+    document["components"] |= {"securitySchemes": {"apiKey": KEY}, "examples": refusals.examples()}
+    return _renamed(document)
+
+
+def _add_schemas(document: dict[str, Any]) -> None:
+    schemas = document["components"]["schemas"]
+    _, found = models_json_schema([(each, "serialization") for each in BESIDES], ref_template=REF + "{model}")
+    schemas |= found["$defs"]
+    for each in ("HTTPValidationError", "ValidationError"):  # FastAPI's own, in whose place stands ours
+        schemas.pop(each, None)
+
+
+def _name(operation: dict[str, Any]) -> None:
+    name = operation["operationId"]
+    operation["operationId"] = names.OPERATIONS.get(name, name)
+    operation["summary"] = SENTENCE.split(operation["description"])[0]
+
+
+def _refuse(method: str, path: str, operation: dict[str, Any]) -> None:
+    good = {status: answer for status, answer in operation["responses"].items() if status < "4"}
+    operation["responses"] = good | refusals.responses(method, path, operation)
+    if needed(method.upper(), path) is not None:
+        operation["security"] = [{"apiKey": []}, {}]
+
+
+def _exemplify(operation: dict[str, Any]) -> None:
+    name = operation["operationId"]
+    if name in examples.REQUESTS:
+        shown = {title: {"value": value} for title, value in examples.REQUESTS[name].items()}
+        operation["requestBody"]["content"]["application/json"]["examples"] = shown
+    if name in (answered := examples.answers()):
+        status, value = answered[name]
+        operation["responses"][status]["content"]["application/json"]["example"] = value.model_dump(mode="json")
+
+
+def _add_form(operation: dict[str, Any], schemas: dict[str, Any]) -> None:
+    """The same fields flat, and a file where there is one: a form's `nag` is `nag[scale]` and so on."""
+    content = operation["requestBody"]["content"]
+    name = content["application/json"]["schema"]["$ref"].removeprefix(REF)
+    form = json.loads(json.dumps(schemas[name]))
+    del form["properties"]["nag"]
+    form["properties"]["input_reference"] |= {"type": "string", "format": "binary"}
+    form["title"] = "VideoForm"
+    schemas[form["title"]] = form
+    content[FORM] = {"schema": {"$ref": REF + form["title"]}}
+
+
+def _renamed(document: dict[str, Any]) -> dict[str, Any]:
+    text = json.dumps(document)
+    for old, new in names.SCHEMAS.items():
+        text = text.replace(f'"{REF}{old}"', f'"{REF}{new}"')
+    renamed: dict[str, Any] = json.loads(text)
+    schemas = renamed["components"]["schemas"]
+    renamed["components"]["schemas"] = {
+        (name := names.SCHEMAS.get(old, old)): {**schema, "title": name} for old, schema in sorted(schemas.items())
+    }
+    return renamed

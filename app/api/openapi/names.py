@@ -1,0 +1,49 @@
+"""What clients call things: their generators make modules, functions and classes of these names."""
+
+from __future__ import annotations
+
+__all__ = ["OPERATIONS", "SCHEMAS", "TAGS"]
+
+TAGS = {
+    "jobs": "Pictures and videos of any model: queued, followed, fetched.",
+    "images": "OpenAI's way of asking for pictures.",
+    "videos": "OpenAI's way of asking for videos.",
+    "artifacts": "Files, by their signed links.",
+    "models": "What can be asked for, and within which limits.",
+    "queue": "How long a job would wait.",
+    "health": "For load balancers and Prometheus.",
+}
+
+#: Of a route's function, where that is not its operationId already.
+OPERATIONS = {
+    "get_events": "stream_job_events",
+    "get_result": "get_job_result",
+    "healthz": "get_health",
+    "readyz": "get_readiness",
+    "metrics": "get_metrics",
+    "worker_targets": "list_worker_targets",
+}
+
+SCHEMAS = {
+    "Applied": "NAGApplied",
+    "CompletedEvent": "ImageCompletedEvent",
+    "DeletedView": "JobDeleted",
+    "ErrorBody": "Error",
+    "ImageBody": "ImageRequest",
+    "ImagesView": "ImagesResponse",
+    "JobBody": "JobRequest",
+    "JobEventView": "JobEvent",
+    "JobView": "Job",
+    "JobsView": "JobList",
+    "ModelQueueView": "ModelQueue",
+    "ModelView": "Model",
+    "ModelsView": "ModelList",
+    "NAGBody": "NAGRequest",
+    "QueueView": "QueueList",
+    "Range_float_": "NumberRange",
+    "Range_int_": "IntegerRange",
+    "VideoBody": "VideoRequest",
+    "VideoDeletedView": "VideoDeleted",
+    "VideoView": "Video",
+    "VideosView": "VideoList",
+}

@@ -1,0 +1,163 @@
+"""Which errors each operation answers with: those that follow from its shape, and those it raises itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from app.api.access import needed
+from app.errors import (
+    BodyTooLarge,
+    Conflict,
+    Expired,
+    Forbidden,
+    InvalidParameter,
+    InvalidRequest,
+    MalformedBody,
+    NotFound,
+    QueueFull,
+    RangeNotSatisfiable,
+    RateLimited,
+    RequestTimeout,
+    ServiceError,
+    Unauthenticated,
+    Unavailable,
+    UnsupportedMediaType,
+)
+
+__all__ = ["OWN", "examples", "responses"]
+
+#: By operationId; what follows from the shape of a request is not repeated.
+OWN: dict[str, tuple[ServiceError, ...]] = {
+    "create_job": (
+        NotFound("no model 'flux'; see GET /v1/models", param="model", code="model_not_found"),
+        Conflict("this Idempotency-Key was used with another request", code="idempotency_conflict"),
+        QueueFull("the queue of shapes-flux is full; try again later", retry_after_s=10),
+    ),
+    "list_jobs": (InvalidParameter("after: no job 'job_0'", param="after"),),
+    "get_job": (NotFound("no job 'job_0'"),),
+    "delete_job": (NotFound("no job 'job_0'"),),
+    "cancel_job": (NotFound("no job 'job_0'"),),
+    "stream_job_events": (
+        InvalidParameter("Last-Event-ID: not the id of an event", param="Last-Event-ID"),
+        NotFound("no job 'job_0'"),
+    ),
+    "get_job_result": (
+        InvalidParameter("index: the job has 1 outputs, counted from 0", param="index"),
+        NotFound("no job 'job_0'"),
+        Conflict("job job_0 is in_progress", code="not_ready", retry_after_s=1),
+        Expired("the result of job job_0 is no longer kept"),
+        RangeNotSatisfiable("Range: the file has 6431 bytes", param="Range"),
+    ),
+    "create_image": (
+        NotFound("no model 'dall-e-3'; see GET /v1/models", param="model", code="model_not_found"),
+        Conflict("this Idempotency-Key was used with another request", code="idempotency_conflict"),
+        Expired("the result of job job_0 is no longer kept"),
+        QueueFull("the queue of shapes-flux is full; try again later", retry_after_s=10),
+    ),
+    "create_video": (
+        NotFound("no model 'sora-2'; see GET /v1/models", param="model", code="model_not_found"),
+        Conflict("this Idempotency-Key was used with another request", code="idempotency_conflict"),
+        QueueFull("the queue of wan21-lightx2v is full; try again later", retry_after_s=10),
+    ),
+    "list_videos": (InvalidParameter("after: no job 'job_0'", param="after"),),
+    "get_video": (NotFound("no job 'job_0'"),),
+    "delete_video": (NotFound("no job 'job_0'"),),
+    "download_video": (
+        InvalidParameter("variant: no spritesheet is made", param="variant", code="unsupported_parameter"),
+        NotFound("no job 'job_0'"),
+        Conflict("job job_0 is in_progress", code="not_ready", retry_after_s=1),
+        Expired("the result of job job_0 is no longer kept"),
+        RangeNotSatisfiable("Range: the file has 64310 bytes", param="Range"),
+    ),
+    "get_artifact": (
+        InvalidParameter("Range: must be bytes=first-last", param="Range"),
+        Forbidden("the link is not one that this server has signed", code="invalid_signature"),
+        Expired("the link has expired; the job's answer holds a new one"),
+        RangeNotSatisfiable("Range: the file has 6431 bytes", param="Range"),
+    ),
+    "list_models": (),
+    "get_model": (NotFound("no model 'flux'; see GET /v1/models", param="model", code="model_not_found"),),
+    "get_queue": (),
+    "get_health": (),
+    "get_readiness": (Unavailable("no worker is running", code="no_worker", retry_after_s=1),),
+    "get_metrics": (),
+    "list_worker_targets": (Unavailable("the queue cannot be reached", code="queue_unreachable", retry_after_s=2),),
+}
+
+OF_A_KEY = (
+    Unauthenticated("no such API key"),
+    Forbidden("the API key batch lacks the scope generate"),
+    RateLimited("60 requests a minute are the most of this key", retry_after_s=7),
+    Unavailable("the queue cannot be reached", code="queue_unreachable", retry_after_s=2),
+)
+OF_A_QUERY = (InvalidRequest("limit: must be greater than or equal to 1", param="limit"),)
+OF_A_BODY = (
+    InvalidParameter("width: must be 64 to 64, a multiple of 16 for model shapes-flux, not 63", param="width"),
+    MalformedBody("the body is not JSON: Expecting value at character 1"),
+    RequestTimeout("the body did not arrive within 30 s"),
+    BodyTooLarge("a request body holds at most 1000000 bytes"),
+    UnsupportedMediaType("send JSON as content-type application/json, not text/plain"),
+    InvalidRequest("promt: unknown field", param="promt"),
+)
+ALWAYS = (ServiceError("an unexpected error; the server's log has it under this request's id"),)
+
+TITLES = {
+    400: "A value that cannot be honoured, or no JSON",
+    401: "No API key, or none of ours",
+    403: "A key without the scope",
+    404: "Never was, is no longer kept, or is another tenant's",
+    408: "A body that does not arrive",
+    409: "Not now, or not with this Idempotency-Key",
+    410: "No longer kept",
+    413: "A body too large",
+    415: "A body that does not call itself JSON",
+    416: "None of the file's bytes",
+    422: "Not the schema's shape",
+    429: "A full queue, or a limit of the key",
+    500: "The job's own failure, or an unexpected error",
+    503: "No worker, no queue, or not done in time",
+}
+RETRY_AFTER = {"retry-after": {"description": "seconds", "schema": {"type": "integer", "minimum": 1, "maximum": 120}}}
+
+
+def responses(method: str, path: str, operation: dict[str, Any]) -> dict[str, Any]:
+    """Of every 4xx and 5xx that the operation can give. Raises KeyError for one that stands in no table."""
+    found: dict[int, dict[str, ServiceError]] = {}
+    for error in _errors(method, path, operation):
+        found.setdefault(error.status, {})[error.error_code] = error
+    return {str(status): _response(status, of.values()) for status, of in sorted(found.items())}
+
+
+def examples() -> dict[str, Any]:
+    """A body of each error, by its code."""
+    every = [error for errors in (*OWN.values(), OF_A_KEY, OF_A_QUERY, OF_A_BODY, ALWAYS) for error in errors]
+    return {error.error_code: {"value": error.body()} for error in sorted(every, key=lambda each: each.error_code)}
+
+
+def _errors(method: str, path: str, operation: dict[str, Any]) -> Iterable[ServiceError]:
+    yield from OWN[operation["operationId"]]
+    if needed(method.upper(), path) is not None:
+        yield from OF_A_KEY
+    if "requestBody" in operation:
+        yield from OF_A_BODY
+    elif any(each["in"] == "query" and _may_not_fit(each["schema"]) for each in operation.get("parameters", ())):
+        yield from OF_A_QUERY
+    yield from ALWAYS
+
+
+def _may_not_fit(schema: dict[str, Any]) -> bool:
+    """Whether some text is not of this schema."""
+    return schema.get("type") != "string" or not schema.keys().isdisjoint({"enum", "pattern"})
+
+
+def _response(status: int, errors: Iterable[ServiceError]) -> dict[str, Any]:
+    examples = {error.error_code: {"$ref": f"#/components/examples/{error.error_code}"} for error in errors}
+    schema = {"$ref": "#/components/schemas/ErrorBody"}
+    response: dict[str, Any] = {
+        "description": TITLES[status],
+        "content": {"application/json": {"schema": schema, "examples": examples}},
+    }
+    if status in (429, 503):
+        response["headers"] = RETRY_AFTER
+    return response
