@@ -199,6 +199,7 @@ class Job:
     priority: Priority = Priority.NORMAL
     deadline_at: float | None = None  # not done by then, it expires
     webhook: Webhook | None = None
+    trace: str = ""  # W3C's traceparent of the request that asked for it
 
 
 @dataclass(frozen=True)

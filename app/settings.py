@@ -174,6 +174,10 @@ class Settings(BaseSettings):
     webhook_retry_s: Annotated[
         float, Field(gt=0, description="before the second of these attempts; four times longer before each further one")
     ] = 5.0
+    otlp_endpoint: Annotated[
+        str | None,
+        Field(pattern="^https?://", description="collector of traces, by OTLP over HTTP; needs the extra tracing"),
+    ] = None
     log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$", description="least severe line logged")] = (
         "info"
     )

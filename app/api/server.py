@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import socket
 import time
@@ -25,6 +26,7 @@ from app.api.middleware import BoundedBody, RequestId
 from app.api.protocol import BoundedHead
 from app.api.routes import artifacts, health, images, jobs, metrics, models, playground, queue, videos
 from app.api.service import Service
+from app.api.traced import Traced
 from app.api.webhooks.deliveries import Deliveries
 from app.artifacts import Artifacts
 from app.artifacts.links import Links
@@ -32,6 +34,7 @@ from app.catalog import Catalog
 from app.metrics import Metrics
 from app.queue.queue import Queue
 from app.settings import Settings
+from app.tracing import Tracing
 
 __all__ = ["create_app", "serve", "uvicorn_config"]
 
@@ -42,11 +45,12 @@ SHUTDOWN_S = 3
 def create_app(settings: Settings, stopping: Callable[[], bool] = lambda: False) -> FastAPI:
     """The app; it connects when it is started. Once `stopping()` holds, no request waits for its job any longer.
 
-    Raises CatalogError, KeysError.
+    Raises CatalogError, KeysError, TracingError.
     """
     catalog = Catalog.load(settings)
     keyring = Keyring(settings)
     measured = Metrics(settings.data_folder, settings.queue_limit)
+    tracing = Tracing.open(settings, "api")
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -61,6 +65,8 @@ def create_app(settings: Settings, stopping: Callable[[], bool] = lambda: False)
             if deliveries is not None:
                 await deliveries.close()
             await queue.close()
+            if tracing is not None:
+                await asyncio.to_thread(tracing.close)
 
     app = FastAPI(
         title="NAG Server",
@@ -85,6 +91,8 @@ def create_app(settings: Settings, stopping: Callable[[], bool] = lambda: False)
     if settings.cors_origins:
         app.add_middleware(cors, origins=settings.cors_origins)
     app.add_middleware(RequestId)
+    if tracing is not None:
+        app.add_middleware(Traced, tracing=tracing)
     app.add_middleware(Measured, metrics=measured)  # added last, so outermost: a 500 counts too
     for each in (jobs, images, videos, artifacts, models, queue, health, metrics, playground):
         app.include_router(each.router)

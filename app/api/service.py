@@ -72,6 +72,7 @@ class Service:
             priority=body.priority or Priority.NORMAL,
             tenant=self._tenant(),
             webhook=asked_webhook(body.webhook, self.settings),
+            trace=getattr(request.state, "traceparent", ""),
         )
         job = await self.queue.submit(
             asked,

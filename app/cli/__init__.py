@@ -95,8 +95,9 @@ def _failures() -> tuple[type[Exception], ...]:
     from app.cli.client import ClientError
     from app.exposure import Exposed
     from app.queue.embedded import EmbeddedError
+    from app.tracing import TracingError
 
-    return ArtifactsError, CatalogError, ClientError, EmbeddedError, Exposed, KeysError
+    return ArtifactsError, CatalogError, ClientError, EmbeddedError, Exposed, KeysError, TracingError
 
 
 def _complain(message: str) -> None:

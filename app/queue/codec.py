@@ -42,4 +42,5 @@ def job_from_fields(fields: Mapping[str, str]) -> Job:
         priority=list(Priority)[int(fields["rank"])],
         deadline_at=int(fields["deadline_ms"]) / 1000,
         webhook=webhook_from_json(fields["webhook"]) if "webhook" in fields else None,
+        trace=fields.get("trace", ""),
     )

@@ -102,7 +102,7 @@ class Queue:
             keys.idempotency(job.tenant, idempotency_key) if idempotency_key else "", fingerprint or "",
             self._settings.queue_limit, self._settings.queue_limit_per_model,
             api_key or "", "" if pending_jobs is None else pending_jobs,
-            "" if job.webhook is None else to_json(job.webhook),
+            "" if job.webhook is None else to_json(job.webhook), job.trace,
         )  # fmt: skip
         if answer[0] == "conflict":
             raise Conflict("this Idempotency-Key was used with another request", code="idempotency_conflict")

@@ -7,8 +7,9 @@ import contextlib
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import Executor
+from dataclasses import replace
 from functools import partial
-from time import monotonic
+from time import monotonic, time
 from typing import TypeVar
 
 from redis.exceptions import RedisError
@@ -19,6 +20,7 @@ from app.logs import Log
 from app.queue.cancel import end
 from app.queue.queue import Queue
 from app.worker.recorder import Event, Recorder, Stage
+from app.worker.spans import Ended
 from app.worker.work import Control, Engine, Made, Stopped
 
 __all__ = ["Batch"]
@@ -50,7 +52,8 @@ class Batch:
         self._control = Control(on_denoised=partial(loop.call_soon_threadsafe, self.denoised.set))
         self._held = {job.id for job in jobs}
         self._lease = asyncio.Lock()  # a heartbeat never crosses the end of a job, which it would take for a loss
-        self._claimed_s = monotonic()
+        self._claimed_s, self._claimed_at = monotonic(), time()
+        self._ended: list[Ended] = []
 
     def stop(self) -> None:
         """Leave the work at its next step."""
@@ -68,6 +71,7 @@ class Batch:
         async with self._leases_kept():
             await self._attempt(self._jobs)
         await self._release(self._held)
+        self._recorder.ended(self._worker, self._claimed_at, self._ended)
 
     async def _attempt(self, jobs: Sequence[Job]) -> None:
         """Run jobs together; where that raises, each half of them, so that a job the model cannot take fails alone."""
@@ -103,7 +107,11 @@ class Batch:
                 await self._attempt(held)
 
     async def _end(self, job: Job, outcome: Made | JobError) -> None:
+        # Without the files: what is noted stays until the whole batch is over.
+        made = replace(outcome, files=(), thumbnails=()) if isinstance(outcome, Made) else None
+        storing_at = time()
         end = await self._stored(job, outcome) if isinstance(outcome, Made) else outcome
+        stored_at = time()
         async with self._lease:
             self._held.discard(job.id)
             if isinstance(end, Result):
@@ -111,6 +119,8 @@ class Batch:
                     await self._unstore(job.id, end)
             else:
                 await self._insist(lambda: self._queue.fail(self._worker, job.id, end))
+        error = end.code if isinstance(end, JobError) else None
+        self._ended.append(Ended(job, made, error, storing_at, stored_at, time()))
 
     async def _stored(self, job: Job, made: Made) -> Result | JobError:
         """The result, its files saved first: a completed job's artifacts can be fetched."""

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from time import perf_counter
+from time import perf_counter, time
 from typing import Any
 
 import numpy as np
@@ -51,6 +51,7 @@ class Denoised:
     encode_ms: float
     denoise_ms: float
     decode_ms: float
+    begun_at: float = 0.0  # Unix seconds
 
 
 def denoise(pipe: Any, entry: Model, rows: Sequence[Row], device: torch.device, hooks: Hooks | None = None) -> Denoised:
@@ -107,6 +108,7 @@ def denoise(pipe: Any, entry: Model, rows: Sequence[Row], device: torch.device, 
             return {}
 
         stack.enter_context(_before_first_forward(pipe, begin_denoising))
+        begun_at = time()
         seam("begun")
         arguments = {
             "prompt": [request.prompt for request in requests],
@@ -142,6 +144,7 @@ def denoise(pipe: Any, entry: Model, rows: Sequence[Row], device: torch.device, 
         encode_ms=seams["encoded"] - seams["begun"],
         denoise_ms=seams["denoised"] - seams["encoded"],
         decode_ms=seams["decoded"] - seams["denoised"],
+        begun_at=begun_at,
     )
 
 

@@ -27,6 +27,7 @@ from app.catalog import Catalog
 from app.queue.cancel import end
 from app.queue.queue import Queue
 from app.settings import Settings
+from app.tracing import Tracing
 from app.worker.batch import Batch
 from app.worker.claim import Claimed, claim, rules
 from app.worker.exposition import exposed
@@ -264,8 +265,10 @@ async def _serve(settings: Settings) -> tuple[int, bool]:
 
         return TorchEngine(catalog, settings, recorder)
 
+    tracing = Tracing.open(settings, "worker")
     queue = Queue.connect(settings)
     worker = Worker(settings, queue, Models.chosen(catalog, settings), make_engine)
+    worker.recorder.tracing = tracing
     for each in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(each, worker.stop)
     try:
@@ -273,10 +276,12 @@ async def _serve(settings: Settings) -> tuple[int, bool]:
             return await worker.run(), worker.busy
     finally:
         await queue.close()
+        if tracing is not None:
+            await asyncio.to_thread(tracing.close)
 
 
 def main(settings: Settings) -> int:
-    """Serve the catalog's models until SIGTERM or SIGINT. Raises CatalogError."""
+    """Serve the catalog's models until SIGTERM or SIGINT. Raises CatalogError, TracingError."""
     logs.configure(settings.log_level)
     code, busy = asyncio.run(_serve(settings))
     if busy:

@@ -63,6 +63,7 @@ def outcome(job: Job, calls: Sequence[Done]) -> Made | JobError:
         encode_ms=sum(each.encode_ms for each in denoised),
         denoise_ms=sum(each.denoise_ms for each in denoised),
         decode_ms=sum(each.decode_ms for each in denoised),
+        begun_at=min(each.begun_at for each in denoised),
     )
 
 

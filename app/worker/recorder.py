@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from time import perf_counter
@@ -14,6 +14,8 @@ from prometheus_client.metrics_core import Metric as Family
 
 from app.metrics import definitions as d
 from app.metrics.families import Labels, counter, histogram, of_values
+from app.tracing import Tracing
+from app.worker.spans import Ended, trace
 
 __all__ = ["Event", "Recorder", "Stage"]
 
@@ -57,6 +59,7 @@ class Recorder:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self.tracing: Tracing | None = None
         self._counts: Counter[tuple[Event, str]] = Counter()
         self._lock = threading.Lock()
         self._stages = histogram(d.STAGE, self.registry)
@@ -97,6 +100,11 @@ class Recorder:
         begun_s = perf_counter()
         yield
         self._stages.labels(model, stage.value).observe(perf_counter() - begun_s)
+
+    def ended(self, worker: str, claimed_at: float, jobs: Sequence[Ended]) -> None:
+        """A batch is over; `claimed_at` is in Unix seconds."""
+        if self.tracing is not None:
+            trace(self.tracing, worker, claimed_at, jobs)
 
     def loaded(self, model: str, took_s: float) -> None:
         self.add(Event.MODEL_LOADED, model)

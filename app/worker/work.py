@@ -47,6 +47,7 @@ class Made:
     decode_ms: float
     thumbnails: tuple[bytes, ...] = ()  # one for each video
     warnings: tuple[str, ...] = ()
+    begun_at: float = 0.0  # Unix seconds, when the first of its calls began
 
     def close(self) -> None:
         """The files are stored, or nobody wants them."""

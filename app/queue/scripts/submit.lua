@@ -2,7 +2,7 @@
 -- Bound: the models that ever had a queue.
 -- ARGV: id, model, tenant, priority's rank, batch key, cost, work, request, warnings, deadline in ms from now,
 --   idempotency key or '', fingerprint, most queued jobs of all models, most of this one,
---   id of the API key or '', most of its jobs that have not ended or '', webhook or ''
+--   id of the API key or '', most of its jobs that have not ended or '', webhook or '', traceparent or ''
 -- Returns {'new' | 'earlier', the job's fields}, {'conflict'}, or {'full', 'all' | 'model' | 'key'}.
 local id, model, idempotency, fingerprint = ARGV[1], ARGV[2], ARGV[11], ARGV[12]
 local key = JOB .. id
@@ -43,7 +43,7 @@ local now, sequence = now_ms(), redis.call('INCR', SEQUENCE)
 local deadline = now + ARGV[10]
 redis.call('HSET', key, 'id', id, 'model', model, 'tenant', ARGV[3], 'rank', ARGV[4], 'batch_key', ARGV[5],
   'cost', ARGV[6], 'work', ARGV[7], 'request', ARGV[8], 'warnings', ARGV[9], 'status', 'queued', 'created_ms', now,
-  'queued_ms', now, 'deadline_ms', deadline, 'attempts', 0, 'step', 0, 'sequence', sequence)
+  'trace', ARGV[18], 'queued_ms', now, 'deadline_ms', deadline, 'attempts', 0, 'step', 0, 'sequence', sequence)
 redis.call('ZADD', OWNED .. ARGV[3], sequence, id)
 redis.call('ZADD', DEADLINES, deadline, id)
 if idempotency ~= '' then

@@ -1,0 +1,36 @@
+"""A span a request, whose traceparent goes with the job: see app.tracing."""
+
+from __future__ import annotations
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.tracing import Tracing
+
+__all__ = ["Traced"]
+
+#: Asked by machines, again and again.
+LEFT_OUT = frozenset({"/healthz", "/readyz", "/metrics", "/metrics/workers"})
+
+
+class Traced:
+    def __init__(self, app: ASGIApp, tracing: Tracing) -> None:
+        self.app = app
+        self._tracing = tracing
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] in LEFT_OUT:
+            return await self.app(scope, receive, send)
+        with self._tracing.request(scope["method"], Headers(scope=scope).get("traceparent", "")) as (span, carried):
+            scope.setdefault("state", {})["traceparent"] = carried
+
+            async def send_noted(message: Message) -> None:
+                if message["type"] == "http.response.start":
+                    span.set_attribute("http.response.status_code", message["status"])
+                await send(message)
+
+            try:
+                return await self.app(scope, receive, send_noted)
+            finally:
+                route = getattr(scope.get("route"), "path", "other")
+                span.update_name(f"{scope['method']} {route}")

@@ -1,0 +1,153 @@
+"""What does a trace show? One job's, across API, queue and worker, received by a collector here and printed.
+
+python -m benchmarks.tracing
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from app.cli.client import Client
+from app.cli.running import running
+
+__all__ = ["Collector", "Span", "collecting", "tree"]
+
+SPANS_S = 60.0  # to arrive: an exporter sends what it has every few seconds
+TRACES = ("work", "queue", "encode", "denoise", "decode", "store", "POST /v1/jobs")
+
+
+@dataclass(frozen=True)
+class Span:
+    """One that was received; times are Unix nanoseconds."""
+
+    name: str
+    part: str
+    trace: str
+    id: str
+    parent: str
+    begun_ns: int
+    ended_ns: int
+    attributes: dict[str, Any]
+    links: tuple[str, ...]  # ids of spans
+    error: str
+
+
+class Collector:
+    """Takes OTLP over HTTP, as any collector does."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._spans: list[Span] = []
+        self._lock = threading.Lock()
+
+    @property
+    def spans(self) -> Sequence[Span]:
+        with self._lock:
+            return list(self._spans)
+
+    def take(self, body: bytes) -> None:
+        from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+        for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
+            part = _attributes(resource.resource.attributes).get("service.name", "")
+            found = [_span(each, part) for scope in resource.scope_spans for each in scope.spans]
+            with self._lock:
+                self._spans += found
+
+    def of_job(self, job_id: str) -> list[Span]:
+        """The spans of its trace."""
+        traces = {each.trace for each in self.spans if each.attributes.get("job") == job_id}
+        return [each for each in self.spans if each.trace in traces]
+
+
+@contextmanager
+def collecting() -> Iterator[Collector]:
+    """A collector on a free loopback port."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            collector.take(self.rfile.read(int(self.headers["content-length"])))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    collector = Collector(f"http://127.0.0.1:{server.server_port}")
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield collector
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def tree(spans: Sequence[Span]) -> str:
+    """One line a span, indented under its parent, in milliseconds since the first began."""
+    zero_ns = min((each.begun_ns for each in spans), default=0)
+    ids = {each.id for each in spans}
+    lines = []
+
+    def add(parent: str, depth: int) -> None:
+        for each in sorted(spans, key=lambda each: each.begun_ns):
+            if each.parent == parent or (not depth and each.parent not in ids):
+                at_ms, took_ms = (each.begun_ns - zero_ns) / 1e6, (each.ended_ns - each.begun_ns) / 1e6
+                said = " ".join(f"{key}={value}" for key, value in sorted(each.attributes.items()))
+                said += f" links={','.join(each.links)}" if each.links else ""
+                said += f" error={each.error}" if each.error else ""
+                name = "  " * depth + each.name
+                lines.append(f"{name:24}{each.part:12}{at_ms:9.1f} +{took_ms:9.1f} ms  {each.id} {said}".rstrip())
+                add(each.id, depth + 1)
+
+    add("", 0)
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Two jobs at once, so that they share a batch."""
+    with tempfile.TemporaryDirectory() as folder, collecting() as collector:
+        os.environ["NAG_OTLP_ENDPOINT"] = collector.url
+        with running(Path(folder)) as url, Client(url) as client, ThreadPoolExecutor(2) as pool:
+            bodies = [{"prompt": "a shape", "negative_prompt": "a red shape", "seed": seed} for seed in (1, 2)]
+            jobs = list(pool.map(client.generate, bodies))
+            deadline = time.monotonic() + SPANS_S
+            while len({each.name for each in collector.of_job(jobs[-1]["id"])}) < len(TRACES):
+                if time.monotonic() > deadline:
+                    break
+                time.sleep(0.2)
+        for job in jobs:
+            print(f"{job['id']}:\n{tree(collector.of_job(job['id']))}\n")
+        batches = [each for each in collector.spans if each.name == "batch"]
+        print(f"batches:\n{tree(batches)}")
+        missing = set(TRACES) - {each.name for each in collector.of_job(jobs[-1]["id"])}
+    return 1 if missing else 0
+
+
+def _span(each: Any, part: str) -> Span:
+    links = tuple(link.span_id.hex() for link in each.links)
+    return Span(
+        each.name, part, each.trace_id.hex(), each.span_id.hex(), each.parent_span_id.hex(),
+        each.start_time_unix_nano, each.end_time_unix_nano, _attributes(each.attributes), links, each.status.message,
+    )  # fmt: skip
+
+
+def _attributes(attributes: Any) -> dict[str, Any]:
+    return {each.key: getattr(each.value, each.value.WhichOneof("value")) for each in attributes}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
