@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from app.artifacts import ArtifactsError
 from app.errors import InvalidRequest, MalformedBody, ServiceError, Unauthenticated, Unavailable
@@ -121,4 +122,17 @@ async def _http_error(request: Request, exc: Exception) -> Response:
     }.get(exc.status_code, (str(exc.detail), "http_error"))
     kind = "invalid_request_error" if exc.status_code < 500 else "server_error"
     body = {"error": {"message": message, "type": kind, "param": None, "code": code}}
-    return _response(exc.status_code, body, dict(exc.headers or {}))
+    headers = {name.lower(): value for name, value in (exc.headers or {}).items()}
+    if exc.status_code == 405:
+        headers["allow"] = ", ".join(_methods(request))
+    return _response(exc.status_code, body, headers)
+
+
+def _methods(request: Request) -> list[str]:
+    """Of all routes of this path; the router knows of the first alone."""
+
+    def matches(method: str) -> bool:
+        scope = {**request.scope, "method": method, "path_params": {}}
+        return any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)
+
+    return [method for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE") if matches(method)]

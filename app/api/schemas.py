@@ -14,6 +14,8 @@ from app.jobs import Priority
 __all__ = ["GenerationBody", "ImageBody", "JobBody", "NAGBody", "OpenAIBody", "VideoBody", "WebhookBody"]
 
 SEED_MAX = 2**63 - 1
+#: What the schema says of it: the next lower number that a reader of doubles takes as it stands.
+SEED_MAX_DOUBLE = 2**63 - 1024
 N_MAX = 10
 
 
@@ -66,7 +68,13 @@ class GenerationBody(_Body):
         Field(description="with guidance_scale above 1 the negative of CFG; otherwise NAG with the model's defaults"),
     ] = None
     seed: Annotated[
-        int | None, Field(ge=0, le=SEED_MAX, description="of the first picture; the next takes seed + 1; absent: drawn")
+        int | None,
+        Field(
+            ge=0,
+            le=SEED_MAX,
+            json_schema_extra={"maximum": SEED_MAX_DOUBLE},
+            description="of the first picture; the next takes seed + 1; absent: drawn",
+        ),
     ] = None
     num_inference_steps: int | None = None
     guidance_scale: Annotated[float | None, Field(description="true classifier-free guidance; 1 is off")] = None
@@ -141,11 +149,8 @@ class VideoBody(OpenAIBody):
     """POST /v1/videos: OpenAI's fields, and ours beside them."""
 
     seconds: Annotated[
-        str | None,
+        Annotated[str, Field(pattern=r"^[0-9]{1,4}(\.[0-9]{1,4})?$")] | None,
         BeforeValidator(_as_text),
-        Field(
-            pattern=r"^[0-9]{1,4}(\.[0-9]{1,4})?$",
-            description="length; the number of frames of the model's grid that comes nearest is made",
-        ),
+        Field(description="length; the number of frames of the model's grid that comes nearest is made"),
     ] = None
     input_reference: Annotated[Any, Field(description="refused: no model here starts from a picture")] = None
