@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,10 +19,13 @@ END_S = 30
 
 
 @contextmanager
-def paused(folder: Path, **environment: str) -> Iterator[tuple[str, Settings]]:
+def paused(
+    folder: Path, start: Sequence[str] = ("-m", "app.cli"), **environment: str
+) -> Iterator[tuple[str, Settings]]:
     """The API's URL on a free loopback port, and settings that lead to its queue. Its log is `folder/api.log`.
 
-    `environment` holds further settings of the API, as NAG_QUEUE_LIMIT="9".
+    `start` is how Python is told to become the console script; `environment` holds further settings of the
+    API, as NAG_QUEUE_LIMIT="9".
     """
     settings = Settings(data_dir=folder, redis_url=None)
     server = embedded.start(settings)
@@ -30,7 +33,7 @@ def paused(folder: Path, **environment: str) -> Iterator[tuple[str, Settings]]:
     said = {"NAG_DATA_DIR": str(folder), "NAG_HOST": "127.0.0.1", "NAG_PORT": "0", "NAG_DRAIN_S": "0", **environment}
     with (folder / "api.log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "app.cli", "api"], env=others | said, stdout=subprocess.PIPE, stderr=log
+            [sys.executable, *start, "api"], env=others | said, stdout=subprocess.PIPE, stderr=log
         )
     try:
         assert process.stdout is not None

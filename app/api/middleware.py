@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import traceback
+from collections import Counter
 from collections.abc import Container
+from contextlib import suppress
 from uuid import uuid4
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -13,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.errors import error_response
 from app.api.refusing import refuse
-from app.errors import BodyTooLarge, RequestTimeout, ServiceError, UnsupportedMediaType
+from app.errors import BodyTooLarge, MalformedBody, RequestTimeout, ServiceError, UnsupportedMediaType
 from app.logs import Log
 
 __all__ = ["BoundedBody", "RequestId"]
@@ -56,6 +59,31 @@ class RequestId:
         return None
 
 
+def is_utf8(body: bytes) -> bool:
+    """Python would guess another encoding from the zeros in it; JSON is in this one, and holds no zero."""
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        return False
+    return b"\0" not in body
+
+
+def said_twice(body: bytes) -> str | None:
+    """A name that stands twice in one object of this JSON: readers differ on which of the values holds.
+
+    None as well for what is no JSON, which is told elsewhere.
+    """
+    twice: list[str] = []
+
+    def note(pairs: list[tuple[str, object]]) -> None:
+        names = Counter(name for name, _ in pairs)
+        twice.extend(name for name, count in names.items() if count > 1)
+
+    with suppress(ValueError, RecursionError):
+        json.loads(body, object_pairs_hook=note)
+    return twice[0] if twice else None
+
+
 class BoundedBody:
     """Reads the body before the app does, so that no route ever holds more than `limit_bytes` of one."""
 
@@ -87,6 +115,12 @@ class BoundedBody:
         if body and kind != "application/json" and (kind, scope["path"]) not in self.also:
             error = UnsupportedMediaType(f"send JSON as content-type application/json, not {kind or 'none'}")
             return await error_response(error)(scope, receive, send)
+
+        if kind == "application/json" and not is_utf8(body):
+            return await error_response(MalformedBody("the body is not UTF-8"))(scope, receive, send)
+        if kind == "application/json" and (name := said_twice(body)) is not None:
+            twice = MalformedBody(f"the body says {json.dumps(name)} twice")
+            return await error_response(twice)(scope, receive, send)
 
         whole: Message | None = {"type": "http.request", "body": body, "more_body": False}
 
