@@ -18,6 +18,7 @@ LIMITS = {
     "NAG_HEAD_MAX_BYTES": "16384",
     "NAG_READ_TIMEOUT_S": "1",
     "NAG_MODELS": "shapes-flux,wan21-lightx2v",
+    "NAG_WEBHOOK_SECRET": "whsec_" + "A" * 32,
 }
 
 HOST = b"host: nag\r\n"
@@ -66,6 +67,11 @@ def _video(name: str, status: int, code: str, *parts: tuple[str, bytes]) -> Case
 
 PROMPT = ('name="prompt"', b"a shape")
 
+HOOKS = (
+    "http://169.254.169.254/latest/meta-data/", "http://127.0.0.1:6379/", "http://[::1]/", "http://[::ffff:10.0.0.1]/", "http://0/",
+    "http://2130706433/", "file:///etc/passwd", "gopher://127.0.0.1:6379/_FLUSHALL", "unix:///tmp/valkey.sock", "http://user:pw@a.example/",
+    "//evil.example/", "",
+)  # fmt: skip
 TYPES: list[tuple[str, dict[str, Any]]] = [
     ("a number for text", {"prompt": 7}), ("null for text", {"prompt": None}), ("a list for text", {"prompt": ["a"]}),
     ("text for a number", {"seed": "7"}), ("true for a number", {"num_inference_steps": True}),
@@ -131,7 +137,7 @@ CASES: list[Case] = [
     get("paths and URLs", "a query that is not known", NO_JOB + "a/result?path=/etc/passwd", 422, "invalid_request"),
     get("paths and URLs", "a link that was not signed", "/v1/artifacts/a-0.png?expires=9999999999&signature=AAAA", 403, "invalid_signature"),
     get("paths and URLs", "a path in a link", "/v1/artifacts/..%2f..%2fetc%2fpasswd?expires=1&signature=AAAA", 404, "not_found"),
-    post("paths and URLs", "a URL to be called", {"webhook": {"url": "http://169.254.169.254/"}}, 422, "invalid_request"),
+    *(post("paths and URLs", f"a webhook to {url or chr(39) * 2}", {"webhook": {"url": url}}, 400, "webhook_url_refused") for url in HOOKS),
     post("files and forms", "a zip bomb as JSON", _zip(), 400, "malformed_body"),
     post("files and forms", "a zip bomb as itself", _zip(), 415, "unsupported_media_type", kind="application/zip"),
     post("files and forms", "gzip of 20 MB", zlib.compress(b" " * 20_000_000), 400, "malformed_body", content_encoding="gzip"),
@@ -177,10 +183,10 @@ CASES: list[Case] = [
     get("headers", "a client that says who it is", "/metrics", 401, "missing_api_key", authorization="", x_forwarded_for="127.0.0.1"),
     get("headers", "another method in a header", "/v1/models", 200, x_http_method_override="DELETE"),
     get("headers", "a million ranges", NO_JOB + "a/result", 404, "not_found", range="bytes=" + ",".join(["0-"] * 3000)),
-    post("headers", "an Idempotency-Key of 300 letters", {}, 400, "invalid_parameter", idempotency_key="k" * 300),
-    post("headers", "an Idempotency-Key in Cyrillic", {}, 400, "invalid_parameter", idempotency_key="ключ"),
-    post("headers", "a wait of 10^9 seconds that is none", {}, 400, "invalid_parameter", prefer="wait=1e9"),
-    get("headers", "an event's id that is none", NO_JOB + "a/events", 400, "invalid_parameter", last_event_id="$; FLUSHALL"),
+    post("headers", "an Idempotency-Key of 300 letters", {}, 400, "webhook_url_refused", idempotency_key="k" * 300),
+    post("headers", "an Idempotency-Key in Cyrillic", {}, 400, "webhook_url_refused", idempotency_key="ключ"),
+    post("headers", "a wait of 10^9 seconds that is none", {}, 400, "webhook_url_refused", prefer="wait=1e9"),
+    get("headers", "an event's id that is none", NO_JOB + "a/events", 400, "webhook_url_refused", last_event_id="$; FLUSHALL"),
     post("headers", "a page of another site", {}, 403, "forbidden_origin", origin="https://evil.example"),
     get("keys", "none", "/v1/models", 401, "missing_api_key", authorization=""),
     get("keys", "a wrong one", "/v1/models", 401, "invalid_api_key", authorization="Bearer nag_wrong"),
