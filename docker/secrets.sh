@@ -32,6 +32,9 @@ if [ ! -s "$folder/api_keys.toml" ]; then
   key prometheus prometheus '"admin", "read"' > "$folder/prometheus_api_key"
   printf 'The API key of this service, shown once: %s\n' "$(key first first '"generate", "read"')"
 fi
+if [ ! -s "$folder/nag_webhook_secret" ]; then
+  printf 'whsec_%s' "$(head -c 32 /dev/urandom | base64)" > "$folder/nag_webhook_secret"
+fi
 if [ ! -s "$folder/grafana_password" ]; then
   random > "$folder/grafana_password"
 fi

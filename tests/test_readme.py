@@ -81,8 +81,9 @@ def test_every_metric_is_documented():
 
 def test_what_is_set_for_compose_is_told():
     section = re.search(r"## Deploy\n(.*?)\n## ", README, re.DOTALL)[1]
+    text = " ".join(section.split())
     read = set(re.findall(r"\$\{(\w+)", (ROOT / "docker-compose.yml").read_text()))
-    told = re.search(r"in `.env` or the environment: (.*?)\.\n", section, re.DOTALL)[1]
+    told = re.search(r"in `.env` or the environment: (.*?)\. ", text)[1]
     assert set(re.findall(r"`(\w+)`", told)) == read
     targets = re.findall(r"^make (\w+)", section, re.MULTILINE)
     assert targets

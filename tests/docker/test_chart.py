@@ -19,7 +19,7 @@ from cloudcoil.models.keda.v1alpha1 import ScaledObject
 from cloudcoil.models.prometheus_operator.v1 import PodMonitor, PrometheusRule, ServiceMonitor
 
 from app.metrics import definitions
-from app.settings import Settings
+from app.settings import SECRET, Settings
 from app.worker.loop import LEAVE_S
 from tests.docker import compose, dockerfile
 from tests.docker.tools import ROOT, needed
@@ -161,6 +161,15 @@ def test_variables_are_settings_and_no_secret_is_one(manifests: list[Manifest]) 
     assert "valueFrom" not in json.dumps(manifests)
 
 
+def test_what_the_chart_sets_nobody_else_can() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())["properties"]["settings"]
+    refused = set(schema["propertyNames"]["allOf"][1]["not"]["enum"])
+    secret = {f"NAG_{name.upper()}" for name in SECRET}
+    fleet = [container for _, _, container in pods(render("--values", str(CHART / "ci" / "gpu-fleet-values.yaml")))]
+    chosen = {"NAG_RETENTION_S", "NAG_BATCH_SIZE"}
+    assert secret | {name for each in fleet for name in variables(each)} - chosen <= refused
+
+
 def test_numbers_arrive_as_they_were_written(rendered: dict[str, list[Manifest]]) -> None:
     for _, _, container in pods(rendered["minimal-cpu"]):
         assert variables(container)["NAG_BODY_MAX_BYTES"] == "20000000"
@@ -300,6 +309,7 @@ def test_rules_and_dashboards_are_those_of_docker(rendered: dict[str, list[Manif
         (True, True, "workers[0].name=A_b", "/workers/0/name"),
         (True, True, "workers[0].devise=cuda", "devise"),
         (True, True, "settings.NAG_DRAIN_S=1", "NAG_DRAIN_S"),
+        (True, True, "artifacts.url=s3://a,links.answeredBy=api", "links.existingSecret is needed"),
     ],
 )
 def test_values_that_cannot_work_are_refused(redis: bool, keys: bool, more: str, said: str) -> None:

@@ -24,4 +24,5 @@ def test_the_containers_start_serve_and_end() -> None:
     for name in set(compose.load()["services"]) - skipped:
         for step in ("starts and is healthy", "no rights", "ends"):
             assert f"ok      {name}: {step}" in said.stdout
-    assert "ok      a picture over HTTP" in said.stdout
+    for step in ("a picture over HTTP", "worker: ready as the chart asks", "refusals", "metrics"):
+        assert f"ok      {step}" in said.stdout

@@ -8,6 +8,7 @@ import re
 import socket
 import struct
 import subprocess
+import textwrap
 import threading
 import time
 import urllib.error
@@ -53,6 +54,7 @@ class _Play:
             for name in self._running:
                 self._step(f"{name}: no rights", lambda name=name: self._look(name))
             self._step("a picture over HTTP", lambda: self._picture(str(key)))
+            self._step("worker: ready as the chart asks", self._chart_readiness)
             self._step("refusals", self._refusals)
             self._step("metrics", self._metrics)
             if "prometheus" in self._running:
@@ -139,6 +141,17 @@ class _Play:
         if status != 200 or not data.startswith(b"\x89PNG"):
             raise Failed(f"{status} {data[:80]!r}")
         return f"{len(data)} bytes of PNG, NAG applied"
+
+    def _chart_readiness(self) -> str:
+        """The command of the chart's readinessProbe, once a model is loaded."""
+        template = (dockerfile.ROOT / "docker" / "helm" / "nag-server" / "templates" / "workers.yaml").read_text()
+        probe = re.search(r"readinessProbe:.*?- \|\n(.*?)\n +periodSeconds", template, re.DOTALL)
+        if probe is None:
+            raise Failed("there is no such probe")
+        code, said = self._running["worker"][0].execute(["python", "-c", textwrap.dedent(probe[1])], 30)
+        if code:
+            raise Failed(f"code {code}: {said}")
+        return "its command ends with 0"
 
     def _refusals(self) -> str:
         seen = {

@@ -75,7 +75,11 @@ NAG_SECRETS_DIR: /run/secrets/nag
 NAG_CATALOG: /etc/nag/models.toml
 {{- end }}
 {{- if .Values.artifacts.url }}
+{{- if and (eq .Values.links.answeredBy "api") (not .Values.links.existingSecret) }}
+{{- fail "links.existingSecret is needed: each API would sign links that the others refuse" }}
+{{- end }}
 NAG_ARTIFACTS_URL: {{ .Values.artifacts.url | quote }}
+NAG_ARTIFACTS_LINKS: {{ .Values.links.answeredBy }}
 {{- end }}
 {{- if not .Values.redis.existingSecret }}
 NAG_REDIS_URL: {{ required "redis.existingSecret or redis.url is needed" .Values.redis.url | quote }}
@@ -94,7 +98,7 @@ NAG_REDIS_URL: {{ required "redis.existingSecret or redis.url is needed" .Values
 {{/* Secrets become files that are named as the variables they stand for. */}}
 {{- define "nag.volumes" -}}
 - name: secrets
-  {{- if not (or .Values.redis.existingSecret .Values.artifacts.existingSecret .Values.links.existingSecret) }}
+  {{- if not (or .Values.redis.existingSecret .Values.artifacts.existingSecret .Values.links.existingSecret .Values.webhooks.existingSecret) }}
   emptyDir: {}
   {{- else }}
   projected:
@@ -114,6 +118,11 @@ NAG_REDIS_URL: {{ required "redis.existingSecret or redis.url is needed" .Values
       - secret:
           name: {{ .Values.links.existingSecret }}
           items: [{key: {{ .Values.links.key | quote }}, path: nag_url_secrets}]
+      {{- end }}
+      {{- if .Values.webhooks.existingSecret }}
+      - secret:
+          name: {{ .Values.webhooks.existingSecret }}
+          items: [{key: {{ .Values.webhooks.key | quote }}, path: nag_webhook_secret}]
       {{- end }}
   {{- end }}
 - name: data
