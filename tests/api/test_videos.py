@@ -123,6 +123,17 @@ async def test_what_cannot_be_honoured_is_named(videos: httpx.AsyncClient, queue
     assert await queue.depth(MODEL) == 0
 
 
+async def test_a_length_that_is_not_made_is_answered_with_those_that_are(videos: httpx.AsyncClient) -> None:
+    error = (await videos.post(ROUTE, json={"prompt": "a", "seconds": "12"})).json()["error"]
+    assert "must be 0.3125 to 5.0625" in error["message"]
+
+
+async def test_a_field_sent_twice_is_refused(videos: httpx.AsyncClient) -> None:
+    twice = [("prompt", (None, "a")), ("seed", (None, "1")), ("seed", (None, "2"))]
+    answer = await videos.post(ROUTE, files=twice)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (422, "seed")
+
+
 async def test_a_file_is_refused_by_its_name_or_left_out(videos: httpx.AsyncClient) -> None:
     files = {"prompt": (None, "a"), "input_reference": ("cat.png", b"\x89PNG", "image/png")}
     error = (await videos.post(ROUTE, files=files)).json()["error"]

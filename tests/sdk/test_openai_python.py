@@ -79,6 +79,8 @@ def test_a_video_from_create_to_delete(client: OpenAI) -> None:
     assert video.nag["scale"] == 7.0  # type: ignore[attr-defined]
     content = client.videos.download_content(video.id).read()
     assert read(content).frames.shape == (17, 32, 64, 3)
+    thumbnail = Image.open(io.BytesIO(client.videos.download_content(video.id, variant="thumbnail").read()))
+    assert (thumbnail.format, thumbnail.size) == ("JPEG", (64, 32))
 
     other = client.videos.create(prompt="another")
     assert [each.id for each in client.videos.list(limit=1)][:2] == [other.id, video.id]  # it fetches page after page
