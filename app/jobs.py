@@ -35,6 +35,7 @@ class EventType(StrEnum):
     QUEUED = "queued"  # accepted, or handed back
     STARTED = "started"  # by a worker; once an attempt
     PROGRESS = "progress"  # a step further
+    PREVIEW = "preview"  # a small picture of what it is about to become, where it was asked for
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -92,6 +93,7 @@ class Generation:
     fps: int | None = None
     video_codec: str | None = None
     embed_metadata: bool = True  # the file says what made it
+    previews: int = 0  # a picture, at the most
 
     @property
     def cfg(self) -> bool:
@@ -206,7 +208,8 @@ class Job:
 class JobEvent:
     """One thing that became of a job. Ids rise; `id` is `<Unix milliseconds>-<number>`.
 
-    `data` of `started`: attempt, worker; of `progress`: step; of the others nothing.
+    `data` of `started`: attempt, worker; of `progress`: step; of `preview`: step, index, media_type,
+    b64_json; of the others nothing.
     """
 
     id: str

@@ -98,6 +98,7 @@ class _Resolver:
             output_format=output_format,
             output_compression=self._compression(output_format),
             nag=self._guidance(cfg=guidance_scale > 1),
+            previews=self._previews(),
         )
         return Resolved(generation, tuple(self.warnings))
 
@@ -131,6 +132,12 @@ class _Resolver:
         if self.asked.video_codec is not None:
             self._unsupported("video_codec", f"model {self.model.id} makes pictures, not videos")
         return None
+
+    def _previews(self) -> int:
+        if self.asked.previews and self.model.kind == "video":
+            self._unsupported("previews", "there are none of videos")
+            return 0
+        return self.asked.previews or 0
 
     def _format(self) -> str:
         asked, possible = self.asked.output_format, FORMATS[self.model.kind]

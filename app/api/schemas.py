@@ -17,6 +17,7 @@ SEED_MAX = 2**63 - 1
 #: What the schema says of it: the next lower number that a reader of doubles takes as it stands.
 SEED_MAX_DOUBLE = 2**63 - 1024
 N_MAX = 10
+PREVIEWS_MAX = 3
 
 
 class _Body(BaseModel):
@@ -102,6 +103,9 @@ class GenerationBody(_Body):
     deadline_s: Annotated[
         float | None,
         Field(gt=0, allow_inf_nan=False, description="seconds from acceptance; not done by then, the job expires"),
+    ] = None
+    previews: Annotated[
+        int | None, Field(ge=0, le=PREVIEWS_MAX, description="small pictures on the way to each picture, as events")
     ] = None
     webhook: WebhookBody | None = None
     strict: Annotated[

@@ -94,6 +94,15 @@ class JobView(BaseModel):
     error: JobError | None
 
 
+class PreviewView(BaseModel):
+    """Picture `index` as it is about to become, seen after a step."""
+
+    index: int
+    step: int
+    media_type: str
+    b64_json: str
+
+
 class JobEventView(BaseModel):
     """What became of a job; a field that says nothing about this type of event is left out."""
 
@@ -103,6 +112,7 @@ class JobEventView(BaseModel):
     attempt: int | None = None  # of `started`
     worker: str | None = None  # of `started`
     progress: Progress | None = None  # of `progress`
+    preview: PreviewView | None = None  # of `preview`
     job: JobView | None = None  # of the last event, unless the job was deleted
 
 
@@ -223,7 +233,10 @@ def event_view(event: JobEvent, job: Job, ended: Job | None, links: Links) -> Jo
         at=event.at,
         attempt=data.get("attempt"),
         worker=data.get("worker"),
-        progress=Progress(step=data["step"], steps=job.request.num_inference_steps) if "step" in data else None,
+        progress=Progress(step=data["step"], steps=job.request.num_inference_steps)
+        if event.type is EventType.PROGRESS
+        else None,
+        preview=PreviewView.model_validate(data) if event.type is EventType.PREVIEW else None,
         job=None if ended is None else job_view(ended, links),
     )
 

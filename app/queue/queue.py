@@ -8,6 +8,7 @@ server's own, so no two clocks are compared.
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from time import monotonic
@@ -209,6 +210,11 @@ class Queue:
         for job_id in lost:
             _log.warning("lease_lost", job=job_id, worker=worker)
         return lost
+
+    async def preview(self, worker: str, job_id: str, step: int, index: int, picture: bytes, media_type: str) -> bool:
+        """Tell of picture `index` as it looks after a step. False when the lease was lost."""
+        said = {"step": step, "index": index, "media_type": media_type, "b64_json": b64encode(picture).decode()}
+        return bool(await self._scripts.run("preview", worker, job_id, json.dumps(said)))
 
     async def finish(self, worker: str, job_id: str, result: Result) -> bool:
         """Complete a job. False when the lease was lost: a result is written once."""

@@ -12,20 +12,24 @@ from functools import partial
 from time import monotonic, time
 from typing import TypeVar
 
+from PIL import Image
 from redis.exceptions import RedisError
 
 from app.artifacts import Artifacts, ArtifactsError, artifact_name
+from app.formats import MEDIA_TYPES
 from app.jobs import Artifact, Job, JobError, Result, Timings
 from app.logs import Log
 from app.queue.cancel import end
 from app.queue.queue import Queue
+from app.worker.encode import encode
 from app.worker.recorder import Event, Recorder, Stage
 from app.worker.spans import Ended
-from app.worker.work import Control, Engine, Made, Stopped
+from app.worker.work import Control, Engine, Made, Preview, Stopped
 
 __all__ = ["Batch"]
 
 BEAT_S = 1.0  # between two heartbeats where no step is done; the lease may ask for more
+PREVIEW_QUALITY = 80  # of a jpeg
 STEP_S = 0.1  # between two heartbeats where steps are quicker
 REDIS_RETRY_S = 1.0
 T = TypeVar("T")
@@ -49,7 +53,11 @@ class Batch:
         self._recorder = recorder
         self.denoised = asyncio.Event()  # only decoding is left: the next batch may begin
         loop = asyncio.get_running_loop()
-        self._control = Control(on_denoised=partial(loop.call_soon_threadsafe, self.denoised.set))
+        self._control = Control(
+            on_denoised=partial(loop.call_soon_threadsafe, self.denoised.set),
+            on_preview=lambda preview: loop.call_soon_threadsafe(self._show, preview),
+        )
+        self._shown: dict[asyncio.Task[None], str] = {}  # previews, by their job
         self._held = {job.id for job in jobs}
         self._lease = asyncio.Lock()  # a heartbeat never crosses the end of a job, which it would take for a loss
         self._claimed_s, self._claimed_at = monotonic(), time()
@@ -68,8 +76,12 @@ class Batch:
         """Run, store, finish. Raises only where the device has failed for good: then the leases end by themselves,
         and count.
         """
-        async with self._leases_kept():
-            await self._attempt(self._jobs)
+        try:
+            async with self._leases_kept():
+                await self._attempt(self._jobs)
+        finally:
+            for task in self._shown:
+                await end(task)
         await self._release(self._held)
         self._recorder.ended(self._worker, self._claimed_at, self._ended)
 
@@ -87,6 +99,7 @@ class Batch:
             # Where this process stood still, others may have taken the jobs, and made the files.
             async with self._lease:
                 await self._heartbeat()
+            await asyncio.gather(*self._shown)  # nothing is told of a job that has ended
             try:
                 for job in jobs:
                     if job.id in self._held:  # not taken from us meanwhile
@@ -105,6 +118,18 @@ class Batch:
         for half in (jobs[: len(jobs) // 2], jobs[len(jobs) // 2 :]):
             if held := [job for job in half if job.id in self._held]:
                 await self._attempt(held)
+
+    def _show(self, preview: Preview) -> None:
+        if self._control.stopping:
+            return
+        self._shown[asyncio.create_task(self._tell(preview), name="preview")] = preview.job_id
+
+    async def _tell(self, preview: Preview) -> None:
+        picture = await asyncio.to_thread(encode, Image.fromarray(preview.pixels), "jpeg", PREVIEW_QUALITY)
+        with contextlib.suppress(RedisError):  # there will be others, and the picture itself
+            await self._queue.preview(
+                self._worker, preview.job_id, preview.step, preview.index, picture, MEDIA_TYPES["jpeg"]
+            )
 
     async def _end(self, job: Job, outcome: Made | JobError) -> None:
         # Without the files: what is noted stays until the whole batch is over.
@@ -146,7 +171,10 @@ class Batch:
             decode_ms=made.decode_ms,
             total_ms=queue_ms + (monotonic() - self._claimed_s) * 1000,
         )
-        return Result(tuple(artifacts), made.applied, made.batch_size, timings, job.warnings + made.warnings)
+        warnings = job.warnings + made.warnings
+        if job.request.previews and job.id not in self._shown.values():
+            warnings += ("previews: none could be made",)
+        return Result(tuple(artifacts), made.applied, made.batch_size, timings, warnings)
 
     async def _unstore(self, job_id: str, result: Result) -> None:
         """Files of a job that did not end with them; its own are another worker's, under other names."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -18,10 +18,11 @@ from app.worker.denoise import Denoised, Hooks, denoise, shares_models
 from app.worker.outcome import Done
 from app.worker.pipelines import takes_scale_a_row
 from app.worker.pool import Pool
+from app.worker.previews import Previews, Sketch
 from app.worker.prompts import PromptCache, encoding_kept
 from app.worker.recorder import Event, Recorder, Stage
 from app.worker.stages import Stages
-from app.worker.work import Control
+from app.worker.work import Control, Preview
 
 __all__ = ["Budgets", "Caller"]
 
@@ -60,6 +61,11 @@ class Caller:
     prompts: PromptCache
     budgets: Budgets
     recorder: Recorder
+    sketches: dict[str, Sketch] = field(default_factory=dict)  # by model
+
+    def sketch(self, entry: Model) -> Sketch:
+        """What draws the model's previews."""
+        return self.sketches.setdefault(entry.id, Sketch(max(entry.width.default, entry.height.default)))
 
     def run(self, pipe: Any, entry: Model, jobs: Sequence[Job], control: Control) -> list[Done]:
         """Raises Stopped, or what the model raises."""
@@ -68,13 +74,16 @@ class Caller:
         for number, rows in enumerate(planned):
             on_step = partial(_on_step, control, number, len(planned), jobs[0].request.num_inference_steps)
             last = number == len(planned) - 1
-            done += self._rows(pipe, entry, rows, Hooks(on_step, control.on_denoised if last else _nothing))
+            hooks = Hooks(on_step, control.on_denoised if last else _nothing)
+            done += self._rows(pipe, entry, rows, hooks, control.on_preview)
         return done
 
-    def _rows(self, pipe: Any, entry: Model, rows: Sequence[Row], hooks: Hooks) -> list[Done]:
+    def _rows(
+        self, pipe: Any, entry: Model, rows: Sequence[Row], hooks: Hooks, show: Callable[[Preview], object]
+    ) -> list[Done]:
         """One call; where memory does not suffice, two of half the size, and no larger ones from now on."""
         try:
-            return [Done(rows, self._call(pipe, entry, rows, hooks))]
+            return [Done(rows, self._call(pipe, entry, rows, hooks, show))]
         except Exception as error:
             if not memory.is_out_of_memory(error):
                 raise
@@ -84,13 +93,17 @@ class Caller:
             half = len(rows) // 2
             self.budgets.lower(entry, rows[0].job, half)
             self.recorder.add(Event.OOM_HALVED, entry.id)
-            first = self._rows(pipe, entry, rows[:half], Hooks(hooks.on_step))
-            return [*first, *self._rows(pipe, entry, rows[half:], hooks)]
+            first = self._rows(pipe, entry, rows[:half], Hooks(hooks.on_step), show)
+            return [*first, *self._rows(pipe, entry, rows[half:], hooks, show)]
         if self._alone(entry):
-            return self._rows(pipe, entry, rows, hooks)
+            return self._rows(pipe, entry, rows, hooks, show)
         return [Done(rows, None)]
 
-    def _call(self, pipe: Any, entry: Model, rows: Sequence[Row], hooks: Hooks) -> Denoised:
+    def _call(
+        self, pipe: Any, entry: Model, rows: Sequence[Row], hooks: Hooks, show: Callable[[Preview], object]
+    ) -> Denoised:
+        asked = any(row.request.previews for row in rows)
+        previews = Previews(self.sketch(entry), rows, show) if asked else None
         encoding = partial(encoding_kept, model=entry.id, cache=self.prompts, recorder=self.recorder)
         with self.stages.enter() as move_on:
             hooks.on_step(0)
@@ -99,7 +112,7 @@ class Caller:
                 if shares_models(entry) and move_on():
                     hooks.on_denoised()
 
-            denoised = denoise(pipe, entry, rows, self.device, Hooks(hooks.on_step, on_denoised, encoding))
+            denoised = denoise(pipe, entry, rows, self.device, Hooks(hooks.on_step, on_denoised, previews, encoding))
         stages_ms = {
             Stage.PROMPTS: denoised.encode_ms, Stage.DENOISE: denoised.denoise_ms, Stage.DECODE: denoised.decode_ms
         }  # fmt: skip

@@ -18,6 +18,7 @@ from app.jobs import Applied, Guidance
 from app.worker.batching import Row
 from app.worker.loading import denoisers
 from app.worker.pipelines import cfg_arguments, step_arguments, steps_of
+from app.worker.previews import Previews
 from app.worker.scales import scales_become_rows
 
 __all__ = ["Denoised", "Encoding", "Hooks", "denoise", "shares_models"]
@@ -36,6 +37,7 @@ class Hooks:
 
     on_step: Callable[[int], None] = lambda _: None
     on_denoised: Callable[[], object] = lambda: None
+    previews: Previews | None = None
     encoding: Encoding = field(default=lambda _: nullcontext())
 
 
@@ -104,9 +106,13 @@ def denoise(pipe: Any, entry: Model, rows: Sequence[Row], device: torch.device, 
                 stack.close()
                 seam("denoised")
                 hooks.on_denoised()
+            if hooks.previews is not None:
+                hooks.previews.step_done(step + 1)
             hooks.on_step(step + 1)
             return {}
 
+        if hooks.previews is not None:
+            stack.enter_context(hooks.previews.watching(pipe.scheduler))
         stack.enter_context(_before_first_forward(pipe, begin_denoising))
         begun_at = time()
         seam("begun")
@@ -127,6 +133,8 @@ def denoise(pipe: Any, entry: Model, rows: Sequence[Row], device: torch.device, 
         output = pipe(**arguments)
         pixels = np.asarray(output.images if frames is None else output.frames, dtype=np.float32)
         seam("decoded")
+    if hooks.previews is not None:
+        hooks.previews.decoded(pixels)
     # A pipeline that told of no last step decoded within what counts as its denoising.
     seams = {"encoded": seams["begun"], "denoised": seams["decoded"]} | seams
     shape = (requests[0].height, requests[0].width, 3)

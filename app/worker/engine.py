@@ -64,9 +64,8 @@ class TorchEngine:
             pipe = self.pipe(model)
             begun = perf_counter()
             try:
-                found = measure(
-                    partial(trial_s, pipe, entry, self._device), self._budgets.most_pictures if self._measured else 1
-                )
+                trial = partial(trial_s, pipe, entry, self._device, sketch=self._caller.sketch(entry))
+                found = measure(trial, self._budgets.most_pictures if self._measured else 1)
             except Exception:
                 with self._stages.quiet():
                     self._pool.drop(model)

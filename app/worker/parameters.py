@@ -12,7 +12,7 @@ __all__ = ["SOFTWARE", "parameters"]
 
 SOFTWARE = f"nag-server {version('nag-server')}"
 #: What a file shows by itself, or what is no property of one picture.
-LEFT_OUT = ("n", "nag", "output_format", "output_compression", "video_codec", "embed_metadata")
+LEFT_OUT = ("n", "nag", "output_format", "output_compression", "video_codec", "embed_metadata", "previews")
 
 
 def parameters(request: Generation, seed: int, applied: Applied) -> str:

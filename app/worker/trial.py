@@ -10,7 +10,8 @@ from app.catalog import Model
 from app.jobs import Generation, Guidance, Job
 from app.worker import memory
 from app.worker.batching import Row
-from app.worker.denoise import denoise
+from app.worker.denoise import Hooks, denoise
+from app.worker.previews import Previews, Sketch
 
 __all__ = ["trial_rows", "trial_s"]
 
@@ -42,11 +43,12 @@ def trial_rows(entry: Model, count: int) -> list[Row]:
     return [Row(job, index) for index in range(count)]
 
 
-def trial_s(pipe: Any, entry: Model, device: torch.device, count: int) -> float | None:
+def trial_s(pipe: Any, entry: Model, device: torch.device, count: int, *, sketch: Sketch | None = None) -> float | None:
     """Seconds that a batch of so many would take at the default number of steps; None where memory does not suffice."""
     rows = trial_rows(entry, count)
     try:
-        done = denoise(pipe, entry, rows, device)
+        previews = None if sketch is None else Previews(sketch, rows, lambda _: None)  # it learns
+        done = denoise(pipe, entry, rows, device, Hooks(previews=previews))
     except Exception as error:
         if not memory.is_out_of_memory(error):
             raise

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol
+
+import numpy as np
 
 from app.jobs import Applied, Job, JobError
 
@@ -15,6 +17,16 @@ class Stopped(Exception):
     """The running batch was left between two steps."""
 
 
+@dataclass(frozen=True)
+class Preview:
+    """Picture `index` of a job as it is about to become, seen after a step: pixels (h, w, 3)."""
+
+    job_id: str
+    index: int
+    step: int
+    pixels: np.ndarray[Any, np.dtype[np.uint8]]
+
+
 @dataclass
 class Control:
     """Shared by both threads; each field is written by one of them and a single word, so needs no lock."""
@@ -22,6 +34,7 @@ class Control:
     stopping: bool = False  # by the loop: leave the batch at its next step
     step: int = 0  # by the torch thread: denoising steps done of the jobs' num_inference_steps
     on_step: Callable[[], object] = lambda: None  # called in the torch thread, after each step
+    on_preview: Callable[[Preview], object] = lambda _: None  # called in the torch thread
     on_denoised: Callable[[], object] = lambda: None  # called in the torch thread: only decoding is left
 
     def check(self) -> None:

@@ -82,6 +82,20 @@ async def test_who_was_cut_off_and_comes_back_misses_nothing(
     assert [*first, *second, *await rest] == await events(api, job_id)
 
 
+async def test_a_preview_is_told_where_it_was_asked_for(api: httpx.AsyncClient, queue: Queue) -> None:
+    job = (await api.post("/v1/jobs", json={"prompt": "a shape", "previews": 2})).json()
+    assert job["request"]["previews"] == 2
+    await claim(queue, "fake-1", "shapes-flux", 1, 10)
+    assert await queue.preview("fake-1", job["id"], 3, 0, b"a jpeg", "image/jpeg")
+    await api.post(f"/v1/jobs/{job['id']}/cancel")
+    *_, shown, last = await events(api, job["id"])
+    assert (shown.type, last.type) == ("preview", "cancelled")
+    assert shown.data["preview"] == {"index": 0, "step": 3, "media_type": "image/jpeg", "b64_json": "YSBqcGVn"}
+    assert "progress" not in shown.data
+    refused = await api.post("/v1/jobs", json={"prompt": "a shape", "previews": 4})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (422, "previews")
+
+
 async def test_who_has_heard_the_end_is_told_to_stay_away(
     api: httpx.AsyncClient, queue: Queue, settings: Settings, job_id: str
 ) -> None:

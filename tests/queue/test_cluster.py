@@ -68,6 +68,7 @@ async def test_every_transition_keeps_to_one_slot(node: str, settings: Settings,
     await queue.announce("w", [MODEL], 30)
     assert len(await claim(queue, "w", MODEL, 3, 0)) == 3
     await queue.heartbeat("w", ["a", "b", "c"], 1)
+    assert await queue.preview("w", "a", 1, 0, b"x", "image/jpeg")
     await queue.finish("w", "a", RESULT)
     await queue.fail("w", "b", JobError("x", "x"))
     await queue.release("w", ["c"])

@@ -82,8 +82,9 @@ async def get_job(job_id: str, service: Here) -> Response:
     responses={204: {"description": "All was told."}},
 )
 async def get_events(job_id: str, service: Here, last_event_id: LastEventHeader = None) -> Response:
-    """What becomes of a job, as server-sent events: `queued`, `started`, `progress`, and at the end one of `completed`,
-    `failed`, `cancelled`, `expired`, which bears the job. A job that was handed back is `queued` and `started` again.
+    """What becomes of a job, as server-sent events: `queued`, `started`, `progress`, `preview`, and at the end one of
+    `completed`, `failed`, `cancelled`, `expired`, which bears the job. A job that was handed back is
+    `queued` and `started` again.
 
     204, which tells a client to stay away, where the last event was received before.
     """

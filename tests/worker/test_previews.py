@@ -1,0 +1,172 @@
+"""What a call shows of its pictures before they are done."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from app.artifacts import Artifacts
+from app.jobs import Applied, Job
+from app.queue.queue import Queue
+from app.settings import Settings
+from app.worker.batch import Batch
+from app.worker.batching import Row
+from app.worker.engine import TorchEngine
+from app.worker.previews import Sketch, predicted, steps_shown
+from app.worker.recorder import Recorder
+from app.worker.work import Control, Made, Preview
+from tests.claiming import claim
+
+MODEL = "shapes-flux"
+Make = Callable[..., Job]
+
+
+@pytest.mark.parametrize(("total", "count", "shown"), [
+    (4, 3, {1, 2, 3}), (4, 1, {2}), (50, 3, {12, 25, 38}), (2, 3, {1}), (1, 3, set()), (8, 0, set()),
+])  # fmt: skip
+def test_previews_are_spread_over_the_steps(make_job: Make, total: int, count: int, shown: set[int]) -> None:
+    assert steps_shown(Row(make_job("a", num_inference_steps=total, previews=count), 0)) == shown
+
+
+@pytest.mark.parametrize("name", [
+    "FlowMatchEulerDiscreteScheduler", "EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler", "DDIMScheduler",
+    "LCMScheduler", "DPMSolverMultistepScheduler", "UniPCMultistepScheduler",
+])  # fmt: skip
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers'
+def test_a_scheduler_tells_the_clean_latents_it_predicts(name: str) -> None:
+    """Of a model that is never wrong they are the clean latents, whatever the step."""
+    scheduler = getattr(diffusers, name)()
+    scheduler.set_timesteps(5)
+    generator = torch.Generator().manual_seed(0)
+    clean, noise = torch.randn(2, 1, 4, 8, 8, generator=generator).unbind(0)
+    clean = clean.clamp(-1, 1)  # what DDIM holds it to
+    flow = "FlowMatch" in name
+    sample = noise if flow else scheduler.add_noise(clean, noise, scheduler.timesteps[:1])
+    with predicted(scheduler) as latest:
+        assert latest() is None
+        for index, timestep in enumerate(scheduler.timesteps):
+            scaled = sample if flow else scheduler.scale_model_input(sample, timestep)
+            wrong = _never_wrong(scheduler, scaled, sample, clean, timestep, index)
+            sample = scheduler.step(wrong, timestep, sample, return_dict=False)[0]
+            found = latest()
+            assert found is not None
+            # LCM keeps some of the sample beside what the model predicts, the less the earlier the step.
+            assert torch.allclose(found, clean, atol=0.3 if name == "LCMScheduler" else 1e-3), index
+    assert "step" not in vars(scheduler)
+
+
+def _never_wrong(
+    scheduler: Any, scaled: torch.Tensor, sample: torch.Tensor, clean: torch.Tensor, timestep: Any, index: int
+) -> torch.Tensor:
+    """What such a model answers: a velocity, or the noise in the sample."""
+    if "Flow" in type(scheduler).__name__:
+        return (sample - clean) / scheduler.sigmas[index]
+    if "Euler" in type(scheduler).__name__:
+        return (sample - clean) / scheduler.sigmas[index]
+    kept = scheduler.alphas_cumprod[int(timestep)]
+    return (scaled - kept**0.5 * clean) / (1 - kept) ** 0.5
+
+
+def test_a_sketch_learns_what_is_linear() -> None:
+    generator = np.random.default_rng(0)
+    weights = generator.uniform(0, 0.2, (5, 3)).astype(np.float32)
+    latents = generator.uniform(0, 1, (3, 4, 6, 5)).astype(np.float32)
+    pixels = (latents @ weights).repeat(8, axis=1).repeat(8, axis=2)
+    for layout in (
+        lambda cells: torch.from_numpy(cells).permute(0, 3, 1, 2),
+        lambda cells: torch.from_numpy(cells).permute(0, 3, 1, 2)[:, :, None],
+        lambda cells: torch.from_numpy(cells).reshape(len(cells), 24, 5),
+    ):
+        sketch = Sketch(side_px=1024)
+        assert sketch.draw(layout(latents), 32, 48) is None
+        sketch.learn(layout(latents), pixels)
+        drawn = sketch.draw(layout(latents), 32, 48)
+        assert drawn is not None
+        assert drawn.shape == (3, 8, 12, 3)
+        assert np.abs(drawn / 255 - pixels[:, 2::4, 2::4]).max() < 0.02
+        assert sketch.draw(torch.zeros(1, 7, 5), 32, 48) is None
+        sketch.learn(torch.zeros(3, 7, 5), pixels)
+
+
+def picture(made: Any, index: int = 0) -> np.ndarray:
+    assert isinstance(made, Made)
+    file = made.files[index]
+    assert isinstance(file, bytes)
+    return np.asarray(Image.open(io.BytesIO(file)), dtype=float)
+
+
+def test_previews_foretell_the_picture_and_change_nothing(engine: TorchEngine, make_job: Make) -> None:
+    prompts = ["a red circle on a white background", "a blue square on a black background",
+               "a green triangle on a gray background", "a yellow circle on a black background"]  # fmt: skip
+
+    def run(name: str, seed: int, previews: int, shown: list[Preview]) -> dict[str, Any]:
+        jobs = [
+            make_job(f"{name}{i}", prompt=prompt, seed=seed + i, previews=previews, num_inference_steps=4)
+            for i, prompt in enumerate(prompts)
+        ]
+        return engine.run(jobs, Control(on_preview=shown.append))
+
+    run("learn", 0, 3, [])
+    shown: list[Preview] = []
+    made, plain = run("a", 50, 3, shown), run("b", 50, 0, shown)
+    assert [made[f"a{i}"].files == plain[f"b{i}"].files for i in range(4)] == [True] * 4
+    assert sorted((each.job_id, each.index, each.step) for each in shown) == [
+        (f"a{i}", 0, step) for i in range(4) for step in (1, 2, 3)
+    ]
+    for each in shown:
+        if each.step == 3:
+            off = {name: float(np.abs(picture(done) - each.pixels).mean()) for name, done in made.items()}
+            assert min(off, key=lambda name: off[name]) == each.job_id
+            assert off[each.job_id] < 30
+
+
+class Showing:
+    """Shows one preview of each job but those that want none, in the torch thread."""
+
+    warm: tuple[str, ...] = (MODEL,)
+
+    def __init__(self, shows: bool) -> None:
+        self._shows = shows
+
+    def run(self, jobs: Sequence[Job], control: Control) -> dict[str, Made]:
+        if self._shows:
+            for job in jobs:
+                control.on_preview(Preview(job.id, 0, 1, np.full((16, 16, 3), (200, 0, 0), np.uint8)))
+        return {job.id: Made((b"one",), (7,), "image/png", Applied(False, "no"), 1, 1.0, 2.0, 3.0) for job in jobs}
+
+
+@pytest.mark.parametrize("shows", [True, False])
+async def test_a_preview_is_told_before_the_end_or_missed_in_a_warning(
+    settings: Settings, queue: Queue, make_job: Make, shows: bool
+) -> None:
+    await queue.submit(make_job("a", previews=1))
+    jobs = await claim(queue, "w", MODEL, 1, 0)
+    engine: Any = Showing(shows)
+    with ThreadPoolExecutor(1) as thread:
+        batch = Batch(
+            "w", jobs, settings.lease_s, queue, Artifacts.open(settings), engine, thread, Recorder()
+        )  # fmt: skip
+        await batch.run()
+    async with queue.follow("a") as feed, asyncio.timeout(30):
+        events = await feed.next(10)
+    assert [event.type.value for event in events] == ["queued", "started", *["preview"] * shows, "completed"]
+    job = await queue.get("a")
+    assert job is not None
+    assert job.result is not None
+    assert job.result.warnings == (() if shows else ("previews: none could be made",))
+    if shows:
+        data = events[2].data
+        assert (data["step"], data["index"], data["media_type"]) == (1, 0, "image/jpeg")
+        image = Image.open(io.BytesIO(base64.b64decode(data["b64_json"])))
+        assert (image.format, image.size) == ("JPEG", (16, 16))
+    assert not await queue.preview("w", "a", 1, 0, b"", "image/jpeg")  # nothing after the end
