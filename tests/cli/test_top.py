@@ -22,7 +22,7 @@ async def shown(settings: Settings, *arguments: str) -> subprocess.CompletedProc
     environment |= {"NAG_REDIS_URL": str(settings.redis_url)}
     command = [sys.executable, "-m", "app.cli", "top", "--once", *arguments]
     return await asyncio.to_thread(
-        subprocess.run, command, env=environment, cwd=Path(__file__).parents[1], capture_output=True, text=True,
+        subprocess.run, command, env=environment, cwd=Path(__file__).parents[2], capture_output=True, text=True,
         timeout=60,
     )  # fmt: skip
 

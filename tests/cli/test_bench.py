@@ -17,8 +17,6 @@ from app.cli.client import ClientError
 from app.settings import Settings
 from tests.api.support import FakeWorker
 
-pytest_plugins = ["tests.api.conftest"]
-
 
 async def ran(api: httpx.AsyncClient, file: Path, *arguments: str) -> tuple[int, dict]:
     command = _parser().parse_args(["bench", str(api.base_url), "--json", str(file), *arguments])
