@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 from websockets.sync.client import ClientConnection, connect
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -73,10 +74,19 @@ class Page:
         return bool(self.evaluate("""document.createElement("video").canPlayType('video/mp4; codecs="avc1.64000a"')"""))
 
     def play(self, url: str) -> dict[str, Any]:
-        seen: dict[str, Any] = self.evaluate(PLAY % json.dumps(url))
+        seen = self.try_to_play(url)
         assert "error" not in seen, seen
         seen["pixels"] = base64.b64decode(seen["pixels"])
         return seen
+
+    def try_to_play(self, url: str) -> dict[str, Any]:
+        """What was seen, or `error`."""
+        seen: dict[str, Any] = self.evaluate(PLAY % json.dumps(url))
+        return seen
+
+    def status(self, url: str) -> int:
+        """Of the answer that this page gets."""
+        return int(self.evaluate(f"fetch({json.dumps(url)}, {{cache: 'no-store'}}).then((answer) => answer.status)"))
 
     def _call(self, method: str, **params: Any) -> dict[str, Any]:
         number = next(self._ids)
@@ -110,6 +120,18 @@ def browsing(executable: str, folder: Path) -> Iterator[Page]:
     finally:
         process.terminate()
         process.wait(30)
+
+
+@contextmanager
+def playing(folder: Path) -> Iterator[Page]:
+    """A page of a browser that plays videos; without one the test is skipped."""
+    executable = find()
+    if executable is None:
+        pytest.skip(f"no browser here: none of {', '.join(NAMES)} is on the PATH")
+    with browsing(executable, folder) as page:
+        if not page.plays_h264():
+            pytest.skip(f"{executable} was built without H.264")
+        yield page
 
 
 def _port(process: subprocess.Popen[bytes], file: Path) -> int:

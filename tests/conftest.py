@@ -88,11 +88,16 @@ def video_catalog(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def service(tmp_path_factory: pytest.TempPathFactory, video_catalog: Path) -> Iterator[str]:
+def service_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("service")
+
+
+@pytest.fixture(scope="session")
+def service(service_folder: Path, video_catalog: Path) -> Iterator[str]:
     """The URL of a whole service with a real worker: the embedded model for pictures, a small random Wan for videos.
     Wan is the default. Its queue is a test's own to fill, but not to count.
     """
     from app.cli.running import running
 
-    with running(tmp_path_factory.mktemp("service"), video_catalog) as url:
+    with running(service_folder, video_catalog) as url:
         yield url

@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import pytest
 import torch
 from PIL import Image
 
+from app.artifacts.links import PATH, Links
 from app.catalog import Catalog
 from app.cli import main
 from app.queue.queue import Queue
@@ -175,20 +177,17 @@ def test_generate_repeats_the_servers_refusal(
 
 @pytest.fixture
 def page(tmp_path: Path) -> Iterator[browser.Page]:
-    executable = browser.find()
-    if executable is None:
-        pytest.skip(f"no browser here: none of {', '.join(browser.NAMES)} is on the PATH")
-    with browser.browsing(executable, tmp_path / "profile") as page:
-        if not page.plays_h264():
-            pytest.skip(f"{executable} was built without H.264")
+    with browser.playing(tmp_path / "profile") as page:
         yield page
 
 
-def test_a_browser_plays_what_the_service_made(url: str, page: browser.Page) -> None:
+def test_a_browser_plays_what_the_service_made_until_its_link_expires(
+    url: str, service_folder: Path, page: browser.Page
+) -> None:
     with httpx.Client(base_url=url, trust_env=False, timeout=90) as http:
         job = http.post("/v1/jobs", json={"prompt": "a shape", "seed": 3}, headers={"prefer": "wait=60"}).json()
         data = http.get(job["outputs"][0]["url"]).content
-    page.open(f"{url}/healthz")  # a page of the same origin, so that the video's pixels may be read
+    page.open(url)  # a page of the same origin, so that the video's pixels may be read
     seen = page.play(job["outputs"][0]["url"])
     assert (seen["width"], seen["height"]) == (64, 48)
     assert seen["duration_s"] == pytest.approx(9 / 16, abs=1e-3)
@@ -196,6 +195,15 @@ def test_a_browser_plays_what_the_service_made(url: str, page: browser.Page) -> 
     assert seen["corrupted"] == 0
     last = np.frombuffer(seen["pixels"], np.uint8).reshape(48, 64, 4)[..., :3]
     assert psnr_db(last, read(data).frames[-1]) > 30
+
+    secret = (service_folder / "data" / "url-secret").read_bytes()
+    name = job["outputs"][0]["url"].partition("?")[0].removeprefix(PATH)
+    brief = Links([secret], lifetime_s=1).to(name).url  # as the service gives it where so much is set
+    while page.status(brief) == 200:
+        time.sleep(0.2)
+    assert page.status(brief) == 410
+    assert page.status(brief[:-1]) == 403
+    assert "error" in page.try_to_play(brief)
 
 
 def test_a_browser_shows_the_colours_that_were_meant(page: browser.Page) -> None:
