@@ -120,7 +120,7 @@ def tree(spans: Sequence[Span]) -> str:
 def main() -> int:
     """Two jobs at once, so that they share a batch."""
     with tempfile.TemporaryDirectory() as folder, collecting() as collector:
-        os.environ["NAG_OTLP_ENDPOINT"] = collector.url
+        os.environ |= {"NAG_OTLP_ENDPOINT": collector.url, "NAG_BATCH_WINDOW_MS": "1000"}
         with running(Path(folder)) as url, Client(url) as client, ThreadPoolExecutor(2) as pool:
             bodies = [{"prompt": "a shape", "negative_prompt": "a red shape", "seed": seed} for seed in (1, 2)]
             jobs = list(pool.map(client.generate, bodies))
