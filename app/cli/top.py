@@ -25,6 +25,7 @@ from app.settings import Settings
 __all__ = ["Seen", "top", "view"]
 
 ERRORS_SHOWN = 8
+FIRST_S = 0.5  # rates need two looks; the first is not waited for as long as the others
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ async def _top(arguments: argparse.Namespace, settings: Settings) -> int:
     console, queue = Console(), Queue.connect(settings)
     try:
         before = await _look(queue)
-        await asyncio.sleep(min(arguments.every, 0.5))
+        await asyncio.sleep(arguments.every if arguments.once else min(arguments.every, FIRST_S))
         now = await _look(queue)
         if arguments.once:
             console.print(view(before, now))

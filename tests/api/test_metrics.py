@@ -159,7 +159,7 @@ async def test_the_series_stay_as_many_through_2000_varied_requests(
         if wave == 0:
             before = series(said)
     print(f"series: {len(before)} after 100 requests, {len(series(said))} after {count} more")
-    assert series(said) == before
+    assert sorted(series(said) ^ before)[:3] == []
     assert sum(value for name, value in said.items() if name[0] == "nag_jobs_total") > count / 2
 
 

@@ -20,7 +20,7 @@ MODEL = "shapes-flux"
 async def shown(settings: Settings, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"NAG_DATA_DIR": str(settings.data_dir), "COLUMNS": "160"}
     environment |= {"NAG_REDIS_URL": str(settings.redis_url)}
-    command = [sys.executable, "-m", "app.cli", "top", "--once", *arguments]
+    command = [sys.executable, "-m", "app.cli", "top", "--once", "--every", "0.1", *arguments]
     return await asyncio.to_thread(
         subprocess.run, command, env=environment, cwd=Path(__file__).parents[2], capture_output=True, text=True,
         timeout=60,
