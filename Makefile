@@ -10,7 +10,7 @@ PREVIOUS := 0.41.0
 # Tried there alone: every import of diffusers beside it is slow and prints warnings.
 TORCHAO := 0.18.0
 
-.PHONY: help install demo serve up down rehearsal chart helm test test-previous openapi chaos operations lint bench
+.PHONY: help install demo serve up down rehearsal chart helm test test-previous openapi chaos conformance operations lint bench
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -64,6 +64,9 @@ chaos: install  ## kill -9 and freeze the parts of a service under load, restart
 
 operations: install  ## a real Prometheus beside a service under load and faults: benchmarks/results/operations.md
 	$(BIN)/python -m benchmarks.operations
+
+conformance: install  ## schemathesis over the whole API, all checks, without keys and with one; prints the number of cases
+	$(BIN)/python -m tests.api.conformance
 
 lint: install  ## formatting, style, types, imports
 	$(BIN)/ruff format --check .

@@ -40,6 +40,8 @@ __all__ = ["create_app", "serve", "uvicorn_config"]
 
 #: On top of settings.drain_s, to answer those that are no longer held; after this a request is cut off.
 SHUTDOWN_S = 3
+#: A connection that its other end still means to use must not be closed under it; load balancers keep theirs for 60 s.
+KEEP_ALIVE_S = 75
 
 
 def create_app(settings: Settings, stopping: Callable[[], bool] = lambda: False) -> FastAPI:
@@ -97,7 +99,7 @@ def create_app(settings: Settings, stopping: Callable[[], bool] = lambda: False)
     for each in (jobs, images, videos, artifacts, models, queue, health, metrics, playground):
         app.include_router(each.router)
     app.include_router(videos.forms)
-    openapi.install(app)
+    openapi.install(app, asks=keyring.asks)
     return app
 
 
@@ -130,6 +132,7 @@ def uvicorn_config(app: FastAPI, settings: Settings, shutdown_s: int) -> uvicorn
         log_level="warning",
         access_log=False,
         server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=shutdown_s,
     )
 

@@ -29,8 +29,8 @@ FORMS = ("create_video",)
 KEY = {"type": "http", "scheme": "bearer", "description": "Where the service asks for keys; elsewhere none is needed."}
 
 
-def description(app: FastAPI) -> dict[str, Any]:
-    """OpenAPI 3.1 of the app's routes."""
+def description(app: FastAPI, *, asks: bool) -> dict[str, Any]:
+    """OpenAPI 3.1 of the app's routes, of a service that `asks` for keys or does not."""
     document = get_openapi(
         title=app.title,
         version=version("nag-server"),
@@ -44,7 +44,7 @@ def description(app: FastAPI) -> dict[str, Any]:
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             _name(operation)
-            _refuse(method, path, operation)
+            _refuse(method, path, operation, asks=asks)
             answers.complete(operation)
             operation["responses"] = dict(sorted(operation["responses"].items()))
             _exemplify(operation)
@@ -68,11 +68,11 @@ def _name(operation: dict[str, Any]) -> None:
     operation["summary"] = SENTENCE.split(operation["description"])[0]
 
 
-def _refuse(method: str, path: str, operation: dict[str, Any]) -> None:
+def _refuse(method: str, path: str, operation: dict[str, Any], *, asks: bool) -> None:
     good = {status: answer for status, answer in operation["responses"].items() if status < "4"}
     operation["responses"] = good | refusals.responses(method, path, operation)
     if needed(method.upper(), path) is not None:
-        operation["security"] = [{"apiKey": []}, {}]
+        operation["security"] = [{"apiKey": []}] if asks else [{"apiKey": []}, {}]
 
 
 def _exemplify(operation: dict[str, Any]) -> None:
