@@ -22,7 +22,8 @@ __all__ = ["Previews", "Sketch", "predicted", "steps_shown"]
 
 SIDE_PX = 256  # of a preview, where the picture has the model's default size
 RIDGE = 1e-3  # of the latents' own scale: a channel that has told nothing yet counts for nothing
-LEARNT_MAX = 64  # pictures; then the decoder stays as it is
+LEARNT_MIN = 4  # pictures; before, its colours are those of the few it has seen
+LEARNT_MAX = 64  # then the decoder stays as it is
 
 Pixels = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -60,10 +61,10 @@ class Sketch:
             self._matrix = torch.linalg.solve(sums[0] + ridge, sums[1]).float()
 
     def draw(self, latents: torch.Tensor, height: int, width: int) -> np.ndarray[Any, np.dtype[np.uint8]] | None:
-        """Pictures (N, h, w, 3), h and w being parts of the height and the width; None before anything was learnt."""
+        """Pictures (N, h, w, 3), h and w being parts of the height and the width; None before enough was learnt."""
         cells = _cells(latents, height, width)
         matrix = self._matrix
-        if cells is None or matrix is None or cells.shape[-1] + 1 != len(matrix):
+        if cells is None or matrix is None or self._learnt < LEARNT_MIN or cells.shape[-1] + 1 != len(matrix):
             return None
         count, rows, columns = cells.shape[:3]
         detail = round((matrix.shape[1] // 3) ** 0.5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,7 +17,14 @@ from app.worker.previews import Previews, Sketch
 __all__ = ["trial_rows", "trial_s"]
 
 STEPS = 2  # what the first one alone sets up must not count for all of them
-PROMPT, NEGATIVE = "a picture", "blurry"
+NEGATIVE = "blurry"
+#: Of many colours, so that a sketch of the model learns them all.
+PROMPTS = (
+    "a red circle on a white background", "a blue square on a black background",
+    "a green triangle on a gray background", "a yellow circle on a black background",
+    "a purple square on a white background", "an orange triangle on a gray background",
+    "a green circle on a white background", "a red square on a black background",
+)  # fmt: skip
 
 
 def trial_rows(entry: Model, count: int) -> list[Row]:
@@ -25,7 +33,7 @@ def trial_rows(entry: Model, count: int) -> list[Row]:
     steps = entry.num_inference_steps
     request = Generation(
         model=entry.id,
-        prompt=PROMPT,
+        prompt=PROMPTS[0],
         negative_prompt=NEGATIVE,
         seed=0,
         num_inference_steps=max(steps.min, min(STEPS, steps.max)),
@@ -39,8 +47,10 @@ def trial_rows(entry: Model, count: int) -> list[Row]:
         num_frames=entry.num_frames.default if entry.num_frames is not None else None,
         fps=entry.fps.default if entry.fps is not None else None,
     )
-    job = Job(id="trial", request=request)
-    return [Row(job, index) for index in range(count)]
+    return [
+        Row(Job(id="trial", request=replace(request, prompt=PROMPTS[index % len(PROMPTS)])), index)
+        for index in range(count)
+    ]
 
 
 def trial_s(pipe: Any, entry: Model, device: torch.device, count: int, *, sketch: Sketch | None = None) -> float | None:

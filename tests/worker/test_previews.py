@@ -80,7 +80,7 @@ def _never_wrong(
 def test_a_sketch_learns_what_is_linear() -> None:
     generator = np.random.default_rng(0)
     weights = generator.uniform(0, 0.2, (5, 3)).astype(np.float32)
-    latents = generator.uniform(0, 1, (3, 4, 6, 5)).astype(np.float32)
+    latents = generator.uniform(0, 1, (4, 4, 6, 5)).astype(np.float32)
     pixels = (latents @ weights).repeat(8, axis=1).repeat(8, axis=2)
     for layout in (
         lambda cells: torch.from_numpy(cells).permute(0, 3, 1, 2),
@@ -89,13 +89,15 @@ def test_a_sketch_learns_what_is_linear() -> None:
     ):
         sketch = Sketch(side_px=1024)
         assert sketch.draw(layout(latents), 32, 48) is None
-        sketch.learn(layout(latents), pixels)
+        sketch.learn(layout(latents)[:3], pixels[:3])
+        assert sketch.draw(layout(latents), 32, 48) is None  # too few
+        sketch.learn(layout(latents)[3:], pixels[3:])
         drawn = sketch.draw(layout(latents), 32, 48)
         assert drawn is not None
-        assert drawn.shape == (3, 8, 12, 3)
+        assert drawn.shape == (4, 8, 12, 3)
         assert np.abs(drawn / 255 - pixels[:, 2::4, 2::4]).max() < 0.02
         assert sketch.draw(torch.zeros(1, 7, 5), 32, 48) is None
-        sketch.learn(torch.zeros(3, 7, 5), pixels)
+        sketch.learn(torch.zeros(4, 7, 5), pixels)
 
 
 def picture(made: Any, index: int = 0) -> np.ndarray:
