@@ -24,7 +24,7 @@ __all__ = ["Artifacts", "Stored"]
 #: What a reader gets at a time; with what waits in its socket, all that is held of a file.
 CHUNK_BYTES = 256 * 2**10
 #: A larger file is sent in parts of this size, a few at a time; S3 takes no smaller ones, and 10,000 of them.
-PART_BYTES, PARTS_AT_ONCE = 16 * 2**20, 4
+PART_BYTES, PARTS_AT_ONCE = 8 * 2**20, 4
 #: A file that a local writer has not renamed yet.
 _HALF_WRITTEN = re.compile(r"(.+)#[0-9]+")
 
