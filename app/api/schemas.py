@@ -137,7 +137,9 @@ class ImageBody(OpenAIBody):
 
     response_format: Literal["b64_json", "url"] | None = None
     stream: Annotated[bool | None, Field(description="answer with server-sent events")] = None
-    partial_images: Annotated[int | None, Field(ge=0, le=3)] = None
+    partial_images: Annotated[
+        int | None, Field(ge=0, le=3, description="most small pictures on the way to each; with stream alone")
+    ] = None
     quality: Annotated[str | None, Field(description="auto alone; ask for num_inference_steps instead")] = None
     style: Annotated[str | None, Field(description="refused: say it in the prompt")] = None
     background: Annotated[str | None, Field(description="auto or opaque")] = None

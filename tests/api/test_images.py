@@ -15,6 +15,7 @@ from app.jobs import Guidance
 from app.queue.queue import Queue
 from app.settings import Settings
 from tests.api.support import FakeWorker, first_waiting, picture, serving
+from tests.claiming import claim
 
 ROUTE = "/v1/images/generations"
 
@@ -60,7 +61,8 @@ async def test_flat_and_nested_guidance(
     [
         ({"response_format": "url", "stream": True}, "invalid_parameter", "response_format"),
         ({"partial_images": 2}, "unsupported_parameter", "partial_images"),
-        ({"partial_images": 2, "stream": True}, "unsupported_parameter", "partial_images"),
+        ({"partial_images": 2, "previews": 1, "stream": True}, "invalid_parameter", "partial_images"),
+        ({"partial_images": 4, "stream": True}, "invalid_request", "partial_images"),
         ({"complexity": "high"}, "unsupported_parameter", "complexity"),
         ({"quality": "hd"}, "unsupported_parameter", "quality"),
         ({"style": "vivid"}, "unsupported_parameter", "style"),
@@ -146,6 +148,28 @@ async def test_a_stream_ends_with_each_picture(api: httpx.AsyncClient, worker: F
         assert (event["size"], event["output_format"], event["quality"]) == ("64x64", "png", "auto")
         assert event["usage"]["work"] == 2 * 64 * 64 * 4
         assert (event["attempts"], event["warnings"]) == (1, ["a worker's word"])
+
+
+async def test_a_stream_shows_what_each_picture_is_about_to_become(api: httpx.AsyncClient, queue: Queue) -> None:
+    await queue.announce("w", ["shapes-flux"], 60)
+    asked = {"prompt": "a shape", "n": 2, "stream": True, "partial_images": 2}
+    asking = asyncio.create_task(api.post(ROUTE, json=asked))
+    waiting = await first_waiting(queue)
+    [job] = await claim(queue, "w", "shapes-flux", 1, 1)
+    assert job.request.previews == 2
+    for step, index in ((1, 0), (1, 1), (2, 0)):
+        await queue.preview("w", waiting.id, step, index, b"%d/%d" % (step, index), "image/jpeg")
+    await queue.release("w", [waiting.id])
+    await claim(queue, "w", "shapes-flux", 1, 1)
+    await queue.preview("w", waiting.id, 1, 0, b"again", "image/jpeg")
+    await queue.cancel(waiting.id)
+    events = told((await asking).text)
+    assert [name for name, _ in events] == ["image_generation.partial_image"] * 4 + ["error"]
+    shown = [(e["index"], e["partial_image_index"], base64.b64decode(e["b64_json"])) for _, e in events[:-1]]
+    assert shown == [(0, 0, b"1/0"), (1, 0, b"1/1"), (0, 1, b"2/0"), (0, 0, b"again")]
+    assert {(e["type"], e["output_format"], e["size"]) for _, e in events[:-1]} == {
+        ("image_generation.partial_image", "jpeg", "64x64")
+    }
 
 
 async def test_a_failure_in_a_stream_is_its_last_event(api: httpx.AsyncClient, worker: FakeWorker) -> None:

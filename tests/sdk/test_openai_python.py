@@ -51,11 +51,16 @@ def test_pictures_in_the_answer_and_by_url(client: OpenAI) -> None:
 
 
 def test_a_stream_of_pictures(client: OpenAI) -> None:
-    with client.images.generate(prompt="a shape", n=2, stream=True, output_format="webp", extra_body=OURS) as stream:
+    with client.images.generate(
+        prompt="a shape", n=2, stream=True, partial_images=2, output_format="webp", extra_body=OURS
+    ) as stream:
         events = list(stream)
-    assert [each.type for each in events] == ["image_generation.completed"] * 2
-    assert {opened(base64.b64decode(each.b64_json)).size for each in events} == {(64, 64)}
-    assert events[0].output_format == "webp"
+    kinds = [each.type.removeprefix("image_generation.") for each in events]
+    assert kinds == ["partial_image"] * 4 + ["completed"] * 2
+    assert [each.partial_image_index for each in events if each.type == "image_generation.partial_image"] == [0, 0, 1, 1]
+    pictures = [opened(base64.b64decode(each.b64_json)) for each in events]
+    assert {each.size for each in pictures} == {(64, 64)}
+    assert [each.output_format for each in events[-2:]] == ["webp"] * 2
 
 
 def test_guidance_reaches_the_picture(client: OpenAI) -> None:

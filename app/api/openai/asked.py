@@ -38,8 +38,10 @@ def of_images(body: ImageBody, model: Model) -> Asked:
         value = getattr(body, name)
         if value is not None and value not in neutral:
             reading.leave_out(name, f"only {' or '.join(neutral)} is supported" if neutral else "not supported")
-    if body.partial_images:
-        reading.leave_out("partial_images", "not supported")
+    if body.partial_images and not body.stream:
+        reading.leave_out("partial_images", "they come with stream alone")
+    elif body.partial_images:
+        reading.say("previews", "partial_images", body.partial_images)
     if body.stream and body.response_format == "url":
         raise InvalidParameter("response_format: a stream carries b64_json", param="response_format")
     return reading.asked()

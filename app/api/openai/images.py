@@ -11,9 +11,9 @@ from pydantic import BaseModel
 from app.api.service import Service
 from app.api.views import all_warnings, completed_result
 from app.errors import Expired
-from app.jobs import Applied, Generation, Job, Timings
+from app.jobs import Applied, Generation, Job, JobEvent, Timings
 
-__all__ = ["CompletedEvent", "ImagesView", "completed_events", "images_view"]
+__all__ = ["CompletedEvent", "ImagesView", "PartialImageEvent", "completed_events", "images_view", "partial_event"]
 
 
 class TokenDetails(BaseModel):
@@ -69,6 +69,24 @@ class ImagesView(Echo):
     usage: Usage
 
 
+class PartialImageEvent(BaseModel):
+    """`image_generation.partial_image`: a small picture of what picture `index` is about to become, after a step.
+
+    `output_format` is this file's own, `size` that of the picture to come. `partial_image_index` counts from 0.
+    """
+
+    type: Literal["image_generation.partial_image"] = "image_generation.partial_image"
+    index: int
+    partial_image_index: int
+    step: int
+    b64_json: str
+    created_at: int
+    output_format: str
+    size: str
+    quality: Literal["auto"] = "auto"
+    background: Literal["opaque"] = "opaque"
+
+
 class CompletedEvent(Echo):
     """`image_generation.completed`: one picture; `seed` is its own, `usage` that of all of them. In Unix seconds."""
 
@@ -101,6 +119,19 @@ async def images_view(job: Job, service: Service, base_url: str | None) -> Image
         output_format=asked.output_format,
         size=_size(asked),
         usage=Usage(work=asked.work),
+    )
+
+
+def partial_event(preview: JobEvent, asked: Generation, number: int) -> PartialImageEvent:
+    """The preview as the `number`th one of its picture."""
+    return PartialImageEvent(
+        index=preview.data["index"],
+        partial_image_index=number,
+        step=preview.data["step"],
+        b64_json=preview.data["b64_json"],
+        created_at=int(preview.at),
+        output_format=preview.data["media_type"].removeprefix("image/"),
+        size=_size(asked),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
@@ -12,11 +13,11 @@ from pydantic import BaseModel
 from redis.exceptions import RedisError
 
 from app.api.errors import queue_unreachable
-from app.api.openai.images import completed_events
+from app.api.openai.images import completed_events, partial_event
 from app.api.service import Service
 from app.api.sse import events_of
 from app.errors import ServiceError, Unavailable
-from app.jobs import Job
+from app.jobs import EventType, Job
 
 __all__ = ["pictures_told", "timed_out", "without_client_cancelled"]
 
@@ -45,10 +46,18 @@ async def pictures_told(job: Job, service: Service) -> AsyncGenerator[bytes]:
     """What becomes of an accepted job; its failure is an event `error` with the one error body."""
     yield KEEPALIVE_COMMENT  # the answer begins now, not with the first picture
     try:
+        shown: Counter[int] = Counter()  # by picture
         async with aclosing(events_of(service, job, None)) as events:
             async for event in events:
                 if event is None:
                     yield KEEPALIVE_COMMENT
+                elif event.type is EventType.STARTED:
+                    shown.clear()  # once more from the first step, where it was handed back
+                elif event.type is EventType.PREVIEW:
+                    index = event.data["index"]
+                    partial = partial_event(event, job.request, shown[index])
+                    shown[index] += 1
+                    yield _written(partial.type, partial)
         ended = await service.find(job.id)
         if not ended.status.terminal:
             raise timed_out(job)

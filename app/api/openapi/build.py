@@ -14,7 +14,7 @@ from pydantic.json_schema import models_json_schema
 from app.api.access import needed
 from app.api.errors import ErrorBody
 from app.api.forms import FORM
-from app.api.openai.images import CompletedEvent
+from app.api.openai.images import CompletedEvent, PartialImageEvent
 from app.api.openapi import answers, examples, names, refusals
 from app.api.views import JobEventView
 
@@ -22,7 +22,7 @@ __all__ = ["description"]
 
 REF = "#/components/schemas/"
 #: Of errors, and of what a stream carries: no route answers them as they are.
-BESIDES = (ErrorBody, CompletedEvent, JobEventView)
+BESIDES = (ErrorBody, PartialImageEvent, CompletedEvent, JobEventView)
 SENTENCE = re.compile(r"[.:;](?:\s|$)")
 #: The operations of a FormRoute.
 FORMS = ("create_video",)

@@ -40,6 +40,7 @@ SCHEMAS = {
     "ModelsView": "ModelList",
     "NAGBody": "NAGRequest",
     "QueueView": "QueueList",
+    "PartialImageEvent": "ImagePartialEvent",
     "Range_float_": "NumberRange",
     "Range_int_": "IntegerRange",
     "VideoBody": "VideoRequest",
