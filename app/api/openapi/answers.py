@@ -48,7 +48,7 @@ def complete(operation: dict[str, Any]) -> None:
         answers["200"] = {"description": "Each event's data is a JobEvent", "content": EVENTS}
     if name == "create_image":
         answers["200"]["content"] |= EVENTS
-        answers["200"]["description"] = "The pictures; with stream, events: ImagePartialEvent, ImageCompletedEvent, Error"
+        answers["200"]["description"] = "The pictures; with stream: ImagePartialEvent, ImageCompletedEvent, Error"
     if name in ("create_image", "create_video"):
         operation.setdefault("parameters", []).append(IDEMPOTENCY_KEY)
     if name in ("create_video", "get_video"):

@@ -41,6 +41,7 @@ def description(app: FastAPI, *, asks: bool) -> dict[str, Any]:
         tags=[{"name": name, "description": text} for name, text in names.TAGS.items()],
     )
     _add_schemas(document)
+    _leave_defaults_out(document["components"]["schemas"])
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             _name(operation)
@@ -60,6 +61,13 @@ def _add_schemas(document: dict[str, Any]) -> None:
     schemas |= found["$defs"]
     for each in ("HTTPValidationError", "ValidationError"):  # FastAPI's own, in whose place stands ours
         schemas.pop(each, None)
+
+
+def _leave_defaults_out(schemas: dict[str, Any]) -> None:
+    """Of what is sent: openapi-typescript reads a field with a default as one that must be sent."""
+    for name, schema in schemas.items():
+        for each in schema.get("properties", {}).values() if name.endswith("Body") else ():
+            each.pop("default", None)
 
 
 def _name(operation: dict[str, Any]) -> None:

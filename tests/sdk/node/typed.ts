@@ -6,7 +6,7 @@ const client = createClient<paths>({ baseUrl: process.argv[2] });
 type Job = components["schemas"]["Job"];
 
 const created = await client.POST("/v1/jobs", {
-  body: { model: "shapes-flux", prompt: "a shape", seed: 7, strict: true, nag: { negative_prompt: "red", scale: 7 } },
+  body: { model: "shapes-flux", prompt: "a shape", seed: 7, nag: { negative_prompt: "red", scale: 7 } },
 });
 if (created.error) throw new Error(created.error.error.message);
 let job: Job = created.data;
@@ -19,8 +19,8 @@ while (job.status === "queued" || job.status === "in_progress") {
 const file = { params: { path: { job_id: job.id } }, parseAs: "arrayBuffer" as const };
 const picture = await client.GET("/v1/jobs/{job_id}/result", file);
 const part = await client.GET("/v1/jobs/{job_id}/result", { ...file, headers: { range: "bytes=0-3" } });
-const refused = await client.POST("/v1/jobs", { body: { prompt: "a", model: "unknown", strict: true } });
-const video = await client.POST("/v1/videos", { body: { prompt: "a shape", seconds: "1", strict: true } });
+const refused = await client.POST("/v1/jobs", { body: { prompt: "a", model: "unknown" } });
+const video = await client.POST("/v1/videos", { body: { prompt: "a shape", seconds: "1" } });
 
 const hex = (data: ArrayBuffer | undefined) => Buffer.from(data!).toString("hex");
 console.log(JSON.stringify({
