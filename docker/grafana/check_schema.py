@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+
 from build import FOLDER
 
 __all__ = ["PACKAGES", "fetch", "mistakes"]

@@ -47,7 +47,11 @@ export function chosenModel() {
 
 /** @param {string} id */
 export function chooseModel(id) {
+  const before = chosenModel();
+  const untouched = before !== undefined && Object.entries(example(before)).every(([name, text]) => form[name] === text);
   fill({ model: id, n: "", ...Object.fromEntries(OF_A_MODEL.map((name) => [name, ""])) });
+  const now = chosenModel();
+  if (untouched && now !== undefined) fill(example(now));
 }
 
 /** For a newcomer, something to press the button on. @param {import("./api.js").Model} model */

@@ -78,7 +78,7 @@ function modelField(model) {
 function sweepFields() {
   return html`
     <div class="row four">
-      ${choice("sweep.over", "Sweep", Object.keys(SWEEPS).map((name) => [name, name]), (over) => {
+      ${choice("sweep.over", "Number", Object.keys(SWEEPS).map((name) => [name, name]), (over) => {
         fill({ "sweep.over": over, "sweep.from": SWEEPS[over][0], "sweep.to": SWEEPS[over][1] });
       })}
       ${numberField("sweep.from", "From")}

@@ -36,7 +36,7 @@ function slider(name, model) {
   const value = form[field] === "" ? usual : form[field];
   return html`
     <div class="field slider">
-      <label for=${idOf(field)}>${name} <i aria-hidden="true">${symbol}</i></label>
+      <span><label for=${idOf(field)}>${name}</label> <i aria-hidden="true">${symbol}</i></span>
       ${numberInput(field, { help, placeholder: usual, min, step: "any" })}
       <input
         type="range" aria-label="${name}, slider" min=${min} max=${max} step=${step} list="${idOf(field)}-usual"
