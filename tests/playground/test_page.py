@@ -22,10 +22,10 @@ def test_a_newcomer_presses_one_button_and_sees_the_three_side_by_side(page: Pag
     told(page, "Done: 6 pictures")
     columns = [page.get_by_role("region", name=name, exact=True) for name in ("Without", "CFG", "NAG")]
     alts = [[each["alt"] for each in pictures(column)] for column in columns]
-    assert alts == [[f"a shape, {name}, seed {seed}" for seed in (7, 8)] for name in ("Without", "CFG", "NAG")]
+    assert alts == [[f"a shape, {name}, seed {seed}" for seed in (9, 10)] for name in ("Without", "CFG", "NAG")]
     assert {each["width"] for each in pictures(page)} == {64}
     without, cfg, nag = (http.get(f"/v1/jobs/{each}").json() for each in job_ids(page))
-    assert [job["seed"] for job in (without, cfg, nag)] == [7, 7, 7]
+    assert [job["seed"] for job in (without, cfg, nag)] == [9, 9, 9]
     assert [job["request"]["guidance_scale"] for job in (without, cfg, nag)] == [1, 3, 1]
     assert [job["request"]["negative_prompt"] for job in (without, cfg, nag)] == [None, "a red shape", "a red shape"]
     assert [job["nag"]["applied"] for job in (without, cfg, nag)] == [False, False, True]
@@ -73,6 +73,7 @@ def test_a_sweep_is_a_strip_of_the_same_seed(page: Page, http: httpx.Client) -> 
 def test_steps_are_shown_as_they_are_done_and_cancel_ends_the_work(page: Page, http: httpx.Client) -> None:
     ask(page, "Generate", LONG)
     expect(page.locator(".progress")).to_have_text(AT_WORK)
+    expect(page.get_by_role("img", name="Preview").first).to_be_visible()
     assert 1 <= page.get_by_role("progressbar", name="Progress").evaluate("(bar) => bar.value") < 50
     page.get_by_role("button", name="Cancel").click()
     told(page, "Cancelled")

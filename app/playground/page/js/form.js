@@ -62,6 +62,6 @@ export function begin(model) {
 /** Something to start with, which the model can do. @param {import("./api.js").Model} model */
 export function example(model) {
   return model.id.startsWith("shapes-")
-    ? { prompt: "a shape", negative_prompt: "a red shape", seed: "7" }
+    ? { prompt: "a shape", negative_prompt: "a red shape", seed: "9" }
     : { prompt: "a portrait of an old sailor, natural light", negative_prompt: "glasses, hat", seed: "7" };
 }

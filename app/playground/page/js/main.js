@@ -80,7 +80,7 @@ function fieldOf(param) {
 /** On a phone they lie below the form. */
 function showResults() {
   const results = /** @type {HTMLElement} */ (document.getElementById("results"));
-  if (results.getBoundingClientRect().top > innerHeight * 0.8) results.scrollIntoView();
+  if (results.getBoundingClientRect().top > innerHeight / 2) results.scrollIntoView();
 }
 
 async function load() {

@@ -11,7 +11,7 @@ import * as store from "./store.js";
  * @typedef {import("./api.js").Job} Job
  * @typedef {{
  *   label: string, what: string, why: string | null, body: Record<string, any> | null, key: string,
- *   job: Job | null, stopped: boolean, error: {message: string, code: string} | null, preview: Blob | null, thumbnail: Blob | null,
+ *   job: Job | null, stopped: boolean, error: {message: string, code: string} | null, previews: (Blob | undefined)[], thumbnail: Blob | null,
  * }} Cell
  * @typedef {{
  *   id: string, at: number, mode: string, form: import("./form.js").Form, model: {id: string, kind: "image" | "video"}, cells: Cell[],
@@ -21,6 +21,7 @@ import * as store from "./store.js";
 const SEEDS = 2 ** 32;
 /** A browser opens six connections to a server; two tabs of this page still leave room for requests. */
 const STREAMS = 2;
+const PREVIEWS = 3;
 const POLL_MS = 700;
 const SLOWEST_POLL_MS = 8000;
 /** For this long a request that may not have arrived is sent again; its key keeps it from being done twice. */
@@ -35,9 +36,15 @@ export function newRun(form, model) {
   return {
     id: id(), at: Date.now(), mode: form.mode, form: fields, model: { id: model.id, kind: model.kind },
     cells: asked(fields, model).map((each) => ({
-      ...each, key: id(), job: null, stopped: false, error: null, preview: null, thumbnail: null,
+      ...each, body: each.body && watched(each.body, model), key: id(), job: null, stopped: false, error: null, previews: [], thumbnail: null,
     })),
   };
+}
+
+/** Asks for previews on the way, where there is a way. @param {Record<string, any>} body @param {import("./api.js").Model} model */
+function watched(body, model) {
+  const steps = body.num_inference_steps ?? model.num_inference_steps.default;
+  return model.kind === "image" && steps > 1 ? { ...body, previews: Math.min(PREVIEWS, steps - 1) } : body;
 }
 
 /** @param {Cell} cell */
@@ -97,7 +104,7 @@ async function see(run, cell) {
   } catch (error) {
     cell.error = told(error);
   }
-  cell.preview = null;
+  cell.previews = [];
   changed();
 }
 
@@ -141,7 +148,13 @@ export function take(cell, { type, data }) {
   if (data.job) cell.job = data.job;
   else if (type === "queued") cell.job = { ...job, status: "queued", progress: { ...job.progress, step: 0 } };
   else if (type === "started") cell.job = { ...job, status: "in_progress", progress: { ...job.progress, step: 0 } };
+  else if (type === "preview") cell.previews[data.preview.index] = picture(data.preview);
   else if (type === "progress") cell.job = { ...job, status: "in_progress", progress: data.progress };
+}
+
+/** @param {{media_type: string, b64_json: string}} preview */
+function picture({ media_type: type, b64_json: text }) {
+  return new Blob([Uint8Array.from(atob(text), (character) => character.charCodeAt(0))], { type });
 }
 
 /** @param {Run} run */

@@ -80,7 +80,8 @@ function failure(cell) {
 
 /** @param {Cell} cell */
 function warnings(cell) {
-  return (cell.job?.warnings ?? []).map((each) => html`<p class="warning">${each}</p>`);
+  // Previews are this page's own wish.
+  return (cell.job?.warnings ?? []).filter((each) => !each.startsWith("previews:")).map((each) => html`<p class="warning">${each}</p>`);
 }
 
 /** @param {Cell} cell */
@@ -106,13 +107,14 @@ function outputs(run, cell) {
   }
   const count = job?.outputs.length || cell.body?.n || 1;
   return html`<ul class="outputs">
-    ${Array.from({ length: count }, (_, index) => html`<li>${job?.status === "completed" ? output(run, cell, index) : blank(run, cell)}</li>`)}
+    ${Array.from({ length: count }, (_, index) => html`<li>${job?.status === "completed" ? output(run, cell, index) : blank(run, cell, index)}</li>`)}
   </ul>`;
 }
 
-/** @param {Run} run @param {Cell} cell */
-function blank(run, cell) {
-  if (cell.preview) return html`<img class="preview" src=${address(cell.preview)} alt="Preview">`;
+/** @param {Run} run @param {Cell} cell @param {number} index */
+function blank(run, cell, index) {
+  const preview = cell.previews[index];
+  if (preview) return html`<img class="preview" src=${address(preview)} alt="Preview">`;
   const { width, height } = run.cells.find((each) => each.job)?.job?.request ?? { width: 1, height: 1 };
   return html`<svg class="blank" viewBox="0 0 ${width} ${height}" aria-hidden="true">${svg`<rect width="100%" height="100%"></rect>`}</svg>`;
 }
