@@ -159,7 +159,7 @@ def _fingerprint(path: str, body: GenerationBody) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _service(request: Request) -> Service:
+async def _service(request: Request) -> Service:  # no wait in it; but FastAPI gives a plain function a thread
     service = request.app.state.service
     assert isinstance(service, Service)
     return replace(service, caller=request.state.caller)
