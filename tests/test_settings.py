@@ -3,6 +3,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from app import up
+from app.cli import main
 from app.settings import Settings
 
 
@@ -54,3 +56,36 @@ def test_a_folder_of_settings_that_is_not_there_is_named(tmp_path: Path, monkeyp
     monkeypatch.setenv("NAG_SECRETS_DIR", str(tmp_path / "none"))
     with pytest.raises(ValidationError, match="secrets_dir"):
         Settings()
+
+
+def test_secrets_are_handed_on_and_shown_to_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NAG_ARTIFACTS_URL", "s3://bucket/prefix")
+    monkeypatch.setenv(
+        "NAG_ARTIFACTS_OPTIONS", '{"secret_access_key": "hidden, one", "virtual_hosted_style_request": 1}'
+    )
+    monkeypatch.setenv("NAG_URL_SECRETS", "hidden-new, hidden-old")
+    settings = Settings()
+    assert settings.artifacts_options is not None
+    assert settings.artifacts_options["secret_access_key"].get_secret_value() == "hidden, one"
+    assert [each.get_secret_value() for each in settings.url_secrets or ()] == ["hidden-new", "hidden-old"]
+    assert "hidden" not in repr(settings)
+    for name, value in up._environment(settings).items():
+        monkeypatch.setenv(name, value)
+    assert Settings() == settings
+
+
+@pytest.mark.parametrize("value", ["{", "[1]", '"hidden"'])
+def test_a_secret_that_does_not_fit_is_not_shown(
+    value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("NAG_ARTIFACTS_OPTIONS", value)
+    assert main(["api"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("nag-server: NAG_ARTIFACTS_OPTIONS=…: ")
+    assert "hidden" not in said
+
+
+@pytest.mark.parametrize("url", ["/a/folder", "http://bucket", "memory://", "s4://bucket"])
+def test_artifacts_lie_in_a_folder_or_a_bucket(url: str) -> None:
+    with pytest.raises(ValidationError, match="artifacts_url"):
+        Settings(artifacts_url=url)
