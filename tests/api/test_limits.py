@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from types import SimpleNamespace
 
 import httpx
 import pytest
 from redis import Redis
+from starlette.types import Message, Send
 
+from app.api.access import Caller
+from app.api.limits import Limits
 from app.queue import keys, slots
 from app.queue.queue import Queue
 from app.settings import Settings
-from tests.api.keyed import by, job_of, keyed
+from tests.api.keyed import KEYS, by, job_of, keyed
 from tests.api.support import serving
 
 BODY = {"prompt": "a shape", "seed": 7}
@@ -94,6 +98,29 @@ async def test_requests_at_once(settings: Settings, queue: Queue) -> None:
             await queue.cancel(job.id)
         assert [(await each).status_code for each in held] == [200, 200]
         assert (await one.get("/v1/models", headers=ALICE)).status_code == 200
+
+
+async def test_a_slot_is_free_before_the_answer_is_whole(queue: Queue, valkey_url: str) -> None:
+    """Who has the last byte may ask again at once."""
+    key = KEYS[0].model_copy(update={"requests_at_once": 1})
+    parts = SimpleNamespace(state=SimpleNamespace(service=SimpleNamespace(queue=queue)))
+    scope = {"type": "http", "method": "GET", "path": "/v1/models", "headers": []}
+    scope |= {"state": {"caller": Caller("a", key)}, "app": parts}
+    taken: list[object] = []
+
+    async def answering(scope: object, receive: object, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"x"})
+
+    async def sent(message: Message) -> None:
+        with Redis.from_url(valkey_url) as redis:
+            taken.append(redis.exists(keys.SLOTS + key.id))
+
+    async def nothing() -> Message:
+        return {"type": "http.disconnect"}
+
+    await Limits(answering)(scope, nothing, sent)
+    assert taken == [1, 0]
 
 
 async def test_a_slot_is_kept_while_its_request_lives_and_not_longer(
