@@ -6,9 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from panels import DASHBOARDS, Panel
-
 from app.metrics import definitions as d
+from panels import DASHBOARDS, Panel
 
 __all__ = ["FOLDER", "text"]
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from queries import MODEL, WINDOW, Query, mean, now, quantiles, raw, total
-
 from app.metrics import definitions as d
+from queries import MODEL, WINDOW, Query, mean, now, quantiles, raw, total
 
 __all__ = ["DASHBOARDS", "Panel"]
 

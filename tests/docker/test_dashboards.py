@@ -4,11 +4,11 @@ import json
 import re
 from pathlib import Path
 
-import check_schema
-import panels
 import pytest
 
 import build
+import check_schema
+import panels
 from app.metrics.definitions import ALL, Kind
 
 ROOT = Path(__file__).parents[2]
