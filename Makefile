@@ -3,8 +3,9 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-# The library's tests are many and independent; the service's start servers of their own and run one by one.
+# The library's tests are many and independent; the service's start servers of their own, which a file's tests share.
 PARALLEL := -n auto --maxprocesses 4
+FILES_IN_PARALLEL := -n 2 --dist loadfile
 # The release of diffusers before the tested one: the library must work on both.
 PREVIOUS := 0.41.0
 # Tried there alone: every import of diffusers beside it is slow and prints warnings.
@@ -48,7 +49,7 @@ helm: .tools/helm  ## Helm itself, for the tests of the chart
 	-$(BIN)/python docker/helm/fetch.py
 
 test: lint .tools/helm  ## lint and every test
-	$(BIN)/python -m pytest --ignore tests/nag
+	$(BIN)/python -m pytest --ignore tests/nag $(FILES_IN_PARALLEL)
 	$(BIN)/python -m pytest tests/nag $(PARALLEL)
 
 test-previous: install  ## the library's tests on the release of diffusers before the tested one
