@@ -201,6 +201,8 @@ def test_earlier_runs_are_found_again_shown_and_removed(page: Page) -> None:
     expect(page.get_by_label("Prompt", exact=True)).to_have_value("a circle")
     history.get_by_role("button", name="Remove a circle, without a red shape").click()
     expect(history.get_by_role("listitem")).to_have_count(1)
+    page.reload()
+    expect(history.get_by_role("listitem")).to_have_count(1)
     page.on("dialog", lambda dialog: dialog.accept())
     page.get_by_role("button", name="Clear history").click()
     expect(history.get_by_role("listitem")).to_have_count(0)

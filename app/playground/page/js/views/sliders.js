@@ -3,7 +3,6 @@
 import { html, nothing } from "../../vendor/lit-html/lit-html.js";
 import { live } from "../../vendor/lit-html/directives/live.js";
 import { NUMBERS, fill, form } from "../form.js";
-import { state } from "../state.js";
 import { idOf, notes, numberInput } from "./field.js";
 
 /** The slider's ends are where pictures are still pictures; the field takes whatever the server does. */
