@@ -24,7 +24,8 @@ OVERRIDES = dict.fromkeys(("image/png", "image/jpeg", "image/webp", "video/mp4")
 
 
 def run(*command: str, path: tuple[Path, ...] = (), cwd: Path | None = None) -> str:
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, path))}
+    tools = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # a generator formats by ruff
+    environment = os.environ | {"PATH": tools, "PYTHONPATH": os.pathsep.join(map(str, path))}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=cwd, timeout=100)
     assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
     return done.stdout

@@ -64,7 +64,7 @@ def inside(root: Path, path: str | Path) -> Path:
 def bind(source: Path, target: Path, *, read_only: bool = False) -> None:
     if not target.exists():
         if source.is_dir():
-            target.mkdir(parents=True)
+            target.mkdir(parents=True, exist_ok=True)  # a check may enter at the same time
         else:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.touch()
