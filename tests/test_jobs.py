@@ -1,0 +1,41 @@
+"""What one version of the service wrote and another reads, while both run."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import MISSING, asdict, fields, replace
+
+import pytest
+
+from app.jobs import Applied, Artifact, Generation, Result, Timings, generation_from_json, result_from_json, to_json
+
+RESULT = Result(
+    (Artifact("job-0-00000000.png", "image/png", 10, 7),),
+    Applied(True, None, 5.0, 2.5, 0.25, 1.0),
+    2,
+    Timings(1.0, 2.0, 3.0, 4.0, 5.0),
+)
+REQUEST = {
+    "model": "m", "prompt": "a shape", "negative_prompt": None, "seed": 7, "num_inference_steps": 4,
+    "guidance_scale": 1.0,
+    "width": 64, "height": 64, "n": 1, "output_format": "png", "output_compression": 100, "nag": None,
+}  # fmt: skip
+
+
+def test_what_a_request_gained_since_has_a_default() -> None:
+    read = generation_from_json(json.dumps(REQUEST))
+    assert {**asdict(read), **REQUEST} == asdict(read)
+    assert {each.name for each in fields(Generation) if each.default is MISSING} == REQUEST.keys()
+
+
+def test_a_request_of_a_later_version_is_not_done_by_half() -> None:
+    with pytest.raises(TypeError, match="not_known_yet"):
+        generation_from_json(json.dumps(REQUEST | {"not_known_yet": 1}))
+
+
+def test_a_result_of_a_later_version_is_read_as_far_as_it_is_known() -> None:
+    assert result_from_json(to_json(RESULT)) == RESULT
+    later = json.loads(to_json(replace(RESULT, warnings=("w",))))
+    for part in (later, later["artifacts"][0], later["nag"], later["timings"]):
+        part["not_known_yet"] = 1
+    assert result_from_json(json.dumps(later)) == replace(RESULT, warnings=("w",))
