@@ -32,7 +32,7 @@ expected-statuses = ["2XX", "400", "401", "403", "404", "409", "410", "416", "42
 """
 COUNTED = re.compile(r"([0-9,]+) generated")
 
-ROOT = Path(__file__).parents[2]
+HOOKS = {"SCHEMATHESIS_HOOKS": "tests.api.conformance_hooks", "PYTHONPATH": str(Path(__file__).parents[2])}
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ async def run(folder: Path, *, keyed: bool, options: tuple[str, ...]) -> Run:
                 "--no-color", "--continue-on-failure", "--suppress-health-check", "all", "--warnings", "off",
                 "--request-timeout", "60", "--wait-for-schema", "60",
                 *(("--header", f"Authorization: Bearer {SECRET}") if keyed else ()), *options,
-                cwd=folder, env=os.environ | {"SCHEMATHESIS_HOOKS": "tests.api.conformance_hooks", "PYTHONPATH": str(ROOT)},
+                cwd=folder, env=os.environ | HOOKS,
                 stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
             )  # fmt: skip
             said = (await process.communicate())[0].decode()
