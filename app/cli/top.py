@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from redis.exceptions import RedisError
+from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
@@ -83,21 +84,10 @@ def _head(now: Seen) -> Text:
 
 
 def _models(before: Seen, now: Seen) -> Table:
-    table = Table(title="models", title_justify="left", expand=True)
-    columns = (
-        "waiting: high",
-        "normal",
-        "low",
-        "oldest s",
-        "at work",
-        "warm on",
-        "in/s",
-        "done/s",
-        "failed/s",
-        "mean s",
-    )
-    table.add_column("model")
-    for name in (*columns, "wait s"):
+    table = _table("models")
+    table.add_column("model", overflow="fold")
+    # Short enough, all together, for a terminal of 80 columns; what waits is high, normal and low.
+    for name in ("waiting", "oldest s", "at work", "warm on", "in/s", "done/s", "fail/s", "mean s", "wait s"):
         table.add_column(name, justify="right")
     m = now.measures
     for load in sorted(now.loads, key=lambda each: each.model):
@@ -111,14 +101,14 @@ def _models(before: Seen, now: Seen) -> Table:
         ]
         wait_s = "" if load.wait_s is None else f"{load.wait_s:.1f}"
         table.add_row(
-            model, *waiting, f"{oldest_s:.1f}", str(m.running.get(model, 0)), str(load.workers),
+            model, "/".join(waiting), f"{oldest_s:.1f}", str(m.running.get(model, 0)), str(load.workers),
             *(f"{each:.2f}" for each in rates), _mean(before, now, model), wait_s,
         )  # fmt: skip
     return table
 
 
 def _workers(now: Seen) -> Table:
-    table = Table(title="workers", title_justify="left", expand=True)
+    table = _table("workers")
     for name in ("worker", "jobs held", "warm"):
         table.add_column(name)
     for name, warm in sorted(now.workers.items()):
@@ -127,12 +117,16 @@ def _workers(now: Seen) -> Table:
 
 
 def _errors(now: Seen) -> Table:
-    table = Table(title="last errors", title_justify="left", expand=True)
+    table = _table("last errors")
     for name in ("at", "job", "model", "code"):
         table.add_column(name)
     for each in now.measures.last_errors[:ERRORS_SHOWN]:
         table.add_row(time.strftime("%H:%M:%S", time.localtime(each.at)), each.job, each.model, each.code)
     return table
+
+
+def _table(title: str) -> Table:
+    return Table(title=title, title_justify="left", expand=True, box=SIMPLE_HEAD, padding=(0, 0))
 
 
 def _rate(before: Seen, now: Seen, metric: d.Metric, model: str, words: Sequence[str]) -> float:

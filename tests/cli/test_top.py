@@ -40,14 +40,13 @@ async def test_it_shows_what_waits_who_works_and_what_failed(
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0].startswith("1 waiting, 1 at work, 2 workers, 0 dead letters, redis ")
-    (model,) = [
-        line.split("│")[1:-1] for line in lines if MODEL in line and "worker-1" not in line and "job-" not in line
-    ]
-    assert [each.strip() for each in model[:7]] == [MODEL, "0", "1", "0", model[4].strip(), "1", "1"]
-    (worker,) = [line.split("│")[1:-1] for line in lines if "worker-1" in line]
-    assert [each.strip() for each in worker] == ["worker-1", "1", MODEL]
-    (error,) = [line.split("│")[1:-1] for line in lines if "nan_output" in line]
-    assert [each.strip() for each in error[1:]] == [held[0].id, MODEL, "nan_output"]
+    (model,) = [line.split() for line in lines if line.strip().startswith(MODEL)]
+    assert model[:2] + model[3:5] == [MODEL, "0/1/0", "1", "1"]
+    (worker,) = [line.split() for line in lines if "worker-1" in line]
+    assert worker == ["worker-1", "1", MODEL]
+    (error,) = [line.split() for line in lines if "nan_output" in line]
+    assert error[1:] == [held[0].id, MODEL, "nan_output"]
+    assert any("waiting" in line and "wait s" in line for line in lines), "a heading is cut off"
     assert "nobody should read" not in done.stdout
 
 
