@@ -6,6 +6,7 @@ The only argument is the file of a `container.Container` as JSON. Runs on the sy
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import json
 import os
 import subprocess
@@ -21,7 +22,9 @@ PR_SET_NO_NEW_PRIVS = 38
 def main() -> None:
     container = json.loads(Path(sys.argv[1]).read_text())
     root = Path(container["root"])
-    lay(root, container)
+    with root.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # a check enters while the container's own command may still be at this
+        lay(root, container)
     os.chroot(root)
     os.chdir(container["folder"])
     user, group = map(int, container["user"].split(":"))
@@ -64,7 +67,7 @@ def inside(root: Path, path: str | Path) -> Path:
 def bind(source: Path, target: Path, *, read_only: bool = False) -> None:
     if not target.exists():
         if source.is_dir():
-            target.mkdir(parents=True, exist_ok=True)  # a check may enter at the same time
+            target.mkdir(parents=True)
         else:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.touch()
