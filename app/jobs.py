@@ -6,6 +6,7 @@ A job is kept in Redis as JSON, never as a pickle. Times are Unix seconds, durat
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
@@ -72,6 +73,23 @@ class Guidance:
 
 
 @dataclass(frozen=True)
+class Edit:
+    """A picture to start from, and how far from it to go; with a mask, only what is white in that is made anew.
+
+    Both are names of artifacts that belong to the job: a PNG of the picture's size in RGB, and one in L.
+    """
+
+    strength: float  # share of the denoising steps that is run, above 0 to 1
+    image: str
+    mask: str | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Everything that is stored for it."""
+        return (self.image,) if self.mask is None else (self.image, self.mask)
+
+
+@dataclass(frozen=True)
 class Generation:
     """One request with nothing left open: the API has filled in every default, the seed included.
 
@@ -95,6 +113,7 @@ class Generation:
     video_codec: str | None = None
     embed_metadata: bool = True  # the file says what made it
     previews: int = 0  # a picture, at the most
+    edit: Edit | None = None
 
     @property
     def cfg(self) -> bool:
@@ -102,10 +121,25 @@ class Generation:
         return self.guidance_scale > 1
 
     @property
+    def steps(self) -> int:
+        """Denoising steps that are run: of an edit a part of the schedule, one at least."""
+        if self.edit is None:
+            return self.num_inference_steps
+        return max(1, math.floor(self.num_inference_steps * self.edit.strength + 0.5))
+
+    @property
+    def task(self) -> str:
+        """How the model is used."""
+        if self.edit is None:
+            return "generate"
+        return "img2img" if self.edit.mask is None else "inpaint"
+
+    @property
     def batch_key(self) -> str:
         """What changes the computation's shape; generations of one model with equal keys may share a batch."""
         frames = "" if self.num_frames is None else f"x{self.num_frames}"
-        return f"{self.width}x{self.height}{frames}/{self.num_inference_steps}/{'cfg' if self.cfg else 'plain'}"
+        key = f"{self.width}x{self.height}{frames}/{self.num_inference_steps}/{'cfg' if self.cfg else 'plain'}"
+        return key if self.edit is None else f"{key}/{self.task}-{self.steps}"
 
     @property
     def cost(self) -> int:
@@ -115,7 +149,7 @@ class Generation:
     @property
     def work(self) -> int:
         """Units of computing time: the cost at every step."""
-        return self.cost * self.num_inference_steps
+        return self.cost * self.steps
 
 
 @dataclass(frozen=True)
@@ -194,7 +228,7 @@ class Job:
     completed_at: float | None = None
     attempts: int = 0
     worker: str | None = None
-    step: int = 0  # denoising steps done, of request.num_inference_steps
+    step: int = 0  # denoising steps done, of request.steps
     result: Result | None = None
     error: JobError | None = None
     warnings: tuple[str, ...] = field(default=())
@@ -231,6 +265,8 @@ def generation_from_json(text: str) -> Generation:
     data = json.loads(text)
     if data["nag"] is not None:
         data["nag"] = Guidance(**data["nag"])
+    if data.get("edit") is not None:
+        data["edit"] = Edit(**data["edit"])
     return Generation(**data)
 
 

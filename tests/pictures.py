@@ -17,3 +17,9 @@ def read_back(data: bytes) -> str | None:
         return None
     assert comment[:8] == b"UNICODE\0"
     return comment[8:].decode("utf-16-be")
+
+
+def png(picture: Image.Image) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    return file.getvalue()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from fastapi import Request, Response
@@ -17,7 +17,7 @@ from starlette.types import Message
 
 from app.errors import InvalidRequest, MalformedBody
 
-__all__ = ["FORM", "FormRoute", "is_form"]
+__all__ = ["FORM", "FormRoute", "files_of", "is_form"]
 
 FORM = "multipart/form-data"
 #: `nag[scale]` is the scale of nag; `tags[]` is one of several tags.
@@ -29,8 +29,14 @@ def is_form(content_type: str) -> bool:
     return content_type.partition(";")[0].strip().lower() == FORM
 
 
+def files_of(request: Request) -> Mapping[str, bytes]:
+    """Of a FormRoute's form, by the names of their fields."""
+    files: Mapping[str, bytes] = getattr(request.state, "files", {})
+    return files
+
+
 class FormRoute(APIRoute):
-    """A route whose JSON body may come as a form as well: a file stands in it by its name."""
+    """A route whose JSON body may come as a form as well: a file stands in it by its name, and in `files_of` whole."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
@@ -40,6 +46,7 @@ class FormRoute(APIRoute):
 
         async def handle_either(request: Request) -> Response:
             if is_form(request.headers.get("content-type", "")):
+                request.state.files = {}
                 request = _as_json(request, await _read(request, shape))
             return await handle(request)
 
@@ -53,7 +60,10 @@ async def _read(request: Request, shape: type[BaseModel]) -> bytes:
     """
     try:
         async with request.form(max_files=FIELDS_MAX, max_fields=FIELDS_MAX) as form:
-            fields = _nested([(name, _text(value)) for name, value in form.multi_items()])
+            fields = _nested([_named(name, value) for name, value in form.multi_items()])
+            for name, value in form.multi_items():
+                if isinstance(value, UploadFile):
+                    request.state.files[_named(name, value)[0]] = await value.read()
     except HTTPException as exc:
         raise MalformedBody(f"the body cannot be read as a form: {exc.detail}") from exc
     try:
@@ -64,8 +74,9 @@ async def _read(request: Request, shape: type[BaseModel]) -> bytes:
     return json.dumps(body.model_dump(mode="json", exclude_unset=True)).encode()
 
 
-def _text(value: UploadFile | str) -> str:
-    return value if isinstance(value, str) else value.filename or "a file"
+def _named(name: str, value: UploadFile | str) -> tuple[str, str]:
+    """A field as text; one of several files is a file, so that a second one is sent twice."""
+    return (name, value) if isinstance(value, str) else (name.removesuffix("[]"), value.filename or "a file")
 
 
 def _nested(items: list[tuple[str, str]]) -> dict[str, Any]:

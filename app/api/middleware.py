@@ -7,7 +7,7 @@ import json
 import re
 import traceback
 from collections import Counter
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from contextlib import suppress
 from uuid import uuid4
 
@@ -59,6 +59,9 @@ class RequestId:
         return None
 
 
+NONE_LARGER: Mapping[str, int] = {}
+
+
 def is_utf8(body: bytes) -> bool:
     """Python would guess another encoding from the zeros in it; JSON is in this one, and holds no zero."""
     try:
@@ -87,23 +90,34 @@ def said_twice(body: bytes) -> str | None:
 class BoundedBody:
     """Reads the body before the app does, so that no route ever holds more than `limit_bytes` of one."""
 
-    def __init__(self, app: ASGIApp, limit_bytes: int, timeout_s: float, also: Container[tuple[str, str]] = ()) -> None:
-        """Only JSON passes, and the `also` named pairs of media type and path."""
+    def __init__(
+        self,
+        app: ASGIApp,
+        limit_bytes: int,
+        timeout_s: float,
+        also: Container[tuple[str, str]] = (),
+        larger: Mapping[str, int] = NONE_LARGER,
+    ) -> None:
+        """Only JSON passes, and the `also` named pairs of media type and path; `larger` has the limits of paths with
+        one of their own.
+        """
         self.app = app
         self.limit_bytes = limit_bytes
         self.timeout_s = timeout_s
         self.also = also
+        self.larger = larger
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         headers = Headers(scope=scope)
+        limit_bytes = self.larger.get(scope["path"], self.limit_bytes)
         announced = headers.get("content-length", "0")
-        if announced.isdecimal() and int(announced) > self.limit_bytes:
-            return await refuse(self._too_large(), scope, receive, send)
+        if announced.isdecimal() and int(announced) > limit_bytes:
+            return await refuse(_too_large(limit_bytes), scope, receive, send)
         try:
             async with asyncio.timeout(self.timeout_s):
-                body = await self._read(receive)
+                body = await _read(receive, limit_bytes)
         except TimeoutError:
             late = RequestTimeout(f"the body did not arrive within {self.timeout_s:g} s")
             return await refuse(late, scope, receive, send)
@@ -131,19 +145,21 @@ class BoundedBody:
 
         return await self.app(scope, replay, send)
 
-    async def _read(self, receive: Receive) -> bytes | None:
-        """All of it; None when the client left while sending. Raises BodyTooLarge."""
-        body = bytearray()
-        more = True
-        while more:
-            message = await receive()
-            if message["type"] != "http.request":
-                return None
-            body += message.get("body", b"")
-            if len(body) > self.limit_bytes:
-                raise self._too_large()
-            more = message.get("more_body", False)
-        return bytes(body)
 
-    def _too_large(self) -> BodyTooLarge:
-        return BodyTooLarge(f"a request body holds at most {self.limit_bytes} bytes")
+async def _read(receive: Receive, limit_bytes: int) -> bytes | None:
+    """All of it; None when the client left while sending. Raises BodyTooLarge."""
+    body = bytearray()
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] != "http.request":
+            return None
+        body += message.get("body", b"")
+        if len(body) > limit_bytes:
+            raise _too_large(limit_bytes)
+        more = message.get("more_body", False)
+    return bytes(body)
+
+
+def _too_large(limit_bytes: int) -> BodyTooLarge:
+    return BodyTooLarge(f"a request body holds at most {limit_bytes} bytes")

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from app.api.schemas import SEED_MAX, GenerationBody
-from app.catalog import NAG_BOUNDS, Catalog, Kind, Model, Range
+from app.catalog import NAG_BOUNDS, Catalog, EditTask, Kind, Model, Range
 from app.errors import InvalidParameter, NotFound, UnsupportedParameter
 from app.formats import FORMATS, VIDEO_CODECS, VIDEOS
 from app.jobs import Generation, Guidance
 
-__all__ = ["Resolved", "find_model", "resolve"]
+__all__ = ["Resolved", "find_editing_model", "find_model", "resolve"]
 
 #: A drawn seed stays below this, so that it survives a JSON reader whose numbers are doubles.
 DRAWN_SEEDS = 2**32
@@ -64,6 +64,21 @@ def find_model(catalog: Catalog, name: str | None, kind: Kind | None = None) -> 
         message = f"model: {found.id} makes {found.kind}s; ask for one by {ROUTES[found.kind]}"
         code = "not_an_image_model" if kind == "image" else "not_a_video_model"
         raise InvalidParameter(message, param="model", code=code)
+    return found
+
+
+def find_editing_model(catalog: Catalog, name: str | None, task: EditTask) -> Model:
+    """As `find_model`, of one that does this task: for None the default image model, or the first that does."""
+    able = [each for each in catalog.models.values() if task in each.edits]
+    if name is None and able:
+        default = catalog.default_of("image")
+        return default if default in able else able[0]
+    found = find_model(catalog, name, "image")
+    if found not in able:
+        what = "no masks: leave it out" if found.edits else "no pictures to start from"
+        others = f"; {', '.join(each.id for each in able)} would" if able else ""
+        message = f"model: {found.id} takes {what}{others}"
+        raise InvalidParameter(message, param="model", code="not_an_editing_model")
     return found
 
 

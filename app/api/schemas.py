@@ -11,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 
 from app.jobs import Priority
 
-__all__ = ["GenerationBody", "ImageBody", "JobBody", "NAGBody", "OpenAIBody", "VideoBody", "WebhookBody"]
+__all__ = ["EditBody", "GenerationBody", "ImageBody", "JobBody", "NAGBody", "OpenAIBody", "VideoBody", "WebhookBody"]
 
 SEED_MAX = 2**63 - 1
 #: What the schema says of it: the next lower number that a reader of doubles takes as it stands.
@@ -120,7 +120,13 @@ class JobBody(GenerationBody):
 class OpenAIBody(GenerationBody):
     """What OpenAI's SDKs send on either route; our own fields come by their `extra_body`, the guidance also flat."""
 
-    size: Annotated[str | None, Field(pattern=r"^(auto|[0-9]{1,6}x[0-9]{1,6})$", description="auto, or WxH")] = None
+    size: Annotated[
+        str | None,
+        Field(
+            pattern=r"^(auto|[0-9]{1,6}x[0-9]{1,6})$",
+            description="auto, or WxH; auto of an edit has the image's proportions and about the model's default area",
+        ),
+    ] = None
     user: Annotated[str | None, Field(description="accepted for the SDKs' sake and not kept; `warnings` says so")] = (
         None
     )
@@ -145,6 +151,28 @@ class ImageBody(OpenAIBody):
     background: Annotated[str | None, Field(description="auto or opaque")] = None
     moderation: Annotated[str | None, Field(description="auto alone: nothing is moderated")] = None
     complexity: Annotated[str | None, Field(description="refused: nothing is planned")] = None
+
+
+class EditBody(ImageBody):
+    """POST /v1/images/edits, a form: OpenAI's fields, and ours beside them."""
+
+    image: Annotated[
+        Any,
+        Field(
+            description="a file: PNG, JPEG or WebP; its middle, scaled to the size that is made. Where it is "
+            "transparent it is made anew, unless a mask says where"
+        ),
+    ] = None
+    mask: Annotated[
+        Any, Field(description="a file with an alpha channel, as large as the image: where it is transparent, anew")
+    ] = None
+    strength: Annotated[
+        float,
+        Field(
+            gt=0, le=1, description="share of the steps that is run, rounded, one at least; 1 keeps least of the image"
+        ),
+    ] = 0.75
+    input_fidelity: Annotated[str | None, Field(description="refused: ask for less strength")] = None
 
 
 def _as_text(value: Any) -> Any:

@@ -85,7 +85,8 @@ def create_app(settings: Settings, stopping: Callable[[], bool] = lambda: False)
         BoundedBody,
         limit_bytes=settings.body_max_bytes,
         timeout_s=settings.read_timeout_s,
-        also={(FORM, "/v1/videos")},
+        also={(FORM, "/v1/videos"), (FORM, images.EDITS)},
+        larger={images.EDITS: settings.body_max_bytes + 2 * settings.input_max_bytes},
     )
     app.add_middleware(Limits)
     app.add_middleware(Access, keyring=keyring)
@@ -98,6 +99,7 @@ def create_app(settings: Settings, stopping: Callable[[], bool] = lambda: False)
     app.add_middleware(Measured, metrics=measured)  # added last, so outermost: a 500 counts too
     for each in (jobs, images, videos, artifacts, models, queue, health, metrics, playground):
         app.include_router(each.router)
+    app.include_router(images.forms)
     app.include_router(videos.forms)
     openapi.install(app, asks=keyring.asks)
     return app

@@ -14,6 +14,7 @@ from uuid import uuid4
 from fastapi import Depends, Request
 
 from app.api.access import NOBODY, Caller
+from app.api.inputs import Inputs
 from app.api.resolve import Resolved
 from app.api.schemas import GenerationBody
 from app.api.webhooks.asked import asked_webhook
@@ -50,8 +51,12 @@ class Service:
     stopping: Callable[[], bool]  # whether the server was told to end
     caller: Caller = NOBODY
 
-    async def submit(self, resolved: Resolved, body: GenerationBody, request: Request) -> tuple[Job, bool]:
+    async def submit(
+        self, resolved: Resolved, body: GenerationBody, request: Request, inputs: Inputs | None = None
+    ) -> tuple[Job, bool]:
         """The queued job and True, or the earlier job of the same idempotency key and False.
+
+        What it starts from is stored before it is queued, and removed where it is not queued after all.
 
         Raises Conflict for a key that was used with another body, QueueFull, Unavailable.
         """
@@ -74,15 +79,24 @@ class Service:
             webhook=asked_webhook(body.webhook, self.settings),
             trace=getattr(request.state, "traceparent", ""),
         )
-        job = await self.queue.submit(
-            asked,
-            deadline_s=body.deadline_s,
-            idempotency_key=key,
-            api_key=None if self.caller.key is None else self.caller.key.id,
-            pending_jobs=None if self.caller.key is None else self.caller.key.pending_jobs,
-            fingerprint=None if key is None else _fingerprint(request.url.path, body),
-        )
-        return job, job.id == asked.id
+        queued = False
+        try:
+            if inputs is not None:
+                edit = await inputs.stored(asked.id, self.artifacts)
+                asked = replace(asked, request=replace(asked.request, edit=edit))
+            job = await self.queue.submit(
+                asked,
+                deadline_s=body.deadline_s,
+                idempotency_key=key,
+                api_key=None if self.caller.key is None else self.caller.key.id,
+                pending_jobs=None if self.caller.key is None else self.caller.key.pending_jobs,
+                fingerprint=None if key is None else _fingerprint(request.url.path, body, inputs),
+            )
+            queued = job.id == asked.id
+        finally:
+            if not queued and asked.request.edit is not None:
+                await self.artifacts.delete(*asked.request.edit.names)
+        return job, queued
 
     async def wait(self, job: Job, timeout_s: float, cancel_without: Request | None = None) -> Job:
         """The job when it has finished, or as it stands after `timeout_s` or when the server is told to end.
@@ -114,6 +128,8 @@ class Service:
         job = self._found(await self.queue.delete(job_id), job_id)
         for each in job.result.artifacts if job.result else ():
             await self.artifacts.delete(*each.names)
+        if job.request.edit is not None:
+            await self.artifacts.delete(*job.request.edit.names)
 
     async def page(
         self,
@@ -153,9 +169,10 @@ def wait_asked_s(request: Request, most_s: float) -> float | None:
     return None
 
 
-def _fingerprint(path: str, body: GenerationBody) -> str:
+def _fingerprint(path: str, body: GenerationBody, inputs: Inputs | None) -> str:
     """Equal for equal requests: of what was sent, before a seed is drawn."""
-    text = json.dumps([path, body.model_dump(exclude_unset=True)], sort_keys=True)
+    digest = [] if inputs is None else [inputs.digest]
+    text = json.dumps([path, body.model_dump(exclude_unset=True), *digest], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from app.artifacts.links import Links
-from app.catalog import Catalog, Model, NAGDefaults, Range
+from app.catalog import Catalog, EditTask, Model, NAGDefaults, Range
 from app.errors import Conflict, Expired, ServiceError
 from app.jobs import (
     Applied,
@@ -152,6 +152,7 @@ class ModelView(BaseModel):
     prompt_max_chars: int
     nag_supported: bool
     nag: NAGDefaults | None
+    edits: tuple[EditTask, ...]
 
 
 class ModelsView(BaseModel):
@@ -189,7 +190,7 @@ def queue_view(loads: Iterable[Load], catalog: Catalog) -> QueueView:
 
 
 def job_view(job: Job, links: Links) -> JobView:
-    result, steps = job.result, job.request.num_inference_steps
+    result, steps = job.result, job.request.steps
     return JobView(
         id=job.id,
         status=job.status,
@@ -233,9 +234,7 @@ def event_view(event: JobEvent, job: Job, ended: Job | None, links: Links) -> Jo
         at=event.at,
         attempt=data.get("attempt"),
         worker=data.get("worker"),
-        progress=Progress(step=data["step"], steps=job.request.num_inference_steps)
-        if event.type is EventType.PROGRESS
-        else None,
+        progress=Progress(step=data["step"], steps=job.request.steps) if event.type is EventType.PROGRESS else None,
         preview=PreviewView.model_validate(data) if event.type is EventType.PREVIEW else None,
         job=None if ended is None else job_view(ended, links),
     )

@@ -1,7 +1,7 @@
 """The catalog: which models are served, how each is loaded, its limits and its defaults, read from TOML."""
 
 from app.catalog.catalog import Catalog
-from app.catalog.entry import Kind, Model
+from app.catalog.entry import EditTask, Kind, Model
 from app.catalog.errors import CatalogError
 from app.catalog.loading import Lora, Quantization, Scheduler, Source, Weights
 from app.catalog.numbers import NAG_BOUNDS, NAGDefaults, Range
@@ -10,6 +10,7 @@ __all__ = [
     "NAG_BOUNDS",
     "Catalog",
     "CatalogError",
+    "EditTask",
     "Kind",
     "Lora",
     "Model",

@@ -9,9 +9,11 @@ from pydantic import Field, model_validator
 from app.catalog.loading import Dtype, Lora, Quantization, Scheduler, Source, Weights
 from app.catalog.numbers import NAGDefaults, Range
 
-__all__ = ["CHOSEN_HERE", "Kind", "Model"]
+__all__ = ["CHOSEN_HERE", "EditTask", "Kind", "Model"]
 
 Kind = Literal["image", "video"]
+#: How a picture can start from another: from all of it, or anew where a mask shows.
+EditTask = Literal["img2img", "inpaint"]
 
 #: Arguments of a pipeline call that a request or the worker decides; an entry's `call` cannot.
 CHOSEN_HERE = frozenset(
@@ -19,7 +21,7 @@ CHOSEN_HERE = frozenset(
         "prompt", "negative_prompt", "generator", "num_inference_steps", "width", "height", "num_frames",
         "true_cfg_scale", "guidance_scale", "output_type", "return_dict", "num_images_per_prompt",
         "num_videos_per_prompt", "callback", "callback_steps", "callback_on_step_end",
-        "callback_on_step_end_tensor_inputs",
+        "callback_on_step_end_tensor_inputs", "image", "mask_image", "strength",
     }
 )  # fmt: skip
 
@@ -37,6 +39,7 @@ class Model(Source):
     offload: weights wait in the host's memory, by whole models or by groups of layers.
     compile: the denoiser, by torch.compile, at the first call of each shape.
     vae_tiling: decode in tiles, in less memory.
+    edits: what diffusers' own pipelines for it do with the parts of this one.
     """
 
     id: str
@@ -68,6 +71,7 @@ class Model(Source):
     prompt_max_chars: int = Field(ge=1)
     call: dict[str, Any] = Field(default_factory=dict)
     nag: NAGDefaults | None = None
+    edits: Annotated[tuple[EditTask, ...], Field(strict=False)] = ()
 
     @property
     def default_cost(self) -> int:
@@ -83,6 +87,8 @@ class Model(Source):
                 raise ValueError(f"{name} is {'required' if given is None else 'unknown'} where kind is {self.kind}")
             if given is not None and given.min < 1:
                 raise ValueError(f"{name}.min must be at least 1, not {given.min}")
+        if self.edits and self.kind == "video":
+            raise ValueError("edits are of images alone")
         for name in ("width", "height") if self.kind == "video" else ():
             size: Range[int] = getattr(self, name)
             if (size.multiple or 1) % 2 or (size.offset or 0) % 2:

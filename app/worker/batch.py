@@ -78,15 +78,32 @@ class Batch:
         """
         try:
             async with self._leases_kept():
-                await self._attempt(self._jobs)
+                await self._attempt(await self._fetched(self._jobs))
         finally:
             for task in self._shown:
                 await end(task)
         await self._release(self._held)
         self._recorder.ended(self._worker, self._claimed_at, self._ended)
 
+    async def _fetched(self, jobs: Sequence[Job]) -> list[Job]:
+        """The jobs whose pictures to start from are at hand now; the others have failed."""
+        ready: list[Job] = []
+        for job in jobs:
+            names = () if job.request.edit is None else job.request.edit.names
+            try:
+                self._control.files.update({name: await self._artifacts.read(name) for name in names})
+                ready.append(job)
+            except FileNotFoundError:
+                await self._end(job, JobError("input_gone", "the picture to start from is no longer kept"))
+            except ArtifactsError as error:
+                _log.error("input_not_read", job=job.id, error=error)
+                await self._end(job, JobError("input_not_read", "the picture to start from could not be read"))
+        return ready
+
     async def _attempt(self, jobs: Sequence[Job]) -> None:
         """Run jobs together; where that raises, each half of them, so that a job the model cannot take fails alone."""
+        if not jobs:
+            return
         failure = ""
         try:
             outcomes = await self._in_thread(lambda: self._engine.run(jobs, self._control))

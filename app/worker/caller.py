@@ -72,9 +72,9 @@ class Caller:
         planned = calls(jobs, self.budgets.rows(entry, jobs[0]), partial(_apart, pipe))
         done: list[Done] = []
         for number, rows in enumerate(planned):
-            on_step = partial(_on_step, control, number, len(planned), jobs[0].request.num_inference_steps)
+            on_step = partial(_on_step, control, number, len(planned), jobs[0].request.steps)
             last = number == len(planned) - 1
-            hooks = Hooks(on_step, control.on_denoised if last else _nothing)
+            hooks = Hooks(on_step, control.on_denoised if last else _nothing, files=control.files)
             done += self._rows(pipe, entry, rows, hooks, control.on_preview)
         return done
 
@@ -93,7 +93,7 @@ class Caller:
             half = len(rows) // 2
             self.budgets.lower(entry, rows[0].job, half)
             self.recorder.add(Event.OOM_HALVED, entry.id)
-            first = self._rows(pipe, entry, rows[:half], Hooks(hooks.on_step), show)
+            first = self._rows(pipe, entry, rows[:half], Hooks(hooks.on_step, files=hooks.files), show)
             return [*first, *self._rows(pipe, entry, rows[half:], hooks, show)]
         if self._alone(entry):
             return self._rows(pipe, entry, rows, hooks, show)
@@ -112,12 +112,13 @@ class Caller:
                 if shares_models(entry) and move_on():
                     hooks.on_denoised()
 
-            denoised = denoise(pipe, entry, rows, self.device, Hooks(hooks.on_step, on_denoised, previews, encoding))
+            told = Hooks(hooks.on_step, on_denoised, previews, encoding, hooks.files)
+            denoised = denoise(pipe, entry, rows, self.device, told)
         stages_ms = {
             Stage.PROMPTS: denoised.encode_ms, Stage.DENOISE: denoised.denoise_ms, Stage.DECODE: denoised.decode_ms
         }  # fmt: skip
         pixels = denoised.pixels.size // 3
-        self.recorder.call(entry.id, _guidance(rows, denoised), rows[0].request.num_inference_steps, pixels, stages_ms)
+        self.recorder.call(entry.id, _guidance(rows, denoised), rows[0].request.steps, pixels, stages_ms)
         return denoised
 
     def _alone(self, entry: Model) -> bool:

@@ -19,6 +19,7 @@ import transformers
 
 import nag
 from app.catalog import Model
+from app.worker.editing import task_class
 from app.worker.errors import LoadError
 from app.worker.grids import grid_problems
 from app.worker.loading import DENOISERS, pipeline_class, scheduler_class
@@ -39,7 +40,7 @@ def problems(entry: Model) -> list[str]:
         return [*found, exc.why]
     if kind is None:
         return found
-    for check in (_arguments, _guidance, _nag, _parts, grid_problems):
+    for check in (_arguments, _guidance, _nag, _parts, _edits, grid_problems):
         found += check(entry, kind)
     for needed in (_scheduler, require_package):
         try:
@@ -129,6 +130,19 @@ def _nag(entry: Model, kind: Any) -> Iterator[str]:
             yield f"nag: {family.name} cannot be guided: {family.refused}"
         elif not any(hasattr(kind, name) for name in family.encoders):
             yield f"nag: {kind.__name__} has no {' or '.join(family.encoders)}"
+
+
+def _edits(entry: Model, kind: Any) -> Iterator[str]:
+    for task in entry.edits:
+        found = task_class(kind, task)
+        if found is None:
+            yield f"edits: diffusers {diffusers.__version__} has no {task} with the parts of {kind.__name__}"
+            continue
+        takes = inspect.signature(found.__call__).parameters
+        cfg = () if entry.cfg == "none" else (entry.cfg,)
+        for name in (*entry.call, *cfg):
+            if name not in takes:
+                yield f"edits: {task}: {found.__name__} takes no {name}"
 
 
 def _parts(entry: Model, kind: Any) -> Iterator[str]:

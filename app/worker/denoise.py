@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from time import perf_counter, time
@@ -16,6 +16,7 @@ import nag
 from app.catalog import Model
 from app.jobs import Applied, Guidance
 from app.worker.batching import Row
+from app.worker.editing import Editing
 from app.worker.loading import denoisers
 from app.worker.pipelines import cfg_arguments, step_arguments, steps_of
 from app.worker.previews import Previews
@@ -39,6 +40,7 @@ class Hooks:
     on_denoised: Callable[[], object] = lambda: None
     previews: Previews | None = None
     encoding: Encoding = field(default=lambda _: nullcontext())
+    files: Mapping[str, bytes] = field(default_factory=dict)  # by name, what edits start from
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,9 @@ def denoise(pipe: Any, entry: Model, rows: Sequence[Row], device: torch.device, 
     if shares_models(entry):
         pipe = _copy(pipe)
     requests = [row.request for row in rows]
+    editing = Editing(requests, hooks.files) if requests[0].edit is not None else None
+    if editing is not None:
+        warm, pipe = pipe, editing.pipeline(pipe)
     params = [_params(request.nag) for request in requests]
     seams: dict[str, float] = {}
     first_timestep: list[float] = []
@@ -127,6 +132,8 @@ def denoise(pipe: Any, entry: Model, rows: Sequence[Row], device: torch.device, 
             **cfg,
             **entry.call,
         }
+        if editing is not None:
+            arguments = editing.arguments(pipe, arguments)
         frames = requests[0].num_frames
         if frames is not None:
             arguments["num_frames"] = frames
@@ -135,6 +142,10 @@ def denoise(pipe: Any, entry: Model, rows: Sequence[Row], device: torch.device, 
         seam("decoded")
     if hooks.previews is not None:
         hooks.previews.decoded(pixels)
+    if editing is not None:
+        pixels = editing.kept(pixels)
+        if entry.offload == "model":
+            warm.maybe_free_model_hooks()  # the pipeline of the call does not know of them
     # A pipeline that told of no last step decoded within what counts as its denoising.
     seams = {"encoded": seams["begun"], "denoised": seams["decoded"]} | seams
     shape = (requests[0].height, requests[0].width, 3)

@@ -12,15 +12,19 @@ __all__ = ["SOFTWARE", "parameters"]
 
 SOFTWARE = f"nag-server {version('nag-server')}"
 #: What a file shows by itself, or what is no property of one picture.
-LEFT_OUT = ("n", "nag", "output_format", "output_compression", "video_codec", "embed_metadata", "previews")
+LEFT_OUT = ("n", "nag", "output_format", "output_compression", "video_codec", "embed_metadata", "previews", "edit")
 
 
 def parameters(request: Generation, seed: int, applied: Applied) -> str:
-    """The fields of POST /v1/jobs for this one picture or video, with what was really used, and `software`."""
+    """The fields of POST /v1/jobs for this one picture or video, with what was really used, and `software`; of an edit
+    `strength` as well, but not the picture it started from.
+    """
     said = {name: value for name, value in asdict(request).items() if name not in LEFT_OUT}
     said["seed"] = seed
     if applied.applied and request.nag is not None:
         numbers = {name: getattr(applied, name) for name in ("scale", "tau", "alpha", "end")}
         said["nag"] = {**numbers, "negative_prompt": request.nag.negative_prompt}
+    if request.edit is not None:
+        said["strength"] = request.edit.strength
     said["software"] = SOFTWARE
     return json.dumps({name: value for name, value in said.items() if value is not None}, ensure_ascii=False)

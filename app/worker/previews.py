@@ -105,13 +105,15 @@ class Previews:
     def decoded(self, pixels: Pixels) -> None:
         """What the last step's latents have become."""
         latents = self._latest()
+        if any(row.request.task == "inpaint" for row in self._rows):
+            return  # what was decoded is in part the picture it started from
         if latents is not None and len(latents) == len(pixels) and pixels.ndim == 4:
             self._sketch.learn(latents, pixels)
 
 
 def steps_shown(row: Row) -> set[int]:
     """Steps after which a preview is shown: evenly spread, the last one not among them."""
-    total, count = row.request.num_inference_steps, row.request.previews
+    total, count = row.request.steps, row.request.previews
     return {round(total * i / (count + 1)) for i in range(1, count + 1)} & set(range(1, total))
 
 

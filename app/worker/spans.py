@@ -46,7 +46,7 @@ def _trace_job(tracing: Tracing, worker: str, claimed_at: float, ended: Ended, b
     # One after the other; of a job in several pipeline calls, each stage as if it were one.
     at = made.begun_at
     for name, took_ms in (("encode", made.encode_ms), ("denoise", made.denoise_ms), ("decode", made.decode_ms)):
-        about = {"steps": job.request.num_inference_steps, "batch_size": made.batch_size} if name == "denoise" else {}
+        about = {"steps": job.request.steps, "batch_size": made.batch_size} if name == "denoise" else {}
         tracing.span(name, work, at, at + took_ms / 1000, about)
         at += took_ms / 1000
     tracing.span("store", work, ended.storing_at, ended.stored_at, {"files": len(made.seeds)})

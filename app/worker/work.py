@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Protocol
 
 import numpy as np
@@ -32,7 +32,8 @@ class Control:
     """Shared by both threads; each field is written by one of them and a single word, so needs no lock."""
 
     stopping: bool = False  # by the loop: leave the batch at its next step
-    step: int = 0  # by the torch thread: denoising steps done of the jobs' num_inference_steps
+    step: int = 0  # by the torch thread: denoising steps done of the jobs' request.steps
+    files: dict[str, bytes] = field(default_factory=dict)  # by the loop, before the batch: what its jobs start from
     on_step: Callable[[], object] = lambda: None  # called in the torch thread, after each step
     on_preview: Callable[[Preview], object] = lambda _: None  # called in the torch thread
     on_denoised: Callable[[], object] = lambda: None  # called in the torch thread: only decoding is left

@@ -48,6 +48,7 @@ ROUTES: dict[tuple[str, str], Scope | None] = {
     ("GET", "/v1/jobs/{job_id}/events"): READ,
     ("POST", "/v1/jobs/{job_id}/cancel"): GENERATE,
     ("POST", "/v1/images/generations"): GENERATE,
+    ("POST", "/v1/images/edits"): GENERATE,
     ("POST", "/v1/videos"): GENERATE,
     ("GET", "/v1/videos"): READ,
     ("DELETE", "/v1/videos/{video_id}"): GENERATE,

@@ -7,6 +7,7 @@ import io
 from collections.abc import Iterator
 
 import httpx2
+import numpy as np
 import openai
 import pytest
 from openai import OpenAI
@@ -105,3 +106,40 @@ def test_a_picture_to_start_from_is_refused_by_name(client: OpenAI) -> None:
     with pytest.raises(openai.BadRequestError) as refused:
         client.videos.create(prompt="a shape", input_reference=("cat.png", b"\x89PNG"))
     assert (refused.value.code, refused.value.param) == ("unsupported_parameter", "input_reference")
+
+
+def test_an_edit_of_a_picture(client: OpenAI) -> None:
+    """What the mask does not show stays; the rest, and with less strength all of it, is near to what was sent."""
+    made = client.images.generate(
+        model="shapes-flux", prompt="a red circle on a white background", extra_body={"seed": 3}
+    )
+    assert made.data is not None
+    sent = base64.b64decode(made.data[0].b64_json or "")
+    mask = Image.new("RGBA", (64, 64))
+    mask.paste("black", (0, 0, 32, 64))  # the left half is kept
+    hole = io.BytesIO()
+    mask.save(hole, "PNG")
+    answer = client.images.edit(
+        image=("red.png", sent), mask=("mask.png", hole.getvalue()), prompt="a blue square on a black background",
+        n=2, extra_body={"strength": 1.0, "nag_negative_prompt": "a red shape", **OURS},
+    )  # fmt: skip
+    assert answer.data is not None
+    assert answer.nag["applied"]  # type: ignore[attr-defined]
+    before = np.asarray(opened(sent)).astype(int)
+    for each in answer.data:
+        after = np.asarray(opened(base64.b64decode(each.b64_json or ""))).astype(int)
+        assert np.array_equal(after[:, :32], before[:, :32])
+        assert np.abs(after[:, 32:] - before[:, 32:]).mean() > 5
+
+    with client.images.edit(
+        image=[("red.png", sent)], prompt="a red circle on a white background", stream=True, partial_images=1,
+        extra_body={"strength": 0.1, "num_inference_steps": 20, "seed": 3},
+    ) as stream:  # fmt: skip
+        events = list(stream)
+    assert [each.type for each in events] == ["image_edit.partial_image", "image_edit.completed"]
+    after = np.asarray(opened(base64.b64decode(events[-1].b64_json))).astype(int)
+    assert np.abs(after - before).mean() < 10
+
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.images.edit(model=MODEL, image=("red.png", sent), prompt="a shape")
+    assert (refused.value.code, refused.value.param) == ("not_an_image_model", "model")

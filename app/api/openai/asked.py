@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from app.api.schemas import GenerationBody, ImageBody, NAGBody, OpenAIBody, VideoBody
+from app.api.schemas import EditBody, GenerationBody, ImageBody, NAGBody, OpenAIBody, VideoBody
 from app.catalog import NAG_BOUNDS, Model
 from app.errors import InvalidParameter, UnsupportedParameter
 
-__all__ = ["Asked", "of_a_video", "of_images"]
+__all__ = ["Asked", "of_a_video", "of_an_edit", "of_images"]
 
 #: Values that ask for nothing in particular, or for what a picture is anyhow.
 NEUTRAL: dict[str, tuple[str, ...]] = {
@@ -20,6 +20,7 @@ NEUTRAL: dict[str, tuple[str, ...]] = {
     "moderation": ("auto",),
     "complexity": (),
 }
+NO_OTHERS: Mapping[str, tuple[str, ...]] = {}
 
 
 @dataclass(frozen=True)
@@ -31,10 +32,10 @@ class Asked:
     warnings: tuple[str, ...]
 
 
-def of_images(body: ImageBody, model: Model) -> Asked:
+def of_images(body: ImageBody, model: Model, also: Mapping[str, tuple[str, ...]] = NO_OTHERS) -> Asked:
     """Raises UnsupportedParameter for an option that cannot be honoured, InvalidParameter for one said twice."""
     reading = _Reading(body, model)
-    for name, neutral in NEUTRAL.items():
+    for name, neutral in {**NEUTRAL, **also}.items():
         value = getattr(body, name)
         if value is not None and value not in neutral:
             reading.leave_out(name, f"only {' or '.join(neutral)} is supported" if neutral else "not supported")
@@ -45,6 +46,13 @@ def of_images(body: ImageBody, model: Model) -> Asked:
     if body.stream and body.response_format == "url":
         raise InvalidParameter("response_format: a stream carries b64_json", param="response_format")
     return reading.asked()
+
+
+def of_an_edit(body: EditBody, model: Model, width: int, height: int) -> Asked:
+    """As `of_images`; of this size where the caller leaves it open."""
+    asked = of_images(body, model, {"input_fidelity": ()})
+    sizes = {"width": asked.body.width or width, "height": asked.body.height or height}
+    return replace(asked, body=asked.body.model_copy(update=sizes))
 
 
 def of_a_video(body: VideoBody, model: Model) -> Asked:

@@ -70,12 +70,13 @@ class ImagesView(Echo):
 
 
 class PartialImageEvent(BaseModel):
-    """`image_generation.partial_image`: a small picture of what picture `index` is about to become, after a step.
+    """`image_generation.partial_image`, or `image_edit.partial_image`: a small picture of what picture `index` is about
+    to become, after a step.
 
     `output_format` is this file's own, `size` that of the picture to come. `partial_image_index` counts from 0.
     """
 
-    type: Literal["image_generation.partial_image"] = "image_generation.partial_image"
+    type: Literal["image_generation.partial_image", "image_edit.partial_image"]
     index: int
     partial_image_index: int
     step: int
@@ -88,9 +89,11 @@ class PartialImageEvent(BaseModel):
 
 
 class CompletedEvent(Echo):
-    """`image_generation.completed`: one picture; `seed` is its own, `usage` that of all of them. In Unix seconds."""
+    """`image_generation.completed`, or `image_edit.completed`: one picture; `seed` is its own, `usage` that of all of
+    them. In Unix seconds.
+    """
 
-    type: Literal["image_generation.completed"] = "image_generation.completed"
+    type: Literal["image_generation.completed", "image_edit.completed"]
     index: int
     b64_json: str
     created_at: int
@@ -125,6 +128,7 @@ async def images_view(job: Job, service: Service, base_url: str | None) -> Image
 def partial_event(preview: JobEvent, asked: Generation, number: int) -> PartialImageEvent:
     """The preview as the `number`th one of its picture."""
     return PartialImageEvent(
+        type="image_generation.partial_image" if asked.edit is None else "image_edit.partial_image",
         index=preview.data["index"],
         partial_image_index=number,
         step=preview.data["step"],
@@ -141,6 +145,7 @@ async def completed_events(job: Job, service: Service) -> list[CompletedEvent]:
     return [
         CompletedEvent(
             **_echo(job).model_dump() | {"seed": made.seed},
+            type="image_generation.completed" if asked.edit is None else "image_edit.completed",
             index=index,
             b64_json=data,
             created_at=int(job.completed_at or job.created_at),

@@ -46,10 +46,10 @@ def complete(operation: dict[str, Any]) -> None:
         answers["206"] = {"description": "The part that was asked for", "content": content, "headers": headers}
     if name in STREAMS:
         answers["200"] = {"description": "Each event's data is a JobEvent", "content": EVENTS}
-    if name == "create_image":
+    if name in ("create_image", "edit_image"):
         answers["200"]["content"] |= EVENTS
         answers["200"]["description"] = "The pictures; with stream: ImagePartialEvent, ImageCompletedEvent, Error"
-    if name in ("create_image", "create_video"):
+    if name in ("create_image", "edit_image", "create_video"):
         operation.setdefault("parameters", []).append(IDEMPOTENCY_KEY)
     if name in ("create_video", "get_video"):
         answers["200"]["headers"] = POLL

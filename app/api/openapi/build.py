@@ -24,8 +24,13 @@ REF = "#/components/schemas/"
 #: Of errors, and of what a stream carries: no route answers them as they are.
 BESIDES = (ErrorBody, PartialImageEvent, CompletedEvent, JobEventView)
 SENTENCE = re.compile(r"[.:;](?:\s|$)")
-#: The operations of a FormRoute.
-FORMS = ("create_video",)
+#: The operations of a FormRoute: what the form is called, the files in it, and those that must be.
+FORMS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
+    "create_video": ("VideoForm", ("input_reference",), ()),
+    "edit_image": ("ImageEditForm", ("image", "mask"), ("image",)),
+}
+#: No JSON is a request of these: there is no file in it.
+FORM_ALONE = ("edit_image",)
 KEY = {"type": "http", "scheme": "bearer", "description": "Where the service asks for keys; elsewhere none is needed."}
 
 
@@ -99,10 +104,14 @@ def _add_form(operation: dict[str, Any], schemas: dict[str, Any]) -> None:
     name = content["application/json"]["schema"]["$ref"].removeprefix(REF)
     form = json.loads(json.dumps(schemas[name]))
     del form["properties"]["nag"]
-    form["properties"]["input_reference"] |= {"type": "string", "format": "binary"}
-    form["title"] = "VideoForm"
+    form["title"], files, required = FORMS[operation["operationId"]]
+    for each in files:
+        form["properties"][each] |= {"type": "string", "format": "binary"}
+    form["required"] = [*form["required"], *required]
     schemas[form["title"]] = form
     content[FORM] = {"schema": {"$ref": REF + form["title"]}}
+    if operation["operationId"] in FORM_ALONE:
+        del content["application/json"], schemas[name]
 
 
 def _renamed(document: dict[str, Any]) -> dict[str, Any]:

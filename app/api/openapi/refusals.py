@@ -55,6 +55,17 @@ OWN: dict[str, tuple[ServiceError, ...]] = {
         Expired("the result of job job_0 is no longer kept"),
         QueueFull("the queue of shapes-flux is full; try again later", retry_after_s=10),
     ),
+    "edit_image": (
+        InvalidParameter(
+            "model: wan21-lightx2v takes no pictures to start from; shapes-flux would",
+            param="model",
+            code="not_an_editing_model",
+        ),
+        NotFound("no model 'gpt-image-1'; see GET /v1/models", param="model", code="model_not_found"),
+        Conflict("this Idempotency-Key was used with another request", code="idempotency_conflict"),
+        Expired("the result of job job_0 is no longer kept"),
+        QueueFull("the queue of shapes-flux is full; try again later", retry_after_s=10),
+    ),
     "create_video": (
         NotFound("no model 'sora-2'; see GET /v1/models", param="model", code="model_not_found"),
         Conflict("this Idempotency-Key was used with another request", code="idempotency_conflict"),

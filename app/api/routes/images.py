@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
-from app.api.openai.asked import of_images
+from app.api.forms import FormRoute, files_of
+from app.api.inputs import Inputs, Sent, fitting_size
+from app.api.openai.asked import of_an_edit, of_images
 from app.api.openai.images import ImagesView, images_view
 from app.api.openai.stream import pictures_told, timed_out, without_client_cancelled
-from app.api.resolve import find_model, resolve
-from app.api.schemas import ImageBody
-from app.api.service import Here
+from app.api.resolve import Resolved, find_editing_model, find_model, resolve
+from app.api.schemas import EditBody, ImageBody
+from app.api.service import Here, Service
 from app.api.sse import EventStream
 from app.api.views import completed_result, time_headers
-from app.errors import Unavailable
+from app.errors import InvalidParameter, Unavailable
 
 router = APIRouter(tags=["images"])
+#: The SDKs send this one as a form.
+forms = APIRouter(tags=["images"], route_class=FormRoute)
+
+EDITS = "/v1/images/edits"
 
 #: A worker that was restarted is heard of again within this time.
 NO_WORKER_RETRY_S = 5
@@ -29,9 +37,38 @@ async def create_image(body: ImageBody, request: Request, service: Here) -> Resp
     """
     asked = of_images(body, find_model(service.catalog, body.model, "image"))
     resolved = resolve(asked.body, service.catalog, written=asked.written, warnings=asked.warnings)
+    return await _made(resolved, body, request, service, None)
+
+
+@forms.post(EDITS, response_model=ImagesView)
+async def edit_image(body: EditBody, request: Request, service: Here) -> Response:
+    """Pictures that start from one: changed as far as `strength` goes, or made anew where it is transparent.
+
+    Answers and guidance as of /v1/images/generations. GET /v1/models tells which models can, by `edits`.
+    """
+    files, settings = files_of(request), service.settings
+    if "image" not in files:
+        raise InvalidParameter("image: must be a file of a form", param="image")
+    if body.mask is not None and "mask" not in files:
+        raise InvalidParameter("mask: must be a file", param="mask")
+    find_editing_model(service.catalog, body.model, "img2img")
+    sent = await asyncio.to_thread(
+        Sent.read, files["image"], files.get("mask"), settings.input_max_px, settings.input_max_bytes
+    )
+    model = find_editing_model(service.catalog, body.model, "img2img" if sent.mask is None else "inpaint")
+    asked = of_an_edit(body, model, *fitting_size(sent.image, model))
+    resolved = resolve(asked.body, service.catalog, written=asked.written, warnings=asked.warnings)
+    made = resolved.generation
+    inputs = await asyncio.to_thread(sent.laid_out, made.width, made.height, body.strength)
+    return await _made(resolved, body, request, service, inputs)
+
+
+async def _made(
+    resolved: Resolved, body: ImageBody, request: Request, service: Service, inputs: Inputs | None
+) -> Response:
     if not await service.queue.workers():
         raise Unavailable("no worker is running", code="no_worker", retry_after_s=NO_WORKER_RETRY_S)
-    job, _ = await service.submit(resolved, body, request)
+    job, _ = await service.submit(resolved, body, request, inputs)
     # A caller who sent a key means to ask again for the same job.
     leaving = None if "idempotency-key" in request.headers else request
     if body.stream:

@@ -1,0 +1,101 @@
+"""Pictures that start from others: the same warm models under diffusers' own pipelines for it."""
+
+from __future__ import annotations
+
+import inspect
+import io
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from app.jobs import Generation
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", DeprecationWarning)  # of one of the many pipelines in these tables
+    from diffusers import AutoPipelineForImage2Image, AutoPipelineForInpainting
+    from diffusers.pipelines import auto_pipeline
+
+__all__ = ["TASKS", "Editing", "Share", "task_class"]
+
+Pixels = np.ndarray[Any, np.dtype[np.float32]]
+
+#: By task: what makes the pipeline of a warm one, and its table of classes.
+TASKS: dict[str, tuple[Any, Mapping[str, Any]]] = {
+    "img2img": (AutoPipelineForImage2Image, auto_pipeline.AUTO_IMAGE2IMAGE_PIPELINES_MAPPING),
+    "inpaint": (AutoPipelineForInpainting, auto_pipeline.AUTO_INPAINT_PIPELINES_MAPPING),
+}
+CHANNELS = 3  # of a picture
+NEEDED = {"img2img": ("image", "strength"), "inpaint": ("image", "strength", "mask_image")}
+
+
+def task_class(kind: Any, task: str) -> Any:
+    """The class that does this task with the parts of pipeline `kind`; None where diffusers has none that takes a
+    strength.
+    """
+    try:
+        found = auto_pipeline._get_task_class(TASKS[task][1], kind.__name__, throw_error_if_not_exist=False)
+    except ValueError:
+        return None
+    if found is None or not set(NEEDED[task]) <= inspect.signature(found.__call__).parameters.keys():
+        return None
+    return found
+
+
+class Editing:
+    """Of one pipeline call, whose rows are all of one task and of as many steps."""
+
+    def __init__(self, requests: Sequence[Generation], files: Mapping[str, bytes]) -> None:
+        self._request = requests[0]
+        edits = [each.edit for each in requests if each.edit is not None]
+        self._images = [_opened(files[each.image], "RGB") for each in edits]
+        self._masks = [_opened(files[each.mask], "L") for each in edits if each.mask is not None]
+
+    def pipeline(self, pipe: Any) -> Any:
+        """The task's pipeline with the parts of `pipe`, its scheduler among them."""
+        made = TASKS[self._request.task][0].from_pipe(pipe)
+        made.set_progress_bar_config(disable=True)
+        if getattr(made, "latent_channels", None) == CHANNELS:
+            made.latent_channels = None  # it tells latents from a picture by how many channels they have
+        return made
+
+    def arguments(self, pipe: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Of the call, from those of a generation: a pipeline that takes no size makes that of its pictures."""
+        takes = inspect.signature(type(pipe).__call__).parameters
+        sized = {name: value for name, value in arguments.items() if name in takes or name not in ("width", "height")}
+        masks = {"mask_image": self._masks} if self._masks else {}
+        strength = Share(self._request.steps, self._request.num_inference_steps)
+        return {**sized, "image": self._images, "strength": strength, **masks}
+
+    def kept(self, pixels: Pixels) -> Pixels:
+        """The pictures, with what the masks leave as it was: an autoencoder gives nothing back exactly."""
+        if not self._masks:
+            return pixels
+        before = np.stack([np.asarray(each, dtype=np.float32) / 255 for each in self._images])
+        anew = np.stack([np.asarray(each) >= 128 for each in self._masks])[..., None]
+        return np.where(anew, pixels, before)
+
+
+class Share(float):
+    """A strength as so many of all steps. A pipeline multiplies it with all of them and rounds, one up, another down:
+    from this number they get the very count.
+    """
+
+    part: int
+    whole: int
+
+    def __new__(cls, part: int, whole: int) -> Share:
+        self = super().__new__(cls, part / whole)
+        self.part, self.whole = part, whole
+        return self
+
+    def __rmul__(self, steps: float) -> float:
+        return steps * self.part / self.whole
+
+    __mul__ = __rmul__
+
+
+def _opened(data: bytes, mode: str) -> Image.Image:
+    return Image.open(io.BytesIO(data)).convert(mode)

@@ -1,0 +1,217 @@
+"""OpenAI's edits over a real socket: what a picture and a mask become, and what each refusal names."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from PIL import ExifTags, Image
+
+from app.api.inputs import fitting_size
+from app.artifacts import Artifacts
+from app.catalog import Catalog, Range
+from app.jobs import Edit, Generation
+from app.queue.queue import Queue
+from app.settings import Settings
+from tests.api.support import FakeWorker, serving
+from tests.pictures import png
+
+ROUTE = "/v1/images/edits"
+RED, BLUE = (255, 0, 0), (0, 0, 255)
+
+
+def halves(size: tuple[int, int] = (64, 64), mode: str = "RGB") -> Image.Image:
+    """Red on the left, blue on the right."""
+    picture = Image.new(mode, size, RED)
+    picture.paste(BLUE, (size[0] // 2, 0, *size))
+    return picture
+
+
+def hole(size: tuple[int, int] = (64, 64)) -> Image.Image:
+    """Transparent on the right."""
+    picture = halves(size, "RGBA")
+    picture.putalpha(255)
+    picture.paste((9, 9, 9, 0), (size[0] // 2, 0, *size))
+    return picture
+
+
+def written(picture: Image.Image, kind: str, **options: Any) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, kind, **options)
+    return file.getvalue()
+
+
+async def edited(api: httpx.AsyncClient, image: bytes, mask: bytes | None = None, **fields: str) -> httpx.Response:
+    files = {"image": ("a.png", image)} | ({} if mask is None else {"mask": ("m.png", mask)})
+    return await api.post(ROUTE, files=files, data={"prompt": "a shape", "seed": "7", **fields})
+
+
+def asked(worker: FakeWorker) -> tuple[Generation, Edit]:
+    request = worker.seen[-1]
+    assert request.edit is not None
+    return request, request.edit
+
+
+async def opened(settings: Settings, name: str | None) -> Image.Image:
+    assert name is not None
+    return Image.open(io.BytesIO(await Artifacts.open(settings).read(name)))
+
+
+async def test_a_picture_reaches_the_worker_as_it_is_used(
+    api: httpx.AsyncClient, worker: FakeWorker, settings: Settings
+) -> None:
+    answer = await edited(api, png(halves((200, 100))), strength="0.5", num_inference_steps="8", nag_scale="7")
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["size"] == "64x64"
+    request, edit = asked(worker)
+    assert (request.task, request.steps, edit.strength, edit.mask) == ("img2img", 4, 0.5, None)
+    assert request.nag is not None
+    assert request.nag.scale == 7
+    picture = await opened(settings, edit.image)
+    assert (picture.size, picture.mode) == ((64, 64), "RGB")
+    assert (picture.getpixel((0, 32)), picture.getpixel((63, 32))) == (RED, BLUE)
+    job = (await api.get(f"/v1/jobs/{answer.json()['job']}")).json()
+    assert job["progress"] == {"step": 4, "steps": 4}
+    assert job["request"]["edit"] == {"strength": 0.5, "image": edit.image, "mask": None}
+
+
+@pytest.mark.parametrize(
+    ("image", "mask", "white"),
+    [
+        (png(halves()), png(hole()), True),
+        (png(hole()), None, True),
+        (png(hole()), png(hole().transpose(Image.Transpose.FLIP_LEFT_RIGHT)), False),
+        (written(hole(), "WEBP", lossless=True), None, True),
+    ],
+)
+async def test_what_is_transparent_is_made_anew(
+    api: httpx.AsyncClient, worker: FakeWorker, settings: Settings, image: bytes, mask: bytes | None, white: bool
+) -> None:
+    assert (await edited(api, image, mask)).status_code == 200
+    request, edit = asked(worker)
+    assert request.task == "inpaint"
+    found = await opened(settings, edit.mask)
+    assert (found.mode, found.size) == ("L", (64, 64))
+    assert (found.getpixel((63, 0)), found.getpixel((0, 0))) == ((255, 0) if white else (0, 255))
+
+
+async def test_a_picture_is_turned_upright(api: httpx.AsyncClient, worker: FakeWorker, settings: Settings) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 3  # upside down
+    assert (await edited(api, written(halves(), "JPEG", exif=exif, quality=95))).status_code == 200
+    picture = await opened(settings, asked(worker)[1].image)
+    assert picture.getpixel((2, 32))[2] > 200  # type: ignore[index]
+
+
+async def test_they_go_with_the_job(api: httpx.AsyncClient, worker: FakeWorker, settings: Settings) -> None:
+    answer = await edited(api, png(hole()))
+    names = asked(worker)[1].names
+    assert len(names) == 2
+    assert (await api.delete(f"/v1/jobs/{answer.json()['job']}")).status_code == 200
+    for name in names:
+        with pytest.raises(FileNotFoundError):
+            await Artifacts.open(settings).read(name)
+
+
+async def test_the_same_key_and_files_are_the_same_job(
+    api: httpx.AsyncClient, worker: FakeWorker, settings: Settings
+) -> None:
+    api.headers["idempotency-key"] = "one"
+    first, again = await edited(api, png(hole())), await edited(api, png(hole()))
+    assert first.json()["job"] == again.json()["job"]
+    other = await edited(api, png(halves()))
+    assert (other.status_code, other.json()["error"]["code"]) == (409, "idempotency_conflict")
+    kept = [each.name for each in (settings.data_folder / "artifacts").iterdir()]
+    assert sorted(each for each in kept if "-image-" in each or "-mask-" in each) == sorted(asked(worker)[1].names)
+
+
+async def test_a_stream_of_edits_has_their_names(api: httpx.AsyncClient, worker: FakeWorker) -> None:
+    answer = await edited(api, png(halves()), stream="true")
+    assert "event: image_edit.completed" in answer.text
+
+
+BOMB = png(Image.new("L", (5000, 5000)))
+GRAY = png(Image.new("RGB", (64, 64)))
+
+
+@pytest.mark.parametrize(
+    ("files", "fields", "param", "said"),
+    [
+        ({}, {}, "image", "must be a file of a form"),
+        ({"image": b"GIF89a not a picture"}, {}, "image", "whole PNG, JPEG or WebP"),
+        ({"image": written(halves(), "GIF")}, {}, "image", "whole PNG, JPEG or WebP"),
+        ({"image": written(halves(), "BMP")}, {}, "image", "whole PNG, JPEG or WebP"),
+        ({"image": png(halves())[:-40]}, {}, "image", "whole PNG, JPEG or WebP"),
+        ({"image": BOMB}, {}, "image", "at most 16777216 pixels, not 5000x5000"),
+        ({"image": png(Image.new("I;16", (64, 64)))}, {}, "image", "8 bits a channel"),
+        ({"image": b"\x89PNG" + b"\0" * 2000}, {}, "image", "whole PNG, JPEG or WebP"),
+        ({"image": png(Image.effect_noise((300, 300), 90))}, {}, "image", "at most 60000 bytes"),
+        ({"image": GRAY, "mask": png(hole((64, 32)))}, {}, "mask", "64x64 and 64x32"),
+        ({"image": GRAY, "mask": GRAY}, {}, "mask", "must be transparent"),
+        ({"image": GRAY, "mask": b"no picture"}, {}, "mask", "whole PNG, JPEG or WebP"),
+        ({"image": GRAY}, {"size": "63x64"}, "size", "must be 64 to 64"),
+        ({"image": GRAY}, {"model": "gpt-image-1"}, "model", "no model"),
+        ({"image": GRAY}, {"input_fidelity": "high"}, "input_fidelity", "not supported"),
+        ({"image": GRAY}, {"strength": "0"}, "strength", "greater than 0"),
+        ({"image": GRAY}, {"strength": "nan"}, "strength", "less than or equal to 1"),
+        ({"image": GRAY}, {"nothing": "1"}, "nothing", "unknown field"),
+    ],
+)
+async def test_what_is_refused(
+    settings: Settings, queue: Queue, files: dict[str, bytes], fields: dict[str, str], param: str, said: str
+) -> None:
+    sent: Any = {name: (f"{name}.png", data) for name, data in files.items()}
+    fields = {"prompt": "a shape", **fields}
+    async with serving(settings.model_copy(update={"input_max_bytes": 60_000})) as api:
+        answer = await api.post(ROUTE, files=sent | {name: (None, value) for name, value in fields.items()})
+    error = answer.json()["error"]
+    assert error["param"] == param, error
+    assert said in error["message"], error
+    assert answer.status_code in (400, 404, 422)
+    assert await queue.depth("shapes-flux") == 0
+    folder = settings.data_folder / "artifacts"
+    assert not folder.exists() or not list(folder.iterdir())
+
+
+async def test_several_pictures_are_refused(api: httpx.AsyncClient) -> None:
+    files = [("image[]", ("a.png", GRAY)), ("image[]", ("b.png", GRAY))]
+    answer = await api.post(ROUTE, files=files, data={"prompt": "a shape"})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (422, "image")
+
+
+async def test_a_model_that_cannot_is_refused_before_anything_is_read(settings: Settings, tmp_path: Path) -> None:
+    file = tmp_path / "models.toml"
+    file.write_text('[models.plain]\nextends = "shapes-flux"\nedits = []\n[models.all]\nextends = "shapes-flux"\n'
+                    'edits = ["img2img"]\n')  # fmt: skip
+    async with serving(settings.model_copy(update={"catalog": file})) as api:
+        said = {each["id"]: each["edits"] for each in (await api.get("/v1/models")).json()["data"]}
+        assert said == {"shapes-flux": ["img2img", "inpaint"], "plain": [], "all": ["img2img"]}
+        for model, image in (("plain", b"not looked at"), ("all", png(hole()))):
+            error = (await edited(api, image, model=model)).json()["error"]
+            assert (error["param"], error["code"]) == ("model", "not_an_editing_model")
+            assert "shapes-flux would" in error["message"] or model == "plain"
+
+
+async def test_a_body_larger_than_two_pictures_is_refused(settings: Settings) -> None:
+    small = settings.model_copy(update={"input_max_bytes": 2000, "body_max_bytes": 2000})
+    async with serving(small) as api:
+        assert (await edited(api, b"\0" * 7000)).status_code == 413
+        assert (await edited(api, b"\0" * 3000)).status_code == 400
+        answer = await api.post("/v1/images/generations", content=b"\0" * 3000)
+        assert answer.status_code == 413
+
+
+def test_the_size_that_is_left_open() -> None:
+    model = Catalog.load(Settings()).models["shapes-flux"]
+    side = Range[int](default=1024, min=256, max=2048, multiple=16)
+    large = model.model_copy(update={"width": side, "height": side})
+    for size, fitting in (
+        ((1000, 1000), (1024, 1024)),
+        ((4000, 1000), (2048, 512)),
+        ((100, 10_000), (256, 2048)),
+        ((640, 480), (1184, 880)),
+    ):
+        assert fitting_size(Image.new("1", size), large) == fitting
