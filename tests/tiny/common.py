@@ -77,13 +77,13 @@ def strengthen(model: nn.Module, gain: float = 2.0) -> None:
             parameter.data.mul_(gain)
 
 
-def vae(scale: int = 2) -> AutoencoderKL:
+def vae(scale: int = 2, channels: int = 4) -> AutoencoderKL:
     blocks = scale.bit_length()
     return AutoencoderKL(
         block_out_channels=(8, 16, 16, 16)[:blocks],
         down_block_types=("DownEncoderBlock2D",) * blocks,
         up_block_types=("UpDecoderBlock2D",) * blocks,
-        latent_channels=4,
+        latent_channels=channels,
         layers_per_block=1,
         norm_num_groups=4,
         sample_size=32,

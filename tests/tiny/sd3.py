@@ -14,13 +14,13 @@ from training import text
 from training.shapes.world import WORDS
 
 
-def sd3(seed: int = 0, dual: tuple[int, ...] = ()) -> StableDiffusion3Pipeline:
+def sd3(seed: int = 0, dual: tuple[int, ...] = (), channels: int = 4) -> StableDiffusion3Pipeline:
     torch.manual_seed(seed)
     clip_tokenizer, t5_tokenizer = text.clip_tokenizer(WORDS), text.t5_tokenizer(WORDS)
     transformer = SD3Transformer2DModel(
         sample_size=8,
-        in_channels=4,
-        out_channels=4,
+        in_channels=channels,
+        out_channels=channels,
         num_layers=3,
         attention_head_dim=16,
         num_attention_heads=2,
@@ -34,7 +34,7 @@ def sd3(seed: int = 0, dual: tuple[int, ...] = ()) -> StableDiffusion3Pipeline:
     strengthen(transformer)
     t5 = text.t5_encoder(t5_tokenizer, 2 * WIDTH)
     nn.init.normal_(t5.shared.weight, std=1.0)
-    autoencoder = vae()
+    autoencoder = vae(channels=channels)
     autoencoder.register_to_config(shift_factor=0.0)
     return StableDiffusion3Pipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(),

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from app.artifacts import Artifacts, artifact_name
-from app.jobs import Applied, Artifact, Job, JobStatus, Result, Timings
+from app.jobs import Applied, Artifact, Edit, Job, JobStatus, Result, Timings
 from app.queue.queue import Queue
 from app.settings import Settings
 from app.worker.batch import Batch
@@ -196,3 +196,44 @@ def in_its_place(coroutine: Coroutine[Any, Any, None]) -> None:
 def result(name: str, data: bytes) -> Result:
     made = Artifact(name, "image/png", len(data), 7)
     return Result((made,), Applied(False, "no"), 1, Timings(1.0, 2.0, 3.0, 4.0, 10.0))
+
+
+class Reading(QuickEngine):
+    """Notes what its jobs start from."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.files: list[dict[str, bytes]] = []
+
+    def run(self, jobs: Sequence[Job], control: Control) -> dict[str, Made]:
+        self.files.append(dict(control.files))
+        return super().run(jobs, control)
+
+
+async def test_what_a_job_starts_from_outlives_its_worker(settings: Settings, queue: Queue, make_job: Make) -> None:
+    artifacts, name = Artifacts.open(settings), artifact_name("a-image", 0, "png")
+    await artifacts.save(name, b"a picture")
+    short = Queue.connect(settings.model_copy(update={"lease_s": 0.01}))
+    await queue.submit(make_job("a", edit=Edit(0.5, name)))
+    assert await claim(short, "dead", MODEL, 1, 0)
+    while not await queue.reap():  # noqa: ASYNC110 - looking is what is tested
+        await asyncio.sleep(0.01)
+    engine = Reading()
+    await run(settings, queue, artifacts, engine)
+    await short.close()
+    assert engine.files == [{name: b"a picture"}]
+    job = await queue.get("a")
+    assert job is not None
+    assert (job.status, job.attempts, job.request.edit) == (JobStatus.COMPLETED, 2, Edit(0.5, name))
+
+
+async def test_without_what_it_starts_from_a_job_fails_and_says_so(
+    settings: Settings, queue: Queue, make_job: Make
+) -> None:
+    await queue.submit(make_job("a", edit=Edit(0.5, artifact_name("a-image", 0, "png"))))
+    engine = Reading()
+    await run(settings, queue, Artifacts.open(settings), engine)
+    job = await queue.get("a")
+    assert job is not None
+    assert job.error is not None
+    assert (job.status, job.error.code, engine.files) == (JobStatus.FAILED, "input_gone", [])
