@@ -22,6 +22,7 @@ def catalog() -> Catalog:
     video = model.model_copy(
         update={
             "id": "film",
+            "edits": (),
             "kind": "video",
             "num_frames": Range[int](default=17, min=5, max=81, multiple=4, offset=1),
             "fps": Range[int](default=16, min=1, max=60),
