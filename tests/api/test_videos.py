@@ -9,8 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
-from app.api.openai.videos import POLL_MAX_MS, POLL_MIN_MS, POLL_MS, poll_after_ms
-from app.jobs import Generation, Guidance, Job, JobStatus
+from app.api.openai.videos import POLL_MAX_MS, POLL_MIN_MS, POLL_MS, poll_after_ms, video_view
+from app.jobs import Edit, Generation, Guidance, Job, JobStatus
 from app.queue.queue import Queue
 from app.settings import Settings
 from tests.api.support import FakeWorker, serving, working
@@ -223,3 +223,10 @@ def test_when_to_look_again(make_job: Any, step: int, since_s: float, after_ms: 
     assert isinstance(job.request, Generation)
     begun = Job(job.id, job.request, JobStatus.IN_PROGRESS, started_at=100.0, step=step)
     assert poll_after_ms(begun, 100.0 + since_s) == after_ms
+
+
+def test_progress_counts_the_steps_that_are_run(make_job: Any) -> None:
+    edit = Edit(strength=0.5, image="a.png")
+    job: Job = make_job("a", num_inference_steps=8, num_frames=9, fps=16, output_format="mp4", edit=edit)
+    begun = Job(job.id, job.request, JobStatus.IN_PROGRESS, started_at=100.0, step=2)
+    assert (video_view(begun, 60.0).progress, poll_after_ms(begun, 104.0)) == (50, 2000)

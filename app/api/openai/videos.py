@@ -90,7 +90,7 @@ def video_view(job: Job, retention_s: float) -> VideoView:
         id=job.id,
         model=asked.model,
         status=SHOWN.get(job.status, "failed"),
-        progress=100 if done else 100 * job.step // asked.num_inference_steps,
+        progress=100 if done else 100 * job.step // asked.steps,
         created_at=int(job.created_at),
         completed_at=int(job.completed_at) if done and job.completed_at else None,
         expires_at=int(job.completed_at + retention_s) if done and job.completed_at else None,
@@ -116,5 +116,5 @@ def poll_after_ms(job: Job, now: float) -> int:
     """
     if not job.step or job.started_at is None:
         return POLL_MS
-    left_s = (now - job.started_at) / job.step * (job.request.num_inference_steps - job.step)
+    left_s = (now - job.started_at) / job.step * (job.request.steps - job.step)
     return max(POLL_MIN_MS, min(POLL_MAX_MS, round(left_s * 500)))
