@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from pydantic import BaseModel
@@ -60,18 +61,14 @@ _IMAGE = Generation(
     output_compression=100,
     nag=Guidance(5.0, 2.5, 0.25, 1.0, "a red shape"),
 )
-_VIDEO = Generation(
+_VIDEO = replace(
+    _IMAGE,
     model="wan21-lightx2v",
     prompt="a cat on the street",
     negative_prompt="blurred, low quality",
-    seed=7,
-    num_inference_steps=4,
-    guidance_scale=1.0,
     width=832,
     height=480,
-    n=1,
     output_format="mp4",
-    output_compression=100,
     nag=Guidance(5.0, 2.5, 0.25, 1.0, "blurred, low quality"),
     num_frames=81,
     fps=16,
@@ -113,7 +110,7 @@ def _job(request: Generation, status: JobStatus | None, media_type: str) -> Job:
         deadline_at=1_790_086_400.0,
         attempts=1 if ended else 0,
         worker="worker-1" if ended else None,
-        step=request.num_inference_steps if ended else 0,
+        step=request.steps if ended else 0,
         result=Result(
             artifacts=(artifact,),
             nag=Applied(True, None, 5.0, 2.5, 0.25, 1.0),
