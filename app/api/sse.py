@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 from starlette.types import Send
 
 from app.api.service import LOOK_S, Service
-from app.api.views import event_view
+from app.api.views.event import event_view
 from app.errors import InvalidParameter
 from app.jobs import Job, JobEvent
 from app.logs import Log

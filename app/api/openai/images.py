@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel
 
 from app.api.service import Service
-from app.api.views import all_warnings, completed_result
+from app.api.views.result import completed_result, echo
 from app.errors import Expired
 from app.jobs import Applied, Generation, Job, JobEvent, Timings
 
@@ -116,7 +116,7 @@ async def images_view(job: Job, service: Service, base_url: str | None) -> Image
         urls = [service.links.to(each.name).url for each in result.artifacts]
         written = [{"url": base_url + url if url.startswith("/") else url} for url in urls]
     return ImagesView(
-        **_echo(job).model_dump(),
+        **_echo(job),
         created=int(job.completed_at or job.created_at),
         data=[Image(**each, seed=made.seed) for each, made in zip(written, result.artifacts, strict=True)],
         output_format=asked.output_format,
@@ -144,7 +144,7 @@ async def completed_events(job: Job, service: Service) -> list[CompletedEvent]:
     result, asked = completed_result(job), job.request
     return [
         CompletedEvent(
-            **_echo(job).model_dump() | {"seed": made.seed},
+            **_echo(job) | {"seed": made.seed},
             type="image_generation.completed" if asked.edit is None else "image_edit.completed",
             index=index,
             b64_json=data,
@@ -165,19 +165,8 @@ async def _base64(job: Job, service: Service) -> list[str]:
     return [base64.b64encode(data).decode() for data in files]
 
 
-def _echo(job: Job) -> Echo:
-    result = completed_result(job)
-    return Echo(
-        model=job.request.model,
-        job=job.id,
-        seed=job.request.seed,
-        nag=result.nag,
-        batch_size=result.batch_size,
-        attempts=job.attempts,
-        worker=job.worker,
-        timings=result.timings,
-        warnings=all_warnings(job),
-    )
+def _echo(job: Job) -> dict[str, Any]:
+    return {"model": job.request.model, "job": job.id, **echo(job)}
 
 
 def _size(asked: Generation) -> str:

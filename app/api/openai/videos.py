@@ -6,7 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-from app.api.views import all_warnings
+from app.api.views.page import PageView
+from app.api.views.result import echo
 from app.jobs import Applied, Job, JobError, JobStatus, Timings
 from app.queue.listing import Page
 
@@ -54,14 +55,8 @@ class VideoView(BaseModel):
     warnings: tuple[str, ...]
 
 
-class VideosView(BaseModel):
+class VideosView(PageView[VideoView]):
     """OpenAI's list; the next page is the one `after` last_id."""
-
-    object: Literal["list"] = "list"
-    data: list[VideoView]
-    first_id: str | None
-    last_id: str | None
-    has_more: bool
 
 
 class VideoDeletedView(BaseModel):
@@ -71,22 +66,17 @@ class VideoDeletedView(BaseModel):
 
 
 def videos_view(page: Page, retention_s: float) -> VideosView:
-    data = [video_view(job, retention_s) for job in page.jobs]
-    return VideosView(
-        data=data,
-        first_id=data[0].id if data else None,
-        last_id=data[-1].id if data else None,
-        has_more=page.has_more,
-    )
+    return VideosView.of(page, lambda job: video_view(job, retention_s))
 
 
 def video_view(job: Job, retention_s: float) -> VideoView:
     """The job, which must be one of a video."""
-    asked, result = job.request, job.result
+    asked = job.request
     assert asked.num_frames is not None
     assert asked.fps is not None
     done = job.status == JobStatus.COMPLETED
     return VideoView(
+        **echo(job),
         id=job.id,
         model=asked.model,
         status=SHOWN.get(job.status, "failed"),
@@ -98,15 +88,8 @@ def video_view(job: Job, retention_s: float) -> VideoView:
         size=f"{asked.width}x{asked.height}",
         seconds=f"{asked.num_frames / asked.fps:.4f}".rstrip("0").rstrip("."),
         error=AS_FAILED.get(job.status, job.error),
-        seed=asked.seed,
         num_frames=asked.num_frames,
         fps=asked.fps,
-        nag=result.nag if result else None,
-        batch_size=result.batch_size if result else None,
-        attempts=job.attempts,
-        worker=job.worker,
-        timings=result.timings if result else None,
-        warnings=all_warnings(job),
     )
 
 

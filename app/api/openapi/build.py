@@ -16,7 +16,7 @@ from app.api.errors import ErrorBody
 from app.api.forms import FORM
 from app.api.openai.images import CompletedEvent, PartialImageEvent
 from app.api.openapi import answers, examples, names, refusals
-from app.api.views import JobEventView
+from app.api.views.event import JobEventView
 
 __all__ = ["description"]
 

@@ -16,7 +16,7 @@ from app.api.resolve import Resolved, find_editing_model, find_model, resolve
 from app.api.schemas import EditBody, ImageBody
 from app.api.service import Here, Service
 from app.api.sse import EventStream
-from app.api.views import completed_result, time_headers
+from app.api.views.result import completed_result, time_headers
 from app.errors import InvalidParameter, Unavailable
 
 router = APIRouter(tags=["images"])

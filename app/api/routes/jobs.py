@@ -13,7 +13,8 @@ from app.api.resolve import resolve
 from app.api.schemas import JobBody
 from app.api.service import Here, Service, wait_asked_s
 from app.api.sse import EventStream, event_id, told
-from app.api.views import DeletedView, JobsView, JobView, completed_result, job_view, jobs_view, time_headers
+from app.api.views.job import DeletedView, JobsView, JobView, job_view, jobs_view
+from app.api.views.result import completed_result, time_headers
 from app.errors import InvalidParameter
 from app.jobs import Job, JobStatus
 

@@ -6,7 +6,7 @@ from fastapi import APIRouter
 
 from app.api.resolve import find_model
 from app.api.service import Here
-from app.api.views import ModelsView, ModelView, model_view
+from app.api.views.model import ModelsView, ModelView, model_view
 
 router = APIRouter(tags=["models"])
 

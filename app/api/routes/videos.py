@@ -16,7 +16,7 @@ from app.api.openai.videos import VideoDeletedView, VideosView, VideoView, poll_
 from app.api.resolve import find_model, resolve
 from app.api.schemas import VideoBody
 from app.api.service import Here, Service
-from app.api.views import completed_result, time_headers
+from app.api.views.result import completed_result, time_headers
 from app.errors import Expired, NotFound, UnsupportedParameter
 from app.jobs import Job
 

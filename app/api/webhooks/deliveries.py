@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 from redis.exceptions import RedisError
 
-from app.api.views import job_view
+from app.api.views.job import job_view
 from app.api.webhooks.sender import Outcome, Sender
 from app.artifacts.links import Links
 from app.logs import Log

@@ -1,0 +1,1 @@
+"""The shapes of answers. A finished job says what was really used, not what was asked for."""

@@ -1,0 +1,47 @@
+"""What every answer about a job says of its result."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from app.errors import Conflict, Expired, ServiceError
+from app.jobs import Job, JobError, JobStatus, Result
+
+__all__ = ["completed_result", "echo", "time_headers"]
+
+
+def completed_result(job: Job) -> Result:
+    """The result, or the error that stands in its place."""
+    match job.status:
+        case JobStatus.QUEUED | JobStatus.IN_PROGRESS:
+            raise Conflict(f"job {job.id} is {job.status}", code="not_ready", retry_after_s=1)
+        case JobStatus.CANCELLED:
+            raise Conflict(f"job {job.id} was cancelled", code="cancelled")
+        case JobStatus.EXPIRED:
+            raise Expired(f"job {job.id} has expired")
+    if job.result is None:
+        error = job.error or JobError("internal_error", "the job failed without saying why")
+        raise ServiceError(error.message, code=error.code)
+    return job.result
+
+
+def echo(job: Job) -> dict[str, Any]:
+    """What was really used, by the names of a view's fields; None of a result that is not there."""
+    result = job.result
+    return {
+        "seed": job.request.seed,
+        "nag": result.nag if result else None,
+        "batch_size": result.batch_size if result else None,
+        "attempts": job.attempts,
+        "worker": job.worker,
+        "timings": result.timings if result else None,
+        # What the API left out, then what the worker did; each once.
+        "warnings": tuple(dict.fromkeys(job.warnings + (result.warnings if result else ()))),
+    }
+
+
+def time_headers(result: Result) -> dict[str, str]:
+    """Milliseconds in the queue and at work."""
+    times = result.timings
+    inference_ms = times.encode_ms + times.denoise_ms + times.decode_ms
+    return {"x-queue-time": f"{times.queue_ms:.1f}", "x-inference-time": f"{inference_ms:.1f}"}
