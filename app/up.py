@@ -208,7 +208,7 @@ class _Restarts:
 
 async def _warm(queue: Queue) -> list[str]:
     with contextlib.suppress(RedisError):
-        return sorted({model for models in (await queue.workers()).values() for model in models})
+        return sorted({model for models in (await queue.registry.workers()).values() for model in models})
     return []
 
 

@@ -67,7 +67,7 @@ async def _top(arguments: argparse.Namespace, settings: Settings) -> int:
 
 async def _look(queue: Queue) -> Seen:
     measures = await queue.measures()
-    return Seen(time.monotonic(), measures, await queue.loads(), await queue.workers())
+    return Seen(time.monotonic(), measures, await queue.loads(), await queue.registry.workers())
 
 
 def view(before: Seen, now: Seen) -> RenderableType:

@@ -1,8 +1,8 @@
-"""The queue: jobs, their leases, and the workers that take them, in Redis.
+"""The queue: jobs and their leases, in Redis.
 
-A job's life is `submit → claim → (heartbeat …) → finish | fail`, with `release` and `reap` back to the queue, and
-`cancel` and `expire` out of it at any time. Each transition is one atomic script in `scripts/`; times are the Redis
-server's own, so no two clocks are compared.
+A job's life is `submit → claim → (heartbeat …) → finish | fail`, with `release` and `upkeep.reap` back to the queue,
+and `cancel` and `upkeep.expire` out of it at any time. Each transition is one atomic script in `scripts/`; times are
+the Redis server's own, so no two clocks are compared.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from time import monotonic
-from typing import Any, Final
+from typing import Final
 
 from redis.asyncio import BlockingConnectionPool, Redis
 
@@ -22,15 +22,17 @@ from app.logs import Log
 from app.metrics.service import Measures
 from app.queue import embedded, keys, measures
 from app.queue.codec import job_from_fields, pairs
-from app.queue.dead import DEAD_KEPT, DeadLetters
+from app.queue.dead import DeadLetters
 from app.queue.events import Events
 from app.queue.feed import Feed
 from app.queue.listing import Page, page
 from app.queue.load import Load, retry_after_s
 from app.queue.lua import Scripts
 from app.queue.rates import Rates
+from app.queue.registry import Registry
 from app.queue.signal import Signal
 from app.queue.slots import Slots
+from app.queue.upkeep import Upkeep
 from app.queue.waiting import Turns, Waiting
 from app.queue.webhooks import Webhooks
 from app.settings import Settings
@@ -38,7 +40,6 @@ from app.settings import Settings
 __all__ = ["Queue"]
 
 CONNECTIONS = 64  # most to Redis a process; a caller beyond waits for one to come free
-ENDED_A_CALL = 100  # leases or deadlines; bounds the time one script holds the server
 RATE_FADES_MS = 60_000  # of a worker's time: long enough to even out batches, short enough to follow a change of load
 _log = Log("queue")
 
@@ -54,7 +55,9 @@ class Queue:
         self._scripts = Scripts(redis, round(settings.retention_s * 1000))
         self.dead: Final = DeadLetters(self._scripts)
         self.rates: Final = Rates(redis.connection_pool)
+        self.registry: Final = Registry(self._scripts)
         self.slots: Final = Slots(self._scripts)
+        self.upkeep: Final = Upkeep(self._scripts, settings.max_attempts)
         self.webhooks: Final = Webhooks(self._scripts, self._events)
 
     @classmethod
@@ -233,45 +236,9 @@ class Queue:
         for job_id in await self._scripts.run("release", worker, *job_ids):
             _log.info("job_released", job=job_id, worker=worker)
 
-    async def reap(self) -> int:
-        """Requeue the jobs whose lease has ended, as `release` does but counted; after settings.max_attempts fail them
-        as `worker_lost`, a dead letter. Returns how many leases had ended.
-        """
-        error = JobError("worker_lost", f"lost by {self._settings.max_attempts} workers, one after the other")
-        count = 0
-        while True:
-            reaped = await self._scripts.run(
-                "reap", self._settings.max_attempts, to_json(error), ENDED_A_CALL, DEAD_KEPT
-            )
-            for job_id, worker, status in reaped:
-                _log.warning("worker_lost", job=job_id, worker=worker, status=status)
-            count += len(reaped)
-            if len(reaped) < ENDED_A_CALL:
-                return count
-
-    async def expire(self) -> int:
-        """End the jobs whose deadline has passed, waiting or held; returns how many."""
-        count = 0
-        while True:
-            expired = await self._scripts.run("expire", ENDED_A_CALL)
-            for job_id in expired:
-                _log.info("job_expired", job=job_id)
-            count += len(expired)
-            if len(expired) < ENDED_A_CALL:
-                return count
-
-    async def forget(self) -> int:
-        """Strike jobs whose retention has passed off their tenants' lists; returns how many."""
-        count = 0
-        while True:
-            forgotten = int(await self._scripts.run("forget", ENDED_A_CALL))
-            count += forgotten
-            if forgotten < ENDED_A_CALL:
-                return count
-
     async def loads(self) -> list[Load]:
         """What waits for each model that ever had a queue."""
-        warm = [model for models in (await self.workers()).values() for model in models]
+        warm = [model for models in (await self.registry.workers()).values() for model in models]
         return [
             Load(
                 model=model,
@@ -291,33 +258,3 @@ class Queue:
     async def depth(self, model: str) -> int:
         """How many jobs wait for this model."""
         return int(await self._redis.zcard(keys.queue(model)))
-
-    async def announce(
-        self, worker: str, models: Sequence[str], ttl_s: float, *, serves: Sequence[str] = (), metrics: str = ""
-    ) -> None:
-        """Say that a worker is alive with these models warm, for `ttl_s`; it `serves` those and what it can load.
-        `metrics` is host:port where it shows its metrics.
-        """
-        said = json.dumps({"warm": list(models), "serves": sorted({*models, *serves}), "metrics": metrics})
-        await self._scripts.run("announce", worker, said, round(ttl_s * 1000))
-
-    async def retire(self, worker: str) -> None:
-        """Take a worker out of the registry."""
-        await self._scripts.run("retire", worker)
-        _log.info("worker_retired", worker=worker)
-
-    async def workers(self) -> dict[str, list[str]]:
-        """Workers alive now, each with its warm models."""
-        return {name: said["warm"] for name, said in (await self._announced()).items()}
-
-    async def served(self) -> set[str]:
-        """The models that some worker alive now takes jobs for, warm or not."""
-        return {model for said in (await self._announced()).values() for model in said["serves"]}
-
-    async def exporters(self) -> dict[str, str]:
-        """Where the workers alive now show their metrics, host:port by worker."""
-        said = await self._announced()
-        return {name: each["metrics"] for name, each in said.items() if each.get("metrics")}
-
-    async def _announced(self) -> dict[str, dict[str, Any]]:
-        return {name: json.loads(said) for name, said in pairs(await self._scripts.run("workers")).items()}

@@ -101,7 +101,7 @@ class Worker:
                 "worker_counted", **{f"{event}:{model}": n for (event, model), n in self.recorder.counts().items()}
             )
             with contextlib.suppress(RedisError):  # its announcement ends by itself
-                await self._queue.retire(self.name)
+                await self._queue.registry.retire(self.name)
 
     async def _work(self) -> int:
         engine = await self._load()
@@ -233,12 +233,12 @@ class Worker:
         """Stay in the registry, reap the leases of workers that died, end what is late."""
         while True:
             try:
-                await self._queue.announce(
+                await self._queue.registry.announce(
                     self.name, self._warm, self._settings.lease_s, serves=self._serving, metrics=self.metrics_at
                 )
-                await self._queue.reap()
-                await self._queue.expire()
-                await self._queue.forget()
+                await self._queue.upkeep.reap()
+                await self._queue.upkeep.expire()
+                await self._queue.upkeep.forget()
             except RedisError as error:
                 _log.warning("redis_away", error=type(error).__name__)
             with contextlib.suppress(TimeoutError):

@@ -122,7 +122,7 @@ class Fleet:
 
     async def _warm(self, name: str) -> bool:
         with contextlib.suppress(RedisError):
-            return bool((await self._queue.workers()).get(name))
+            return bool((await self._queue.registry.workers()).get(name))
         return False
 
     async def held(self) -> dict[str, set[str]]:

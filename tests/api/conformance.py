@@ -76,7 +76,7 @@ async def _announce(queue: Queue, worker: str) -> None:
     """The scripted worker does so once, which would not last a long run."""
     while True:
         await asyncio.sleep(10)
-        await queue.announce(worker, ["shapes-flux"], 60)
+        await queue.registry.announce(worker, ["shapes-flux"], 60)
 
 
 def main() -> int:

@@ -63,11 +63,11 @@ class FakeWorker:
     model: str = "shapes-flux"
 
     async def run(self) -> None:
-        await self.queue.announce(self.name, [self.model], 60)
+        await self.queue.registry.announce(self.name, [self.model], 60)
         while not self.stopping:
             for job in await claim(self.queue, self.name, self.model, 8, 0.05):
                 await self.finish(job)
-        await self.queue.retire(self.name)
+        await self.queue.registry.retire(self.name)
 
     async def finish(self, job: Job) -> None:
         asked = job.request
@@ -107,7 +107,7 @@ async def working(queue: Queue, settings: Settings, model: str = "shapes-flux") 
     worker = FakeWorker(queue, Artifacts.open(settings), model=model)
     task = asyncio.create_task(worker.run())
     try:
-        while not await queue.workers():  # noqa: ASYNC110 - in another process, as far as the product knows
+        while not await queue.registry.workers():  # noqa: ASYNC110 - in another process, as far as the product knows
             await asyncio.sleep(0.005)
         yield worker
     finally:

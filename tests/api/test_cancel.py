@@ -56,7 +56,7 @@ async def leave(api: httpx.AsyncClient, queue: Queue, path: str, headers: dict[s
 
 
 async def test_a_picture_whose_client_has_left_is_not_made(api: httpx.AsyncClient, queue: Queue) -> None:
-    await queue.announce("busy", [MODEL], 60)
+    await queue.registry.announce("busy", [MODEL], 60)
     job_id = await leave(api, queue, "/v1/images/generations", {})
     job = await queue.wait(job_id, 30)
     assert job is not None
@@ -71,7 +71,7 @@ async def test_a_picture_whose_client_has_left_is_not_made(api: httpx.AsyncClien
 async def test_a_job_that_can_be_asked_for_again_goes_on_without_its_client(
     api: httpx.AsyncClient, queue: Queue, path: str, headers: dict[str, str]
 ) -> None:
-    await queue.announce("busy", [MODEL], 60)
+    await queue.registry.announce("busy", [MODEL], 60)
     job_id = await leave(api, queue, path, headers)
     job = await queue.wait(job_id, 1.5)
     assert job is not None

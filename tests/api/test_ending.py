@@ -38,7 +38,7 @@ async def told_to_end(settings: Settings, queue: Queue, drain_s: float) -> Async
     try:
         assert process.stdout is not None
         await process.stdout.readline()
-        await queue.announce("fake-1", ["shapes-flux"], 60)
+        await queue.registry.announce("fake-1", ["shapes-flux"], 60)
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=False) as client:
             asking = asyncio.create_task(client.post("/v1/images/generations", json={"prompt": "a shape"}))
             await first_waiting(queue)

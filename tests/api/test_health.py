@@ -12,10 +12,10 @@ async def test_ready_only_with_a_worker_that_holds_the_default_model(api: httpx.
     assert (await api.get("/healthz")).json() == {"status": "ok"}
     answer = await api.get("/readyz")
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "no_worker")
-    await queue.announce("w", [], 60)
+    await queue.registry.announce("w", [], 60)
     answer = await api.get("/readyz")
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "model_loading")
-    await queue.announce("w", ["shapes-flux"], 60)
+    await queue.registry.announce("w", ["shapes-flux"], 60)
     assert (await api.get("/readyz")).status_code == 200
 
 

@@ -114,7 +114,7 @@ async def test_a_failed_job_is_its_error(api: httpx.AsyncClient, worker: FakeWor
 
 
 async def test_a_job_that_takes_too_long_is_named_and_not_asked_for_again(settings: Settings, queue: Queue) -> None:
-    await queue.announce("busy", ["shapes-flux"], 60)
+    await queue.registry.announce("busy", ["shapes-flux"], 60)
     async with serving(settings.model_copy(update={"wait_max_s": 0.2})) as api:
         answer = await api.post(ROUTE, json={"prompt": "a shape"})
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "timeout")
@@ -152,7 +152,7 @@ async def test_a_stream_ends_with_each_picture(api: httpx.AsyncClient, worker: F
 
 
 async def test_a_stream_shows_what_each_picture_is_about_to_become(api: httpx.AsyncClient, queue: Queue) -> None:
-    await queue.announce("w", ["shapes-flux"], 60)
+    await queue.registry.announce("w", ["shapes-flux"], 60)
     asked = {"prompt": "a shape", "n": 2, "stream": True, "partial_images": 2}
     asking = asyncio.create_task(api.post(ROUTE, json=asked))
     waiting = await first_waiting(queue)
@@ -186,7 +186,7 @@ async def test_a_stream_that_is_refused_is_an_answer_as_any(api: httpx.AsyncClie
 
 
 async def test_a_client_that_leaves_its_stream_leaves_no_work(api: httpx.AsyncClient, queue: Queue) -> None:
-    await queue.announce("busy", ["shapes-flux"], 60)
+    await queue.registry.announce("busy", ["shapes-flux"], 60)
     async with api.stream("POST", ROUTE, json={"prompt": "a shape", "stream": True}) as answer:
         assert answer.status_code == 200
         waiting = await first_waiting(queue)
@@ -196,7 +196,7 @@ async def test_a_client_that_leaves_its_stream_leaves_no_work(api: httpx.AsyncCl
 
 
 async def test_with_a_key_its_job_goes_on(api: httpx.AsyncClient, queue: Queue) -> None:
-    await queue.announce("busy", ["shapes-flux"], 60)
+    await queue.registry.announce("busy", ["shapes-flux"], 60)
     headers = {"idempotency-key": "again"}
     async with api.stream("POST", ROUTE, json={"prompt": "a shape", "stream": True}, headers=headers):
         waiting = await first_waiting(queue)
@@ -206,7 +206,7 @@ async def test_with_a_key_its_job_goes_on(api: httpx.AsyncClient, queue: Queue) 
 
 
 async def test_a_stream_of_a_server_that_ends_says_where_the_job_goes_on(settings: Settings, queue: Queue) -> None:
-    await queue.announce("busy", ["shapes-flux"], 60)
+    await queue.registry.announce("busy", ["shapes-flux"], 60)
     async with serving(settings, stopping=lambda: True) as api:
         [(name, body)] = told((await api.post(ROUTE, json={"prompt": "a shape", "stream": True})).text)
     assert (name, body["error"]["code"]) == ("error", "timeout")

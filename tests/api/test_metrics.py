@@ -64,10 +64,10 @@ async def test_each_way_a_job_can_end_is_counted(settings: Settings, make_job: M
             await queue.submit(make_job(name), deadline_s=0.01 if name == "c" else None)
         assert await queue.cancel("a") is not None
         assert await queue.cancel("a") is not None
-        await until(queue.expire)
+        await until(queue.upkeep.expire)
         for _ in range(2):
             assert [job.id for job in await claim(queue, "w", MODEL, 8, 1)] == ["b"]
-            await until(queue.reap)
+            await until(queue.upkeep.reap)
         for _ in range(5):
             await api.post("/v1/jobs", json={"prompt": "a", "priority": "high"})
         said = await read(api)
@@ -127,12 +127,12 @@ async def test_every_metric_declared_for_an_api_is_shown(api: httpx.AsyncClient,
 
 async def test_prometheus_finds_the_workers_that_are_alive(api: httpx.AsyncClient, queue: Queue) -> None:
     assert (await api.get("/metrics/workers")).json() == []
-    await queue.announce("a", [], 60, metrics="127.0.0.1:9400")
-    await queue.announce("b", [], 60, metrics="127.0.0.1:9401")
-    await queue.announce("of an older release", [], 60)
+    await queue.registry.announce("a", [], 60, metrics="127.0.0.1:9400")
+    await queue.registry.announce("b", [], 60, metrics="127.0.0.1:9401")
+    await queue.registry.announce("of an older release", [], 60)
     found = (await api.get("/metrics/workers")).json()
     assert [each["targets"] for each in found] == [["127.0.0.1:9400"], ["127.0.0.1:9401"]]
-    await queue.retire("a")
+    await queue.registry.retire("a")
     assert [each["targets"] for each in (await api.get("/metrics/workers")).json()] == [["127.0.0.1:9401"]]
 
 

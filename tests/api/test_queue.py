@@ -30,9 +30,9 @@ async def test_the_wait_is_told_once_the_speed_is_known(
 ) -> None:
     await api.post("/v1/jobs", json=BODY, headers={"prefer": "wait=10"})
     worker.stopping = True
-    while await queue.workers():  # noqa: ASYNC110 - it retires when it has seen that
+    while await queue.registry.workers():  # noqa: ASYNC110 - it retires when it has seen that
         await asyncio.sleep(0.01)
-    await queue.announce("busy", [MODEL], 60)
+    await queue.registry.announce("busy", [MODEL], 60)
     for _ in range(3):
         await api.post("/v1/jobs", json=BODY)
     shown = next(each for each in (await api.get("/v1/queue")).json()["data"] if each["model"] == MODEL)
@@ -45,7 +45,7 @@ async def test_the_wait_is_told_once_the_speed_is_known(
 async def test_a_priority_goes_into_the_queue(
     api: httpx.AsyncClient, queue: Queue, asked: str | None, path: str
 ) -> None:
-    await queue.announce("busy", [MODEL], 60)
+    await queue.registry.announce("busy", [MODEL], 60)
     asking = asyncio.create_task(api.post(path, json={**BODY, "priority": asked}))
     shown = await first_waiting(queue)
     assert shown.priority is Priority(asked or "normal")
@@ -85,7 +85,7 @@ async def test_a_late_job_expires_while_its_caller_waits(api: httpx.AsyncClient)
 
 
 async def test_a_late_picture_is_gone(api: httpx.AsyncClient, queue: Queue) -> None:
-    await queue.announce("busy", [MODEL], 60)
+    await queue.registry.announce("busy", [MODEL], 60)
     answer = await api.post("/v1/images/generations", json={**BODY, "deadline_s": 0.2})
     assert (answer.status_code, answer.json()["error"]["code"]) == (410, "expired")
 

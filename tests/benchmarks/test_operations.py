@@ -37,7 +37,7 @@ async def test_prometheus_sees_the_service(settings: Settings, queue: Queue, tmp
         async with prometheus.running(str(EXECUTABLE), tmp_path / "prometheus", [target]) as seen:
             with exposed(recorder.registry, settings) as address:
                 async with working(queue, settings) as worker, asyncio.timeout(100):
-                    await queue.announce(worker.name, ["shapes-flux"], 60, metrics=address)
+                    await queue.registry.announce(worker.name, ["shapes-flux"], 60, metrics=address)
                     while {each.title for each in await ask(seen, begun_s, time.time()) if each.empty} > WITHOUT_DATA:
                         for body in ({"prompt": "a"}, {"prompt": "fail"}, {"prompt": "a", "negative_prompt": "b"}):
                             await api.post("/v1/jobs", json=body, headers={"prefer": "wait=10"})
@@ -49,7 +49,7 @@ async def test_prometheus_sees_the_service(settings: Settings, queue: Queue, tmp
             async with asyncio.timeout(60):
                 while "NagNoWorker" not in await seen.firing():  # noqa: ASYNC110 - Prometheus tells nobody
                     await asyncio.sleep(0.2)
-                await queue.announce("another", ["shapes-flux"], 60)
+                await queue.registry.announce("another", ["shapes-flux"], 60)
                 while "NagNoWorker" in await seen.firing():  # noqa: ASYNC110
                     await asyncio.sleep(0.2)
             asked = await ask(seen, begun_s, time.time())

@@ -32,8 +32,8 @@ async def test_it_shows_what_waits_who_works_and_what_failed(
 ) -> None:
     for name in ("job-a", "job-b", "job-c"):
         await queue.submit(make_job(name))
-    await queue.announce("worker-1", [MODEL], 60)
-    await queue.announce("worker-2", [], 60)
+    await queue.registry.announce("worker-1", [MODEL], 60)
+    await queue.registry.announce("worker-2", [], 60)
     held = await claim(queue, "worker-1", MODEL, 2, 1)
     await queue.fail("worker-1", held[0].id, JobError("nan_output", "no numbers, for a prompt nobody should read"))
     done = await shown(settings)

@@ -34,7 +34,7 @@ async def lose(hasty: Queue, job_id: str, times: int) -> None:
         [job] = await claim(hasty, "lost", MODEL, 1, 0)
         assert job.id == job_id
         await asyncio.sleep(0.05)
-        assert await hasty.reap() == 1
+        assert await hasty.upkeep.reap() == 1
 
 
 async def assert_consistent(redis: Redis) -> None:

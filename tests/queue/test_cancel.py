@@ -14,7 +14,7 @@ async def test_a_task_that_talks_to_redis_ends_whenever_it_is_cancelled(settings
     queue = Queue.connect(settings)
 
     async def talk() -> None:
-        await queue.announce("w", [], 5)
+        await queue.registry.announce("w", [], 5)
         await asyncio.Event().wait()
 
     task = asyncio.create_task(talk())

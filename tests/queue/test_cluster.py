@@ -65,7 +65,7 @@ async def test_every_transition_keeps_to_one_slot(node: str, settings: Settings,
     queue._scripts.run = noting  # type: ignore[method-assign]
     for name in "abcde":
         await queue.submit(make_job(name), idempotency_key=name, api_key="key", pending_jobs=9)
-    await queue.announce("w", [MODEL], 30)
+    await queue.registry.announce("w", [MODEL], 30)
     assert len(await claim(queue, "w", MODEL, 3, 0)) == 3
     await queue.heartbeat("w", ["a", "b", "c"], 1)
     assert await queue.preview("w", "a", 1, 0, b"x", "image/jpeg")
@@ -78,8 +78,8 @@ async def test_every_transition_keeps_to_one_slot(node: str, settings: Settings,
     assert len(await queue.dead.list()) == 2
     assert await queue.dead.replay(["d"]) == ["d"]
     assert await queue.dead.drop(["e"]) == ["e"]
-    await queue.expire()
-    await queue.forget()
+    await queue.upkeep.expire()
+    await queue.upkeep.forget()
     await queue.submit(replace(make_job("told"), webhook=Webhook("http://example.com/", (EventType.CANCELLED,))))
     await queue.cancel("told")
     [[delivery], _] = await queue.webhooks.claim(9)
@@ -90,8 +90,8 @@ async def test_every_transition_keeps_to_one_slot(node: str, settings: Settings,
     assert await queue.get("a") is not None
     assert [each.queued for each in await queue.loads()] == [1]
     assert (await queue.measures()).dead == 0
-    await queue.retire("w")
-    assert await queue.workers() == {}
+    await queue.registry.retire("w")
+    assert await queue.registry.workers() == {}
     async with queue.slots.held("key", 1):
         assert (await queue.rates.take("key", "reads", 2)).remaining == 1
     await queue.close()

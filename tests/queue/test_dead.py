@@ -9,7 +9,7 @@ import pytest
 from redis.asyncio import Redis
 
 from app.jobs import Job, JobStatus
-from app.queue import queue as module
+from app.queue import upkeep
 from app.queue.queue import Queue
 from app.settings import Settings
 from tests.claiming import claim
@@ -79,7 +79,7 @@ async def test_a_dropped_letter_is_kept_for_the_retention_alone(forgetful: Queue
 async def test_the_list_is_bounded_and_newest_first(
     hasty: Queue, make_job: Make, monkeypatch: pytest.MonkeyPatch, valkey_url: str
 ) -> None:
-    monkeypatch.setattr(module, "DEAD_KEPT", 2)
+    monkeypatch.setattr(upkeep, "DEAD_KEPT", 2)
     for name in "abc":
         await hasty.submit(make_job(name))
         await lose(hasty, name, 2)

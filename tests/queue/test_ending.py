@@ -39,7 +39,7 @@ async def test_a_job_at_work_is_taken_from_its_worker(queue: Queue, make_job: Ma
     assert await queue.heartbeat("w", ["a", "b"], 1) == ["a"]
     assert not await queue.finish("w", "a", RESULT)
     await queue.release("w", ["a"])
-    assert await queue.reap() == 0
+    assert await queue.upkeep.reap() == 0
     assert (await look(queue, "a")).status is JobStatus.CANCELLED
     assert await queue.finish("w", "b", RESULT)
 
@@ -58,7 +58,7 @@ async def test_a_worker_hears_of_a_job_it_lost_by_silence(hasty: Queue, make_job
     await claim(hasty, "w", MODEL, 1, 0)
     await asyncio.sleep(0.05)
     async with hasty.revocations(["a"]) as revoked:
-        await hasty.reap()
+        await hasty.upkeep.reap()
         assert await revoked.within(10)
 
 
@@ -75,8 +75,8 @@ async def test_a_late_waiting_job_expires(queue: Queue, make_job: Make) -> None:
     await queue.submit(make_job("late"), deadline_s=0.02)
     await queue.submit(make_job("a"))
     await asyncio.sleep(0.05)
-    assert await queue.expire() == 1
-    assert await queue.expire() == 0
+    assert await queue.upkeep.expire() == 1
+    assert await queue.upkeep.expire() == 0
     job = await look(queue, "late")
     assert job.status is JobStatus.EXPIRED
     assert job.error == JobError("deadline_exceeded", "not done by its deadline")
@@ -86,14 +86,14 @@ async def test_a_late_waiting_job_expires(queue: Queue, make_job: Make) -> None:
 async def test_many_late_jobs_and_lost_leases_are_seen_to_at_once(
     queue: Queue, hasty: Queue, make_job: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.queue.queue.ENDED_A_CALL", 2)
+    monkeypatch.setattr("app.queue.upkeep.ENDED_A_CALL", 2)
     for i in range(5):
         await queue.submit(make_job(f"lost{i}"))
     assert len(await claim(hasty, "w", MODEL, 5, 0)) == 5
     for i in range(5):
         await queue.submit(make_job(f"late{i}"), deadline_s=0.02)
     await asyncio.sleep(0.05)
-    assert (await queue.reap(), await queue.expire()) == (5, 5)
+    assert (await queue.upkeep.reap(), await queue.upkeep.expire()) == (5, 5)
 
 
 async def test_a_late_job_is_taken_from_its_worker(queue: Queue, make_job: Make) -> None:
@@ -101,7 +101,7 @@ async def test_a_late_job_is_taken_from_its_worker(queue: Queue, make_job: Make)
     await claim(queue, "w", MODEL, 1, 0)
     async with queue.revocations(["late"]) as revoked:
         await asyncio.sleep(0.25)
-        await queue.expire()
+        await queue.upkeep.expire()
         assert await revoked.within(10)
     assert await queue.heartbeat("w", ["late"], 1) == ["late"]
 
@@ -122,5 +122,5 @@ async def test_no_transition_overlooks_a_deadline(queue: Queue, hasty: Queue, ma
         case "cancel":
             await queue.cancel("late")
         case "reap":
-            await hasty.reap()
+            await hasty.upkeep.reap()
     assert (await look(queue, "late")).status is JobStatus.EXPIRED

@@ -72,7 +72,7 @@ async def test_every_end_is_told(queue: Queue, hasty: Queue, make_job: Make) -> 
     await queue.cancel("cancelled")
     await queue.submit(make_job("expired"), deadline_s=0.01)
     await asyncio.sleep(0.02)
-    await queue.expire()
+    await queue.upkeep.expire()
     await queue.submit(make_job("lost"))
     await lose(hasty, "lost", 2)
     assert types(await told(queue, "failed")) == ["queued", "started", "failed"]

@@ -80,7 +80,7 @@ async def test_a_job_that_is_no_longer_kept_is_forgotten(settings: Settings, mak
         while await queue.get("a") is not None:  # noqa: ASYNC110 - it ends by time
             await asyncio.sleep(0.02)
         assert await names(queue) == ["b"]
-        while not await queue.forget():  # noqa: ASYNC110 - so does its entry
+        while not await queue.upkeep.forget():  # noqa: ASYNC110 - so does its entry
             await asyncio.sleep(0.02)
         assert await redis.zcard(keys.owned(TENANT)) == 1
         assert await redis.zcard(keys.KEPT) == 0
@@ -113,7 +113,7 @@ async def test_a_deleted_job_leaves_nothing_behind(
         assert await queue.heartbeat("w", ["a"], 1) == ["a"]
         assert not await queue.finish("w", "a", RESULT)
         await queue.release("w", ["a"])
-        assert (await queue.reap(), await queue.depth(MODEL), await queue.dead.list()) == (0, 0, [])
+        assert (await queue.upkeep.reap(), await queue.depth(MODEL), await queue.dead.list()) == (0, 0, [])
         left = [name async for name in redis.scan_iter("*") if "a" in name.removeprefix("{nag}:").split(":")]
         assert left == []
         await assert_consistent(redis)

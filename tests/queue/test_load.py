@@ -55,7 +55,7 @@ async def test_work_is_counted_where_it_is(queue: Queue, make_job: Make) -> None
     assert await queue.loads() == []
     for name, n in (("a", 1), ("b", 2), ("c", 1)):
         await queue.submit(make_job(name, n=n))
-    await queue.announce("w", [MODEL, "other"], 30)
+    await queue.registry.announce("w", [MODEL, "other"], 30)
     assert await queue.loads() == [Load(MODEL, 3, 4 * WORK, 0, None, 1)]
     await claim(queue, "w", MODEL, 3, 0)
     assert await queue.loads() == [Load(MODEL, 1, WORK, 3 * WORK, None, 1)]
@@ -106,7 +106,7 @@ async def test_the_measure_follows_a_change(queue: Queue, make_job: Make, monkey
 async def test_a_full_queue_says_when_its_work_will_be_done(settings: Settings, make_job: Make) -> None:
     changed = settings.model_copy(update={"queue_limit_per_model": 20, "queue_limit": 23})
     queue = Queue.connect(changed)
-    await queue.announce("w", [MODEL, "other"], 30)
+    await queue.registry.announce("w", [MODEL, "other"], 30)
     for name, model, takes_s in (("first", MODEL, 0.3), ("quick", "other", 0.01)):
         await queue.submit(make_job(name, model=model))
         await claim(queue, "w", model, 1, 0)

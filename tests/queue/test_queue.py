@@ -125,8 +125,8 @@ async def test_an_ended_lease_requeues_at_the_front(hasty: Queue, make_job: Make
         await hasty.submit(make_job(name))
     assert ids(await claim(hasty, "lost", MODEL, 2, 0)) == ["a", "b"]
     await asyncio.sleep(0.05)
-    assert await hasty.reap() == 2
-    assert await hasty.reap() == 0
+    assert await hasty.upkeep.reap() == 2
+    assert await hasty.upkeep.reap() == 0
     job = await hasty.get("a")
     assert job is not None
     assert (job.status, job.attempts, job.worker, job.started_at) == (JobStatus.QUEUED, 1, None, None)
@@ -139,7 +139,7 @@ async def test_an_ended_lease_requeues_at_the_front(hasty: Queue, make_job: Make
 async def test_a_live_lease_is_not_reaped(queue: Queue, make_job: Make) -> None:
     await queue.submit(make_job("a"))
     await claim(queue, "w", MODEL, 1, 0)
-    assert await queue.reap() == 0
+    assert await queue.upkeep.reap() == 0
 
 
 async def test_a_job_lost_too_often_fails_and_is_a_dead_letter(hasty: Queue, make_job: Make) -> None:
@@ -147,7 +147,7 @@ async def test_a_job_lost_too_often_fails_and_is_a_dead_letter(hasty: Queue, mak
     for _ in range(2):
         assert ids(await claim(hasty, "lost", MODEL, 1, 0)) == ["a"]
         await asyncio.sleep(0.05)
-        assert await hasty.reap() == 1
+        assert await hasty.upkeep.reap() == 1
     job = await hasty.get("a")
     assert job is not None
     assert job.error is not None
@@ -261,16 +261,16 @@ async def test_an_ended_job_and_its_idempotency_key_expire(settings: Settings, m
 
 
 async def test_the_registry_of_workers(queue: Queue) -> None:
-    assert await queue.workers() == {}
-    await queue.announce("a", ["m", "n"], 30)
-    await queue.announce("b", [], 0.02)
-    await queue.announce("c", ["m"], 30)
+    assert await queue.registry.workers() == {}
+    await queue.registry.announce("a", ["m", "n"], 30)
+    await queue.registry.announce("b", [], 0.02)
+    await queue.registry.announce("c", ["m"], 30)
     await asyncio.sleep(0.05)
-    await queue.retire("c")
-    assert await queue.workers() == {"a": ["m", "n"]}
-    await queue.announce("d", ["m"], 30, serves=["o"])
-    assert await queue.served() == {"m", "n", "o"}
-    await queue.retire("d")
+    await queue.registry.retire("c")
+    assert await queue.registry.workers() == {"a": ["m", "n"]}
+    await queue.registry.announce("d", ["m"], 30, serves=["o"])
+    assert await queue.registry.served() == {"m", "n", "o"}
+    await queue.registry.retire("d")
 
 
 async def test_no_prompt_is_logged(queue: Queue, make_job: Make, caplog: pytest.LogCaptureFixture) -> None:

@@ -125,8 +125,8 @@ async def test_the_books_agree_whatever_happens(hasty: Queue, make_job: Make, va
                     await hasty.heartbeat(worker, names[-5:], 1)
                 case "end":
                     await asyncio.sleep(0.03)
-                    await hasty.reap()
-                    await hasty.expire()
+                    await hasty.upkeep.reap()
+                    await hasty.upkeep.expire()
                 case "dead":
                     letters = [each.id for each in await hasty.dead.list()]
                     await chance.choice([hasty.dead.replay, hasty.dead.drop])(["unknown", *letters[:2]])

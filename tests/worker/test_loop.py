@@ -98,7 +98,7 @@ async def working(
     finally:
         worker.stop()
         assert await running == 0
-    assert worker.name not in await queue.workers()
+    assert worker.name not in await queue.registry.workers()
 
 
 async def ended(queue: Queue, job_id: str) -> Job:
@@ -237,9 +237,9 @@ async def test_models_are_loaded_where_they_fit_and_served_where_they_do_not(
 ) -> None:
     async with working(settings, queue, engine, [MODEL, "large", "small"]) as worker:
         async with asyncio.timeout(30):
-            while (await queue.workers()).get(worker.name) != [MODEL, "small"]:  # noqa: ASYNC110
+            while (await queue.registry.workers()).get(worker.name) != [MODEL, "small"]:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
-        assert await queue.served() == {MODEL, "large", "small"}
+        assert await queue.registry.served() == {MODEL, "large", "small"}
         await queue.submit(make_job("a", model="large"))
         assert (await ended(queue, "a")).status is JobStatus.COMPLETED
 
@@ -253,7 +253,7 @@ async def test_leases_are_kept_and_the_step_is_told(
     async with working(settings, short, engine):
         await asyncio.to_thread(engine.running.wait, 30)
         await asyncio.sleep(1.5)
-        assert await short.reap() == 0
+        assert await short.upkeep.reap() == 0
         job = await short.get("a")
         assert job is not None
         assert (job.status, job.step) == (JobStatus.IN_PROGRESS, 1)
@@ -348,7 +348,7 @@ async def test_a_job_that_was_lost_runs_alone(
         await hasty.submit(make_job(name))
     await claim(hasty, "dead", MODEL, 1, 0)
     await asyncio.sleep(0.05)
-    await hasty.reap()
+    await hasty.upkeep.reap()
     async with working(settings, queue, engine):
         attempts = [(await ended(queue, name)).attempts for name in "abc"]
     assert engine.batches == [["a"], ["b", "c"]]
@@ -363,7 +363,7 @@ async def test_a_model_that_cannot_be_loaded_leaves_the_others_their_worker(
         await queue.submit(make_job("a"))
         await ended(queue, "a")
         # It announces beside its work; the test's timeout is the judge.
-        while (await queue.workers())[worker.name] != [MODEL]:  # noqa: ASYNC110 - the registry tells nobody
+        while (await queue.registry.workers())[worker.name] != [MODEL]:  # noqa: ASYNC110 - the registry tells nobody
             await asyncio.sleep(0.01)
     assert await Worker(settings, queue, served("broken"), lambda _: ScriptedEngine()).run() == 1
 
@@ -395,7 +395,7 @@ async def test_a_device_that_failed_for_good_ends_the_worker_and_its_leases_end_
     job = await queue.get("b")
     assert job is not None
     assert (job.status, job.attempts) == (JobStatus.IN_PROGRESS, 1)
-    assert await queue.workers() == {}
+    assert await queue.registry.workers() == {}
 
 
 async def test_an_engine_that_cannot_be_made_ends_the_worker(settings: Settings, queue: Queue) -> None:

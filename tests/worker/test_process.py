@@ -92,7 +92,7 @@ async def test_a_worker_told_to_stop_hands_back_what_takes_too_long(queue: Queue
     job = await queue.get("a")
     assert job is not None
     assert (job.status, job.attempts) == (JobStatus.QUEUED, 0)
-    assert await queue.workers() == {}
+    assert await queue.registry.workers() == {}
 
 
 async def test_a_worker_told_to_stop_finishes_what_does_not(queue: Queue, start: Start, make_job: Make) -> None:
@@ -111,7 +111,7 @@ async def test_a_worker_told_to_stop_finishes_what_does_not(queue: Queue, start:
 async def test_a_worker_is_announced_when_its_default_model_is_warm(queue: Queue, start: Start) -> None:
     worker = start(NAG_BATCH_BUDGET="measured", NAG_BATCH_SIZE="4")
     async with asyncio.timeout(90):
-        while not any((await queue.workers()).values()):  # noqa: ASYNC110
+        while not any((await queue.registry.workers()).values()):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     worker.send_signal(signal.SIGTERM)
     _, log = await asyncio.to_thread(worker.communicate, timeout=60)
@@ -123,7 +123,7 @@ async def test_a_worker_is_announced_when_its_default_model_is_warm(queue: Queue
 async def test_a_worker_told_to_stop_while_it_loads_ends_at_once(queue: Queue, start: Start) -> None:
     worker = start()
     async with asyncio.timeout(90):
-        while not await queue.workers():  # noqa: ASYNC110
+        while not await queue.registry.workers():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     worker.send_signal(signal.SIGINT)
     _, log = await asyncio.to_thread(worker.communicate, timeout=60)

@@ -20,7 +20,7 @@ async def healthz() -> dict[str, str]:
 async def readyz(service: Here) -> dict[str, str]:
     """200 once a live worker holds the default model; 503 until then."""
     model = service.catalog.default
-    workers = await service.queue.workers()
+    workers = await service.queue.registry.workers()
     if not workers:
         raise Unavailable("no worker is running", code="no_worker", retry_after_s=1)
     if not any(model in warm for warm in workers.values()):

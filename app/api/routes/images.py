@@ -66,7 +66,7 @@ async def edit_image(body: EditBody, request: Request, service: Here) -> Respons
 async def _made(
     resolved: Resolved, body: ImageBody, request: Request, service: Service, inputs: Inputs | None
 ) -> Response:
-    if not await service.queue.workers():
+    if not await service.queue.registry.workers():
         raise Unavailable("no worker is running", code="no_worker", retry_after_s=NO_WORKER_RETRY_S)
     job, _ = await service.submit(resolved, body, request, inputs)
     # A caller who sent a key means to ask again for the same job.

@@ -23,7 +23,7 @@ class TargetGroup(BaseModel):
 async def metrics(service: Here) -> Response:
     """Prometheus text format."""
     try:
-        measures, workers = await service.queue.measures(), await service.queue.workers()
+        measures, workers = await service.queue.measures(), await service.queue.registry.workers()
     except RedisError:
         measures, workers = None, {}
     text = service.metrics.render(measures, workers, list(service.catalog.models))
@@ -33,5 +33,5 @@ async def metrics(service: Here) -> Response:
 @router.get("/metrics/workers")
 async def worker_targets(service: Here) -> list[TargetGroup]:
     """The workers alive now, for Prometheus' `http_sd_configs`."""
-    exporters = await service.queue.exporters()
+    exporters = await service.queue.registry.exporters()
     return [TargetGroup(targets=[target], labels={}) for _, target in sorted(exporters.items())]
