@@ -132,7 +132,7 @@ async def test_a_collector_that_is_away_costs_its_traces_alone(
 
 async def test_without_an_endpoint_nothing_is_traced(settings: Settings, queue: Queue) -> None:
     # redis-py loads the interface where it finds it, by itself.
-    code = "import app.api.server, app.worker.loop, sys; print('opentelemetry.exporter' in sys.modules)"
+    code = "import app.api.server, app.worker.process, sys; print('opentelemetry.exporter' in sys.modules)"
     root = Path(__file__).parents[1]
     done = await asyncio.to_thread(
         subprocess.run, [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=60

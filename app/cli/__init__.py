@@ -53,7 +53,7 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> int:
 
             serve(settings, insecure=arguments.insecure)
         case "worker":
-            from app.worker.loop import main as work
+            from app.worker.process import main as work
 
             return work(settings)
         case "models" if arguments.action == "list":

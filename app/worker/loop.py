@@ -9,11 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
-import signal
 import socket
-import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from secrets import token_hex
@@ -21,22 +18,19 @@ from typing import Any, TypeVar, cast
 
 from redis.exceptions import RedisError
 
-from app import logs
 from app.artifacts import Artifacts, ArtifactsError
-from app.catalog import Catalog
+from app.logs import Log
 from app.queue.cancel import end
 from app.queue.queue import Queue
 from app.settings import Settings
-from app.tracing import Tracing
 from app.worker.batch import Batch
 from app.worker.claim import Claimed, claim, rules
-from app.worker.exposition import exposed
 from app.worker.model_turns import ModelTurns
 from app.worker.models import Models
 from app.worker.recorder import Recorder
 from app.worker.work import Engine
 
-__all__ = ["Worker", "main"]
+__all__ = ["Worker"]
 
 CLAIM_S = 1.0  # a claim is never cut short, so this is how long an idle worker takes to stop
 IDLE_S = 0.05  # without a job for so long, beyond the window of a batch, a worker loads the next model
@@ -46,7 +40,7 @@ REDIS_RETRY_S = 1.0
 STORE_PATIENCE_S = 300.0  # what a bucket may be away for; a finished picture is worth the wait
 SWEEP_S = 600.0
 T = TypeVar("T")
-_log = logs.Log("worker")
+_log = Log("worker")
 
 
 class Worker:
@@ -254,39 +248,3 @@ class Worker:
             except (ArtifactsError, OSError) as error:
                 _log.warning("sweep_failed", error=error)
             await asyncio.sleep(SWEEP_S)
-
-
-async def _serve(settings: Settings) -> tuple[int, bool]:
-    """The exit code, and whether a torch thread was left at work."""
-    catalog = Catalog.load(settings)
-
-    def make_engine(recorder: Recorder) -> Engine:
-        from app.worker.engine import TorchEngine  # here, so that a signal is heard while torch is imported
-
-        return TorchEngine(catalog, settings, recorder)
-
-    tracing = Tracing.open(settings, "worker")
-    queue = Queue.connect(settings)
-    worker = Worker(settings, queue, Models.chosen(catalog, settings), make_engine)
-    worker.recorder.tracing = tracing
-    for each in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(each, worker.stop)
-    try:
-        with exposed(worker.recorder.registry, settings) as worker.metrics_at:
-            return await worker.run(), worker.busy
-    finally:
-        await queue.close()
-        if tracing is not None:
-            await asyncio.to_thread(tracing.close)
-
-
-def main(settings: Settings) -> int:
-    """Serve the catalog's models until SIGTERM or SIGINT. Raises CatalogError, TracingError."""
-    logs.configure(settings.log_level)
-    code, busy = asyncio.run(_serve(settings))
-    if busy:
-        # The interpreter would wait for the thread; what it is at holds nothing that needs an orderly end.
-        logging.shutdown()
-        sys.stdout.flush()
-        os._exit(code)
-    return code

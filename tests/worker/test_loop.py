@@ -276,7 +276,7 @@ async def test_a_batch_nobody_wants_any_more_is_left(
 async def test_a_cancelled_batch_is_left_long_before_its_next_heartbeat(
     settings: Settings, queue: Queue, engine: ScriptedEngine, make_job: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.worker.batch.BEAT_S", 3600.0)
+    monkeypatch.setattr("app.worker.leases.BEAT_S", 3600.0)
     settings = settings.model_copy(update={"lease_s": 3600.0})
     for name in "ab":
         await queue.submit(make_job(name, prompt="slow"))
@@ -296,7 +296,7 @@ async def test_a_cancelled_batch_is_left_long_before_its_next_heartbeat(
 async def test_a_step_is_told_long_before_the_next_heartbeat(
     settings: Settings, queue: Queue, engine: ScriptedEngine, make_job: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.worker.batch.BEAT_S", 3600.0)
+    monkeypatch.setattr("app.worker.leases.BEAT_S", 3600.0)
     settings = settings.model_copy(update={"lease_s": 3600.0 * 3})
     await queue.submit(make_job("a", prompt="one step"))
     async with queue.follow("a") as feed, working(settings, queue, engine):

@@ -41,7 +41,7 @@ def start(hasty: Settings) -> Iterator[Start]:
 
     def start(**settings: str) -> subprocess.Popen[str]:
         worker = subprocess.Popen(
-            [sys.executable, "-c", "import sys; from app.settings import Settings; from app.worker.loop import main;"
+            [sys.executable, "-c", "import sys; from app.settings import Settings; from app.worker.process import main;"
              "sys.exit(main(Settings()))"],
             env=environment | settings, cwd=Path(__file__).parents[2], stderr=subprocess.PIPE, text=True,
         )  # fmt: skip

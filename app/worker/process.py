@@ -1,0 +1,58 @@
+"""A worker as a process: its signals, its metrics and traces, and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+
+from app import logs
+from app.catalog import Catalog
+from app.queue.queue import Queue
+from app.settings import Settings
+from app.tracing import Tracing
+from app.worker.exposition import exposed
+from app.worker.loop import Worker
+from app.worker.models import Models
+from app.worker.recorder import Recorder
+from app.worker.work import Engine
+
+__all__ = ["main"]
+
+
+def main(settings: Settings) -> int:
+    """Serve the catalog's models until SIGTERM or SIGINT. Raises CatalogError, TracingError."""
+    logs.configure(settings.log_level)
+    code, busy = asyncio.run(_serve(settings))
+    if busy:
+        # The interpreter would wait for the thread; what it is at holds nothing that needs an orderly end.
+        logging.shutdown()
+        sys.stdout.flush()
+        os._exit(code)
+    return code
+
+
+async def _serve(settings: Settings) -> tuple[int, bool]:
+    """The exit code, and whether a torch thread was left at work."""
+    catalog = Catalog.load(settings)
+
+    def make_engine(recorder: Recorder) -> Engine:
+        from app.worker.engine import TorchEngine  # here, so that a signal is heard while torch is imported
+
+        return TorchEngine(catalog, settings, recorder)
+
+    tracing = Tracing.open(settings, "worker")
+    queue = Queue.connect(settings)
+    worker = Worker(settings, queue, Models.chosen(catalog, settings), make_engine)
+    worker.recorder.tracing = tracing
+    for each in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(each, worker.stop)
+    try:
+        with exposed(worker.recorder.registry, settings) as worker.metrics_at:
+            return await worker.run(), worker.busy
+    finally:
+        await queue.close()
+        if tracing is not None:
+            await asyncio.to_thread(tracing.close)
