@@ -254,6 +254,15 @@ class Settings(BaseSettings):
     def _read_json(cls, value: object) -> object:
         return json.loads(value or "[]") if isinstance(value, str) else value
 
+    def as_environment(self) -> dict[str, str]:
+        """What another process reads these settings from."""
+        values = self.model_dump(mode="json", exclude_none=True)
+        values["api_keys"] = json.dumps(values["api_keys"])
+        return {
+            f"NAG_{name.upper()}": ",".join(value) if isinstance(value, list) else str(value)
+            for name, value in values.items()
+        }
+
     @property
     def asks_for_keys(self) -> bool:
         """Whether a caller needs an API key: from the first one on, and with a file that is still empty."""

@@ -3,7 +3,6 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from app import up
 from app.cli import main
 from app.settings import Settings
 
@@ -69,9 +68,15 @@ def test_secrets_are_handed_on_and_shown_to_nobody(monkeypatch: pytest.MonkeyPat
     assert settings.artifacts_options["secret_access_key"].get_secret_value() == "hidden, one"
     assert [each.get_secret_value() for each in settings.url_secrets or ()] == ["hidden-new", "hidden-old"]
     assert "hidden" not in repr(settings)
-    for name, value in up._environment(settings).items():
+    for name, value in settings.as_environment().items():
         monkeypatch.setenv(name, value)
     assert Settings() == settings
+
+
+def test_another_process_reads_the_same() -> None:
+    given = Settings(models="a,b", warm="none", drain_s=2.5).as_environment()
+    assert (given["NAG_MODELS"], given["NAG_WARM"], given["NAG_DRAIN_S"]) == ("a,b", "none", "2.5")
+    assert "NAG_REDIS_URL" not in given
 
 
 @pytest.mark.parametrize("value", ["{", "[1]", '"hidden"'])

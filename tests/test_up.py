@@ -19,10 +19,10 @@ import httpx
 import psutil
 import pytest
 
-from app import up as up_module
+from app import logs
 from app.queue import embedded
 from app.settings import Settings
-from app.up import _environment
+from app.up import service, up
 
 ROOT = Path(__file__).parents[1]
 
@@ -191,11 +191,11 @@ def test_parts_that_die_are_started_again(start: Start) -> None:
 def test_a_part_that_never_lives_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(up_module, "MOST_RESTARTS", 1)
-    monkeypatch.setattr(up_module, "FIRST_DELAY_S", 0.01)
-    monkeypatch.setattr(up_module.logs, "configure", lambda _: None)
+    monkeypatch.setattr(service, "MOST_RESTARTS", 1)
+    monkeypatch.setattr(service, "FIRST_DELAY_S", 0.01)
+    monkeypatch.setattr(logs, "configure", lambda _: None)
     settings = Settings(data_dir=tmp_path, port=0, device="no-such-device")
-    assert up_module.up(settings) == 1
+    assert up(settings) == 1
     said = capfd.readouterr()
     assert re.search(r"worker ended with code \d; starting it again in 0.01 s", said.out)
     assert re.search(r"worker ended with code \d, 2 times in a row: giving up", said.out)
@@ -235,10 +235,3 @@ def test_told_twice_it_waits_for_nothing(start: Start) -> None:
         up.until("draining")
         assert up.end(signal.SIGINT) == 0
         assert held.result(60).json()["status"] == "queued"
-
-
-def test_its_parts_read_the_settings_it_read() -> None:
-    settings = Settings(models="a,b", warm="none", drain_s=2.5)
-    given = _environment(settings)
-    assert (given["NAG_MODELS"], given["NAG_WARM"], given["NAG_DRAIN_S"]) == ("a,b", "none", "2.5")
-    assert "NAG_REDIS_URL" not in given

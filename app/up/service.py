@@ -1,47 +1,32 @@
-"""`nag-server up`: the whole service on one machine. It holds no job itself: it starts the parts and keeps them alive.
-
-The embedded Valkey (where no NAG_REDIS_URL is given), then the API and one worker, as processes of their own. Ctrl-C
-reaches this process alone, which stops them in the order that loses nothing: the worker hands its jobs back, then the
-server writes them to disk. A second Ctrl-C is passed on: nothing is waited for any longer. Killed outright, the API
-and the worker end with it (on Linux); the server stays, and the next `up` adopts it.
-"""
+"""The parts, kept alive until they are told to stop."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
-import errno
-import fcntl
-import json
 import os
 import signal
-import socket
 import sys
-from collections.abc import Callable, Coroutine, Iterator
-from pathlib import Path
+from collections.abc import Coroutine
 from time import monotonic
 from typing import Any
 
 import httpx
 from redis.exceptions import RedisError
 
-from app import exposure, logs
-from app.access.keyring import Keyring
-from app.catalog import Catalog
 from app.queue import embedded
 from app.queue.cancel import end
 from app.queue.queue import Queue
 from app.settings import Settings
+from app.up.machine import dying_with_parent
 
-__all__ = ["GaveUp", "up"]
+__all__ = ["Service"]
 
 STOP_S = 20.0  # on top of settings.drain_s; after this a part is killed, and a worker's leases end by themselves
 STEADY_S = 60.0  # a part that lived this long has earned a fresh count of restarts
 MOST_RESTARTS = 5
 FIRST_DELAY_S = 0.5  # before the first restart; doubled with each
 LOOK_S = 0.25  # between two looks at what tells no one of its changes
-PR_SET_PDEATHSIG = 1
 
 #: The parts, by their name as a command of the console script, and the signal each gets when this process is killed:
 #: the API holds nothing and must free its port at once, the worker hands its jobs back.
@@ -52,22 +37,7 @@ class GaveUp(Exception):
     """A part that dies again and again; the message is one line."""
 
 
-def up(settings: Settings, *, insecure: bool = False) -> int:
-    """Run until SIGINT, SIGTERM or SIGHUP; the exit code: 0, or 1 where a part would not stay alive.
-
-    Raises EmbeddedError where another `up` has the data folder or no server can be had, OSError for a port taken,
-    CatalogError, KeysError, and Exposed where `insecure` does not allow everybody in.
-    """
-    if not insecure:
-        exposure.check(settings)
-    logs.configure(settings.log_level)
-    Catalog.load(settings)  # a mistake in it is told here, once, not by each part again and again
-    Keyring(settings)
-    with _sole_user_of(settings.data_folder):
-        return asyncio.run(_Service(settings.model_copy(update={"port": _free_port(settings)}), insecure).run())
-
-
-class _Service:
+class Service:
     def __init__(self, settings: Settings, insecure: bool) -> None:
         self._settings = settings
         self._insecure = insecure
@@ -117,8 +87,8 @@ class _Service:
             begun_s = monotonic()
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "app.cli", name, *options,
-                env=os.environ | _environment(self._settings), stdin=asyncio.subprocess.DEVNULL,
-                start_new_session=True, preexec_fn=_dying_with_parent(PARTS[name]),
+                env=os.environ | self._settings.as_environment(), stdin=asyncio.subprocess.DEVNULL,
+                start_new_session=True, preexec_fn=dying_with_parent(PARTS[name]),
             )  # fmt: skip
             ended = asyncio.create_task(process.wait())
             if await self._stopped_before(ended):
@@ -216,58 +186,6 @@ async def _ready(http: httpx.AsyncClient, url: str) -> bool:
     with contextlib.suppress(httpx.TransportError):
         return (await http.get(f"{url}/readyz")).status_code == httpx.codes.OK
     return False
-
-
-def _environment(settings: Settings) -> dict[str, str]:
-    """The settings as a part reads them."""
-    values = settings.model_dump(mode="json", exclude_none=True)
-    values["api_keys"] = json.dumps(values["api_keys"])
-    return {
-        f"NAG_{name.upper()}": ",".join(value) if isinstance(value, list) else str(value)
-        for name, value in values.items()
-    }
-
-
-def _dying_with_parent(number: signal.Signals) -> Callable[[], None] | None:
-    """Run in the child before it becomes its program: the kernel signals it when this process dies."""
-    if not sys.platform.startswith("linux"):
-        return None
-    prctl = ctypes.CDLL(None, use_errno=True).prctl  # looked up here: little is safe between fork and exec
-    parent = os.getpid()
-
-    def arm() -> None:
-        prctl(PR_SET_PDEATHSIG, number)
-        if os.getppid() != parent:  # it died before the kernel was told
-            os._exit(1)
-
-    return arm
-
-
-@contextlib.contextmanager
-def _sole_user_of(folder: Path) -> Iterator[None]:
-    """Hold the data folder's lock, which the kernel frees however this process ends."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "up.lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise embedded.EmbeddedError(
-                f"another `nag-server up` runs on {folder}; stop it, or set NAG_DATA_DIR to another folder"
-            ) from error
-        yield
-
-
-def _free_port(settings: Settings) -> int:
-    """settings.port, or a free one for 0: chosen here, so that a restarted API keeps it. Raises OSError."""
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    try:
-        with socket.create_server((settings.host, settings.port), family=family) as probe:
-            return int(probe.getsockname()[1])
-    except OSError as error:
-        if error.errno != errno.EADDRINUSE:
-            raise
-        message = f"port {settings.port} on {settings.host} is taken; set NAG_PORT to another, or to 0 for a free one"
-        raise OSError(errno.EADDRINUSE, message) from error
 
 
 def _say(state: str) -> None:

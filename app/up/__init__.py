@@ -1,0 +1,35 @@
+"""`nag-server up`: the whole service on one machine. It holds no job itself: it starts the parts and keeps them alive.
+
+The embedded Valkey (where no NAG_REDIS_URL is given), then the API and one worker, as processes of their own. Ctrl-C
+reaches this process alone, which stops them in the order that loses nothing: the worker hands its jobs back, then the
+server writes them to disk. A second Ctrl-C is passed on: nothing is waited for any longer. Killed outright, the API
+and the worker end with it (on Linux); the server stays, and the next `up` adopts it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from app import exposure, logs
+from app.access.keyring import Keyring
+from app.catalog import Catalog
+from app.settings import Settings
+from app.up.machine import free_port, sole_user_of
+from app.up.service import Service
+
+__all__ = ["up"]
+
+
+def up(settings: Settings, *, insecure: bool = False) -> int:
+    """Run until SIGINT, SIGTERM or SIGHUP; the exit code: 0, or 1 where a part would not stay alive.
+
+    Raises EmbeddedError where another `up` has the data folder or no server can be had, OSError for a port taken,
+    CatalogError, KeysError, and Exposed where `insecure` does not allow everybody in.
+    """
+    if not insecure:
+        exposure.check(settings)
+    logs.configure(settings.log_level)
+    Catalog.load(settings)  # a mistake in it is told here, once, not by each part again and again
+    Keyring(settings)
+    with sole_user_of(settings.data_folder):
+        return asyncio.run(Service(settings.model_copy(update={"port": free_port(settings)}), insecure).run())
