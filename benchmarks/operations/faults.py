@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import signal
 import subprocess
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 
 from app.queue.queue import Queue
-from benchmarks.chaos.fleet import Fleet
+from benchmarks.chaos.fleet import Fleet, Part
 from benchmarks.operations.load import BAD, Load
 
 __all__ = ["FAULTS", "QUEUE_LIMIT", "Fault", "Scene", "small_disk"]
@@ -42,15 +42,21 @@ class Fault:
 
 
 @asynccontextmanager
-async def workers_killed(scene: Scene) -> AsyncIterator[None]:
-    killed = {await each.worker_name() for each in scene.fleet.workers}
-    for each in scene.fleet.workers:
+async def _killed(scene: Scene, parts: Sequence[Part]) -> AsyncIterator[None]:
+    for each in parts:
         each.signal(signal.SIGKILL)
         await each.ended()
     yield
-    for each in scene.fleet.workers:
+    for each in parts:
         await each.start()
-    await asyncio.gather(*map(scene.fleet.serving, scene.fleet.workers))
+    await asyncio.gather(*map(scene.fleet.serving, parts))
+
+
+@asynccontextmanager
+async def workers_killed(scene: Scene) -> AsyncIterator[None]:
+    killed = {await each.worker_name() for each in scene.fleet.workers}
+    async with _killed(scene, scene.fleet.workers):
+        yield
     while killed & (await scene.fleet.held()).keys():  # noqa: ASYNC110 - until those in their place have given it up
         await asyncio.sleep(0.2)
     await drop_dead(scene)
@@ -132,15 +138,8 @@ async def redis_full(scene: Scene) -> AsyncIterator[None]:
     await scene.fleet.redis.config_set("maxmemory", 0)
 
 
-@asynccontextmanager
-async def apis_killed(scene: Scene) -> AsyncIterator[None]:
-    for each in scene.fleet.apis:
-        each.signal(signal.SIGKILL)
-        await each.ended()
-    yield
-    for each in scene.fleet.apis:
-        await each.start()
-    await asyncio.gather(*map(scene.fleet.serving, scene.fleet.apis))
+def apis_killed(scene: Scene) -> AbstractAsyncContextManager[None]:
+    return _killed(scene, scene.fleet.apis)
 
 
 @asynccontextmanager
