@@ -70,16 +70,10 @@ class Inputs:
 
     async def stored(self, job_id: str, artifacts: Artifacts) -> Edit:
         """The files under names of the job's. Raises ArtifactsError."""
-        edit = Edit(
-            self.strength,
-            artifact_name(f"{job_id}-image", 0, "png"),
-            None if self.mask is None else artifact_name(f"{job_id}-mask", 0, "png"),
-        )
-        await asyncio.gather(
-            artifacts.save(edit.image, self.image),
-            *([artifacts.save(edit.mask, self.mask)] if edit.mask is not None and self.mask is not None else []),
-        )
-        return edit
+        files = {"image": self.image} | ({} if self.mask is None else {"mask": self.mask})
+        names = {part: artifact_name(f"{job_id}-{part}", 0, "png") for part in files}
+        await asyncio.gather(*(artifacts.save(names[part], data) for part, data in files.items()))
+        return Edit(self.strength, **names)
 
 
 def fitting_size(image: Image.Image, model: Model) -> tuple[int, int]:
