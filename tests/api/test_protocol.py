@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
+from itertools import count, repeat
 
 import httpx
 import pytest
@@ -31,6 +32,21 @@ async def said(api: httpx.AsyncClient, *sent: bytes) -> bytes:
     return answer
 
 
+async def trickled(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, pieces: Iterable[bytes]) -> bytes:
+    """All that is answered, until the server closes, to pieces that go on coming."""
+
+    async def trickle() -> None:
+        for each in pieces:
+            writer.write(each)
+            await asyncio.sleep(0.1)
+
+    task = asyncio.create_task(trickle())
+    answer = await asyncio.wait_for(reader.read(), 20)
+    task.cancel()
+    writer.close()
+    return answer
+
+
 def refused(answer: bytes) -> tuple[int, str]:
     head, _, body = answer.partition(b"\r\n\r\n")
     assert b"\r\nconnection: close" in head
@@ -48,35 +64,16 @@ async def test_a_head_that_does_not_end_is_refused(api: httpx.AsyncClient) -> No
 
 async def test_a_head_that_trickles_is_refused(api: httpx.AsyncClient) -> None:
     reader, writer = await asyncio.open_connection(api.base_url.host, api.base_url.port)
-
-    async def trickle() -> None:
-        writer.write(b"GET /healthz HTTP/1.1\r\nhost: x\r\n")
-        for number in range(10_000):
-            writer.write(f"x-{number}: 1\r\n".encode())
-            await asyncio.sleep(0.1)
-
-    task = asyncio.create_task(trickle())
-    answer = await asyncio.wait_for(reader.read(), 20)
-    task.cancel()
-    writer.close()
-    assert refused(answer) == (408, "request_timeout")
+    writer.write(b"GET /healthz HTTP/1.1\r\nhost: x\r\n")
+    fields = (f"x-{number}: 1\r\n".encode() for number in count())
+    assert refused(await trickled(reader, writer, fields)) == (408, "request_timeout")
 
 
 async def test_line_ends_for_ever_are_no_request(api: httpx.AsyncClient) -> None:
     reader, writer = await asyncio.open_connection(api.base_url.host, api.base_url.port)
     writer.write(GET)
     await reader.readuntil(b"}")
-
-    async def trickle() -> None:
-        while True:
-            writer.write(b"\r\n")
-            await asyncio.sleep(0.1)
-
-    task = asyncio.create_task(trickle())
-    answer = await asyncio.wait_for(reader.read(), 20)
-    task.cancel()
-    writer.close()
-    assert refused(answer) == (408, "request_timeout")
+    assert refused(await trickled(reader, writer, repeat(b"\r\n"))) == (408, "request_timeout")
 
 
 async def test_a_body_that_trickles_is_refused(api: httpx.AsyncClient) -> None:
