@@ -1,7 +1,7 @@
 /** A run is what one press of the button asks for: some jobs of the same seeds, started, followed, taken up again. */
 
 import { cancelJob, createJob, getJob } from "./api.js";
-import { events } from "./events.js";
+import { ended, follow } from "./cells.js";
 import { thumbnail } from "./pictures.js";
 import { asked } from "./requests.js";
 import { changed, say, state } from "./state.js";
@@ -9,24 +9,16 @@ import * as store from "./store.js";
 
 /**
  * @typedef {import("./api.js").Job} Job
- * @typedef {{
- *   label: string, what: string, why: string | null, body: Record<string, any> | null, key: string,
- *   job: Job | null, stopped: boolean, error: {message: string, code: string} | null, previews: (Blob | undefined)[], thumbnail: Blob | null,
- * }} Cell
+ * @typedef {import("./cells.js").Cell} Cell
  * @typedef {{
  *   id: string, at: number, mode: string, form: import("./form.js").Form, model: {id: string, kind: "image" | "video"}, cells: Cell[],
  * }} Run
  */
 
 const SEEDS = 2 ** 32;
-/** A browser opens six connections to a server; two tabs of this page still leave room for requests. */
-const STREAMS = 2;
 const PREVIEWS = 3;
-const POLL_MS = 700;
-const SLOWEST_POLL_MS = 8000;
 /** For this long a request that may not have arrived is sent again; its key keeps it from being done twice. */
 const SEND_AGAIN_MS = 10 * 60 * 1000;
-let streams = 0;
 
 /** Raises FormError. @param {import("./form.js").Form} form @param {import("./api.js").Model} model @returns {Run} */
 export function newRun(form, model) {
@@ -45,11 +37,6 @@ export function newRun(form, model) {
 function watched(body, model) {
   const steps = body.num_inference_steps ?? model.num_inference_steps.default;
   return model.kind === "image" && steps > 1 ? { ...body, previews: Math.min(PREVIEWS, steps - 1) } : body;
-}
-
-/** @param {Cell} cell */
-export function ended(cell) {
-  return cell.body === null || cell.stopped || cell.error !== null || (cell.job !== null && jobEnded(cell.job));
 }
 
 /** @param {Run} run */
@@ -106,55 +93,6 @@ async function see(run, cell) {
   }
   cell.previews = [];
   changed();
-}
-
-/** By its events, or by asking where too many are listened to already. Raises ApiError. @param {Cell} cell */
-async function follow(cell) {
-  const job = /** @type {Job} */ (cell.job);
-  const place = { after: /** @type {string | null} */ (null) };
-  let failures = 0;
-  while (!ended(cell)) {
-    try {
-      if (streams < STREAMS) await listen(cell, job.id, place);
-      if (ended(cell)) return;
-      cell.job = await getJob(job.id);
-      failures = 0;
-    } catch (error) {
-      const status = /** @type {any} */ (error)?.status ?? 0;
-      if (status >= 400 && status < 500 && status !== 401 && status !== 429) throw error;
-      failures += 1; // away for a while; the job goes on
-    }
-    changed();
-    if (!ended(cell)) await pause(Math.min(SLOWEST_POLL_MS, POLL_MS * 2 ** failures));
-  }
-}
-
-/** @param {Cell} cell @param {string} jobId @param {{after: string | null}} place */
-async function listen(cell, jobId, place) {
-  streams += 1;
-  try {
-    for await (const event of events(jobId, place)) {
-      take(cell, event);
-      changed();
-    }
-  } finally {
-    streams -= 1;
-  }
-}
-
-/** @param {Cell} cell @param {{type: string, data: any}} event */
-export function take(cell, { type, data }) {
-  const job = /** @type {Job} */ (cell.job);
-  if (data.job) cell.job = data.job;
-  else if (type === "queued") cell.job = { ...job, status: "queued", progress: { ...job.progress, step: 0 } };
-  else if (type === "started") cell.job = { ...job, status: "in_progress", progress: { ...job.progress, step: 0 } };
-  else if (type === "preview") cell.previews[data.preview.index] = picture(data.preview);
-  else if (type === "progress") cell.job = { ...job, status: "in_progress", progress: data.progress };
-}
-
-/** @param {{media_type: string, b64_json: string}} preview */
-function picture({ media_type: type, b64_json: text }) {
-  return new Blob([Uint8Array.from(atob(text), (character) => character.charCodeAt(0))], { type });
 }
 
 /** @param {Run} run */
@@ -226,11 +164,6 @@ function summary(run) {
   return `Done: ${outputs} ${noun}${outputs === 1 ? "" : "s"}`;
 }
 
-/** @param {Job} job */
-function jobEnded(job) {
-  return job.status !== "queued" && job.status !== "in_progress";
-}
-
 /** @param {any} error */
 function told(error) {
   return { message: String(error?.message ?? error), code: String(error?.code ?? "unknown") };
@@ -239,9 +172,4 @@ function told(error) {
 function id() {
   // Not randomUUID: browsers have that on https and localhost alone.
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
-}
-
-/** @param {number} ms */
-function pause(ms) {
-  return new Promise((done) => setTimeout(done, ms));
 }

@@ -2,14 +2,15 @@
 
 import { html, nothing, svg } from "../../vendor/lit-html/lit-html.js";
 import { repeat } from "../../vendor/lit-html/directives/repeat.js";
+import { ended } from "../cells.js";
 import { fill } from "../form.js";
 import { address, here, source } from "../pictures.js";
-import { cancel, ended, running } from "../runs.js";
+import { cancel, running } from "../runs.js";
 import { state } from "../state.js";
 
 /**
  * @typedef {import("../runs.js").Run} Run
- * @typedef {import("../runs.js").Cell} Cell
+ * @typedef {import("../cells.js").Cell} Cell
  */
 
 /** Below this a picture is enlarged with its pixels left sharp. */
