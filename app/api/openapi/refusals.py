@@ -27,80 +27,78 @@ from app.errors import (
 
 __all__ = ["OWN", "examples", "responses"]
 
+# The document shows one body for each code.
+NO_MODEL = NotFound("no model 'flux'; see GET /v1/models", param="model", code="model_not_found")
+NO_JOB = NotFound("no job 'job_0'")
+NOT_LISTED = InvalidParameter("after: no job 'job_0'", param="after")
+NOT_READY = Conflict("job job_0 is in_progress", code="not_ready", retry_after_s=1)
+GONE = Expired("the result of job job_0 is no longer kept")
+NO_SUCH_BYTES = RangeNotSatisfiable("Range: the file has 6431 bytes", param="Range")
+KEY_USED = Conflict("this Idempotency-Key was used with another request", code="idempotency_conflict")
+FULL = QueueFull("the queue of wan21-lightx2v is full; try again later", retry_after_s=10)
+UNREACHABLE = Unavailable("the queue cannot be reached", code="queue_unreachable", retry_after_s=2)
+
 #: By operationId; what follows from the shape of a request is not repeated.
 OWN: dict[str, tuple[ServiceError, ...]] = {
-    "create_job": (
-        NotFound("no model 'flux'; see GET /v1/models", param="model", code="model_not_found"),
-        Conflict("this Idempotency-Key was used with another request", code="idempotency_conflict"),
-        QueueFull("the queue of shapes-flux is full; try again later", retry_after_s=10),
-    ),
-    "list_jobs": (InvalidParameter("after: no job 'job_0'", param="after"),),
-    "get_job": (NotFound("no job 'job_0'"),),
-    "delete_job": (NotFound("no job 'job_0'"),),
-    "cancel_job": (NotFound("no job 'job_0'"),),
+    "create_job": (NO_MODEL, KEY_USED, FULL),
+    "list_jobs": (NOT_LISTED,),
+    "get_job": (NO_JOB,),
+    "delete_job": (NO_JOB,),
+    "cancel_job": (NO_JOB,),
     "stream_job_events": (
         InvalidParameter("Last-Event-ID: not the id of an event", param="Last-Event-ID"),
-        NotFound("no job 'job_0'"),
+        NO_JOB,
     ),
     "get_job_result": (
         InvalidParameter("index: the job has 1 outputs, counted from 0", param="index"),
-        NotFound("no job 'job_0'"),
-        Conflict("job job_0 is in_progress", code="not_ready", retry_after_s=1),
-        Expired("the result of job job_0 is no longer kept"),
-        RangeNotSatisfiable("Range: the file has 6431 bytes", param="Range"),
+        NO_JOB,
+        NOT_READY,
+        GONE,
+        NO_SUCH_BYTES,
     ),
-    "create_image": (
-        NotFound("no model 'dall-e-3'; see GET /v1/models", param="model", code="model_not_found"),
-        Conflict("this Idempotency-Key was used with another request", code="idempotency_conflict"),
-        Expired("the result of job job_0 is no longer kept"),
-        QueueFull("the queue of shapes-flux is full; try again later", retry_after_s=10),
-    ),
+    "create_image": (NO_MODEL, KEY_USED, GONE, FULL),
     "edit_image": (
         InvalidParameter(
             "model: wan21-lightx2v takes no pictures to start from; shapes-flux would",
             param="model",
             code="not_an_editing_model",
         ),
-        NotFound("no model 'gpt-image-1'; see GET /v1/models", param="model", code="model_not_found"),
-        Conflict("this Idempotency-Key was used with another request", code="idempotency_conflict"),
-        Expired("the result of job job_0 is no longer kept"),
-        QueueFull("the queue of shapes-flux is full; try again later", retry_after_s=10),
+        NO_MODEL,
+        KEY_USED,
+        GONE,
+        FULL,
     ),
-    "create_video": (
-        NotFound("no model 'sora-2'; see GET /v1/models", param="model", code="model_not_found"),
-        Conflict("this Idempotency-Key was used with another request", code="idempotency_conflict"),
-        QueueFull("the queue of wan21-lightx2v is full; try again later", retry_after_s=10),
-    ),
-    "list_videos": (InvalidParameter("after: no job 'job_0'", param="after"),),
-    "get_video": (NotFound("no job 'job_0'"),),
-    "delete_video": (NotFound("no job 'job_0'"),),
+    "create_video": (NO_MODEL, KEY_USED, FULL),
+    "list_videos": (NOT_LISTED,),
+    "get_video": (NO_JOB,),
+    "delete_video": (NO_JOB,),
     "download_video": (
         InvalidParameter("variant: no spritesheet is made", param="variant", code="unsupported_parameter"),
-        NotFound("no job 'job_0'"),
-        Conflict("job job_0 is in_progress", code="not_ready", retry_after_s=1),
-        Expired("the result of job job_0 is no longer kept"),
-        RangeNotSatisfiable("Range: the file has 64310 bytes", param="Range"),
+        NO_JOB,
+        NOT_READY,
+        GONE,
+        NO_SUCH_BYTES,
     ),
     "get_artifact": (
         InvalidParameter("Range: must be bytes=first-last", param="Range"),
         Forbidden("the link is not one that this server has signed", code="invalid_signature"),
         Expired("the link has expired; the job's answer holds a new one"),
-        RangeNotSatisfiable("Range: the file has 6431 bytes", param="Range"),
+        NO_SUCH_BYTES,
     ),
     "list_models": (),
-    "get_model": (NotFound("no model 'flux'; see GET /v1/models", param="model", code="model_not_found"),),
+    "get_model": (NO_MODEL,),
     "get_queue": (),
     "get_health": (),
     "get_readiness": (Unavailable("no worker is running", code="no_worker", retry_after_s=1),),
     "get_metrics": (),
-    "list_worker_targets": (Unavailable("the queue cannot be reached", code="queue_unreachable", retry_after_s=2),),
+    "list_worker_targets": (UNREACHABLE,),
 }
 
 OF_A_KEY = (
     Unauthenticated("no such API key"),
     Forbidden("the API key batch lacks the scope generate"),
     RateLimited("60 requests a minute are the most of this key", retry_after_s=7),
-    Unavailable("the queue cannot be reached", code="queue_unreachable", retry_after_s=2),
+    UNREACHABLE,
 )
 OF_A_QUERY = (InvalidRequest("limit: must be greater than or equal to 1", param="limit"),)
 OF_A_BODY = (
