@@ -22,7 +22,7 @@ from pydantic_settings import (
 
 from app.access.key import ApiKey
 
-__all__ = ["SECRET", "Settings"]
+__all__ = ["ANY_ADDRESS", "SECRET", "Settings"]
 
 #: Fields whose value is shown to nobody, not even where it does not fit.
 SECRET = frozenset({"api_key", "api_keys", "artifacts_options", "redis_url", "url_secrets", "webhook_secret"})

@@ -1,4 +1,4 @@
-"""multipart/form-data read as the JSON it stands for: the SDKs send a video's request as a form."""
+"""multipart/form-data read as the JSON it stands for: some SDK calls send their request as a form."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from starlette.types import Message
 
 from app.errors import InvalidRequest, MalformedBody
 
-__all__ = ["FORM", "FormRoute", "files_of", "is_form"]
+__all__ = ["FORM", "FormRoute", "files_of"]
 
 FORM = "multipart/form-data"
 #: `nag[scale]` is the scale of nag; `tags[]` is one of several tags.
@@ -25,7 +25,7 @@ BRACKETED = re.compile(r"([^\[\]]+)((?:\[[^\[\]]*\]){1,4})")
 FIELDS_MAX = 200
 
 
-def is_form(content_type: str) -> bool:
+def _is_form(content_type: str) -> bool:
     return content_type.partition(";")[0].strip().lower() == FORM
 
 
@@ -45,7 +45,7 @@ class FormRoute(APIRoute):
         assert issubclass(shape, BaseModel)
 
         async def handle_either(request: Request) -> Response:
-            if is_form(request.headers.get("content-type", "")):
+            if _is_form(request.headers.get("content-type", "")):
                 request.state.files = {}
                 request = _as_json(request, await _read(request, shape))
             return await handle(request)

@@ -11,7 +11,17 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 
 from app.jobs import Priority
 
-__all__ = ["EditBody", "GenerationBody", "ImageBody", "JobBody", "NAGBody", "OpenAIBody", "VideoBody", "WebhookBody"]
+__all__ = [
+    "SEED_MAX",
+    "EditBody",
+    "GenerationBody",
+    "ImageBody",
+    "JobBody",
+    "NAGBody",
+    "OpenAIBody",
+    "VideoBody",
+    "WebhookBody",
+]
 
 SEED_MAX = 2**63 - 1
 #: What the schema says of it: the next lower number that a reader of doubles takes as it stands.

@@ -28,7 +28,7 @@ from app.queue.listing import Page
 from app.queue.queue import Queue
 from app.settings import Settings
 
-__all__ = ["Here", "Service", "wait_asked_s"]
+__all__ = ["LOOK_S", "Here", "Service", "wait_asked_s"]
 
 #: Between two looks at whether the client has left or the server is to end; well below the time that gives requests.
 LOOK_S = 0.5

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from app.catalog.loading import Dtype, Lora, Quantization, Scheduler, Source, Weights
 from app.catalog.numbers import NAGDefaults, Range
 
-__all__ = ["CHOSEN_HERE", "EditTask", "Kind", "Model"]
+__all__ = ["EditTask", "Kind", "Model"]
 
 Kind = Literal["image", "video"]
 #: How a picture can start from another: from all of it, or anew where a mask shows.

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import httpx
 
-__all__ = ["Client", "ClientError"]
+__all__ = ["LOOPBACK", "Client", "ClientError"]
 
 #: Above the longest time the server holds a request.
 TIMEOUT_S = 300.0

@@ -8,7 +8,7 @@ from functools import cache
 from html import escape
 from pathlib import Path
 
-__all__ = ["INDEX", "File", "Page", "load"]
+__all__ = ["FOLDER", "INDEX", "File", "Page", "load"]
 
 FOLDER = Path(__file__).parent / "page"
 INDEX = "index.html"

@@ -18,7 +18,7 @@ with warnings.catch_warnings():
     from diffusers import AutoPipelineForImage2Image, AutoPipelineForInpainting
     from diffusers.pipelines import auto_pipeline
 
-__all__ = ["TASKS", "Editing", "Share", "task_class"]
+__all__ = ["Editing", "Share", "task_class"]
 
 Pixels = np.ndarray[Any, np.dtype[np.float32]]
 

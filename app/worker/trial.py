@@ -14,7 +14,7 @@ from app.worker.batching import Row
 from app.worker.denoise import Hooks, denoise
 from app.worker.previews import Previews, Sketch
 
-__all__ = ["trial_rows", "trial_s"]
+__all__ = ["trial_s"]
 
 STEPS = 2  # what the first one alone sets up must not count for all of them
 NEGATIVE = "blurry"
@@ -27,7 +27,7 @@ PROMPTS = (
 )  # fmt: skip
 
 
-def trial_rows(entry: Model, count: int) -> list[Row]:
+def _trial_rows(entry: Model, count: int) -> list[Row]:
     """Pictures by the model's defaults, but for the steps; guided where it can be, for that takes the most memory."""
     nag = entry.nag
     steps = entry.num_inference_steps
@@ -55,7 +55,7 @@ def trial_rows(entry: Model, count: int) -> list[Row]:
 
 def trial_s(pipe: Any, entry: Model, device: torch.device, count: int, *, sketch: Sketch | None = None) -> float | None:
     """Seconds that a batch of so many would take at the default number of steps; None where memory does not suffice."""
-    rows = trial_rows(entry, count)
+    rows = _trial_rows(entry, count)
     try:
         previews = None if sketch is None else Previews(sketch, rows, lambda _: None)  # it learns
         done = denoise(pipe, entry, rows, device, Hooks(previews=previews))

@@ -10,7 +10,7 @@ import numpy as np
 
 from app.jobs import Applied, Job, JobError
 
-__all__ = ["Control", "Engine", "Made", "Stopped"]
+__all__ = ["Control", "Engine", "Made", "Preview", "Stopped"]
 
 
 class Stopped(Exception):
