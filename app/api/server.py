@@ -18,12 +18,13 @@ from app import exposure, logs
 from app.access.keyring import Keyring
 from app.api import docs, errors, openapi
 from app.api.access import Access
+from app.api.bounded_body import BoundedBody
 from app.api.browser import Browser, cors
 from app.api.forms import FORM
 from app.api.limits import Limits
 from app.api.measured import Measured
-from app.api.middleware import BoundedBody, RequestId
 from app.api.protocol import BoundedHead
+from app.api.request_id import RequestId
 from app.api.routes import artifacts, health, images, jobs, metrics, models, playground, queue, videos
 from app.api.service import Service
 from app.api.traced import Traced

@@ -1,90 +1,23 @@
-"""What holds for every request: an id, a bounded body, and an answer even when the code fails."""
+"""A body is bounded in size and time, and is JSON that says each thing once, before any route sees it."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import re
-import traceback
 from collections import Counter
 from collections.abc import Container, Mapping
 from contextlib import suppress
-from uuid import uuid4
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.errors import error_response
 from app.api.refusing import refuse
-from app.errors import BodyTooLarge, MalformedBody, RequestTimeout, ServiceError, UnsupportedMediaType
-from app.logs import Log
+from app.errors import BodyTooLarge, MalformedBody, RequestTimeout, UnsupportedMediaType
 
-__all__ = ["BoundedBody", "RequestId"]
-
-_log = Log("api")
-
-#: An id of the caller's own is kept when it is safe to write into a header and a log line.
-USABLE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-
-
-class RequestId:
-    """Puts `x-request-id` on every answer and turns an unexpected exception into a 500 that bears it."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return await self.app(scope, receive, send)
-        asked = Headers(scope=scope).get("x-request-id", "")
-        request_id = asked if USABLE_ID.fullmatch(asked) else f"req_{uuid4().hex}"
-        started = False
-
-        async def send_with_id(message: Message) -> None:
-            nonlocal started
-            if message["type"] == "http.response.start":
-                started = True
-                MutableHeaders(scope=message)["x-request-id"] = request_id
-            await send(message)
-
-        try:
-            await self.app(scope, receive, send_with_id)
-        except Exception:
-            _log.error("unexpected_error", request=request_id, path=scope["path"], exception=traceback.format_exc())
-            if started:
-                raise  # the status is out; breaking the connection is the only sign left
-            await error_response(ServiceError("an unexpected error; the server's log has it under this request's id"))(
-                scope, receive, send_with_id
-            )
-        return None
-
+__all__ = ["BoundedBody"]
 
 NONE_LARGER: Mapping[str, int] = {}
-
-
-def is_utf8(body: bytes) -> bool:
-    """Python would guess another encoding from the zeros in it; JSON is in this one, and holds no zero."""
-    try:
-        body.decode()
-    except UnicodeDecodeError:
-        return False
-    return b"\0" not in body
-
-
-def said_twice(body: bytes) -> str | None:
-    """A name that stands twice in one object of this JSON: readers differ on which of the values holds.
-
-    None as well for what is no JSON, which is told elsewhere.
-    """
-    twice: list[str] = []
-
-    def note(pairs: list[tuple[str, object]]) -> None:
-        names = Counter(name for name, _ in pairs)
-        twice.extend(name for name, count in names.items() if count > 1)
-
-    with suppress(ValueError, RecursionError):
-        json.loads(body, object_pairs_hook=note)
-    return twice[0] if twice else None
 
 
 class BoundedBody:
@@ -130,9 +63,9 @@ class BoundedBody:
             error = UnsupportedMediaType(f"send JSON as content-type application/json, not {kind or 'none'}")
             return await error_response(error)(scope, receive, send)
 
-        if kind == "application/json" and not is_utf8(body):
+        if kind == "application/json" and not _is_utf8(body):
             return await error_response(MalformedBody("the body is not UTF-8"))(scope, receive, send)
-        if kind == "application/json" and (name := said_twice(body)) is not None:
+        if kind == "application/json" and (name := _said_twice(body)) is not None:
             twice = MalformedBody(f"the body says {json.dumps(name)} twice")
             return await error_response(twice)(scope, receive, send)
 
@@ -163,3 +96,28 @@ async def _read(receive: Receive, limit_bytes: int) -> bytes | None:
 
 def _too_large(limit_bytes: int) -> BodyTooLarge:
     return BodyTooLarge(f"a request body holds at most {limit_bytes} bytes")
+
+
+def _is_utf8(body: bytes) -> bool:
+    """Python would guess another encoding from the zeros in it; JSON is in this one, and holds no zero."""
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        return False
+    return b"\0" not in body
+
+
+def _said_twice(body: bytes) -> str | None:
+    """A name that stands twice in one object of this JSON: readers differ on which of the values holds.
+
+    None as well for what is no JSON, which is told elsewhere.
+    """
+    twice: list[str] = []
+
+    def note(pairs: list[tuple[str, object]]) -> None:
+        names = Counter(name for name, _ in pairs)
+        twice.extend(name for name, count in names.items() if count > 1)
+
+    with suppress(ValueError, RecursionError):
+        json.loads(body, object_pairs_hook=note)
+    return twice[0] if twice else None
