@@ -14,8 +14,6 @@ from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 SAVE_EVERY_STEPS = 200
-#: Smaller ones, as at a network's two ends, are AdamW's.
-KERNEL_MIN = 64
 
 
 @dataclass(frozen=True)
@@ -29,6 +27,8 @@ class Schedule:
     weight_decay: float = 0.01
     #: Whether Muon takes convolutions beside matrices.
     convolutions: bool = True
+    #: Kernels smaller on a side, as at a network's two ends, are AdamW's.
+    muon_min: int = 64
 
     def rate(self, step: int) -> float:
         warm = min(1.0, (step + 1) / self.warmup_steps)
@@ -123,8 +123,8 @@ def _optimizers(modules: nn.ModuleDict, schedule: Schedule) -> list[torch.optim.
     kernels = [
         each
         for each in trained
-        if each.ndim in ((2, 4) if schedule.convolutions else (2,))
-        and min(len(each), each[0].numel()) >= KERNEL_MIN
+        if each.ndim in ((2, 4, 5) if schedule.convolutions else (2,))
+        and min(len(each), each[0].numel()) >= schedule.muon_min
         and id(each) not in embeddings
     ]
     inside = {id(each) for each in kernels}

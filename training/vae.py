@@ -40,7 +40,7 @@ def build_image() -> AutoencoderKL:
 def build_video() -> AutoencoderKLWan:
     """Shrinks each side by four, and time by four after the first frame, into six channels."""
     return AutoencoderKLWan(
-        base_dim=8,
+        base_dim=16,
         z_dim=6,
         dim_mult=[1, 2, 4],
         num_res_blocks=1,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from training.shapes.track import read_clips
 __all__ = ["Subject"]
 
 FIRST_SEED = 10_000
+SLACK = 1e-3  # less than the timesteps of any two steps are apart, as a share of all
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,8 @@ class Subject:
 
     def make(self, asked: Sequence[Pair], method: Method, steps: int) -> Iterator[NDArray[np.uint8]]:
         """8-bit pictures or clips, batch by batch; the one at place i depends on seed FIRST_SEED + i alone."""
+        if method.first is not None:
+            method = replace(method, end=self.end(method.first, steps))
         for start in range(0, len(asked), self.batch):
             some = asked[start : start + self.batch]
             prompts, negatives = [str(each.prompt) for each in some], [str(each.negative) for each in some]
@@ -71,3 +74,11 @@ class Subject:
             with guiding(self.pipe, method, negatives):
                 made = self.pipe(prompts, num_inference_steps=steps, generator=generators, output_type="np", **call)[0]
             yield (np.asarray(made) * 255).round().astype(np.uint8)
+
+    def end(self, first: float, steps: int) -> float:
+        """The θ that guides this share of the steps, one at least: where they lie is the scheduler's to say."""
+        self.pipe("", num_inference_steps=steps, output_type="latent", **{self.cfg: 1.0, **self.call})
+        timesteps: list[float] = self.pipe.scheduler.timesteps.tolist()
+        last = timesteps[max(1, round(first * len(timesteps))) - 1]
+        total: int = self.pipe.scheduler.config.num_train_timesteps
+        return min(1.0, 1 - last / total + SLACK)

@@ -24,9 +24,11 @@ class StableDiffusion(PlainCrossAttention):
     cfg = "batched"
 
     def check(self, pipe: Any) -> None:
-        modules = original(pipe.unet).modules()
-        if any(isinstance(m, Attention) and m.added_kv_proj_dim is not None for m in modules):
+        unet = original(pipe.unet)
+        if any(isinstance(m, Attention) and m.added_kv_proj_dim is not None for m in unet.modules()):
             raise UnsupportedPipeline("this UNet adds text keys to its self attention, which guidance does not enter")
+        if unet.config.addition_embed_type == "text":
+            raise UnsupportedPipeline("this UNet pools its text into the time embedding, where both prompts would mix")
         if not hasattr(type(pipe), "do_classifier_free_guidance"):
             raise UnsupportedPipeline(f"{type(pipe).__name__} does not tell which rows of its batch are conditional")
 

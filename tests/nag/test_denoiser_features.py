@@ -75,6 +75,15 @@ def test_caches_that_guidance_would_make_wrong_are_refused(cache, reason):
         pass
 
 
+def test_a_unet_that_pools_its_text_is_refused():
+    """It would read the packed prompts as one."""
+    subject = Subject(next(case for case in CASES if case.name == "sd"))
+    pooling = {"addition_embed_type": "text", "addition_embed_type_num_heads": 2}
+    subject.pipe.unet = type(subject.pipe.unet).from_config(subject.pipe.unet.config, **pooling)
+    with pytest.raises(nag.UnsupportedPipeline, match="pools its text"), nag.guide(subject.pipe, NEGATIVE):
+        pass
+
+
 def test_a_sequence_split_over_devices_is_refused():
     subject = Subject(next(case for case in CASES if case.name == "flux"))
     subject.denoiser._parallel_config = object()

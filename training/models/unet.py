@@ -26,11 +26,12 @@ class StableDiffusion:
         self.tokenizer.model_max_length = TEXT_LENGTH
         self.clip = text.clip_encoder(self.tokenizer, TEXT_WIDTH)
         nn.init.normal_(self.clip.get_input_embeddings().weight)  # words differ from the first step on
+        nn.init.constant_(self.clip.final_layer_norm.weight, text.HEARD)
         self.denoiser = UNet2DConditionModel(
             sample_size=16,
             in_channels=latent_channels,
             out_channels=latent_channels,
-            block_out_channels=(48, 96, 128),
+            block_out_channels=(64, 96, 128),
             layers_per_block=1,
             down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
             up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),

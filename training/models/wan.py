@@ -23,6 +23,7 @@ class Wan:
     def __init__(self, latent_channels: int = 6) -> None:
         self.tokenizer = text.t5_tokenizer(CLIP_WORDS)
         self.umt5 = text.umt5_encoder(self.tokenizer, TEXT_WIDTH)
+        nn.init.constant_(self.umt5.encoder.final_layer_norm.weight, text.HEARD)
         self.denoiser = WanTransformer3DModel(
             patch_size=(1, 4, 4),
             num_attention_heads=6,
