@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import io
 import warnings
@@ -68,12 +67,16 @@ class Inputs:
     mask: bytes | None
     digest: str
 
-    async def stored(self, job_id: str, artifacts: Artifacts) -> Edit:
-        """The files under names of the job's. Raises ArtifactsError."""
-        files = {"image": self.image} | ({} if self.mask is None else {"mask": self.mask})
-        names = {part: artifact_name(f"{job_id}-{part}", 0, "png") for part in files}
-        await asyncio.gather(*(artifacts.save(names[part], data) for part, data in files.items()))
-        return Edit(self.strength, **names)
+    def edit(self, job_id: str) -> Edit:
+        """The files under names of the job's, not stored yet."""
+        image, mask = (artifact_name(f"{job_id}-{part}", 0, "png") for part in ("image", "mask"))
+        return Edit(self.strength, image, None if self.mask is None else mask)
+
+    async def store(self, edit: Edit, artifacts: Artifacts) -> None:
+        """Raises ArtifactsError; some of the files may be there all the same."""
+        files = (self.image,) if self.mask is None else (self.image, self.mask)
+        for name, data in zip(edit.names, files, strict=True):
+            await artifacts.save(name, data)
 
 
 def fitting_size(image: Image.Image, model: Model) -> tuple[int, int]:

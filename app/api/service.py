@@ -79,11 +79,12 @@ class Service:
             webhook=asked_webhook(body.webhook, self.settings),
             trace=getattr(request.state, "traceparent", ""),
         )
+        edit = None if inputs is None else inputs.edit(asked.id)
+        asked = replace(asked, request=replace(asked.request, edit=edit))
         queued = False
         try:
-            if inputs is not None:
-                edit = await inputs.stored(asked.id, self.artifacts)
-                asked = replace(asked, request=replace(asked.request, edit=edit))
+            if inputs is not None and edit is not None:
+                await inputs.store(edit, self.artifacts)
             job = await self.queue.submit(
                 asked,
                 deadline_s=body.deadline_s,
@@ -94,8 +95,8 @@ class Service:
             )
             queued = job.id == asked.id
         finally:
-            if not queued and asked.request.edit is not None:
-                await self.artifacts.delete(*asked.request.edit.names)
+            if not queued and edit is not None:
+                await self.artifacts.delete(*edit.names)
         return job, queued
 
     async def wait(self, job: Job, timeout_s: float, cancel_without: Request | None = None) -> Job:

@@ -36,6 +36,10 @@ GONE = Expired("the result of job job_0 is no longer kept")
 NO_SUCH_BYTES = RangeNotSatisfiable("Range: the file has 6431 bytes", param="Range")
 KEY_USED = Conflict("this Idempotency-Key was used with another request", code="idempotency_conflict")
 FULL = QueueFull("the queue of wan21-lightx2v is full; try again later", retry_after_s=10)
+NO_WORKER = Unavailable("no worker is running", code="no_worker", retry_after_s=1)
+NOT_IN_TIME = Unavailable(
+    "not done within the time a request is held; the job goes on as /v1/jobs/job_0", code="timeout"
+)
 UNREACHABLE = Unavailable("the queue cannot be reached", code="queue_unreachable", retry_after_s=2)
 
 #: By operationId; what follows from the shape of a request is not repeated.
@@ -56,7 +60,7 @@ OWN: dict[str, tuple[ServiceError, ...]] = {
         GONE,
         NO_SUCH_BYTES,
     ),
-    "create_image": (NO_MODEL, KEY_USED, GONE, FULL),
+    "create_image": (NO_MODEL, KEY_USED, GONE, FULL, NO_WORKER, NOT_IN_TIME),
     "edit_image": (
         InvalidParameter(
             "model: wan21-lightx2v takes no pictures to start from; shapes-flux would",
@@ -67,6 +71,8 @@ OWN: dict[str, tuple[ServiceError, ...]] = {
         KEY_USED,
         GONE,
         FULL,
+        NO_WORKER,
+        NOT_IN_TIME,
     ),
     "create_video": (NO_MODEL, KEY_USED, FULL),
     "list_videos": (NOT_LISTED,),
@@ -89,7 +95,7 @@ OWN: dict[str, tuple[ServiceError, ...]] = {
     "get_model": (NO_MODEL,),
     "get_queue": (),
     "get_health": (),
-    "get_readiness": (Unavailable("no worker is running", code="no_worker", retry_after_s=1),),
+    "get_readiness": (NO_WORKER,),
     "get_metrics": (),
     "list_worker_targets": (UNREACHABLE,),
 }
