@@ -51,23 +51,28 @@ FAMILIES: dict[str, Sequence[Method]] = {
     "none": [NONE],
     "CFG": [Method("CFG", scale) for scale in (1.5, 2.0, 3.0, 5.0)],
     "CFG, first half": [Method("CFG", scale, first=0.5) for scale in (2.0, 3.0, 5.0)],
+    "CFG, first ¾": [Method("CFG", scale, first=0.75) for scale in (2.0, 3.0, 5.0)],
     "NASA": [Method("NASA", scale) for scale in (1.1, 1.25, 1.5, 2.0)],
     "VSF": [Method("VSF", scale) for scale in (1.5, 2.0, 3.0, 5.0)],
     "NAG": [Method("NAG", 3.0), NAG, *(Method("NAG", scale) for scale in (9.0, 15.0))],
-    "NAG, α 0.5": [Method("NAG", scale, 0.5) for scale in (3.0, 5.0, 9.0)],
+    "NAG, α 0.5": [Method("NAG", scale, 0.5) for scale in (3.0, 5.0, 9.0, 15.0)],
     "NAG, first half": [Method("NAG", scale, first=0.5) for scale in (5.0, 9.0, 15.0)],
+    "NAG, first ¾": [Method("NAG", scale, first=0.75) for scale in (3.0, 5.0, 9.0)],
     "NAG, α 0.5, first half": [Method("NAG", scale, 0.5, first=0.5) for scale in (3.0, 5.0, 7.0, 9.0)],
-    "NAG, α 0.5, first ¾": [Method("NAG", scale, 0.5, first=0.75) for scale in (3.0, 5.0)],
+    "NAG, α 0.5, first ¾": [Method("NAG", scale, 0.5, first=0.75) for scale in (3.0, 5.0, 9.0)],
     "NAG without normalization": [Method("NAG without normalization", scale) for scale in (3.0, 5.0, 9.0)],
     "NAG without normalization, first half": [
         Method("NAG without normalization", scale, first=0.5) for scale in (5.0, 9.0, 15.0)
+    ],
+    "NAG without normalization, first ¾": [
+        Method("NAG without normalization", scale, first=0.75) for scale in (5.0, 9.0)
     ],
     "NAG without refinement": [Method("NAG without refinement", scale, 1.0) for scale in (1.5, 2.0, 3.0, 5.0)],
     "NAG without refinement, first half": [
         Method("NAG without refinement", scale, 1.0, first=0.5) for scale in (2.0, 3.0, 5.0)
     ],
     "NAG with L2": [Method("NAG with L2", scale) for scale in (5.0, 9.0)],
-    "NAG, orthogonal": [Method("NAG, orthogonal", scale) for scale in (3.0, 5.0, 9.0)],
+    "NAG, orthogonal": [Method("NAG, orthogonal", scale) for scale in (3.0, 5.0, 9.0, 15.0)],
     "NAG, orthogonal, first half": [Method("NAG, orthogonal", scale, first=0.5) for scale in (5.0, 9.0, 15.0)],
     "NAG, 10 % clipped": [Method("NAG, 10 % clipped")],
     "NAG, 50 % clipped": [Method("NAG, 50 % clipped")],

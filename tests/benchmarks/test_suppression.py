@@ -9,7 +9,8 @@ from benchmarks.suppression import interval as interval_cfg
 from benchmarks.suppression import rules, vsf
 from benchmarks.suppression.pairs import Pair, pairs
 from benchmarks.suppression.score import interval, score
-from nag import normalized_attention_guidance
+from benchmarks.suppression.subject import Subject
+from nag import NAGParams, normalized_attention_guidance
 from nag.attention import AttentionCall
 from nag.packing import Packing
 from nag.processors.cross import CrossAttentionProcessor
@@ -32,6 +33,17 @@ def test_the_halves_share_no_pair_and_negate_only_what_is_left_free(clips):
         negated = {name for name, value in vars(pair.negative).items() if value is not None}
         assert negated
         assert not named & negated
+
+
+@pytest.fixture(scope="module")
+def subject():
+    return Subject.load("shapes-flux")
+
+
+@pytest.mark.parametrize(("first", "guided"), [(0.25, 1), (0.5, 2), (0.75, 3), (1.0, 4)])
+def test_a_share_of_the_steps_is_guided(subject, first, guided):
+    params = NAGParams(5.0, 2.5, 0.25, end=subject.end(first, 4))
+    assert sum(params.active(timestep, 1000.0) for timestep in subject.pipe.scheduler.timesteps.tolist()) == guided
 
 
 def test_nasa_subtracts():
