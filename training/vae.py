@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, AutoencoderKLWan
+from tqdm import tqdm
 
 from training.shapes.world import World
 
@@ -94,7 +95,7 @@ def latent_bank(
     scenes = world.sample(count, generator)
     latents = [
         vae.encode(scenes.take(slice(i, i + batch)).render().to(device)).latent_dist.mean
-        for i in range(0, count, batch)
+        for i in tqdm(range(0, count, batch), desc="latents", unit="batch")
     ]
     return torch.cat(latents), scenes
 

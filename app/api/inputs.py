@@ -11,7 +11,7 @@ from typing import Self
 
 from PIL import Image, ImageOps
 
-from app.artifacts import Artifacts, artifact_name
+from app.artifacts import Artifacts, input_name
 from app.catalog import Model, Range
 from app.errors import InvalidParameter
 from app.jobs import Edit
@@ -69,7 +69,7 @@ class Inputs:
 
     def edit(self, job_id: str) -> Edit:
         """The files under names of the job's, not stored yet."""
-        image, mask = (artifact_name(f"{job_id}-{part}", 0, "png") for part in ("image", "mask"))
+        image, mask = (input_name(job_id, part) for part in ("image", "mask"))
         return Edit(self.strength, image, None if self.mask is None else mask)
 
     async def store(self, edit: Edit, artifacts: Artifacts) -> None:

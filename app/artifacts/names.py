@@ -7,9 +7,10 @@ import secrets
 
 from app.formats import MEDIA_TYPES
 
-__all__ = ["artifact_name", "checked", "is_name", "media_type"]
+__all__ = ["artifact_name", "checked", "input_name", "is_input", "is_name", "media_type"]
 
 _NAME = re.compile(rf"[A-Za-z0-9_-]{{1,80}}-[0-9]{{1,3}}-[0-9a-f]{{8}}\.({'|'.join(MEDIA_TYPES)})")
+_INPUT = re.compile(r".+-(image|mask)-0-[0-9a-f]{8}\.png")
 
 
 def artifact_name(job_id: str, index: int, output_format: str) -> str:
@@ -18,6 +19,15 @@ def artifact_name(job_id: str, index: int, output_format: str) -> str:
     Two workers that make the same job's file, one of them having lost its lease, so never write the same name.
     """
     return f"{job_id}-{index}-{secrets.token_hex(4)}.{output_format}"
+
+
+def input_name(job_id: str, part: str) -> str:
+    """Of a picture that a job starts from; `part` is `image` or `mask`."""
+    return artifact_name(f"{job_id}-{part}", 0, "png")
+
+
+def is_input(name: str) -> bool:
+    return _INPUT.fullmatch(name) is not None
 
 
 def is_name(text: str) -> bool:

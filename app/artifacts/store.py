@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import BinaryIO, Self
 
@@ -16,7 +16,7 @@ import obstore
 
 from app.artifacts import places
 from app.artifacts.errors import translated
-from app.artifacts.names import checked, is_name, media_type
+from app.artifacts.names import checked, is_input, is_name, media_type
 from app.settings import Settings
 
 __all__ = ["Artifacts", "Stored"]
@@ -43,15 +43,17 @@ class Artifacts:
     a file that never was or whose retention has passed, FileNotFoundError.
     """
 
-    def __init__(self, store: places.Store, folder: Path | None, retention_s: float) -> None:
+    def __init__(self, store: places.Store, folder: Path | None, retention_s: float, waiting_s: float) -> None:
         self._store = store
         self._folder = folder
         self._retention_s = retention_s
+        self._waiting_s = waiting_s
 
     @classmethod
     def open(cls, settings: Settings, patience_s: float = 10.0) -> Self:
         """The store of the settings. A bucket that does not answer is asked again for `patience_s`."""
-        return cls(places.open_store(settings, patience_s), places.folder(settings), settings.retention_s)
+        store, folder = places.open_store(settings, patience_s), places.folder(settings)
+        return cls(store, folder, settings.retention_s, settings.deadline_max_s)
 
     async def save(self, name: str, data: bytes | BinaryIO) -> int:
         """Store it whole or not at all; returns its size in bytes. A file is read from its start, in parts."""
@@ -100,35 +102,32 @@ class Artifacts:
         return None
 
     async def sweep(self) -> int:
-        """Remove what is older than the retention, half-written files included; returns how many. What is not named
-        as an artifact is left: a bucket may hold other things.
+        """Remove what is older than the retention, half-written files included; returns how many. What a job starts
+        from stays for as long as it may wait. What is not named as an artifact is left: a bucket may hold other things.
         """
-        oldest = time.time() - self._retention_s
         if self._folder is not None:
-            return await asyncio.to_thread(_sweep_folder, self._folder, oldest)
+            return await asyncio.to_thread(self._sweep_folder, self._folder)
         removed = 0
         with translated():
             async for some in obstore.list(self._store):
-                old = [each["path"] for each in some if each["last_modified"] < datetime.fromtimestamp(oldest, UTC)]
-                names = _named(old)
+                names = [
+                    each["path"] for each in some if self._is_over(each["path"], each["last_modified"].timestamp())
+                ]
                 if names:
                     await obstore.delete_async(self._store, names)
                 removed += len(names)
         return removed
 
+    def _sweep_folder(self, folder: Path) -> int:
+        removed = 0
+        for path in folder.iterdir():
+            half = _HALF_WRITTEN.fullmatch(path.name)
+            with suppress(FileNotFoundError):  # another process sweeps as well
+                if self._is_over(half[1] if half else path.name, path.stat().st_mtime):
+                    path.unlink()
+                    removed += 1
+        return removed
 
-def _named(paths: Iterable[str]) -> list[str]:
-    return [path for path in paths if is_name(path)]
-
-
-def _sweep_folder(folder: Path, oldest: float) -> int:
-    removed = 0
-    for path in folder.iterdir():
-        half = _HALF_WRITTEN.fullmatch(path.name)
-        if not is_name(half[1] if half else path.name):
-            continue
-        with suppress(FileNotFoundError):  # another process sweeps as well
-            if path.stat().st_mtime < oldest:
-                path.unlink()
-                removed += 1
-    return removed
+    def _is_over(self, name: str, modified_at: float) -> bool:
+        kept_s = max(self._retention_s, self._waiting_s) if is_input(name) else self._retention_s
+        return is_name(name) and modified_at < time.time() - kept_s

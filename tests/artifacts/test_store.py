@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from app.artifacts import Artifacts, ArtifactsError, artifact_name
+from app.artifacts import Artifacts, ArtifactsError, artifact_name, input_name
 from app.settings import Settings
 
 OLD_S = 100
@@ -85,6 +85,16 @@ async def test_the_sweep_takes_what_is_too_old_and_an_artifact_alone(store: Arti
         os.utime(folder / name, (then, then))
     assert await store.sweep() == 2
     assert names(folder) == sorted([fresh, f"{fresh}#1", "someone's.txt"])
+
+
+async def test_what_a_job_starts_from_outlasts_the_jobs_wait(folder: Path) -> None:
+    store = Artifacts.open(Settings(data_dir=folder.parent, retention_s=60, deadline_max_s=2 * OLD_S))
+    waiting, ended = input_name("job_0a-b", "image"), input_name("job_0a-b", "mask")
+    for name, age_s in ((waiting, OLD_S), (ended, 3 * OLD_S)):
+        await store.save(name, b"x")
+        os.utime(folder / name, (time.time() - age_s,) * 2)
+    assert await store.sweep() == 1
+    assert names(folder) == [waiting]
 
 
 def test_a_store_that_fails_says_so_in_a_line(store: Artifacts, folder: Path) -> None:
