@@ -6,6 +6,7 @@ python -m benchmarks.suppression --model shapes-flux
 from __future__ import annotations
 
 import argparse
+import re
 
 from benchmarks import report
 from benchmarks.suppression import pictures
@@ -21,12 +22,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.suppression", description=__doc__)
     parser.add_argument("--model", default="shapes-flux")
     parser.add_argument("--seeds", type=int, default=256, help="pictures a cell")
-    parser.add_argument("--only", default="", help="read the cells whose key holds this text, and print what is known")
+    parser.add_argument(
+        "--only",
+        type=re.compile,
+        default="",
+        help="read the cells that this regular expression finds; print what is known",
+    )
     arguments = parser.parse_args()
     name = f"suppression-{arguments.model}"
     study = Study(Subject.load(arguments.model), arguments.seeds, report.RESULTS / f"{name}.scores.json")
     cells = list(study.cells())
-    study.run([cell for cell in cells if arguments.only in cell.key])
+    study.run([cell for cell in cells if re.search(arguments.only, cell.key)])
 
     read = [(cell, score) for cell in cells if (score := study.score(cell)) is not None]
     rows = [_row(cell, score) for cell, score in read]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -14,28 +15,42 @@ from benchmarks.suppression.study import Cell, Study
 
 __all__ = ["save_front", "save_samples"]
 
+#: What the study wants: the negative absent, and this close to unguided on both other axes.
+ABSENT_WANTED, WITHIN_POINTS, AXES = 95.0, 3.0, ("clean", "kept")
+#: By the share of the steps that is guided, as FAMILIES names it.
+DASHES = {"": "-", "half": "--", "¾": ":"}
 SAMPLES = 10
 LABEL_PX = 150
 
 
 def save_front(read: Sequence[tuple[Cell, Score]], steps: int, path: Path, title: str) -> None:
-    """Negative absent against clean, a line a method along its scale, on the held-out pairs."""
+    """Negative absent against clean and against kept, a line a method along its scale, on the held-out pairs. Colour
+    tells the method, dashes the share of the steps that it guides; the shaded corner is what is wanted."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(8, 5.5), layout="constrained")
     here = {cell.method: score for cell, score in read if cell.steps == steps and cell.split == "held-out"}
+    figure, panels = pyplot.subplots(1, 2, figsize=(13, 6), layout="constrained")
+    figure.suptitle(f"{title.split(':')[0]}, {steps} steps, held-out pairs")
+    hues = mpl.colormaps["tab20"](range(20))
+    colors: dict[str, Any] = {"none": "black"}
     for name, methods in FAMILIES.items():
-        found = [here[method] for method in methods if method in here]
-        if found:
-            x, y = [100 * each.absent for each in found], [100 * each.clean for each in found]
-            axes.plot(x, y, marker="*" if name == "none" else "o", ms=12 if name == "none" else 5, label=name)
-    axes.set(xlabel="negative absent, %", ylabel="clean, %", title=f"{title.split(':')[0]}, {steps} steps, held-out")
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
-    figure.savefig(path, dpi=110)
+        method, _, share = name.partition(", first ")
+        color = colors.setdefault(method, hues[(len(colors) - 1) % len(hues)])
+        found = [here[each] for each in methods if each in here]
+        for axes, axis in zip(panels, AXES, strict=True):
+            x, y = [100 * each.absent for each in found], [100 * getattr(each, axis) for each in found]
+            axes.plot(x, y, DASHES[share], color=color, marker="o", ms=4, label=name)
+    for axes, axis in zip(panels, AXES, strict=True):
+        plain = 100 * getattr(here[NONE], axis)
+        axes.plot(100 * here[NONE].absent, plain, "k*", ms=14)
+        axes.fill_between([ABSENT_WANTED, 100], plain - WITHIN_POINTS, 100, color="green", alpha=0.12)
+        axes.set(xlabel="negative absent, %", ylabel=f"{axis}, %", xlim=(None, 100))
+        axes.grid(alpha=0.3)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper", fontsize=8)
+    figure.savefig(path, dpi=100)
     pyplot.close(figure)
 
 

@@ -4,11 +4,15 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from PIL import Image
 
 from benchmarks.suppression import interval as interval_cfg
 from benchmarks.suppression import rules, vsf
+from benchmarks.suppression.methods import FAMILIES, NONE
 from benchmarks.suppression.pairs import Pair, pairs
-from benchmarks.suppression.score import interval, score
+from benchmarks.suppression.pictures import save_front
+from benchmarks.suppression.score import Score, interval, score
+from benchmarks.suppression.study import Cell
 from benchmarks.suppression.subject import Subject
 from nag import NAGParams, normalized_attention_guidance
 from nag.attention import AttentionCall
@@ -81,6 +85,14 @@ def test_a_rule_without_guidance_gives_back_the_positive(rule):
     for scale, alpha in ((one, ALPHA), (SCALE, 0 * one)):
         assert torch.allclose(rule(PLUS, MINUS, scale, TAU, alpha), PLUS)
     assert torch.allclose(normalized_attention_guidance(PLUS, MINUS, one, TAU, ALPHA), PLUS)
+
+
+def test_the_front_is_drawn_of_what_has_been_read(tmp_path):
+    family = FAMILIES["NAG, first half"]
+    read = [(Cell(4, "held-out", method), Score(256, 0.9, 0.9, 0.7, 1.0)) for method in (NONE, *family)]
+    save_front([*read, (Cell(8, "held-out", NONE), read[0][1])], 4, tmp_path / "front.png", "Suppression: all")
+    with Image.open(tmp_path / "front.png") as picture:
+        assert picture.width > 1000
 
 
 def attended(query, key, value):
