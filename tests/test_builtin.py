@@ -4,66 +4,59 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from diffusers import FluxPipeline
 
 import nag
 from app.catalog import Catalog
 from app.settings import Settings
-from training.shapes.judge import read
+from benchmarks.suppression.methods import NAG, NONE, Method
+from benchmarks.suppression.pairs import Pair
+from benchmarks.suppression.subject import Subject
 from training.shapes.world import COLORS, SHAPES, Caption
 
-SIZE_MAX_BYTES = 24_000_000
-SEEDS = 48
+EMBEDDED = [name for name, model in Catalog.load(Settings()).models.items() if "builtin" in model.repository]
+SIZE_MAX_BYTES, ALL_MAX_BYTES = 24_000_000, 64_000_000
+SEEDS = 36
+#: A many-step model draws what it is told by CFG; the others were distilled with it.
+AT_ITS_BEST = {"shapes-sd": Method("CFG", 2.0)}
 
 
-@pytest.fixture(scope="module")
-def entry():
-    return Catalog.load(Settings()).models["shapes-flux"]
+def size_bytes(name):
+    folder = Path(Catalog.load(Settings()).models[name].repository)
+    return sum(path.stat().st_size for path in folder.rglob("*"))
 
 
-@pytest.fixture(scope="module")
-def pipe(entry):
-    pipe = FluxPipeline.from_pretrained(entry.repository)
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
+def test_they_stay_small():
+    sizes = [size_bytes(name) for name in EMBEDDED]
+    assert max(sizes) <= SIZE_MAX_BYTES
+    assert sum(sizes) <= ALL_MAX_BYTES
 
 
-def readings(pipe, entry, prompts):
-    generators = [torch.Generator().manual_seed(seed) for seed in range(len(prompts))]
-    steps = entry.num_inference_steps.default
-    images = pipe(
-        prompts,
-        num_inference_steps=steps,
-        guidance_scale=0.0,
-        height=entry.height.default,
-        width=entry.width.default,
-        generator=generators,
-        output_type="np",
-        **entry.call,
-    ).images
-    return list(read((images * 255).round().astype(np.uint8)))
+@pytest.fixture(scope="module", params=EMBEDDED)
+def subject(request):
+    return Subject.load(request.param)
 
 
-def test_it_stays_small(entry):
-    assert sum(path.stat().st_size for path in Path(entry.repository).rglob("*")) <= SIZE_MAX_BYTES
+def readings(subject, pairs, method=NONE):
+    return list(subject.judge(np.concatenate(list(subject.make(pairs, method, subject.steps)))))
 
 
-def test_the_catalogs_guidance_is_the_librarys_default(entry, pipe):
+def test_the_catalogs_guidance_is_the_librarys_default(subject):
+    entry = Catalog.load(Settings()).models[subject.name]
     assert entry.nag is not None
-    assert nag.NAGParams(**entry.nag.model_dump()) == nag.defaults_for(pipe)
+    assert nag.NAGParams(**entry.nag.model_dump()) == nag.defaults_for(subject.pipe)
 
 
-def test_it_draws_what_the_caption_names(pipe, entry):
+def test_it_draws_what_the_caption_names(subject):
     captions = [Caption(color=COLORS[i % 6], shape=SHAPES[i // 6 % 3]) for i in range(SEEDS)]
-    seen = readings(pipe, entry, [str(caption) for caption in captions])
-    assert sum(r.shows(c) for r, c in zip(seen, captions, strict=True)) >= 0.8 * SEEDS
+    seen = readings(subject, [Pair(caption, Caption()) for caption in captions], AT_ITS_BEST.get(subject.name, NONE))
+    assert sum(r.shows(c) for r, c in zip(seen, captions, strict=True)) >= 0.7 * SEEDS
 
 
-def test_a_negative_prompt_is_obeyed(pipe, entry):
-    plain = readings(pipe, entry, ["a shape"] * SEEDS)
-    with nag.guide(pipe, "a red shape"):
-        guided = readings(pipe, entry, ["a shape"] * SEEDS)
-    assert sum(r.color == "red" for r in plain) >= 3
-    assert sum(r.color == "red" for r in guided) <= 1
-    assert {r.color for r in guided} >= {"green", "blue"}
+def test_a_negative_prompt_is_obeyed(subject):
+    pairs = [Pair(Caption(), Caption(color=COLORS[i % 6])) for i in range(SEEDS)]
+    plain, guided = (
+        sum(each.shows(pair.negative) for each, pair in zip(readings(subject, pairs, method), pairs, strict=True))
+        for method in (NONE, NAG)
+    )
+    assert plain >= 3
+    assert guided <= plain / 2

@@ -22,6 +22,7 @@ height = {{ default = 64, min = 64, max = 128, multiple = 16 }}
 prompt_max_chars = 10
 """
 
+EMBEDDED = ("shapes-flux", "shapes-sd", "shapes-sd-turbo", "shapes-wan")
 STEPS = "num_inference_steps = { default = 4, min = 1, max = 50 }"
 FILE = "repository = 'a/b', weight_name = 'c'"
 QUANTIZED = "quantization = { method = 'torchao-int8', components = ['transformer'] }"
@@ -179,20 +180,20 @@ def test_a_folder_of_weights_is_relative_to_its_file(tmp_path: Path) -> None:
 
 
 def test_models_of_the_hub_are_served_where_they_are_named(tmp_path: Path) -> None:
-    assert list(Catalog.load(Settings()).models) == ["shapes-flux"]
+    assert tuple(Catalog.load(Settings()).models) == EMBEDDED
     named = Catalog.load(Settings(models="flux-dev, sdxl-dmd2"))
     assert (named.default, list(named.models)) == ("flux-dev", ["flux-dev", "sdxl-dmd2"])
     beside = Catalog.load(Settings(models=("sdxl-dmd2", "shapes-flux")))
     assert (beside.default, list(beside.models)) == ("shapes-flux", ["sdxl-dmd2", "shapes-flux"])
     assert set(named.models) | set(beside.models) < set(Catalog.known(Settings()))
-    with pytest.raises(CatalogError, match="NAG_MODELS: 'gone' is none of shapes-flux, flux-schnell"):
+    with pytest.raises(CatalogError, match="NAG_MODELS: 'gone' is none of shapes-flux, shapes-sd, "):
         Catalog.load(Settings(models="gone"))
     # A file of one's own may make one of them the default, and is served whole.
     mine = load(tmp_path, "default = 'z-image-turbo'" + ENTRY.format(name="mine", path=tmp_path))
-    assert (mine.default, list(mine.models)) == ("z-image-turbo", ["shapes-flux", "mine", "z-image-turbo"])
+    assert (mine.default, list(mine.models)) == ("z-image-turbo", [*EMBEDDED, "mine", "z-image-turbo"])
 
 
-@pytest.mark.parametrize("name", [name for name in Catalog.known(Settings()) if name != "shapes-flux"])
+@pytest.mark.parametrize("name", [name for name in Catalog.known(Settings()) if name not in EMBEDDED])
 def test_an_entry_of_the_hub_leaves_nothing_open(name: str) -> None:
     model = Catalog.known(Settings())[name]
     sources = [model, *model.lora, *([model.denoiser] if model.denoiser else [])]

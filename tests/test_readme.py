@@ -39,18 +39,19 @@ def test_the_table_of_families_is_what_the_code_says():
 
 
 def table_of_models():
-    lines = ["| model | repository | steps | CFG | size (px) | NAG scale, tau, alpha | licence |", "|" + " --- |" * 7]
+    lines = [
+        "| model | repository | steps | CFG | size (px) | NAG scale, tau, alpha, end | licence |",
+        "|" + " --- |" * 7,
+    ]
     for name, model in Catalog.known(Settings()).items():
-        if name == "shapes-flux":
-            continue
+        card = f"app/builtin/{name}"
+        repository = f"[{card}]({card}/README.md)" if "builtin" in model.repository else model.repository
         size, nag = f"{model.width.default}x{model.height.default}", model.nag
         size += f", {model.num_frames.default} frames" if model.num_frames else ""
         added = "".join(f", {each.repository}" for each in (*model.lora[:1], model.denoiser) if each)
-        numbers = f"{nag.scale:g}, {nag.tau:g}, {nag.alpha:g}"
+        numbers = f"{nag.scale:g}, {nag.tau:g}, {nag.alpha:g}, {nag.end:g}"
         steps, cfg = model.num_inference_steps.default, f"{model.guidance_scale.default:g}"
-        lines.append(
-            f"| `{name}` | {model.repository}{added} | {steps} | {cfg} | {size} | {numbers} | {model.licence} |"
-        )
+        lines.append(f"| `{name}` | {repository}{added} | {steps} | {cfg} | {size} | {numbers} | {model.licence} |")
     return "\n".join(lines)
 
 

@@ -72,7 +72,7 @@ async def test_each_way_a_job_can_end_is_counted(settings: Settings, make_job: M
             await api.post("/v1/jobs", json={"prompt": "a", "priority": "high"})
         said = await read(api)
     await queue.close()
-    ends = {name[-1]: value for name, value in said.items() if name[0] == "nag_jobs_total"}
+    ends = {name[-1]: value for name, value in said.items() if name[:2] == ("nag_jobs_total", MODEL)}
     assert ends == {"completed": 0, "cancelled": 1, "expired": 1, "failed": 1}
     codes = {name[1]: value for name, value in said.items() if name[0] == "nag_job_errors_total"}
     assert codes == {"deadline_exceeded": 1, "worker_lost": 1}

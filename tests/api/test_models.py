@@ -12,8 +12,9 @@ from tests.catalogs import MODEL
 async def test_the_catalog_in_openais_shape_with_limits(api: httpx.AsyncClient) -> None:
     listed = (await api.get("/v1/models")).json()
     assert listed["object"] == "list"
-    [model] = listed["data"]
+    model, *others = listed["data"]
     assert (model["id"], model["object"], model["default"]) == ("shapes-flux", "model", True)
+    assert not any(other["default"] for other in others)
     assert isinstance(model["created"], int)
     assert model["width"] == {"default": 64, "min": 64, "max": 64, "multiple": 16, "offset": None}
     assert (model["kind"], model["num_frames"], model["fps"]) == ("image", None, None)

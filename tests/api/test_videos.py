@@ -205,12 +205,13 @@ async def test_a_failed_one_says_why(videos: httpx.AsyncClient, maker: FakeWorke
     assert (content.status_code, content.json()["error"]["code"]) == (500, "out_of_memory")
 
 
-async def test_pictures_are_no_video(api: httpx.AsyncClient) -> None:
-    job = (await api.post("/v1/jobs", json={"prompt": "a shape"})).json()
-    for path in (job["id"], f"{job['id']}/content", "job_unknown", "job_unknown/content"):
-        answer = await api.get(f"{ROUTE}/{path}")
-        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
-    error = (await api.post(ROUTE, json={"prompt": "a shape"})).json()["error"]
+async def test_pictures_are_no_video(settings: Settings) -> None:
+    async with serving(settings.model_copy(update={"models": ("shapes-flux",)})) as api:
+        job = (await api.post("/v1/jobs", json={"prompt": "a shape"})).json()
+        for path in (job["id"], f"{job['id']}/content", "job_unknown", "job_unknown/content"):
+            answer = await api.get(f"{ROUTE}/{path}")
+            assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
+        error = (await api.post(ROUTE, json={"prompt": "a shape"})).json()["error"]
     assert (error["code"], error["param"]) == ("model_not_found", "model")  # the catalog has none for videos
 
 

@@ -124,6 +124,7 @@ def test_models_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     (tmp_path / "odd").mkdir()
     (tmp_path / "odd" / "model_index.json").write_text(json.dumps({"_class_name": "NoSuchPipeline"}))
     entry = (Path(__file__).parents[2] / "app" / "models.toml").read_text().partition("[models.shapes-flux]")[2]
+    entry = entry.partition("\n[models.")[0]
     entries = [
         f"[models.{name}]" + re.sub(r'repository = "[^"]*"', f'repository = "{name}"', entry)
         for name in ("empty", "odd", "gone")

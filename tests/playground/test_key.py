@@ -58,6 +58,7 @@ def test_a_key_is_asked_for_kept_for_the_tab_and_sent_in_no_address(visit: Visit
     assert "alice" not in page.evaluate("JSON.stringify(Object.entries(localStorage))")
     assert not [each for each in addresses if "alice" in each]
     page.reload()
+    expect(page.locator("#results .outputs img")).to_have_count(2)
     assert [each["width"] for each in pictures(page.locator("#results"))] == [64, 64]
     page.get_by_role("button", name="forget it").click()
     expect(page.get_by_label("This server asks for an API key")).to_be_visible()

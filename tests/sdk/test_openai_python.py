@@ -32,7 +32,7 @@ def opened(data: bytes) -> Image.Image:
 
 
 def test_models(client: OpenAI) -> None:
-    assert {each.id for each in client.models.list()} == {"shapes-flux", MODEL}
+    assert {each.id for each in client.models.list()} > {"shapes-flux", MODEL}
     assert client.models.retrieve(MODEL).owned_by == "nag-server"
 
 

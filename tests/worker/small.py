@@ -46,10 +46,15 @@ def _chroma(seed: int) -> Any:
 
 
 FLUX = Small(MAKERS["flux"], {"max_sequence_length": 15})
+SD = Small(MAKERS["sd"])
 SDXL = Small(MAKERS["sdxl"])
+WAN = Small(MAKERS["wan"], {"max_sequence_length": 15}, (32, 32, 5))
 
 SMALL = {
     "shapes-flux": FLUX,
+    "shapes-sd": SD,
+    "shapes-sd-turbo": SD,
+    "shapes-wan": WAN,
     "flux-schnell": FLUX,
     "flux-dev": FLUX,
     "flux2-klein": Small(
@@ -67,7 +72,7 @@ SMALL = {
     "qwen-image-lightning": Small(MAKERS["qwen-image"], size=(24, 16, 1), loaded=_qwen),
     "z-image-turbo": Small(MAKERS["z-image"], {"max_sequence_length": 96}),
     "chroma-hd": Small(_chroma, {"max_sequence_length": 15}),
-    "wan21-lightx2v": Small(MAKERS["wan"], {"max_sequence_length": 15}, (32, 32, 5)),
+    "wan21-lightx2v": WAN,
     "wan22-lightning": Small(MAKERS["wan-two"], {"max_sequence_length": 15}, (32, 32, 5)),
     "ltx-video-distilled": Small(
         lambda seed: LTXConditionPipeline(**ltx_parts(seed)), {"max_sequence_length": 15}, (64, 64, 9)
