@@ -28,7 +28,7 @@ ELSEWHERE = (
     NAG,
     Method("NAG", 5.0, 0.5, first=0.5),
     Method("NAG without normalization", 5.0),
-    Method("NAG without refinement", 3.0),
+    Method("NAG without refinement", 3.0, 1.0),
 )
 
 
