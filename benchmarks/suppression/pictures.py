@@ -40,6 +40,8 @@ def save_front(read: Sequence[tuple[Cell, Score]], steps: int, path: Path, title
         method, _, share = name.partition(", first ")
         color = colors.setdefault(method, hues[(len(colors) - 1) % len(hues)])
         found = [here[each] for each in methods if each in here]
+        if not found:
+            continue
         for axes, axis in zip(panels, AXES, strict=True):
             x, y = [100 * each.absent for each in found], [100 * getattr(each, axis) for each in found]
             axes.plot(x, y, DASHES[share], color=color, marker="o", ms=4, label=name)
