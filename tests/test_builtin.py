@@ -18,6 +18,9 @@ SIZE_MAX_BYTES, ALL_MAX_BYTES = 24_000_000, 64_000_000
 SEEDS = 36
 #: A many-step model draws what it is told by CFG; the others were distilled with it.
 AT_ITS_BEST = {"shapes-sd": Method("CFG", 2.0)}
+#: Least share of captions kept, and most of the negatives shown by chance that may be left.
+KEPT = {"shapes-flux": 0.8}
+LEFT = {"shapes-flux": 0.25}
 
 
 def size_bytes(name):
@@ -49,7 +52,7 @@ def test_the_catalogs_guidance_is_the_librarys_default(subject):
 def test_it_draws_what_the_caption_names(subject):
     captions = [Caption(color=COLORS[i % 6], shape=SHAPES[i // 6 % 3]) for i in range(SEEDS)]
     seen = readings(subject, [Pair(caption, Caption()) for caption in captions], AT_ITS_BEST.get(subject.name, NONE))
-    assert sum(r.shows(c) for r, c in zip(seen, captions, strict=True)) >= 0.7 * SEEDS
+    assert sum(r.shows(c) for r, c in zip(seen, captions, strict=True)) >= KEPT.get(subject.name, 0.7) * SEEDS
 
 
 def test_a_negative_prompt_is_obeyed(subject):
@@ -59,4 +62,4 @@ def test_a_negative_prompt_is_obeyed(subject):
         for method in (NONE, NAG)
     )
     assert plain >= 3
-    assert guided <= plain / 2
+    assert guided <= LEFT.get(subject.name, 0.5) * plain
