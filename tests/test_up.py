@@ -222,7 +222,8 @@ def test_told_to_stop_while_it_starts_it_stops(start: Start) -> None:
     assert not any("Traceback" in line for line in up.said)
 
 
-def test_told_twice_it_waits_for_nothing(start: Start) -> None:
+@pytest.mark.parametrize("busy", [False, True])
+def test_told_twice_it_waits_for_nothing(start: Start, busy: bool) -> None:
     up = start(NAG_DRAIN_S="600", NAG_WAIT_MAX_S="600")
     url = up.ready()
     body = {"prompt": "a shape", "n": 10, "num_inference_steps": 50}
@@ -231,7 +232,13 @@ def test_told_twice_it_waits_for_nothing(start: Start) -> None:
             http.post("/v1/jobs", json=body)
         held = threads.submit(http.post, "/v1/jobs", json=body, headers={"prefer": "wait=600"})
         up.until("job_claimed")
+        api, worker = up.child("api"), up.child("worker")
+        if busy:  # too much so to look between the two
+            api.suspend()
         up.process.send_signal(signal.SIGINT)
         up.until("draining")
-        assert up.end(signal.SIGINT) == 0
+        up.process.send_signal(signal.SIGINT)
+        assert gone([worker])
+        api.resume()
+        assert up.process.wait(60) == 0
         assert held.result(60).json()["status"] == "queued"

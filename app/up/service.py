@@ -101,16 +101,17 @@ class Service:
             await self._pause(restarts.delay_s(f"ended with code {await ended}", monotonic() - begun_s))
 
     async def _end(self, process: asyncio.subprocess.Process, ended: asyncio.Task[int]) -> None:
-        """Ask the process to end, twice where this one was told twice, and wait as long as it may take."""
+        """Ask the process to end, and wait as long as it may take; where this one was told twice, hurry it."""
+        _ask_to_end(process)
         hurried = asyncio.create_task(self._hurrying.wait())
-        for also in ({hurried}, set[asyncio.Task[Any]]()):
-            with contextlib.suppress(ProcessLookupError):
-                process.terminate()
-            timeout_s = self._settings.drain_s + STOP_S
-            await asyncio.wait({ended, *also}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-            if ended.done() or not hurried.done():
-                break
+        timeout_s = self._settings.drain_s + STOP_S
+        await asyncio.wait({ended, hurried}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
         hurried.cancel()
+        killed_s = monotonic() + timeout_s
+        while hurried.done() and not ended.done() and monotonic() < killed_s:
+            # Again and again: of two signals that come before a busy process looks, it sees one.
+            _ask_to_end(process)
+            await asyncio.wait({ended}, timeout=LOOK_S)
 
     async def _keep_server(self) -> None:
         """The embedded server, started again when it dies; its append-only file brings the jobs back."""
@@ -174,6 +175,11 @@ class _Restarts:
         delay_s = FIRST_DELAY_S * 2.0 ** (self._count - 1)
         _say(f"{self._name} {how}; starting it again in {delay_s:g} s")
         return delay_s
+
+
+def _ask_to_end(process: asyncio.subprocess.Process) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        process.terminate()
 
 
 async def _warm(queue: Queue) -> list[str]:
