@@ -121,6 +121,7 @@ def test_a_video_s_frames_lie_on_their_grid(tmp_path: Path) -> None:
     frames = load(tmp_path, entry.format(name="mine", path=tmp_path, most=82)).models["mine"].num_frames
     assert frames is not None
     assert [each for each in range(4, 90) if frames.holds(each)] == list(range(5, 83, 4))
+    assert [frames.nearest(each) for each in (-3.0, 6.9, 7.0, 80.0, 200.0)] == [5, 5, 9, 81, 81]
     assert str(frames) == "5 to 82, a multiple of 4 plus 1"
 
 

@@ -12,7 +12,7 @@ from typing import Self
 from PIL import Image, ImageOps
 
 from app.artifacts import Artifacts, input_name
-from app.catalog import Model, Range
+from app.catalog import Model
 from app.errors import InvalidParameter
 from app.jobs import Edit
 
@@ -82,14 +82,7 @@ class Inputs:
 def fitting_size(image: Image.Image, model: Model) -> tuple[int, int]:
     """Width and height in pixels: the picture's proportions, the area of the model's default, on its grid."""
     scale = (model.width.default * model.height.default / (image.width * image.height)) ** 0.5
-    return _nearest(image.width * scale, model.width), _nearest(image.height * scale, model.height)
-
-
-def _nearest(wanted: float, allowed: Range[int]) -> int:
-    step, offset = allowed.multiple or 1, allowed.offset or 0
-    low = -(-(allowed.min - offset) // step)
-    high = (allowed.max - offset) // step
-    return min(max(round((wanted - offset) / step), low), high) * step + offset
+    return model.width.nearest(image.width * scale), model.height.nearest(image.height * scale)
 
 
 def _opened(name: str, data: bytes, max_px: int, max_bytes: int) -> Image.Image:

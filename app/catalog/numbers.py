@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Generic, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, model_validator
@@ -14,6 +15,7 @@ NAG_BOUNDS: dict[str, tuple[float, float]] = {
     "tau": (1.0, 100.0),
     "alpha": (0.0, 1.0),
     "end": (0.0, 1.0),
+    "anneal": (0.0, 1.0),
 }
 
 Number = TypeVar("Number", int, float)
@@ -45,6 +47,12 @@ class Range(Entry, Generic[Number]):
             self.multiple is None or (value - (self.offset or 0)) % self.multiple == 0
         )
 
+    def nearest(self, wanted: float) -> Number:
+        """The number on the grid and in range that is nearest, the larger of two; without a multiple the grid is 1."""
+        step, offset = self.multiple or 1, self.offset or 0
+        low, high = -(-(self.min - offset) // step), (self.max - offset) // step
+        return type(self.default)(min(max(math.floor((wanted - offset) / step + 0.5), low), high) * step + offset)
+
     def __str__(self) -> str:
         grid = "" if self.multiple is None else f", a multiple of {self.multiple:g}"
         return f"{self.min:g} to {self.max:g}{grid}{f' plus {self.offset:g}' if self.offset else ''}"
@@ -67,6 +75,7 @@ class NAGDefaults(Entry):
     tau: float
     alpha: float
     end: float
+    anneal: float = 0.0
 
     @model_validator(mode="after")
     def _within_bounds(self) -> Self:

@@ -10,6 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import pytest
+
 from app.artifacts import Artifacts, artifact_name
 from app.jobs import Applied, Artifact, Edit, Job, JobStatus, Result, Timings
 from app.queue.queue import Queue
@@ -227,13 +229,20 @@ async def test_what_a_job_starts_from_outlives_its_worker(settings: Settings, qu
     assert (job.status, job.attempts, job.request.edit) == (JobStatus.COMPLETED, 2, Edit(0.5, name))
 
 
+@pytest.mark.parametrize("code", ["input_gone", "input_not_read"])
 async def test_without_what_it_starts_from_a_job_fails_and_says_so(
-    settings: Settings, queue: Queue, make_job: Make
+    settings: Settings, queue: Queue, make_job: Make, code: str
 ) -> None:
-    await queue.submit(make_job("a", edit=Edit(0.5, artifact_name("a-image", 0, "png"))))
+    name = artifact_name("a-image", 0, "png")
+    if code == "input_not_read":
+        await Artifacts.open(settings).save(name, b"a picture")
+        (found,) = settings.data_dir.rglob(name)
+        found.unlink()
+        found.symlink_to(found)  # a loop, which is the store's own failure
+    await queue.submit(make_job("a", edit=Edit(0.5, name)))
     engine = Reading()
     await run(settings, queue, Artifacts.open(settings), engine)
     job = await queue.get("a")
     assert job is not None
     assert job.error is not None
-    assert (job.status, job.error.code, engine.files) == (JobStatus.FAILED, "input_gone", [])
+    assert (job.status, job.error.code, engine.files) == (JobStatus.FAILED, code, [])

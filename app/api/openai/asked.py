@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -75,9 +74,8 @@ def _frames(body: VideoBody, model: Model, wanted_s: float) -> int | None:
     shown = fps.default if body.fps is None else body.fps
     if not fps.holds(shown):
         return None
-    step, offset = allowed.multiple or 1, allowed.offset or 0
-    frames = math.floor((wanted_s * shown - offset) / step + 0.5) * step + offset
-    if not allowed.holds(frames):
+    frames = allowed.nearest(wanted_s * shown)
+    if abs(frames - wanted_s * shown) > (allowed.multiple or 1) / 2:
         raise InvalidParameter(
             f"seconds: must be {allowed.min / shown:g} to {allowed.max / shown:g} for model {model.id} at {shown} "
             f"frames a second, not {body.seconds}",
