@@ -70,6 +70,7 @@ class Guidance:
     alpha: float
     end: float
     negative_prompt: str
+    anneal: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -162,6 +163,7 @@ class Applied:
     tau: float | None = None
     alpha: float | None = None
     end: float | None = None
+    anneal: float | None = None
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["normalized_attention_guidance"]
+__all__ = ["annealed", "normalized_attention_guidance"]
 
 #: The paper has no ε; a token whose attention output is all zero must not become NaN.
 EPSILON = torch.finfo(torch.float32).tiny
@@ -42,6 +42,15 @@ def normalized_attention_guidance(
     factor = (tau.float() * norm_positive / norm_tilde.clamp_min(EPSILON)).clamp_max(1)
     z_hat = factor.to(z_tilde.dtype) * z_tilde
     return torch.lerp(z_positive, z_hat, alpha).to(dtype)  # (10) refinement
+
+
+def annealed(scale: float, anneal: float, passed: float) -> float:
+    """s where a share `passed` ∈ [0, 1] of the guided timesteps lies behind: φ falls by `anneal` of it in all.
+
+    Not in the paper, whose φ is constant until θ. What is there at high noise decides what a picture shows, at low
+    noise how well it is drawn; figures in benchmarks/README.md.
+    """
+    return 1 + (scale - 1) * (1 - anneal * passed)
 
 
 def _l1(z: Tensor) -> Tensor:

@@ -31,6 +31,7 @@ def guide(
     tau: float | Sequence[float] | None = None,
     alpha: float | Sequence[float] | None = None,
     end: float | Sequence[float] | None = None,
+    anneal: float | Sequence[float] | None = None,
     reference: bool = False,
     **more: Tensor,
 ) -> Iterator[Guidance]:
@@ -48,6 +49,7 @@ def guide(
         tau: τ ≥ 1, the largest growth of a token's L1 norm.
         alpha: α in [0, 1], the share of the guided output.
         end: θ in [0, 1]; guidance runs while the timestep t ≥ (1 − θ)·T. 0 is never.
+        anneal: in [0, 1], the share of φ that is lost on the way there, in a straight line over t. 0 is the paper's.
         reference: Flux.1 only: the authors' layout (negative pooled prompt, second image copy in single blocks).
         more: what a family reads beside the embeddings, all with them or none (`Family.also_given`).
 
@@ -75,7 +77,7 @@ def guide(
         "negative_prompt_embeds_mask": negative_prompt_embeds_mask,
     }
     given = _given(family, negative_prompt_embeds, negative_pooled_prompt_embeds, masks, more)
-    params = params_by_prompt(family.defaults, scale=scale, tau=tau, alpha=alpha, end=end)
+    params = params_by_prompt(family.defaults, scale=scale, tau=tau, alpha=alpha, end=end, anneal=anneal)
     session = Session(
         params=params,
         prompts=_as_prompts(negative_prompt),

@@ -1,4 +1,4 @@
-"""The four numbers of guidance, validated, and how they are given: one for all prompts or one per prompt."""
+"""The numbers of guidance, validated, and how they are given: one for all prompts or one per prompt."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 from nag.errors import InvalidParameter
+from nag.formula import annealed
 
 __all__ = ["NAGParams", "params_by_prompt"]
 
@@ -21,6 +22,8 @@ class NAGParams:
         tau: τ ≥ 1, the largest growth of a token's L1 norm (equation 9). Below 1 even the positive output would shrink.
         alpha: α in [0, 1], the share of the guided output (equation 10).
         end: θ in [0, 1]; guidance runs while the timestep t ≥ (1 − θ)·T. 1 is every step, 0 is none.
+        anneal: in [0, 1], the share of φ that is lost on the way there, in a straight line over t (`annealed`). 0 is a
+            constant scale, as in the paper; 1 ends in no guidance.
 
     Raises:
         InvalidParameter: a value is not a finite number within its range.
@@ -31,21 +34,35 @@ class NAGParams:
     tau: float
     alpha: float
     end: float = 1.0
+    anneal: float = 0.0
 
     def __post_init__(self) -> None:
         _check("scale", self.scale, 1.0, math.inf)
         _check("tau", self.tau, 1.0, math.inf)
         _check("alpha", self.alpha, 0.0, 1.0)
         _check("end", self.end, 0.0, 1.0)
+        _check("anneal", self.anneal, 0.0, 1.0)
 
     @property
     def guides(self) -> bool:
         """Whether these numbers change anything at all."""
         return self.scale > 1 and self.alpha > 0 and self.end > 0
 
+    @property
+    def constant(self) -> bool:
+        """Whether guidance is the same at every timestep."""
+        return self.end == 1 and self.anneal == 0
+
     def active(self, timestep: float, timesteps_total: float) -> bool:
         """Whether guidance runs at `timestep`, of a schedule that starts at `timesteps_total`."""
-        return self.guides and timestep >= (1.0 - self.end) * timesteps_total
+        return self.scale_at(timestep, timesteps_total) > 1
+
+    def scale_at(self, timestep: float, timesteps_total: float) -> float:
+        """s at `timestep`, of a schedule that starts at `timesteps_total`; 1 where no guidance runs."""
+        if not self.guides or timestep < (1.0 - self.end) * timesteps_total:
+            return 1.0
+        passed = (1.0 - timestep / timesteps_total) / self.end
+        return annealed(self.scale, self.anneal, min(1.0, max(0.0, passed)))
 
 
 def params_by_prompt(defaults: NAGParams, **given: float | Sequence[float] | None) -> tuple[NAGParams, ...]:

@@ -51,7 +51,7 @@ class Session:
         prompts = len(embeds) if embeds is not None else 1 if isinstance(prompt, str) else len(prompt or ())
         self._check_count("negative_prompt", len(self.prompts) if self.prompts is not None else 1, prompts)
         self._check_count("negative_prompt_embeds", len(self.given.embeds) if self.given is not None else 1, prompts)
-        self._check_count("scale, tau, alpha, end", len(self.params), prompts)
+        self._check_count("scale, tau, alpha, end, anneal", len(self.params), prompts)
         negative = self.given
         if negative is None and self.encode is not None and self.prompts is not None:
             negative = self.encode(self.prompts, arguments)
@@ -125,17 +125,17 @@ class Session:
                 f"the denoiser got {count} guided rows for {run.prompts} prompts of {run.images_per_prompt} images: "
                 "this pipeline lays out its batch in a way that is not known"
             )
-        # Reading the timestep waits for the device, so only where some row ends early.
-        now = timestep() if any(params.end < 1 for params in self.params) else self.timesteps_total
-        active = [params if params.active(now, self.timesteps_total) else None for params in self.params]
-        run.guided = any(active)
+        # Reading the timestep waits for the device, so only where some row's guidance depends on it.
+        now = self.timesteps_total if all(params.constant for params in self.params) else timestep()
+        scales = [params.scale_at(now, self.timesteps_total) for params in self.params]
+        run.guided = any(scale > 1 for scale in scales)
         if not run.guided:
             self.guidance.plain_steps += 1
             return None
         self.guidance.guided_steps += 1
         index = run.prompt_of_row(len(self.params)).repeat_interleave(frames).tolist()
         # A row without guidance rides with scale 1, which returns Z+ exactly.
-        numbers = [(p.scale, p.tau, p.alpha) if (p := active[i]) else (1.0, 1.0, 0.0) for i in index]
+        numbers = [(scales[i], self.params[i].tau, self.params[i].alpha) for i in index]
         scale, tau, alpha = (
             torch.tensor(column, dtype=torch.float32, device=embeds.device).view(-1, 1, 1)
             for column in zip(*numbers, strict=True)

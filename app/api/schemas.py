@@ -54,6 +54,9 @@ class NAGBody(_Body):
     )
     alpha: Annotated[float | None, Field(description="share of the guided attention in the result, 0 to 1")] = None
     end: Annotated[float | None, Field(description="share of the denoising steps that is guided, 0 to 1")] = None
+    anneal: Annotated[
+        float | None, Field(description="share of scale − 1 that is lost on the way to the end, 0 to 1")
+    ] = None
     negative_prompt: Annotated[
         str | None, Field(description="what to steer away from; absent, the request's negative_prompt, else nothing")
     ] = None
@@ -145,6 +148,7 @@ class OpenAIBody(GenerationBody):
     nag_tau: Annotated[float | None, Field(description="nag.tau")] = None
     nag_alpha: Annotated[float | None, Field(description="nag.alpha")] = None
     nag_end: Annotated[float | None, Field(description="nag.end")] = None
+    nag_anneal: Annotated[float | None, Field(description="nag.anneal")] = None
     nag_negative_prompt: Annotated[str | None, Field(description="nag.negative_prompt")] = None
 
 

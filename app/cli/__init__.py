@@ -146,6 +146,7 @@ def _generate_arguments(parser: argparse.ArgumentParser) -> None:
         ("tau", "most that the guided attention may grow, as a ratio of norms"),
         ("alpha", "share of the guided attention in the result, 0 to 1"),
         ("end", "share of the steps that is guided, 0 to 1"),
+        ("anneal", "share of scale - 1 that is lost on the way to the end, 0 to 1"),
     ):
         parser.add_argument(f"--{name}", type=_finite, help=f"NAG: {meaning}")
     parser.add_argument(

@@ -19,7 +19,7 @@ __all__ = ["check_models", "list_models"]
 def list_models(settings: Settings) -> None:
     """Prints every known model. Raises CatalogError."""
     catalog = Catalog.load(settings)
-    table = Table("model", "served", "family", "size (px)", "steps", "CFG", "NAG: scale, tau, alpha, end")
+    table = Table("model", "served", "family", "size (px)", "steps", "CFG", "NAG: scale, tau, alpha, end, anneal")
     table.columns[0].no_wrap = True
     for model in Catalog.known(settings).values():
         nag = model.nag
@@ -30,7 +30,7 @@ def list_models(settings: Settings) -> None:
             _size(model),
             str(model.num_inference_steps.default),
             f"{model.guidance_scale.default:g}",
-            f"{nag.scale:g}, {nag.tau:g}, {nag.alpha:g}, {nag.end:g}" if nag else "not supported",
+            f"{nag.scale:g}, {nag.tau:g}, {nag.alpha:g}, {nag.end:g}, {nag.anneal:g}" if nag else "not supported",
         )
     Console().print(table)
 

@@ -94,6 +94,7 @@ def denoise(pipe: Any, entry: Model, rows: Sequence[Row], device: torch.device, 
             tau=[each.tau for each in params],
             alpha=[each.alpha for each in params],
             end=[each.end for each in params],
+            anneal=[each.anneal for each in params],
         )
     with ExitStack() as stack:
         stack.enter_context(hooks.encoding(pipe))
@@ -182,7 +183,7 @@ def _copy(pipe: Any) -> Any:
 def _params(asked: Guidance | None) -> nag.NAGParams:
     if asked is None:
         return UNGUIDED
-    return nag.NAGParams(scale=asked.scale, tau=asked.tau, alpha=asked.alpha, end=asked.end)
+    return nag.NAGParams(asked.scale, asked.tau, asked.alpha, asked.end, asked.anneal)
 
 
 def _applied(asked: Guidance | None, reached: bool) -> Applied:
@@ -195,7 +196,7 @@ def _applied(asked: Guidance | None, reached: bool) -> Applied:
         return Applied(False, "alpha_is_0")
     if not reached:
         return Applied(False, "end_is_0")
-    return Applied(True, None, asked.scale, asked.tau, asked.alpha, asked.end)
+    return Applied(True, None, asked.scale, asked.tau, asked.alpha, asked.end, asked.anneal)
 
 
 @contextmanager

@@ -58,6 +58,7 @@ REFUSED: list[tuple[dict[str, Any], int, str, str | None]] = [
     ({"nag": {"tau": 0.9}}, 400, "invalid_parameter", "nag.tau"),
     ({"nag": {"alpha": 1.01}}, 400, "invalid_parameter", "nag.alpha"),
     ({"nag": {"end": -0.01}}, 400, "invalid_parameter", "nag.end"),
+    ({"nag": {"anneal": 1.1}}, 400, "invalid_parameter", "nag.anneal"),
     ({"nag": {"sacle": 5}}, 422, "invalid_request", "nag.sacle"),
     ({"nag": {"scale": "5"}}, 422, "invalid_request", "nag.scale"),
     ({"nag": {"negative_prompt": "x" * 40_000}}, 400, "invalid_parameter", "nag.negative_prompt"),

@@ -31,7 +31,7 @@ async def test_pictures_in_openais_shape_with_our_echo(api: httpx.AsyncClient, w
     assert [each["seed"] for each in body["data"]] == [7, 8]
     assert (body["output_format"], body["size"], body["background"]) == ("png", "64x64", "opaque")
     assert body["nag"] == {
-        "applied": False, "reason": "not_requested", "scale": None, "tau": None, "alpha": None, "end": None,
+        "applied": False, "reason": "not_requested", "scale": None, "tau": None, "alpha": None, "end": None, "anneal": None,
     }  # fmt: skip
     assert (body["seed"], body["attempts"], body["worker"], body["batch_size"]) == (7, 1, "fake-1", 1)
     assert body["timings"]["total_ms"] == 40.0
@@ -48,6 +48,7 @@ async def test_pictures_in_openais_shape_with_our_echo(api: httpx.AsyncClient, w
         ({"nag_negative_prompt": "a red shape", "nag_scale": 7}, Guidance(7.0, 2.5, 0.25, 1.0, "a red shape")),
         ({"nag": {"end": 0.5}, "nag_alpha": 0.5, "nag_tau": 3}, Guidance(5.0, 3.0, 0.5, 0.5, "")),
         ({"nag_end": 0, "negative_prompt": "x"}, Guidance(5.0, 2.5, 0.25, 0.0, "x")),
+        ({"nag_anneal": 1, "negative_prompt": "x"}, Guidance(5.0, 2.5, 0.25, 1.0, "x", 1.0)),
     ],
 )
 async def test_flat_and_nested_guidance(

@@ -1,14 +1,16 @@
 """The study's parts: its pairs, the rivals' rules against their equations, the scores of made-up readings."""
 
 from types import SimpleNamespace
+from unittest.mock import patch
 
 import pytest
 import torch
 from PIL import Image
 
+import nag
 from benchmarks.suppression import interval as interval_cfg
 from benchmarks.suppression import rules, vsf
-from benchmarks.suppression.methods import FAMILIES, NONE
+from benchmarks.suppression.methods import FAMILIES, NONE, Method, guiding
 from benchmarks.suppression.pairs import Pair, pairs
 from benchmarks.suppression.pictures import save_front
 from benchmarks.suppression.score import Score, interval, score
@@ -42,6 +44,14 @@ def test_the_halves_share_no_pair_and_negate_only_what_is_left_free(clips):
 @pytest.fixture(scope="module")
 def subject():
     return Subject.load("shapes-flux")
+
+
+def test_every_number_of_a_method_reaches_the_guidance(subject):
+    method = Method("NAG", 3.0, 0.5, 1.5, end=0.75, anneal=0.5)
+    with patch.object(nag, "guide", wraps=nag.guide) as guide, guiding(subject.pipe, method, ["a circle"]):
+        pass
+    given = {"reference": False, "scale": 3.0, "tau": 1.5, "alpha": 0.5, "end": 0.75, "anneal": 0.5}
+    assert guide.call_args.kwargs == given
 
 
 @pytest.mark.parametrize(("first", "guided"), [(0.25, 1), (0.5, 2), (0.75, 3), (1.0, 4)])

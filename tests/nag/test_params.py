@@ -15,6 +15,7 @@ DEFAULTS = NAGParams(5.0, 2.5, 0.25)
         ("alpha", -0.1),
         ("end", -1),
         ("end", 1.1),
+        ("anneal", 1.5),
         ("scale", float("nan")),
         ("scale", float("inf")),
         ("tau", True),
@@ -48,3 +49,20 @@ def test_sequences_that_do_not_fit_are_refused(given):
 )
 def test_guidance_runs_down_to_one_minus_end_of_the_timestep(end, timestep, active):
     assert NAGParams(5.0, 2.5, 0.25, end).active(timestep, 1000) is active
+
+
+@pytest.mark.parametrize(
+    ("end", "anneal", "timestep", "scale"),
+    [
+        (1.0, 0.0, 10, 5.0),
+        (1.0, 1.0, 1000, 5.0),
+        (1.0, 1.0, 500, 3.0),
+        (1.0, 0.5, 500, 4.0),
+        (0.5, 1.0, 750, 3.0),
+        (0.5, 1.0, 500, 1.0),
+        (0.5, 0.25, 500, 4.0),
+        (0.5, 0.25, 499, 1.0),
+    ],
+)
+def test_an_annealed_scale_falls_in_a_straight_line_to_the_end(end, anneal, timestep, scale):
+    assert NAGParams(5.0, 2.5, 0.25, end, anneal).scale_at(timestep, 1000) == pytest.approx(scale)

@@ -42,7 +42,15 @@ def test_pictures_in_the_answer_and_by_url(client: OpenAI) -> None:
     assert (len(answer.data), answer.size, answer.output_format, answer.background) == (2, "64x64", "png", "opaque")
     assert answer.usage is not None
     assert answer.usage.total_tokens == 0
-    assert answer.nag == {"applied": True, "reason": None, "scale": 5.0, "tau": 2.5, "alpha": 0.25, "end": 1.0}  # type: ignore[attr-defined]
+    assert answer.nag == {
+        "applied": True,
+        "reason": None,
+        "scale": 5.0,
+        "tau": 2.5,
+        "alpha": 0.25,
+        "end": 1.0,
+        "anneal": 0.0,
+    }  # type: ignore[attr-defined]
     pictures = [base64.b64decode(each.b64_json or "") for each in answer.data]
     assert {opened(each).size for each in pictures} == {(64, 64)}
 

@@ -56,7 +56,7 @@ def test_the_seed_and_the_guidance_change_the_picture(pipe: Any, entry: Model, m
         (Guidance(1.0, 2.5, 0.25, 1.0, "x"), Applied(False, "scale_is_1")),
         (Guidance(5.0, 2.5, 0.0, 1.0, "x"), Applied(False, "alpha_is_0")),
         (Guidance(5.0, 2.5, 0.25, 0.0, "x"), Applied(False, "end_is_0")),
-        (NAG, Applied(True, None, 5.0, 2.5, 0.25, 1.0)),
+        (Guidance(5.0, 2.5, 0.5, 1.0, "x", 0.75), Applied(True, None, 5.0, 2.5, 0.5, 1.0, 0.75)),
     ],
 )
 def test_what_was_applied_is_said_alone_and_beside_others(

@@ -113,7 +113,7 @@ def _job(request: Generation, status: JobStatus | None, media_type: str) -> Job:
         step=request.steps if ended else 0,
         result=Result(
             artifacts=(artifact,),
-            nag=Applied(True, None, 5.0, 2.5, 0.25, 1.0),
+            nag=Applied(True, None, 5.0, 2.5, 0.25, 1.0, 0.0),
             batch_size=4,
             timings=Timings(queue_ms=1000.0, encode_ms=12.5, denoise_ms=1400.0, decode_ms=40.0, total_ms=2500.0),
         )

@@ -1,4 +1,4 @@
-/** NAG's four numbers: a slider for the hand, a field for what lies beyond it, and the model's own value to go back to. */
+/** NAG's numbers: a slider for the hand, a field for what lies beyond it, and the model's own value to go back to. */
 
 import { html, nothing } from "../../vendor/lit-html/lit-html.js";
 import { live } from "../../vendor/lit-html/directives/live.js";
@@ -11,6 +11,7 @@ const SLIDERS = {
   tau: { symbol: "τ", min: 1, max: 10, step: 0.1, help: "The most that guidance may enlarge a feature, as a ratio. Lower is tamer." },
   alpha: { symbol: "α", min: 0, max: 1, step: 0.005, help: "How much of the guided feature is blended in. 0 is none of it." },
   end: { symbol: "θ", min: 0, max: 1, step: 0.05, help: "The share of the steps that is guided, from the first on. 1 is all of them." },
+  anneal: { symbol: "↘", min: 0, max: 1, step: 0.05, help: "How much of the scale is lost on the way to the end. 1 ends in none." },
 };
 
 /** @param {import("../api.js").Model} model */

@@ -1,0 +1,40 @@
+"""A scale that falls on the way to the end."""
+
+from unittest.mock import patch
+
+import pytest
+import torch
+
+import nag
+from nag.processors import guided
+from tests.nag.support import Subject, difference
+from tests.tiny import CASES
+
+NEGATIVE = "a blue square"
+
+
+@pytest.fixture(params=["flux", "sdxl", "wan"])
+def subject(request):
+    return Subject(next(case for case in CASES if case.name == request.param))
+
+
+def test_each_step_has_the_scale_of_its_timestep(subject):
+    timesteps, by_step = [], []
+
+    def record(pipe, step, timestep, kwargs):
+        timesteps.append(subject.case.timestep(float(torch.as_tensor(timestep).max())))
+        return kwargs
+
+    def rule(z_positive, z_negative, scale, tau, alpha):
+        by_step[-1].add(float(scale.max()))
+        return nag.normalized_attention_guidance(z_positive, z_negative, scale, tau, alpha)
+
+    with (
+        subject.denoiser.register_forward_pre_hook(lambda *_: by_step.append(set())),
+        patch.object(guided, "normalized_attention_guidance", rule),
+        nag.guide(subject.pipe, NEGATIVE, scale=9.0, anneal=0.75),
+    ):
+        annealed = subject.generate(callback_on_step_end=record)
+    assert [each for (each,) in by_step] == pytest.approx([1 + 8 * (1 - 0.75 * (1 - t / 1000)) for t in timesteps])
+    with nag.guide(subject.pipe, NEGATIVE, scale=9.0):
+        assert difference(subject.generate(), annealed) > 1e-4
