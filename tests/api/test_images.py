@@ -31,7 +31,8 @@ async def test_pictures_in_openais_shape_with_our_echo(api: httpx.AsyncClient, w
     assert [each["seed"] for each in body["data"]] == [7, 8]
     assert (body["output_format"], body["size"], body["background"]) == ("png", "64x64", "opaque")
     assert body["nag"] == {
-        "applied": False, "reason": "not_requested", "scale": None, "tau": None, "alpha": None, "end": None, "anneal": None,
+        "applied": False, "reason": "not_requested",
+        "scale": None, "tau": None, "alpha": None, "end": None, "anneal": None,
     }  # fmt: skip
     assert (body["seed"], body["attempts"], body["worker"], body["batch_size"]) == (7, 1, "fake-1", 1)
     assert body["timings"]["total_ms"] == 40.0
