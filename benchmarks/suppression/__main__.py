@@ -15,13 +15,16 @@ from benchmarks.suppression.score import Score, interval
 from benchmarks.suppression.study import Cell, Study
 from benchmarks.suppression.subject import Subject
 
+SEEDS = 256
 COLUMNS = ("steps", "half", "method", "negative absent %", "clean %", "caption kept %", "diversity, bits")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.suppression", description=__doc__)
     parser.add_argument("--model", default="shapes-flux")
-    parser.add_argument("--seeds", type=int, default=256, help="pictures a cell")
+    parser.add_argument(
+        "--seeds", type=int, default=SEEDS, help=f"pictures a cell; other than {SEEDS}, a table of their own"
+    )
     parser.add_argument(
         "--only",
         type=re.compile,
@@ -29,7 +32,7 @@ def main() -> None:
         help="read the cells that this regular expression finds; print what is known",
     )
     arguments = parser.parse_args()
-    name = f"suppression-{arguments.model}"
+    name = f"suppression-{arguments.model}" + (f"-{arguments.seeds}" if arguments.seeds != SEEDS else "")
     study = Study(Subject.load(arguments.model), arguments.seeds, report.RESULTS / f"{name}.scores.json")
     cells = list(study.cells())
     study.run([cell for cell in cells if re.search(arguments.only, cell.key)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 from unittest.mock import patch
 
@@ -27,13 +27,15 @@ class Method:
     tau: float | None = None
     first: float | None = None  # share of the steps that are guided
     end: float | None = None  # the same as θ, which follows from a model's timesteps
+    anneal: float | None = None
     reference: bool = False  # the authors' layout of Flux.1
 
     @property
     def label(self) -> str:
-        numbers = {"": self.scale, "α ": self.alpha, "τ ": self.tau}
+        numbers = {"": self.scale, "α ": self.alpha, "τ ": self.tau, "θ ": self.end}
         known = [f"{name}{value:g}" for name, value in numbers.items() if value is not None]
-        return " ".join([self.name, *known, *([] if self.first is None else [f"first {self.first:.0%}"])])
+        annealed = [] if self.anneal is None else ["annealed"]
+        return " ".join([self.name, *known, *annealed, *([] if self.first is None else [f"first {self.first:.0%}"])])
 
 
 NONE, NAG = Method("none"), Method("NAG")
@@ -60,6 +62,8 @@ FAMILIES: dict[str, Sequence[Method]] = {
     "NAG, first ¾": [Method("NAG", scale, first=0.75) for scale in (3.0, 5.0, 9.0)],
     "NAG, α 0.5, first half": [Method("NAG", scale, 0.5, first=0.5) for scale in (3.0, 5.0, 7.0, 9.0)],
     "NAG, α 0.5, first ¾": [Method("NAG", scale, 0.5, first=0.75) for scale in (3.0, 5.0, 9.0)],
+    "NAG, annealed": [Method("NAG", scale, end=0.5, anneal=1.0) for scale in (5.0, 9.0, 15.0)],
+    "NAG, α 0.5, annealed": [Method("NAG", scale, 0.5, end=0.5, anneal=1.0) for scale in (3.0, 5.0, 6.0, 9.0)],
     "NAG without normalization": [Method("NAG without normalization", scale) for scale in (3.0, 5.0, 9.0)],
     "NAG without normalization, first half": [
         Method("NAG without normalization", scale, first=0.5) for scale in (5.0, 9.0, 15.0)
@@ -90,9 +94,8 @@ def guiding(pipe: Any, method: Method, negatives: Sequence[str]) -> Iterator[Non
     if method.name in ("none", "CFG"):
         yield
         return
-    given = {
-        name: getattr(method, name) for name in ("scale", "alpha", "tau", "end") if getattr(method, name) is not None
-    }
+    numbers = {each.name: getattr(method, each.name) for each in fields(nag.NAGParams)}
+    given = {name: value for name, value in numbers.items() if value is not None}
     with _standing_in(method), nag.guide(pipe, list(negatives), reference=method.reference, **given):
         yield
 

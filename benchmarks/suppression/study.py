@@ -27,6 +27,7 @@ ELSEWHERE = (
     Method("CFG", 5.0),
     NAG,
     Method("NAG", 5.0, 0.5, first=0.5),
+    Method("NAG", 5.0, 0.5, end=0.5, anneal=1.0),
     Method("NAG without normalization", 5.0),
     Method("NAG without refinement", 3.0, 1.0),
 )
