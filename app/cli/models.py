@@ -10,7 +10,7 @@ from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
-from app.catalog import Catalog, CatalogError, Model, Source
+from app.catalog import Catalog, CatalogError, Model, NAGDefaults, Source
 from app.settings import Settings
 
 __all__ = ["check_models", "list_models"]
@@ -19,7 +19,7 @@ __all__ = ["check_models", "list_models"]
 def list_models(settings: Settings) -> None:
     """Prints every known model. Raises CatalogError."""
     catalog = Catalog.load(settings)
-    table = Table("model", "served", "family", "size (px)", "steps", "CFG", "NAG: scale, tau, alpha, end, anneal")
+    table = Table("model", "served", "family", "size (px)", "steps", "CFG", "NAG: scale, tau, alpha, end")
     table.columns[0].no_wrap = True
     for model in Catalog.known(settings).values():
         nag = model.nag
@@ -30,9 +30,14 @@ def list_models(settings: Settings) -> None:
             _size(model),
             str(model.num_inference_steps.default),
             f"{model.guidance_scale.default:g}",
-            f"{nag.scale:g}, {nag.tau:g}, {nag.alpha:g}, {nag.end:g}, {nag.anneal:g}" if nag else "not supported",
+            _guidance(nag) if nag else "not supported",
         )
     Console().print(table)
+
+
+def _guidance(nag: NAGDefaults) -> str:
+    annealed = f", annealed {nag.anneal:g}" if nag.anneal else ""
+    return f"{nag.scale:g}, {nag.tau:g}, {nag.alpha:g}, {nag.end:g}{annealed}"
 
 
 def _size(model: Model) -> str:
