@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict
 from importlib.metadata import version
 
+from app.catalog import NAG_BOUNDS
 from app.jobs import Applied, Generation
 
 __all__ = ["SOFTWARE", "parameters"]
@@ -22,7 +23,7 @@ def parameters(request: Generation, seed: int, applied: Applied) -> str:
     said = {name: value for name, value in asdict(request).items() if name not in LEFT_OUT}
     said["seed"] = seed
     if applied.applied and request.nag is not None:
-        numbers = {name: getattr(applied, name) for name in ("scale", "tau", "alpha", "end", "anneal")}
+        numbers = {name: getattr(applied, name) for name in NAG_BOUNDS}
         said["nag"] = {**numbers, "negative_prompt": request.nag.negative_prompt}
     if request.edit is not None:
         said["strength"] = request.edit.strength

@@ -43,7 +43,7 @@ def _trial_rows(entry: Model, count: int) -> list[Row]:
         n=count,
         output_format="png",
         output_compression=100,
-        nag=Guidance(nag.scale, nag.tau, nag.alpha, nag.end, NEGATIVE, nag.anneal) if nag is not None else None,
+        nag=Guidance(**nag.model_dump(), negative_prompt=NEGATIVE) if nag is not None else None,
         num_frames=entry.num_frames.default if entry.num_frames is not None else None,
         fps=entry.fps.default if entry.fps is not None else None,
     )
