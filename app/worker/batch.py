@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import traceback
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
@@ -57,6 +58,7 @@ class Batch:
             on_preview=lambda preview: loop.call_soon_threadsafe(self._show, preview),
         )
         self._shown: dict[asyncio.Task[None], str] = {}  # previews, by their job
+        self._telling: defaultdict[tuple[str, int], asyncio.Lock] = defaultdict(asyncio.Lock)  # by picture
         self._leases = Leases(worker, jobs, lease_s, queue, self._control)
         self._storing = Storing(worker, queue, artifacts, recorder)
         self._claimed_s, self._claimed_at = monotonic(), time()
@@ -140,11 +142,12 @@ class Batch:
         self._shown[asyncio.create_task(self._tell(preview), name="preview")] = preview.job_id
 
     async def _tell(self, preview: Preview) -> None:
-        picture = await asyncio.to_thread(encode, Image.fromarray(preview.pixels), "jpeg", PREVIEW_QUALITY)
-        with contextlib.suppress(RedisError):  # there will be others, and the picture itself
-            await self._queue.preview(
-                self._worker, preview.job_id, preview.step, preview.index, picture, MEDIA_TYPES["jpeg"]
-            )
+        async with self._telling[preview.job_id, preview.index]:  # fair, so an earlier step is never told after a later
+            picture = await asyncio.to_thread(encode, Image.fromarray(preview.pixels), "jpeg", PREVIEW_QUALITY)
+            with contextlib.suppress(RedisError):  # there will be others, and the picture itself
+                await self._queue.preview(
+                    self._worker, preview.job_id, preview.step, preview.index, picture, MEDIA_TYPES["jpeg"]
+                )
 
     async def _end(self, job: Job, outcome: Made | JobError) -> None:
         # Without the files: what is noted stays until the whole batch is over.

@@ -7,6 +7,7 @@ import base64
 import io
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from time import sleep
 from typing import Any
 
 import diffusers
@@ -21,6 +22,7 @@ from app.queue.queue import Queue
 from app.settings import Settings
 from app.worker.batch import Batch
 from app.worker.batching import Row
+from app.worker.encode import encode
 from app.worker.engine import TorchEngine
 from app.worker.previews import Sketch, predicted, steps_shown
 from app.worker.recorder import Recorder
@@ -133,27 +135,34 @@ def test_previews_foretell_the_picture_and_change_nothing(engine: TorchEngine, m
 
 
 class Showing:
-    """Shows one preview of each job but those that want none, in the torch thread."""
+    """Shows a preview of each job after each of so many steps, in the torch thread."""
 
     warm: tuple[str, ...] = (MODEL,)
 
-    def __init__(self, shows: bool) -> None:
-        self._shows = shows
+    def __init__(self, steps: int) -> None:
+        self._steps = steps
 
     def run(self, jobs: Sequence[Job], control: Control) -> dict[str, Made]:
-        if self._shows:
+        for step in range(1, self._steps + 1):
             for job in jobs:
-                control.on_preview(Preview(job.id, 0, 1, np.full((16, 16, 3), (200, 0, 0), np.uint8)))
+                control.on_preview(Preview(job.id, 0, step, np.full((16, 16, 3), (200, 0, 0), np.uint8)))
         return {job.id: Made((b"one",), (7,), "image/png", Applied(False, "no"), 1, 1.0, 2.0, 3.0) for job in jobs}
 
 
-@pytest.mark.parametrize("shows", [True, False])
-async def test_a_preview_is_told_before_the_end_or_missed_in_a_warning(
-    settings: Settings, queue: Queue, make_job: Make, shows: bool
+@pytest.mark.parametrize("steps", [3, 0])
+async def test_previews_are_told_in_their_order_before_the_end_or_missed_in_a_warning(
+    settings: Settings, queue: Queue, make_job: Make, steps: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await queue.submit(make_job("a", previews=1))
+    late = iter([0.3])  # the first takes longest to encode
+
+    def slow(*arguments: Any) -> bytes:
+        sleep(next(late, 0.0))
+        return encode(*arguments)
+
+    monkeypatch.setattr("app.worker.batch.encode", slow)
+    await queue.submit(make_job("a", previews=3))
     jobs = await claim(queue, "w", MODEL, 1, 0)
-    engine: Any = Showing(shows)
+    engine: Any = Showing(steps)
     with ThreadPoolExecutor(1) as thread:
         batch = Batch(
             "w", jobs, settings.lease_s, queue, Artifacts.open(settings), engine, thread, Recorder()
@@ -161,14 +170,15 @@ async def test_a_preview_is_told_before_the_end_or_missed_in_a_warning(
         await batch.run()
     async with queue.follow("a") as feed, asyncio.timeout(30):
         events = await feed.next(10)
-    assert [event.type.value for event in events] == ["queued", "started", *["preview"] * shows, "completed"]
+    assert [event.type.value for event in events] == ["queued", "started", *["preview"] * steps, "completed"]
     job = await queue.get("a")
     assert job is not None
     assert job.result is not None
-    assert job.result.warnings == (() if shows else ("previews: none could be made",))
-    if shows:
-        data = events[2].data
-        assert (data["step"], data["index"], data["media_type"]) == (1, 0, "image/jpeg")
-        image = Image.open(io.BytesIO(base64.b64decode(data["b64_json"])))
+    assert job.result.warnings == (() if steps else ("previews: none could be made",))
+    previews = [event.data for event in events[2:-1]]
+    assert [(each["step"], each["index"]) for each in previews] == [(step, 0) for step in range(1, steps + 1)]
+    for each in previews:
+        assert each["media_type"] == "image/jpeg"
+        image = Image.open(io.BytesIO(base64.b64decode(each["b64_json"])))
         assert (image.format, image.size) == ("JPEG", (16, 16))
     assert not await queue.preview("w", "a", 1, 0, b"", "image/jpeg")  # nothing after the end
