@@ -17,6 +17,8 @@ from app.errors import HeadTooLarge, MalformedRequest, RequestTimeout, ServiceEr
 
 __all__ = ["BoundedHead"]
 
+#: What comes after a refusal is discarded for so long: a reset would cost the client the answer.
+LINGER_S = 1.0
 #: A browser sends about twenty.
 HEADERS_MAX = 100
 HOST = re.compile(rb"[A-Za-z0-9._~-]+(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](:[0-9]{1,5})?")
@@ -31,6 +33,7 @@ class BoundedHead(HttpToolsProtocol):
         self._timeout_s = timeout_s
         self._head_bytes = 0  # of a head that is still to be completed
         self._in_head = True
+        self._refused = False
         self._raised: ServiceError | None = None  # within the parser, which tells only that something was
         self._too_slow: asyncio.TimerHandle | None = None
 
@@ -43,7 +46,7 @@ class BoundedHead(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self.transport.is_closing():
+        if self._refused or self.transport.is_closing():
             return
         if self._in_head:
             self._head_bytes += len(data)
@@ -106,6 +109,8 @@ class BoundedHead(HttpToolsProtocol):
     def _refuse(self, error: ServiceError) -> None:
         """Answers and closes. An answer that is still owed for an earlier request of this connection is the last."""
         self._stop_waiting()
+        if self._refused:
+            return
         if self.pipeline:
             self.transport.abort()
             return
@@ -127,4 +132,6 @@ class BoundedHead(HttpToolsProtocol):
             "connection: close",
         ]
         self.transport.write("\r\n".join([*head, "", ""]).encode() + body)
-        self.transport.close()
+        self.transport.write_eof()
+        self._refused = True
+        self.loop.call_later(LINGER_S, self.transport.close)

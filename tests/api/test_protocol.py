@@ -93,8 +93,22 @@ async def test_a_head_too_large(api: httpx.AsyncClient, header: bytes) -> None:
     assert refused(await said(api, whole)) == (431, "head_too_large")
 
 
-async def test_a_head_too_large_that_does_not_end(api: httpx.AsyncClient) -> None:
-    assert refused(await said(api, b"GET /" + b"x" * 50_000)) == (431, "head_too_large")
+@pytest.mark.parametrize(
+    ("sent", "status", "code"),
+    [(b"GET /" + b"x" * 50_000, 431, "head_too_large"), (b"\0" * 50_000, 400, "malformed_request")],
+)
+async def test_a_client_that_goes_on_sending_gets_its_answer(
+    api: httpx.AsyncClient, sent: bytes, status: int, code: str
+) -> None:
+    reader, writer = await asyncio.open_connection(api.base_url.host, api.base_url.port)
+    writer.write(sent)
+    answer = await asyncio.wait_for(reader.read(), 20)
+    assert (refused(answer), answer.count(b"HTTP/1.1")) == ((status, code), 1)
+    for _ in range(3):  # a reset would end this
+        writer.write(sent)
+        await asyncio.sleep(0.02)
+        await writer.drain()
+    writer.close()
 
 
 @pytest.mark.parametrize(
