@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -14,6 +15,7 @@ import httpx
 import numpy as np
 import obstore
 import pytest
+from PIL import Image
 
 from app.artifacts import Artifacts, ArtifactsError, artifact_name
 from app.artifacts.places import Bucket, open_store
@@ -23,6 +25,7 @@ from app.worker.video import encode_mp4
 from tests import browser, s3
 from tests.api.support import FakeWorker, serving
 from tests.claiming import claim
+from tests.pictures import png
 
 pytestmark = pytest.mark.timeout(300)  # of a machine that does much else: the server's start
 
@@ -128,6 +131,23 @@ async def made(api: httpx.AsyncClient, queue: Queue, settings: Settings) -> dict
     [claimed] = await claim(queue, worker.name, "shapes-flux", 1, 1)
     await worker.finish(claimed)
     return dict((await api.get(f"/v1/jobs/{job['id']}")).json())
+
+
+async def test_a_picture_to_start_from_reaches_the_worker_by_the_bucket(in_bucket: Settings, queue: Queue) -> None:
+    artifacts = Artifacts.open(in_bucket)
+    worker = FakeWorker(queue, artifacts)
+    await queue.registry.announce(worker.name, ["shapes-flux"], 60)
+    sent = Image.new("RGB", (64, 64), "red")
+    async with serving(in_bucket) as api:
+        files = {"image": ("a.png", png(sent))}
+        asking = asyncio.create_task(api.post("/v1/images/edits", files=files, data={"prompt": "a shape"}))
+        [job] = await claim(queue, worker.name, "shapes-flux", 1, 10)
+        assert job.request.edit is not None
+        found = Image.open(io.BytesIO(await artifacts.read(job.request.edit.image)))
+        assert found.getcolors() == sent.getcolors()
+        assert list(in_bucket.data_dir.rglob("*.png")) == []
+        await worker.finish(job)
+        assert (await asking).status_code == 200
 
 
 async def test_the_sweep_takes_what_is_too_old_and_an_artifact_alone(store: Artifacts, in_bucket: Settings) -> None:

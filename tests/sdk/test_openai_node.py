@@ -22,6 +22,8 @@ def test_pictures_videos_and_errors(service: str) -> None:
     assert seen["applied"] is True
     assert seen["fetched"] == seen["pictures"]
     assert seen["events"] == [["image_generation.completed", seen["pictures"][0]]]
+    assert Image.open(io.BytesIO(base64.b64decode(seen["edited"]["picture"]))).size == (64, 64)
+    assert seen["edited"]["applied"] is True
 
     video = seen["video"]
     assert (video["status"], video["seconds"], video["size"]) == ("completed", "1.0625", "64x32")

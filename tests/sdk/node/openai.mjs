@@ -22,6 +22,10 @@ seen.events = [];
 const stream = await client.images.generate({ prompt: "a shape", stream: true, ...ours });
 for await (const event of stream) seen.events.push([event.type, event.b64_json]);
 
+const sent = new File([Buffer.from(seen.pictures[0], "base64")], "shape.png", { type: "image/png" });
+const edited = await client.images.edit({ image: sent, prompt: "a shape", strength: 0.5, nag_negative_prompt: "red", seed: 7 });
+seen.edited = { picture: edited.data[0].b64_json, applied: edited.nag.applied };
+
 let video = await client.videos.create({
   prompt: "a shape", seconds: "1", size: "64x32", seed: 7, strict: false, nag: { scale: 7, negative_prompt: "red" },
 });
