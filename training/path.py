@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from diffusers import DDIMScheduler
+from diffusers import DDIMScheduler, UniPCMultistepScheduler
 
 #: Share of noise spent on deciding what the picture is (Esser et al. 2024, resolution-dependent shift): backgrounds and
 #: colours fill the picture, so they are settled while it is nearly all noise.
 SHIFT = 3.0
+#: Of `flow_steps`; from there on a corrector changes what a step has done.
+MAX_STEPS = 50
 
 
 class Level(NamedTuple):
@@ -55,8 +57,8 @@ class Path:
 
 
 def flow(timesteps: float) -> Path:
-    """Rectified flow (Liu et al. 2022) as FlowMatchEulerDiscreteScheduler(shift=SHIFT) places it; the network is told
-    the noise level times `timesteps`."""
+    """Rectified flow (Liu et al. 2022) as Flux's pipeline places it with FlowMatchEulerDiscreteScheduler(shift=SHIFT),
+    and as `flow_steps` does by itself; the network is told the noise level times `timesteps`."""
 
     def at(u: torch.Tensor) -> Level:
         sigma = SHIFT * u / (1 + (SHIFT - 1) * u)
@@ -64,6 +66,18 @@ def flow(timesteps: float) -> Path:
         return Level(1 - sigma, sigma, one, one, timesteps * sigma)
 
     return Path(at)
+
+
+def flow_steps() -> UniPCMultistepScheduler:
+    """Euler's steps at the levels of `flow`, for a pipeline that leaves them to its scheduler, as Wan's does. There
+    FlowMatchEulerDiscreteScheduler goes to almost no noise before its last step, which then does next to nothing."""
+    return UniPCMultistepScheduler(
+        solver_order=1,
+        disable_corrector=list(range(MAX_STEPS)),
+        prediction_type="flow_prediction",
+        use_flow_sigmas=True,
+        flow_shift=SHIFT,
+    )
 
 
 def variance_preserving() -> Path:

@@ -44,6 +44,8 @@ class Recipe:
     #: Which stage's weights each pipeline folder holds.
     exports: Mapping[str, Literal["teacher", "student"]]
     vae: Schedule = VAE
+    #: Above 1, the teacher learns more at low noise, where outlines are settled; at 2 a shifted flow's levels are even.
+    low_noise: float = 1.0
     student_steps: int = 4
     #: Guided steps of the teacher to one of the student, and their CFG scale.
     substeps: int = 4
@@ -69,7 +71,7 @@ def run(recipe: Recipe, work: FilePath, out: FilePath, last_stage: str, seed: in
     teacher.modules.to(device)
     data = Data(teacher.prepare(latents), scenes)
     teacher.denoiser.compile(dynamic=False)
-    loss = teacher_loss(teacher, recipe.path, data, recipe.batch)
+    loss = teacher_loss(teacher, recipe.path, data, recipe.batch, low_noise=recipe.low_noise)
     train("teacher", teacher.modules, loss, recipe.teacher, work / "teacher.pt", seed + 1)
     steps = recipe.student_steps * recipe.substeps
     save_samples(recipe, teacher, vae, work / "teacher.png", steps, recipe.guidance_scale)

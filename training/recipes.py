@@ -49,7 +49,7 @@ RECIPES = {
         build_vae=vae.build_video,
         build=Wan,
         path=flow(timesteps=1000.0),
-        teacher=Schedule(steps=11_000, learning_rate=2e-3, warmup_steps=200),
+        teacher=Schedule(steps=22_000, learning_rate=2e-3, warmup_steps=200),
         student=Schedule(steps=1200, learning_rate=4e-4, warmup_steps=30, average_decay=0.99),
         vae_batch=4,
         batch=32,
@@ -58,6 +58,7 @@ RECIPES = {
         cfg="guidance_scale",
         exports={"shapes-wan": "student"},
         vae=Schedule(steps=1200, learning_rate=3e-3, warmup_steps=50, muon_min=16),
+        low_noise=2.0,
         sample_colors=COLORS[:2],
     ),
 }

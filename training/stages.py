@@ -27,14 +27,14 @@ class Data:
 
 
 def teacher_loss(
-    bundle: Bundle, path: Path, data: Data, batch: int, *, no_caption: float = 0.1
+    bundle: Bundle, path: Path, data: Data, batch: int, *, no_caption: float = 0.1, low_noise: float = 1.0
 ) -> Callable[[torch.Generator], torch.Tensor]:
-    """Regress the path's target at a random noise level."""
+    """Regress the path's target at a random noise level: at even positions to the power of `low_noise`."""
 
     def value(generator: torch.Generator) -> torch.Tensor:
         clean, captions = data.draw(batch, generator)
         noise = torch.randn(clean.shape, generator=generator).to(clean.device)
-        level = path.at(torch.rand(batch, generator=generator).to(clean.device))
+        level = path.at(torch.rand(batch, generator=generator).pow(low_noise).to(clean.device))
         text = bundle.encode(dropped(captions, no_caption, generator), generator)
         return F.mse_loss(bundle.predict(level.noisy(clean, noise), level.timestep, text), level.target(clean, noise))
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanPipeline, WanTransformer3DModel
+from diffusers import AutoencoderKLWan, WanPipeline, WanTransformer3DModel
 from torch import nn
 
 from training import text
 from training.models.bundle import encode_unique
-from training.path import SHIFT
+from training.path import flow_steps
 from training.shapes.world import CLIP_WORDS
 
 TEXT_WIDTH = 96
@@ -70,6 +70,6 @@ class Wan:
             tokenizer=self.tokenizer,
             text_encoder=self.umt5,
             vae=vae,
-            scheduler=FlowMatchEulerDiscreteScheduler(shift=SHIFT),
+            scheduler=flow_steps(),
             transformer=self.denoiser,
         )
