@@ -239,6 +239,7 @@ def test_told_twice_it_waits_for_nothing(start: Start, busy: bool) -> None:
         up.until("draining")
         up.process.send_signal(signal.SIGINT)
         assert gone([worker])
-        api.resume()
+        if busy:
+            api.resume()
         assert up.process.wait(60) == 0
         assert held.result(60).json()["status"] == "queued"
