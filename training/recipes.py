@@ -50,7 +50,7 @@ RECIPES = {
         build=Wan,
         path=flow(timesteps=1000.0),
         teacher=Schedule(steps=22_000, learning_rate=2e-3, warmup_steps=200),
-        student=Schedule(steps=1200, learning_rate=4e-4, warmup_steps=30, average_decay=0.99),
+        student=Schedule(steps=700, learning_rate=4e-4, warmup_steps=30, average_decay=0.99),
         vae_batch=4,
         batch=32,
         scenes=6_000,
