@@ -16,7 +16,7 @@ from diffusers import DDIMScheduler, UniPCMultistepScheduler
 #: Share of noise spent on deciding what the picture is (Esser et al. 2024, resolution-dependent shift): backgrounds and
 #: colours fill the picture, so they are settled while it is nearly all noise.
 SHIFT = 3.0
-#: Of `flow_steps`; from there on a corrector changes what a step has done.
+#: Of `flow_steps`, as many as the catalog allows; from there on a corrector would change what a step has done.
 MAX_STEPS = 50
 
 

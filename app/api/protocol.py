@@ -17,7 +17,8 @@ from app.errors import HeadTooLarge, MalformedRequest, RequestTimeout, ServiceEr
 
 __all__ = ["BoundedHead"]
 
-#: What comes after a refusal is discarded for so long: a reset would cost the client the answer.
+#: What comes after a refusal is discarded for so long: a reset would cost the client the answer. Not for as long as
+#: behind a refused body, of which far more may be on its way.
 LINGER_S = 1.0
 #: A browser sends about twenty.
 HEADERS_MAX = 100
