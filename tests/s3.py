@@ -56,16 +56,22 @@ def serving(executable: str, folder: Path) -> Iterator[S3]:
     try:
         _make_bucket(process, ports[2], ports[3], folder / "weed.log")
         endpoint = f"http://127.0.0.1:{ports[3]}"
-        options = {
-            "endpoint": endpoint,
-            "region": "us-east-1",
-            "access_key_id": KEY,
-            "secret_access_key": SECRET,
-        }
-        yield S3(endpoint, f"s3://{BUCKET}/some/prefix", options)
+        yield S3(endpoint, f"s3://{BUCKET}/some/prefix", _options(endpoint))
     finally:
         process.kill()  # in order it takes its time, and its files are nobody's
         process.wait()
+
+
+@contextmanager
+def silent() -> Iterator[tuple[socket.socket, S3]]:
+    """A listening socket that never answers, and the bucket that it stands for."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        endpoint = f"http://127.0.0.1:{server.getsockname()[1]}"
+        yield server, S3(endpoint, f"s3://{BUCKET}", _options(endpoint))
+
+
+def _options(endpoint: str) -> dict[str, str]:
+    return {"endpoint": endpoint, "region": "us-east-1", "access_key_id": KEY, "secret_access_key": SECRET}
 
 
 def _make_bucket(process: subprocess.Popen[bytes], filer_port: int, s3_port: int, log: Path) -> None:

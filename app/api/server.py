@@ -33,6 +33,7 @@ from app.artifacts import Artifacts
 from app.artifacts.links import Links
 from app.catalog import Catalog
 from app.metrics import Metrics
+from app.process_exit import exit_at_once
 from app.queue.queue import Queue
 from app.settings import Settings
 from app.tracing import Tracing
@@ -123,6 +124,8 @@ def serve(settings: Settings, *, insecure: bool = False) -> None:
         print(f"nag-server: http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
         server = _Server(app, settings)
         server.run(sockets=[listener])
+    if server.started and app.state.service.artifacts.is_busy:  # a request was cut off while its bucket was silent
+        exit_at_once(0)
 
 
 def uvicorn_config(app: FastAPI, settings: Settings, shutdown_s: int) -> uvicorn.Config:

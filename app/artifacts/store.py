@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import Any, BinaryIO, ParamSpec, Self, TypeVar
 
 import obstore
 
@@ -25,8 +27,13 @@ __all__ = ["Artifacts", "Stored"]
 CHUNK_BYTES = 256 * 2**10
 #: A larger file is sent in parts of this size, a few at a time; S3 takes no smaller ones, and 10,000 of them.
 PART_BYTES, PARTS_AT_ONCE = 8 * 2**20, 4
+#: Calls to the store that run at the same time; further calls queue.
+CALLS_AT_ONCE = 32
 #: A file that a local writer has not renamed yet.
 _HALF_WRITTEN = re.compile(r"(.+)#[0-9]+")
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,10 @@ class Stored:
 class Artifacts:
     """One store. A name of any other form than `artifact_name`'s is a ValueError; a store that fails, ArtifactsError;
     a file that never was or whose retention has passed, FileNotFoundError.
+
+    Every call runs obstore's blocking functions in a thread. Its coroutines are avoided: a thread of its Rust runtime
+    delivers their results and may still be inside the interpreter when the awaiting task goes on. If the process ends
+    at that moment, Python (before 3.14) kills that thread, and the Rust runtime aborts the process.
     """
 
     def __init__(self, store: places.Store, folder: Path | None, retention_s: float, waiting_s: float) -> None:
@@ -48,6 +59,13 @@ class Artifacts:
         self._folder = folder
         self._retention_s = retention_s
         self._waiting_s = waiting_s
+        self._threads = ThreadPoolExecutor(CALLS_AT_ONCE, thread_name_prefix="artifacts")
+        self._calls: set[Future[Any]] = set()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a call is running, one whose task was cancelled included. The interpreter waits for it at its end."""
+        return bool(self._calls)
 
     @classmethod
     def open(cls, settings: Settings, patience_s: float = 10.0) -> Self:
@@ -57,42 +75,39 @@ class Artifacts:
 
     async def save(self, name: str, data: bytes | BinaryIO) -> int:
         """Store it whole or not at all; returns its size in bytes. A file is read from its start, in parts."""
+        # obstore reads a file in the calling thread, but releases a bytes object in a thread of its Rust runtime.
+        file = io.BytesIO(data) if isinstance(data, bytes) else data
         # A folder keeps no headers; the API says them. A bucket says them to whoever follows a link into it.
         headers = {"Content-Type": media_type(checked(name)), "Content-Disposition": f'inline; filename="{name}"'}
-        size_bytes = len(data) if isinstance(data, bytes) else data.seek(0, 2)
-        if not isinstance(data, bytes):
-            data.seek(0)
-        with translated():
-            await obstore.put_async(
-                self._store, name, data, attributes=None if self._folder else headers,
-                chunk_size=PART_BYTES, max_concurrency=PARTS_AT_ONCE,
-            )  # fmt: skip
+        size_bytes = file.seek(0, 2)
+        file.seek(0)
+        await self._call(
+            obstore.put, self._store, name, file, attributes=None if self._folder else headers,
+            chunk_size=PART_BYTES, max_concurrency=PARTS_AT_ONCE,
+        )  # fmt: skip
         return size_bytes
 
     async def find(self, name: str) -> Stored:
         """Its size and date."""
-        with translated():
-            meta = await obstore.head_async(self._store, checked(name))
+        meta = await self._call(obstore.head, self._store, checked(name))
         return Stored(meta["size"], meta["last_modified"], meta["e_tag"])
 
     async def read(self, name: str) -> bytes:
         """All of its bytes: for a picture, whose size is bounded."""
-        with translated():
-            found = await obstore.get_async(self._store, checked(name))
-            return bytes(await found.bytes_async())
+        return await self._call(lambda path: bytes(obstore.get(self._store, path).bytes()), checked(name))
 
     async def stream(self, name: str, first: int, end: int) -> AsyncIterator[bytes]:
         """Its bytes from `first` up to `end`, as they are asked for."""
-        with translated():
-            found = await obstore.get_async(self._store, checked(name), options={"range": (first, end)})
-            async for chunk in found.stream(CHUNK_BYTES):
-                yield bytes(chunk)
+        found = await self._call(obstore.get, self._store, checked(name), options={"range": (first, end)})
+        chunks = iter(found.stream(CHUNK_BYTES))
+        while chunk := await self._call(lambda: bytes(next(chunks, b""))):
+            yield chunk
 
     async def delete(self, *names: str) -> None:
         """Remove them; one that is gone is fine."""
         for name in map(checked, names):
-            with translated(), suppress(FileNotFoundError):
-                await obstore.delete_async(self._store, name)
+            with suppress(FileNotFoundError):
+                await self._call(obstore.delete, self._store, name)
 
     def signed_url(self, name: str, lifetime_s: float) -> str | None:
         """A link that the bucket itself answers for so long; None of a folder, which answers nobody."""
@@ -105,22 +120,29 @@ class Artifacts:
         """Remove what is older than the retention, half-written files included; returns how many. What a job starts
         from stays for as long as it may wait. What is not named as an artifact is left: a bucket may hold other things.
         """
-        if self._folder is not None:
-            return await asyncio.to_thread(self._sweep_folder, self._folder)
-        removed = 0
+        return await self._call(self._sweep_bucket if self._folder is None else self._sweep_folder)
+
+    async def _call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Runs the function in a thread, to its end even if the awaiting task is cancelled."""
+        call = self._threads.submit(function, *args, **kwargs)
+        self._calls.add(call)
+        call.add_done_callback(self._calls.discard)
         with translated():
-            async for some in obstore.list(self._store):
-                names = [
-                    each["path"] for each in some if self._is_over(each["path"], each["last_modified"].timestamp())
-                ]
-                if names:
-                    await obstore.delete_async(self._store, names)
-                removed += len(names)
+            return await asyncio.wrap_future(call)
+
+    def _sweep_bucket(self) -> int:
+        removed = 0
+        for files in obstore.list(self._store):
+            names = [file["path"] for file in files if self._is_over(file["path"], file["last_modified"].timestamp())]
+            if names:
+                obstore.delete(self._store, names)
+            removed += len(names)
         return removed
 
-    def _sweep_folder(self, folder: Path) -> int:
+    def _sweep_folder(self) -> int:
+        assert self._folder is not None
         removed = 0
-        for path in folder.iterdir():
+        for path in self._folder.iterdir():
             half = _HALF_WRITTEN.fullmatch(path.name)
             with suppress(FileNotFoundError):  # another process sweeps as well
                 if self._is_over(half[1] if half else path.name, path.stat().st_mtime):

@@ -54,7 +54,7 @@ class Worker:
         make_engine: Callable[[Recorder], Engine],
     ) -> None:
         self.name = f"w-{token_hex(4)}"
-        self.busy = False  # a torch thread is at work that cannot be left
+        self.busy = False  # a torch thread is at work that cannot be left; at the end also a call to the store
         self.recorder = Recorder()
         self.metrics_at = ""  # host:port where they are shown
         self._settings = settings
@@ -91,6 +91,7 @@ class Worker:
                 if not task.done():
                     await end(task)
             self._threads.shutdown(wait=False, cancel_futures=True)
+            self.busy = self.busy or self._artifacts.is_busy
             _log.info(
                 "worker_counted", **{f"{event}:{model}": n for (event, model), n in self.recorder.counts().items()}
             )

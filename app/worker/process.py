@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import os
 import signal
-import sys
 
 from app import logs
 from app.catalog import Catalog
+from app.process_exit import exit_at_once
 from app.queue.queue import Queue
 from app.settings import Settings
 from app.tracing import Tracing
@@ -27,15 +25,12 @@ def main(settings: Settings) -> int:
     logs.configure(settings.log_level)
     code, busy = asyncio.run(_serve(settings))
     if busy:
-        # The interpreter would wait for the thread; what it is at holds nothing that needs an orderly end.
-        logging.shutdown()
-        sys.stdout.flush()
-        os._exit(code)
+        exit_at_once(code)
     return code
 
 
 async def _serve(settings: Settings) -> tuple[int, bool]:
-    """The exit code, and whether a torch thread was left at work."""
+    """The exit code, and whether a thread is still at work."""
     catalog = Catalog.load(settings)
 
     def make_engine(recorder: Recorder) -> Engine:

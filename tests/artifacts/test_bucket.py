@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import os
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -24,6 +25,7 @@ from app.settings import Settings
 from app.worker.video import encode_mp4
 from tests import browser, s3
 from tests.api.support import FakeWorker, serving
+from tests.artifacts import last_call
 from tests.claiming import claim
 from tests.pictures import png
 
@@ -160,6 +162,15 @@ async def test_the_sweep_takes_what_is_too_old_and_an_artifact_alone(store: Arti
     at_once = Artifacts.open(in_bucket.model_copy(update={"retention_s": -5.0}))
     assert await at_once.sweep() == 3
     assert [each["path"] async for some in obstore.list(bucket) for each in some] == ["someone's.txt"]
+
+
+def test_a_process_ends_in_order_after_any_call(store: Artifacts, in_bucket: Settings, server: s3.S3) -> None:
+    asyncio.run(store.save(last_call.STORED, last_call.DATA))
+    environment = {
+        "NAG_ARTIFACTS_URL": str(in_bucket.artifacts_url),
+        "NAG_ARTIFACTS_OPTIONS": json.dumps(server.options),
+    }
+    assert last_call.failures(environment) == {}
 
 
 async def test_a_bucket_that_is_not_there_or_not_ours_is_said_in_a_line(in_bucket: Settings, server: s3.S3) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from app.artifacts import Artifacts, ArtifactsError, artifact_name, input_name
 from app.settings import Settings
+from tests.artifacts import last_call
 
 OLD_S = 100
 
@@ -95,6 +96,11 @@ async def test_what_a_job_starts_from_outlasts_the_jobs_wait(folder: Path) -> No
         os.utime(folder / name, (time.time() - age_s,) * 2)
     assert await store.sweep() == 1
     assert names(folder) == [waiting]
+
+
+def test_a_process_ends_in_order_after_any_call(store: Artifacts, folder: Path) -> None:
+    asyncio.run(store.save(last_call.STORED, last_call.DATA))
+    assert last_call.failures({"NAG_DATA_DIR": str(folder.parent)}) == {}
 
 
 def test_a_store_that_fails_says_so_in_a_line(store: Artifacts, folder: Path) -> None:

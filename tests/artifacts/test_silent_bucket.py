@@ -1,0 +1,68 @@
+"""Processes that are told to stop while a bucket does not answer: they do not wait for it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from app.artifacts import Artifacts, artifact_name
+from app.artifacts.links import Links
+from app.queue.queue import Queue
+from app.settings import Settings
+from app.worker import loop
+from app.worker.loop import Worker
+from app.worker.models import Models
+from tests import s3
+from tests.worker.test_loop import ScriptedEngine
+
+#: Less than the bucket is given to answer, and many times what an API needs to end.
+END_S = 45
+
+
+async def test_an_api_ends(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path)
+    link = Links.open(settings, Artifacts.open(settings)).to(artifact_name("job", 0, "png")).url
+    with s3.silent() as (server, bucket):
+        environment = os.environ | {
+            "NAG_DATA_DIR": str(tmp_path), "NAG_REDIS_URL": "redis://127.0.0.1:9", "NAG_PORT": "0", "NAG_DRAIN_S": "0",
+            "NAG_ARTIFACTS_URL": bucket.url, "NAG_ARTIFACTS_OPTIONS": json.dumps(dict(bucket.options)),
+        }  # fmt: skip
+        api = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "app.cli", "api", env=environment, stdout=asyncio.subprocess.PIPE
+        )
+        try:
+            assert api.stdout is not None
+            address = re.search(r"http://\S+", (await api.stdout.readline()).decode())
+            assert address is not None
+            async with httpx.AsyncClient(trust_env=False, timeout=120) as http:
+                request = asyncio.create_task(http.get(address[0] + link))
+                connection, _ = await asyncio.to_thread(server.accept)
+                api.terminate()
+                with connection:
+                    assert await asyncio.wait_for(api.wait(), END_S) == 0
+                await asyncio.wait([request])
+        finally:
+            if api.returncode is None:
+                api.kill()
+            await api.wait()
+
+
+async def test_a_worker_ends(settings: Settings, queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "STORE_PATIENCE_S", 0.0)
+    with s3.silent() as (server, bucket):
+        place = {"artifacts_url": bucket.url, "artifacts_options": dict(bucket.options)}
+        settings = Settings(**{**settings.model_dump(), **place})
+        worker = Worker(settings, queue, Models(("m",), ("m",), frozenset()), lambda _: ScriptedEngine())
+        running = asyncio.create_task(worker.run())
+        connection, _ = await asyncio.to_thread(server.accept)  # it sweeps
+        worker.stop()
+        with connection:
+            assert await running == 0
+            assert worker.busy  # its process does not wait for the thread
