@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,10 +11,10 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from tests import browser as chromium
+from tests.packages import install_npm
 from tests.playground.support import Watched
 
-ROOT = Path(__file__).parents[2]
-AXE = "axe-core@4.14.1"
+AXE = "4.14.1"
 WAIT_MS = 60_000
 
 
@@ -73,17 +70,6 @@ def page(visit: Visit, service: str) -> Page:
 
 @pytest.fixture(scope="session")
 def axe() -> str:
-    """The source of axe-core, fetched by npm once a checkout."""
-    folder = ROOT / "build" / "axe"
-    script = folder / "package" / "axe.min.js"
-    if not script.exists():
-        npm = shutil.which("npm")
-        if npm is None:
-            pytest.skip("npm is not here, and axe-core has not been fetched before")
-        folder.mkdir(parents=True, exist_ok=True)
-        packed = subprocess.run([npm, "pack", "--silent", AXE], cwd=folder, capture_output=True, text=True, timeout=60)
-        if packed.returncode != 0:
-            pytest.skip(f"npm cannot fetch {AXE}: {packed.stderr.splitlines()[-1:]}")
-        (archive,) = folder.glob("*.tgz")
-        shutil.unpack_archive(archive, folder, filter="data")
-    return script.read_text()
+    """The source of axe-core."""
+    folder = install_npm("axe", {"dependencies": {"axe-core": AXE}})
+    return (folder / "node_modules" / "axe-core" / "axe.min.js").read_text()

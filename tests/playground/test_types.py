@@ -11,8 +11,8 @@ import pytest
 
 from app.playground.files import FOLDER
 from app.playground.vendor import MANIFEST
+from tests.packages import install_npm
 
-TOOLS = Path(__file__).parents[2] / "build" / "types"
 TYPESCRIPT = "5.9.3"
 OPTIONS = {
     "allowJs": True, "checkJs": True, "noEmit": True, "strict": True, "skipLibCheck": True,
@@ -23,27 +23,9 @@ OPTIONS = {
 
 @pytest.fixture(scope="module")
 def packages() -> Path:
-    """The compiler, and lit-html with its declarations, fetched by npm once a checkout."""
-    folder = TOOLS / "node_modules"
+    """The compiler, and lit-html with its declarations."""
     lit = json.loads(MANIFEST.read_text())["lit-html"]["version"]
-    wanted = {"typescript": TYPESCRIPT, "lit-html": lit}
-    if all(_version(folder / name) == version for name, version in wanted.items()):
-        return folder
-    npm = shutil.which("npm")
-    if npm is None:
-        pytest.skip("npm is not here, and TypeScript has not been fetched before")
-    TOOLS.mkdir(parents=True, exist_ok=True)
-    named = [f"{name}@{version}" for name, version in wanted.items()]
-    fetched = subprocess.run([npm, "install", "--no-save", "--no-fund", "--no-audit", "--prefix", str(TOOLS), *named],
-                             capture_output=True, text=True, timeout=100)  # fmt: skip
-    if fetched.returncode != 0:
-        pytest.skip(f"npm cannot fetch {named}: {fetched.stderr.splitlines()[-1:]}")
-    return folder
-
-
-def _version(package: Path) -> str | None:
-    file = package / "package.json"
-    return json.loads(file.read_text())["version"] if file.exists() else None
+    return install_npm("types", {"dependencies": {"typescript": TYPESCRIPT, "lit-html": lit}}) / "node_modules"
 
 
 def test_types(packages: Path, tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 
 from app.api.openapi.__main__ import FILE
-from tests.sdk.node_packages import installed as installed_from_npm
-from tests.sdk.python_packages import installed
+from tests.packages import install_python
+from tests.sdk.node_packages import installed
 
 PROGRAMS = Path(__file__).with_name("programs")
 #: The generator knows no media types but these; its own setting says so to it.
@@ -46,7 +46,7 @@ def check(said: str) -> None:
 
 def test_openapi_python_client(service: str, tmp_path: Path) -> None:
     requirements = ("openapi-python-client==0.29.1", "typer==0.27.3", "ruamel.yaml==0.18.17", "attrs==26.1.0")
-    generator = installed("openapi-python-client", *requirements)
+    generator = install_python("openapi-python-client", *requirements)
     (tmp_path / "config.json").write_text(json.dumps({"content_type_overrides": OVERRIDES}))
     said = run(
         sys.executable, "-m", "openapi_python_client", "generate", "--path", str(FILE), "--meta", "none",
@@ -60,7 +60,7 @@ def test_openapi_python_client(service: str, tmp_path: Path) -> None:
 def test_openapi_generator(service: str, tmp_path: Path) -> None:
     if shutil.which("java") is None:
         pytest.skip("no java on the PATH")
-    jar = installed("openapi-generator", "openapi-generator-cli==7.26.0") / "openapi_generator_cli"
+    jar = install_python("openapi-generator", "openapi-generator-cli==7.26.0") / "openapi_generator_cli"
     run(
         "java", "-jar", str(jar / "openapi-generator.jar"), "generate", "-g", "python", "-i", str(FILE),
         "-o", str(tmp_path), "--package-name", "nag_client", "--global-property", "apiDocs=false,modelDocs=false",
@@ -69,7 +69,7 @@ def test_openapi_generator(service: str, tmp_path: Path) -> None:
 
 
 def test_openapi_typescript(service: str) -> None:
-    folder = installed_from_npm()
+    folder = installed()
     bin_folder = folder / "node_modules" / ".bin"
     run(str(bin_folder / "openapi-typescript"), str(FILE), "-o", "api.ts", cwd=folder)
     options = ["--strict", "--target", "es2022", "--module", "nodenext", "--skipLibCheck", "--types", "node"]
