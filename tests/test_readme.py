@@ -2,6 +2,7 @@
 
 import importlib
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,11 @@ def test_each_step_of_the_journey_is_a_function(name):
 
 def test_the_journey_is_told_whole():
     assert len(re.findall(r"^\| [\w ]+ \| `[\w.]+:[\w.]+` \|", README, re.MULTILINE)) >= 10
+
+
+def test_the_oldest_python_is_the_one_that_is_declared():
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"]
+    assert f"Python 3.11, at least {declared.removeprefix('>=')}" in README
 
 
 def test_every_setting_is_documented_and_no_other():

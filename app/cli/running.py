@@ -18,7 +18,7 @@ from app.settings import Settings
 
 __all__ = ["running"]
 
-READY_S = 120.0
+READY_S = 400.0  # a busy machine loads torch for minutes; a service that fails ends by itself
 STOP_S = 60.0
 POLL_S = 0.1
 #: Settings that would send the service somewhere else than into the given folder.

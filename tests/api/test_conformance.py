@@ -13,7 +13,6 @@ from tests.api.conformance import SECRET, run
 SHORT = {True: ("coverage", 500), False: ("examples,fuzzing", 20)}
 
 
-@pytest.mark.timeout(400)
 @pytest.mark.parametrize("keyed", SHORT)
 async def test_no_answer_is_a_fault_or_undocumented(tmp_path: Path, keyed: bool) -> None:
     phases, least = SHORT[keyed]

@@ -29,8 +29,6 @@ from tests.artifacts import last_call
 from tests.claiming import claim
 from tests.pictures import png
 
-pytestmark = pytest.mark.timeout(300)  # of a machine that does much else: the server's start
-
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[s3.S3]:

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from benchmarks.large_files import MIB, measure
 
 
-@pytest.mark.timeout(600)
 def test_no_file_is_held_whole(tmp_path: Path) -> None:
     read = measure(384 * MIB, tmp_path, None)
     before, most = read.writer_mib

@@ -18,7 +18,6 @@ def wrapped(subject, whole):
     subject.wrap(torch.compile(subject.denoiser, fullgraph=whole, backend="eager"))
 
 
-@pytest.mark.timeout(400)  # tracing the largest takes a minute of a core of its own
 @pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`")
 def test_a_compiled_denoiser_gives_the_same_in_as_few_graphs_as_the_table_says(case):
     subject = Subject(case)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import sys
 import sysconfig
@@ -14,6 +15,8 @@ from tests.docker.rehearsal.container import PATH, Container, Failed
 
 NAME_SERVER = "127.0.0.11"
 BUILD_S = 300.0
+#: The first folder of PATH, and empty in Debian.
+PROGRAMS = "/usr/local/sbin"
 ETC = (
     "ssl",
     "ca-certificates.conf",
@@ -27,9 +30,8 @@ ETC = (
 
 
 def environment(stage: dockerfile.Stage) -> dict[str, str]:
-    """The variables of its instructions; this machine's Python lies where the base image's would."""
-    path = f"{sys.base_prefix}/bin:{PATH}"
-    return {"PATH": path} | {name: value.replace("$PATH", path) for name, value in stage.environment.items()}
+    """The variables of its instructions."""
+    return {"PATH": PATH} | {name: value.replace("$PATH", PATH) for name, value in stage.environment.items()}
 
 
 def system(folder: Path, names: tuple[str, ...] = ()) -> list[tuple[str, str, bool]]:
@@ -42,7 +44,7 @@ def system(folder: Path, names: tuple[str, ...] = ()) -> list[tuple[str, str, bo
     resolv.write_text(f"nameserver {NAME_SERVER}\n")
     binds = [(f"/etc/{each}", f"/etc/{each}", False) for each in ETC if Path("/etc", each).exists()]
     binds += [(str(resolv), "/etc/resolv.conf", False)] if names else [("/etc/resolv.conf", "/etc/resolv.conf", False)]
-    binds += [(str(hosts), "/etc/hosts", False), (str(programs), "/usr/local/sbin", False)]
+    binds += [(str(hosts), "/etc/hosts", False), (str(programs), PROGRAMS, False)]
     if not sys.base_prefix.startswith("/usr"):
         binds.append((sys.base_prefix, sys.base_prefix, False))
     return binds
@@ -62,7 +64,9 @@ def build(folder: Path) -> Path:
     builder = Container(
         "service", str(folder / "builder"), (), folder=stage.folder,
         environment=tuple((environment(stage) | _pip()).items()), tmpfs=(("/tmp", "mode=1777"), ("/root", "mode=700")),
-        binds=(*system(folder), (str(source), stage.folder, True), (str(opt), "/opt", True), *_wheels()),
+        binds=(
+            *system(folder), *_python(folder), *_wheels(), (str(source), stage.folder, True), (str(opt), "/opt", True),
+        ),
     )  # fmt: skip
     for run in stage.runs:
         code, said = builder.execute(
@@ -78,6 +82,15 @@ def build(folder: Path) -> Path:
 def dependencies() -> tuple[str, str, bool]:
     """The packages that `pip install -r` would have put there."""
     return sysconfig.get_paths()["purelib"], "/dependencies", False
+
+
+def _python(folder: Path) -> list[tuple[str, str, bool]]:
+    """The command `python`, with pip, as the base image has it: this machine may have neither for its own Python."""
+    program = folder / "builder-programs" / "python"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n')
+    program.chmod(0o755)
+    return [(str(program.parent), PROGRAMS, False), (sys.prefix, sys.prefix, False)]
 
 
 def _pip() -> dict[str, str]:
