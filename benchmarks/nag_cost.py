@@ -42,7 +42,7 @@ def ways_of(work: Denoiser) -> dict[str, tuple[Way, dict[str, Any] | None]]:
         return torch.lerp(work.step(1, timestep), work.step(0, timestep), 3.0)
 
     ways: dict[str, tuple[Way, dict[str, Any] | None]] = {"no guidance": (plain, None), "CFG": (cfg, None)}
-    if family.has_reference:
+    if family.reference is not None:
         ways["NAG, the authors' layout"] = (plain, given | {"reference": True})
     if family.attention == "joint":
         ways["NAG, packed, two attention calls"] = (plain, given | {"backend": "native"})
@@ -120,7 +120,7 @@ def measure(work: Denoiser, rounds: int, device: str) -> dict[str, dict[str, lis
         for round_ in range(rounds + 1):
             for name, (way, guide, end) in ways.items():
                 with Guided(work, way, guide, end) as step:
-                    if name == "NAG, ours" and family_of(work.pipe).keys_stay:
+                    if name == "NAG, ours" and family_of(work.pipe).caches_text_kv:
                         step(TIMESTEPS[0])  # the one step a prompt that projects the negative's keys
                     with PeakMemory(device) as memory:
                         begun = time.perf_counter()

@@ -1,20 +1,28 @@
 """Normalized Attention Guidance (arXiv 2505.21179) for diffusers pipelines."""
 
+from nag.attachment import Attachment, RowGuidance
 from nag.errors import InvalidParameter, NAGError, UnsupportedPipeline
+from nag.families import register_family
 from nag.formula import normalized_attention_guidance
-from nag.guide import defaults_for, families, guide, supports
+from nag.guidance_state import Guidance
+from nag.guide import attach, defaults_for, families, guide, supports
+from nag.negative import NegativeEmbeds
 from nag.params import NAGParams
-from nag.session import Guidance
 
 __all__ = [
+    "Attachment",
     "Guidance",
     "InvalidParameter",
     "NAGError",
     "NAGParams",
+    "NegativeEmbeds",
+    "RowGuidance",
     "UnsupportedPipeline",
+    "attach",
     "defaults_for",
     "families",
     "guide",
     "normalized_attention_guidance",
+    "register_family",
     "supports",
 ]

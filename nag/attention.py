@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["AttentionCall", "attention_with_lse", "gives_lse", "merge"]
+__all__ = ["AttentionCall", "attention_with_lse", "merge_by_lse", "supports_lse"]
 
 #: The CPU's kernel takes keys in blocks, and in bfloat16 twice as long for one that its tiles do not fill. The few keys
 #: of a prompt often do not: they are filled up with keys that a mask leaves out.
@@ -71,7 +71,7 @@ class AttentionCall:
         )
         return out.transpose(1, 2)
 
-    def against(self, key: Tensor, value: Tensor, attn_mask: Tensor | None = None) -> AttentionCall:
+    def with_kv(self, key: Tensor, value: Tensor, attn_mask: Tensor | None = None) -> AttentionCall:
         """The same queries against other keys."""
         return replace(self, key=key, value=value, attn_mask=attn_mask)
 
@@ -83,7 +83,7 @@ class AttentionCall:
         return replace(self, query=self.query[rows], key=self.key[rows], value=self.value[rows], attn_mask=mask)
 
 
-def gives_lse(call: AttentionCall) -> bool:
+def supports_lse(call: AttentionCall) -> bool:
     """Whether a kernel that returns the log-sum-exp exists for this call's device, dtype and settings."""
     return call.backend is None and call.attn_mask is None and not call.is_causal and _kernel(call.query) is not None
 
@@ -115,7 +115,7 @@ def attention_with_lse(query: Tensor, key: Tensor, value: Tensor, scale: float |
     return out, lse[:, :, : query.shape[2]]
 
 
-def merge(out_a: Tensor, lse_a: Tensor, out_b: Tensor, lse_b: Tensor) -> Tensor:
+def merge_by_lse(out_a: Tensor, lse_a: Tensor, out_b: Tensor, lse_b: Tensor) -> Tensor:
     """Attention over keys A ∪ B from attention over A and over B; shapes as `attention_with_lse` returns them."""
     weight_b = torch.sigmoid(lse_b - lse_a).unsqueeze(-1)
     return torch.lerp(out_a, out_b, weight_b.to(out_a.dtype))

@@ -8,14 +8,16 @@ from typing import Any
 
 from torch import Tensor
 
+from nag.attachment import Attachment, attach_family
 from nag.errors import InvalidParameter, UnsupportedPipeline
-from nag.families import FAMILIES, Family, family_of
+from nag.families import Family, family_of, family_of_denoiser, registered_families
 from nag.families.table import FamilyTable
-from nag.listening import listen_to_calls, listen_to_encoding
+from nag.guidance_state import Guidance, GuidanceState, NegativeEmbeds
 from nag.params import NAGParams, params_by_prompt
-from nag.session import Guidance, Negative, Session
+from nag.pipeline_hooks import plan_pipeline, watch_encode_prompt, watch_pipeline_call
+from nag.processor_swap import original
 
-__all__ = ["defaults_for", "families", "guide", "supports"]
+__all__ = ["attach", "defaults_for", "families", "guide", "supports"]
 
 
 @contextmanager
@@ -44,14 +46,14 @@ def guide(
             per prompt.
         negative_pooled_prompt_embeds: (N, P); read by `reference=True` alone.
         negative_prompt_attention_mask: (N, L), with the embeddings, in families that mask their text;
-        negative_prompt_embeds_mask: the same where the pipelines call it so (`Family.mask_name`).
+        negative_prompt_embeds_mask: the same where the pipelines call it so (`Family.negative_mask_arg`).
         scale: s ≥ 1; the paper's φ is s − 1. 1 is no guidance.
         tau: τ ≥ 1, the largest growth of a token's L1 norm.
         alpha: α in [0, 1], the share of the guided output.
         end: θ in [0, 1]; guidance runs while the timestep t ≥ (1 − θ)·T. 0 is never.
         anneal: in [0, 1], the share of φ that is lost on the way there, in a straight line over t. 0 is the paper's.
         reference: Flux.1 only: the authors' layout (negative pooled prompt, second image copy in single blocks).
-        more: what a family reads beside the embeddings, all with them or none (`Family.also_given`).
+        more: what a family reads beside the embeddings, all with them or none (`Family.extra_negative_inputs`).
 
     Each number may be one for all prompts or a sequence, one per prompt; a number not given is the family's default.
 
@@ -78,23 +80,61 @@ def guide(
     }
     given = _given(family, negative_prompt_embeds, negative_pooled_prompt_embeds, masks, more)
     params = params_by_prompt(family.defaults, scale=scale, tau=tau, alpha=alpha, end=end, anneal=anneal)
-    session = Session(
+    state = GuidanceState(
         params=params,
-        prompts=_as_prompts(negative_prompt),
-        given=given,
+        negative_prompts=_as_prompts(negative_prompt),
+        negative_embeds=given,
         timesteps_total=float(pipe.scheduler.config.get("num_train_timesteps", 1000)),
         guidance=Guidance(params),
     )
+    if reference and family.reference is None:
+        raise InvalidParameter("reference", f"{family.name} has one form only; leave it out")
+    layout = family.reference if reference and family.reference is not None else family
+    family.check(pipe)
     with ExitStack() as stack:
-        family.enter(pipe, session, stack, reference)
-        listen_to_encoding(pipe, family, session, stack)
-        listen_to_calls(pipe, session, stack)
-        yield session.guidance
+        attachments = [stack.enter_context(attach_family(denoiser, layout)) for denoiser in family.denoisers(pipe)]
+        if any(attachment.is_planned for attachment in attachments):
+            raise InvalidParameter("pipe", "its denoiser is guided already; leave the other guide first")
+
+        @contextmanager
+        def planned() -> Iterator[None]:
+            with ExitStack() as plans:
+                for attachment in attachments:
+                    plans.enter_context(attachment.planned(plan_pipeline(pipe, family, state, attachment.denoiser)))
+                yield
+
+        stack.enter_context(planned())
+        watch_encode_prompt(pipe, family, state, stack)
+        watch_pipeline_call(pipe, state, planned, stack)
+        yield state.guidance
+
+
+@contextmanager
+def attach(denoiser: Any) -> Iterator[Attachment]:
+    """Prepares a denoiser for calls whose rows are guided one by one, as `Attachment.rows` states them.
+
+    By itself it guides nothing, and calls of other threads, greenlets and tasks stay plain.
+
+    Args:
+        denoiser: the transformer or UNet of a supported family.
+
+    Yields:
+        What states the rows of the calls to come.
+
+    Raises:
+        UnsupportedPipeline: no family fits, or something set up on the denoiser does not compose with guidance.
+        InvalidParameter: the denoiser is guided in another layout (`reference=True`).
+
+    """
+    family = family_of_denoiser(denoiser)
+    family.check_denoiser(original(denoiser))
+    with attach_family(denoiser, family) as attachment:
+        yield attachment
 
 
 def families() -> FamilyTable:
     """Every family of models, with its layout and defaults; `print(nag.families())` shows them as a table."""
-    return FamilyTable(FAMILIES)
+    return FamilyTable(registered_families())
 
 
 def supports(pipe: Any) -> bool:
@@ -122,12 +162,12 @@ def _given(
     pooled: Tensor | None,
     masks: dict[str, Tensor | None],
     more: dict[str, Tensor],
-) -> Negative | None:
-    for name in more.keys() - family.also_given.keys():
+) -> NegativeEmbeds | None:
+    for name in more.keys() - family.extra_negative_inputs.keys():
         raise TypeError(f"guide() got an unexpected keyword argument {name!r}")
-    for name in family.also_given.keys() - more.keys() if embeds is not None else more.keys():
+    for name in family.extra_negative_inputs.keys() - more.keys() if embeds is not None else more.keys():
         raise InvalidParameter(name, f"{family.name} takes it and negative_prompt_embeds together")
-    mask = masks.pop(family.mask_name, None) if family.mask_name else None
+    mask = masks.pop(family.negative_mask_arg, None) if family.negative_mask_arg else None
     for name, value in {
         **masks,
         **({"negative_pooled_prompt_embeds": pooled, "mask": mask} if embeds is None else {}),
@@ -139,7 +179,11 @@ def _given(
             raise InvalidParameter(name, why)
     if embeds is None:
         return None
-    return Negative(embeds, pooled, mask, {family.also_given[name]: each for name, each in more.items()})
+    negative = NegativeEmbeds(
+        embeds, pooled, mask, {family.extra_negative_inputs[name]: value for name, value in more.items()}
+    )
+    negative.check("negative_prompt_embeds")
+    return negative
 
 
 def _as_prompts(negative_prompt: str | Sequence[str] | None) -> tuple[str, ...] | None:

@@ -20,12 +20,17 @@ __all__ = ["Interception"]
 
 
 class Interception(TorchFunctionMode):
-    """Hands the first attention call that is `wanted` to `answer`; every other call runs as it is."""
+    """Hands the first attention call that `should_intercept` selects to `guided_attention`.
 
-    def __init__(self, wanted: Callable[[AttentionCall], bool], answer: Callable[[AttentionCall], Tensor]) -> None:
+    Every other call runs as it is.
+    """
+
+    def __init__(
+        self, should_intercept: Callable[[AttentionCall], bool], guided_attention: Callable[[AttentionCall], Tensor]
+    ) -> None:
         super().__init__()
-        self.wanted = wanted
-        self.answer = answer
+        self.should_intercept = should_intercept
+        self.guided_attention = guided_attention
         self.answered = False
 
     def __torch_function__(
@@ -34,9 +39,9 @@ class Interception(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is F.scaled_dot_product_attention and not self.answered:
             call = AttentionCall(*args, **kwargs)
-            if self.wanted(call):
+            if self.should_intercept(call):
                 self.answered = True
-                return self.answer(call)
+                return self.guided_attention(call)
         if func is torch.Tensor.unflatten:
             # The method cannot be traced into a full graph from here; the function of the same name can.
             return torch.unflatten(*args, **kwargs)

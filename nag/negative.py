@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["Negative", "filled"]
+from nag.errors import InvalidParameter
+
+__all__ = ["NegativeEmbeds", "scatter_rows", "stack_rows"]
+
+#: Dimensions of the embeddings: prompts, tokens, channels.
+EMBEDS_NDIM = 3
 
 
 @dataclass(frozen=True)
-class Negative:
+class NegativeEmbeds:
     """Encoded negative prompts, as the pipeline's encode_prompt returns them; N is 1 or one per prompt.
 
     Attributes:
@@ -28,35 +34,90 @@ class Negative:
     mask: Tensor | None = None
     more: dict[str, Tensor] = field(default_factory=dict)
 
-    def to(self, like: Tensor) -> Negative:
+    def check(self, name: str) -> None:
+        """Raises InvalidParameter, for the parameter `name`, unless guidance by these tensors is a number."""
+        if not self.embeds.is_floating_point():
+            raise InvalidParameter(name, f"must be floating point, got {self.embeds.dtype}")
+        for tensor in (self.embeds, self.pooled, *self.more.values()):
+            if tensor is not None and not bool(tensor.isfinite().all()):
+                raise InvalidParameter(name, "holds values that are not finite numbers")
+        if self.embeds.ndim != EMBEDS_NDIM or 0 in self.embeds.shape:
+            raise InvalidParameter(
+                name, f"must be (prompts, tokens, channels), none of them 0, got {tuple(self.embeds.shape)}"
+            )
+        if self.mask is not None and (
+            self.mask.shape != self.embeds.shape[:2] or not bool(self.mask.bool().any(dim=1).all())
+        ):
+            raise InvalidParameter(
+                name,
+                f"needs a mask of shape {tuple(self.embeds.shape[:2])} with at least one token in each row, "
+                f"got {tuple(self.mask.shape)}",
+            )
+
+    def to(self, like: Tensor) -> NegativeEmbeds:
         """On the device of `like`, floating point in its dtype."""
         return self._each(lambda each: each.to(like) if each.is_floating_point() else each.to(like.device))
 
-    def at(self, index: Tensor) -> Negative:
+    def at(self, index: Tensor) -> NegativeEmbeds:
         """The rows `index` (B,) names."""
         index = index.to(self.embeds.device)
         return self._each(lambda each: each[index])
 
-    def filled(self, rows: slice, count: int) -> Negative:
+    def scatter_rows(self, rows: slice, count: int) -> NegativeEmbeds:
         """As `rows` of `count`; the others, which are not guided, are zero."""
-        return self._each(lambda each: filled(each, rows, count))
+        return self._each(lambda each: scatter_rows(each, rows, count))
 
     @property
-    def seen(self) -> Tensor:
+    def token_mask(self) -> Tensor:
         """1 at its tokens, (N, L); embeddings given without a mask have no padding."""
         if self.mask is not None:
             return self.mask
         return torch.ones(self.embeds.shape[:2], dtype=torch.long, device=self.embeds.device)
 
-    def _each(self, change: Callable[[Tensor], Tensor]) -> Negative:
+    def _each(self, change: Callable[[Tensor], Tensor]) -> NegativeEmbeds:
         pooled, mask = (None if each is None else change(each) for each in (self.pooled, self.mask))
-        return Negative(change(self.embeds), pooled, mask, {name: change(each) for name, each in self.more.items()})
+        return NegativeEmbeds(
+            change(self.embeds), pooled, mask, {name: change(each) for name, each in self.more.items()}
+        )
 
 
-def filled(guided: Tensor, rows: slice, count: int) -> Tensor:
+def scatter_rows(guided: Tensor, rows: slice, count: int) -> Tensor:
     """As `rows` of `count`; the others are zero."""
     if len(guided) == count:
         return guided
     every = guided.new_zeros(count, *guided.shape[1:])
     every[rows] = guided
     return every
+
+
+def stack_rows(rows: Sequence[NegativeEmbeds | None], *, has_mask: bool) -> NegativeEmbeds:
+    """One negative prompt per row, each of `rows` with one prompt; None stands for any of them.
+
+    Shorter prompts are padded under a mask.
+
+    Raises:
+        InvalidParameter: prompts of unequal length without `has_mask`, or not all with a pooled prompt, a mask or the
+            same further inputs.
+
+    """
+    first = next(row for row in rows if row is not None)
+    given = [row if row is not None else first for row in rows]
+    lengths = [row.embeds.shape[1] for row in given]
+    if len(set(lengths)) > 1:
+        if not has_mask or any(row.more for row in given):
+            raise InvalidParameter("negative", f"prompts of {lengths} tokens cannot share a call: there is no mask")
+        given = [_padded(row, max(lengths)) for row in given]
+    if len({(row.pooled is None, row.mask is None, *row.more) for row in given}) > 1:
+        raise InvalidParameter("negative", "either all rows have a pooled prompt, a mask and the same inputs, or none")
+
+    def join(tensors: Sequence[Tensor | None]) -> Tensor | None:
+        return None if tensors[0] is None else torch.cat([tensor for tensor in tensors if tensor is not None])
+
+    embeds = torch.cat([row.embeds for row in given])
+    more = {name: torch.cat([row.more[name] for row in given]) for name in first.more}
+    return NegativeEmbeds(embeds, join([row.pooled for row in given]), join([row.mask for row in given]), more)
+
+
+def _padded(row: NegativeEmbeds, length: int) -> NegativeEmbeds:
+    beyond = length - row.embeds.shape[1]
+    return replace(row, embeds=F.pad(row.embeds, (0, 0, 0, beyond)), mask=F.pad(row.token_mask, (0, beyond)))

@@ -44,22 +44,22 @@ class NAGParams:
         _check("anneal", self.anneal, 0.0, 1.0)
 
     @property
-    def guides(self) -> bool:
+    def is_active(self) -> bool:
         """Whether these numbers change anything at all."""
         return self.scale > 1 and self.alpha > 0 and self.end > 0
 
     @property
-    def constant(self) -> bool:
+    def is_constant(self) -> bool:
         """Whether guidance is the same at every timestep."""
         return self.end == 1 and self.anneal == 0
 
-    def active(self, timestep: float, timesteps_total: float) -> bool:
+    def is_active_at(self, timestep: float, timesteps_total: float) -> bool:
         """Whether guidance runs at `timestep`, of a schedule that starts at `timesteps_total`."""
         return self.scale_at(timestep, timesteps_total) > 1
 
     def scale_at(self, timestep: float, timesteps_total: float) -> float:
         """s at `timestep`, of a schedule that starts at `timesteps_total`; 1 where no guidance runs."""
-        if not self.guides or timestep < (1.0 - self.end) * timesteps_total:
+        if not self.is_active or timestep < (1.0 - self.end) * timesteps_total:
             return 1.0
         passed = (1.0 - timestep / timesteps_total) / self.end
         return annealed(self.scale, self.anneal, min(1.0, max(0.0, passed)))

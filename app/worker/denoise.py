@@ -86,7 +86,7 @@ def denoise(pipe: Any, entry: Model, rows: Sequence[Row], device: torch.device, 
 
     cfg = cfg_arguments(pipe, entry, requests)
     guiding: AbstractContextManager[nag.Guidance | None] = nullcontext()
-    if any(each.guides for each in params):
+    if any(each.is_active for each in params):
         guiding = nag.guide(
             pipe,
             negative_prompt=[request.nag.negative_prompt if request.nag is not None else "" for request in requests],
@@ -158,7 +158,7 @@ def denoise(pipe: Any, entry: Model, rows: Sequence[Row], device: torch.device, 
         pixels=pixels,
         applied=tuple(
             # Timesteps fall, so a row that guidance did not reach at the first step it never reached.
-            _applied(request.nag, steps_guided > 0 and each.active(first_timestep[0], timesteps_total))
+            _applied(request.nag, steps_guided > 0 and each.is_active_at(first_timestep[0], timesteps_total))
             for request, each in zip(requests, params, strict=True)
         ),
         encode_ms=seams["encoded"] - seams["begun"],

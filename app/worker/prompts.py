@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from app.worker.recorder import Event, Recorder
 from nag import UnsupportedPipeline
+from nag.compat import weights_fingerprint
 from nag.families import family_of
-from nag.families.composing import state_of
 
 __all__ = ["LAYOUTS", "PromptCache", "encoding_kept"]
 
@@ -99,7 +99,7 @@ def _kept(pipe: Any, model: str, layout: str, cache: PromptCache, recorder: Reco
     signature = inspect.signature(encode)
     parts = (part for name, part in pipe.components.items() if name.startswith("text_encoder"))
     # Adapters may be put on a text encoder, or fused into it, at any time.
-    of = hash((model, *(tuple(state_of(part)) for part in parts if isinstance(part, nn.Module))))
+    of = hash((model, *(tuple(weights_fingerprint(part)) for part in parts if isinstance(part, nn.Module))))
 
     @functools.wraps(encode)
     def encode_prompt(*args: Any, **kwargs: Any) -> tuple[Any, ...]:

@@ -108,7 +108,7 @@ def _standing_in(method: Method) -> Iterator[None]:
             yield
     elif method.name == "VSF":
         joint, cross = vsf.ANSWERS.items()
-        with patch.object(joint[0], "answer", joint[1]), patch.object(cross[0], "answer", cross[1]):
+        with patch.object(joint[0], "guided_attention", joint[1]), patch.object(cross[0], "guided_attention", cross[1]):
             yield
     else:
         yield

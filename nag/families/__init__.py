@@ -1,125 +1,77 @@
-"""Model families, one file each, found by what the pipeline's denoiser is; subclasses count."""
+"""Model families, one file each. A pipeline's family is found by the class of its denoiser."""
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 from typing import Any
 
 from nag.errors import UnsupportedPipeline
-from nag.families.allegro import Allegro
-from nag.families.animatediff import AnimateDiff
-from nag.families.auraflow import AuraFlow
-from nag.families.bria_fibo import BriaFibo
-from nag.families.chroma import Chroma
-from nag.families.cogvideox import CogVideoX
-from nag.families.cogview4 import CogView4
-from nag.families.cosmos import Cosmos
-from nag.families.dreamlite import DreamLite
-from nag.families.easyanimate import EasyAnimate
-from nag.families.ernie_image import ErnieImage
-from nag.families.family import Family
-from nag.families.flux import Flux
-from nag.families.flux2 import Flux2
-from nag.families.flux_like import Bria, LongCatImage, OvisImage
-from nag.families.helios import Helios
-from nag.families.hidream import HiDream
-from nag.families.hunyuan import HunyuanImage, HunyuanVideo, HunyuanVideo15
-from nag.families.hunyuandit import HunyuanDiT
-from nag.families.ideogram4 import Ideogram4
-from nag.families.joyimage import JoyImageEdit, JoyImageEditPlus
-from nag.families.kandinsky3 import Kandinsky3
-from nag.families.kandinsky5 import Kandinsky5
-from nag.families.kandinsky6 import Kandinsky6
-from nag.families.kolors import Kolors
-from nag.families.krea2 import Krea2
-from nag.families.latte import Latte
-from nag.families.ltx import LTXVideo
-from nag.families.ltx2 import LTX2
-from nag.families.lumina2 import Lumina2
-from nag.families.lumina_next import LuminaNext
-from nag.families.mochi import Mochi
-from nag.families.motif_video import MotifVideo
-from nag.families.nucleus_image import NucleusImage
-from nag.families.pixart import PixArt
-from nag.families.prx import PRX
-from nag.families.qwen_image import QwenImage
-from nag.families.qwen_image21 import QwenImage21
-from nag.families.refused import Flux3, GlmImage, OmniGen
-from nag.families.sana import Sana, SanaVideo
-from nag.families.sd3 import StableDiffusion3
-from nag.families.skyreels import SkyReelsV2
-from nag.families.unet import SDXL, StableDiffusion
-from nag.families.wan import Wan
-from nag.families.z_image import ZImage
+from nag.families.family import DENOISER_NAMES, Family, denoisers_of
+from nag.processor_swap import original
 
-__all__ = ["FAMILIES", "Family", "family_of"]
+__all__ = ["Family", "family_of", "family_of_denoiser", "register_family", "registered_families"]
 
-#: Tried in order; the first that matches is taken.
-FAMILIES: tuple[Family, ...] = (
-    Flux(),
-    DreamLite(),
-    Kolors(),
-    SDXL(),
-    StableDiffusion(),
-    Chroma(),
-    StableDiffusion3(),
-    PixArt(),
-    Wan(),
-    HunyuanVideo(),
-    HunyuanImage(),
-    HunyuanVideo15(),
-    Flux2(),
-    HunyuanDiT(),
-    SkyReelsV2(),
-    QwenImage(),
-    CogView4(),
-    LTXVideo(),
-    AuraFlow(),
-    CogVideoX(),
-    LongCatImage(),
-    OvisImage(),
-    Bria(),
-    Cosmos(),
-    Kandinsky5(),
-    Krea2(),
-    Mochi(),
-    Sana(),
-    SanaVideo(),
-    LuminaNext(),
-    LTX2(),
-    HiDream(),
-    PRX(),
-    Allegro(),
-    Latte(),
-    Helios(),
-    QwenImage21(),
-    Lumina2(),
-    AnimateDiff(),
-    MotifVideo(),
-    EasyAnimate(),
-    ZImage(),
-    Kandinsky3(),
-    ErnieImage(),
-    NucleusImage(),
-    BriaFibo(),
-    Flux3(),
-    GlmImage(),
-    OmniGen(),
-    Kandinsky6(),
-    JoyImageEdit(),
-    JoyImageEditPlus(),
-    Ideogram4(),
-)
+_FAMILIES: dict[str, Family] = {}
+
+
+def register_family(family: Family) -> None:
+    """Adds a family of models, which `nag.guide` and `nag.attach` then know.
+
+    Raises:
+        ValueError: a family of this name is registered already.
+
+    """
+    if family.name in _FAMILIES:
+        raise ValueError(f"a family named {family.name!r} is registered already")
+    _FAMILIES[family.name] = family
+
+
+def registered_families() -> tuple[Family, ...]:
+    """Every family, in alphabetical order."""
+    return tuple(sorted(_FAMILIES.values(), key=lambda family: family.name.lower()))
+
+
+def family_of_denoiser(denoiser: Any) -> Family:
+    """The family that a denoiser belongs to: of those that fit, the one that names its most derived class.
+
+    Raises:
+        UnsupportedPipeline: no family fits, or several do.
+
+    """
+    classes = [kind.__name__ for kind in type(original(denoiser)).__mro__]
+    fitting = [family for family in _FAMILIES.values() if family.fits(denoiser)]
+    depths = [min(classes.index(name) for name in family.denoiser_types if name in classes) for family in fitting]
+    nearest = [family for family, depth in zip(fitting, depths, strict=True) if depth == min(depths)]
+    if len(nearest) == 1:
+        return nearest[0]
+    if nearest:
+        names = " and ".join(family.name for family in nearest)
+        raise UnsupportedPipeline(f"{classes[0]} fits several registered families: {names}")
+    known = ", ".join(family.name for family in registered_families())
+    raise UnsupportedPipeline(f"{classes[0]} belongs to no family known here ({known})")
 
 
 def family_of(pipe: Any) -> Family:
-    """The family of a pipeline.
+    """The family of a pipeline, by what it denoises with.
 
     Raises:
-        UnsupportedPipeline: none fits.
+        UnsupportedPipeline: it has no denoiser, or one that no family or several families fit.
 
     """
-    for family in FAMILIES:
-        if family.matches(pipe):
-            return family
-    known = ", ".join(family.name for family in FAMILIES)
-    raise UnsupportedPipeline(f"{type(pipe).__name__} is of no family known here ({known})")
+    denoisers = denoisers_of(pipe)
+    if not denoisers:
+        raise UnsupportedPipeline(f"{type(pipe).__name__} has no denoiser ({', '.join(DENOISER_NAMES)})")
+    return family_of_denoiser(denoisers[0])
+
+
+def _register_modules() -> None:
+    """Registers the families of every module here: the classes with a name of their own."""
+    for module in pkgutil.iter_modules(__path__):
+        for value in list(vars(importlib.import_module(f"{__name__}.{module.name}")).values()):
+            is_family = isinstance(value, type) and issubclass(value, Family) and "name" in vars(value)
+            if is_family and value.name not in _FAMILIES:
+                register_family(value())
+
+
+_register_modules()

@@ -7,8 +7,8 @@ from typing import Any
 from torch import Tensor
 
 from nag.families.family import Family
+from nag.guidance_state import NegativeEmbeds
 from nag.params import NAGParams
-from nag.session import Negative
 
 __all__ = ["Allegro"]
 
@@ -21,9 +21,9 @@ class Allegro(Family):
     attention = "cross"
     denoiser_types = ("AllegroTransformer3DModel",)
     processors = ("AllegroAttnProcessor2_0",)
-    mask_argument = "encoder_attention_mask"
-    mask_name = "negative_prompt_attention_mask"
-    keys_stay = True
+    denoiser_mask_arg = "encoder_attention_mask"
+    negative_mask_arg = "negative_prompt_attention_mask"
+    caches_text_kv = True
     cfg = "batched"
 
     def attentions(self, denoiser: Any) -> list[Any]:
@@ -33,5 +33,5 @@ class Allegro(Family):
         embeds: Tensor = call["encoder_hidden_states"]
         return embeds.flatten(1, -2)
 
-    def pack(self, call: dict[str, Any], negative: Negative) -> dict[str, Any]:
+    def pack(self, call: dict[str, Any], negative: NegativeEmbeds) -> dict[str, Any]:
         return super().pack(call | {"encoder_hidden_states": self.embeds(call)}, negative)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from nag.errors import UnsupportedPipeline
+from nag.families.plain_cross import PlainCrossAttention
 from nag.families.unet import StableDiffusion
 
 __all__ = ["AnimateDiff"]
@@ -15,6 +16,9 @@ class AnimateDiff(StableDiffusion):
     models = "SD1.5 and SDXL with motion adapters, PIA, SparseCtrl, ControlNet"
     source = "as Stable Diffusion 1.5, not tuned"
     denoiser_types = ("UNetMotionModel",)
+
+    def fits(self, denoiser: Any) -> bool:
+        return PlainCrossAttention.fits(self, denoiser)
 
     def check(self, pipe: Any) -> None:
         super().check(pipe)

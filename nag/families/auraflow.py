@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nag.current import CurrentStep
 from nag.errors import UnsupportedPipeline
 from nag.families.family import Family
-from nag.families.swapping import original
-from nag.packing import Packing
+from nag.guidance_state import NegativeEmbeds
 from nag.params import NAGParams
-from nag.session import Negative, Session
+from nag.token_layout import TokenLayout
 
 __all__ = ["AuraFlow"]
 
@@ -37,22 +37,22 @@ class AuraFlow(Family):
     def attentions(self, denoiser: Any) -> list[Any]:
         return [block.attn for block in (*denoiser.joint_transformer_blocks, *denoiser.single_transformer_blocks)]
 
-    def check(self, pipe: Any) -> None:
-        found = original(pipe.transformer).register_tokens.shape[1]
+    def check_denoiser(self, denoiser: Any) -> None:
+        found = denoiser.register_tokens.shape[1]
         if found != REGISTERS:
             raise UnsupportedPipeline(f"this AuraFlow has {found} register tokens, not {REGISTERS}")
 
-    def packing(self, call: dict[str, Any], negative: Negative) -> Packing:
-        plain = super().packing(call, negative)
-        return Packing(REGISTERS + plain.positive, REGISTERS + plain.negative)
+    def layout(self, call: dict[str, Any], negative: NegativeEmbeds) -> TokenLayout:
+        plain = super().layout(call, negative)
+        return TokenLayout(REGISTERS + plain.positive, REGISTERS + plain.negative)
 
-    def hooks(self, denoiser: Any, session: Session, stack: ExitStack) -> None:
+    def hooks(self, denoiser: Any, current: CurrentStep, stack: ExitStack) -> None:
         def lead_the_negative(module: Any, args: Any, text: Tensor) -> Tensor:  # noqa: ARG001 (torch's signature)
-            step = session.step
-            if step is None or step.packing is None:
+            step = current.step
+            if step is None or step.layout is None:
                 return text
             registers = denoiser.register_tokens.to(text).expand(len(text), -1, -1)
-            positive = step.packing.positive - REGISTERS
+            positive = step.layout.positive - REGISTERS
             return torch.cat([text[:, :positive], registers, text[:, positive:]], dim=1)
 
         stack.callback(denoiser.context_embedder.register_forward_hook(lead_the_negative).remove)

@@ -10,10 +10,10 @@ from typing import Any, ClassVar
 
 import torch
 
-from nag.families.entering import encode_alone
+from nag.encoding import Arguments, encode_alone
 from nag.families.flux_like import FluxLike
-from nag.families.ragged import padded
-from nag.session import Negative, Session
+from nag.families.padding import padded
+from nag.guidance_state import GuidanceState, NegativeEmbeds
 
 __all__ = ["BriaFibo"]
 
@@ -25,26 +25,26 @@ class BriaFibo(FluxLike):
     models = "FIBO, Edit, lite"
     denoiser_types = ("BriaFiboTransformer2DModel",)
     processors = ("BriaFiboAttnProcessor", "BriaAttnProcessor")
-    mask_name = "negative_prompt_attention_mask"
+    negative_mask_arg = "negative_prompt_attention_mask"
     timestep_unit = 1.0
     cfg = "batched"
     #: All hidden states of the text encoder with the prompts ahead of the layers, (N, layers, L, C).
-    also_given: ClassVar[dict[str, str]] = {"negative_prompt_layers": LAYERS}
+    extra_negative_inputs: ClassVar[dict[str, str]] = {"negative_prompt_layers": LAYERS}
 
-    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: dict[str, Any]) -> Negative:
+    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
         # One at a time: beside longer prompts an empty one would be as long as they are.
         alone = [encode_alone(encode_prompt, [prompt], arguments | {"guidance_scale": 1.0}) for prompt in prompts]
         negative = padded([embeds[0] for embeds, *_ in alone])
         layers = [padded([each[5][layer][0] for each in alone]).embeds for layer in range(len(alone[0][5]))]
-        return Negative(negative.embeds, mask=negative.mask, more={LAYERS: torch.stack(layers, dim=1)})
+        return NegativeEmbeds(negative.embeds, mask=negative.mask, more={LAYERS: torch.stack(layers, dim=1)})
 
-    def rows(self, pipe: Any, session: Session, call: dict[str, Any]) -> slice | None:
-        run = session.run
-        if run is not None and session.in_call:
-            run.in_cfg = pipe.guidance_scale > 1
-        return super().rows(pipe, session, call)
+    def rows(self, pipe: Any, state: GuidanceState, call: dict[str, Any]) -> slice | None:
+        pipeline_call = state.pipeline_call
+        if pipeline_call is not None and state.inside_pipeline_call:
+            pipeline_call.in_cfg = pipe.guidance_scale > 1
+        return super().rows(pipe, state, call)
 
-    def pack(self, call: dict[str, Any], negative: Negative) -> dict[str, Any]:
+    def pack(self, call: dict[str, Any], negative: NegativeEmbeds) -> dict[str, Any]:
         packed = super().pack(call, negative)
         of_negative = list(negative.more[LAYERS].unbind(1))
         blocks = len(call[LAYERS])

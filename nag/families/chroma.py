@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from nag.families.entering import encode_alone
+from nag.encoding import Arguments, encode_alone
 from nag.families.flux_like import FluxLike
-from nag.session import Negative
+from nag.guidance_state import NegativeEmbeds
 
 __all__ = ["Chroma"]
 
@@ -22,13 +22,13 @@ class Chroma(FluxLike):
     models = "Chroma1 HD, Base, Flash"
     denoiser_types = ("ChromaTransformer2DModel",)
     processors = ("FluxAttnProcessor", "FluxIPAdapterAttnProcessor")
-    mask_name = "negative_prompt_attention_mask"
+    negative_mask_arg = "negative_prompt_attention_mask"
 
-    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: dict[str, Any]) -> Negative:
+    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
         embeds, _, mask = encode_alone(encode_prompt, prompts, arguments)[:3]
-        return Negative(embeds, mask=mask)
+        return NegativeEmbeds(embeds, mask=mask)
 
-    def pack(self, call: dict[str, Any], negative: Negative) -> dict[str, Any]:
+    def pack(self, call: dict[str, Any], negative: NegativeEmbeds) -> dict[str, Any]:
         packed = super().pack(call, negative)
         embeds, mask = call["encoder_hidden_states"], call.get("attention_mask")
         if mask is not None or negative.mask is not None:

@@ -10,10 +10,11 @@ from typing import Any
 
 from torch import Tensor
 
-from nag.families.appending import append_to_block
+from nag.current import CurrentStep
+from nag.families.append_text import append_to_block
 from nag.families.family import Family
+from nag.guidance_state import NegativeEmbeds
 from nag.params import NAGParams
-from nag.session import Negative, Session
 
 __all__ = ["CogVideoX"]
 
@@ -31,17 +32,17 @@ class CogVideoX(Family):
     def attentions(self, denoiser: Any) -> list[Any]:
         return [block.attn1 for block in denoiser.transformer_blocks]
 
-    def pack(self, call: dict[str, Any], negative: Negative) -> dict[str, Any]:  # noqa: ARG002 (see `hooks`)
+    def pack(self, call: dict[str, Any], negative: NegativeEmbeds) -> dict[str, Any]:  # noqa: ARG002 (see `hooks`)
         return call
 
-    def hooks(self, denoiser: Any, session: Session, stack: ExitStack) -> None:
+    def hooks(self, denoiser: Any, current: CurrentStep, stack: ExitStack) -> None:
         embed = denoiser.patch_embed
 
         def tokens() -> Tensor:
-            assert session.step is not None
-            negative: Tensor = embed.text_proj(session.step.negative.embeds)
+            assert current.step is not None
+            negative: Tensor = embed.text_proj(current.step.negative.embeds)
             if embed.use_learned_positional_embeddings:
                 negative = negative + embed.pos_embedding[:, : negative.shape[1]].to(negative)
             return negative
 
-        append_to_block(denoiser.transformer_blocks[0], 1, "encoder_hidden_states", tokens, session, stack)
+        append_to_block(denoiser.transformer_blocks[0], 1, "encoder_hidden_states", tokens, current, stack)

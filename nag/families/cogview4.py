@@ -18,7 +18,7 @@ class CogView4(Family):
     attention = "joint"
     denoiser_types = ("CogView4Transformer2DModel",)
     processors = ("CogView4AttnProcessor",)
-    mask_argument = "attention_mask"
+    denoiser_mask_arg = "attention_mask"
     cfg = "separate"
 
     def attentions(self, denoiser: Any) -> list[Any]:

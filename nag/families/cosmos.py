@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from nag.families.family import Family
-from nag.families.swapping import class_names
+from nag.guidance_state import NegativeEmbeds
 from nag.params import NAGParams
-from nag.session import Negative
+from nag.processor_swap import class_names
 
 __all__ = ["Cosmos"]
 
@@ -28,7 +28,7 @@ class Cosmos(Family):
     attention = "cross"
     denoiser_types = ("CosmosTransformer3DModel",)
     processors = ("CosmosAttnProcessor2_0", "CosmosAttnProcessor2_5")
-    keys_stay = True
+    caches_text_kv = True
     cfg = "separate"
 
     def attentions(self, denoiser: Any) -> list[Any]:
@@ -39,7 +39,7 @@ class Cosmos(Family):
         embeds: Tensor = given[0] if isinstance(given, tuple) else given
         return embeds
 
-    def pack(self, call: dict[str, Any], negative: Negative) -> dict[str, Any]:
+    def pack(self, call: dict[str, Any], negative: NegativeEmbeds) -> dict[str, Any]:
         text = torch.cat([self.embeds(call), negative.embeds], dim=1)
         given = call["encoder_hidden_states"]
         return call | {"encoder_hidden_states": (text, *given[1:]) if isinstance(given, tuple) else text}

@@ -6,7 +6,6 @@ from typing import Any
 
 from nag.errors import UnsupportedPipeline
 from nag.families.family import Family
-from nag.families.swapping import original
 from nag.params import NAGParams
 
 __all__ = ["EasyAnimate"]
@@ -22,9 +21,8 @@ class EasyAnimate(Family):
     processors = ("EasyAnimateAttnProcessor2_0",)
     cfg = "batched"
 
-    def check(self, pipe: Any) -> None:
-        super().check(pipe)
-        if original(pipe.transformer).text_proj_t5 is not None:
+    def check_denoiser(self, denoiser: Any) -> None:
+        if denoiser.text_proj_t5 is not None:
             raise UnsupportedPipeline("this EasyAnimate reads T5's tokens behind its own; only one text is guided")
 
     def attentions(self, denoiser: Any) -> list[Any]:

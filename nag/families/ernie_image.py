@@ -12,14 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nag.families.entering import encode_alone
+from nag.current import CurrentStep
+from nag.encoding import Arguments, encode_alone
 from nag.families.family import Family
-from nag.families.ragged import padded
-from nag.packing import Packing
+from nag.families.padding import padded
+from nag.guidance_state import NegativeEmbeds
 from nag.params import NAGParams
 from nag.processors import GuidedProcessor
-from nag.processors.masked import MaskedAsPacked, masked_packing
-from nag.session import Negative, Session
+from nag.processors.masked_joint import MaskedJointProcessor, masked_layout
+from nag.token_layout import TokenLayout
 
 __all__ = ["ErnieImage"]
 
@@ -32,38 +33,38 @@ class ErnieImage(Family):
     attention = "joint"
     denoiser_types = ("ErnieImageTransformer2DModel",)
     processors = ("ErnieImageSingleStreamAttnProcessor",)
-    mask_name = "negative_prompt_attention_mask"
+    negative_mask_arg = "negative_prompt_attention_mask"
     text_last = True
     cfg = "batched"
 
     def attentions(self, denoiser: Any) -> list[Any]:
         return [layer.self_attention for layer in denoiser.layers]
 
-    def processor(self, session: Session, plain: Any) -> GuidedProcessor:
-        return MaskedAsPacked(session, plain)
+    def processor(self, current: CurrentStep, plain: Any) -> GuidedProcessor:
+        return MaskedJointProcessor(current, plain)
 
-    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: dict[str, Any]) -> Negative:
+    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
         return padded(encode_alone(encode_prompt, prompts, arguments))
 
     def embeds(self, call: dict[str, Any]) -> Tensor:
         embeds: Tensor = call["text_bth"]
         return embeds
 
-    def packing(self, call: dict[str, Any], negative: Negative) -> Packing:
+    def layout(self, call: dict[str, Any], negative: NegativeEmbeds) -> TokenLayout:
         embeds, lengths = self.embeds(call), call["text_lens"]
         seen = torch.arange(embeds.shape[1], device=embeds.device) < lengths[:, None]
-        return masked_packing(super().packing(call, negative), None if bool(seen.all()) else seen, negative)
+        return masked_layout(super().layout(call, negative), None if bool(seen.all()) else seen, negative)
 
-    def pack(self, call: dict[str, Any], negative: Negative) -> dict[str, Any]:
+    def pack(self, call: dict[str, Any], negative: NegativeEmbeds) -> dict[str, Any]:
         return call | {"text_bth": torch.cat([self.embeds(call), negative.embeds], dim=1)}
 
-    def hooks(self, denoiser: Any, session: Session, stack: ExitStack) -> None:
+    def hooks(self, denoiser: Any, current: CurrentStep, stack: ExitStack) -> None:
         def restart(module: Any, args: tuple[Tensor]) -> tuple[Tensor] | None:  # noqa: ARG001 (torch's signature)
-            step = session.step
-            if step is None or step.packing is None:
+            step = current.step
+            if step is None or step.layout is None:
                 return None
             (ids,) = args
-            last, count = ids[:, -step.packing.negative :].clone(), step.packing.negative
+            last, count = ids[:, -step.layout.negative :].clone(), step.layout.negative
             last[..., 0] = torch.arange(count, device=ids.device)
             return (torch.cat([ids[:, :-count], last], dim=1),)
 

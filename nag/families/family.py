@@ -4,22 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from nag.errors import InvalidParameter, UnsupportedPipeline
-from nag.families.composing import forget_cached_blocks, refuse_what_does_not_compose, state_of
-from nag.families.entering import encode_alone, on_denoiser
-from nag.families.swapping import Processors, class_names, original
-from nag.packing import Packing
+from nag.current import CurrentStep
+from nag.encoding import Arguments, encode_alone
+from nag.errors import UnsupportedPipeline
+from nag.guidance_state import GuidanceState, GuidedStep, NegativeEmbeds
 from nag.params import NAGParams
+from nag.processor_swap import class_names, original
 from nag.processors import CrossAttentionProcessor, GuidedProcessor, JointAttentionProcessor
-from nag.session import Negative, Session, Step
+from nag.schedule import training_timestep
+from nag.token_layout import TokenLayout
 
-__all__ = ["Family"]
+__all__ = ["DENOISER_NAMES", "Family", "denoisers_of"]
+
+#: Under which a pipeline has its denoisers.
+DENOISER_NAMES = ("transformer", "transformer_2", "unet")
+
+
+def denoisers_of(pipe: Any) -> list[nn.Module]:
+    """The denoisers of a pipeline."""
+    found = (getattr(pipe, name, None) for name in DENOISER_NAMES)
+    return [denoiser for denoiser in found if denoiser is not None]
 
 
 class Family:
@@ -33,21 +42,21 @@ class Family:
         attention: whether text and image share one attention, or the image attends across to the text.
         denoiser_types: names of the denoiser's classes in diffusers; subclasses count.
         processors: names of the attention processors that guidance enters as they are.
-        mask_argument: the denoiser's argument for the text mask, where it has one.
-        mask_name: the name of that mask for the negative prompt, as the family's pipelines and `nag.guide` take it.
-        also_given: what `nag.guide` takes of a negative prompt beside its embeddings and mask, and the denoiser's
-            argument that each stands for (`Negative.more`).
+        denoiser_mask_arg: the denoiser's argument for the text mask, where it has one.
+        negative_mask_arg: the name of that mask for the negative prompt in the family's pipelines and `nag.guide`.
+        extra_negative_inputs: what `nag.guide` takes of a negative prompt besides its embeddings and mask, and the
+            denoiser's argument that each stands for (`NegativeEmbeds.more`).
         text_last: whether the text stands behind the image in joint attention.
         timestep_argument: the denoiser's argument for the timestep,
         timestep_unit: how many of the scheduler's are one of it, and
         timestep_rises: whether it rises from noise at 0, where the scheduler's falls from 1000.
-        keys_stay: cross attention whose text keys are the same at every step: they are computed once a prompt.
+        caches_text_kv: cross attention whose text keys are the same at every step: they are computed once a prompt.
         cfg: how the family's pipelines run CFG: the unconditional rows first in one batch, or as a call of their own.
         exact: what the table says of it, where the method leaves a choice: which pooled prompt modulates the tokens.
         compiled: what `torch.compile` makes of a guided step. In parts means that it does so of a plain one too.
         encoders: names of the pipelines' methods that encode a prompt, whichever they call.
-        refused: why these models are not guided, where they are not; `check` raises it.
-        has_reference: whether `reference=True` means something else than the plain form.
+        refused: why these models are not guided, if they are not; `check_denoiser` raises it.
+        reference: the authors' own layout, used by `guide(reference=True)`, if it differs from this one.
 
     """
 
@@ -58,55 +67,59 @@ class Family:
     attention: ClassVar[Literal["joint", "cross"]]
     denoiser_types: ClassVar[tuple[str, ...]]
     processors: ClassVar[tuple[str, ...]]
-    mask_argument: ClassVar[str | None] = None
-    mask_name: ClassVar[str | None] = None
-    also_given: ClassVar[dict[str, str]] = {}
+    denoiser_mask_arg: ClassVar[str | None] = None
+    negative_mask_arg: ClassVar[str | None] = None
+    extra_negative_inputs: ClassVar[dict[str, str]] = {}
     text_last: ClassVar[bool] = False
     timestep_argument: ClassVar[str] = "timestep"
     timestep_unit: ClassVar[float] = 1.0
     timestep_rises: ClassVar[bool] = False
-    keys_stay: ClassVar[bool] = False
+    caches_text_kv: ClassVar[bool] = False
     cfg: ClassVar[Literal["batched", "separate"]]
     exact: ClassVar[str] = "yes"
     encoders: ClassVar[tuple[str, ...]] = ("encode_prompt",)
     compiled: ClassVar[Literal["one graph", "in parts"]] = "one graph"
     refused: ClassVar[str | None] = None
-    has_reference: ClassVar[bool] = False
+    reference: ClassVar[Family | None] = None
 
     # What is entered.
 
-    def matches(self, pipe: Any) -> bool:
-        """Whether a pipeline belongs here."""
-        return bool(self.denoisers(pipe))
+    def fits(self, denoiser: Any) -> bool:
+        """Whether the denoiser belongs to this family."""
+        return bool(class_names(denoiser) & set(self.denoiser_types))
 
     def denoisers(self, pipe: Any) -> list[nn.Module]:
-        """The modules that the pipeline calls at each step, one or several in turn."""
-        found = (getattr(pipe, name, None) for name in ("transformer", "transformer_2", "unet"))
-        return [each for each in found if each is not None and class_names(each) & set(self.denoiser_types)]
+        """The modules of this family that the pipeline calls at each step, one or several in turn."""
+        return [denoiser for denoiser in denoisers_of(pipe) if self.fits(denoiser)]
 
     def attentions(self, denoiser: Any) -> list[Any]:
         """The attention modules that meet the prompt, each with a `processor`."""
         raise NotImplementedError
 
-    def check(self, pipe: Any) -> None:  # noqa: ARG002 (families look at it)
-        """Raises UnsupportedPipeline where guidance would not be exact."""
+    def check_denoiser(self, denoiser: Any) -> None:  # noqa: ARG002 (families look at it)
+        """Raises UnsupportedPipeline if guidance of this denoiser would not be exact."""
         if self.refused is not None:
             raise UnsupportedPipeline(f"{self.name} cannot be guided: {self.refused}")
 
-    def processor(self, session: Session, plain: Any) -> GuidedProcessor:
+    def check(self, pipe: Any) -> None:
+        """Raises UnsupportedPipeline if guidance of this pipeline would not be exact."""
+        for denoiser in self.denoisers(pipe):
+            self.check_denoiser(original(denoiser))
+
+    def processor(self, current: CurrentStep, plain: Any) -> GuidedProcessor:
         """The guiding processor that takes the place of `plain`."""
         kind = JointAttentionProcessor if self.attention == "joint" else CrossAttentionProcessor
-        return kind(session, plain)
+        return kind(current, plain)
 
     # What a prompt is.
 
-    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: dict[str, Any]) -> Negative:
+    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
         """Negative prompts to embeddings, by the pipeline's own encode_prompt and its arguments for the positive.
 
         Where the family masks its text, the mask comes second.
         """
         encoded = encode_alone(encode_prompt, prompts, arguments)
-        return Negative(encoded[0], mask=encoded[1] if self.mask_name is not None else None)
+        return NegativeEmbeds(encoded[0], mask=encoded[1] if self.negative_mask_arg is not None else None)
 
     # What a step is.
 
@@ -115,15 +128,15 @@ class Family:
         embeds: Tensor = call["encoder_hidden_states"]
         return embeds
 
-    def rows(self, pipe: Any, session: Session, call: dict[str, Any]) -> slice | None:
+    def rows(self, pipe: Any, state: GuidanceState, call: dict[str, Any]) -> slice | None:
         """The conditional rows of a denoiser call; None where it has none. call: its arguments by name."""
         embeds = self.embeds(call)
         count = len(embeds)
         if self.cfg == "separate":
-            return slice(0, count) if session.conditional(embeds, call["timestep"]) else None
-        if not session.in_call:
+            return slice(0, count) if state.is_conditional(embeds, call["timestep"]) else None
+        if not state.inside_pipeline_call:
             return slice(0, count)
-        told = session.run is not None and session.run.in_cfg
+        told = state.pipeline_call is not None and state.pipeline_call.in_cfg
         in_cfg = bool(getattr(pipe, "do_classifier_free_guidance", told))
         # Perturbed attention guidance adds a third part, which is the prompt's rows once more and stays plain.
         perturbed = bool(getattr(pipe, "do_perturbed_attention_guidance", False))
@@ -135,87 +148,45 @@ class Family:
         return 1
 
     def timestep(self, pipe: Any, call: dict[str, Any]) -> float:
-        """The step's timestep on the scheduler's scale: the pipeline's own where it tells it, for the denoiser's copy
+        """The timestep of a call on the scale of training, 1000 at pure noise."""
+        return training_timestep(pipe.scheduler, self.scheduler_timestep(pipe, call))
+
+    def scheduler_timestep(self, pipe: Any, call: dict[str, Any]) -> float:
+        """The timestep of a call in the scheduler's unit: the pipeline's own if it is known, for the denoiser's copy
         may have been rounded to half precision."""
-        told = getattr(pipe, "_current_timestep", None)
-        if told is not None:
-            return float(told)
-        # One a token in some video models, zero at those of a frame that is given.
+        current = getattr(pipe, "_current_timestep", None)
+        if current is not None:
+            return float(current)
+        # Some video models have one per token, which is zero in frames that are given.
         timestep = call[self.timestep_argument]
         now = self.timestep_unit * float(timestep.max() if isinstance(timestep, Tensor) else timestep)
         # In single precision the difference is a little off.
         return round(1000 - now, 3) if self.timestep_rises else now
 
-    def packing(self, call: dict[str, Any], negative: Negative) -> Packing:
+    def layout(self, call: dict[str, Any], negative: NegativeEmbeds) -> TokenLayout:
         """Where both prompts' tokens will stand in an attention's sequence. negative: a row for each of the call's."""
-        return Packing(self.embeds(call).shape[1], negative.embeds.shape[1], text_last=self.text_last)
+        return TokenLayout(self.embeds(call).shape[1], negative.embeds.shape[1], text_last=self.text_last)
 
-    def pack(self, call: dict[str, Any], negative: Negative) -> dict[str, Any]:
+    def pack(self, call: dict[str, Any], negative: NegativeEmbeds) -> dict[str, Any]:
         """The call with the negative's tokens behind the positive's. negative: a row for each of the call's."""
         embeds = call["encoder_hidden_states"]
         packed = call | {"encoder_hidden_states": torch.cat([embeds, negative.embeds], dim=1)}
-        if self.mask_argument is not None:
-            mask = call.get(self.mask_argument)
+        if self.denoiser_mask_arg is not None:
+            mask = call.get(self.denoiser_mask_arg)
             if mask is not None or negative.mask is not None:
                 mask = mask if mask is not None else embeds.new_ones(embeds.shape[:2])
                 extra = negative.mask if negative.mask is not None else embeds.new_ones(negative.embeds.shape[:2])
-                packed[self.mask_argument] = torch.cat([mask, extra.to(mask.dtype)], dim=1)
+                packed[self.denoiser_mask_arg] = torch.cat([mask, extra.to(mask.dtype)], dim=1)
         return packed
 
-    def hooks(self, denoiser: Any, session: Session, stack: ExitStack) -> None:
+    def hooks(self, denoiser: Any, current: CurrentStep, stack: ExitStack) -> None:
         """Registers what else the family needs, such as positions of the negative's tokens, on the stack."""
 
-    # How it is entered; the same for all.
+    def adapt_step(self, step: GuidedStep | None, call: dict[str, Any]) -> GuidedStep | None:  # noqa: ARG002 (for subclasses)
+        """The step as this family's attention modules need it; may change the call."""
+        return step
 
-    def enter(self, pipe: Any, session: Session, stack: ExitStack, reference: bool) -> None:
-        """Puts hooks and processors in place and registers their removal on the stack.
-
-        Raises:
-            UnsupportedPipeline: something in the pipeline does not compose with guidance.
-            InvalidParameter: the pipeline is guided already.
-
-        """
-        if reference:
-            raise InvalidParameter("reference", f"{self.name} has one form only; leave it out")
-        self.check(pipe)
-        for denoiser in self.denoisers(pipe):
-            refuse_what_does_not_compose(denoiser)
-            processors = Processors(
-                self.attentions(original(denoiser)), lambda plain: self.processor(session, plain), self.processors
-            )
-            self.hooks(original(denoiser), session, stack)
-            on_denoiser(denoiser, session, stack, processors, self._before(pipe, denoiser, session, processors))
-
-    def step(self, pipe: Any, session: Session, call: dict[str, Any]) -> Step | None:
-        """What the processors need in this denoiser call; None where nothing is guided."""
-        rows = self.rows(pipe, session, call)
-        if rows is None:
-            return None
-        return session.plan(self.embeds(call), rows, lambda: self.timestep(pipe, call), self.frames(call))
-
-    def _before(
-        self, pipe: Any, denoiser: nn.Module, session: Session, processors: Processors
-    ) -> Callable[[dict[str, Any]], dict[str, Any]]:
-        def before(call: dict[str, Any]) -> dict[str, Any]:
-            guided_before = session.run.guided if session.run is not None else None
-            step = self.step(pipe, session, call)
-            if guided_before is not None and session.run is not None and session.run.guided is not guided_before:
-                forget_cached_blocks(original(denoiser))
-            if step is None:
-                return call
-            # Once more, for what was set up since the guide was entered.
-            refuse_what_does_not_compose(denoiser)
-            renewed = processors.renew()
-            negative = step.negative.filled(step.rows, len(self.embeds(call)))
-            run, packing = session.run, self.packing(call, negative)
-            if self.keys_stay:
-                assert run is not None
-                state = state_of(original(denoiser))
-                if run.kept_for.get(id(denoiser)) == state and not renewed:
-                    session.step = replace(step, text_keys=packing.positive)
-                    return call
-                run.kept_for[id(denoiser)] = state
-            session.step = replace(step, packing=packing, text_keys=packing.text)
-            return self.pack(call, negative)
-
-        return before
+    @property
+    def has_mask(self) -> bool:
+        """Whether negative prompts of unequal length may share a call, padded under a mask."""
+        return self.negative_mask_arg is not None

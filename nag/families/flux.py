@@ -7,18 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
+from torch import Tensor, nn
 
-from nag.families.composing import refuse_what_does_not_compose
-from nag.families.entering import encode_alone
+from nag.current import CurrentStep
+from nag.encoding import Arguments, encode_alone, named_arguments
+from nag.errors import InvalidParameter, UnsupportedPipeline
 from nag.families.family import Family
-from nag.families.flux_reference import enter_reference
-from nag.families.swapping import Processors, original
+from nag.guidance_state import NegativeEmbeds
 from nag.params import NAGParams
-from nag.processors import LanesAttentionProcessor
-from nag.session import Negative, Session
+from nag.processors import GuidedProcessor, ReferenceFluxProcessor
 
 __all__ = ["Flux"]
 
@@ -30,32 +30,98 @@ class Flux(Family):
     source = "arXiv 2505.21179, table 5"
     attention = "joint"
     denoiser_types = ("FluxTransformer2DModel",)
-    processors = ("FluxAttnProcessor", "FluxIPAdapterAttnProcessor")
+    processors: ClassVar[tuple[str, ...]] = ("FluxAttnProcessor", "FluxIPAdapterAttnProcessor")
     timestep_unit = 1000.0
     cfg = "separate"
     exact = "equation 7, the positive's pooled prompt; `reference=True` is the authors' form"
-    has_reference = True
 
     def attentions(self, denoiser: Any) -> list[Any]:
         return [block.attn for block in (*denoiser.transformer_blocks, *denoiser.single_transformer_blocks)]
 
-    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: dict[str, Any]) -> Negative:
+    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
         embeds, pooled, _ = encode_alone(encode_prompt, prompts, arguments)
-        return Negative(embeds, pooled)
+        return NegativeEmbeds(embeds, pooled)
 
-    def pack(self, call: dict[str, Any], negative: Negative) -> dict[str, Any]:
+    def pack(self, call: dict[str, Any], negative: NegativeEmbeds) -> dict[str, Any]:
         # Flux puts every text token at the origin, so the negative's positions start where the positive's do.
         ids = call["txt_ids"]
         negative_ids = ids.new_zeros(negative.embeds.shape[1], ids.shape[-1])
         return super().pack(call, negative) | {"txt_ids": torch.cat([ids, negative_ids])}
 
-    def enter(self, pipe: Any, session: Session, stack: ExitStack, reference: bool) -> None:
-        if not reference:
-            super().enter(pipe, session, stack, reference)
-            return
-        denoiser = original(pipe.transformer)
-        refuse_what_does_not_compose(denoiser)
-        processors = Processors(
-            self.attentions(denoiser), lambda plain: LanesAttentionProcessor(session, plain), ("FluxAttnProcessor",)
-        )
-        enter_reference(pipe.transformer, session, stack, processors, lambda call: self.step(pipe, session, call))
+
+#: The second time embedding of a denoiser call.
+TEMB = "negative_temb"
+
+
+class FluxReference(Flux):
+    """The authors' layout: each prompt's text has its own modulation, and single blocks carry a second image lane.
+
+    Text travels as 2B rows, positive first. The pooled negative prompt gives a second time embedding, which modulates
+    the negative's text in double blocks and its whole lane in single blocks. The positive lane is the result.
+
+    Raises, when the denoiser is called:
+
+    InvalidParameter: prompts of different length, or no pooled negative prompt.
+    UnsupportedPipeline: ControlNet residuals for single blocks, whose lanes they do not fit.
+    """
+
+    processors = ("FluxAttnProcessor",)
+    reference = None
+
+    def processor(self, current: CurrentStep, plain: Any) -> GuidedProcessor:
+        return ReferenceFluxProcessor(current, plain)
+
+    def pack(self, call: dict[str, Any], negative: NegativeEmbeds) -> dict[str, Any]:
+        positive = call["encoder_hidden_states"]
+        if negative.pooled is None:
+            raise InvalidParameter(
+                "negative_pooled_prompt_embeds", "the reference layout needs the pooled negative prompt"
+            )
+        if positive.shape != negative.embeds.shape:
+            raise InvalidParameter(
+                "negative_prompt_embeds",
+                f"the reference layout needs as many tokens as the prompt's {positive.shape[1]}, "
+                f"got {negative.embeds.shape[1]}",
+            )
+        if call.get("controlnet_single_block_samples") is not None:
+            raise UnsupportedPipeline("the reference layout does not take ControlNet residuals for single blocks")
+        return call | {"encoder_hidden_states": torch.cat([positive, negative.embeds])}
+
+    def hooks(self, denoiser: Any, current: CurrentStep, stack: ExitStack) -> None:
+        def make_second_temb(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG001
+            step = current.step
+            if step is not None:
+                step.scratch[TEMB] = module.forward(*args[:-1], step.negative.pooled)
+
+        def modulate_text(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
+            step = current.step
+            if step is None:
+                return args, kwargs
+            call = named_arguments(module.forward, args, kwargs)
+            return (), call | {"emb": torch.cat([call["emb"], step.scratch[TEMB]])}
+
+        def modulate_lanes(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
+            step = current.step
+            if step is None:
+                return args, kwargs
+            call = named_arguments(module.forward, args, kwargs)
+            image, text = call["hidden_states"], call["encoder_hidden_states"]
+            lanes = image if len(image) == len(text) else torch.cat([image, image])
+            return (), call | {"hidden_states": lanes, "temb": torch.cat([call["temb"], step.scratch[TEMB]])}
+
+        def take_positive_lane(module: nn.Module, args: Any, output: Any) -> Any:  # noqa: ARG001
+            if current.step is None:
+                return output
+            text, image = output
+            return text, image.chunk(2)[0]
+
+        stack.callback(denoiser.time_text_embed.register_forward_hook(make_second_temb).remove)
+        for block in denoiser.transformer_blocks:
+            stack.callback(block.norm1_context.register_forward_pre_hook(modulate_text, with_kwargs=True).remove)
+        for block in denoiser.single_transformer_blocks:
+            stack.callback(block.register_forward_pre_hook(modulate_lanes, with_kwargs=True).remove)
+        for block in denoiser.single_transformer_blocks[-1:]:
+            stack.callback(block.register_forward_hook(take_positive_lane).remove)
+
+
+Flux.reference = FluxReference()

@@ -9,9 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 from nag.attention import AttentionCall
+from nag.current import CurrentStep
 from nag.families.flux_like import FluxLike
+from nag.guidance_state import GuidedStep
 from nag.processors import GuidedProcessor, JointAttentionProcessor
-from nag.session import Session, Step
 
 __all__ = ["Flux2"]
 
@@ -28,12 +29,12 @@ class Flux2(FluxLike):
     )
     counted = (3,)
 
-    def processor(self, session: Session, plain: Any) -> GuidedProcessor:
-        return _WithKeptKeys(session, plain)
+    def processor(self, current: CurrentStep, plain: Any) -> GuidedProcessor:
+        return _WithKeptKeys(current, plain)
 
 
 class _WithKeptKeys(JointAttentionProcessor):
-    def wanted(self, call: AttentionCall, step: Step) -> bool:
+    def should_intercept(self, call: AttentionCall, step: GuidedStep) -> bool:
         # Reference images may be keys alone; where they have queries of their own, those attend in a later call.
-        assert step.packing is not None
-        return call.key.shape[2] >= call.query.shape[2] > step.packing.text
+        assert step.layout is not None
+        return call.key.shape[2] >= call.query.shape[2] > step.layout.text

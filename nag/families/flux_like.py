@@ -11,9 +11,10 @@ from typing import Any, ClassVar, Literal
 
 import torch
 
+from nag.encoding import Arguments
 from nag.families.family import Family
+from nag.guidance_state import NegativeEmbeds
 from nag.params import NAGParams
-from nag.session import Negative
 
 __all__ = ["Bria", "FluxLike", "LongCatImage", "OvisImage"]
 
@@ -36,7 +37,7 @@ class FluxLike(Family):
     def attentions(self, denoiser: Any) -> list[Any]:
         return [block.attn for block in (*denoiser.transformer_blocks, *denoiser.single_transformer_blocks)]
 
-    def pack(self, call: dict[str, Any], negative: Negative) -> dict[str, Any]:
+    def pack(self, call: dict[str, Any], negative: NegativeEmbeds) -> dict[str, Any]:
         ids, count = call["txt_ids"], negative.embeds.shape[1]
         negative_ids = ids.new_zeros(*ids.shape[:-2], count, ids.shape[-1])
         for axis in self.counted:
@@ -68,9 +69,9 @@ class Bria(FluxLike):
     timestep_unit = 1.0
     cfg = "batched"
 
-    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: dict[str, Any]) -> Negative:
+    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
         embeds = super().encode(encode_prompt, prompts, arguments).embeds.clone()
         for row, prompt in enumerate(prompts):
             if not prompt:
                 embeds[row] = 0
-        return Negative(embeds)
+        return NegativeEmbeds(embeds)

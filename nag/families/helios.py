@@ -18,7 +18,7 @@ class Helios(Family):
     attention = "cross"
     denoiser_types = ("HeliosTransformer3DModel",)
     processors = ("HeliosAttnProcessor",)
-    keys_stay = True
+    caches_text_kv = True
     cfg = "separate"
 
     def attentions(self, denoiser: Any) -> list[Any]:

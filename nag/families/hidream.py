@@ -13,12 +13,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from nag.encoding import Arguments, encode_alone
 from nag.errors import InvalidParameter
-from nag.families.entering import encode_alone
 from nag.families.family import Family
-from nag.packing import Packing
+from nag.guidance_state import NegativeEmbeds
 from nag.params import NAGParams
-from nag.session import Negative
+from nag.token_layout import TokenLayout
 
 __all__ = ["HiDream", "Texts"]
 
@@ -26,7 +26,7 @@ LLAMA = "encoder_hidden_states_llama3"
 
 
 @dataclass(frozen=True)
-class Texts(Packing):
+class Texts(TokenLayout):
     """Several texts behind the image, each with both prompts' tokens.
 
     Attributes:
@@ -68,20 +68,20 @@ class HiDream(Family):
     compiled = "in parts"
     exact = "equation 7, the positive's pooled prompt"
     #: With the prompts ahead of the layers, (N, layers, L, C); the T5 ones are the embeddings.
-    also_given: ClassVar[dict[str, str]] = {"negative_prompt_embeds_llama3": LLAMA}
+    extra_negative_inputs: ClassVar[dict[str, str]] = {"negative_prompt_embeds_llama3": LLAMA}
 
     def attentions(self, denoiser: Any) -> list[Any]:
         return [each.block.attn1 for each in (*denoiser.double_stream_blocks, *denoiser.single_stream_blocks)]
 
-    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: dict[str, Any]) -> Negative:
+    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
         t5, _, llama, _, pooled, _ = encode_alone(encode_prompt, prompts, arguments)
-        return Negative(t5, pooled, more={LLAMA: llama.transpose(0, 1)})
+        return NegativeEmbeds(t5, pooled, more={LLAMA: llama.transpose(0, 1)})
 
     def embeds(self, call: dict[str, Any]) -> Tensor:
         embeds: Tensor = call["encoder_hidden_states_t5"]
         return embeds
 
-    def packing(self, call: dict[str, Any], negative: Negative) -> Packing:
+    def layout(self, call: dict[str, Any], negative: NegativeEmbeds) -> TokenLayout:
         if len(call[LLAMA]) != negative.more[LLAMA].shape[1]:
             raise InvalidParameter("negative_prompt_embeds_llama3", "must be (prompts, layers, tokens, channels)")
         llama = call[LLAMA].shape[2], negative.more[LLAMA].shape[2]
@@ -89,7 +89,7 @@ class HiDream(Family):
         positive, negative_count = (sum(each) for each in zip(*of_each, strict=True))
         return Texts(positive, negative_count, text_last=True, of_each=of_each)
 
-    def pack(self, call: dict[str, Any], negative: Negative) -> dict[str, Any]:
+    def pack(self, call: dict[str, Any], negative: NegativeEmbeds) -> dict[str, Any]:
         t5 = torch.cat([self.embeds(call), negative.embeds], dim=1)
         llama = torch.cat([call[LLAMA], negative.more[LLAMA].transpose(0, 1)], dim=2)
         return call | {"encoder_hidden_states_t5": t5, LLAMA: llama}

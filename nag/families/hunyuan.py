@@ -14,13 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nag.families.appending import append_to_block
-from nag.families.entering import encode_alone
+from nag.current import CurrentStep
+from nag.encoding import Arguments, encode_alone
+from nag.families.append_text import append_to_block
 from nag.families.family import Family
-from nag.packing import Packing
+from nag.guidance_state import NegativeEmbeds
 from nag.params import NAGParams
-from nag.processors.ragged import NEGATIVE, NOBODY, POSITIVE, SHARED, Roles, RolesAttentionProcessor
-from nag.session import Negative, Session
+from nag.processors.per_row_mask import NEGATIVE, NOBODY, POSITIVE, SHARED, TokenRoleProcessor, TokenRoles
+from nag.token_layout import TokenLayout
 
 __all__ = ["HunyuanImage", "HunyuanVideo", "HunyuanVideo15"]
 
@@ -33,7 +34,7 @@ class HunyuanVideo(Family):
     attention = "joint"
     denoiser_types = ("HunyuanVideoTransformer3DModel",)
     processors = ("HunyuanVideoAttnProcessor2_0",)
-    mask_name = "negative_prompt_attention_mask"
+    negative_mask_arg = "negative_prompt_attention_mask"
     text_last = True
     cfg = "separate"
     exact = "equation 7, the positive's pooled prompt"
@@ -41,42 +42,46 @@ class HunyuanVideo(Family):
     def attentions(self, denoiser: Any) -> list[Any]:
         return [block.attn for block in (*denoiser.transformer_blocks, *denoiser.single_transformer_blocks)]
 
-    def processor(self, session: Session, plain: Any) -> RolesAttentionProcessor:
-        return RolesAttentionProcessor(session, plain)
+    def processor(self, current: CurrentStep, plain: Any) -> TokenRoleProcessor:
+        return TokenRoleProcessor(current, plain)
 
-    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: dict[str, Any]) -> Negative:
+    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
         embeds, pooled, mask = encode_alone(encode_prompt, prompts, arguments)
-        return Negative(embeds, pooled, mask)
+        return NegativeEmbeds(embeds, pooled, mask)
 
     def text_roles(self, call: dict[str, Any]) -> Tensor:
         """Of the tokens as the model orders them, (B, L). It takes them for as many as the mask has ones."""
         return _leading((POSITIVE, call["encoder_attention_mask"].sum(dim=1)), length=self.embeds(call).shape[1])
 
-    def packing(self, call: dict[str, Any], negative: Negative) -> Packing:
-        mask = torch.cat([negative.seen, *_second(negative)[1:]], dim=1)
+    def layout(self, call: dict[str, Any], negative: NegativeEmbeds) -> TokenLayout:
+        mask = torch.cat([negative.token_mask, *_second(negative)[1:]], dim=1)
         of_text = self.text_roles(call)
         of = torch.cat([of_text, torch.where(mask.bool(), NEGATIVE, NOBODY)], dim=1)
-        return Roles(of_text.shape[1], mask.shape[1], text_last=True, of=of)
+        return TokenRoles(of_text.shape[1], mask.shape[1], text_last=True, of=of)
 
-    def pack(self, call: dict[str, Any], negative: Negative) -> dict[str, Any]:  # noqa: ARG002 (see `hooks`)
+    def pack(self, call: dict[str, Any], negative: NegativeEmbeds) -> dict[str, Any]:  # noqa: ARG002 (see `hooks`)
         return call
 
-    def tokens(self, denoiser: Any, negative: Negative, timestep: Tensor) -> Tensor:
+    def tokens(self, denoiser: Any, negative: NegativeEmbeds, timestep: Tensor) -> Tensor:
         """The negative's text as the blocks take it, in the order of its masks."""
-        refined = denoiser.context_embedder.forward(negative.embeds, timestep, negative.seen)
+        refined = denoiser.context_embedder.forward(negative.embeds, timestep, negative.token_mask)
         second = _second(negative)[:1]
         return torch.cat([refined, *(denoiser.context_embedder_2(each) for each in second)], dim=1)
 
-    def hooks(self, denoiser: Any, session: Session, stack: ExitStack) -> None:
-        kept: dict[str, Tensor] = {}
-
+    def hooks(self, denoiser: Any, current: CurrentStep, stack: ExitStack) -> None:
         def embedded(module: Any, args: Any, output: Tensor) -> None:  # noqa: ARG001 (torch's signature)
-            if session.step is not None:
-                kept["tokens"] = self.tokens(denoiser, session.step.negative, args[1][session.step.rows])
+            step = current.step
+            if step is not None:
+                step.scratch["tokens"] = self.tokens(denoiser, step.negative, args[1][step.rows])
+
+        def tokens() -> Tensor:
+            assert current.step is not None
+            tokens: Tensor = current.step.scratch["tokens"]
+            return tokens
 
         stack.callback(denoiser.context_embedder.register_forward_hook(embedded).remove)
         block = denoiser.transformer_blocks[0]
-        append_to_block(block, 1, "encoder_hidden_states", lambda: kept.pop("tokens"), session, stack)
+        append_to_block(block, 1, "encoder_hidden_states", tokens, current, stack)
 
 
 class HunyuanImage(HunyuanVideo):
@@ -87,15 +92,15 @@ class HunyuanImage(HunyuanVideo):
     compiled = "in parts"
     denoiser_types = ("HunyuanImageTransformer2DModel",)
     processors = ("HunyuanImageAttnProcessor",)
-    mask_name = "negative_prompt_embeds_mask"
+    negative_mask_arg = "negative_prompt_embeds_mask"
     exact = "yes"
 
-    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: dict[str, Any]) -> Negative:
+    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
         arguments = arguments | {"batch_size": len(prompts)}
         embeds, mask, *second = encode_alone(encode_prompt, prompts, arguments)
         if not second or not second[1].any():  # nothing in quotes
-            return Negative(embeds, mask=mask)
-        return Negative(embeds, mask=mask, more=dict(zip(("embeds_2", "mask_2"), second, strict=True)))
+            return NegativeEmbeds(embeds, mask=mask)
+        return NegativeEmbeds(embeds, mask=mask, more=dict(zip(("embeds_2", "mask_2"), second, strict=True)))
 
     def text_roles(self, call: dict[str, Any]) -> Tensor:
         masks = [call["encoder_attention_mask"], call.get("encoder_attention_mask_2")]
@@ -121,7 +126,7 @@ class HunyuanVideo15(HunyuanImage):
         seen = torch.full_like(mask[:, 0], image.shape[1]) * image.any()
         return _leading((SHARED, seen), (POSITIVE, mask.sum(dim=1)), length=image.shape[1] + mask.shape[1])
 
-    def tokens(self, denoiser: Any, negative: Negative, timestep: Tensor) -> Tensor:
+    def tokens(self, denoiser: Any, negative: NegativeEmbeds, timestep: Tensor) -> Tensor:
         tokens = super().tokens(denoiser, negative, timestep)
         kind = torch.zeros(tokens.shape[:2], dtype=torch.long, device=tokens.device)
         kind[:, negative.embeds.shape[1] :] = 1
@@ -129,13 +134,13 @@ class HunyuanVideo15(HunyuanImage):
         return tokens + embedding
 
 
-def _second(negative: Negative) -> list[Tensor]:
+def _second(negative: NegativeEmbeds) -> list[Tensor]:
     """The negative's second text and its mask, where it has one."""
     return [negative.more[name] for name in ("embeds_2", "mask_2") if name in negative.more]
 
 
 def _leading(*parts: tuple[int, Tensor], length: int) -> Tensor:
-    """Roles (B, length) of rows that begin with counts (B,) of each part's tokens; the rest is nobody's."""
+    """TokenRoles (B, length) of rows that begin with counts (B,) of each part's tokens; the rest is nobody's."""
     end = sum(count for _, count in parts)
     assert isinstance(end, Tensor)
     place = torch.arange(length, device=end.device)

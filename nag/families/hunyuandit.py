@@ -13,11 +13,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from nag.families.entering import encode_alone
+from nag.current import CurrentStep
+from nag.encoding import Arguments, encode_alone
 from nag.families.family import Family
-from nag.packing import Packing
+from nag.guidance_state import NegativeEmbeds
 from nag.params import NAGParams
-from nag.session import Negative, Session
+from nag.token_layout import TokenLayout
 
 __all__ = ["HunyuanDiT"]
 
@@ -30,19 +31,19 @@ class HunyuanDiT(Family):
     attention = "cross"
     denoiser_types = ("HunyuanDiT2DModel",)
     processors = ("HunyuanAttnProcessor2_0", "FusedHunyuanAttnProcessor2_0")
-    mask_argument = "text_embedding_mask"
-    mask_name = "negative_prompt_attention_mask"
-    also_given: ClassVar[dict[str, str]] = {
+    denoiser_mask_arg = "text_embedding_mask"
+    negative_mask_arg = "negative_prompt_attention_mask"
+    extra_negative_inputs: ClassVar[dict[str, str]] = {
         "negative_prompt_embeds_2": "encoder_hidden_states_t5",
         "negative_prompt_attention_mask_2": "text_embedding_mask_t5",
     }
-    keys_stay = True
+    caches_text_kv = True
     cfg = "batched"
 
     def attentions(self, denoiser: Any) -> list[Any]:
         return [block.attn2 for block in denoiser.blocks]
 
-    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: dict[str, Any]) -> Negative:
+    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
         # The lengths are those that the pipelines write into their two calls.
         of_clip, of_t5 = (
             encode_alone(
@@ -51,32 +52,32 @@ class HunyuanDiT(Family):
             for index, length in ((0, 77), (1, 256))
         )
         more = {"encoder_hidden_states_t5": of_t5[0], "text_embedding_mask_t5": of_t5[2]}
-        return Negative(of_clip[0], mask=of_clip[2], more=more)
+        return NegativeEmbeds(of_clip[0], mask=of_clip[2], more=more)
 
-    def packing(self, call: dict[str, Any], negative: Negative) -> Packing:
+    def layout(self, call: dict[str, Any], negative: NegativeEmbeds) -> TokenLayout:
         of_t5 = "encoder_hidden_states_t5"
-        return Packing(
+        return TokenLayout(
             self.embeds(call).shape[1] + call[of_t5].shape[1],
             negative.embeds.shape[1] + negative.more[of_t5].shape[1],
         )
 
-    def pack(self, call: dict[str, Any], negative: Negative) -> dict[str, Any]:  # noqa: ARG002 (the hooks append it)
+    def pack(self, call: dict[str, Any], negative: NegativeEmbeds) -> dict[str, Any]:  # noqa: ARG002 (the hooks append it)
         return call
 
-    def hooks(self, denoiser: Any, session: Session, stack: ExitStack) -> None:
+    def hooks(self, denoiser: Any, current: CurrentStep, stack: ExitStack) -> None:
         def append(module: Any, args: Any, kwargs: dict[str, Any]) -> Any:  # noqa: ARG001 (torch's signature)
-            step = session.step
-            if step is None or step.packing is None:
+            step = current.step
+            if step is None or step.layout is None:
                 return args, kwargs
             text = kwargs["encoder_hidden_states"]
-            negative = _text(denoiser, step.negative.filled(step.rows, len(text)))
+            negative = _text(denoiser, step.negative.scatter_rows(step.rows, len(text)))
             return args, kwargs | {"encoder_hidden_states": torch.cat([text, negative], dim=1)}
 
         for attention in self.attentions(denoiser):
             stack.callback(attention.register_forward_pre_hook(append, with_kwargs=True).remove)
 
 
-def _text(denoiser: Any, negative: Negative) -> Tensor:
+def _text(denoiser: Any, negative: NegativeEmbeds) -> Tensor:
     """The negative's tokens as the blocks read a prompt, (B, L, C)."""
     assert negative.mask is not None
     tokens = torch.cat([negative.embeds, denoiser.text_embedder(negative.more["encoder_hidden_states_t5"])], dim=1)

@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nag.families.entering import encode_alone
+from nag.current import CurrentStep
+from nag.encoding import Arguments, encode_alone
 from nag.families.family import Family
-from nag.packing import Packing
+from nag.guidance_state import GuidanceState, NegativeEmbeds
 from nag.params import NAGParams
-from nag.session import Negative, Session
+from nag.token_layout import TokenLayout
 
 __all__ = ["Ideogram4"]
 
@@ -33,7 +34,7 @@ class Ideogram4(Family):
     attention = "joint"
     denoiser_types = ("Ideogram4Transformer2DModel",)
     processors = ("Ideogram4AttnProcessor",)
-    mask_name = "negative_prompt_attention_mask"
+    negative_mask_arg = "negative_prompt_attention_mask"
     timestep_unit = 1000.0
     timestep_rises = True
     cfg = "separate"
@@ -41,26 +42,26 @@ class Ideogram4(Family):
     def attentions(self, denoiser: Any) -> list[Any]:
         return [layer.attention for layer in denoiser.layers]
 
-    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: dict[str, Any]) -> Negative:
+    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
         embeds, _, _, roles = encode_alone(encode_prompt, prompts, arguments)
         mask = roles == ROLES["text"]
         used = mask.any(dim=0).nonzero()  # it pads to the longest prompt that it takes
         tokens = slice(int(used.min()), int(used.max()) + 1)
-        return Negative(embeds[:, tokens], mask=mask[:, tokens])
+        return NegativeEmbeds(embeds[:, tokens], mask=mask[:, tokens])
 
-    def rows(self, pipe: Any, session: Session, call: dict[str, Any]) -> slice | None:
-        run, count = session.run, len(self.embeds(call))
-        if run is not None and session.in_call and count % run.prompts == 0:
-            run.images_per_prompt = count // run.prompts  # its encode_prompt is not told
-        return super().rows(pipe, session, call)
+    def rows(self, pipe: Any, state: GuidanceState, call: dict[str, Any]) -> slice | None:
+        pipeline_call, count = state.pipeline_call, len(self.embeds(call))
+        if pipeline_call is not None and state.inside_pipeline_call and count % pipeline_call.prompts == 0:
+            pipeline_call.images_per_prompt = count // pipeline_call.prompts  # its encode_prompt is not told
+        return super().rows(pipe, state, call)
 
-    def packing(self, call: dict[str, Any], negative: Negative) -> Packing:
+    def layout(self, call: dict[str, Any], negative: NegativeEmbeds) -> TokenLayout:
         image = int((call["indicator"][0] == ROLES["image"]).sum())
-        return Packing(self.embeds(call).shape[1] - image, negative.embeds.shape[1])
+        return TokenLayout(self.embeds(call).shape[1] - image, negative.embeds.shape[1])
 
-    def pack(self, call: dict[str, Any], negative: Negative) -> dict[str, Any]:
-        embeds, text = negative.embeds, self.packing(call, negative).positive
-        mask = negative.seen.bool()
+    def pack(self, call: dict[str, Any], negative: NegativeEmbeds) -> dict[str, Any]:
+        embeds, text = negative.embeds, self.layout(call, negative).positive
+        mask = negative.token_mask.bool()
         places = (mask.cumsum(dim=1) - 1).clamp(min=0)
         latents = call["hidden_states"]
         of_negative = {
@@ -75,12 +76,12 @@ class Ideogram4(Family):
             for name, each in of_negative.items()
         }
 
-    def hooks(self, denoiser: Any, session: Session, stack: ExitStack) -> None:
+    def hooks(self, denoiser: Any, current: CurrentStep, stack: ExitStack) -> None:
         def without_the_negative(module: Any, args: Any, output: Tensor) -> Tensor:  # noqa: ARG001 (torch's signature)
-            step = session.step
-            if step is None or step.packing is None:
+            step = current.step
+            if step is None or step.layout is None:
                 return output
-            _, positive, _, image = step.packing.split(output, 1)
+            _, positive, _, image = step.layout.split(output, 1)
             return torch.cat([positive, image], dim=1)
 
         stack.callback(denoiser.final_layer.register_forward_hook(without_the_negative).remove)

@@ -13,13 +13,14 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from nag.families.entering import encode_alone
+from nag.current import CurrentStep
+from nag.encoding import Arguments, encode_alone
 from nag.families.family import Family
-from nag.packing import Packing
+from nag.guidance_state import GuidedStep, NegativeEmbeds
 from nag.params import NAGParams
 from nag.processors import GuidedProcessor
-from nag.processors.masked import MaskedAsPacked, masked_packing
-from nag.session import Negative, Session, Step
+from nag.processors.masked_joint import MaskedJointProcessor, masked_layout
+from nag.token_layout import TokenLayout
 
 __all__ = ["JoyImageEdit", "JoyImageEditPlus"]
 
@@ -32,7 +33,7 @@ class JoyImageEdit(Family):
     attention = "joint"
     denoiser_types = ("JoyImageEditTransformer3DModel",)
     processors = ("JoyImageAttnProcessor",)
-    mask_name = "negative_prompt_embeds_mask"
+    negative_mask_arg = "negative_prompt_embeds_mask"
     text_last = True
     cfg: ClassVar[Literal["batched", "separate"]] = "separate"
     encoders = ("encode_prompt", "encode_prompt_multiple_images")
@@ -40,23 +41,23 @@ class JoyImageEdit(Family):
     def attentions(self, denoiser: Any) -> list[Any]:
         return [block.attn for block in denoiser.double_blocks]
 
-    def processor(self, session: Session, plain: Any) -> GuidedProcessor:
-        return _Counted(session, plain)
+    def processor(self, current: CurrentStep, plain: Any) -> GuidedProcessor:
+        return _Counted(current, plain)
 
-    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: dict[str, Any]) -> Negative:
+    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
         positives = arguments.get("prompt")
         if arguments.get("images") is not None and isinstance(positives, list) and len(prompts) == 1:
             prompts = list(prompts) * len(positives)  # each beside pictures of its own
         prompts = [self.formatted(prompt, positives, row) for row, prompt in enumerate(prompts)]
         embeds, mask = encode_alone(encode_prompt, prompts, arguments)
-        return Negative(embeds, mask=None if bool(mask.all()) else mask)
+        return NegativeEmbeds(embeds, mask=None if bool(mask.all()) else mask)
 
     def formatted(self, prompt: str, positives: Any, row: int) -> str:  # noqa: ARG002 (for subclasses)
         """As the pipeline hands a prompt to what encodes it."""
         return prompt
 
-    def packing(self, call: dict[str, Any], negative: Negative) -> Packing:
-        return masked_packing(super().packing(call, negative), None, negative)
+    def layout(self, call: dict[str, Any], negative: NegativeEmbeds) -> TokenLayout:
+        return masked_layout(super().layout(call, negative), None, negative)
 
 
 class JoyImageEditPlus(JoyImageEdit):
@@ -64,11 +65,11 @@ class JoyImageEditPlus(JoyImageEdit):
     models = "JoyImage-Edit Plus, with any number of pictures given"
     denoiser_types = ("JoyImageEditPlusTransformer3DModel",)
     processors = ("JoyImageEditPlusAttnProcessor",)
-    mask_argument = "encoder_hidden_states_mask"
+    denoiser_mask_arg = "encoder_hidden_states_mask"
     cfg = "batched"
 
-    def processor(self, session: Session, plain: Any) -> GuidedProcessor:
-        return Family.processor(self, session, plain)
+    def processor(self, current: CurrentStep, plain: Any) -> GuidedProcessor:
+        return Family.processor(self, current, plain)
 
     def formatted(self, prompt: str, positives: Any, row: int) -> str:
         # The pipeline gives its own prompts with a mark for each picture in front.
@@ -76,25 +77,25 @@ class JoyImageEditPlus(JoyImageEdit):
         found = re.match(r"<\|im_start\|>user\n(?:<image>\n)*", positive or "")
         return f"{found[0]}{prompt}<|im_end|>\n" if found else prompt
 
-    def packing(self, call: dict[str, Any], negative: Negative) -> Packing:
-        return Family.packing(self, call, negative)
+    def layout(self, call: dict[str, Any], negative: NegativeEmbeds) -> TokenLayout:
+        return Family.layout(self, call, negative)
 
 
-class _Counted(MaskedAsPacked):
+class _Counted(MaskedJointProcessor):
     """Gives the text's rotary positions, made for both prompts in a row, to each from the first on."""
 
     def run(
         self,
-        step: Step,
+        step: GuidedStep,
         attn: Any,
         hidden_states: Tensor,
         encoder_hidden_states: Tensor,
         image_rotary_emb: Any = None,
         **kwargs: Any,
     ) -> Any:
-        packing = step.packing
-        if packing is not None and image_rotary_emb is not None and image_rotary_emb[1] is not None:
+        layout = step.layout
+        if layout is not None and image_rotary_emb is not None and image_rotary_emb[1] is not None:
             image, text = image_rotary_emb
-            text = tuple(torch.cat([each[: packing.positive], each[: packing.negative]]) for each in text)
+            text = tuple(torch.cat([each[: layout.positive], each[: layout.negative]]) for each in text)
             image_rotary_emb = image, text
         return super().run(step, attn, hidden_states, encoder_hidden_states, image_rotary_emb, **kwargs)

@@ -11,10 +11,11 @@ from typing import Any
 
 from torch import Tensor
 
-from nag.families.entering import encode_alone
-from nag.families.plain import PlainCrossAttention
+from nag.current import CurrentStep
+from nag.encoding import Arguments, encode_alone
+from nag.families.plain_cross import PlainCrossAttention
+from nag.guidance_state import NegativeEmbeds
 from nag.params import NAGParams
-from nag.session import Negative, Session
 
 __all__ = ["Kandinsky3"]
 
@@ -25,8 +26,8 @@ class Kandinsky3(PlainCrossAttention):
     defaults = NAGParams(scale=3.0, tau=2.5, alpha=0.375)
     source = "as Stable Diffusion 1.5, not tuned"
     denoiser_types = ("Kandinsky3UNet",)
-    mask_argument = "encoder_attention_mask"
-    mask_name = "negative_prompt_attention_mask"
+    denoiser_mask_arg = "encoder_attention_mask"
+    negative_mask_arg = "negative_prompt_attention_mask"
     cfg = "batched"
 
     def attentions(self, denoiser: Any) -> list[Any]:
@@ -34,18 +35,18 @@ class Kandinsky3(PlainCrossAttention):
         blocks = (*denoiser.down_blocks, *denoiser.up_blocks)
         return [each.attention for block in blocks if block.context_dim is not None for each in block.attentions[1:]]
 
-    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: dict[str, Any]) -> Negative:
+    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
         # Without padding, as the pipelines always ask for it.
         embeds, _, mask, _ = encode_alone(encode_prompt, prompts, arguments | {"_cut_context": True})
-        return Negative(embeds, mask=mask)
+        return NegativeEmbeds(embeds, mask=mask)
 
-    def hooks(self, denoiser: Any, session: Session, stack: ExitStack) -> None:
+    def hooks(self, denoiser: Any, current: CurrentStep, stack: ExitStack) -> None:
         def positive_alone(module: Any, args: tuple[Tensor, Tensor, Tensor]) -> Any:  # noqa: ARG001 (torch's signature)
-            step = session.step
-            if step is None or step.packing is None:
+            step = current.step
+            if step is None or step.layout is None:
                 return args
             embedded_time, tokens, mask = args
-            count = step.packing.positive
+            count = step.layout.positive
             return embedded_time, tokens[:, :count], mask[..., :count]
 
         stack.callback(denoiser.add_time_condition.register_forward_pre_hook(positive_alone).remove)

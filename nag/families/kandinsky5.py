@@ -11,12 +11,13 @@ from typing import Any
 
 import torch
 
-from nag.families.entering import encode_alone
+from nag.current import CurrentStep
+from nag.encoding import Arguments, encode_alone
 from nag.families.family import Family
-from nag.families.ragged import padded
+from nag.families.padding import padded
+from nag.guidance_state import NegativeEmbeds
 from nag.params import NAGParams
-from nag.processors.apart import ApartAttentionProcessor
-from nag.session import Negative, Session
+from nag.processors.text_self_attention import TextSelfAttentionProcessor
 
 __all__ = ["Kandinsky5"]
 
@@ -29,21 +30,21 @@ class Kandinsky5(Family):
     attention = "cross"
     denoiser_types = ("Kandinsky5Transformer3DModel",)
     processors = ("Kandinsky5AttnProcessor",)
-    mask_name = "negative_prompt_attention_mask"
+    negative_mask_arg = "negative_prompt_attention_mask"
     cfg = "separate"
 
     def attentions(self, denoiser: Any) -> list[Any]:
         of_text = [block.self_attention for block in denoiser.text_transformer_blocks]
         return of_text + [block.cross_attention for block in denoiser.visual_transformer_blocks]
 
-    def processor(self, session: Session, plain: Any) -> ApartAttentionProcessor:
-        return ApartAttentionProcessor(session, plain)
+    def processor(self, current: CurrentStep, plain: Any) -> TextSelfAttentionProcessor:
+        return TextSelfAttentionProcessor(current, plain)
 
-    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: dict[str, Any]) -> Negative:
+    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
         # One at a time: in a batch each would read as many paddings as the longest has tokens more.
         return padded([encode_alone(encode_prompt, [prompt], arguments)[0][0] for prompt in prompts])
 
-    def pack(self, call: dict[str, Any], negative: Negative) -> dict[str, Any]:
+    def pack(self, call: dict[str, Any], negative: NegativeEmbeds) -> dict[str, Any]:
         positions = call["text_rope_pos"]
         restarted = torch.arange(negative.embeds.shape[1], device=positions.device, dtype=positions.dtype)
         return super().pack(call, negative) | {"text_rope_pos": torch.cat([positions, restarted])}

@@ -13,10 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nag.families.entering import encode_alone
+from nag.current import CurrentStep
+from nag.encoding import Arguments, encode_alone
 from nag.families.family import Family
 from nag.families.kandinsky5 import Kandinsky5
-from nag.session import Negative, Session
+from nag.guidance_state import NegativeEmbeds
 
 __all__ = ["Kandinsky6"]
 
@@ -26,7 +27,7 @@ class Kandinsky6(Kandinsky5):
     models = "TI2VA, distilled; video with sound or without"
     denoiser_types = ("Kandinsky6Transformer3DModel",)
     processors = ("Kandinsky6AttnProcessor",)
-    mask_argument = "encoder_attention_mask"
+    denoiser_mask_arg = "encoder_attention_mask"
     exact = "equation 7, the positive's pooled prompt"
 
     def attentions(self, denoiser: Any) -> list[Any]:
@@ -38,22 +39,22 @@ class Kandinsky6(Kandinsky5):
         ]
         return [block.attn for block in of_text] + across
 
-    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: dict[str, Any]) -> Negative:
+    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
         embeds, pooled, mask, *_ = encode_alone(encode_prompt, prompts, arguments)
-        return Negative(embeds, pooled, mask)
+        return NegativeEmbeds(embeds, pooled, mask)
 
-    def pack(self, call: dict[str, Any], negative: Negative) -> dict[str, Any]:
+    def pack(self, call: dict[str, Any], negative: NegativeEmbeds) -> dict[str, Any]:
         packed = Family.pack(self, call, negative)
         mask = packed.get("encoder_attention_mask")
         return packed if mask is None else packed | {"encoder_attention_mask": mask.bool()}
 
-    def hooks(self, denoiser: Any, session: Session, stack: ExitStack) -> None:
+    def hooks(self, denoiser: Any, current: CurrentStep, stack: ExitStack) -> None:
         def restart(module: Any, args: tuple[Tensor]) -> tuple[Tensor] | None:  # noqa: ARG001 (torch's signature)
-            step = session.step
-            if step is None or step.packing is None:
+            step = current.step
+            if step is None or step.layout is None:
                 return None
             places = args[0]
-            return (torch.cat([places[: step.packing.positive], places[: step.packing.negative]]),)
+            return (torch.cat([places[: step.layout.positive], places[: step.layout.negative]]),)
 
         for rope in (denoiser.video_text_rope_embeddings, denoiser.audio_text_rope_embeddings):
             stack.callback(rope.register_forward_pre_hook(restart).remove)

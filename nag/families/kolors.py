@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from nag.families.swapping import original
-from nag.families.unet import SDXL
+from nag.families.plain_cross import PlainCrossAttention
+from nag.families.unet import SDXL, unet_form
+from nag.processor_swap import original
 
 __all__ = ["Kolors"]
 
@@ -15,10 +16,5 @@ class Kolors(SDXL):
     models = "Kolors, with ControlNet or PAG"
     source = "as SDXL, not tuned"
 
-    def matches(self, pipe: Any) -> bool:
-        if not super().matches(pipe):
-            return False
-        unet = original(pipe.unet)
-        # An image adapter takes the projection's place and puts it beside its own.
-        moved = getattr(unet, "text_encoder_hid_proj", None) is not None
-        return moved or unet.config.encoder_hid_dim_type == "text_proj"
+    def fits(self, denoiser: Any) -> bool:
+        return PlainCrossAttention.fits(self, denoiser) and unet_form(original(denoiser)) == "kolors"

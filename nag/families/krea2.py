@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 
+from nag.current import CurrentStep
 from nag.families.family import Family
+from nag.guidance_state import NegativeEmbeds
 from nag.params import NAGParams
-from nag.session import Negative, Session
 
 __all__ = ["Krea2"]
 
@@ -25,15 +26,15 @@ class Krea2(Family):
     attention = "joint"
     denoiser_types = ("Krea2Transformer2DModel",)
     processors = ("Krea2AttnProcessor",)
-    mask_argument = "encoder_attention_mask"
-    mask_name = "negative_prompt_embeds_mask"
+    denoiser_mask_arg = "encoder_attention_mask"
+    negative_mask_arg = "negative_prompt_embeds_mask"
     timestep_unit = 1000.0
     cfg = "separate"
 
     def attentions(self, denoiser: Any) -> list[Any]:
         return [block.attn for block in denoiser.transformer_blocks]
 
-    def pack(self, call: dict[str, Any], negative: Negative) -> dict[str, Any]:
+    def pack(self, call: dict[str, Any], negative: NegativeEmbeds) -> dict[str, Any]:
         packed = super().pack(call, negative)
         ids, text = call["position_ids"], call["encoder_hidden_states"].shape[1]
         origin = ids.new_zeros(negative.embeds.shape[1], ids.shape[-1])
@@ -42,17 +43,17 @@ class Krea2(Family):
             packed["encoder_attention_mask"] = packed["encoder_attention_mask"].bool()
         return packed
 
-    def hooks(self, denoiser: Any, session: Session, stack: ExitStack) -> None:
+    def hooks(self, denoiser: Any, current: CurrentStep, stack: ExitStack) -> None:
         def keep_apart(
             module: Any,  # noqa: ARG001 (torch's signature)
             args: tuple[Any, ...],
             kwargs: dict[str, Any],
         ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-            step = session.step
-            if step is None or step.packing is None:
+            step = current.step
+            if step is None or step.layout is None:
                 return args, kwargs
-            packing, device = step.packing, args[0].device
-            of_negative = torch.arange(packing.text, device=device) >= packing.positive
+            layout, device = step.layout, args[0].device
+            of_negative = torch.arange(layout.text, device=device) >= layout.positive
             own = of_negative[:, None] == of_negative
             mask = kwargs.get("attention_mask")
             return args, kwargs | {"attention_mask": own[None, None] if mask is None else mask & own}

@@ -9,12 +9,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from nag.families.entering import encode_alone
-from nag.families.plain import PlainCrossAttention
-from nag.families.ragged import padded
+from nag.current import CurrentStep
+from nag.encoding import Arguments, encode_alone
+from nag.families.padding import padded
+from nag.families.plain_cross import PlainCrossAttention
+from nag.guidance_state import GuidedStep, NegativeEmbeds
 from nag.params import NAGParams
 from nag.processors import CrossAttentionProcessor
-from nag.session import Negative, Session, Step
 
 __all__ = ["Latte"]
 
@@ -25,18 +26,16 @@ class Latte(PlainCrossAttention):
     defaults = NAGParams(scale=5.0, tau=2.5, alpha=0.375)
     source = "as PixArt-Σ, not tuned"
     denoiser_types = ("LatteTransformer3DModel",)
-    mask_name = "negative_prompt_attention_mask"
+    negative_mask_arg = "negative_prompt_attention_mask"
     cfg = "batched"
 
-    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: dict[str, Any]) -> Negative:
+    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
         return padded([encode_alone(encode_prompt, [prompt], arguments)[0][0] for prompt in prompts])
 
-    def processor(self, session: Session, plain: Any) -> CrossAttentionProcessor:
-        made = super().processor(session, plain)
+    def processor(self, current: CurrentStep, plain: Any) -> CrossAttentionProcessor:
+        made = super().processor(current, plain)
         made.masks_negative = True
         return made
 
-    def step(self, pipe: Any, session: Session, call: dict[str, Any]) -> Step | None:
-        step = super().step(pipe, session, call)
-        frames = call["hidden_states"].shape[2]
-        return None if step is None else replace(step, repeats=frames)
+    def adapt_step(self, step: GuidedStep | None, call: dict[str, Any]) -> GuidedStep | None:
+        return None if step is None else replace(step, rows_per_sample=call["hidden_states"].shape[2])

@@ -18,9 +18,9 @@ class LTXVideo(Family):
     attention = "cross"
     denoiser_types = ("LTXVideoTransformer3DModel",)
     processors = ("LTXVideoAttnProcessor", "LTXVideoAttentionProcessor2_0")
-    mask_argument = "encoder_attention_mask"
-    mask_name = "negative_prompt_attention_mask"
-    keys_stay = True
+    denoiser_mask_arg = "encoder_attention_mask"
+    negative_mask_arg = "negative_prompt_attention_mask"
+    caches_text_kv = True
     cfg = "batched"
 
     def attentions(self, denoiser: Any) -> list[Any]:

@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 
-from nag.families.entering import encode_alone
+from nag.encoding import Arguments, encode_alone
 from nag.families.family import Family
+from nag.guidance_state import GuidanceState, NegativeEmbeds
 from nag.params import NAGParams
-from nag.session import Negative, Session
 
 __all__ = ["LTX2"]
 
@@ -31,27 +31,27 @@ class LTX2(Family):
     attention = "cross"
     denoiser_types = ("LTX2VideoTransformer3DModel",)
     processors = ("LTX2AudioVideoAttnProcessor", "LTX2PerturbedAttnProcessor")
-    mask_argument = "encoder_attention_mask"
-    mask_name = "negative_prompt_attention_mask"
-    also_given = {"negative_audio_prompt_embeds": AUDIO}  # noqa: RUF012 (a constant of the class)
+    denoiser_mask_arg = "encoder_attention_mask"
+    negative_mask_arg = "negative_prompt_attention_mask"
+    extra_negative_inputs = {"negative_audio_prompt_embeds": AUDIO}  # noqa: RUF012 (a constant of the class)
     cfg = "batched"
 
     def attentions(self, denoiser: Any) -> list[Any]:
         return [each for block in denoiser.transformer_blocks for each in (block.attn2, block.audio_attn2)]
 
-    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: dict[str, Any]) -> Negative:
+    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
         embeds, mask, *_ = encode_alone(encode_prompt, prompts, arguments)
         pipe = inspect.unwrap(encode_prompt).__self__
         side = getattr(getattr(pipe, "tokenizer", None), "padding_side", "left")
         video, audio, mask = pipe.connectors(embeds, mask, padding_side=side)
-        return Negative(video, mask=mask, more={AUDIO: audio})
+        return NegativeEmbeds(video, mask=mask, more={AUDIO: audio})
 
-    def rows(self, pipe: Any, session: Session, call: dict[str, Any]) -> slice | None:
+    def rows(self, pipe: Any, state: GuidanceState, call: dict[str, Any]) -> slice | None:
         if call.get("isolate_modalities") or call.get("spatio_temporal_guidance_blocks"):
             return None
-        return super().rows(pipe, session, call)
+        return super().rows(pipe, state, call)
 
-    def pack(self, call: dict[str, Any], negative: Negative) -> dict[str, Any]:
+    def pack(self, call: dict[str, Any], negative: NegativeEmbeds) -> dict[str, Any]:
         packed = super().pack(call, negative)
         packed[AUDIO] = torch.cat([call[AUDIO], negative.more[AUDIO]], dim=1)
         masks = {"encoder_attention_mask": call.get("audio_encoder_attention_mask")}

@@ -14,11 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nag.families.appending import append_to_block
+from nag.current import CurrentStep
+from nag.encoding import Arguments
+from nag.families.append_text import append_to_block
 from nag.families.family import Family
+from nag.guidance_state import GuidedStep, NegativeEmbeds
 from nag.params import NAGParams
-from nag.processors.ragged import IMAGE, NEGATIVE, NOBODY, POSITIVE, Roles, RolesAttentionProcessor
-from nag.session import Negative, Session, Step
+from nag.processors.per_row_mask import IMAGE, NEGATIVE, NOBODY, POSITIVE, TokenRoleProcessor, TokenRoles
 
 __all__ = ["Lumina2"]
 
@@ -31,7 +33,7 @@ class Lumina2(Family):
     attention = "joint"
     denoiser_types = ("Lumina2Transformer2DModel",)
     processors = ("Lumina2AttnProcessor2_0",)
-    mask_name = "negative_prompt_attention_mask"
+    negative_mask_arg = "negative_prompt_attention_mask"
     timestep_unit = 1000.0
     timestep_rises = True
     cfg = "separate"
@@ -40,10 +42,10 @@ class Lumina2(Family):
     def attentions(self, denoiser: Any) -> list[Any]:
         return [layer.attn for layer in denoiser.layers]
 
-    def processor(self, session: Session, plain: Any) -> RolesAttentionProcessor:
-        return RolesAttentionProcessor(session, plain)
+    def processor(self, current: CurrentStep, plain: Any) -> TokenRoleProcessor:
+        return TokenRoleProcessor(current, plain)
 
-    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: dict[str, Any]) -> Negative:
+    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
         # As CFG's negative prompt, which gets no system prompt; nothing is encoded for the positive.
         nothing = {
             "prompt_embeds": torch.zeros(len(prompts), 1, 1),
@@ -56,34 +58,34 @@ class Lumina2(Family):
         } | nothing
         changed |= {"num_images_per_prompt": 1, "do_classifier_free_guidance": True}
         *_, embeds, mask = encode_prompt(**(arguments | changed))
-        return Negative(embeds, mask=mask)
+        return NegativeEmbeds(embeds, mask=mask)
 
-    def pack(self, call: dict[str, Any], negative: Negative) -> dict[str, Any]:  # noqa: ARG002 (see `hooks`)
+    def pack(self, call: dict[str, Any], negative: NegativeEmbeds) -> dict[str, Any]:  # noqa: ARG002 (see `hooks`)
         return call
 
-    def hooks(self, denoiser: Any, session: Session, stack: ExitStack) -> None:
+    def hooks(self, denoiser: Any, current: CurrentStep, stack: ExitStack) -> None:
         def place(module: Any, args: Any, output: tuple[Any, ...]) -> tuple[Any, ...]:  # noqa: ARG001 (torch's)
-            step = session.step
+            step = current.step
             if step is None:
                 return output
             *others, rotary, text_lengths, lengths = output
-            session.step = replace(step, packing=_roles(step, text_lengths, lengths))
+            current.step = replace(step, layout=_roles(step, text_lengths, lengths))
             of_negative = _rotary(denoiser, step.negative)[:1].expand(len(rotary), -1, -1)
             return (*others, torch.cat([rotary, of_negative], dim=1), text_lengths, lengths)
 
         def tokens() -> Tensor:
-            assert session.step is not None
-            negative = session.step.negative
+            assert current.step is not None
+            negative = current.step.negative
             text: Tensor = denoiser.time_caption_embed.caption_embedder(negative.embeds)
             for layer in denoiser.context_refiner:
-                text = layer(text, negative.seen, _rotary(denoiser, negative))
+                text = layer(text, negative.token_mask, _rotary(denoiser, negative))
             return text
 
         stack.callback(denoiser.rope_embedder.register_forward_hook(place).remove)
-        append_to_block(denoiser.layers[0], 0, "hidden_states", tokens, session, stack)
+        append_to_block(denoiser.layers[0], 0, "hidden_states", tokens, current, stack)
 
 
-def _rotary(denoiser: Any, negative: Negative) -> Tensor:
+def _rotary(denoiser: Any, negative: NegativeEmbeds) -> Tensor:
     """Of a text that begins at the origin, as the model counts it, (N, L, D)."""
     places = torch.zeros(*negative.embeds.shape[:2], 3, dtype=torch.int32, device=negative.embeds.device)
     places[..., 0] = torch.arange(places.shape[1], device=places.device)
@@ -91,12 +93,12 @@ def _rotary(denoiser: Any, negative: Negative) -> Tensor:
     return rotary
 
 
-def _roles(step: Step, text_lengths: list[int], lengths: list[int]) -> Roles:
+def _roles(step: GuidedStep, text_lengths: list[int], lengths: list[int]) -> TokenRoles:
     """Of rows `[text | image | padding | negative]`."""
     device = step.negative.embeds.device
     mask = torch.zeros(len(lengths), step.negative.embeds.shape[1], dtype=torch.bool, device=device)
-    mask[step.rows] = step.negative.seen.bool()
+    mask[step.rows] = step.negative.token_mask.bool()
     place = torch.arange(max(lengths), device=device)
     text_end, end = (torch.tensor(each, device=device)[:, None] for each in (text_lengths, lengths))
     of = torch.where(place < text_end, POSITIVE, torch.where(place < end, IMAGE, NOBODY))
-    return Roles(max(text_lengths), mask.shape[1], of=torch.cat([of, torch.where(mask, NEGATIVE, NOBODY)], dim=1))
+    return TokenRoles(max(text_lengths), mask.shape[1], of=torch.cat([of, torch.where(mask, NEGATIVE, NOBODY)], dim=1))

@@ -9,10 +9,11 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import Any
 
-from nag.families.entering import named_arguments
+from nag.current import CurrentStep
+from nag.encoding import named_arguments
 from nag.families.family import Family
+from nag.guidance_state import GuidanceState
 from nag.params import NAGParams
-from nag.session import Session
 
 __all__ = ["LuminaNext"]
 
@@ -25,30 +26,30 @@ class LuminaNext(Family):
     attention = "cross"
     denoiser_types = ("LuminaNextDiT2DModel",)
     processors = ("LuminaAttnProcessor2_0",)
-    mask_argument = "encoder_mask"
-    mask_name = "negative_prompt_attention_mask"
+    denoiser_mask_arg = "encoder_mask"
+    negative_mask_arg = "negative_prompt_attention_mask"
     timestep_unit = 1000.0
     timestep_rises = True
-    keys_stay = True
+    caches_text_kv = True
     cfg = "batched"
 
     def attentions(self, denoiser: Any) -> list[Any]:
         return [layer.attn2 for layer in denoiser.layers]
 
-    def rows(self, pipe: Any, session: Session, call: dict[str, Any]) -> slice | None:
-        second_half = super().rows(pipe, session, call)
+    def rows(self, pipe: Any, state: GuidanceState, call: dict[str, Any]) -> slice | None:
+        second_half = super().rows(pipe, state, call)
         assert second_half is not None
         return slice(0, second_half.start or second_half.stop)
 
-    def hooks(self, denoiser: Any, session: Session, stack: ExitStack) -> None:
+    def hooks(self, denoiser: Any, current: CurrentStep, stack: ExitStack) -> None:
         forward = denoiser.time_caption_embed.forward
 
         def positive_alone(module: Any, args: Any, kwargs: Any) -> Any:  # noqa: ARG001 (torch's signature)
-            step = session.step
-            if step is None or step.packing is None:
+            step = current.step
+            if step is None or step.layout is None:
                 return args, kwargs
             call = named_arguments(forward, args, kwargs)
-            tokens = slice(step.packing.positive)
+            tokens = slice(step.layout.positive)
             return (), call | {name: call[name][:, tokens] for name in ("caption_feat", "caption_mask")}
 
         modulation = denoiser.time_caption_embed

@@ -13,13 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nag.families.entering import encode_alone
+from nag.current import CurrentStep
+from nag.encoding import Arguments, encode_alone
 from nag.families.family import Family
-from nag.negative import filled
-from nag.packing import Packing
+from nag.guidance_state import NegativeEmbeds
+from nag.negative import scatter_rows
 from nag.params import NAGParams
-from nag.processors.ragged import RowByRowProcessor, text_behind
-from nag.session import Negative, Session
+from nag.processors.per_row_mask import RowByRowProcessor, text_behind
+from nag.token_layout import TokenLayout
 
 __all__ = ["Mochi"]
 
@@ -32,8 +33,8 @@ class Mochi(Family):
     attention = "joint"
     denoiser_types = ("MochiTransformer3DModel",)
     processors = ("MochiAttnProcessor2_0",)
-    mask_argument = "encoder_attention_mask"
-    mask_name = "negative_prompt_attention_mask"
+    denoiser_mask_arg = "encoder_attention_mask"
+    negative_mask_arg = "negative_prompt_attention_mask"
     text_last = True
     timestep_rises = True
     cfg = "batched"
@@ -42,29 +43,29 @@ class Mochi(Family):
     def attentions(self, denoiser: Any) -> list[Any]:
         return [block.attn1 for block in denoiser.transformer_blocks]
 
-    def processor(self, session: Session, plain: Any) -> RowByRowProcessor:
-        return RowByRowProcessor(session, plain)
+    def processor(self, current: CurrentStep, plain: Any) -> RowByRowProcessor:
+        return RowByRowProcessor(current, plain)
 
-    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: dict[str, Any]) -> Negative:
+    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
         # One at a time: a last prompt that is empty may blank all that are encoded with it.
         encoded = [encode_alone(encode_prompt, [prompt], arguments)[:2] for prompt in prompts]
         embeds, mask = (torch.cat(each) for each in zip(*encoded, strict=True))
-        return Negative(embeds, mask=mask)
+        return NegativeEmbeds(embeds, mask=mask)
 
-    def packing(self, call: dict[str, Any], negative: Negative) -> Packing:
-        return text_behind(call["encoder_attention_mask"], negative.seen)
+    def layout(self, call: dict[str, Any], negative: NegativeEmbeds) -> TokenLayout:
+        return text_behind(call["encoder_attention_mask"], negative.token_mask)
 
-    def pack(self, call: dict[str, Any], negative: Negative) -> dict[str, Any]:  # noqa: ARG002 (see `hooks`)
+    def pack(self, call: dict[str, Any], negative: NegativeEmbeds) -> dict[str, Any]:  # noqa: ARG002 (see `hooks`)
         return call
 
-    def hooks(self, denoiser: Any, session: Session, stack: ExitStack) -> None:
+    def hooks(self, denoiser: Any, current: CurrentStep, stack: ExitStack) -> None:
         embed = denoiser.time_embed
 
         def append(module: Any, args: Any, output: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:  # noqa: ARG001
-            if session.step is None:
+            if current.step is None:
                 return output
             modulation, text = output
-            negative = embed.caption_proj(session.step.negative.embeds)
-            return modulation, torch.cat([text, filled(negative, session.step.rows, len(text))], dim=1)
+            negative = embed.caption_proj(current.step.negative.embeds)
+            return modulation, torch.cat([text, scatter_rows(negative, current.step.rows, len(text))], dim=1)
 
         stack.callback(embed.register_forward_hook(append).remove)

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from nag.current import CurrentStep
+from nag.encoding import Arguments, encode_alone
 from nag.errors import UnsupportedPipeline
-from nag.families.entering import encode_alone
 from nag.families.family import Family
-from nag.families.swapping import class_names
+from nag.guidance_state import NegativeEmbeds
 from nag.params import NAGParams
+from nag.processor_swap import class_names
 from nag.processors import CrossAttentionProcessor, GuidedProcessor, JointAttentionProcessor
-from nag.session import Negative, Session
 
 __all__ = ["MotifVideo"]
 
@@ -28,8 +29,8 @@ class MotifVideo(Family):
     attention = "joint"
     denoiser_types = ("MotifVideoTransformer3DModel",)
     processors = ("MotifVideoAttnProcessor2_0", "MotifVideoCrossAttnProcessor2_0")
-    mask_argument = "encoder_attention_mask"
-    mask_name = "negative_prompt_attention_mask"
+    denoiser_mask_arg = "encoder_attention_mask"
+    negative_mask_arg = "negative_prompt_attention_mask"
     text_last = True
     cfg = "separate"
 
@@ -45,10 +46,10 @@ class MotifVideo(Family):
                 f"{type(pipe.guider).__name__} denoises for the prompt twice a step, which guidance cannot tell apart"
             )
 
-    def processor(self, session: Session, plain: Any) -> GuidedProcessor:
+    def processor(self, current: CurrentStep, plain: Any) -> GuidedProcessor:
         crosses = "MotifVideoCrossAttnProcessor2_0" in class_names(plain)
-        return (CrossAttentionProcessor if crosses else JointAttentionProcessor)(session, plain)
+        return (CrossAttentionProcessor if crosses else JointAttentionProcessor)(current, plain)
 
-    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: dict[str, Any]) -> Negative:
+    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
         embeds, _, mask, _ = encode_alone(encode_prompt, prompts, arguments)
-        return Negative(embeds, mask=mask)
+        return NegativeEmbeds(embeds, mask=mask)

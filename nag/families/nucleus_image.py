@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from nag.current import CurrentStep
 from nag.families.qwen_image import QwenImage
 from nag.processors import GuidedProcessor
-from nag.processors.beside import BesideAttentionProcessor
-from nag.session import Session
+from nag.processors.image_query import ImageQueryProcessor
 
 __all__ = ["NucleusImage"]
 
@@ -22,5 +22,5 @@ class NucleusImage(QwenImage):
     processors = ("NucleusMoEAttnProcessor2_0",)
     text_last = True
 
-    def processor(self, session: Session, plain: Any) -> GuidedProcessor:
-        return BesideAttentionProcessor(session, plain)
+    def processor(self, current: CurrentStep, plain: Any) -> GuidedProcessor:
+        return ImageQueryProcessor(current, plain)

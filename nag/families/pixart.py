@@ -5,7 +5,7 @@ The pipelines keep to themselves whether they run CFG: they tell it to `encode_p
 
 from __future__ import annotations
 
-from nag.families.plain import PlainCrossAttention
+from nag.families.plain_cross import PlainCrossAttention
 from nag.params import NAGParams
 
 __all__ = ["PixArt"]
@@ -17,6 +17,6 @@ class PixArt(PlainCrossAttention):
     defaults = NAGParams(scale=5.0, tau=2.5, alpha=0.375)
     source = "arXiv 2505.21179, table 5"
     denoiser_types = ("PixArtTransformer2DModel",)
-    mask_argument = "encoder_attention_mask"
-    mask_name = "negative_prompt_attention_mask"
+    denoiser_mask_arg = "encoder_attention_mask"
+    negative_mask_arg = "negative_prompt_attention_mask"
     cfg = "batched"

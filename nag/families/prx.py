@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from nag.current import CurrentStep
 from nag.families.family import Family
 from nag.params import NAGParams
-from nag.processors.beside import BesideAttentionProcessor
-from nag.session import Session
+from nag.processors.image_query import ImageQueryProcessor
 
 __all__ = ["PRX"]
 
@@ -20,13 +20,13 @@ class PRX(Family):
     attention = "joint"
     denoiser_types = ("PRXTransformer2DModel",)
     processors = ("PRXAttnProcessor2_0",)
-    mask_argument = "attention_mask"
-    mask_name = "negative_prompt_attention_mask"
+    denoiser_mask_arg = "attention_mask"
+    negative_mask_arg = "negative_prompt_attention_mask"
     timestep_unit = 1000.0
     cfg = "batched"
 
     def attentions(self, denoiser: Any) -> list[Any]:
         return [block.attention for block in denoiser.blocks]
 
-    def processor(self, session: Session, plain: Any) -> BesideAttentionProcessor:
-        return BesideAttentionProcessor(session, plain)
+    def processor(self, current: CurrentStep, plain: Any) -> ImageQueryProcessor:
+        return ImageQueryProcessor(current, plain)

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nag.current import CurrentStep
 from nag.families.family import Family
 from nag.params import NAGParams
-from nag.session import Session
 
 __all__ = ["QwenImage"]
 
@@ -27,20 +27,20 @@ class QwenImage(Family):
     attention = "joint"
     denoiser_types = ("QwenImageTransformer2DModel",)
     processors = ("QwenDoubleStreamAttnProcessor2_0",)
-    mask_argument = "encoder_hidden_states_mask"
-    mask_name = "negative_prompt_embeds_mask"
+    denoiser_mask_arg = "encoder_hidden_states_mask"
+    negative_mask_arg = "negative_prompt_embeds_mask"
     timestep_unit = 1000.0
     cfg = "separate"
 
     def attentions(self, denoiser: Any) -> list[Any]:
         return [block.attn for block in denoiser.transformer_blocks]
 
-    def hooks(self, denoiser: Any, session: Session, stack: ExitStack) -> None:
+    def hooks(self, denoiser: Any, current: CurrentStep, stack: ExitStack) -> None:
         def restart(module: Any, args: Any, output: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:  # noqa: ARG001
-            step = session.step
-            if step is None or step.packing is None:
+            step = current.step
+            if step is None or step.layout is None:
                 return output
             image, text = output
-            return image, torch.cat([text[: step.packing.positive], text[: step.packing.negative]])
+            return image, torch.cat([text[: step.layout.positive], text[: step.layout.negative]])
 
         stack.callback(denoiser.pos_embed.register_forward_hook(restart).remove)

@@ -14,12 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nag.current import CurrentStep
+from nag.encoding import Arguments
 from nag.families.family import Family
-from nag.packing import Packing
+from nag.guidance_state import GuidedStep, NegativeEmbeds
 from nag.params import NAGParams
-from nag.processors.beside import BesideAttentionProcessor
 from nag.processors.causal import CausalTextProcessor
-from nag.session import Negative, Session, Step
+from nag.processors.image_query import ImageQueryProcessor
+from nag.token_layout import TokenLayout
 
 __all__ = ["QwenImage21"]
 
@@ -35,8 +37,8 @@ class QwenImage21(Family):
     attention = "joint"
     denoiser_types = ("QwenImage21Transformer2DModel",)
     processors = ("QwenImage21AttnProcessor",)
-    mask_argument = "encoder_hidden_states_mask"
-    mask_name = "negative_prompt_embeds_mask"
+    denoiser_mask_arg = "encoder_hidden_states_mask"
+    negative_mask_arg = "negative_prompt_embeds_mask"
     timestep_unit = 1000.0
     cfg = "separate"
     compiled = "in parts"
@@ -44,14 +46,13 @@ class QwenImage21(Family):
     def attentions(self, denoiser: Any) -> list[Any]:
         return [block.attn for block in denoiser.transformer_blocks]
 
-    def processor(self, session: Session, plain: Any) -> BesideAttentionProcessor:
-        return CausalTextProcessor(session, plain)
+    def processor(self, current: CurrentStep, plain: Any) -> ImageQueryProcessor:
+        return CausalTextProcessor(current, plain)
 
-    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: dict[str, Any]) -> Negative:
+    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
         return super().encode(encode_prompt, prompts, arguments | {"image_pad_mask": None})
 
-    def step(self, pipe: Any, session: Session, call: dict[str, Any]) -> Step | None:
-        step = super().step(pipe, session, call)
+    def adapt_step(self, step: GuidedStep | None, call: dict[str, Any]) -> GuidedStep | None:
         cache = call.get("kv_cache")
         if cache is not None:
             if step is not None:
@@ -68,17 +69,19 @@ class QwenImage21(Family):
             both = cache._nag_both = type(cache)(len(cache.layer_caches))
         return both
 
-    def packing(self, call: dict[str, Any], negative: Negative) -> Packing:
+    def layout(self, call: dict[str, Any], negative: NegativeEmbeds) -> TokenLayout:
         start = self._start(call)
         pictures = sum(math.prod(shape) for shape in call["img_shapes"][0][:-1])
         slots = pictures // TOKENS_PER_SLOT
-        positive, negative_count = (each.embeds.shape[1] - start for each in (Negative(self.embeds(call)), negative))
-        return Packing(positive, negative_count, shared=start - slots + pictures)
+        positive, negative_count = (
+            each.embeds.shape[1] - start for each in (NegativeEmbeds(self.embeds(call)), negative)
+        )
+        return TokenLayout(positive, negative_count, shared=start - slots + pictures)
 
-    def pack(self, call: dict[str, Any], negative: Negative) -> dict[str, Any]:
+    def pack(self, call: dict[str, Any], negative: NegativeEmbeds) -> dict[str, Any]:
         start, text = self._start(call), self.embeds(call).shape[1]
         mask = None if negative.mask is None else negative.mask[:, start:]
-        prompt = Negative(negative.embeds[:, start:], mask=mask)
+        prompt = NegativeEmbeds(negative.embeds[:, start:], mask=mask)
         slots = call["img_mask"]
         none = slots.new_zeros(len(slots), prompt.embeds.shape[1])
         return super().pack(call, prompt) | {"img_mask": torch.cat([slots[:, :text], none, slots[:, text:]], dim=1)}
@@ -91,27 +94,24 @@ class QwenImage21(Family):
         text = call["encoder_hidden_states"].shape[1]
         return int(call["img_mask"][0, :text].nonzero().max()) + 1
 
-    def hooks(self, denoiser: Any, session: Session, stack: ExitStack) -> None:
-        whole = 0  # tokens of a sequence with both prompts
-
+    def hooks(self, denoiser: Any, current: CurrentStep, stack: ExitStack) -> None:
         def restart(module: Any, args: Any, kwargs: Any, output: Tensor) -> Tensor:
-            step = session.step
-            if step is None or step.packing is None:
+            step = current.step
+            if step is None or step.layout is None:
                 return output
-            nonlocal whole
-            packing, (shapes, slots) = step.packing, args
-            whole = len(slots)
-            first, second, image = packing.shared, packing.shared + packing.positive, packing.shared + packing.text
+            layout, (shapes, slots) = step.layout, args
+            step.scratch["tokens"] = len(slots)
+            first, second, image = layout.shared, layout.shared + layout.positive, layout.shared + layout.text
             # The image stands where it does without the negative.
             plain = module.forward(shapes, torch.cat([slots[:second], slots[image:]]), **kwargs)
             alone = module.forward(shapes, torch.cat([slots[:first], slots[second:]]), **kwargs)
-            return torch.cat([plain[:second], alone[first : first + packing.negative], plain[second:]])
+            return torch.cat([plain[:second], alone[first : first + layout.negative], plain[second:]])
 
         def without_the_negative(module: Any, args: Any, output: Tensor) -> Tensor:  # noqa: ARG001 (torch's signature)
-            step = session.step
-            if step is None or step.packing is None or output.shape[1] != whole:
+            step = current.step
+            if step is None or step.layout is None or output.shape[1] != step.scratch.get("tokens"):
                 return output
-            shared, positive, _, image = step.packing.split(output, 1)
+            shared, positive, _, image = step.layout.split(output, 1)
             return torch.cat([shared, positive, image], dim=1)
 
         stack.callback(denoiser.proj_out.register_forward_hook(without_the_negative).remove)

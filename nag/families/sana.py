@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from nag.encoding import Arguments
 from nag.families.family import Family
-from nag.families.swapping import original
+from nag.guidance_state import NegativeEmbeds
 from nag.params import NAGParams
-from nag.session import Negative
+from nag.processor_swap import original
 
 __all__ = ["Sana", "SanaVideo"]
 
@@ -24,19 +25,19 @@ class Sana(Family):
     attention = "cross"
     denoiser_types = ("SanaTransformer2DModel",)
     processors = ("SanaAttnProcessor2_0",)
-    mask_argument = "encoder_attention_mask"
-    mask_name = "negative_prompt_attention_mask"
-    keys_stay = True
+    denoiser_mask_arg = "encoder_attention_mask"
+    negative_mask_arg = "negative_prompt_attention_mask"
+    caches_text_kv = True
     cfg = "batched"
 
     def attentions(self, denoiser: Any) -> list[Any]:
         return [block.attn2 for block in denoiser.transformer_blocks]
 
-    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: dict[str, Any]) -> Negative:
+    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
         return super().encode(encode_prompt, prompts, arguments | {"complex_human_instruction": None})
 
     def timestep(self, pipe: Any, call: dict[str, Any]) -> float:
-        timestep = super().timestep(pipe, call)
+        timestep = self.scheduler_timestep(pipe, call)
         # Sprint's scheduler counts an angle, of which its denoiser gets the share of noise.
         if pipe.scheduler.config.get("prediction_type") == "trigflow":
             return timestep * 1000

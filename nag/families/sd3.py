@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from nag.encoding import Arguments, encode_alone
 from nag.errors import UnsupportedPipeline
-from nag.families.entering import encode_alone
 from nag.families.family import Family
+from nag.guidance_state import GuidanceState, NegativeEmbeds
 from nag.params import NAGParams
-from nag.session import Negative, Session
 
 __all__ = ["StableDiffusion3"]
 
@@ -37,12 +37,12 @@ class StableDiffusion3(Family):
         if hasattr(pipe, "do_perturbed_attention_guidance"):
             raise UnsupportedPipeline("perturbed attention guidance puts its own processors on the model at each call")
 
-    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: dict[str, Any]) -> Negative:
+    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
         embeds, _, pooled, _ = encode_alone(encode_prompt, prompts, {"prompt_2": None, "prompt_3": None} | arguments)
-        return Negative(embeds, pooled)
+        return NegativeEmbeds(embeds, pooled)
 
-    def rows(self, pipe: Any, session: Session, call: dict[str, Any]) -> slice | None:
+    def rows(self, pipe: Any, state: GuidanceState, call: dict[str, Any]) -> slice | None:
         # The call of skip-layer guidance is the prompt's own rows alone, within a run of CFG.
         if call.get("skip_layers") is not None:
             return slice(0, len(call["encoder_hidden_states"]))
-        return super().rows(pipe, session, call)
+        return super().rows(pipe, state, call)

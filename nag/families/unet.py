@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from diffusers.models.attention_processor import Attention
 
 from nag.errors import UnsupportedPipeline
-from nag.families.plain import PlainCrossAttention
-from nag.families.swapping import original
+from nag.families.plain_cross import PlainCrossAttention
 from nag.params import NAGParams
+from nag.processor_swap import original
 
-__all__ = ["SDXL", "StableDiffusion"]
+__all__ = ["SDXL", "StableDiffusion", "unet_form"]
 
 
 class StableDiffusion(PlainCrossAttention):
@@ -23,12 +23,17 @@ class StableDiffusion(PlainCrossAttention):
     processors = (*PlainCrossAttention.processors, "IPAdapterAttnProcessor2_0")
     cfg = "batched"
 
-    def check(self, pipe: Any) -> None:
-        unet = original(pipe.unet)
-        if any(isinstance(m, Attention) and m.added_kv_proj_dim is not None for m in unet.modules()):
+    def fits(self, denoiser: Any) -> bool:
+        return super().fits(denoiser) and unet_form(original(denoiser)) == "sd"
+
+    def check_denoiser(self, denoiser: Any) -> None:
+        if any(isinstance(m, Attention) and m.added_kv_proj_dim is not None for m in denoiser.modules()):
             raise UnsupportedPipeline("this UNet adds text keys to its self attention, which guidance does not enter")
-        if unet.config.addition_embed_type == "text":
+        if denoiser.config.addition_embed_type == "text":
             raise UnsupportedPipeline("this UNet pools its text into the time embedding, where both prompts would mix")
+
+    def check(self, pipe: Any) -> None:
+        super().check(pipe)
         if not hasattr(type(pipe), "do_classifier_free_guidance"):
             raise UnsupportedPipeline(f"{type(pipe).__name__} does not tell which rows of its batch are conditional")
 
@@ -38,5 +43,14 @@ class SDXL(StableDiffusion):
     models = "SDXL and its few-step forms: DMD2, Lightning, Hyper, Turbo"
     defaults = NAGParams(scale=3.0, tau=2.5, alpha=0.5)
 
-    def matches(self, pipe: Any) -> bool:
-        return super().matches(pipe) and original(pipe.unet).config.addition_embed_type == "text_time"
+    def fits(self, denoiser: Any) -> bool:
+        return PlainCrossAttention.fits(self, denoiser) and unet_form(original(denoiser)) == "sdxl"
+
+
+def unet_form(unet: Any) -> Literal["sd", "sdxl", "kolors"]:
+    """Whose form of the one UNet class this is."""
+    if unet.config.addition_embed_type != "text_time":
+        return "sd"
+    # An image adapter takes the place of Kolors' text projection and keeps it beside its own.
+    is_projected = getattr(unet, "text_encoder_hid_proj", None) is not None
+    return "kolors" if is_projected or unet.config.encoder_hid_dim_type == "text_proj" else "sdxl"

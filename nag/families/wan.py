@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from nag.current import CurrentStep
 from nag.families.family import Family
 from nag.params import NAGParams
-from nag.processors import GuidedProcessor, SplitAttentionProcessor
-from nag.session import Session
+from nag.processors import GuidedProcessor, WanSplitProcessor
 
 __all__ = ["Wan"]
 
@@ -29,11 +29,11 @@ class Wan(Family):
         "ChronoEditTransformer3DModel",
     )
     processors: ClassVar[tuple[str, ...]] = ("WanAttnProcessor", "WanAttnProcessor2_0")
-    keys_stay = True
+    caches_text_kv = True
     cfg = "separate"
 
     def attentions(self, denoiser: Any) -> list[Any]:
         return [block.attn2 for block in (*denoiser.blocks, *getattr(denoiser, "vace_blocks", ()))]
 
-    def processor(self, session: Session, plain: Any) -> GuidedProcessor:
-        return SplitAttentionProcessor(session, plain)
+    def processor(self, current: CurrentStep, plain: Any) -> GuidedProcessor:
+        return WanSplitProcessor(current, plain)

@@ -16,15 +16,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from nag.current import CurrentStep
+from nag.encoding import Arguments, encode_alone
 from nag.errors import UnsupportedPipeline
-from nag.families.entering import encode_alone
 from nag.families.family import Family
-from nag.families.swapping import class_names
-from nag.negative import filled
-from nag.packing import Packing
+from nag.guidance_state import GuidanceState, NegativeEmbeds
+from nag.negative import scatter_rows
 from nag.params import NAGParams
-from nag.processors.ragged import RolesAttentionProcessor, text_behind
-from nag.session import Negative, Session
+from nag.processor_swap import class_names
+from nag.processors.per_row_mask import TokenRoleProcessor, text_behind
+from nag.token_layout import TokenLayout
 
 __all__ = ["ZImage"]
 
@@ -40,7 +41,7 @@ class ZImage(Family):
     attention = "joint"
     denoiser_types = ("ZImageTransformer2DModel",)
     processors = ("ZSingleStreamAttnProcessor",)
-    mask_name = "negative_prompt_attention_mask"
+    negative_mask_arg = "negative_prompt_attention_mask"
     text_last = True
     timestep_argument = "t"
     timestep_unit = 1000.0
@@ -51,8 +52,8 @@ class ZImage(Family):
     def attentions(self, denoiser: Any) -> list[Any]:
         return [layer.attention for layer in denoiser.layers]
 
-    def processor(self, session: Session, plain: Any) -> RolesAttentionProcessor:
-        return RolesAttentionProcessor(session, plain)
+    def processor(self, current: CurrentStep, plain: Any) -> TokenRoleProcessor:
+        return TokenRoleProcessor(current, plain)
 
     def check(self, pipe: Any) -> None:
         if getattr(pipe, "controlnet", None) is not None:
@@ -60,69 +61,69 @@ class ZImage(Family):
         if "ZImageOmniPipeline" in class_names(pipe):
             raise UnsupportedPipeline("this model's prompt stands in parts between its images, which are not entered")
 
-    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: dict[str, Any]) -> Negative:
+    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
         texts = encode_alone(encode_prompt, prompts, arguments)[0]
         mask = pad_sequence([torch.ones(len(text), device=text.device) for text in texts], batch_first=True)
-        return Negative(pad_sequence(texts, batch_first=True), mask=mask)
+        return NegativeEmbeds(pad_sequence(texts, batch_first=True), mask=mask)
 
     def embeds(self, call: dict[str, Any]) -> Tensor:
         # Texts are of any lengths; what is asked of them here is how many, of what kind and where.
         return torch.stack([text[:1] for text in call["cap_feats"]])
 
-    def rows(self, pipe: Any, session: Session, call: dict[str, Any]) -> slice | None:
+    def rows(self, pipe: Any, state: GuidanceState, call: dict[str, Any]) -> slice | None:
         if isinstance(call["x"][0], list) or call.get("controlnet_block_samples") is not None:
             raise UnsupportedPipeline(
                 "the denoiser was called with several images a row or with ControlNet's residuals"
             )
         count = len(call["cap_feats"])
-        if not session.in_call:
+        if not state.inside_pipeline_call:
             return slice(0, count)
         truncation = pipe._cfg_truncation
         # From a certain step on, a pipeline may leave CFG.
         truncated = truncation is not None and float(truncation) <= 1 and float(call["t"][0]) > truncation
         if pipe.do_classifier_free_guidance and not truncated:
             count //= 2
-        if session.run is not None:
+        if state.pipeline_call is not None:
             # The pipelines copy prompts for several images each after they have encoded them.
-            session.run.images_per_prompt = count // session.run.prompts
+            state.pipeline_call.images_per_prompt = count // state.pipeline_call.prompts
         return slice(0, count)
 
-    def packing(self, call: dict[str, Any], negative: Negative) -> Packing:
+    def layout(self, call: dict[str, Any], negative: NegativeEmbeds) -> TokenLayout:
         positive = [len(text) for text in call["cap_feats"]]
         device = negative.embeds.device
-        return text_behind(*(_filled_up(each, device) for each in (positive, negative.seen.sum(dim=1).tolist())))
+        return text_behind(*(_filled_up(each, device) for each in (positive, negative.token_mask.sum(dim=1).tolist())))
 
-    def pack(self, call: dict[str, Any], negative: Negative) -> dict[str, Any]:  # noqa: ARG002 (see `hooks`)
+    def pack(self, call: dict[str, Any], negative: NegativeEmbeds) -> dict[str, Any]:  # noqa: ARG002 (see `hooks`)
         return call
 
-    def hooks(self, denoiser: Any, session: Session, stack: ExitStack) -> None:
-        kept: dict[str, Tensor] = {}
-
+    def hooks(self, denoiser: Any, current: CurrentStep, stack: ExitStack) -> None:
         # Two hooks, for which of its layers it is in a compiler may not ask.
         def append_tokens(module: nn.Module, args: Any) -> Any:  # noqa: ARG001 (torch's signature)
-            step = session.step
+            step = current.step
             if step is None:
                 return args
             tokens, *others = args
-            embedded, kept["rotary"] = (filled(e, step.rows, len(tokens)) for e in _embedded(denoiser, step.negative))
+            embedded, step.scratch["rotary"] = (
+                scatter_rows(e, step.rows, len(tokens)) for e in _embedded(denoiser, step.negative)
+            )
             return (torch.cat([tokens, embedded], dim=1), *others)
 
         def append_places(module: nn.Module, args: Any) -> Any:  # noqa: ARG001 (torch's signature)
-            if session.step is None:
+            step = current.step
+            if step is None:
                 return args
             tokens, mask, rotary, *others = args
-            return (tokens, mask, torch.cat([rotary, kept["rotary"]], dim=1), *others)
+            return (tokens, mask, torch.cat([rotary, step.scratch["rotary"]], dim=1), *others)
 
-        stack.callback(kept.clear)
         stack.callback(denoiser.layers[0].register_forward_pre_hook(append_tokens).remove)
         for layer in denoiser.layers:
             stack.callback(layer.register_forward_pre_hook(append_places).remove)
 
 
-def _embedded(denoiser: Any, negative: Negative) -> tuple[Tensor, Tensor]:
+def _embedded(denoiser: Any, negative: NegativeEmbeds) -> tuple[Tensor, Tensor]:
     """The negative's text as it reaches the layers, and its rotary positions, from the first on; (N, L, ...) each."""
     device = negative.embeds.device
-    texts = [text[mask.bool()] for text, mask in zip(negative.embeds, negative.seen, strict=True)]
+    texts = [text[mask.bool()] for text, mask in zip(negative.embeds, negative.token_mask, strict=True)]
     sizes = [len(text) + -len(text) % MULTIPLE for text in texts]
     filled, places, padding, *_ = zip(
         *(denoiser._pad_with_ids(t, (n, 1, 1), (1, 0, 0), device) for t, n in zip(texts, sizes, strict=True)),

@@ -3,13 +3,13 @@
 from nag.processors.cross import CrossAttentionProcessor
 from nag.processors.guided import GuidedProcessor
 from nag.processors.joint import JointAttentionProcessor
-from nag.processors.lanes import LanesAttentionProcessor
-from nag.processors.split import SplitAttentionProcessor
+from nag.processors.reference_flux import ReferenceFluxProcessor
+from nag.processors.wan_split import WanSplitProcessor
 
 __all__ = [
     "CrossAttentionProcessor",
     "GuidedProcessor",
     "JointAttentionProcessor",
-    "LanesAttentionProcessor",
-    "SplitAttentionProcessor",
+    "ReferenceFluxProcessor",
+    "WanSplitProcessor",
 ]

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor
 
 from nag.attention import AttentionCall
+from nag.guidance_state import GuidedStep
 from nag.processors.guided import GuidedProcessor, guide_heads
-from nag.session import Session, Step
 
 __all__ = ["CrossAttentionProcessor"]
 
@@ -18,25 +16,20 @@ class CrossAttentionProcessor(GuidedProcessor):
 
     masks_negative = False  # whether the negative is masked in a model that reads its prompts without a mask
 
-    def __init__(self, session: Session, plain: Any, stand_in: Any = None) -> None:
-        super().__init__(session, plain, stand_in)
-        self.kept: tuple[Tensor, Tensor, Tensor | None] | None = None
-
-    def wanted(self, call: AttentionCall, step: Step) -> bool:
+    def should_intercept(self, call: AttentionCall, step: GuidedStep) -> bool:
         # An image adapter's keys are as many as its tokens, never both prompts'.
         return call.key.shape[2] == step.text_keys
 
-    def answer(self, call: AttentionCall, step: Step) -> Tensor:
+    def guided_attention(self, call: AttentionCall, step: GuidedStep) -> Tensor:
         guided = call.at(step.rows)
-        if step.packing is not None:
-            count = step.packing.positive
+        if step.layout is not None:
+            count = step.layout.positive
             key, value, mask = _keys(guided, slice(count, None))
             if self.masks_negative and step.negative.mask is not None:
                 mask = step.negative.mask.bool()[:, None, None]
-            self.kept = key, value, mask
-            call = call.against(*_keys(call, slice(count)))
-        assert self.kept is not None
-        return guide_heads(call(), guided.against(*self.kept)(), step)
+            step.kept.by_attention[self.place] = key, value, mask
+            call = call.with_kv(*_keys(call, slice(count)))
+        return guide_heads(call(), guided.with_kv(*step.kept.by_attention[self.place])(), step)
 
 
 def _keys(call: AttentionCall, part: slice) -> tuple[Tensor, Tensor, Tensor | None]:

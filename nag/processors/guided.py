@@ -11,10 +11,11 @@ from diffusers.models.attention_dispatch import AttentionBackendName, _Attention
 from torch import Tensor
 
 from nag.attention import AttentionCall
+from nag.current import CurrentStep
 from nag.errors import UnsupportedPipeline
 from nag.formula import normalized_attention_guidance
+from nag.guidance_state import GuidedStep
 from nag.intercept import Interception
-from nag.session import Session, Step
 
 __all__ = ["GuidedProcessor", "guide_heads"]
 
@@ -24,33 +25,35 @@ NATIVE = AttentionBackendName.NATIVE
 class GuidedProcessor:
     """Wraps `plain`, the processor found on the attention module, and answers the attention call inside it.
 
-    `stand_in` runs the guided steps where `plain` computes the same attention by means that cannot be answered.
+    `fallback` runs the guided steps where `plain` computes the same attention by means that cannot be answered.
     A backend chosen on the module reaches `plain`, which stays, and computes the guided attention too.
     """
 
-    def __new__(cls, session: Session, plain: Any, *args: Any, **kwargs: Any) -> Self:  # noqa: ARG004
+    def __new__(cls, current: CurrentStep, plain: Any, *args: Any, **kwargs: Any) -> Self:  # noqa: ARG004
         kinds: Any = (cls, type(plain))
         made: Self = super().__new__(_as_called(*kinds))
         return made
 
-    def __init__(self, session: Session, plain: Any, stand_in: Any = None) -> None:
-        self.session = session
+    def __init__(self, current: CurrentStep, plain: Any, fallback: Any = None) -> None:
+        self.current = current
+        self.place = 0  # of the attention module among those of its denoiser that are guided
         self.plain = plain
-        self.inner = plain if stand_in is None else stand_in
+        self.inner = plain if fallback is None else fallback
 
     def __call__(self, attn: Any, *args: Any, **kwargs: Any) -> Any:
-        step = self.session.step
+        step = self.current.step
         if step is None:
             return self.plain(attn, *args, **kwargs)
-        return self.run(step.as_attended(), attn, *args, **kwargs)
+        return self.run(step.expanded_for_attention(), attn, *args, **kwargs)
 
-    def run(self, step: Step, attn: Any, *args: Any, **kwargs: Any) -> Any:
+    def run(self, step: GuidedStep, attn: Any, *args: Any, **kwargs: Any) -> Any:
         """The processor's own work with its attention guided; families with odd arguments override this."""
         plain: Any = self.plain
         chosen = getattr(plain, "_attention_backend", None)
         backend = _chosen_backend(chosen)
         interception = Interception(
-            lambda call: self.wanted(call, step), lambda call: self.answer(replace(call, backend=backend), step)
+            lambda call: self.should_intercept(call, step),
+            lambda call: self.guided_attention(replace(call, backend=backend), step),
         )
         if chosen is not None or backend is not None:
             plain._attention_backend = NATIVE  # the one that can be answered; put back below
@@ -66,11 +69,11 @@ class GuidedProcessor:
             )
         return out
 
-    def wanted(self, call: AttentionCall, step: Step) -> bool:
+    def should_intercept(self, call: AttentionCall, step: GuidedStep) -> bool:
         """Whether this is the attention to the prompt, where a processor makes several calls."""
         raise NotImplementedError
 
-    def answer(self, call: AttentionCall, step: Step) -> Tensor:
+    def guided_attention(self, call: AttentionCall, step: GuidedStep) -> Tensor:
         """The guided output (B, H, T, D)."""
         raise NotImplementedError
 
@@ -86,7 +89,7 @@ def _as_called(kind: Any, plain: Any) -> Any:
     return type(kind.__name__, (kind,), {"__call__": call, "__module__": kind.__module__})
 
 
-def guide_heads(z_positive: Tensor, z_negative: Tensor, step: Step) -> Tensor:
+def guide_heads(z_positive: Tensor, z_negative: Tensor, step: GuidedStep) -> Tensor:
     """The formula for the step's guided rows of Z+ (B, H, T, D), all heads of a token together; other rows stay.
 
     z_negative holds the guided rows alone.

@@ -7,11 +7,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from nag.attention import AttentionCall, attention_with_lse, gives_lse, merge
-from nag.negative import filled
-from nag.packing import Packing
+from nag.attention import AttentionCall, attention_with_lse, merge_by_lse, supports_lse
+from nag.guidance_state import GuidedStep
+from nag.negative import scatter_rows
 from nag.processors.guided import GuidedProcessor, guide_heads
-from nag.session import Step
+from nag.token_layout import TokenLayout
 
 __all__ = ["JointAttentionProcessor", "merged_attention", "two_call_attention"]
 
@@ -21,45 +21,45 @@ Outputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
 class JointAttentionProcessor(GuidedProcessor):
-    """For any joint attention whose sequence a `Packing` describes.
+    """For any joint attention whose sequence a `TokenLayout` describes.
 
     Image × image is computed once and merged by log-sum-exp; where a backend was chosen, the text is masked or no
     kernel returns the log-sum-exp, two attention calls give the same.
     """
 
-    def wanted(self, call: AttentionCall, step: Step) -> bool:
+    def should_intercept(self, call: AttentionCall, step: GuidedStep) -> bool:
         # Queries of text and image together; an adapter's further calls attend to keys of their own.
-        assert step.packing is not None
-        return call.query.shape[2] == call.key.shape[2] > step.packing.text
+        assert step.layout is not None
+        return call.query.shape[2] == call.key.shape[2] > step.layout.text
 
-    def answer(self, call: AttentionCall, step: Step) -> Tensor:
-        packing = step.packing
-        assert packing is not None
-        attend = merged_attention if gives_lse(call) else two_call_attention
-        shared, positive, negative, z_positive, z_negative = attend(call, packing, step.rows)
-        negative = filled(negative, step.rows, len(positive))  # rows without guidance have none to speak of
+    def guided_attention(self, call: AttentionCall, step: GuidedStep) -> Tensor:
+        layout = step.layout
+        assert layout is not None
+        attend = merged_attention if supports_lse(call) else two_call_attention
+        shared, positive, negative, z_positive, z_negative = attend(call, layout, step.rows)
+        negative = scatter_rows(negative, step.rows, len(positive))  # rows without guidance have none to speak of
         image = guide_heads(z_positive, z_negative, step)
         # In the order that kernels leave in memory and processors ask for: all heads of a token side by side.
         shared, positive, negative, image = (each.transpose(1, 2) for each in (shared, positive, negative, image))
-        return packing.join(shared, positive, negative, image, dim=1).transpose(1, 2)
+        return layout.join(shared, positive, negative, image, dim=1).transpose(1, 2)
 
 
-def merged_attention(call: AttentionCall, packing: Packing, rows: slice) -> Outputs:
+def merged_attention(call: AttentionCall, layout: TokenLayout, rows: slice) -> Outputs:
     """Every query against the image once, then each against the one prompt it may see."""
-    shared_q, pos_q, neg_q, image_q = packing.split(call.query, 2)
-    shared_k, pos_k, neg_k, image_k = packing.split(call.key, 2)
-    shared_v, pos_v, neg_v, image_v = packing.split(call.value, 2)
-    if packing.shared:
+    shared_q, pos_q, neg_q, image_q = layout.split(call.query, 2)
+    shared_k, pos_k, neg_k, image_k = layout.split(call.key, 2)
+    shared_v, pos_v, neg_v, image_v = layout.split(call.value, 2)
+    if layout.shared:
         image_k, image_v = torch.cat([shared_k, image_k], 2), torch.cat([shared_v, image_v], 2)
     out, lse = attention_with_lse(call.query, image_k, image_v, call.scale)
-    shared_out, pos_out, neg_out, image_out = packing.split(out, 2)
-    shared_lse, pos_lse, neg_lse, image_lse = packing.split(lse, 2)
+    shared_out, pos_out, neg_out, image_out = layout.split(out, 2)
+    shared_lse, pos_lse, neg_lse, image_lse = layout.split(lse, 2)
 
     def add(out: Tensor, lse: Tensor, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        return merge(out, lse, *attention_with_lse(query, key, value, call.scale))
+        return merge_by_lse(out, lse, *attention_with_lse(query, key, value, call.scale))
 
     return (
-        add(shared_out, shared_lse, shared_q, pos_k, pos_v) if packing.shared else shared_out,
+        add(shared_out, shared_lse, shared_q, pos_k, pos_v) if layout.shared else shared_out,
         add(pos_out, pos_lse, pos_q, pos_k, pos_v),
         add(neg_out[rows], neg_lse[rows], neg_q[rows], neg_k[rows], neg_v[rows]),
         add(image_out, image_lse, image_q, pos_k, pos_v),
@@ -67,20 +67,20 @@ def merged_attention(call: AttentionCall, packing: Packing, rows: slice) -> Outp
     )
 
 
-def two_call_attention(call: AttentionCall, packing: Packing, rows: slice) -> Outputs:
+def two_call_attention(call: AttentionCall, layout: TokenLayout, rows: slice) -> Outputs:
     """The same by attending twice, over the positive and the image and over the negative and the image."""
-    of_positive = _over(call, packing, negative=False)()
-    of_negative = _over(call.at(rows), packing, negative=True)()
-    shared, positive, _, z_positive = replace(packing, negative=0).split(of_positive, 2)
-    _, _, negative, z_negative = replace(packing, positive=0).split(of_negative, 2)
+    of_positive = _over(call, layout, negative=False)()
+    of_negative = _over(call.at(rows), layout, negative=True)()
+    shared, positive, _, z_positive = replace(layout, negative=0).split(of_positive, 2)
+    _, _, negative, z_negative = replace(layout, positive=0).split(of_negative, 2)
     return shared, positive, negative, z_positive, z_negative
 
 
-def _over(call: AttentionCall, packing: Packing, *, negative: bool) -> AttentionCall:
+def _over(call: AttentionCall, layout: TokenLayout, *, negative: bool) -> AttentionCall:
     """The call with one of the prompts taken out of queries, keys and mask."""
 
     def keep(states: Tensor, dim: int) -> Tensor:
-        return packing.of_one(states, dim, negative=negative)
+        return layout.of_one(states, dim, negative=negative)
 
     mask = call.attn_mask
     if mask is not None:

@@ -18,9 +18,10 @@ from benchmarks.suppression.study import Cell
 from benchmarks.suppression.subject import Subject
 from nag import NAGParams, normalized_attention_guidance
 from nag.attention import AttentionCall
-from nag.packing import Packing
 from nag.processors.cross import CrossAttentionProcessor
 from nag.processors.joint import JointAttentionProcessor
+from nag.state import KeptKeys
+from nag.token_layout import TokenLayout
 from training.shapes.judge import Reading
 from training.shapes.world import Caption
 
@@ -57,7 +58,9 @@ def test_every_number_of_a_method_reaches_the_guidance(subject):
 @pytest.mark.parametrize(("first", "guided"), [(0.25, 1), (0.5, 2), (0.75, 3), (1.0, 4)])
 def test_a_share_of_the_steps_is_guided(subject, first, guided):
     params = NAGParams(5.0, 2.5, 0.25, end=subject.end(first, 4))
-    assert sum(params.active(timestep, 1000.0) for timestep in subject.pipe.scheduler.timesteps.tolist()) == guided
+    assert (
+        sum(params.is_active_at(timestep, 1000.0) for timestep in subject.pipe.scheduler.timesteps.tolist()) == guided
+    )
 
 
 def test_nasa_subtracts():
@@ -111,7 +114,7 @@ def attended(query, key, value):
 
 def test_vsf_turns_the_negatives_values_round_in_one_softmax():
     query, key, value = torch.randn(3, 2, 1, 9, 4, generator=torch.Generator().manual_seed(2)).unbind(0)
-    step = SimpleNamespace(packing=Packing(positive=2, negative=3), rows=slice(0, 2), scale=3.0)
+    step = SimpleNamespace(layout=TokenLayout(positive=2, negative=3), rows=slice(0, 2), scale=3.0)
     out = vsf.ANSWERS[JointAttentionProcessor](None, AttentionCall(query, key, value), step)
     flipped = torch.cat([value[:, :, :2], -2 * value[:, :, 2:5], value[:, :, 5:]], 2)
     assert torch.allclose(out[:, :, 5:], attended(query, key, flipped)[:, :, 5:], atol=1e-5)
@@ -121,9 +124,10 @@ def test_vsf_turns_the_negatives_values_round_in_one_softmax():
 
 def test_vsf_by_cross_attention_keeps_the_negatives_keys():
     query, key, value = torch.randn(3, 2, 1, 6, 4, generator=torch.Generator().manual_seed(3)).unbind(0)
-    packed = SimpleNamespace(packing=Packing(positive=2, negative=4), rows=slice(0, 2), scale=2.0)
-    later = SimpleNamespace(packing=None, rows=slice(0, 2), scale=2.0)
-    holder = SimpleNamespace(kept=None)
+    kept = KeptKeys()
+    packed = SimpleNamespace(layout=TokenLayout(positive=2, negative=4), rows=slice(0, 2), scale=2.0, kept=kept)
+    later = SimpleNamespace(layout=None, rows=slice(0, 2), scale=2.0, kept=kept)
+    holder = SimpleNamespace(place=0)
     answer = vsf.ANSWERS[CrossAttentionProcessor]
     expected = attended(query, key, torch.cat([value[:, :, :2], -value[:, :, 2:]], 2))
     assert torch.allclose(answer(holder, AttentionCall(query, key, value), packed), expected, atol=1e-5)

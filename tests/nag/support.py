@@ -38,7 +38,7 @@ class Subject:
     def generate(self, prompt="a red circle", seeds=None, *, cfg=False, **options):
         """Latents of a short run, a generator a picture."""
         images = options.get("num_images_per_prompt", options.get("num_videos_per_prompt", 1))
-        count = (1 if isinstance(prompt, str) else len(prompt)) * images
+        count = (1 if prompt is None or isinstance(prompt, str) else len(prompt)) * images
         generators = [torch.Generator().manual_seed(seed) for seed in (seeds or range(count))]
         call = {"num_inference_steps": STEPS, "output_type": "latent", "prompt": prompt} | dict(self.case.options)
         call["generator"] = generators if self.case.takes != "one prompt" else generators[0]
@@ -104,8 +104,8 @@ class Subject:
         given = {
             "negative_prompt_embeds": encoded.embeds,
             "negative_pooled_prompt_embeds": encoded.pooled,
-            family.mask_name: encoded.mask,
-        } | {name: encoded.more.get(argument) for name, argument in family.also_given.items()}
+            family.negative_mask_arg: encoded.mask,
+        } | {name: encoded.more.get(argument) for name, argument in family.extra_negative_inputs.items()}
         return {name: value for name, value in given.items() if value is not None}
 
     def calls(self, prompt="a red circle", **options):

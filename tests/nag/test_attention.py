@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from nag.attention import AttentionCall, attention_with_lse, gives_lse, merge
+from nag.attention import AttentionCall, attention_with_lse, merge_by_lse, supports_lse
 
 
 def draw(length, dtype, seed, heads=4):
@@ -19,7 +19,7 @@ def test_merging_parts_of_the_keys_is_attention_over_all_of_them(dtype, toleranc
     query, key, value = draw(7, dtype, 0), draw(11, dtype, 1), draw(11, dtype, 2)
     parts = [attention_with_lse(query, key[:, :, part], value[:, :, part]) for part in (slice(0, 4), slice(4, 11))]
     whole = F.scaled_dot_product_attention(*(t.double() for t in (query, key, value)))
-    torch.testing.assert_close(merge(*parts[0], *parts[1]).double(), whole, atol=tolerance, rtol=tolerance)
+    torch.testing.assert_close(merge_by_lse(*parts[0], *parts[1]).double(), whole, atol=tolerance, rtol=tolerance)
 
 
 def test_the_log_sum_exp_is_the_softmax_denominators():
@@ -38,7 +38,7 @@ def test_key_heads_may_be_fewer_than_query_heads():
 
 def test_where_no_kernel_gives_it_the_caller_is_told():
     query = draw(7, torch.float16, 0)
-    assert not gives_lse(AttentionCall(query, query, query))
+    assert not supports_lse(AttentionCall(query, query, query))
     with pytest.raises(NotImplementedError, match="float16"):
         attention_with_lse(query, query, query)
 
@@ -47,5 +47,5 @@ def test_where_no_kernel_gives_it_the_caller_is_told():
 def test_a_call_that_is_more_than_plain_attention_is_not_merged(change):
     query = draw(7, torch.float32, 0)
     call = AttentionCall(query, query, query)
-    assert gives_lse(call)
-    assert not gives_lse(replace(call, **change))
+    assert supports_lse(call)
+    assert not supports_lse(replace(call, **change))

@@ -6,17 +6,17 @@ import pytest
 import torch
 
 from nag.attention import AttentionCall
-from nag.packing import Packing
 from nag.processors.joint import merged_attention, two_call_attention
+from nag.token_layout import TokenLayout
 from tests.nag.support import difference
 
-LAYOUTS = [Packing(9, 5), Packing(5, 9, text_last=True), Packing(4, 6, shared=3)]
+LAYOUTS = [TokenLayout(9, 5), TokenLayout(5, 9, text_last=True), TokenLayout(4, 6, shared=3)]
 IMAGE = 20
 
 
-def draw(packing, key_heads=4, dtype=torch.float64):
+def draw(layout, key_heads=4, dtype=torch.float64):
     generator = torch.Generator().manual_seed(0)
-    tokens = packing.shared + packing.text + IMAGE
+    tokens = layout.shared + layout.text + IMAGE
     return [
         torch.randn(3, h, tokens, 8, generator=generator, dtype=torch.float64).to(dtype)
         for h in (4, key_heads, key_heads)
@@ -30,23 +30,23 @@ def attend(query, key, value, mask=None):
     return (logits if mask is None else logits.masked_fill(~mask, -torch.inf)).softmax(-1) @ value
 
 
-def places(packing):
+def places(layout):
     """Token indices of the shared, positive, negative and image tokens, counted out by hand."""
-    order = ["image", "positive", "negative"] if packing.text_last else ["shared", "positive", "negative", "image"]
-    counts = {"shared": packing.shared, "positive": packing.positive, "negative": packing.negative, "image": IMAGE}
+    order = ["image", "positive", "negative"] if layout.text_last else ["shared", "positive", "negative", "image"]
+    counts = {"shared": layout.shared, "positive": layout.positive, "negative": layout.negative, "image": IMAGE}
     ends = list(itertools.accumulate(counts[name] for name in order))
     return {name: list(range(end - counts[name], end)) for name, end in zip(order, ends, strict=True)} | (
-        {"shared": []} if packing.text_last else {}
+        {"shared": []} if layout.text_last else {}
     )
 
 
-@pytest.mark.parametrize("packing", LAYOUTS)
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("rows", [slice(0, 3), slice(1, 3)])
 @pytest.mark.parametrize("key_heads", [4, 2])
 @pytest.mark.parametrize("way", [merged_attention, two_call_attention])
-def test_each_token_sees_its_prompt_and_the_image(packing, rows, key_heads, way):
-    query, key, value = draw(packing, key_heads)
-    at = places(packing)
+def test_each_token_sees_its_prompt_and_the_image(layout, rows, key_heads, way):
+    query, key, value = draw(layout, key_heads)
+    at = places(layout)
     seen = {
         "positive": at["shared"] + at["positive"] + at["image"],
         "negative": at["shared"] + at["negative"] + at["image"],
@@ -56,7 +56,7 @@ def test_each_token_sees_its_prompt_and_the_image(packing, rows, key_heads, way)
         return attend(query[:, :, at[name]], key[:, :, seen[prompt]], value[:, :, seen[prompt]])
 
     call = AttentionCall(query, key, value, enable_gqa=key_heads != 4)
-    shared, positive, negative, z_positive, z_negative = way(call, packing, rows)
+    shared, positive, negative, z_positive, z_negative = way(call, layout, rows)
     torch.testing.assert_close(shared, expected("shared", "positive"))
     torch.testing.assert_close(positive, expected("positive", "positive"))
     torch.testing.assert_close(negative, expected("negative", "negative")[rows])
@@ -64,14 +64,14 @@ def test_each_token_sees_its_prompt_and_the_image(packing, rows, key_heads, way)
     torch.testing.assert_close(z_negative, expected("image", "negative")[rows])
 
 
-@pytest.mark.parametrize("packing", LAYOUTS)
-def test_masked_text_is_not_seen(packing):
-    query, key, value = draw(packing)
-    at = places(packing)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_masked_text_is_not_seen(layout):
+    query, key, value = draw(layout)
+    at = places(layout)
     mask = torch.ones(3, 1, 1, key.shape[2], dtype=torch.bool)
     mask[1, ..., at["positive"][-2:]] = False
     mask[2, ..., at["negative"][-3:]] = False
-    outputs = two_call_attention(AttentionCall(query, key, value, attn_mask=mask), packing, slice(0, 3))
+    outputs = two_call_attention(AttentionCall(query, key, value, attn_mask=mask), layout, slice(0, 3))
     for prompt, z in (("positive", outputs[3]), ("negative", outputs[4])):
         seen = at["shared"] + at[prompt] + at["image"]
         expected = attend(query[:, :, at["image"]], key[:, :, seen], value[:, :, seen], mask[..., seen])

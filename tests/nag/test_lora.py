@@ -26,7 +26,7 @@ CHANGES = {
 def test_a_lora_changed_in_mid_run_reaches_the_negatives_keys(change):
     """As in a run that keeps no keys at all."""
 
-    def run(keys_stay):
+    def run(caches_text_kv):
         changed = Subject(next(case for case in tiny.CASES if case.name == "sd"))
         torch.manual_seed(2)
         lora = LoraConfig(r=2, init_lora_weights=False, target_modules=["to_k", "to_v"])
@@ -39,7 +39,7 @@ def test_a_lora_changed_in_mid_run_reaches_the_negatives_keys(change):
             return kwargs
 
         family = type(family_of(changed.pipe))
-        with mock.patch.object(family, "keys_stay", keys_stay), nag.guide(changed.pipe, NEGATIVE, scale=9.0):
+        with mock.patch.object(family, "caches_text_kv", caches_text_kv), nag.guide(changed.pipe, NEGATIVE, scale=9.0):
             return changed.generate(callback_on_step_end=after), changed.generate()
 
     kept, unkept = run(True), run(False)

@@ -48,7 +48,7 @@ def test_sequences_that_do_not_fit_are_refused(given):
     [(1.0, 1000, True), (1.0, 1, True), (0.25, 750, True), (0.25, 749.9, False), (0.0, 1000, False), (0.5, 500, True)],
 )
 def test_guidance_runs_down_to_one_minus_end_of_the_timestep(end, timestep, active):
-    assert NAGParams(5.0, 2.5, 0.25, end).active(timestep, 1000) is active
+    assert NAGParams(5.0, 2.5, 0.25, end).is_active_at(timestep, 1000) is active
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from diffusers import PyramidAttentionBroadcastConfig
 from diffusers.hooks.hooks import StateManager
 from torch import nn
 
 from nag.errors import UnsupportedPipeline
 
-__all__ = ["forget_cached_blocks", "refuse_what_does_not_compose", "state_of"]
+__all__ = ["check_compatible", "check_unconditional", "reset_block_caches", "weights_fingerprint"]
 
 #: Hooks of diffusers that guidance would make wrong, by their names in the hook registry.
 REFUSED_HOOKS = {
@@ -18,7 +19,7 @@ REFUSED_HOOKS = {
 }
 
 
-def refuse_what_does_not_compose(denoiser: Any) -> None:
+def check_compatible(denoiser: Any) -> None:
     """Raises UnsupportedPipeline for what is set up on a denoiser and would be wrong under guidance."""
     if getattr(denoiser, "_parallel_config", None) is not None:
         raise UnsupportedPipeline("context parallelism splits the sequence that guidance packs; disable it first")
@@ -28,7 +29,16 @@ def refuse_what_does_not_compose(denoiser: Any) -> None:
             raise UnsupportedPipeline(why)
 
 
-def forget_cached_blocks(denoiser: Any) -> None:
+def check_unconditional(denoiser: nn.Module) -> None:
+    """Raises UnsupportedPipeline if CFG's unconditional call would reuse what guidance left in a cache."""
+    if isinstance(getattr(denoiser, "_cache_config", None), PyramidAttentionBroadcastConfig):
+        raise UnsupportedPipeline(
+            "PyramidAttentionBroadcast shares attention outputs between CFG's two calls, whose sequences differ in "
+            "length under guidance; use another cache, or no CFG"
+        )
+
+
+def reset_block_caches(denoiser: Any) -> None:
     """Drops what diffusers' step caches kept of earlier steps, whose sequence had another length."""
     if not getattr(denoiser, "is_cache_enabled", False):
         return
@@ -47,7 +57,7 @@ def forget_cached_blocks(denoiser: Any) -> None:
         vars(state).update(context)
 
 
-def state_of(denoiser: nn.Module) -> list[Any]:
+def weights_fingerprint(denoiser: nn.Module) -> list[Any]:
     """Changes whenever the denoiser's weights or adapters do: identity, version and address of each parameter, and of
     each adapted layer which adapters act and how strongly.
 

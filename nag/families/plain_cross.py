@@ -6,10 +6,10 @@ from typing import Any
 
 from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 
+from nag.current import CurrentStep
 from nag.families.family import Family
-from nag.families.swapping import class_names
+from nag.processor_swap import class_names
 from nag.processors import CrossAttentionProcessor
-from nag.session import Session
 
 __all__ = ["PlainCrossAttention"]
 
@@ -22,11 +22,11 @@ class PlainCrossAttention(Family):
 
     attention = "cross"
     processors = ("AttnProcessor2_0", "FusedAttnProcessor2_0", *sorted(SAME_BY_OTHER_MEANS))
-    keys_stay = True
+    caches_text_kv = True
 
     def attentions(self, denoiser: Any) -> list[Any]:
         return [m for m in denoiser.modules() if isinstance(m, Attention) and m.is_cross_attention]
 
-    def processor(self, session: Session, plain: Any) -> CrossAttentionProcessor:
-        stand_in = AttnProcessor2_0() if class_names(plain) & SAME_BY_OTHER_MEANS else None
-        return CrossAttentionProcessor(session, plain, stand_in)
+    def processor(self, current: CurrentStep, plain: Any) -> CrossAttentionProcessor:
+        fallback = AttnProcessor2_0() if class_names(plain) & SAME_BY_OTHER_MEANS else None
+        return CrossAttentionProcessor(current, plain, fallback)

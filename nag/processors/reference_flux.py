@@ -13,14 +13,14 @@ from diffusers.models.attention_dispatch import dispatch_attention_fn
 from torch import Tensor
 
 from nag.formula import normalized_attention_guidance
+from nag.guidance_state import GuidedStep
 from nag.processors.flux_projections import QKV, join, project_image, project_text, rotate
 from nag.processors.guided import GuidedProcessor
-from nag.session import Step
 
-__all__ = ["LanesAttentionProcessor"]
+__all__ = ["ReferenceFluxProcessor"]
 
 
-class LanesAttentionProcessor(GuidedProcessor):
+class ReferenceFluxProcessor(GuidedProcessor):
     """For the double and single blocks of Flux, with prompts of one length."""
 
     def __call__(
@@ -31,7 +31,7 @@ class LanesAttentionProcessor(GuidedProcessor):
         attention_mask: Tensor | None = None,
         image_rotary_emb: tuple[Tensor, Tensor] | None = None,
     ) -> Any:
-        step = self.session.step
+        step = self.current.step
         if step is None:
             return self.plain(attn, hidden_states, encoder_hidden_states, attention_mask, image_rotary_emb)
         qkv = project_image(attn, hidden_states)
@@ -48,7 +48,7 @@ class LanesAttentionProcessor(GuidedProcessor):
         return attn.to_out[1](attn.to_out[0](image)), attn.to_add_out(text)
 
     @staticmethod
-    def _guide(out: Tensor, step: Step) -> tuple[Tensor, Tensor]:
+    def _guide(out: Tensor, step: GuidedStep) -> tuple[Tensor, Tensor]:
         """Text of both lanes (2B, L, C) and the guided image (B, T, C)."""
         length = step.negative.embeds.shape[1]
         text, image = out[:, :length], out[:, length:]

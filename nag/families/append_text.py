@@ -9,24 +9,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nag.negative import filled
-from nag.session import Session
+from nag.current import CurrentStep
+from nag.negative import scatter_rows
 
 __all__ = ["append_to_block", "changed"]
 
 
 def append_to_block(
-    block: nn.Module, place: int, name: str, tokens: Callable[[], Tensor], session: Session, stack: ExitStack
+    block: nn.Module, place: int, name: str, tokens: Callable[[], Tensor], current: CurrentStep, stack: ExitStack
 ) -> None:
     """Puts `tokens()` (of the guided rows) behind those that `block` takes as its argument `name`, at `place`."""
 
     def before(module: nn.Module, args: Any, kwargs: Any) -> Any:  # noqa: ARG001 (torch's signature)
-        step = session.step
+        step = current.step
         if step is None:
             return args, kwargs
         rows = step.rows
         return changed(
-            args, kwargs, place, name, lambda text: torch.cat([text, filled(tokens(), rows, len(text))], dim=1)
+            args, kwargs, place, name, lambda text: torch.cat([text, scatter_rows(tokens(), rows, len(text))], dim=1)
         )
 
     stack.callback(block.register_forward_pre_hook(before, with_kwargs=True).remove)

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["Packing"]
+__all__ = ["TokenLayout"]
 
 
 @dataclass(frozen=True)
-class Packing:
+class TokenLayout:
     """Token counts of both prompts, which always stand side by side: `[positive | negative]`.
 
     Attributes:

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from nag.attention import AttentionCall
 from nag.errors import UnsupportedPipeline
+from nag.guidance_state import GuidedStep
 from nag.intercept import Interception
-from nag.packing import Packing
 from nag.processors.guided import GuidedProcessor, guide_heads
-from nag.session import Step
+from nag.token_layout import TokenLayout
 
 __all__ = [
     "IMAGE",
@@ -23,9 +23,9 @@ __all__ = [
     "NOBODY",
     "POSITIVE",
     "SHARED",
-    "Roles",
-    "RolesAttentionProcessor",
     "RowByRowProcessor",
+    "TokenRoleProcessor",
+    "TokenRoles",
     "text_behind",
 ]
 
@@ -34,8 +34,8 @@ IMAGE, POSITIVE, NEGATIVE, SHARED, NOBODY = range(5)
 
 
 @dataclass(frozen=True, eq=False)
-class Roles(Packing):
-    """A packing in which every row has its own places.
+class TokenRoles(TokenLayout):
+    """A layout in which every row has its own places.
 
     Attributes:
         of: the role of each token at the end of the sequence, (B, L); whatever is ahead of them is image.
@@ -45,39 +45,39 @@ class Roles(Packing):
     of: Tensor = field(default_factory=lambda: torch.empty(0, 0))
 
 
-def text_behind(positive: Tensor, negative: Tensor) -> Roles:
+def text_behind(positive: Tensor, negative: Tensor) -> TokenRoles:
     """Of `[image | positive | negative]`. positive, negative: (B, L), 1 at each prompt's tokens."""
     of = [torch.where(mask.bool(), role, NOBODY) for mask, role in ((positive, POSITIVE), (negative, NEGATIVE))]
-    return Roles(positive.shape[1], negative.shape[1], text_last=True, of=torch.cat(of, dim=1))
+    return TokenRoles(positive.shape[1], negative.shape[1], text_last=True, of=torch.cat(of, dim=1))
 
 
-class RolesAttentionProcessor(GuidedProcessor):
+class TokenRoleProcessor(GuidedProcessor):
     """Two attention calls over the whole sequence, each with the keys of one prompt and the image."""
 
-    def wanted(self, call: AttentionCall, step: Step) -> bool:
-        assert isinstance(step.packing, Roles)
-        return call.query.shape[2] == call.key.shape[2] >= step.packing.of.shape[1]
+    def should_intercept(self, call: AttentionCall, step: GuidedStep) -> bool:
+        assert isinstance(step.layout, TokenRoles)
+        return call.query.shape[2] == call.key.shape[2] >= step.layout.of.shape[1]
 
-    def answer(self, call: AttentionCall, step: Step) -> Tensor:
-        assert isinstance(step.packing, Roles)
-        of = step.packing.of
+    def guided_attention(self, call: AttentionCall, step: GuidedStep) -> Tensor:
+        assert isinstance(step.layout, TokenRoles)
+        of = step.layout.of
         return attend_by_role(call, F.pad(of, (call.query.shape[2] - of.shape[1], 0), value=IMAGE), step)
 
 
-class RowByRowProcessor(RolesAttentionProcessor):
+class RowByRowProcessor(TokenRoleProcessor):
     """Where the processor calls attention once for each row, over those of its text tokens that a mask picks."""
 
     def run(
         self,
-        step: Step,
+        step: GuidedStep,
         attn: Any,
         hidden_states: Tensor,
         encoder_hidden_states: Tensor,
         attention_mask: Tensor,
         **kwargs: Any,
     ) -> Any:
-        assert isinstance(step.packing, Roles)
-        of, rows = F.pad(step.packing.of, (hidden_states.shape[1], 0), value=IMAGE), itertools.count()
+        assert isinstance(step.layout, TokenRoles)
+        of, rows = F.pad(step.layout.of, (hidden_states.shape[1], 0), value=IMAGE), itertools.count()
 
         def answer(call: AttentionCall) -> Tensor:
             interception.answered = False  # the next row's call is to come
@@ -87,7 +87,7 @@ class RowByRowProcessor(RolesAttentionProcessor):
             return attend_by_role(call, of[row : row + 1], _step_of_row(step, row))
 
         interception = Interception(lambda _: True, answer)
-        every = torch.ones_like(step.packing.of, dtype=attention_mask.dtype)
+        every = torch.ones_like(step.layout.of, dtype=attention_mask.dtype)
         with interception:
             out = self.inner(attn, hidden_states, encoder_hidden_states, every, **kwargs)
         if next(rows) != len(hidden_states):
@@ -95,7 +95,7 @@ class RowByRowProcessor(RolesAttentionProcessor):
         return out
 
 
-def attend_by_role(call: AttentionCall, roles: Tensor, step: Step) -> Tensor:
+def attend_by_role(call: AttentionCall, roles: Tensor, step: GuidedStep) -> Tensor:
     """The guided output (B, H, T, D) of tokens with these roles (B, T)."""
     z_positive = replace(call, attn_mask=_seen(roles, POSITIVE))()
     if step.rows.start == step.rows.stop:
@@ -107,7 +107,7 @@ def attend_by_role(call: AttentionCall, roles: Tensor, step: Step) -> Tensor:
     return out
 
 
-def _step_of_row(step: Step, row: int) -> Step:
+def _step_of_row(step: GuidedStep, row: int) -> GuidedStep:
     """For a call of that row alone."""
     place = row - step.rows.start
     if not 0 <= place < step.rows.stop - step.rows.start:

@@ -9,28 +9,28 @@ import torch
 from torch import Tensor
 
 from nag.attention import AttentionCall
+from nag.guidance_state import GuidedStep
 from nag.processors.cross import CrossAttentionProcessor
-from nag.session import Step
 
-__all__ = ["ApartAttentionProcessor"]
+__all__ = ["TextSelfAttentionProcessor"]
 
 
-class ApartAttentionProcessor(CrossAttentionProcessor):
+class TextSelfAttentionProcessor(CrossAttentionProcessor):
     """For the attention of the image to the text, and for that of the text to itself."""
 
     of_text = False
     masks_negative = True
 
-    def run(self, step: Step, attn: Any, *args: Any, **kwargs: Any) -> Any:
+    def run(self, step: GuidedStep, attn: Any, *args: Any, **kwargs: Any) -> Any:
         self.of_text = kwargs.get("encoder_hidden_states") is None
         return super().run(step, attn, *args, **kwargs)
 
-    def answer(self, call: AttentionCall, step: Step) -> Tensor:
+    def guided_attention(self, call: AttentionCall, step: GuidedStep) -> Tensor:
         if not self.of_text:
-            return super().answer(call, step)
-        packing = step.packing
-        assert packing is not None
-        parts = slice(packing.positive), slice(packing.positive, None)
+            return super().guided_attention(call, step)
+        layout = step.layout
+        assert layout is not None
+        parts = slice(layout.positive), slice(layout.positive, None)
         of_positive, of_negative = (
             replace(
                 call,
@@ -41,7 +41,7 @@ class ApartAttentionProcessor(CrossAttentionProcessor):
             )
             for part in parts
         )
-        mask = step.negative.filled(step.rows, len(call.query)).mask
+        mask = step.negative.scatter_rows(step.rows, len(call.query)).mask
         if mask is not None and call.attn_mask is None:  # a model that reads its prompts without a mask
             of_negative = replace(of_negative, attn_mask=mask.bool()[:, None, None])
         return torch.cat([of_positive(), of_negative()], dim=2)

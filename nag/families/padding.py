@@ -7,14 +7,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from nag.session import Negative
+from nag.guidance_state import NegativeEmbeds
 
 __all__ = ["padded"]
 
 
-def padded(rows: Sequence[Tensor]) -> Negative:
+def padded(rows: Sequence[Tensor]) -> NegativeEmbeds:
     """Tokens (L, C) of each prompt in one tensor, masked where they are of unequal number."""
     embeds = nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
     lengths = torch.tensor([len(row) for row in rows], device=embeds.device)
     mask = torch.arange(embeds.shape[1], device=embeds.device) < lengths[:, None]
-    return Negative(embeds, mask=None if len({len(row) for row in rows}) == 1 else mask)
+    return NegativeEmbeds(embeds, mask=None if len({len(row) for row in rows}) == 1 else mask)

@@ -1,0 +1,253 @@
+"""Guidance of single denoiser calls: hooks and processors on one denoiser, which guide nothing by themselves.
+
+What a call is guided by is decided by a plan of the calling context (thread, greenlet or task): by the rows that
+`Attachment.rows` states, or by a pipeline that `nag.guide` watches. A call without a plan is plain.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from nag.compat import check_compatible, weights_fingerprint
+from nag.current import CurrentStep
+from nag.errors import InvalidParameter
+from nag.negative import NegativeEmbeds, stack_rows
+from nag.params import NAGParams
+from nag.processor_swap import ProcessorSwapper, original
+from nag.state import GuidedStep, KeptKeys
+
+if TYPE_CHECKING:
+    from nag.families import Family
+
+__all__ = ["Attachment", "RowGuidance", "attach_family"]
+
+#: Decides what a denoiser call, given by its named arguments, is guided by; None if by nothing.
+Plan = Callable[[dict[str, Any]], GuidedStep | None]
+
+_PLANS: ContextVar[tuple[tuple[Attachment, Plan], ...]] = ContextVar("nag_plans", default=())
+#: The attribute of a denoiser that holds its attachment.
+_ATTRIBUTE = "_nag_attachment"
+_attaching = threading.RLock()
+
+
+@dataclass(frozen=True)
+class RowGuidance:
+    """Guidance of one row of a denoiser call at one step.
+
+    Attributes:
+        negative: the encoded negative prompt, one row: embeds (1, L, C).
+        scale: s ≥ 1 at this step; the paper's φ is s − 1.
+        tau: τ ≥ 1, the largest growth of a token's L1 norm (equation 9).
+        alpha: α in [0, 1], the share of the guided output (equation 10).
+
+    Raises:
+        InvalidParameter: a number out of its range, or not exactly one negative prompt.
+
+    """
+
+    negative: NegativeEmbeds
+    scale: float
+    tau: float
+    alpha: float
+
+    def __post_init__(self) -> None:
+        NAGParams(self.scale, self.tau, self.alpha)
+        if len(self.negative.embeds) != 1:
+            raise InvalidParameter("negative", f"must hold one prompt, got {len(self.negative.embeds)}")
+        self.negative.check("negative")
+
+    @property
+    def is_active(self) -> bool:
+        """Whether these numbers change anything."""
+        return self.scale > 1 and self.alpha > 0
+
+
+class Attachment:
+    """The hooks and guiding processors on one denoiser. Made by `nag.attach`, and shared by all that guide it."""
+
+    def __init__(self, denoiser: nn.Module, family: Family) -> None:
+        self.denoiser = original(denoiser)
+        self.family = family
+        self.current = CurrentStep(is_traced=_is_compiled(denoiser))
+        self.users = 0
+        # Of the class: a tracer may have replaced the instance's `forward` by one that names no arguments.
+        self._signature = inspect.signature(type(self.denoiser).forward)
+        self._stack = ExitStack()
+        with ExitStack() as stack:  # undone if a part of it fails
+            check_compatible(self.denoiser)
+            self._swapper = ProcessorSwapper(family.attentions(self.denoiser), self._wrap, family.processors)
+            family.hooks(self.denoiser, self.current, stack)
+            self._register(denoiser, stack)
+            self._stack = stack.pop_all()
+
+    @contextmanager
+    def rows(self, rows: Sequence[RowGuidance | None]) -> Iterator[None]:
+        """Guides the calls of this denoiser that the calling context makes inside the block.
+
+        Args:
+            rows: one entry for each row of the call (for each image or video); None for a plain row.
+
+        Raises, when the denoiser is called:
+            InvalidParameter: another number of rows, or negative prompts of unequal length in a family without a mask.
+
+        """
+        kept = KeptKeys()
+
+        def plan(call: dict[str, Any]) -> GuidedStep | None:
+            return _step_of_rows(self.family, call, rows, kept)
+
+        with self.planned(plan):
+            yield
+
+    @contextmanager
+    def planned(self, plan: Plan) -> Iterator[None]:
+        """Makes `plan` decide on the calls of this denoiser in the calling context."""
+        entry = (self, plan)
+        _PLANS.set((*_PLANS.get(), entry))
+        try:
+            yield
+        finally:
+            _PLANS.set(tuple(other for other in _PLANS.get() if other is not entry))
+
+    @property
+    def is_planned(self) -> bool:
+        """Whether the calling context has a plan for this denoiser."""
+        return self._plan() is not None
+
+    def close(self) -> None:
+        """Removes every hook and processor."""
+        self._leave()
+        self._stack.close()
+
+    def _plan(self) -> Plan | None:
+        return next((plan for attachment, plan in reversed(_PLANS.get()) if attachment is self), None)
+
+    def _wrap(self, processor: Any, place: int) -> Any:
+        guiding = self.family.processor(self.current, processor)
+        guiding.place = place
+        return guiding
+
+    def _enter(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """The arguments of a denoiser call by name, with the negative prompt's tokens if the call is guided."""
+        self._leave()  # an interrupt may have kept the last call from doing so
+        plan = self._plan()
+        call = dict(self._signature.bind(self.denoiser, *args, **kwargs).arguments)
+        del call["self"]
+        step = None if plan is None else plan(call)
+        step = self.family.adapt_step(step, call)
+        if step is None:
+            return call
+        check_compatible(self.denoiser)  # again, for what was set up since the hooks were registered
+        self._swapper.install()
+        self.current.step = step
+        negative = step.negative.scatter_rows(step.rows, len(self.family.embeds(call)))
+        layout = self.family.layout(call, negative)
+        if self.family.caches_text_kv:
+            made_from = (self._swapper.generation, weights_fingerprint(self.denoiser))
+            if step.kept.made_from == made_from:
+                self.current.step = replace(step, text_keys=layout.positive)
+                return call
+            step.kept.made_from = made_from
+        self.current.step = replace(step, layout=layout, text_keys=layout.text)
+        return self.family.pack(call, negative)
+
+    def _leave(self) -> None:
+        if self.current.step is not None:
+            self.current.step = None
+            self._swapper.restore()
+
+    def _register(self, denoiser: Any, stack: ExitStack) -> None:
+        compiled = getattr(denoiser, "_compiled_call_impl", None)
+        if compiled is not None:
+            # `denoiser.compile()` traces hooks too, and what a step does is decided outside of the graph.
+            @functools.wraps(compiled)
+            def call(*args: Any, **kwargs: Any) -> Any:
+                with self.current.lock:
+                    try:
+                        return compiled(**self._enter(args, kwargs))
+                    finally:
+                        self._leave()
+
+            stack.callback(setattr, denoiser, "_compiled_call_impl", compiled)
+            denoiser._compiled_call_impl = call
+            return
+
+        def before(module: nn.Module, args: Any, kwargs: Any) -> tuple[tuple[()], dict[str, Any]]:  # noqa: ARG001
+            return (), self._enter(args, kwargs)
+
+        def after(module: nn.Module, args: Any, output: Any) -> None:  # noqa: ARG001 (torch's signature)
+            self._leave()
+
+        stack.callback(denoiser.register_forward_pre_hook(before, with_kwargs=True).remove)
+        stack.callback(denoiser.register_forward_hook(after, always_call=True).remove)
+
+
+@contextmanager
+def attach_family(denoiser: Any, family: Family) -> Iterator[Attachment]:
+    """Registers the family's hooks on the denoiser, or joins those that are registered already.
+
+    Raises:
+        InvalidParameter: the denoiser is attached in another layout.
+        UnsupportedPipeline: something set up on the denoiser does not compose with guidance.
+
+    """
+    module = original(denoiser)
+    with _attaching:
+        attachment = vars(module).get(_ATTRIBUTE)
+        if attachment is None:
+            attachment = Attachment(denoiser, family)
+            setattr(module, _ATTRIBUTE, attachment)
+        elif attachment.family is not family:
+            raise InvalidParameter("pipe", "its denoiser is guided already in another layout; leave that guide first")
+        attachment.users += 1
+    try:
+        yield attachment
+    finally:
+        with _attaching:
+            attachment.users -= 1
+            if not attachment.users:
+                delattr(module, _ATTRIBUTE)
+                attachment.close()
+
+
+def _step_of_rows(
+    family: Family, call: dict[str, Any], rows: Sequence[RowGuidance | None], kept: KeptKeys
+) -> GuidedStep | None:
+    embeds, frames = family.embeds(call), family.frames(call)
+    if len(rows) * frames != len(embeds):
+        raise InvalidParameter("rows", f"has {len(rows)} entries for a denoiser call of {len(embeds) // frames} rows")
+    active = [place for place, row in enumerate(rows) if row is not None and row.is_active]
+    if not active:
+        return None
+    # Plain rows in between ride with scale 1, which returns Z+ exactly.
+    first, last = active[0], active[-1] + 1
+    guided = [row if row is not None and row.is_active else None for row in rows[first:last]]
+    negative = stack_rows([None if row is None else row.negative for row in guided], has_mask=family.has_mask)
+    numbers = [(row.scale, row.tau, row.alpha) if row is not None else (1.0, 1.0, 0.0) for row in guided]
+    scale, tau, alpha = (
+        torch.tensor(column, dtype=torch.float32, device=embeds.device).repeat_interleave(frames).view(-1, 1, 1)
+        for column in zip(*numbers, strict=True)
+    )
+    places = torch.arange(len(guided)).repeat_interleave(frames)
+    return GuidedStep(
+        scale, tau, alpha, negative.to(embeds).at(places), slice(first * frames, last * frames), kept=kept
+    )
+
+
+def _is_compiled(denoiser: Any) -> bool:
+    """Whether the denoiser or a part of it is compiled."""
+    if denoiser is not original(denoiser):
+        return True
+    return any(
+        module._compiled_call_impl is not None or module is not original(module) for module in denoiser.modules()
+    )

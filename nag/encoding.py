@@ -1,0 +1,33 @@
+"""Encodes negative prompts by a pipeline's own `encode_prompt`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+__all__ = ["Arguments", "encode_alone", "named_arguments"]
+
+#: Arguments of a call, by name.
+Arguments = dict[str, Any]
+
+
+def encode_alone(encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: dict[str, Any]) -> Any:
+    """Calls `encode_prompt` for `prompts`, once each; other arguments (length, device, clip_skip, LoRA scale) stay."""
+    changed: dict[str, Any] = {
+        name: None
+        for name in arguments
+        if name.endswith(("embeds", "embeds_mask", "attention_mask"))
+        or (name.startswith(("negative_prompt", "prompt_")) and name != "prompt_template")
+    }
+    changed |= {"prompt": list(prompts)}
+    names = inspect.signature(encode_prompt).parameters
+    changed |= {name: 1 for name in ("num_images_per_prompt", "num_videos_per_prompt") if name in names}
+    if "do_classifier_free_guidance" in names:
+        changed["do_classifier_free_guidance"] = False
+    return encode_prompt(**(arguments | changed))
+
+
+def named_arguments(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a call by name, whichever way they were passed; those not passed are absent."""
+    return dict(inspect.signature(function).bind(*args, **kwargs).arguments)

@@ -1,0 +1,170 @@
+"""What one `guide` knows: the negative prompt, the numbers of each prompt, and the pipeline call under way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nag.encoding import Arguments
+from nag.errors import InvalidParameter, NAGError, UnsupportedPipeline
+from nag.negative import NegativeEmbeds
+from nag.params import NAGParams
+from nag.state import Guidance, GuidedStep, PipelineCall
+
+__all__ = ["GuidanceState"]
+
+
+@dataclass
+class GuidanceState:
+    """The state shared by what watches the pipeline of one `guide`."""
+
+    params: tuple[NAGParams, ...]
+    negative_prompts: Sequence[str] | None
+    negative_embeds: NegativeEmbeds | None
+    timesteps_total: float
+    guidance: Guidance
+    encode: Callable[[Sequence[str], Arguments], NegativeEmbeds] | None = None
+    pipeline_call: PipelineCall | None = None
+    #: Whether a pipeline calls the denoiser: then its settings tell which rows are conditional.
+    inside_pipeline_call: bool = False
+    # Data pointers of the conditional and unconditional embeddings; see `is_conditional`.
+    cond_ptr: int | None = None
+    cond_timestep: Tensor | float = 0.0
+    uncond_ptr: int | None = None
+
+    def on_prompts_encoded(self, arguments: Arguments) -> None:
+        """Encodes the negative prompt after the pipeline has encoded its prompt, by the same arguments.
+
+        Pipelines encode their prompt first. What they encode after it, before the denoiser runs, is CFG's negative.
+
+        Raises:
+            InvalidParameter: the values given per prompt are not as many as the prompts.
+
+        """
+        if self.pipeline_call is not None and not self.pipeline_call.used:
+            return
+        prompt = arguments.get("prompt")
+        embeds = arguments.get("prompt_embeds", arguments.get("prompt_embeds_t5"))
+        prompts = len(embeds) if embeds is not None else 1 if isinstance(prompt, str) else len(prompt or ())
+        if self.negative_prompts is not None:
+            self._check_count("negative_prompt", len(self.negative_prompts), prompts)
+        self._check_counts(prompts)
+        negative = self.negative_embeds
+        if negative is None and self.encode is not None and self.negative_prompts is not None:
+            negative = self.encode(self.negative_prompts, arguments)
+        assert negative is not None
+        images = int(arguments.get("num_images_per_prompt") or arguments.get("num_videos_per_prompt") or 1)
+        self.begin_call()
+        self.pipeline_call = PipelineCall(prompts, images, negative, bool(arguments.get("do_classifier_free_guidance")))
+
+    def begin_call(self) -> None:
+        """Marks the begin of a pipeline call."""
+        self.end_call()
+        self.inside_pipeline_call = True
+
+    def end_call(self) -> None:
+        """Marks the end of a pipeline call; later denoiser calls come from user code."""
+        self.pipeline_call = self.cond_ptr = self.uncond_ptr = None
+        self.inside_pipeline_call = False
+
+    def is_conditional(self, embeds: Tensor, timestep: Tensor | float) -> bool:
+        """Whether this denoiser call is for the prompt itself, in a family whose CFG makes two calls per step.
+
+        Every such pipeline calls for the prompt first and passes the same embeddings at each step. Other embeddings at
+        the same timestep are unconditional; at another timestep, a callback has replaced the prompt's.
+        """
+        if not self.inside_pipeline_call:
+            return True
+        pointer = embeds.data_ptr()
+        if pointer == self.uncond_ptr:
+            return False
+        is_known = self.cond_ptr in (None, pointer)
+        if not is_known and bool(torch.all(torch.as_tensor(timestep == self.cond_timestep))):
+            self.uncond_ptr = pointer
+            return False
+        self.cond_ptr, self.cond_timestep = pointer, timestep
+        return True
+
+    def plan_step(
+        self, embeds: Tensor, rows: slice, timestep: Callable[[], float], *, frames: int, continues_step: bool
+    ) -> GuidedStep | None:
+        """The step for the guided `rows` of a call with prompt tokens `embeds` (B, L, C); None if nothing is guided.
+
+        Args:
+            embeds: of all rows.
+            rows: the conditional ones.
+            timestep: returns the timestep on the scale of training.
+            frames: adjacent rows that are one video.
+            continues_step: whether this is a second call for the same step, which is guided like the first.
+
+        Raises:
+            UnsupportedPipeline: the rows are not prompts × images, so which row is whose is unknown.
+            InvalidParameter: the negative prompt has another width than the prompt.
+
+        """
+        count, rest = divmod(rows.stop - rows.start, frames)
+        call = self._current_call(count)
+        if rest or call.prompts * call.images_per_prompt != count:
+            raise UnsupportedPipeline(
+                f"the denoiser got {count} guided rows for {call.prompts} prompts of {call.images_per_prompt} images: "
+                "this pipeline lays out its batch in a way that is not known"
+            )
+        if not continues_step:
+            # Reading the timestep waits for the device, so it is read only if guidance depends on it.
+            is_constant = all(params.is_constant for params in self.params)
+            call.timestep = self.timesteps_total if is_constant else timestep()
+        scales = [params.scale_at(call.timestep, self.timesteps_total) for params in self.params]
+        call.guided = any(scale > 1 for scale in scales)
+        if not call.guided:
+            self.guidance.plain_steps += not continues_step
+            return None
+        self.guidance.guided_steps += not continues_step
+        self._check_width(call.negative, embeds)
+        index = call.prompt_of_row(len(self.params)).repeat_interleave(frames).tolist()
+        # A row without guidance rides with scale 1, which returns Z+ exactly.
+        numbers = [(scales[i], self.params[i].tau, self.params[i].alpha) for i in index]
+        scale, tau, alpha = (
+            torch.tensor(column, dtype=torch.float32, device=embeds.device).view(-1, 1, 1)
+            for column in zip(*numbers, strict=True)
+        )
+        prompt = call.prompt_of_row(len(call.negative.embeds)).repeat_interleave(frames)
+        return GuidedStep(scale, tau, alpha, call.negative.to(embeds).at(prompt), rows)
+
+    def _current_call(self, rows: int) -> PipelineCall:
+        """The pipeline call under way, or one with a prompt for each row if user code calls the denoiser.
+
+        Raises:
+            NAGError: called by user code with a negative prompt that was never encoded.
+
+        """
+        if self.pipeline_call is None or (not self.inside_pipeline_call and self.pipeline_call.prompts != rows):
+            if self.negative_embeds is None:
+                raise NAGError(
+                    "the negative prompt is encoded when the pipeline encodes its own, which it has not done; "
+                    "give negative_prompt_embeds"
+                )
+            self._check_counts(rows)
+            self.pipeline_call = PipelineCall(rows, 1, self.negative_embeds)
+        self.pipeline_call.used = True
+        return self.pipeline_call
+
+    def _check_counts(self, prompts: int) -> None:
+        if self.negative_embeds is not None:
+            self._check_count("negative_prompt_embeds", len(self.negative_embeds.embeds), prompts)
+        self._check_count("scale, tau, alpha, end, anneal", len(self.params), prompts)
+
+    def _check_count(self, name: str, count: int, prompts: int) -> None:
+        if count not in (1, prompts):
+            raise InvalidParameter(name, f"{count} values given for {prompts} prompts; give one, or one per prompt")
+
+    def _check_width(self, negative: NegativeEmbeds, embeds: Tensor) -> None:
+        width = negative.embeds.shape[-1]
+        if width != embeds.shape[-1]:
+            name = "negative_prompt" if self.negative_embeds is None else "negative_prompt_embeds"
+            raise InvalidParameter(
+                name,
+                f"has {width} channels, and the prompt {embeds.shape[-1]}; both need the same text encoders",
+            )

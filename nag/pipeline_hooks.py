@@ -1,0 +1,147 @@
+"""Finds out from a running pipeline what each of its denoiser calls is: when it begins, encodes its prompt and ends."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import replace
+from typing import Any
+
+from diffusers import DiffusionPipeline
+from torch import nn
+
+from nag.attachment import Plan
+from nag.compat import check_unconditional, reset_block_caches
+from nag.encoding import Arguments
+from nag.errors import InvalidParameter, UnsupportedPipeline
+from nag.families import Family
+from nag.guidance_state import GuidanceState
+from nag.negative import NegativeEmbeds
+from nag.schedule import continues_step
+from nag.state import GuidedStep, KeptKeys
+
+__all__ = ["plan_pipeline", "watch_encode_prompt", "watch_pipeline_call"]
+
+
+def plan_pipeline(pipe: Any, family: Family, state: GuidanceState, denoiser: nn.Module) -> Plan:
+    """Returns what decides on the calls of `denoiser` that `pipe`, or the caller of the guide by hand, makes.
+
+    It raises UnsupportedPipeline for a call by another pipeline that shares the denoiser.
+    """
+
+    def plan(call: dict[str, Any]) -> GuidedStep | None:
+        if not state.inside_pipeline_call:
+            _refuse_other_pipelines(pipe)
+        rows = family.rows(pipe, state, call)
+        if rows is None:
+            check_unconditional(denoiser)
+            return None
+        guided_before = None if state.pipeline_call is None else state.pipeline_call.guided
+        step = state.plan_step(
+            family.embeds(call),
+            rows,
+            lambda: family.timestep(pipe, call),
+            frames=family.frames(call),
+            continues_step=state.inside_pipeline_call and continues_step(pipe.scheduler),
+        )
+        if state.pipeline_call is not None and guided_before not in (None, state.pipeline_call.guided):
+            reset_block_caches(denoiser)
+        if step is None:
+            return None
+        assert state.pipeline_call is not None
+        return replace(step, kept=state.pipeline_call.kept.setdefault(id(denoiser), KeptKeys()))
+
+    return plan
+
+
+def watch_encode_prompt(pipe: Any, family: Family, state: GuidanceState, stack: ExitStack) -> None:
+    """Encodes the negative prompt whenever the pipeline encodes its own.
+
+    By then its text encoders are in place and the arguments known.
+    """
+
+    def watch(name: str) -> None:
+        encode_prompt = getattr(pipe, name)
+        signature = inspect.signature(encode_prompt)
+
+        def encode_negative(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            state.encode = functools.partial(_encode_negative, pipe, family, encode_prompt)
+            state.on_prompts_encoded(dict(signature.bind(*args, **kwargs).arguments))
+
+        _call_after(pipe, name, encode_negative, stack)
+
+    for name in family.encoders:
+        if hasattr(pipe, name):
+            watch(name)
+
+
+def watch_pipeline_call(
+    pipe: Any, state: GuidanceState, planned: Callable[[], AbstractContextManager[None]], stack: ExitStack
+) -> None:
+    """Marks the begin and end of each pipeline call in the state, and guides it in whatever thread it runs.
+
+    Python looks `__call__` up on the class, so the pipeline is of a subclass of its own meanwhile.
+    """
+    kind = type(pipe)
+
+    @functools.wraps(kind.__call__)
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        state.begin_call()
+        try:
+            with planned():
+                return kind.__call__(self, *args, **kwargs)
+        finally:
+            state.end_call()
+
+    stack.callback(setattr, pipe, "__class__", kind)
+    pipe.__class__ = type(kind.__name__, (kind,), {"__call__": call, "__module__": kind.__module__})
+
+
+def _encode_negative(
+    pipe: Any, family: Family, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments
+) -> NegativeEmbeds:
+    """Encodes negative prompts. Raises InvalidParameter if the pipeline lacks the text encoders for it."""
+    encoders = {name: part for name, part in pipe.components.items() if name.startswith(("text_encoder", "tokenizer"))}
+    missing = [name for name, part in encoders.items() if part is None]
+    try:
+        return family.encode(encode_prompt, prompts, arguments)
+    except Exception as error:
+        if not missing:
+            raise
+        raise InvalidParameter(
+            "negative_prompt",
+            f"cannot be encoded, {type(pipe).__name__} has no {' and no '.join(missing)}; give negative_prompt_embeds",
+        ) from error
+
+
+def _refuse_other_pipelines(pipe: Any) -> None:
+    """Raises UnsupportedPipeline if another pipeline is calling: which rows are whose is known of `pipe` alone."""
+    frame = sys._getframe(1)
+    while (frame := frame.f_back) is not None:  # type: ignore[assignment]  # the loop ends there
+        if frame.f_code.co_name == "__call__":
+            caller = frame.f_locals.get("self")
+            if isinstance(caller, DiffusionPipeline) and caller is not pipe:
+                name = type(caller).__name__
+                raise UnsupportedPipeline(
+                    f"{name} was called inside the guide of a {type(pipe).__name__} that shares its denoiser; leave "
+                    f"that guide, and enter one for the {name} itself: nag.guide(that pipeline, …)"
+                )
+
+
+def _call_after(
+    pipe: Any, name: str, then: Callable[[tuple[Any, ...], dict[str, Any]], None], stack: ExitStack
+) -> None:
+    """Shadows a method on the instance by one that calls `then` after it."""
+    method = getattr(pipe, name)
+
+    @functools.wraps(method)
+    def shadow(*args: Any, **kwargs: Any) -> Any:
+        result = method(*args, **kwargs)
+        then(args, kwargs)
+        return result
+
+    stack.callback(pipe.__dict__.pop, name)
+    setattr(pipe, name, shadow)

@@ -1,0 +1,35 @@
+"""Where a denoiser call stands in the noise schedule, on one scale for every scheduler."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+__all__ = ["continues_step", "training_timestep"]
+
+#: Schedulers that count timesteps in units of their own (EDM and continuous ones ¼ log σ, IPNDM an angle) stay below.
+OTHER_UNITS_MAX = 2.0
+
+
+def training_timestep(scheduler: Any, timestep: float) -> float:
+    """The timestep on the scale of training, which falls from `num_train_timesteps` to 0.
+
+    A scheduler with other units has no such scale. Its steps are spread evenly over it, as trailing timesteps are.
+
+    Args:
+        scheduler: of a diffusers pipeline, with its timesteps set.
+        timestep: the scheduler's own, as it is passed to the denoiser.
+
+    """
+    schedule = getattr(scheduler, "timesteps", None)
+    if schedule is None or len(schedule) == 0 or float(schedule.max()) > OTHER_UNITS_MAX:
+        return timestep
+    step = int(torch.argmin((schedule - timestep).abs()))
+    total = float(scheduler.config.get("num_train_timesteps", 1000))
+    return total * (1 - step / len(schedule)) - 1
+
+
+def continues_step(scheduler: Any) -> bool:
+    """Whether the next denoiser call is the second one of a step (Heun, KDPM2)."""
+    return getattr(scheduler, "order", 1) == 2 and not getattr(scheduler, "state_in_first_order", True)

@@ -1,0 +1,189 @@
+"""Guidance belongs to the calling context and is stated row by row; a call without it is plain."""
+
+import copy
+import threading
+
+import greenlet
+import pytest
+import torch
+
+import nag
+from nag.families import family_of
+from tests import tiny
+from tests.nag.support import Subject, difference
+
+NEGATIVE = "a blue square"
+#: One model for each way in which the negative prompt reaches the attention.
+LAYOUTS = ("flux", "sd3", "sd", "wan", "z-image", "hunyuan-video")
+
+
+@pytest.fixture(params=LAYOUTS)
+def layout(request):
+    return Subject(next(case for case in tiny.CASES if case.name == request.param))
+
+
+def copy_of(subject):
+    """The same models under a pipeline of its own, as another caller has it."""
+    other = copy.copy(subject)
+    other.pipe = copy.copy(subject.pipe)
+    for name, part in subject.pipe.components.items():
+        if name.startswith(("scheduler", "tokenizer")):  # these keep state of a call, tokenizers of transformers too
+            setattr(other.pipe, name, copy.deepcopy(part))
+    return other
+
+
+def run_in_threads(*calls):
+    errors = []
+
+    def guard(call):
+        try:
+            call()
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=guard, args=(call,)) for call in calls]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors, errors
+
+
+def test_a_thread_that_does_not_guide_is_plain_beside_one_that_does(layout):
+    plain_subject, guided_subject = copy_of(layout), copy_of(layout)
+    plain = plain_subject.generate()
+    with nag.guide(guided_subject.pipe, NEGATIVE, scale=6.0):
+        guided = guided_subject.generate()
+    assert difference(guided, plain) > 0.01
+    results = {"plain": [], "guided": []}
+
+    def generate_plain():
+        results["plain"] += [plain_subject.generate() for _ in range(5)]
+
+    def generate_guided():
+        for _ in range(5):
+            with nag.guide(guided_subject.pipe, NEGATIVE, scale=6.0):
+                results["guided"].append(guided_subject.generate())
+
+    run_in_threads(generate_plain, generate_guided)
+    assert all(torch.equal(image, plain) for image in results["plain"])
+    assert all(torch.equal(image, guided) for image in results["guided"])
+
+
+def test_calls_of_two_threads_on_one_denoiser_do_not_meet(layout):
+    (call, *_), _ = layout.calls(num_inference_steps=layout.case.fewest_steps)
+    guidance = row_guidance(layout, NEGATIVE, 6.0, 0.5)
+    results = {"plain": [], "guided": []}
+
+    @torch.no_grad()
+    def run_plain(count):
+        results["plain"] += [stacked(layout.denoiser(**call)) for _ in range(count)]
+
+    @torch.no_grad()
+    def run_guided(count):
+        for _ in range(count):
+            with nag.attach(layout.denoiser) as attached, attached.rows([guidance]):
+                results["guided"].append(stacked(layout.denoiser(**call)))
+
+    run_plain(1)
+    run_guided(1)
+    run_in_threads(lambda: run_plain(200), lambda: run_guided(200))
+    plain, guided = results["plain"][0], results["guided"][0]
+    assert difference(guided, plain) > 1e-3
+    assert all(torch.equal(output, plain) for output in results["plain"])
+    assert all(torch.equal(output, guided) for output in results["guided"])
+
+
+def test_guides_of_several_greenlets_share_a_denoiser(layout):
+    settings = [(NEGATIVE, 6.0), ("a triangle", 3.0), ("", 9.0)]
+    alone = []
+    for negative, scale in settings:
+        subject = copy_of(layout)
+        with nag.guide(subject.pipe, negative, scale=scale):
+            alone.append(subject.generate())
+    plain = layout.generate()
+    together = {}
+    main = greenlet.getcurrent()
+
+    def generate(place, subject, negative, scale):
+        def pause(pipe, step, timestep, kwargs):
+            main.switch()
+            return kwargs
+
+        with nag.guide(subject.pipe, negative, scale=scale):
+            together[place] = subject.generate(callback_on_step_end=pause)
+
+    greenlets = [
+        greenlet.greenlet(lambda place=place, setting=setting: generate(place, copy_of(layout), *setting))
+        for place, setting in enumerate(settings)
+    ]
+    while not all(each.dead for each in greenlets):
+        for one in greenlets:
+            if not one.dead:
+                one.switch()
+        assert torch.equal(layout.generate(), plain)
+    assert all(torch.equal(together[place], image) for place, image in enumerate(alone))
+
+
+def test_rows_state_what_a_call_by_hand_is_guided_by(layout):
+    """Each row of a call has guidance of its own or none, and comes out as a pipeline guided like that has it."""
+    prompts = ["a red circle", "a green shape", layout.case.beside]
+    steps = {"num_inference_steps": layout.case.fewest_steps}
+    (call, *_), (plain, *_) = layout.calls(prompts, **steps)
+    with nag.guide(layout.pipe, [NEGATIVE, "", "a triangle"], scale=[6.0, 1.0, 3.0], tau=2.0, alpha=[0.5, 0.5, 0.9]):
+        expected = layout.calls(prompts, **steps)[1][0]
+    rows = [row_guidance(layout, NEGATIVE, 6.0, 0.5), None, row_guidance(layout, "a triangle", 3.0, 0.9)]
+    with nag.attach(layout.denoiser) as attached, torch.no_grad():
+        assert difference(stacked(layout.denoiser(**call)), stacked([plain])) < 1e-6
+        with attached.rows(rows):
+            output = stacked(layout.denoiser(**call))
+            assert difference(stacked(layout.denoiser(**call)), output) < 1e-6
+        with attached.rows([None] * 3):
+            assert difference(stacked(layout.denoiser(**call)), stacked([plain])) < 1e-6
+    expected, plain = stacked([expected]), stacked([plain])
+    assert difference(output, expected) < 1e-5
+    assert difference(output[1], plain[1]) < 1e-6
+    assert difference(output[0], plain[0]) > 1e-3
+
+
+def test_another_number_of_rows_is_an_error(layout):
+    (call, *_), _ = layout.calls(num_inference_steps=layout.case.fewest_steps)
+    with (
+        nag.attach(layout.denoiser) as attached,
+        attached.rows([None, None]),
+        pytest.raises(nag.InvalidParameter, match="2 entries for a denoiser call of 1 rows"),
+    ):
+        layout.denoiser(**call)
+
+
+def test_a_guide_and_rows_share_a_denoiser(layout):
+    """A guide that is entered and left while rows are stated elsewhere leaves the hooks of the others in place."""
+    (call, *_), _ = layout.calls(num_inference_steps=layout.case.fewest_steps)
+    with nag.attach(layout.denoiser) as attached, torch.no_grad():
+        with attached.rows([row_guidance(layout, NEGATIVE, 6.0, 0.5)]):
+            before = stacked(layout.denoiser(**call))
+        other = copy_of(layout)
+        with nag.guide(other.pipe, "a triangle", scale=3.0) as guidance:
+            other.generate()
+        assert guidance.guided_steps > 0
+        with attached.rows([row_guidance(layout, NEGATIVE, 6.0, 0.5)]):
+            assert torch.equal(stacked(layout.denoiser(**call)), before)
+    assert not any(name.startswith("_nag") for name in vars(layout.denoiser))
+
+
+def row_guidance(subject, text, scale, alpha):
+    family = family_of(subject.pipe)
+    given = subject.encode(text)
+    negative = nag.NegativeEmbeds(
+        given["negative_prompt_embeds"],
+        given.get("negative_pooled_prompt_embeds"),
+        given.get(family.negative_mask_arg),
+        {argument: given[name] for name, argument in family.extra_negative_inputs.items()},
+    )
+    return nag.RowGuidance(negative, scale, 2.0, alpha)
+
+
+def stacked(output):
+    """A denoiser's output as one tensor; some return a list with a tensor for each row."""
+    first = output[0]
+    return torch.stack(list(first)) if isinstance(first, list) else first
