@@ -4,10 +4,10 @@ from nag.attachment import Attachment, RowGuidance
 from nag.errors import InvalidParameter, NAGError, UnsupportedPipeline
 from nag.families import register_family
 from nag.formula import normalized_attention_guidance
-from nag.guidance_state import Guidance
 from nag.guide import attach, defaults_for, families, guide, supports
 from nag.negative import NegativeEmbeds
 from nag.params import NAGParams
+from nag.state import Guidance
 
 __all__ = [
     "Attachment",

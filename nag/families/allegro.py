@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from nag.families.family import Family
-from nag.guidance_state import NegativeEmbeds
+from nag.negative import NegativeEmbeds
 from nag.params import NAGParams
 
 __all__ = ["Allegro"]

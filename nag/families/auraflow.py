@@ -14,7 +14,7 @@ from torch import Tensor
 from nag.current import CurrentStep
 from nag.errors import UnsupportedPipeline
 from nag.families.family import Family
-from nag.guidance_state import NegativeEmbeds
+from nag.negative import NegativeEmbeds
 from nag.params import NAGParams
 from nag.token_layout import TokenLayout
 

@@ -13,7 +13,8 @@ import torch
 from nag.encoding import Arguments, encode_alone
 from nag.families.flux_like import FluxLike
 from nag.families.padding import padded
-from nag.guidance_state import GuidanceState, NegativeEmbeds
+from nag.guidance_state import GuidanceState
+from nag.negative import NegativeEmbeds
 
 __all__ = ["BriaFibo"]
 

@@ -12,7 +12,7 @@ import torch
 
 from nag.encoding import Arguments, encode_alone
 from nag.families.flux_like import FluxLike
-from nag.guidance_state import NegativeEmbeds
+from nag.negative import NegativeEmbeds
 
 __all__ = ["Chroma"]
 

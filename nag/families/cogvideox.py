@@ -13,7 +13,7 @@ from torch import Tensor
 from nag.current import CurrentStep
 from nag.families.append_text import append_to_block
 from nag.families.family import Family
-from nag.guidance_state import NegativeEmbeds
+from nag.negative import NegativeEmbeds
 from nag.params import NAGParams
 
 __all__ = ["CogVideoX"]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from nag.families.family import Family
-from nag.guidance_state import NegativeEmbeds
+from nag.negative import NegativeEmbeds
 from nag.params import NAGParams
 from nag.processor_swap import class_names
 

@@ -16,7 +16,7 @@ from nag.current import CurrentStep
 from nag.encoding import Arguments, encode_alone
 from nag.families.family import Family
 from nag.families.padding import padded
-from nag.guidance_state import NegativeEmbeds
+from nag.negative import NegativeEmbeds
 from nag.params import NAGParams
 from nag.processors import GuidedProcessor
 from nag.processors.masked_joint import MaskedJointProcessor, masked_layout

@@ -12,11 +12,13 @@ from torch import Tensor, nn
 from nag.current import CurrentStep
 from nag.encoding import Arguments, encode_alone
 from nag.errors import UnsupportedPipeline
-from nag.guidance_state import GuidanceState, GuidedStep, NegativeEmbeds
+from nag.guidance_state import GuidanceState
+from nag.negative import NegativeEmbeds
 from nag.params import NAGParams
 from nag.processor_swap import class_names, original
 from nag.processors import CrossAttentionProcessor, GuidedProcessor, JointAttentionProcessor
 from nag.schedule import training_timestep
+from nag.state import GuidedStep
 from nag.token_layout import TokenLayout
 
 __all__ = ["DENOISER_NAMES", "Family", "denoisers_of"]

@@ -16,7 +16,7 @@ from nag.current import CurrentStep
 from nag.encoding import Arguments, encode_alone, named_arguments
 from nag.errors import InvalidParameter, UnsupportedPipeline
 from nag.families.family import Family
-from nag.guidance_state import NegativeEmbeds
+from nag.negative import NegativeEmbeds
 from nag.params import NAGParams
 from nag.processors import GuidedProcessor, ReferenceFluxProcessor
 

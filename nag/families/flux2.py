@@ -11,8 +11,8 @@ from typing import Any
 from nag.attention import AttentionCall
 from nag.current import CurrentStep
 from nag.families.flux_like import FluxLike
-from nag.guidance_state import GuidedStep
 from nag.processors import GuidedProcessor, JointAttentionProcessor
+from nag.state import GuidedStep
 
 __all__ = ["Flux2"]
 

@@ -13,7 +13,7 @@ import torch
 
 from nag.encoding import Arguments
 from nag.families.family import Family
-from nag.guidance_state import NegativeEmbeds
+from nag.negative import NegativeEmbeds
 from nag.params import NAGParams
 
 __all__ = ["Bria", "FluxLike", "LongCatImage", "OvisImage"]

@@ -16,7 +16,7 @@ from torch import Tensor
 from nag.encoding import Arguments, encode_alone
 from nag.errors import InvalidParameter
 from nag.families.family import Family
-from nag.guidance_state import NegativeEmbeds
+from nag.negative import NegativeEmbeds
 from nag.params import NAGParams
 from nag.token_layout import TokenLayout
 

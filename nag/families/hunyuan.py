@@ -18,7 +18,7 @@ from nag.current import CurrentStep
 from nag.encoding import Arguments, encode_alone
 from nag.families.append_text import append_to_block
 from nag.families.family import Family
-from nag.guidance_state import NegativeEmbeds
+from nag.negative import NegativeEmbeds
 from nag.params import NAGParams
 from nag.processors.per_row_mask import NEGATIVE, NOBODY, POSITIVE, SHARED, TokenRoleProcessor, TokenRoles
 from nag.token_layout import TokenLayout

@@ -15,7 +15,8 @@ from torch import Tensor
 from nag.current import CurrentStep
 from nag.encoding import Arguments, encode_alone
 from nag.families.family import Family
-from nag.guidance_state import GuidanceState, NegativeEmbeds
+from nag.guidance_state import GuidanceState
+from nag.negative import NegativeEmbeds
 from nag.params import NAGParams
 from nag.token_layout import TokenLayout
 

@@ -16,10 +16,11 @@ from torch import Tensor
 from nag.current import CurrentStep
 from nag.encoding import Arguments, encode_alone
 from nag.families.family import Family
-from nag.guidance_state import GuidedStep, NegativeEmbeds
+from nag.negative import NegativeEmbeds
 from nag.params import NAGParams
 from nag.processors import GuidedProcessor
 from nag.processors.masked_joint import MaskedJointProcessor, masked_layout
+from nag.state import GuidedStep
 from nag.token_layout import TokenLayout
 
 __all__ = ["JoyImageEdit", "JoyImageEditPlus"]

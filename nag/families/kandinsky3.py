@@ -14,7 +14,7 @@ from torch import Tensor
 from nag.current import CurrentStep
 from nag.encoding import Arguments, encode_alone
 from nag.families.plain_cross import PlainCrossAttention
-from nag.guidance_state import NegativeEmbeds
+from nag.negative import NegativeEmbeds
 from nag.params import NAGParams
 
 __all__ = ["Kandinsky3"]

@@ -15,7 +15,7 @@ from nag.current import CurrentStep
 from nag.encoding import Arguments, encode_alone
 from nag.families.family import Family
 from nag.families.padding import padded
-from nag.guidance_state import NegativeEmbeds
+from nag.negative import NegativeEmbeds
 from nag.params import NAGParams
 from nag.processors.text_self_attention import TextSelfAttentionProcessor
 

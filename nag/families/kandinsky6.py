@@ -17,7 +17,7 @@ from nag.current import CurrentStep
 from nag.encoding import Arguments, encode_alone
 from nag.families.family import Family
 from nag.families.kandinsky5 import Kandinsky5
-from nag.guidance_state import NegativeEmbeds
+from nag.negative import NegativeEmbeds
 
 __all__ = ["Kandinsky6"]
 

@@ -12,7 +12,7 @@ import torch
 
 from nag.current import CurrentStep
 from nag.families.family import Family
-from nag.guidance_state import NegativeEmbeds
+from nag.negative import NegativeEmbeds
 from nag.params import NAGParams
 
 __all__ = ["Krea2"]

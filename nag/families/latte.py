@@ -13,9 +13,10 @@ from nag.current import CurrentStep
 from nag.encoding import Arguments, encode_alone
 from nag.families.padding import padded
 from nag.families.plain_cross import PlainCrossAttention
-from nag.guidance_state import GuidedStep, NegativeEmbeds
+from nag.negative import NegativeEmbeds
 from nag.params import NAGParams
 from nag.processors import CrossAttentionProcessor
+from nag.state import GuidedStep
 
 __all__ = ["Latte"]
 

@@ -15,7 +15,8 @@ import torch
 
 from nag.encoding import Arguments, encode_alone
 from nag.families.family import Family
-from nag.guidance_state import GuidanceState, NegativeEmbeds
+from nag.guidance_state import GuidanceState
+from nag.negative import NegativeEmbeds
 from nag.params import NAGParams
 
 __all__ = ["LTX2"]

@@ -18,9 +18,10 @@ from nag.current import CurrentStep
 from nag.encoding import Arguments
 from nag.families.append_text import append_to_block
 from nag.families.family import Family
-from nag.guidance_state import GuidedStep, NegativeEmbeds
+from nag.negative import NegativeEmbeds
 from nag.params import NAGParams
 from nag.processors.per_row_mask import IMAGE, NEGATIVE, NOBODY, POSITIVE, TokenRoleProcessor, TokenRoles
+from nag.state import GuidedStep
 
 __all__ = ["Lumina2"]
 

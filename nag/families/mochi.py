@@ -16,8 +16,7 @@ from torch import Tensor
 from nag.current import CurrentStep
 from nag.encoding import Arguments, encode_alone
 from nag.families.family import Family
-from nag.guidance_state import NegativeEmbeds
-from nag.negative import scatter_rows
+from nag.negative import NegativeEmbeds, scatter_rows
 from nag.params import NAGParams
 from nag.processors.per_row_mask import RowByRowProcessor, text_behind
 from nag.token_layout import TokenLayout

@@ -13,7 +13,7 @@ from nag.current import CurrentStep
 from nag.encoding import Arguments, encode_alone
 from nag.errors import UnsupportedPipeline
 from nag.families.family import Family
-from nag.guidance_state import NegativeEmbeds
+from nag.negative import NegativeEmbeds
 from nag.params import NAGParams
 from nag.processor_swap import class_names
 from nag.processors import CrossAttentionProcessor, GuidedProcessor, JointAttentionProcessor

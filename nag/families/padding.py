@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from nag.guidance_state import NegativeEmbeds
+from nag.negative import NegativeEmbeds
 
 __all__ = ["padded"]
 

@@ -17,10 +17,11 @@ from torch import Tensor
 from nag.current import CurrentStep
 from nag.encoding import Arguments
 from nag.families.family import Family
-from nag.guidance_state import GuidedStep, NegativeEmbeds
+from nag.negative import NegativeEmbeds
 from nag.params import NAGParams
 from nag.processors.causal import CausalTextProcessor
 from nag.processors.image_query import ImageQueryProcessor
+from nag.state import GuidedStep
 from nag.token_layout import TokenLayout
 
 __all__ = ["QwenImage21"]

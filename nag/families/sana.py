@@ -10,7 +10,7 @@ from typing import Any
 
 from nag.encoding import Arguments
 from nag.families.family import Family
-from nag.guidance_state import NegativeEmbeds
+from nag.negative import NegativeEmbeds
 from nag.params import NAGParams
 from nag.processor_swap import original
 

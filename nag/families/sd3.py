@@ -12,7 +12,8 @@ from typing import Any
 from nag.encoding import Arguments, encode_alone
 from nag.errors import UnsupportedPipeline
 from nag.families.family import Family
-from nag.guidance_state import GuidanceState, NegativeEmbeds
+from nag.guidance_state import GuidanceState
+from nag.negative import NegativeEmbeds
 from nag.params import NAGParams
 
 __all__ = ["StableDiffusion3"]

@@ -20,8 +20,8 @@ from nag.current import CurrentStep
 from nag.encoding import Arguments, encode_alone
 from nag.errors import UnsupportedPipeline
 from nag.families.family import Family
-from nag.guidance_state import GuidanceState, NegativeEmbeds
-from nag.negative import scatter_rows
+from nag.guidance_state import GuidanceState
+from nag.negative import NegativeEmbeds, scatter_rows
 from nag.params import NAGParams
 from nag.processor_swap import class_names
 from nag.processors.per_row_mask import TokenRoleProcessor, text_behind

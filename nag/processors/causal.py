@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from nag.attention import AttentionCall
-from nag.guidance_state import GuidedStep
 from nag.intercept import Interception
 from nag.processors.image_query import ImageQueryProcessor
+from nag.state import GuidedStep
 
 __all__ = ["CausalTextProcessor"]
 

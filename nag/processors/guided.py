@@ -14,8 +14,8 @@ from nag.attention import AttentionCall
 from nag.current import CurrentStep
 from nag.errors import UnsupportedPipeline
 from nag.formula import normalized_attention_guidance
-from nag.guidance_state import GuidedStep
 from nag.intercept import Interception
+from nag.state import GuidedStep
 
 __all__ = ["GuidedProcessor", "guide_heads"]
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from nag.attention import AttentionCall, attention_with_lse, merge_by_lse, supports_lse
-from nag.guidance_state import GuidedStep
 from nag.negative import scatter_rows
 from nag.processors.guided import GuidedProcessor, guide_heads
+from nag.state import GuidedStep
 from nag.token_layout import TokenLayout
 
 __all__ = ["JointAttentionProcessor", "merged_attention", "two_call_attention"]

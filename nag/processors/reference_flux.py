@@ -13,9 +13,9 @@ from diffusers.models.attention_dispatch import dispatch_attention_fn
 from torch import Tensor
 
 from nag.formula import normalized_attention_guidance
-from nag.guidance_state import GuidedStep
 from nag.processors.flux_projections import QKV, join, project_image, project_text, rotate
 from nag.processors.guided import GuidedProcessor
+from nag.state import GuidedStep
 
 __all__ = ["ReferenceFluxProcessor"]
 

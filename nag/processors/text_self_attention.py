@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from nag.attention import AttentionCall
-from nag.guidance_state import GuidedStep
 from nag.processors.cross import CrossAttentionProcessor
+from nag.state import GuidedStep
 
 __all__ = ["TextSelfAttentionProcessor"]
 
