@@ -2,6 +2,21 @@
 
 What a call is guided by is decided by a plan of the calling context (thread, greenlet or task): by the rows that
 `Attachment.rows` states, or by a pipeline that `nag.guide` watches. A call without a plan is plain.
+
+The life of a guided call:
+
+1. `nag.guide` finds the family of the pipeline (`family_of`), attaches each of its denoisers (`attach_family`) and
+   makes a plan for it (`plan_pipeline`).
+2. The pipeline encodes its prompt; the negative prompt is encoded by the same method (`watch_encode_prompt`,
+   `Family.encode`).
+3. The pipeline calls the denoiser. `Attachment._enter` asks the plan which rows are conditional (`Family.rows`) and
+   what guides them at this timestep (`GuidanceState.plan_step`): a `GuidedStep`, or None for a plain call.
+4. The guiding processors are put in place (`ProcessorSwapper.install`), and the negative prompt's tokens join the call
+   (`Family.layout`, `Family.pack`).
+5. In each attention module the original processor runs on the tokens of both prompts (`GuidedProcessor.run`). Its
+   attention call is intercepted (`Interception`) and computed for both prompts (`guided_attention`).
+6. `guide_heads` applies equations 7 to 10 (`normalized_attention_guidance`) to the guided rows.
+7. `Attachment._leave` ends the step, and the original processors are back (`ProcessorSwapper.restore`).
 """
 
 from __future__ import annotations

@@ -20,14 +20,12 @@ class Allegro(Family):
     source = "as SANA, PixArt, not tuned"
     attention = "cross"
     denoiser_types = ("AllegroTransformer3DModel",)
+    attention_modules = ("transformer_blocks.*.attn2",)
     processors = ("AllegroAttnProcessor2_0",)
     denoiser_mask_arg = "encoder_attention_mask"
     negative_mask_arg = "negative_prompt_attention_mask"
     caches_text_kv = True
     cfg = "batched"
-
-    def attentions(self, denoiser: Any) -> list[Any]:
-        return [block.attn2 for block in denoiser.transformer_blocks]
 
     def embeds(self, call: dict[str, Any]) -> Tensor:
         embeds: Tensor = call["encoder_hidden_states"]

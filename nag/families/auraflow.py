@@ -30,12 +30,10 @@ class AuraFlow(Family):
     source = "as Flux.1, not tuned"
     attention = "joint"
     denoiser_types = ("AuraFlowTransformer2DModel",)
+    attention_modules = ("joint_transformer_blocks.*.attn", "single_transformer_blocks.*.attn")
     processors = ("AuraFlowAttnProcessor2_0", "FusedAuraFlowAttnProcessor2_0")
     timestep_unit = 1000.0
     cfg = "batched"
-
-    def attentions(self, denoiser: Any) -> list[Any]:
-        return [block.attn for block in (*denoiser.joint_transformer_blocks, *denoiser.single_transformer_blocks)]
 
     def check_denoiser(self, denoiser: Any) -> None:
         found = denoiser.register_tokens.shape[1]

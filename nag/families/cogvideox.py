@@ -26,11 +26,9 @@ class CogVideoX(Family):
     source = "as Flux.1, not tuned"
     attention = "joint"
     denoiser_types = ("CogVideoXTransformer3DModel",)
+    attention_modules = ("transformer_blocks.*.attn1",)
     processors = ("CogVideoXAttnProcessor2_0", "FusedCogVideoXAttnProcessor2_0")
     cfg = "batched"
-
-    def attentions(self, denoiser: Any) -> list[Any]:
-        return [block.attn1 for block in denoiser.transformer_blocks]
 
     def pack(self, call: dict[str, Any], negative: NegativeEmbeds) -> dict[str, Any]:  # noqa: ARG002 (see `hooks`)
         return call

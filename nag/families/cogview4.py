@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from nag.families.family import Family
 from nag.params import NAGParams
 
@@ -17,9 +15,7 @@ class CogView4(Family):
     source = "as Flux.1, not tuned"
     attention = "joint"
     denoiser_types = ("CogView4Transformer2DModel",)
+    attention_modules = ("transformer_blocks.*.attn1",)
     processors = ("CogView4AttnProcessor",)
     denoiser_mask_arg = "attention_mask"
     cfg = "separate"
-
-    def attentions(self, denoiser: Any) -> list[Any]:
-        return [block.attn1 for block in denoiser.transformer_blocks]

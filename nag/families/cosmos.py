@@ -27,12 +27,10 @@ class Cosmos(Family):
     source = "as SANA, PixArt, not tuned"
     attention = "cross"
     denoiser_types = ("CosmosTransformer3DModel",)
+    attention_modules = ("transformer_blocks.*.attn2",)
     processors = ("CosmosAttnProcessor2_0", "CosmosAttnProcessor2_5")
     caches_text_kv = True
     cfg = "separate"
-
-    def attentions(self, denoiser: Any) -> list[Any]:
-        return [block.attn2 for block in denoiser.transformer_blocks]
 
     def embeds(self, call: dict[str, Any]) -> Tensor:
         given = call["encoder_hidden_states"]

@@ -18,12 +18,10 @@ class EasyAnimate(Family):
     source = "as Flux.1, not tuned"
     attention = "joint"
     denoiser_types = ("EasyAnimateTransformer3DModel",)
+    attention_modules = ("transformer_blocks.*.attn1",)
     processors = ("EasyAnimateAttnProcessor2_0",)
     cfg = "batched"
 
     def check_denoiser(self, denoiser: Any) -> None:
         if denoiser.text_proj_t5 is not None:
             raise UnsupportedPipeline("this EasyAnimate reads T5's tokens behind its own; only one text is guided")
-
-    def attentions(self, denoiser: Any) -> list[Any]:
-        return [block.attn1 for block in denoiser.transformer_blocks]

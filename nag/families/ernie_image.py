@@ -18,7 +18,6 @@ from nag.families.family import Family
 from nag.families.padding import padded
 from nag.negative import NegativeEmbeds
 from nag.params import NAGParams
-from nag.processors import GuidedProcessor
 from nag.processors.masked_joint import MaskedJointProcessor, masked_layout
 from nag.token_layout import TokenLayout
 
@@ -32,16 +31,12 @@ class ErnieImage(Family):
     source = "as Flux.1, not tuned"
     attention = "joint"
     denoiser_types = ("ErnieImageTransformer2DModel",)
+    attention_modules = ("layers.*.self_attention",)
+    processor_class = MaskedJointProcessor
     processors = ("ErnieImageSingleStreamAttnProcessor",)
     negative_mask_arg = "negative_prompt_attention_mask"
     text_last = True
     cfg = "batched"
-
-    def attentions(self, denoiser: Any) -> list[Any]:
-        return [layer.self_attention for layer in denoiser.layers]
-
-    def processor(self, current: CurrentStep, plain: Any) -> GuidedProcessor:
-        return MaskedJointProcessor(current, plain)
 
     def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
         return padded(encode_alone(encode_prompt, prompts, arguments))

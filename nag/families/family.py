@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any, ClassVar, Literal
@@ -43,6 +44,9 @@ class Family:
         source: where they come from.
         attention: whether text and image share one attention, or the image attends across to the text.
         denoiser_types: names of the denoiser's classes in diffusers; subclasses count.
+        attention_modules: names of the denoiser's attention modules that meet the prompt; `*` stands for one part of a
+            name.
+        processor_class: the guiding processor; absent, the plain one for `attention`.
         processors: names of the attention processors that guidance enters as they are.
         denoiser_mask_arg: the denoiser's argument for the text mask, where it has one.
         negative_mask_arg: the name of that mask for the negative prompt in the family's pipelines and `nag.guide`.
@@ -68,6 +72,8 @@ class Family:
     source: ClassVar[str]
     attention: ClassVar[Literal["joint", "cross"]]
     denoiser_types: ClassVar[tuple[str, ...]]
+    attention_modules: ClassVar[tuple[str, ...]] = ()
+    processor_class: ClassVar[type[GuidedProcessor] | None] = None
     processors: ClassVar[tuple[str, ...]]
     denoiser_mask_arg: ClassVar[str | None] = None
     negative_mask_arg: ClassVar[str | None] = None
@@ -96,7 +102,9 @@ class Family:
 
     def attentions(self, denoiser: Any) -> list[Any]:
         """The attention modules that meet the prompt, each with a `processor`."""
-        raise NotImplementedError
+        patterns = [re.compile(re.escape(glob).replace(r"\*", "[^.]+")) for glob in self.attention_modules]
+        named = ((name.replace("._orig_mod", ""), module) for name, module in denoiser.named_modules())
+        return [module for name, module in named if any(pattern.fullmatch(name) for pattern in patterns)]
 
     def check_denoiser(self, denoiser: Any) -> None:  # noqa: ARG002 (families look at it)
         """Raises UnsupportedPipeline if guidance of this denoiser would not be exact."""
@@ -110,8 +118,8 @@ class Family:
 
     def processor(self, current: CurrentStep, plain: Any) -> GuidedProcessor:
         """The guiding processor that takes the place of `plain`."""
-        kind = JointAttentionProcessor if self.attention == "joint" else CrossAttentionProcessor
-        return kind(current, plain)
+        by_attention = {"joint": JointAttentionProcessor, "cross": CrossAttentionProcessor}
+        return (self.processor_class or by_attention[self.attention])(current, plain)
 
     # What a prompt is.
 

@@ -18,7 +18,7 @@ from nag.errors import InvalidParameter, UnsupportedPipeline
 from nag.families.family import Family
 from nag.negative import NegativeEmbeds
 from nag.params import NAGParams
-from nag.processors import GuidedProcessor, ReferenceFluxProcessor
+from nag.processors import ReferenceFluxProcessor
 
 __all__ = ["Flux"]
 
@@ -30,13 +30,11 @@ class Flux(Family):
     source = "arXiv 2505.21179, table 5"
     attention = "joint"
     denoiser_types = ("FluxTransformer2DModel",)
+    attention_modules = ("transformer_blocks.*.attn", "single_transformer_blocks.*.attn")
     processors: ClassVar[tuple[str, ...]] = ("FluxAttnProcessor", "FluxIPAdapterAttnProcessor")
     timestep_unit = 1000.0
     cfg = "separate"
     exact = "equation 7, the positive's pooled prompt; `reference=True` is the authors' form"
-
-    def attentions(self, denoiser: Any) -> list[Any]:
-        return [block.attn for block in (*denoiser.transformer_blocks, *denoiser.single_transformer_blocks)]
 
     def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
         embeds, pooled, _ = encode_alone(encode_prompt, prompts, arguments)
@@ -65,11 +63,9 @@ class FluxReference(Flux):
     UnsupportedPipeline: ControlNet residuals for single blocks, whose lanes they do not fit.
     """
 
+    processor_class = ReferenceFluxProcessor
     processors = ("FluxAttnProcessor",)
     reference = None
-
-    def processor(self, current: CurrentStep, plain: Any) -> GuidedProcessor:
-        return ReferenceFluxProcessor(current, plain)
 
     def pack(self, call: dict[str, Any], negative: NegativeEmbeds) -> dict[str, Any]:
         positive = call["encoder_hidden_states"]

@@ -6,21 +6,26 @@ tokens; Klein KV keeps their keys after the first step, and those stand where th
 
 from __future__ import annotations
 
-from typing import Any
-
 from nag.attention import AttentionCall
-from nag.current import CurrentStep
 from nag.families.flux_like import FluxLike
-from nag.processors import GuidedProcessor, JointAttentionProcessor
+from nag.processors import JointAttentionProcessor
 from nag.state import GuidedStep
 
 __all__ = ["Flux2"]
+
+
+class _KeptKeysProcessor(JointAttentionProcessor):
+    def should_intercept(self, call: AttentionCall, step: GuidedStep) -> bool:
+        # Reference images may be keys alone; where they have queries of their own, those attend in a later call.
+        assert step.layout is not None
+        return call.key.shape[2] >= call.query.shape[2] > step.layout.text
 
 
 class Flux2(FluxLike):
     name = "Flux.2"
     models = "dev; Klein, its inpainting and KV forms"
     denoiser_types = ("Flux2Transformer2DModel",)
+    processor_class = _KeptKeysProcessor
     processors = (
         "Flux2AttnProcessor",
         "Flux2ParallelSelfAttnProcessor",
@@ -28,13 +33,3 @@ class Flux2(FluxLike):
         "Flux2KVParallelSelfAttnProcessor",
     )
     counted = (3,)
-
-    def processor(self, current: CurrentStep, plain: Any) -> GuidedProcessor:
-        return _WithKeptKeys(current, plain)
-
-
-class _WithKeptKeys(JointAttentionProcessor):
-    def should_intercept(self, call: AttentionCall, step: GuidedStep) -> bool:
-        # Reference images may be keys alone; where they have queries of their own, those attend in a later call.
-        assert step.layout is not None
-        return call.key.shape[2] >= call.query.shape[2] > step.layout.text

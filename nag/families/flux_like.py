@@ -30,12 +30,10 @@ class FluxLike(Family):
     defaults = NAGParams(scale=5.0, tau=2.5, alpha=0.25)
     source = "as Flux.1, not tuned"
     attention = "joint"
+    attention_modules = ("transformer_blocks.*.attn", "single_transformer_blocks.*.attn")
     timestep_unit = 1000.0
     cfg: ClassVar[Literal["batched", "separate"]] = "separate"
     counted: ClassVar[tuple[int, ...]] = ()
-
-    def attentions(self, denoiser: Any) -> list[Any]:
-        return [block.attn for block in (*denoiser.transformer_blocks, *denoiser.single_transformer_blocks)]
 
     def pack(self, call: dict[str, Any], negative: NegativeEmbeds) -> dict[str, Any]:
         ids, count = call["txt_ids"], negative.embeds.shape[1]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from nag.families.family import Family
 from nag.params import NAGParams
 
@@ -17,9 +15,7 @@ class Helios(Family):
     source = "as Wan 2.1, not tuned"
     attention = "cross"
     denoiser_types = ("HeliosTransformer3DModel",)
+    attention_modules = ("blocks.*.attn2",)
     processors = ("HeliosAttnProcessor",)
     caches_text_kv = True
     cfg = "separate"
-
-    def attentions(self, denoiser: Any) -> list[Any]:
-        return [block.attn2 for block in denoiser.blocks]

@@ -61,6 +61,7 @@ class HiDream(Family):
     source = "as Flux.1, not tuned"
     attention = "joint"
     denoiser_types = ("HiDreamImageTransformer2DModel",)
+    attention_modules = ("double_stream_blocks.*.block.attn1", "single_stream_blocks.*.block.attn1")
     processors = ("HiDreamAttnProcessor",)
     text_last = True
     timestep_argument = "timesteps"
@@ -69,9 +70,6 @@ class HiDream(Family):
     exact = "equation 7, the positive's pooled prompt"
     #: With the prompts ahead of the layers, (N, layers, L, C); the T5 ones are the embeddings.
     extra_negative_inputs: ClassVar[dict[str, str]] = {"negative_prompt_embeds_llama3": LLAMA}
-
-    def attentions(self, denoiser: Any) -> list[Any]:
-        return [each.block.attn1 for each in (*denoiser.double_stream_blocks, *denoiser.single_stream_blocks)]
 
     def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
         t5, _, llama, _, pooled, _ = encode_alone(encode_prompt, prompts, arguments)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -33,17 +33,13 @@ class HunyuanVideo(Family):
     source = "from ports, not tuned"
     attention = "joint"
     denoiser_types = ("HunyuanVideoTransformer3DModel",)
+    attention_modules: ClassVar[tuple[str, ...]] = ("transformer_blocks.*.attn", "single_transformer_blocks.*.attn")
+    processor_class = TokenRoleProcessor
     processors = ("HunyuanVideoAttnProcessor2_0",)
     negative_mask_arg = "negative_prompt_attention_mask"
     text_last = True
     cfg = "separate"
     exact = "equation 7, the positive's pooled prompt"
-
-    def attentions(self, denoiser: Any) -> list[Any]:
-        return [block.attn for block in (*denoiser.transformer_blocks, *denoiser.single_transformer_blocks)]
-
-    def processor(self, current: CurrentStep, plain: Any) -> TokenRoleProcessor:
-        return TokenRoleProcessor(current, plain)
 
     def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
         embeds, pooled, mask = encode_alone(encode_prompt, prompts, arguments)
@@ -115,10 +111,8 @@ class HunyuanVideo15(HunyuanImage):
     name = "HunyuanVideo 1.5"
     models = "HunyuanVideo 1.5, text and image to video"
     denoiser_types = ("HunyuanVideo15Transformer3DModel",)
+    attention_modules = ("transformer_blocks.*.attn",)
     processors = ("HunyuanVideo15AttnProcessor2_0",)
-
-    def attentions(self, denoiser: Any) -> list[Any]:
-        return [block.attn for block in denoiser.transformer_blocks]
 
     def text_roles(self, call: dict[str, Any]) -> Tensor:
         mask = torch.cat([call["encoder_attention_mask"], call["encoder_attention_mask_2"]], dim=1)

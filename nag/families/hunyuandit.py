@@ -30,6 +30,7 @@ class HunyuanDiT(Family):
     source = "as PixArt-Σ, not tuned"
     attention = "cross"
     denoiser_types = ("HunyuanDiT2DModel",)
+    attention_modules = ("blocks.*.attn2",)
     processors = ("HunyuanAttnProcessor2_0", "FusedHunyuanAttnProcessor2_0")
     denoiser_mask_arg = "text_embedding_mask"
     negative_mask_arg = "negative_prompt_attention_mask"
@@ -39,9 +40,6 @@ class HunyuanDiT(Family):
     }
     caches_text_kv = True
     cfg = "batched"
-
-    def attentions(self, denoiser: Any) -> list[Any]:
-        return [block.attn2 for block in denoiser.blocks]
 
     def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
         # The lengths are those that the pipelines write into their two calls.

@@ -34,14 +34,12 @@ class Ideogram4(Family):
     source = "as Flux.1, not tuned"
     attention = "joint"
     denoiser_types = ("Ideogram4Transformer2DModel",)
+    attention_modules = ("layers.*.attention",)
     processors = ("Ideogram4AttnProcessor",)
     negative_mask_arg = "negative_prompt_attention_mask"
     timestep_unit = 1000.0
     timestep_rises = True
     cfg = "separate"
-
-    def attentions(self, denoiser: Any) -> list[Any]:
-        return [layer.attention for layer in denoiser.layers]
 
     def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
         embeds, _, _, roles = encode_alone(encode_prompt, prompts, arguments)

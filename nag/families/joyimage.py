@@ -13,17 +13,36 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from nag.current import CurrentStep
 from nag.encoding import Arguments, encode_alone
 from nag.families.family import Family
 from nag.negative import NegativeEmbeds
 from nag.params import NAGParams
-from nag.processors import GuidedProcessor
+from nag.processors import GuidedProcessor, JointAttentionProcessor
 from nag.processors.masked_joint import MaskedJointProcessor, masked_layout
 from nag.state import GuidedStep
 from nag.token_layout import TokenLayout
 
 __all__ = ["JoyImageEdit", "JoyImageEditPlus"]
+
+
+class _RestartedPositionsProcessor(MaskedJointProcessor):
+    """Gives the text's rotary positions, made for both prompts in a row, to each from the first on."""
+
+    def run(
+        self,
+        step: GuidedStep,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor,
+        image_rotary_emb: Any = None,
+        **kwargs: Any,
+    ) -> Any:
+        layout = step.layout
+        if layout is not None and image_rotary_emb is not None and image_rotary_emb[1] is not None:
+            image, text = image_rotary_emb
+            text = tuple(torch.cat([each[: layout.positive], each[: layout.negative]]) for each in text)
+            image_rotary_emb = image, text
+        return super().run(step, attn, hidden_states, encoder_hidden_states, image_rotary_emb, **kwargs)
 
 
 class JoyImageEdit(Family):
@@ -33,17 +52,13 @@ class JoyImageEdit(Family):
     source = "as Flux.1, not tuned"
     attention = "joint"
     denoiser_types = ("JoyImageEditTransformer3DModel",)
+    attention_modules = ("double_blocks.*.attn",)
+    processor_class: ClassVar[type[GuidedProcessor] | None] = _RestartedPositionsProcessor
     processors = ("JoyImageAttnProcessor",)
     negative_mask_arg = "negative_prompt_embeds_mask"
     text_last = True
     cfg: ClassVar[Literal["batched", "separate"]] = "separate"
     encoders = ("encode_prompt", "encode_prompt_multiple_images")
-
-    def attentions(self, denoiser: Any) -> list[Any]:
-        return [block.attn for block in denoiser.double_blocks]
-
-    def processor(self, current: CurrentStep, plain: Any) -> GuidedProcessor:
-        return _Counted(current, plain)
 
     def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
         positives = arguments.get("prompt")
@@ -65,12 +80,10 @@ class JoyImageEditPlus(JoyImageEdit):
     name = "JoyImage-Edit Plus"
     models = "JoyImage-Edit Plus, with any number of pictures given"
     denoiser_types = ("JoyImageEditPlusTransformer3DModel",)
+    processor_class = JointAttentionProcessor
     processors = ("JoyImageEditPlusAttnProcessor",)
     denoiser_mask_arg = "encoder_hidden_states_mask"
     cfg = "batched"
-
-    def processor(self, current: CurrentStep, plain: Any) -> GuidedProcessor:
-        return Family.processor(self, current, plain)
 
     def formatted(self, prompt: str, positives: Any, row: int) -> str:
         # The pipeline gives its own prompts with a mark for each picture in front.
@@ -80,23 +93,3 @@ class JoyImageEditPlus(JoyImageEdit):
 
     def layout(self, call: dict[str, Any], negative: NegativeEmbeds) -> TokenLayout:
         return Family.layout(self, call, negative)
-
-
-class _Counted(MaskedJointProcessor):
-    """Gives the text's rotary positions, made for both prompts in a row, to each from the first on."""
-
-    def run(
-        self,
-        step: GuidedStep,
-        attn: Any,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor,
-        image_rotary_emb: Any = None,
-        **kwargs: Any,
-    ) -> Any:
-        layout = step.layout
-        if layout is not None and image_rotary_emb is not None and image_rotary_emb[1] is not None:
-            image, text = image_rotary_emb
-            text = tuple(torch.cat([each[: layout.positive], each[: layout.negative]]) for each in text)
-            image_rotary_emb = image, text
-        return super().run(step, attn, hidden_states, encoder_hidden_states, image_rotary_emb, **kwargs)

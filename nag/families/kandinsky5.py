@@ -7,11 +7,10 @@ prompt stays the positive one. The pipelines read the padding of prompts of uneq
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
-from nag.current import CurrentStep
 from nag.encoding import Arguments, encode_alone
 from nag.families.family import Family
 from nag.families.padding import padded
@@ -29,16 +28,14 @@ class Kandinsky5(Family):
     source = "as Wan2.1, not tuned"
     attention = "cross"
     denoiser_types = ("Kandinsky5Transformer3DModel",)
+    attention_modules: ClassVar[tuple[str, ...]] = (
+        "text_transformer_blocks.*.self_attention",
+        "visual_transformer_blocks.*.cross_attention",
+    )
+    processor_class = TextSelfAttentionProcessor
     processors = ("Kandinsky5AttnProcessor",)
     negative_mask_arg = "negative_prompt_attention_mask"
     cfg = "separate"
-
-    def attentions(self, denoiser: Any) -> list[Any]:
-        of_text = [block.self_attention for block in denoiser.text_transformer_blocks]
-        return of_text + [block.cross_attention for block in denoiser.visual_transformer_blocks]
-
-    def processor(self, current: CurrentStep, plain: Any) -> TextSelfAttentionProcessor:
-        return TextSelfAttentionProcessor(current, plain)
 
     def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
         # One at a time: in a batch each would read as many paddings as the longest has tokens more.

@@ -26,18 +26,15 @@ class Kandinsky6(Kandinsky5):
     name = "Kandinsky 6"
     models = "TI2VA, distilled; video with sound or without"
     denoiser_types = ("Kandinsky6Transformer3DModel",)
+    attention_modules = (
+        "video_text_transformer_blocks.*.attn",
+        "audio_text_transformer_blocks.*.attn",
+        "visual_transformer_blocks.*.video_dec_block.cross_attention",
+        "visual_transformer_blocks.*.audio_dec_block.cross_attention",
+    )
     processors = ("Kandinsky6AttnProcessor",)
     denoiser_mask_arg = "encoder_attention_mask"
     exact = "equation 7, the positive's pooled prompt"
-
-    def attentions(self, denoiser: Any) -> list[Any]:
-        of_text = (*denoiser.video_text_transformer_blocks, *denoiser.audio_text_transformer_blocks)
-        across = [
-            half.cross_attention
-            for block in denoiser.visual_transformer_blocks
-            for half in (block.video_dec_block, block.audio_dec_block)
-        ]
-        return [block.attn for block in of_text] + across
 
     def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
         embeds, pooled, mask, *_ = encode_alone(encode_prompt, prompts, arguments)

@@ -25,14 +25,12 @@ class Krea2(Family):
     source = "as Flux.1, not tuned"
     attention = "joint"
     denoiser_types = ("Krea2Transformer2DModel",)
+    attention_modules = ("transformer_blocks.*.attn",)
     processors = ("Krea2AttnProcessor",)
     denoiser_mask_arg = "encoder_attention_mask"
     negative_mask_arg = "negative_prompt_embeds_mask"
     timestep_unit = 1000.0
     cfg = "separate"
-
-    def attentions(self, denoiser: Any) -> list[Any]:
-        return [block.attn for block in denoiser.transformer_blocks]
 
     def pack(self, call: dict[str, Any], negative: NegativeEmbeds) -> dict[str, Any]:
         packed = super().pack(call, negative)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from nag.families.family import Family
 from nag.params import NAGParams
 
@@ -17,11 +15,9 @@ class LTXVideo(Family):
     source = "as SANA, PixArt, not tuned"
     attention = "cross"
     denoiser_types = ("LTXVideoTransformer3DModel",)
+    attention_modules = ("transformer_blocks.*.attn2",)
     processors = ("LTXVideoAttnProcessor", "LTXVideoAttentionProcessor2_0")
     denoiser_mask_arg = "encoder_attention_mask"
     negative_mask_arg = "negative_prompt_attention_mask"
     caches_text_kv = True
     cfg = "batched"
-
-    def attentions(self, denoiser: Any) -> list[Any]:
-        return [block.attn2 for block in denoiser.transformer_blocks]

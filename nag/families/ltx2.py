@@ -31,14 +31,12 @@ class LTX2(Family):
     source = "ports of the method, not the paper"
     attention = "cross"
     denoiser_types = ("LTX2VideoTransformer3DModel",)
+    attention_modules = ("transformer_blocks.*.attn2", "transformer_blocks.*.audio_attn2")
     processors = ("LTX2AudioVideoAttnProcessor", "LTX2PerturbedAttnProcessor")
     denoiser_mask_arg = "encoder_attention_mask"
     negative_mask_arg = "negative_prompt_attention_mask"
     extra_negative_inputs = {"negative_audio_prompt_embeds": AUDIO}  # noqa: RUF012 (a constant of the class)
     cfg = "batched"
-
-    def attentions(self, denoiser: Any) -> list[Any]:
-        return [each for block in denoiser.transformer_blocks for each in (block.attn2, block.audio_attn2)]
 
     def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
         embeds, mask, *_ = encode_alone(encode_prompt, prompts, arguments)

@@ -33,18 +33,14 @@ class Lumina2(Family):
     source = "as Flux.1, not tuned"
     attention = "joint"
     denoiser_types = ("Lumina2Transformer2DModel",)
+    attention_modules = ("layers.*.attn",)
+    processor_class = TokenRoleProcessor
     processors = ("Lumina2AttnProcessor2_0",)
     negative_mask_arg = "negative_prompt_attention_mask"
     timestep_unit = 1000.0
     timestep_rises = True
     cfg = "separate"
     compiled = "in parts"
-
-    def attentions(self, denoiser: Any) -> list[Any]:
-        return [layer.attn for layer in denoiser.layers]
-
-    def processor(self, current: CurrentStep, plain: Any) -> TokenRoleProcessor:
-        return TokenRoleProcessor(current, plain)
 
     def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
         # As CFG's negative prompt, which gets no system prompt; nothing is encoded for the positive.

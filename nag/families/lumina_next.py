@@ -25,6 +25,7 @@ class LuminaNext(Family):
     source = "as SANA, not tuned"
     attention = "cross"
     denoiser_types = ("LuminaNextDiT2DModel",)
+    attention_modules = ("layers.*.attn2",)
     processors = ("LuminaAttnProcessor2_0",)
     denoiser_mask_arg = "encoder_mask"
     negative_mask_arg = "negative_prompt_attention_mask"
@@ -32,9 +33,6 @@ class LuminaNext(Family):
     timestep_rises = True
     caches_text_kv = True
     cfg = "batched"
-
-    def attentions(self, denoiser: Any) -> list[Any]:
-        return [layer.attn2 for layer in denoiser.layers]
 
     def rows(self, pipe: Any, state: GuidanceState, call: dict[str, Any]) -> slice | None:
         second_half = super().rows(pipe, state, call)

@@ -31,6 +31,8 @@ class Mochi(Family):
     source = "as Flux.1, not tuned"
     attention = "joint"
     denoiser_types = ("MochiTransformer3DModel",)
+    attention_modules = ("transformer_blocks.*.attn1",)
+    processor_class = RowByRowProcessor
     processors = ("MochiAttnProcessor2_0",)
     denoiser_mask_arg = "encoder_attention_mask"
     negative_mask_arg = "negative_prompt_attention_mask"
@@ -38,12 +40,6 @@ class Mochi(Family):
     timestep_rises = True
     cfg = "batched"
     exact = "equation 7, the positive's pooled prompt"
-
-    def attentions(self, denoiser: Any) -> list[Any]:
-        return [block.attn1 for block in denoiser.transformer_blocks]
-
-    def processor(self, current: CurrentStep, plain: Any) -> RowByRowProcessor:
-        return RowByRowProcessor(current, plain)
 
     def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
         # One at a time: a last prompt that is empty may blank all that are encoded with it.

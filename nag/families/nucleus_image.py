@@ -5,11 +5,7 @@ Its pipeline and the rotary positions of its text are Qwen-Image's. Experts work
 
 from __future__ import annotations
 
-from typing import Any
-
-from nag.current import CurrentStep
 from nag.families.qwen_image import QwenImage
-from nag.processors import GuidedProcessor
 from nag.processors.image_query import ImageQueryProcessor
 
 __all__ = ["NucleusImage"]
@@ -19,8 +15,6 @@ class NucleusImage(QwenImage):
     name = "NucleusMoE-Image"
     models = "NucleusMoE-Image"
     denoiser_types = ("NucleusMoEImageTransformer2DModel",)
+    processor_class = ImageQueryProcessor
     processors = ("NucleusMoEAttnProcessor2_0",)
     text_last = True
-
-    def processor(self, current: CurrentStep, plain: Any) -> GuidedProcessor:
-        return ImageQueryProcessor(current, plain)

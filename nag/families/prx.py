@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from nag.current import CurrentStep
 from nag.families.family import Family
 from nag.params import NAGParams
 from nag.processors.image_query import ImageQueryProcessor
@@ -19,14 +16,10 @@ class PRX(Family):
     source = "as Flux.1, not tuned"
     attention = "joint"
     denoiser_types = ("PRXTransformer2DModel",)
+    attention_modules = ("blocks.*.attention",)
+    processor_class = ImageQueryProcessor
     processors = ("PRXAttnProcessor2_0",)
     denoiser_mask_arg = "attention_mask"
     negative_mask_arg = "negative_prompt_attention_mask"
     timestep_unit = 1000.0
     cfg = "batched"
-
-    def attentions(self, denoiser: Any) -> list[Any]:
-        return [block.attention for block in denoiser.blocks]
-
-    def processor(self, current: CurrentStep, plain: Any) -> ImageQueryProcessor:
-        return ImageQueryProcessor(current, plain)

@@ -26,14 +26,12 @@ class QwenImage(Family):
     source = "as Flux.1, not tuned"
     attention = "joint"
     denoiser_types = ("QwenImageTransformer2DModel",)
+    attention_modules = ("transformer_blocks.*.attn",)
     processors = ("QwenDoubleStreamAttnProcessor2_0",)
     denoiser_mask_arg = "encoder_hidden_states_mask"
     negative_mask_arg = "negative_prompt_embeds_mask"
     timestep_unit = 1000.0
     cfg = "separate"
-
-    def attentions(self, denoiser: Any) -> list[Any]:
-        return [block.attn for block in denoiser.transformer_blocks]
 
     def hooks(self, denoiser: Any, current: CurrentStep, stack: ExitStack) -> None:
         def restart(module: Any, args: Any, output: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:  # noqa: ARG001

@@ -20,7 +20,6 @@ from nag.families.family import Family
 from nag.negative import NegativeEmbeds
 from nag.params import NAGParams
 from nag.processors.causal import CausalTextProcessor
-from nag.processors.image_query import ImageQueryProcessor
 from nag.state import GuidedStep
 from nag.token_layout import TokenLayout
 
@@ -37,18 +36,14 @@ class QwenImage21(Family):
     source = "as Flux.1, not tuned"
     attention = "joint"
     denoiser_types = ("QwenImage21Transformer2DModel",)
+    attention_modules = ("transformer_blocks.*.attn",)
+    processor_class = CausalTextProcessor
     processors = ("QwenImage21AttnProcessor",)
     denoiser_mask_arg = "encoder_hidden_states_mask"
     negative_mask_arg = "negative_prompt_embeds_mask"
     timestep_unit = 1000.0
     cfg = "separate"
     compiled = "in parts"
-
-    def attentions(self, denoiser: Any) -> list[Any]:
-        return [block.attn for block in denoiser.transformer_blocks]
-
-    def processor(self, current: CurrentStep, plain: Any) -> ImageQueryProcessor:
-        return CausalTextProcessor(current, plain)
 
     def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
         return super().encode(encode_prompt, prompts, arguments | {"image_pad_mask": None})

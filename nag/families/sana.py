@@ -24,14 +24,12 @@ class Sana(Family):
     source = "arXiv 2505.21179, table 5"
     attention = "cross"
     denoiser_types = ("SanaTransformer2DModel",)
+    attention_modules = ("transformer_blocks.*.attn2",)
     processors = ("SanaAttnProcessor2_0",)
     denoiser_mask_arg = "encoder_attention_mask"
     negative_mask_arg = "negative_prompt_attention_mask"
     caches_text_kv = True
     cfg = "batched"
-
-    def attentions(self, denoiser: Any) -> list[Any]:
-        return [block.attn2 for block in denoiser.transformer_blocks]
 
     def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
         return super().encode(encode_prompt, prompts, arguments | {"complex_human_instruction": None})

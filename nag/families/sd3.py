@@ -26,13 +26,11 @@ class StableDiffusion3(Family):
     source = "arXiv 2505.21179, table 5"
     attention = "joint"
     denoiser_types = ("SD3Transformer2DModel",)
+    attention_modules = ("transformer_blocks.*.attn",)
     processors = ("JointAttnProcessor2_0", "FusedJointAttnProcessor2_0", "SD3IPAdapterJointAttnProcessor2_0")
     text_last = True
     cfg = "batched"
     exact = "equation 7, the positive's pooled prompt, as the authors"
-
-    def attentions(self, denoiser: Any) -> list[Any]:
-        return [block.attn for block in denoiser.transformer_blocks]
 
     def check(self, pipe: Any) -> None:
         if hasattr(pipe, "do_perturbed_attention_guidance"):

@@ -6,12 +6,11 @@ models in turn, of which either may be absent.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from nag.current import CurrentStep
 from nag.families.family import Family
 from nag.params import NAGParams
-from nag.processors import GuidedProcessor, WanSplitProcessor
+from nag.processors import WanSplitProcessor
 
 __all__ = ["Wan"]
 
@@ -28,12 +27,8 @@ class Wan(Family):
         "WanAnimateTransformer3DModel",
         "ChronoEditTransformer3DModel",
     )
+    attention_modules = ("blocks.*.attn2", "vace_blocks.*.attn2")
+    processor_class = WanSplitProcessor
     processors: ClassVar[tuple[str, ...]] = ("WanAttnProcessor", "WanAttnProcessor2_0")
     caches_text_kv = True
     cfg = "separate"
-
-    def attentions(self, denoiser: Any) -> list[Any]:
-        return [block.attn2 for block in (*denoiser.blocks, *getattr(denoiser, "vace_blocks", ()))]
-
-    def processor(self, current: CurrentStep, plain: Any) -> GuidedProcessor:
-        return WanSplitProcessor(current, plain)

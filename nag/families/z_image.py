@@ -40,6 +40,8 @@ class ZImage(Family):
     source = "as Flux.1, not tuned"
     attention = "joint"
     denoiser_types = ("ZImageTransformer2DModel",)
+    attention_modules = ("layers.*.attention",)
+    processor_class = TokenRoleProcessor
     processors = ("ZSingleStreamAttnProcessor",)
     negative_mask_arg = "negative_prompt_attention_mask"
     text_last = True
@@ -48,12 +50,6 @@ class ZImage(Family):
     timestep_rises = True
     cfg = "batched"
     compiled = "in parts"
-
-    def attentions(self, denoiser: Any) -> list[Any]:
-        return [layer.attention for layer in denoiser.layers]
-
-    def processor(self, current: CurrentStep, plain: Any) -> TokenRoleProcessor:
-        return TokenRoleProcessor(current, plain)
 
     def check(self, pipe: Any) -> None:
         if getattr(pipe, "controlnet", None) is not None:
