@@ -13,8 +13,8 @@ from nag.errors import InvalidParameter
 
 __all__ = ["NegativeEmbeds", "scatter_rows", "stack_rows"]
 
-#: Dimensions of the embeddings: prompts, tokens, channels.
-EMBEDS_NDIM = 3
+#: Prompts, tokens, channels; some models have the text encoder's layers too.
+EMBEDS_NDIM_MIN = 3
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class NegativeEmbeds:
         for tensor in (self.embeds, self.pooled, *self.more.values()):
             if tensor is not None and not bool(tensor.isfinite().all()):
                 raise InvalidParameter(name, "holds values that are not finite numbers")
-        if self.embeds.ndim != EMBEDS_NDIM or 0 in self.embeds.shape:
+        if self.embeds.ndim < EMBEDS_NDIM_MIN or 0 in self.embeds.shape:
             raise InvalidParameter(
                 name, f"must be (prompts, tokens, channels), none of them 0, got {tuple(self.embeds.shape)}"
             )

@@ -39,17 +39,19 @@ def family_of_denoiser(denoiser: Any) -> Family:
         UnsupportedPipeline: no family fits, or several do.
 
     """
-    classes = [kind.__name__ for kind in type(original(denoiser)).__mro__]
-    fitting = [family for family in _FAMILIES.values() if family.fits(denoiser)]
-    depths = [min(classes.index(name) for name in family.denoiser_types if name in classes) for family in fitting]
-    nearest = [family for family, depth in zip(fitting, depths, strict=True) if depth == min(depths)]
+    by_distance: dict[int, list[Family]] = {}
+    for family in _FAMILIES.values():
+        distance = family.class_distance(denoiser)
+        if distance is not None:
+            by_distance.setdefault(distance, []).append(family)
+    nearest = [family for family in by_distance[min(by_distance)] if family.fits(denoiser)] if by_distance else []
     if len(nearest) == 1:
         return nearest[0]
+    name = type(original(denoiser)).__name__
     if nearest:
-        names = " and ".join(family.name for family in nearest)
-        raise UnsupportedPipeline(f"{classes[0]} fits several registered families: {names}")
+        raise UnsupportedPipeline(f"{name} fits several families: {' and '.join(family.name for family in nearest)}")
     known = ", ".join(family.name for family in registered_families())
-    raise UnsupportedPipeline(f"{classes[0]} belongs to no family known here ({known})")
+    raise UnsupportedPipeline(f"{name} belongs to no family known here ({known})")
 
 
 def family_of(pipe: Any) -> Family:

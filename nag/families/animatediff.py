@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from nag.errors import UnsupportedPipeline
-from nag.families.plain_cross import PlainCrossAttention
 from nag.families.unet import StableDiffusion
 
 __all__ = ["AnimateDiff"]
@@ -17,8 +16,8 @@ class AnimateDiff(StableDiffusion):
     source = "as Stable Diffusion 1.5, not tuned"
     denoiser_types = ("UNetMotionModel",)
 
-    def fits(self, denoiser: Any) -> bool:
-        return PlainCrossAttention.fits(self, denoiser)
+    def fits(self, denoiser: Any) -> bool:  # noqa: ARG002 (of either form)
+        return True
 
     def check(self, pipe: Any) -> None:
         super().check(pipe)

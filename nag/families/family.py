@@ -16,7 +16,7 @@ from nag.errors import UnsupportedPipeline
 from nag.guidance_state import GuidanceState
 from nag.negative import NegativeEmbeds
 from nag.params import NAGParams
-from nag.processor_swap import class_names, original
+from nag.processor_swap import original
 from nag.processors import CrossAttentionProcessor, GuidedProcessor, JointAttentionProcessor
 from nag.schedule import training_timestep
 from nag.state import GuidedStep
@@ -92,13 +92,18 @@ class Family:
 
     # What is entered.
 
-    def fits(self, denoiser: Any) -> bool:
-        """Whether the denoiser belongs to this family."""
-        return bool(class_names(denoiser) & set(self.denoiser_types))
+    def class_distance(self, denoiser: Any) -> int | None:
+        """How far the denoiser's class inherits from the nearest of `denoiser_types`; None if it does not."""
+        classes = [kind.__name__ for kind in type(original(denoiser)).__mro__]
+        return min((classes.index(name) for name in self.denoiser_types if name in classes), default=None)
+
+    def fits(self, denoiser: Any) -> bool:  # noqa: ARG002 (for subclasses)
+        """Whether a denoiser of these classes belongs to this family, if others have the same classes."""
+        return True
 
     def denoisers(self, pipe: Any) -> list[nn.Module]:
         """The modules of this family that the pipeline calls at each step, one or several in turn."""
-        return [denoiser for denoiser in denoisers_of(pipe) if self.fits(denoiser)]
+        return [denoiser for denoiser in denoisers_of(pipe) if self.class_distance(denoiser) is not None]
 
     def attentions(self, denoiser: Any) -> list[Any]:
         """The attention modules that meet the prompt, each with a `processor`."""

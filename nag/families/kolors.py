@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from nag.families.plain_cross import PlainCrossAttention
 from nag.families.unet import SDXL, unet_form
 from nag.processor_swap import original
 
@@ -17,4 +16,4 @@ class Kolors(SDXL):
     source = "as SDXL, not tuned"
 
     def fits(self, denoiser: Any) -> bool:
-        return PlainCrossAttention.fits(self, denoiser) and unet_form(original(denoiser)) == "kolors"
+        return unet_form(original(denoiser)) == "kolors"

@@ -24,7 +24,7 @@ class StableDiffusion(PlainCrossAttention):
     cfg = "batched"
 
     def fits(self, denoiser: Any) -> bool:
-        return super().fits(denoiser) and unet_form(original(denoiser)) == "sd"
+        return unet_form(original(denoiser)) == "sd"
 
     def check_denoiser(self, denoiser: Any) -> None:
         if any(isinstance(m, Attention) and m.added_kv_proj_dim is not None for m in denoiser.modules()):
@@ -44,7 +44,7 @@ class SDXL(StableDiffusion):
     defaults = NAGParams(scale=3.0, tau=2.5, alpha=0.5)
 
     def fits(self, denoiser: Any) -> bool:
-        return PlainCrossAttention.fits(self, denoiser) and unet_form(original(denoiser)) == "sdxl"
+        return unet_form(original(denoiser)) == "sdxl"
 
 
 def unet_form(unet: Any) -> Literal["sd", "sdxl", "kolors"]:

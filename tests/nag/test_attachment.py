@@ -2,13 +2,14 @@
 
 import copy
 import threading
+from unittest.mock import patch
 
 import greenlet
 import pytest
 import torch
 
 import nag
-from nag.families import family_of
+from nag.families import _FAMILIES, family_of
 from tests import tiny
 from tests.nag.support import Subject, difference
 
@@ -187,3 +188,28 @@ def stacked(output):
     """A denoiser's output as one tensor; some return a list with a tensor for each row."""
     first = output[0]
     return torch.stack(list(first)) if isinstance(first, list) else first
+
+
+def test_a_family_of_ones_own_is_registered_by_name(flux):
+    family = family_of(flux.pipe)
+
+    class Stretched(type(flux.denoiser)):
+        """A subclass that another package ships."""
+
+    class StretchedFlux(type(family)):
+        name = "Stretched Flux"
+        denoiser_types = ("Stretched",)
+
+    flux.denoiser.__class__ = Stretched
+    assert family_of(flux.pipe) is family
+    with patch.dict(_FAMILIES):
+        nag.register_family(StretchedFlux())
+        assert family_of(flux.pipe).name == "Stretched Flux"
+        with nag.guide(flux.pipe, NEGATIVE) as guidance:
+            flux.generate()
+        assert guidance.guided_steps > 0
+        with pytest.raises(ValueError, match="registered already"):
+            nag.register_family(StretchedFlux())
+        _FAMILIES["another"] = StretchedFlux()
+        with pytest.raises(nag.UnsupportedPipeline, match="fits several families: Stretched Flux and Stretched Flux"):
+            family_of(flux.pipe)
