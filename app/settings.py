@@ -9,9 +9,10 @@ from base64 import b64decode
 from contextlib import suppress
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import DirectoryPath, Field, SecretStr, field_serializer, field_validator
+from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -21,6 +22,7 @@ from pydantic_settings import (
 )
 
 from app.access.key import ApiKey
+from app.queue.address import parse_address
 
 __all__ = ["ANY_ADDRESS", "SECRET", "Settings"]
 
@@ -30,10 +32,22 @@ ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:]+\]
 ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - where a server bound to all is reached from here
 
 
-class Settings(BaseSettings):
-    """Each field is read from `NAG_<FIELD>`; a value that does not fit ends the start with the field's name."""
+class _SecretFiles(SecretsSettingsSource):
+    """Reads settings from files; an empty file counts as absent."""
 
-    model_config = SettingsConfigDict(env_prefix="NAG_", frozen=True, extra="ignore")
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        value, key, is_complex = super().get_field_value(field, field_name)
+        return value or None, key, is_complex
+
+
+class Settings(BaseSettings):
+    """Each field is read from `NAG_<FIELD>`; an empty value counts as absent, and a value that does not fit ends the
+    start with the field's name.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="NAG_", frozen=True, extra="ignore", env_ignore_empty=True, hide_input_in_errors=True
+    )
 
     host: Annotated[str, Field(description="address the API binds")] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535, description="port the API binds; 0 takes a free one")] = 8000
@@ -41,8 +55,16 @@ class Settings(BaseSettings):
         "~/.local/share/nag-server"
     )
     redis_url: Annotated[
-        str | None, Field(description="Redis or Valkey; absent, `up` starts an embedded Valkey in data_dir")
+        str | None,
+        Field(repr=False, description="Redis or Valkey; absent, `up` starts an embedded Valkey in data_dir"),
     ] = None
+    redis_namespace: Annotated[
+        str,
+        Field(
+            pattern="^[A-Za-z0-9_.-]{1,64}$",
+            description="prefix of every key and channel in Redis; services that share a Redis need one each",
+        ),
+    ] = "nag"
     catalog: Annotated[Path | None, Field(description="a models.toml beside the built-in one; its entries win")] = None
     models: Annotated[
         tuple[str, ...] | None,
@@ -201,7 +223,14 @@ class Settings(BaseSettings):
         folder = os.environ.get("NAG_SECRETS_DIR")
         if not folder or not Path(folder).is_dir():  # the field says so
             return init_settings, env_settings
-        return init_settings, env_settings, SecretsSettingsSource(settings_cls, secrets_dir=folder)
+        return init_settings, env_settings, _SecretFiles(settings_cls, secrets_dir=folder)
+
+    @field_validator("redis_url")
+    @classmethod
+    def _is_address(cls, value: str | None) -> str | None:
+        if value is not None:
+            parse_address(value)
+        return value
 
     @field_validator("artifacts_options", mode="before")
     @classmethod
@@ -209,7 +238,7 @@ class Settings(BaseSettings):
         if not isinstance(value, str):
             return value
         try:
-            read = json.loads(value) if value else None
+            read = json.loads(value)
         except ValueError:
             raise ValueError("must be a JSON object") from None
         return {name: str(each) for name, each in read.items()} if isinstance(read, dict) else read
@@ -242,7 +271,7 @@ class Settings(BaseSettings):
     @field_validator("webhook_secret")
     @classmethod
     def _is_secret(cls, value: str | None) -> str | None:
-        if not value:
+        if value is None:
             return None
         with suppress(ValueError):
             if value.startswith("whsec_") and 24 <= len(b64decode(value.removeprefix("whsec_"), validate=True)) <= 64:
@@ -252,7 +281,7 @@ class Settings(BaseSettings):
     @field_validator("api_keys", mode="before")
     @classmethod
     def _read_json(cls, value: object) -> object:
-        return json.loads(value or "[]") if isinstance(value, str) else value
+        return json.loads(value) if isinstance(value, str) else value
 
     def as_environment(self) -> dict[str, str]:
         """What another process reads these settings from."""

@@ -16,10 +16,11 @@ from starlette.routing import Match
 from app.artifacts import ArtifactsError
 from app.errors import InvalidRequest, MalformedBody, ServiceError, Unauthenticated, Unavailable
 from app.logs import Log
+from app.queue.failures import unavailable
 
-__all__ = ["ErrorBody", "error_response", "install", "queue_unreachable"]
+__all__ = ["ErrorBody", "error_response", "install"]
 
-QUEUE_RETRY_S = 2
+ARTIFACTS_RETRY_S = 2
 #: The OpenAI SDK retries 409 and 503. A conflict stays one however often it is sent; the others would queue again.
 NOT_RETRIED = ("idempotency_conflict", "timeout", "cancelled")
 _log = Log("api")
@@ -70,20 +71,15 @@ async def _service_error(_: Request, exc: Exception) -> Response:
     return error_response(exc)
 
 
-def queue_unreachable(exc: Exception) -> Unavailable:
-    """What a RedisError is to the caller."""
-    _log.error("queue_unreachable", error=type(exc).__name__, message=exc)
-    return Unavailable("the queue cannot be reached", code="queue_unreachable", retry_after_s=QUEUE_RETRY_S)
-
-
 async def _queue_error(_: Request, exc: Exception) -> Response:
-    return error_response(queue_unreachable(exc))
+    assert isinstance(exc, RedisError)
+    return error_response(unavailable(exc))
 
 
 async def _artifacts_error(_: Request, exc: Exception) -> Response:
     _log.error("artifacts_unreachable", message=exc)
     return error_response(
-        Unavailable("the artifacts cannot be reached", code="artifacts_unreachable", retry_after_s=QUEUE_RETRY_S)
+        Unavailable("the artifacts cannot be reached", code="artifacts_unreachable", retry_after_s=ARTIFACTS_RETRY_S)
     )
 
 

@@ -11,9 +11,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.access import ApiKey
 from app.access import Scope as KeyScope
 from app.api.access import Caller, needed
-from app.api.errors import queue_unreachable
 from app.api.refusing import refuse
 from app.errors import RateLimited
+from app.queue.failures import unavailable
 from app.queue.queue import Queue
 from app.queue.rates import Rate
 
@@ -42,7 +42,7 @@ class Limits:
             except RateLimited as error:
                 return await refuse(error, scope, receive, send)
             except RedisError as exc:
-                return await refuse(queue_unreachable(exc), scope, receive, send)
+                return await refuse(unavailable(exc), scope, receive, send)
             return await self.app(scope, receive, send)
 
 

@@ -109,13 +109,14 @@ def create_app(settings: Settings, stopping: Callable[[], bool] = lambda: False)
 
 def serve(settings: Settings, *, insecure: bool = False) -> None:
     """Serves until SIGINT or SIGTERM, then until what it holds is answered: for settings.drain_s at the most, and no
-    longer once it is told again. Raises OSError when the address is taken, CatalogError, KeysError.
+    longer once it is told again. Raises OSError when the address is taken, CatalogError, KeysError, RequirementError.
 
     Raises Exposed where everybody could call it and `insecure` does not say that they may.
     """
     if not insecure:
         exposure.check(settings)
     logs.configure(settings.log_level)
+    asyncio.run(Queue.check(settings))
     server: _Server | None = None
     app = create_app(settings, stopping=lambda: server is not None and time.monotonic() >= server.held_until_s)
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET

@@ -27,7 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         for error in exc.errors(include_url=False):
             name = f"NAG_{str(error['loc'][0]).upper()}"
             shown = "…" if error["loc"][0] in SECRET else error["input"]
-            _complain(f"{name}={shown}: {error['msg'].replace('Input should be', 'must be')}")
+            message = error["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+            _complain(f"{name}={shown}: {message}")
         return 2
     try:
         return _run(arguments, settings)
@@ -95,9 +96,12 @@ def _failures() -> tuple[type[Exception], ...]:
     from app.cli.client import ClientError
     from app.exposure import Exposed
     from app.queue.embedded import EmbeddedError
+    from app.queue.requirements import RequirementError
     from app.tracing import TracingError
 
-    return ArtifactsError, CatalogError, ClientError, EmbeddedError, Exposed, KeysError, TracingError
+    return (
+        ArtifactsError, CatalogError, ClientError, EmbeddedError, Exposed, KeysError, RequirementError, TracingError,
+    )  # fmt: skip
 
 
 def _complain(message: str) -> None:

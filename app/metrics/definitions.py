@@ -87,6 +87,9 @@ REDIS_MEMORY = Metric("nag_redis_memory_bytes", "Memory that Redis uses.", _G, _
 REDIS_MEMORY_MOST = Metric(
     "nag_redis_memory_max_bytes", "Redis' maxmemory, or the machine's memory where that is unset.", _G, _SERVICE
 )
+REDIS_MAY_EVICT = Metric(
+    "nag_redis_may_evict", "1 while Redis' maxmemory-policy lets it drop jobs when it is full.", _G, _SERVICE
+)
 
 # An API's own.
 HTTP = Metric("nag_http_requests_total", "Answers sent.", _C, _API, ("route", "method", "status"))

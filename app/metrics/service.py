@@ -48,6 +48,7 @@ class Measures:
     dead: int = 0
     redis_bytes: int = 0
     redis_max_bytes: int = 0
+    redis_may_evict: bool = False
 
 
 def service_families(
@@ -67,6 +68,7 @@ def service_families(
         d.DEAD_KEPT: {(): measures.dead},
         d.REDIS_MEMORY: {(): measures.redis_bytes},
         d.REDIS_MEMORY_MOST: {(): measures.redis_max_bytes},
+        d.REDIS_MAY_EVICT: {(): float(measures.redis_may_evict)},
     }
     for metric in d.ALL:
         if metric in values:

@@ -18,6 +18,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from redis import Redis
 
@@ -81,7 +82,7 @@ def socket_path(data_folder: Path) -> Path:
 
 def url(settings: Settings) -> str:
     """The embedded server's address, for redis-py."""
-    return f"unix://{socket_path(settings.data_folder)}"
+    return f"unix://{quote(str(socket_path(settings.data_folder)))}"
 
 
 def start(settings: Settings) -> Embedded:

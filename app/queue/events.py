@@ -12,16 +12,14 @@ from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError
 
 from app.logs import Log
-from app.queue import keys
 from app.queue.cancel import end
 from app.queue.feed import Feed, event_from_message
+from app.queue.keys import Keys
 from app.queue.signal import Signal
 
 __all__ = ["Events"]
 
 RECONNECT_S = 1.0  # between two tries to reach a server that is away
-#: Every process hears all of these; of jobs' events it hears those that somebody in it listens to.
-COMMON = (keys.DONE, keys.QUEUED, keys.REVOKED, keys.NOTICED)
 _log = Log("queue")
 
 
@@ -30,8 +28,11 @@ class Events:
     everyone, since messages may have been missed: the woken look at the state itself.
     """
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Redis, keys: Keys) -> None:
         self._redis = redis
+        self._keys = keys
+        #: Every process subscribes to these; of jobs' events, to those that somebody in it waits for.
+        self._common = (keys.DONE, keys.QUEUED, keys.REVOKED, keys.NOTICED)
         self._waiting: dict[tuple[str, str], set[Signal]] = defaultdict(set)
         self._feeds: dict[str, set[Feed]] = {}  # by channel
         self._followed = asyncio.Event()  # other jobs than before
@@ -61,8 +62,8 @@ class Events:
     async def follow(self, job_id: str, after: str | None) -> AsyncIterator[Feed]:
         """The job's events behind the one with id `after`: those that were and those to come, none missed."""
         self._start()
-        channel = keys.events(job_id)
-        feed = Feed(self._redis, job_id, after)
+        channel = self._keys.events(job_id)
+        feed = Feed(self._redis, channel, after)
         self._feeds.setdefault(channel, set()).add(feed)
         self._followed.set()
         try:
@@ -88,7 +89,7 @@ class Events:
             subscribing: asyncio.Task[None] | None = None
             try:
                 async with self._redis.pubsub() as subscription:
-                    await subscription.subscribe(*COMMON)
+                    await subscription.subscribe(*self._common)
                     subscribing = asyncio.create_task(self._subscribe(subscription), name="queue subscriptions")
                     async for message in subscription.listen():
                         self._take(message)
@@ -111,7 +112,9 @@ class Events:
                     await subscription.subscribe(*new)
                 if old := heard - wanted:
                     await subscription.unsubscribe(*old)
-            except (RedisError, OSError):  # the listening finds it out as well, and may have mended it
+            # The other task finds a lost connection out as well, and may have mended it. While it closes the
+            # connection, redis-py fails here with an AttributeError.
+            except (RedisError, OSError, AttributeError):
                 wanted = set()
                 await asyncio.sleep(RECONNECT_S)
                 self._followed.set()

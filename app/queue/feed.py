@@ -10,7 +10,6 @@ from typing import Any
 from redis.asyncio import Redis
 
 from app.jobs import EventType, JobEvent
-from app.queue import keys
 from app.queue.signal import Signal
 
 __all__ = ["EVENT_ID", "Feed", "event_from_message"]
@@ -22,9 +21,9 @@ HEARD_MOST = 64  # kept for a listener that is slow to take them; it reads what 
 class Feed:
     """Events in their order, each once. Filled by `Events`, emptied by its one listener."""
 
-    def __init__(self, redis: Redis, job_id: str, after: str | None) -> None:
+    def __init__(self, redis: Redis, stream: str, after: str | None) -> None:
         self._redis = redis
-        self._job_id = job_id
+        self._stream = stream
         self._after = _position(after or "0-0")
         self._heard: deque[JobEvent] = deque()
         self._missed = True
@@ -61,7 +60,7 @@ class Feed:
         self._missed = False  # first: what is heard while this reads is kept
         after = f"({self._after[0]}-{self._after[1]}"
         try:
-            entries: Any = await self._redis.xrange(keys.events(self._job_id), min=after)
+            entries: Any = await self._redis.xrange(self._stream, min=after)
         except BaseException:
             self._missed = True
             raise

@@ -10,8 +10,8 @@ from redis.asyncio import Redis
 
 from app.errors import InvalidParameter
 from app.jobs import Job, JobStatus
-from app.queue import keys
 from app.queue.codec import job_from_fields, pairs
+from app.queue.keys import Keys
 from app.queue.lua import Scripts
 
 __all__ = ["Page", "page"]
@@ -28,7 +28,7 @@ class Page:
 
 
 async def page(
-    redis: Redis, scripts: Scripts, tenant: str, limit: int,
+    redis: Redis, scripts: Scripts, keys: Keys, tenant: str, limit: int,
     *, after: str | None, status: JobStatus | None, models: Iterable[str] | None, oldest_first: bool,
 ) -> Page:  # fmt: skip
     """At most `limit` jobs behind the one called `after`. Raises InvalidParameter where the tenant has none such."""

@@ -2,31 +2,41 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Set
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from redis.asyncio import Redis
 
-from app.queue import counts, keys
+from app.queue import counts
+from app.queue.keys import Keys
 
 __all__ = ["Scripts"]
 
 _FOLDER = Path(__file__).parent / "scripts"
 SHARED = ("counts", "common")  # put before each of the others
+#: They free memory or report work, so they run on a server at its maxmemory, too. The others, which need memory or only
+#: read, are without such a header: with one, Redis would refuse to read as well while it cannot write to its disk.
+AT_MAXMEMORY = (
+    "announce", "cancel", "claim", "dead_drop", "delete", "enter", "expire", "fail", "finish", "forget", "heartbeat",
+    "leave", "mend", "reap", "release", "retire", "webhook_claim", "webhook_end",
+)  # fmt: skip
 
 
 class Scripts:
     """Runs them by name. `retention_ms` is how long they keep a job that has ended."""
 
-    def __init__(self, redis: Redis, retention_ms: int) -> None:
+    def __init__(self, redis: Redis, keys: Keys, retention_ms: int) -> None:
+        self._route = [keys.LEASES]  # every other key a script touches has the same hash tag
         shared = "\n".join((_FOLDER / f"{name}.lua").read_text() for name in SHARED)
         header = f"{keys.lua_header()}\n{counts.lua_header()}\nlocal RETENTION_MS = {retention_ms}\n{shared}"
+        texts = {path.stem: path.read_text() for path in _FOLDER.glob("*.lua") if path.stem not in SHARED}
         self._scripts = {
-            path.stem: redis.register_script(f"{header}\n{path.read_text()}")
-            for path in _FOLDER.glob("*.lua")
-            if path.stem not in SHARED
+            name: redis.register_script(_shebang(name) + f"{header}\n{text}") for name, text in texts.items()
         }
+        #: Every command that a script calls by its name.
+        self.commands: Final = frozenset(re.findall(r"redis\.call\('([A-Z]+)'", "\n".join([shared, *texts.values()])))
 
     @property
     def names(self) -> Set[str]:
@@ -34,5 +44,8 @@ class Scripts:
 
     async def run(self, name: str, *arguments: str | int) -> Any:
         """The script's answer. Raises redis.exceptions.RedisError."""
-        # The key declared routes the script: every other one it touches carries the same hash tag.
-        return await self._scripts[name](keys=[keys.LEASES], args=arguments)
+        return await self._scripts[name](keys=self._route, args=arguments)
+
+
+def _shebang(name: str) -> str:
+    return "#!lua flags=allow-oom\n" if name in AT_MAXMEMORY else ""

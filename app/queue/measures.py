@@ -12,6 +12,7 @@ from app.metrics.definitions import ALL, Kind
 from app.metrics.service import LastError, Measures
 from app.queue.codec import pairs
 from app.queue.lua import Scripts
+from app.queue.requirements import may_evict
 
 __all__ = ["read"]
 
@@ -42,4 +43,5 @@ async def read(scripts: Scripts, redis: Redis) -> Measures:
         dead=int(answer["dead"]),
         redis_bytes=int(memory["used_memory"]),
         redis_max_bytes=int(memory["maxmemory"] or memory["total_system_memory"]),
+        redis_may_evict=may_evict(memory),
     )

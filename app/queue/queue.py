@@ -14,22 +14,26 @@ from contextlib import AbstractAsyncContextManager
 from time import monotonic
 from typing import Final
 
-from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio import Redis
 
 from app.errors import Conflict, QueueFull, RateLimited
 from app.jobs import Job, JobError, JobStatus, Result, to_json
 from app.logs import Log
 from app.metrics.service import Measures
-from app.queue import embedded, keys, measures
+from app.queue import embedded, measures
+from app.queue.address import parse_address
 from app.queue.codec import job_from_fields, pairs
+from app.queue.connection import open_redis
 from app.queue.dead import DeadLetters
 from app.queue.events import Events
 from app.queue.feed import Feed
+from app.queue.keys import Keys
 from app.queue.listing import Page, page
 from app.queue.load import Load, retry_after_s
 from app.queue.lua import Scripts
 from app.queue.rates import Rates
 from app.queue.registry import Registry
+from app.queue.requirements import check_requirements
 from app.queue.signal import Signal
 from app.queue.slots import Slots
 from app.queue.upkeep import Upkeep
@@ -39,7 +43,6 @@ from app.settings import Settings
 
 __all__ = ["Queue"]
 
-CONNECTIONS = 64  # most to Redis a process; a caller beyond waits for one to come free
 RATE_FADES_MS = 60_000  # of a worker's time: long enough to even out batches, short enough to follow a change of load
 _log = Log("queue")
 
@@ -50,15 +53,16 @@ class Queue:
     def __init__(self, redis: Redis, settings: Settings) -> None:
         self._redis = redis
         self._settings = settings
-        self._events = Events(redis)
+        self.keys: Final = Keys(settings.redis_namespace)
+        self._events = Events(redis, self.keys)
         self._lease_ms: Final = round(settings.lease_s * 1000)
-        self._scripts = Scripts(redis, round(settings.retention_s * 1000))
+        self._scripts = Scripts(redis, self.keys, round(settings.retention_s * 1000))
         self.dead: Final = DeadLetters(self._scripts)
-        self.rates: Final = Rates(redis.connection_pool)
+        self.rates: Final = Rates(redis.connection_pool, self.keys)
         self.registry: Final = Registry(self._scripts)
         self.slots: Final = Slots(self._scripts)
         self.upkeep: Final = Upkeep(self._scripts, settings.max_attempts)
-        self.webhooks: Final = Webhooks(self._scripts, self._events)
+        self.webhooks: Final = Webhooks(self._scripts, self._events, self.keys)
 
     @classmethod
     def connect(cls, settings: Settings, url: str | None = None) -> Queue:
@@ -66,10 +70,16 @@ class Queue:
 
         Nothing is sent before the first call.
         """
-        pool = BlockingConnectionPool.from_url(
-            url or settings.redis_url or embedded.url(settings), decode_responses=True, max_connections=CONNECTIONS
-        )
-        return cls(Redis.from_pool(pool), settings)
+        return cls(open_redis(parse_address(url or settings.redis_url or embedded.url(settings))), settings)
+
+    @classmethod
+    async def check(cls, settings: Settings) -> None:
+        """Raises RequirementError where Redis cannot serve as the queue as it is set up; see check_requirements."""
+        queue = cls.connect(settings)
+        try:
+            await check_requirements(queue._redis, queue._scripts, queue.keys)
+        finally:
+            await queue.close()
 
     async def close(self) -> None:
         """Close every connection."""
@@ -103,7 +113,7 @@ class Queue:
             "submit", job.id, request.model, job.tenant, job.priority.rank, request.batch_key, request.cost,
             request.work, to_json(request), json.dumps(job.warnings),
             round(min(most_s, most_s if deadline_s is None else deadline_s) * 1000),
-            keys.idempotency(job.tenant, idempotency_key) if idempotency_key else "", fingerprint or "",
+            self.keys.idempotency(job.tenant, idempotency_key) if idempotency_key else "", fingerprint or "",
             self._settings.queue_limit, self._settings.queue_limit_per_model,
             api_key or "", "" if pending_jobs is None else pending_jobs,
             "" if job.webhook is None else to_json(job.webhook), job.trace,
@@ -135,7 +145,7 @@ class Queue:
 
     async def wait(self, job_id: str, timeout_s: float) -> Job | None:
         """The job as soon as it has ended, else as it stands after `timeout_s`; None when there is no such job."""
-        async with self._events.watch(keys.DONE, [job_id]) as ended:
+        async with self._events.watch(self.keys.DONE, [job_id]) as ended:
             deadline = monotonic() + timeout_s
             job = await self.get(job_id)
             while job is not None and not job.status.terminal and await ended.within(deadline - monotonic()):
@@ -157,7 +167,7 @@ class Queue:
         Raises errors.InvalidParameter where the tenant has no job called `after`; a deleted one is remembered.
         """
         return await page(
-            self._redis, self._scripts, tenant, limit,
+            self._redis, self._scripts, self.keys, tenant, limit,
             after=after, status=status, models=models, oldest_first=oldest_first,
         )  # fmt: skip
 
@@ -190,7 +200,7 @@ class Queue:
 
     def arrivals(self, models: Iterable[str]) -> AbstractAsyncContextManager[Signal]:
         """A signal set by each job that begins to wait for one of these models."""
-        return self._events.watch(keys.QUEUED, models)
+        return self._events.watch(self.keys.QUEUED, models)
 
     async def claim(self, worker: str, model: str, job_ids: Sequence[str], turns: Turns) -> list[Job]:
         """Lease those of the jobs that still wait, all of one model; with any, `turns` is the planner's memory.
@@ -205,7 +215,7 @@ class Queue:
 
     def revocations(self, job_ids: Iterable[str]) -> AbstractAsyncContextManager[Signal]:
         """A signal set when one of these jobs is taken from its worker; `heartbeat` says which."""
-        return self._events.watch(keys.REVOKED, job_ids)
+        return self._events.watch(self.keys.REVOKED, job_ids)
 
     async def heartbeat(self, worker: str, job_ids: Sequence[str], step: int) -> list[str]:
         """Extend the leases and record the step; returns the ids that are no longer this worker's."""
@@ -257,4 +267,4 @@ class Queue:
 
     async def depth(self, model: str) -> int:
         """How many jobs wait for this model."""
-        return int(await self._redis.zcard(keys.queue(model)))
+        return int(await self._redis.zcard(self.keys.queue(model)))

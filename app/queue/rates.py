@@ -11,7 +11,7 @@ from limits.aio.storage import RedisStorage
 from limits.aio.strategies import MovingWindowRateLimiter
 from redis.asyncio import ConnectionPool
 
-from app.queue import keys
+from app.queue.keys import Keys
 
 __all__ = ["Rate", "Rates"]
 
@@ -29,7 +29,7 @@ class Rate:
 class Rates:
     """A window that moves with the clock: in no 60 seconds are there more than the limit."""
 
-    def __init__(self, pool: ConnectionPool) -> None:
+    def __init__(self, pool: ConnectionPool, keys: Keys) -> None:
         storage = RedisStorage(
             "async+redis://",
             implementation="redispy",

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from time import time
 
 from app.jobs import EventType, Job
-from app.queue import keys
 from app.queue.codec import job_from_fields, pairs
 from app.queue.events import Events
+from app.queue.keys import Keys
 from app.queue.lua import Scripts
 from app.queue.signal import Signal
 
@@ -32,13 +32,14 @@ class Delivery:
 
 
 class Webhooks:
-    def __init__(self, scripts: Scripts, events: Events) -> None:
+    def __init__(self, scripts: Scripts, events: Events, keys: Keys) -> None:
         self._scripts = scripts
+        self._keys = keys
         self._events = events
 
     def due(self) -> AbstractAsyncContextManager[Signal]:
         """A signal set when something is put on the schedule."""
-        return self._events.watch(keys.NOTICED, ["due"])
+        return self._events.watch(self._keys.NOTICED, ["due"])
 
     async def claim(self, most: int) -> tuple[Sequence[Delivery], float | None]:
         """Deliveries that are due, this process's for LEASE_S; and the seconds until the next one is, if there is one.

@@ -13,6 +13,7 @@ import asyncio
 from app import exposure, logs
 from app.access.keyring import Keyring
 from app.catalog import Catalog
+from app.queue.queue import Queue
 from app.settings import Settings
 from app.up.machine import free_port, sole_user_of
 from app.up.service import Service
@@ -24,12 +25,14 @@ def up(settings: Settings, *, insecure: bool = False) -> int:
     """Run until SIGINT, SIGTERM or SIGHUP; the exit code: 0, or 1 where a part would not stay alive.
 
     Raises EmbeddedError where another `up` has the data folder or no server can be had, OSError for a port taken,
-    CatalogError, KeysError, and Exposed where `insecure` does not allow everybody in.
+    CatalogError, KeysError, RequirementError, and Exposed where `insecure` does not allow everybody in.
     """
     if not insecure:
         exposure.check(settings)
     logs.configure(settings.log_level)
     Catalog.load(settings)  # a mistake in it is told here, once, not by each part again and again
     Keyring(settings)
+    if settings.redis_url is not None:
+        asyncio.run(Queue.check(settings))
     with sole_user_of(settings.data_folder):
         return asyncio.run(Service(settings.model_copy(update={"port": free_port(settings)}), insecure).run())

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from secrets import token_hex
+from time import monotonic
 from typing import Any, TypeVar, cast
 
 from redis.exceptions import RedisError
@@ -37,6 +39,8 @@ IDLE_S = 0.05  # without a job for so long, beyond the window of a batch, a work
 LEAVE_S = 5.0  # to reach the end of a step; after that the jobs are handed back while the thread is still at it
 STAGES = 2
 REDIS_RETRY_S = 1.0
+#: Leases that ended while Redis took no writes are reaped only after their workers had time to renew or to report.
+GRACE_S = 3 * REDIS_RETRY_S
 STORE_PATIENCE_S = 300.0  # what a bucket may be away for; a finished picture is worth the wait
 SWEEP_S = 600.0
 T = TypeVar("T")
@@ -226,16 +230,21 @@ class Worker:
 
     async def _keep(self) -> int:
         """Stay in the registry, reap the leases of workers that died, end what is late."""
+        writable_since_s = -math.inf
         while True:
             try:
                 await self._queue.registry.announce(
                     self.name, self._warm, self._settings.lease_s, serves=self._serving, metrics=self.metrics_at
                 )
-                await self._queue.upkeep.reap()
+                writable_since_s = min(writable_since_s, monotonic())
+                if monotonic() - writable_since_s >= GRACE_S:
+                    await self._queue.upkeep.reap()
                 await self._queue.upkeep.expire()
+                await self._queue.upkeep.mend()
                 await self._queue.upkeep.forget()
             except RedisError as error:
-                _log.warning("redis_away", error=type(error).__name__)
+                _log.warning("redis_away", error=type(error).__name__, message=error)
+                writable_since_s = math.inf
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._settings.lease_s / 3):
                     await self._changed.wait()

@@ -21,7 +21,7 @@ __all__ = ["main"]
 
 
 def main(settings: Settings) -> int:
-    """Serve the catalog's models until SIGTERM or SIGINT. Raises CatalogError, TracingError."""
+    """Serve the catalog's models until SIGTERM or SIGINT. Raises CatalogError, RequirementError, TracingError."""
     logs.configure(settings.log_level)
     code, busy = asyncio.run(_serve(settings))
     if busy:
@@ -38,6 +38,7 @@ async def _serve(settings: Settings) -> tuple[int, bool]:
 
         return TorchEngine(catalog, settings, recorder)
 
+    await Queue.check(settings)
     tracing = Tracing.open(settings, "worker")
     queue = Queue.connect(settings)
     worker = Worker(settings, queue, Models.chosen(catalog, settings), make_engine)

@@ -10,9 +10,11 @@ from pathlib import Path
 
 from app.artifacts.names import is_name
 from app.jobs import JobStatus, result_from_json
-from app.queue import keys
+from app.queue.keys import Keys
 from benchmarks.chaos.clients import ENDS, Asked, Clients
 from benchmarks.chaos.fleet import Fleet
+
+keys = Keys("nag")
 
 __all__ = ["Findings", "audit", "transitions"]
 

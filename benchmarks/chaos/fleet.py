@@ -16,9 +16,12 @@ import httpx
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from app.queue import embedded, keys
+from app.queue import embedded
+from app.queue.keys import Keys
 from app.queue.queue import Queue
 from app.settings import Settings
+
+keys = Keys("nag")
 
 __all__ = ["Fleet", "Part", "fleet"]
 

@@ -13,11 +13,14 @@ from starlette.types import Message, Send
 
 from app.api.access import Caller
 from app.api.limits import Limits
-from app.queue import keys, slots
+from app.queue import slots
+from app.queue.keys import Keys
 from app.queue.queue import Queue
 from app.settings import Settings
 from tests.api.keyed import KEYS, by, job_of, keyed
 from tests.api.support import serving
+
+keys = Keys("nag")
 
 BODY = {"prompt": "a shape", "seed": 7}
 ALICE, BOB = by("alice"), by("bob")

@@ -13,13 +13,16 @@ from redis.asyncio import Redis
 
 from app.artifacts import artifact_name
 from app.jobs import Applied, Artifact, Job, JobError, Result, Timings
-from app.queue import embedded, keys
+from app.queue import embedded
+from app.queue.keys import Keys
 from app.queue.queue import Queue
 from app.settings import Settings
 from benchmarks.chaos.audit import Findings, audit, transitions
 from benchmarks.chaos.clients import Asked, Wish
 from benchmarks.chaos.scenarios import chaos, rolling
 from tests.claiming import claim
+
+keys = Keys("nag")
 
 SLOW_S = 600  # of a machine that does much else
 

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
+from dataclasses import replace
 
 from redis.asyncio import Redis
 
-from app.jobs import Applied, Artifact, Job, Result, Timings
-from app.queue import keys
+from app.jobs import TENANT, Applied, Artifact, EventType, Job, JobError, Result, Timings, Webhook
+from app.queue.keys import Keys
 from app.queue.queue import Queue
+from app.queue.requirements import check_requirements
+from app.settings import Settings
 from tests.claiming import claim
+
+keys = Keys("nag")
 
 MODEL = "shapes-flux"
 RESULT = Result(
@@ -87,3 +93,51 @@ async def _number(redis: Redis, name: str, field: str) -> int:
 
 def _name(parts: list[str]) -> str:
     return json.dumps(parts, separators=(",", ":")).replace("/", "\\/")  # as the server's JSON has it
+
+
+async def make_every_transition(url: str, settings: Settings, make_job: Callable[..., Job]) -> None:
+    """Run each script of the queue at least once, on a server that holds nothing yet."""
+    queue = Queue.connect(settings.model_copy(update={"lease_s": 0.02, "max_attempts": 1}), url)
+    ran: set[str] = set()
+    run = queue._scripts.run
+
+    async def noting(name: str, *arguments: str | int) -> object:
+        ran.add(name)
+        return await run(name, *arguments)
+
+    queue._scripts.run = noting  # type: ignore[method-assign]
+    await check_requirements(queue._redis, queue._scripts, queue.keys)
+    for name in "abcde":
+        await queue.submit(make_job(name), idempotency_key=name, api_key="key", pending_jobs=9)
+    await queue.registry.announce("w", [MODEL], 30)
+    assert len(await claim(queue, "w", MODEL, 3, 0)) == 3
+    await queue.heartbeat("w", ["a", "b", "c"], 1)
+    assert await queue.preview("w", "a", 1, 0, b"x", "image/jpeg")
+    await queue.finish("w", "a", RESULT)
+    await queue.fail("w", "b", JobError("x", "x"))
+    await queue.release("w", ["c"])
+    await queue.cancel("c")
+    for name in "de":
+        await lose(queue, name, 1)
+    assert len(await queue.dead.list()) == 2
+    assert await queue.dead.replay(["d"]) == ["d"]
+    assert await queue.dead.drop(["e"]) == ["e"]
+    await queue.upkeep.expire()
+    await queue.upkeep.mend()
+    await queue.upkeep.forget()
+    await queue.submit(replace(make_job("told"), webhook=Webhook("http://example.com/", (EventType.CANCELLED,))))
+    await queue.cancel("told")
+    [[delivery], _] = await queue.webhooks.claim(9)
+    await queue.webhooks.retry(delivery, 1)
+    assert await queue.delete("told") is not None
+    assert len((await queue.page(TENANT, 10)).jobs) == 5
+    assert await queue.delete("b") is not None
+    assert await queue.get("a") is not None
+    assert [each.queued for each in await queue.loads()] == [1]
+    assert (await queue.measures()).dead == 0
+    await queue.registry.retire("w")
+    assert await queue.registry.workers() == {}
+    async with queue.slots.held("key", 1):
+        assert (await queue.rates.take("key", "reads", 2)).remaining == 1
+    await queue.close()
+    assert ran == queue._scripts.names

@@ -9,12 +9,15 @@ import pytest
 from redis.asyncio import Redis
 
 from app.jobs import EventType, Job, JobError, JobEvent
-from app.queue import feed, keys
+from app.queue import feed
 from app.queue.feed import Feed
+from app.queue.keys import Keys
 from app.queue.queue import Queue
 from app.settings import Settings
 from tests.claiming import claim
 from tests.queue.support import MODEL, RESULT, lose
+
+keys = Keys("nag")
 
 Make = Callable[..., Job]
 

@@ -11,11 +11,14 @@ from redis.asyncio import Redis
 
 from app.errors import InvalidParameter
 from app.jobs import TENANT, EventType, Job, JobStatus
-from app.queue import keys, listing
+from app.queue import listing
+from app.queue.keys import Keys
 from app.queue.queue import Queue
 from app.settings import Settings
 from tests.claiming import claim
 from tests.queue.support import MODEL, RESULT, assert_consistent, lose
+
+keys = Keys("nag")
 
 Make = Callable[..., Job]
 

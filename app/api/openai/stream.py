@@ -12,12 +12,12 @@ from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 from pydantic import BaseModel
 from redis.exceptions import RedisError
 
-from app.api.errors import queue_unreachable
 from app.api.openai.images import completed_events, partial_event
 from app.api.service import Service
 from app.api.sse import events_of
 from app.errors import ServiceError, Unavailable
 from app.jobs import EventType, Job
+from app.queue.failures import unavailable
 
 __all__ = ["pictures_told", "timed_out", "without_client_cancelled"]
 
@@ -66,7 +66,7 @@ async def pictures_told(job: Job, service: Service) -> AsyncGenerator[bytes]:
     except ServiceError as error:
         yield format_sse_event(event="error", data_str=json.dumps(error.body()))
     except RedisError as error:
-        yield format_sse_event(event="error", data_str=json.dumps(queue_unreachable(error).body()))
+        yield format_sse_event(event="error", data_str=json.dumps(unavailable(error).body()))
 
 
 def _written(name: str, event: BaseModel) -> bytes:

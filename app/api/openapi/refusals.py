@@ -41,6 +41,9 @@ NOT_IN_TIME = Unavailable(
     "not done within the time a request is held; the job goes on as /v1/jobs/job_0", code="timeout"
 )
 UNREACHABLE = Unavailable("the queue cannot be reached", code="queue_unreachable", retry_after_s=2)
+REFUSED = Unavailable(
+    "the queue's Redis has reached its maxmemory and takes no more jobs", code="queue_refused", retry_after_s=10
+)
 
 #: By operationId; what follows from the shape of a request is not repeated.
 OWN: dict[str, tuple[ServiceError, ...]] = {
@@ -97,7 +100,7 @@ OWN: dict[str, tuple[ServiceError, ...]] = {
     "get_health": (),
     "get_readiness": (NO_WORKER,),
     "get_metrics": (),
-    "list_worker_targets": (UNREACHABLE,),
+    "list_worker_targets": (UNREACHABLE, REFUSED),
 }
 
 OF_A_KEY = (
@@ -105,6 +108,7 @@ OF_A_KEY = (
     Forbidden("the API key batch lacks the scope generate"),
     RateLimited("60 requests a minute are the most of this key", retry_after_s=7),
     UNREACHABLE,
+    REFUSED,
 )
 OF_A_QUERY = (InvalidRequest("limit: must be greater than or equal to 1", param="limit"),)
 OF_A_BODY = (

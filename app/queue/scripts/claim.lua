@@ -1,5 +1,5 @@
 -- Lease the jobs of a planned batch that still wait, and remember whose turn is next.
--- Bound: the ids given.
+-- Bound: the ids given. Asked again after a lost answer, the same worker gets the same jobs.
 -- ARGV: worker, model, lease in ms, the planner's memory, ids…
 -- Returns a list of jobs' fields; empty when another worker was quicker with all of them.
 local worker, model, lease_ms = ARGV[1], ARGV[2], tonumber(ARGV[3])
@@ -9,7 +9,10 @@ local jobs = {}
 for i = 5, #ARGV do
   local id = ARGV[i]
   local key = JOB .. id
-  if not expire_late(id) and dequeue(id) then
+  local late = expire_late(id)
+  if not late and held_by(id, worker) then
+    jobs[#jobs + 1] = redis.call('HGETALL', key)
+  elseif not late and dequeue(id) then
     redis.call('ZADD', LEASES, now + lease_ms, id)
     redis.call('HSET', key, 'status', 'in_progress', 'worker', worker, 'started_ms', now, 'step', 0)
     tell(id, 'started', cjson.encode({ attempt = redis.call('HINCRBY', key, 'attempts', 1), worker = worker }))

@@ -57,27 +57,34 @@ local function note_first(model, tenant, rank, batch_key, lane)
   end
 end
 
--- Into the place that its first submission gave it: a job handed back keeps its turn.
-local function enqueue(id)
-  local job = redis.call('HMGET', JOB .. id, 'model', 'tenant', 'rank', 'batch_key', 'sequence', 'work')
+-- Enter a waiting job into the queue's indexes, at the place its first submission gave it: a job handed back keeps its
+-- turn. Entered twice, nothing changes.
+local function index(id)
+  local job = redis.call('HMGET', JOB .. id, 'model', 'tenant', 'rank', 'batch_key', 'sequence')
   local model, tenant = job[1], job[2]
   local lane = LANE .. cjson.encode({ model, tenant, job[3], job[4] })
   redis.call('ZADD', QUEUE .. model, job[5], id)
   redis.call('ZADD', lane, job[5], id)
   redis.call('ZADD', TENANTS .. model, 'NX', redis.call('GET', SERVED) or 0, tenant)
   note_first(model, tenant, job[3], job[4], lane)
-  redis.call('HINCRBY', QUEUED_WORK, model, job[6])
-  redis.call('PUBLISH', QUEUED, model)
+end
+
+local function enqueue(id)
+  index(id)
+  local job = redis.call('HMGET', JOB .. id, 'model', 'work')
+  redis.call('HINCRBY', QUEUED_WORK, job[1], job[2])
+  redis.call('PUBLISH', QUEUED, job[1])
   tell(id, 'queued')
 end
 
 -- Out of the queue. False when it does not wait.
 local function dequeue(id)
-  local job = redis.call('HMGET', JOB .. id, 'model', 'tenant', 'rank', 'batch_key', 'work')
+  local job = redis.call('HMGET', JOB .. id, 'model', 'tenant', 'rank', 'batch_key', 'work', 'status')
   local model = job[1]
-  if not model or redis.call('ZREM', QUEUE .. model, id) == 0 then
+  if job[6] ~= 'queued' then
     return false
   end
+  redis.call('ZREM', QUEUE .. model, id)
   local lane = LANE .. cjson.encode({ model, job[2], job[3], job[4] })
   redis.call('ZREM', lane, id)
   note_first(model, job[2], job[3], job[4], lane)
@@ -103,6 +110,20 @@ local function requeue(id)
   enqueue(id)
 end
 
+-- Strike off an open job whose hash is gone: evicted by the server, or deleted by hand. Lanes drop it when they are read.
+local function strike_off(id)
+  redis.call('ZREM', DEADLINES, id)
+  redis.call('ZREM', LEASES, id)
+  if redis.call('ZCARD', LEASES) == 0 then
+    redis.call('DEL', HELD_WORK) -- how much of it was this job's is not known
+  end
+  for _, model in ipairs(redis.call('SMEMBERS', MODELS)) do
+    if redis.call('ZREM', QUEUE .. model, id) == 1 and redis.call('ZCARD', QUEUE .. model) == 0 then
+      redis.call('HDEL', QUEUED_WORK, model)
+    end
+  end
+end
+
 local function held_by(id, worker)
   local holder = redis.call('HMGET', JOB .. id, 'status', 'worker')
   return holder[1] == 'in_progress' and holder[2] == worker
@@ -111,6 +132,9 @@ end
 -- From now on the job, its events and its idempotency key are kept for the retention, or for good.
 local function keep(id, for_good)
   local job = redis.call('HMGET', JOB .. id, 'tenant', 'idempotency')
+  if not job[1] then
+    return -- its hash is gone
+  end
   local entry = cjson.encode({ job[1], id })
   if for_good then
     redis.call('ZREM', KEPT, entry)
@@ -157,6 +181,10 @@ end
 local function expire_late(id)
   local deadline = redis.call('ZSCORE', DEADLINES, id)
   if not deadline or tonumber(deadline) > now_ms() then
+    return false
+  end
+  if redis.call('EXISTS', JOB .. id) == 0 then
+    strike_off(id)
     return false
   end
   withdraw(id, 'expired', 'error', '{"code":"deadline_exceeded","message":"not done by its deadline"}')

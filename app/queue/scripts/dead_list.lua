@@ -3,6 +3,9 @@
 -- Returns a list of jobs' fields.
 local jobs = {}
 for _, id in ipairs(redis.call('ZREVRANGE', DEAD, 0, ARGV[1] - 1)) do
-  jobs[#jobs + 1] = redis.call('HGETALL', JOB .. id)
+  local fields = redis.call('HGETALL', JOB .. id)
+  if #fields > 0 then
+    jobs[#jobs + 1] = fields
+  end
 end
 return jobs

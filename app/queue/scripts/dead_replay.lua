@@ -4,7 +4,7 @@
 -- Returns the ids that were dead letters.
 local replayed = {}
 for _, id in ipairs(ARGV) do
-  if redis.call('ZREM', DEAD, id) == 1 then
+  if redis.call('ZREM', DEAD, id) == 1 and redis.call('EXISTS', JOB .. id) == 1 then
     local key, now = JOB .. id, now_ms()
     local times = redis.call('HMGET', key, 'deadline_ms', 'queued_ms', 'api_key')
     local deadline = now + times[1] - times[2]

@@ -3,7 +3,8 @@
 -- Returns their ids.
 local expired = {}
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', DEADLINES, '-inf', now_ms(), 'LIMIT', 0, ARGV[1])) do
-  expire_late(id)
-  expired[#expired + 1] = id
+  if expire_late(id) then
+    expired[#expired + 1] = id
+  end
 end
 return expired

@@ -21,7 +21,17 @@ if idempotency ~= '' then
 end
 
 local api_key = ARGV[15]
-if ARGV[16] ~= '' and redis.call('SCARD', PENDING .. api_key) >= tonumber(ARGV[16]) then
+local function pending()
+  return redis.call('SCARD', PENDING .. api_key)
+end
+if ARGV[16] ~= '' and pending() >= tonumber(ARGV[16]) then
+  for _, other in ipairs(redis.call('SMEMBERS', PENDING .. api_key)) do
+    if redis.call('EXISTS', JOB .. other) == 0 then
+      redis.call('SREM', PENDING .. api_key, other)
+    end
+  end
+end
+if ARGV[16] ~= '' and pending() >= tonumber(ARGV[16]) then
   count(METRICS.JOBS_REFUSED, model, 'key')
   return { 'full', 'key' }
 end

@@ -25,7 +25,13 @@ for _, lane in ipairs(lanes) do
   local ids = redis.call('ZRANGE', key, 0, most - 1, 'WITHSCORES')
   for i = 1, #ids, 2 do
     local job = redis.call('HMGET', JOB .. ids[i], 'cost', 'work', 'attempts', 'queued_ms')
-    lane[#lane + 1] = table.concat({ ids[i], ids[i + 1], job[1], job[2], job[3], job[4] }, ' ')
+    if job[1] then
+      lane[#lane + 1] = table.concat({ ids[i], ids[i + 1], job[1], job[2], job[3], job[4] }, ' ')
+    else
+      redis.call('ZREM', key, ids[i])
+      note_first(model, lane[1], lane[2], lane[3], key)
+      strike_off(ids[i])
+    end
   end
 end
 local turns = redis.call('HGET', TURNS, model) or ''

@@ -15,12 +15,15 @@ from redis.asyncio import Redis
 
 from app.api.webhooks import sender
 from app.artifacts import Artifacts
-from app.queue import keys, webhooks
+from app.queue import webhooks
+from app.queue.keys import Keys
 from app.queue.queue import Queue
 from app.settings import Settings
 from tests.api.support import FakeWorker, first_waiting, serving
 from tests.api.webhooks.receiver import SECRET, answer, body, receiving, types, with_webhooks
 from tests.claiming import claim
+
+keys = Keys("nag")
 
 ALL = ["queued", "started", "progress", "completed", "failed", "cancelled", "expired"]
 
