@@ -94,3 +94,24 @@ def test_a_secret_that_does_not_fit_is_not_shown(
 def test_artifacts_lie_in_a_folder_or_a_bucket(url: str) -> None:
     with pytest.raises(ValidationError, match="artifacts_url"):
         Settings(artifacts_url=url)
+
+
+def test_an_empty_value_is_absent_for_every_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.setenv(f"NAG_{name.upper()}", "")
+    assert Settings() == Settings.model_construct()
+
+
+def test_an_empty_secret_file_is_absent_for_every_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.model_fields:
+        (tmp_path / f"nag_{name}").write_text("\n")
+        monkeypatch.setenv(f"NAG_{name.upper()}", "")
+    (tmp_path / "nag_port").write_text("81")
+    monkeypatch.setenv("NAG_SECRETS_DIR", str(tmp_path))
+    assert Settings() == Settings.model_construct(secrets_dir=tmp_path, port=81)
+
+
+@pytest.mark.parametrize("name", ["a:b", "{a}", "a b", "a*", "ä", "a" * 65])
+def test_a_namespace_cannot_end_its_hash_tag_or_match_others(name: str) -> None:
+    with pytest.raises(ValidationError, match="redis_namespace"):
+        Settings(redis_namespace=name)

@@ -33,6 +33,7 @@ async def check_requirements(redis: Redis, scripts: Scripts, keys: Keys) -> None
     A server that cannot be reached now is no error: it is waited for later.
     """
     key, channel = keys.LEASES, keys.DONE
+    patterns = f"keys ~{key.partition(':')[0]}:* and channels &{channel.partition(':')[0]}:*"
     commands = {
         *(f"{name} {key}" for name in {*scripts.commands, *KEY_COMMANDS} - {*CHANNEL_COMMANDS, *OTHER_COMMANDS}),
         *(f"{name} {channel}" for name in CHANNEL_COMMANDS),
@@ -44,7 +45,6 @@ async def check_requirements(redis: Redis, scripts: Scripts, keys: Keys) -> None
             raise RequirementError("Redis 7.0 or newer is needed, or Valkey")
         if denied:
             user = redis.connection_pool.connection_kwargs.get("username") or "default"
-            patterns = f"keys ~{key.partition(':')[0]}:* and channels &{channel.partition(':')[0]}:*"
             raise RequirementError(
                 f"the Redis user {user!r} lacks the rights to {', '.join(denied)}; grant them on {patterns}"
             )
@@ -55,6 +55,6 @@ async def check_requirements(redis: Redis, scripts: Scripts, keys: Keys) -> None
                 message="a full Redis drops jobs under this policy; set maxmemory-policy noeviction",
             )
     except (AuthenticationError, NoPermissionError) as error:
-        raise RequirementError(f"Redis refuses this user: {error}") from error
+        raise RequirementError(f"Redis refuses this user: {error}; it needs {patterns}") from error
     except RedisError as error:
         _log.warning("redis_away", error=type(error).__name__, message=error)

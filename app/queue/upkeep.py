@@ -10,7 +10,7 @@ from app.queue.lua import Scripts
 __all__ = ["Upkeep"]
 
 ENDED_A_CALL = 100  # leases or deadlines; bounds the time one script holds the server
-MENDED_A_CALL = 200  # open jobs
+MENDED_A_CALL = 100  # open jobs, and keys
 _log = Log("queue")
 
 
@@ -20,7 +20,7 @@ class Upkeep:
     def __init__(self, scripts: Scripts, max_attempts: int) -> None:
         self._scripts = scripts
         self._max_attempts = max_attempts
-        self._mended = 0  # open jobs already looked at in this round
+        self._cursor, self._place = "0", 0  # where `mend` goes on
 
     async def reap(self) -> int:
         """Requeue the jobs whose lease has ended, as Queue.release does but counted; once settings.max_attempts workers
@@ -50,12 +50,11 @@ class Upkeep:
     async def mend(self) -> int:
         """Strike off open jobs whose data the server has evicted, and index those again that the queue has lost.
 
-        Each call takes the next MENDED_A_CALL open jobs; returns how many were struck off.
+        Each call takes the next part of them; returns how many were struck off.
         """
-        looked_at, *gone = await self._scripts.run("mend", self._mended, MENDED_A_CALL)
+        self._cursor, self._place, *gone = await self._scripts.run("mend", self._cursor, self._place, MENDED_A_CALL)
         for job_id in gone:
             _log.error("job_data_gone", job=job_id)
-        self._mended = self._mended + looked_at - len(gone) if looked_at == MENDED_A_CALL else 0
         return len(gone)
 
     async def forget(self) -> int:

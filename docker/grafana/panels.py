@@ -72,11 +72,12 @@ SERVICE = (
     ),
     Panel(
         "Disk and Redis",
-        "Free on the data folder's disk, by API; and whether each reaches Redis.",
+        "Free on the data folder's disk, by API; whether each reaches Redis, and whether Redis may evict jobs.",
         "percentunit",
         [
             raw(f"{d.DISK_FREE.name} / {d.DISK_SIZE.name}", "instance", "free"),
             raw(d.REDIS_UP.name, "instance", "redis"),
+            now(d.REDIS_MAY_EVICT, prefix="may evict"),
         ],
     ),
 )

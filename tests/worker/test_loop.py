@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from time import sleep
 
 import pytest
@@ -20,6 +21,7 @@ from app.worker.models import Models
 from app.worker.recorder import Recorder
 from app.worker.work import Control, Made, Stopped
 from tests.claiming import PICTURE, claim
+from tests.queue.servers import valkey
 
 MODEL = "shapes-flux"
 Make = Callable[..., Job]
@@ -419,3 +421,21 @@ async def test_models_take_turns(settings: Settings, queue: Queue, make_job: Mak
 def test_a_stop_is_no_error() -> None:
     with pytest.raises(Stopped):
         Control(stopping=True).check()
+
+
+async def test_after_redis_took_no_writes_a_finished_job_is_reported_before_it_is_reaped(
+    settings: Settings, tmp_path: Path, engine: ScriptedEngine, make_job: Make
+) -> None:
+    settings = settings.model_copy(update={"lease_s": 0.3})
+    with valkey(tmp_path / "valkey") as server:
+        queue = Queue.connect(settings, server.url)
+        await queue.submit(make_job("a", prompt="slow"))
+        async with working(settings, queue, engine), working(settings, queue, ScriptedEngine()):
+            await asyncio.to_thread(engine.running.wait, 30)
+            server.admin.config_set("min-replicas-to-write", "1")
+            engine.go.set()
+            await asyncio.sleep(1.0)  # more than a lease
+            server.admin.config_set("min-replicas-to-write", "0")
+            job = await ended(queue, "a")
+        assert (job.status, job.attempts) == (JobStatus.COMPLETED, 1)
+        await queue.close()

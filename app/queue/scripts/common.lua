@@ -77,6 +77,16 @@ local function enqueue(id)
   tell(id, 'queued')
 end
 
+-- `work` is not known of a job whose hash is gone; so a queue without jobs is set to no work.
+local function leave_queue(model, id, work)
+  redis.call('ZREM', QUEUE .. model, id)
+  if redis.call('ZCARD', QUEUE .. model) == 0 then
+    redis.call('HDEL', QUEUED_WORK, model)
+  elseif work then
+    redis.call('HINCRBY', QUEUED_WORK, model, '-' .. work)
+  end
+end
+
 -- Out of the queue. False when it does not wait.
 local function dequeue(id)
   local job = redis.call('HMGET', JOB .. id, 'model', 'tenant', 'rank', 'batch_key', 'work', 'status')
@@ -84,11 +94,10 @@ local function dequeue(id)
   if job[6] ~= 'queued' then
     return false
   end
-  redis.call('ZREM', QUEUE .. model, id)
+  leave_queue(model, id, job[5])
   local lane = LANE .. cjson.encode({ model, job[2], job[3], job[4] })
   redis.call('ZREM', lane, id)
   note_first(model, job[2], job[3], job[4], lane)
-  redis.call('HINCRBY', QUEUED_WORK, model, '-' .. job[5])
   return true
 end
 
@@ -97,8 +106,14 @@ local function unlease(id)
   if redis.call('ZREM', LEASES, id) == 0 then
     return false
   end
+  if redis.call('ZCARD', LEASES) == 0 then
+    redis.call('DEL', HELD_WORK)
+    return true
+  end
   local job = redis.call('HMGET', JOB .. id, 'model', 'work')
-  redis.call('HINCRBY', HELD_WORK, job[1], '-' .. job[2])
+  if job[1] then
+    redis.call('HINCRBY', HELD_WORK, job[1], '-' .. job[2])
+  end
   return true
 end
 
@@ -113,14 +128,9 @@ end
 -- Strike off an open job whose hash is gone: evicted by the server, or deleted by hand. Lanes drop it when they are read.
 local function strike_off(id)
   redis.call('ZREM', DEADLINES, id)
-  redis.call('ZREM', LEASES, id)
-  if redis.call('ZCARD', LEASES) == 0 then
-    redis.call('DEL', HELD_WORK) -- how much of it was this job's is not known
-  end
+  unlease(id)
   for _, model in ipairs(redis.call('SMEMBERS', MODELS)) do
-    if redis.call('ZREM', QUEUE .. model, id) == 1 and redis.call('ZCARD', QUEUE .. model) == 0 then
-      redis.call('HDEL', QUEUED_WORK, model)
-    end
+    leave_queue(model, id)
   end
 end
 

@@ -1,16 +1,28 @@
--- Bring the indexes back in line with the open jobs: a server that evicts keys drops either of them.
--- ARGV: number of the first job, most jobs a call
--- Returns {number of jobs looked at, ids struck off…}.
-local ids = redis.call('ZRANGE', DEADLINES, ARGV[1], ARGV[1] + ARGV[2] - 1)
-local answer = { #ids }
-for _, id in ipairs(ids) do
-  local status = redis.call('HGET', JOB .. id, 'status')
-  if not status then
+-- Bring jobs and indexes back in line: a server that evicts keys drops either of them. A call looks at a part of each.
+-- ARGV: cursor among the keys, number of the first of the open jobs, most of each a call
+-- Returns {cursor to go on, number to go on, ids struck off…}.
+local first, most = tonumber(ARGV[2]), tonumber(ARGV[3])
+local open = redis.call('ZRANGE', DEADLINES, first, first + most - 1)
+local answer = {}
+for _, id in ipairs(open) do
+  if redis.call('EXISTS', JOB .. id) == 0 then
     strike_off(id)
     answer[#answer + 1] = id
-  elseif status == 'queued' then
+  end
+end
+table.insert(answer, 1, #open < most and 0 or first + most - #answer)
+
+local page = redis.call('SCAN', ARGV[1], 'MATCH', JOB .. '*', 'COUNT', most)
+table.insert(answer, 1, page[1])
+for _, key in ipairs(page[2]) do
+  local id = string.sub(key, #JOB + 1)
+  local job = redis.call('HMGET', key, 'status', 'deadline_ms')
+  if job[1] == 'queued' or job[1] == 'in_progress' then
+    redis.call('ZADD', DEADLINES, 'NX', job[2], id)
+  end
+  if job[1] == 'queued' then
     index(id)
-  else
+  elseif job[1] == 'in_progress' then
     redis.call('ZADD', LEASES, 'NX', now_ms(), id)
   end
 end
