@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,6 +16,7 @@ from app.api.service import Service
 from app.queue.queue import Queue
 from app.settings import Settings
 from tests.api.support import FakeWorker, serving
+from tests.queue.servers import valkey
 
 JOBS, IMAGES = "/v1/jobs", "/v1/images/generations"
 JSON = {"content-type": "application/json"}
@@ -175,6 +177,17 @@ async def test_a_queue_that_cannot_be_reached(settings: Settings) -> None:
         check(await api.get("/readyz"), 503, "queue_unreachable", None)
         assert (await api.get("/healthz")).status_code == 200
         assert "nag_redis_up 0.0" in (await api.get("/metrics")).text
+
+
+async def test_a_queue_that_refuses_says_why(settings: Settings, tmp_path: Path) -> None:
+    with valkey(tmp_path / "valkey") as server:
+        async with serving(settings.model_copy(update={"redis_url": server.url})) as api:
+            server.admin.config_set("maxmemory", "100000")
+            answer = await api.post(JOBS, json={"prompt": "a"})
+            check(answer, 503, "queue_refused", None)
+            assert "maxmemory" in answer.json()["error"]["message"]
+            assert answer.headers["retry-after"] == "10"
+            assert (await api.get("/v1/queue")).status_code == 200
 
 
 async def test_a_worker_is_asked_for_nothing_that_was_refused(api: httpx.AsyncClient, worker: FakeWorker) -> None:
