@@ -154,10 +154,10 @@ class Settings(BaseSettings):
     wait_max_s: Annotated[float, Field(gt=0, description="longest a request is held for its result")] = 120.0
     body_max_bytes: Annotated[int, Field(ge=1024, description="largest request body")] = 1_000_000
     input_max_bytes: Annotated[
-        int, Field(ge=1024, description="largest picture that an edit starts from, and largest mask, as files")
+        int, Field(ge=1024, description="largest image that an edit starts from, and largest mask, as files")
     ] = 20_000_000
     input_max_px: Annotated[
-        int, Field(ge=1, description="most pixels of such a picture, looked at before it is read")
+        int, Field(ge=1, description="most pixels of such an image, looked at before it is read")
     ] = 16_777_216
     head_max_bytes: Annotated[int, Field(ge=1024, description="largest head of a request: its URL and headers")] = (
         32_768

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Container, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 
 from starlette.datastructures import Headers
@@ -15,9 +15,11 @@ from app.api.errors import error_response
 from app.api.refusing import refuse
 from app.errors import BodyTooLarge, MalformedBody, RequestTimeout, UnsupportedMediaType
 
-__all__ = ["BoundedBody"]
+__all__ = ["JSON", "BoundedBody"]
 
+JSON = "application/json"
 NONE_LARGER: Mapping[str, int] = {}
+NO_OTHER_KINDS: Mapping[str, tuple[str, ...]] = {}
 
 
 class BoundedBody:
@@ -28,16 +30,16 @@ class BoundedBody:
         app: ASGIApp,
         limit_bytes: int,
         timeout_s: float,
-        also: Container[tuple[str, str]] = (),
+        kinds: Mapping[str, tuple[str, ...]] = NO_OTHER_KINDS,
         larger: Mapping[str, int] = NONE_LARGER,
     ) -> None:
-        """Only JSON passes, and the `also` named pairs of media type and path; `larger` has the limits of paths with
-        one of their own.
+        """`kinds` has the media types of paths that take others than JSON alone, `larger` the limits of paths with one
+        of their own.
         """
         self.app = app
         self.limit_bytes = limit_bytes
         self.timeout_s = timeout_s
-        self.also = also
+        self.kinds = kinds
         self.larger = larger
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -59,17 +61,19 @@ class BoundedBody:
         if body is None:
             return None
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-        if body and kind != "application/json" and (kind, scope["path"]) not in self.also:
-            error = UnsupportedMediaType(f"send JSON as content-type application/json, not {kind or 'none'}")
+        kinds = self.kinds.get(scope["path"], (JSON,))
+        if body and kind not in kinds:
+            error = UnsupportedMediaType(f"content-type: must be {' or '.join(kinds)}, got {kind or 'none'}")
             return await error_response(error)(scope, receive, send)
 
-        if kind == "application/json" and not _is_utf8(body):
+        if kind == JSON and not _is_utf8(body):
             return await error_response(MalformedBody("the body is not UTF-8"))(scope, receive, send)
-        if kind == "application/json" and (name := _said_twice(body)) is not None:
+        if kind == JSON and (name := _said_twice(body)) is not None:
             twice = MalformedBody(f"the body says {json.dumps(name)} twice")
             return await error_response(twice)(scope, receive, send)
 
         whole: Message | None = {"type": "http.request", "body": body, "more_body": False}
+        del body  # the app may hold a request for minutes; its body is not needed that long
 
         async def replay() -> Message:
             nonlocal whole

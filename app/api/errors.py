@@ -101,7 +101,7 @@ def _sentence(error: Any) -> str:
         case "extra_forbidden":
             return "unknown field"
         case "missing" if len(error["loc"]) == 1:
-            return "a JSON body is required"
+            return "a body is required"
         case "missing":
             return "required"
         case _:

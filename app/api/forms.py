@@ -17,7 +17,7 @@ from starlette.types import Message
 
 from app.errors import InvalidRequest, MalformedBody
 
-__all__ = ["FORM", "FormRoute", "files_of"]
+__all__ = ["FORM", "FormRoute", "take_files"]
 
 FORM = "multipart/form-data"
 #: `nag[scale]` is the scale of nag; `tags[]` is one of several tags.
@@ -29,14 +29,17 @@ def _is_form(content_type: str) -> bool:
     return content_type.partition(";")[0].strip().lower() == FORM
 
 
-def files_of(request: Request) -> Mapping[str, bytes]:
-    """Of a FormRoute's form, by the names of their fields."""
+def take_files(request: Request) -> Mapping[str, bytes]:
+    """Returns the files of a FormRoute's form by the names of their fields; the request no longer holds them."""
     files: Mapping[str, bytes] = getattr(request.state, "files", {})
+    request.state.files = {}
     return files
 
 
 class FormRoute(APIRoute):
-    """A route whose JSON body may come as a form as well: a file stands in it by its name, and in `files_of` whole."""
+    """A route whose JSON body may come as a form as well: a file stands in it by its name, and `take_files` has
+    its bytes.
+    """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()

@@ -16,13 +16,17 @@ from app.errors import InvalidParameter, NotFound, UnsupportedParameter
 from app.formats import FORMATS, VIDEO_CODECS, VIDEOS
 from app.jobs import Generation, Guidance
 
-__all__ = ["Resolved", "find_editing_model", "find_model", "resolve"]
+__all__ = ["NO_MASK", "NO_TRANSPARENCY", "Resolved", "find_editing_model", "find_model", "resolve"]
 
 #: A drawn seed stays below this, so that it survives a JSON reader whose numbers are doubles.
 DRAWN_SEEDS = 2**32
 
 #: Of OpenAI's, by what a model makes.
 ROUTES: dict[Kind, str] = {"image": "POST /v1/images/generations", "video": "POST /v1/videos"}
+
+#: What a model without inpainting is asked for in vain.
+NO_MASK = "takes no mask: leave it out"
+NO_TRANSPARENCY = "cannot regenerate the image's transparent parts: send an opaque image"
 
 Number = TypeVar("Number", int, float)
 
@@ -67,17 +71,20 @@ def find_model(catalog: Catalog, name: str | None, kind: Kind | None = None) -> 
     return found
 
 
-def find_editing_model(catalog: Catalog, name: str | None, task: EditTask) -> Model:
-    """As `find_model`, of one that does this task: for None the default image model, or the first that does."""
-    able = [each for each in catalog.models.values() if task in each.edits]
+def find_editing_model(catalog: Catalog, name: str | None, task: EditTask, problem: str = NO_MASK) -> Model:
+    """As `find_model`, of one that does this task: for None the default image model, or the first that does.
+
+    `problem` is what the error says of a model that edits but does not inpaint.
+    """
+    able = [model for model in catalog.models.values() if task in model.edits]
     if name is None and able:
         default = catalog.default_of("image")
         return default if default in able else able[0]
     found = find_model(catalog, name, "image")
     if found not in able:
-        what = "no masks: leave it out" if found.edits else "no pictures to start from"
-        others = f"; {', '.join(each.id for each in able)} would" if able else ""
-        message = f"model: {found.id} takes {what}{others}"
+        problem = problem if found.edits else "takes no images to start from"
+        others = f"; {', '.join(model.id for model in able)} would" if able else ""
+        message = f"model: {found.id} {problem}{others}"
         raise InvalidParameter(message, param="model", code="not_an_editing_model")
     return found
 

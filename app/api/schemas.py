@@ -173,12 +173,16 @@ class EditBody(ImageBody):
     image: Annotated[
         Any,
         Field(
-            description="a file: PNG, JPEG or WebP; its middle, scaled to the size that is made. Where it is "
-            "transparent it is made anew, unless a mask says where"
+            description="a file: PNG, JPEG, WebP, GIF, BMP, TIFF, AVIF or HEIC; its middle, scaled to the size that is "
+            "made. Where it is transparent it is regenerated, unless a mask says where"
         ),
     ] = None
     mask: Annotated[
-        Any, Field(description="a file with an alpha channel, as large as the image: where it is transparent, anew")
+        Any,
+        Field(
+            description="a file with an alpha channel, as large as the image: where it is transparent, the image is "
+            "regenerated; what is half transparent is blended"
+        ),
     ] = None
     strength: Annotated[
         float,

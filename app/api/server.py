@@ -7,6 +7,7 @@ import math
 import socket
 import time
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
 from types import FrameType
@@ -18,7 +19,7 @@ from app import exposure, logs
 from app.access.keyring import Keyring
 from app.api import docs, errors, openapi
 from app.api.access import Access
-from app.api.bounded_body import BoundedBody
+from app.api.bounded_body import JSON, BoundedBody
 from app.api.browser import Browser, cors
 from app.api.forms import FORM
 from app.api.limits import Limits
@@ -61,13 +62,17 @@ def create_app(settings: Settings, stopping: Callable[[], bool] = lambda: False)
         queue = Queue.connect(settings)
         artifacts = Artifacts.open(settings)
         links = Links.open(settings, artifacts)
-        app.state.service = Service(settings, catalog, queue, artifacts, measured, int(time.time()), links, stopping)
+        decoder = ThreadPoolExecutor(1, "decoder")
+        app.state.service = Service(
+            settings, catalog, queue, artifacts, measured, int(time.time()), links, stopping, decoder
+        )
         deliveries = Deliveries(queue, settings, links) if settings.webhook_secret is not None else None
         try:
             yield
         finally:
             if deliveries is not None:
                 await deliveries.close()
+            decoder.shutdown(wait=False, cancel_futures=True)
             await queue.close()
             if tracing is not None:
                 await asyncio.to_thread(tracing.close)
@@ -87,7 +92,7 @@ def create_app(settings: Settings, stopping: Callable[[], bool] = lambda: False)
         BoundedBody,
         limit_bytes=settings.body_max_bytes,
         timeout_s=settings.read_timeout_s,
-        also={(FORM, "/v1/videos"), (FORM, images.EDITS)},
+        kinds={"/v1/videos": (JSON, FORM), images.EDITS: (FORM,)},
         larger={images.EDITS: settings.body_max_bytes + 2 * settings.input_max_bytes},
     )
     app.add_middleware(Limits)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Annotated
@@ -14,7 +15,7 @@ from uuid import uuid4
 from fastapi import Depends, Request
 
 from app.api.access import NOBODY, Caller
-from app.api.inputs import Inputs
+from app.api.edit_inputs import PreparedInput
 from app.api.resolve import Resolved
 from app.api.schemas import GenerationBody
 from app.api.webhooks.asked import asked_webhook
@@ -49,10 +50,11 @@ class Service:
     started_at: int
     links: Links
     stopping: Callable[[], bool]  # whether the server was told to end
+    decoder: Executor  # one thread: images are decoded one at a time, and their memory is used again
     caller: Caller = NOBODY
 
     async def submit(
-        self, resolved: Resolved, body: GenerationBody, request: Request, inputs: Inputs | None = None
+        self, resolved: Resolved, body: GenerationBody, request: Request, inputs: PreparedInput | None = None
     ) -> tuple[Job, bool]:
         """The queued job and True, or the earlier job of the same idempotency key and False.
 
@@ -170,7 +172,7 @@ def wait_asked_s(request: Request, most_s: float) -> float | None:
     return None
 
 
-def _fingerprint(path: str, body: GenerationBody, inputs: Inputs | None) -> str:
+def _fingerprint(path: str, body: GenerationBody, inputs: PreparedInput | None) -> str:
     """Equal for equal requests: of what was sent, before a seed is drawn."""
     digest = [] if inputs is None else [inputs.digest]
     text = json.dumps([path, body.model_dump(exclude_unset=True), *digest], sort_keys=True)

@@ -16,6 +16,7 @@ from typing import Any
 
 import diffusers
 import transformers
+from huggingface_hub import try_to_load_from_cache
 
 import nag
 from app.catalog import Model
@@ -40,7 +41,7 @@ def problems(entry: Model) -> list[str]:
         return [*found, exc.why]
     if kind is None:
         return found
-    for check in (_arguments, _guidance, _nag, _parts, _edits, grid_problems):
+    for check in (_arguments, _guidance, _nag, _parts, _edits, _inpainting, grid_problems):
         found += check(entry, kind)
     for needed in (_scheduler, require_package):
         try:
@@ -143,6 +144,33 @@ def _edits(entry: Model, kind: Any) -> Iterator[str]:
         for name in (*entry.call, *cfg):
             if name not in takes:
                 yield f"edits: {task}: {found.__name__} takes no {name}"
+
+
+def _inpainting(entry: Model, kind: Any) -> Iterator[str]:
+    """Compares the channels of UNet and VAE, if their configs are on this machine."""
+    if "inpaint" not in entry.edits or "unet" not in inspect.signature(kind.__init__).parameters:
+        return
+    unet, vae = _local_json(entry, "unet/config.json"), _local_json(entry, "vae/config.json")
+    if unet is None or vae is None:
+        return
+    channels, latents = unet.get("in_channels"), vae.get("latent_channels", 4)
+    if channels not in (latents, 2 * latents + 1):
+        yield (
+            f"edits: inpaint: the UNet must take {latents} channels, those of the latents, or {2 * latents + 1} "
+            f"with mask and image, but takes {channels}"
+        )
+
+
+def _local_json(entry: Model, name: str) -> dict[str, Any] | None:
+    """Reads a file of the entry's repository from its folder or the hub's cache; None if it cannot be read there."""
+    folder = Path(entry.repository)
+    try:
+        cached = None if folder.is_dir() else try_to_load_from_cache(entry.repository, name, revision=entry.revision)
+        path = Path(cached) if isinstance(cached, str) else folder / name
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content
 
 
 def _parts(entry: Model, kind: Any) -> Iterator[str]:

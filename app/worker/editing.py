@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import io
 import warnings
@@ -27,7 +28,9 @@ TASKS: dict[str, tuple[Any, Mapping[str, Any]]] = {
     "img2img": (AutoPipelineForImage2Image, auto_pipeline.AUTO_IMAGE2IMAGE_PIPELINES_MAPPING),
     "inpaint": (AutoPipelineForInpainting, auto_pipeline.AUTO_INPAINT_PIPELINES_MAPPING),
 }
-CHANNELS = 3  # of a picture
+CHANNELS = 3  # of an image
+#: diffusers' inpainting of Stable Diffusion tells a UNet for noise alone by this number, whatever its VAE's.
+USUAL_CHANNELS = 4
 NEEDED = {"img2img": ("image", "strength"), "inpaint": ("image", "strength", "mask_image")}
 
 
@@ -54,11 +57,13 @@ class Editing:
         self._masks = [_opened(files[each.mask], "L") for each in edits if each.mask is not None]
 
     def pipeline(self, pipe: Any) -> Any:
-        """The task's pipeline with the parts of `pipe`, its scheduler among them."""
+        """Returns the task's pipeline with the parts of `pipe`, its scheduler among them."""
         made = TASKS[self._request.task][0].from_pipe(pipe)
         made.set_progress_bar_config(disable=True)
         if getattr(made, "latent_channels", None) == CHANNELS:
-            made.latent_channels = None  # it tells latents from a picture by how many channels they have
+            made.latent_channels = None  # it tells latents from an image by how many channels they have
+        if self._request.task == "inpaint" and hasattr(made, "unet"):
+            made.unet = _with_usual_channels(made.unet, made.vae.config.latent_channels)
         return made
 
     def arguments(self, pipe: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -70,12 +75,14 @@ class Editing:
         return {**sized, "image": self._images, "strength": strength, **masks}
 
     def kept(self, pixels: Pixels) -> Pixels:
-        """The pictures, with what the masks leave as it was: an autoencoder gives nothing back exactly."""
+        """Blends the source images back in by their masks: an autoencoder gives nothing back exactly."""
         if not self._masks:
             return pixels
-        before = np.stack([np.asarray(each, dtype=np.float32) / 255 for each in self._images])
-        anew = np.stack([np.asarray(each) >= 128 for each in self._masks])[..., None]
-        return np.where(anew, pixels, before)
+        before = np.stack([np.asarray(image, dtype=np.float32) / 255 for image in self._images])
+        share = np.stack([np.asarray(mask, dtype=np.float32) / 255 for mask in self._masks])[..., None]
+        # In two terms, so that a share of 0 and of 1 gives one of them to the bit.
+        blended: Pixels = before * (1 - share) + pixels * share
+        return blended
 
 
 class Share(float):
@@ -95,6 +102,18 @@ class Share(float):
         return steps * self.part / self.whole
 
     __mul__ = __rmul__
+
+
+def _with_usual_channels(unet: Any, latent_channels: int) -> Any:
+    """Returns the same UNet, weights and hooks included, under a config with the channels that diffusers expects.
+
+    Only of one that takes the latents and nothing else; the one for inpainting takes mask and image as well.
+    """
+    if unet.config.in_channels != latent_channels:
+        return unet
+    own = copy.copy(unet)
+    own.register_to_config(in_channels=USUAL_CHANNELS)
+    return own
 
 
 def _opened(data: bytes, mode: str) -> Image.Image:

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from PIL import ExifTags, Image
 
-from app.api.inputs import fitting_size
+from app.api.edit_inputs import fitting_size
 from app.artifacts import Artifacts, ArtifactsError
 from app.catalog import Catalog, Range
 from app.jobs import Edit, Generation
@@ -98,6 +98,43 @@ async def test_what_is_transparent_is_made_anew(
     assert (found.getpixel((63, 0)), found.getpixel((0, 0))) == ((255, 0) if white else (0, 255))
 
 
+async def test_half_transparent_is_half_regenerated(
+    api: httpx.AsyncClient, worker: FakeWorker, settings: Settings
+) -> None:
+    soft = hole()
+    soft.paste((*RED, 64), (16, 0, 32, 64))
+    assert (await edited(api, png(halves()), png(soft))).status_code == 200
+    mask = await opened(settings, asked(worker)[1].mask)
+    assert [mask.getpixel((x, 0)) for x in (0, 20, 63)] == [0, 191, 255]
+
+
+async def test_what_was_changed_is_said(api: httpx.AsyncClient, worker: FakeWorker) -> None:
+    image = written(halves(), "GIF", save_all=True, append_images=[Image.new("RGB", (64, 64))])
+    mask = written(hole(), "PNG", save_all=True, append_images=[Image.new("RGBA", (64, 64))])
+    answer = (await edited(api, image, mask)).json()
+    said = [f"{name}: the {kind} file has several frames; only the first was used"
+            for name, kind in (("image", "GIF"), ("mask", "PNG"))]  # fmt: skip
+    assert answer["warnings"][:2] == said
+    assert (await api.get(f"/v1/jobs/{answer['job']}")).json()["warnings"][:2] == said
+
+
+@pytest.mark.parametrize(
+    ("content", "content_type", "got"),
+    [
+        (b"prompt=a&image=b", "application/x-www-form-urlencoded", "application/x-www-form-urlencoded"),
+        (b'{"prompt": "a", "image": "b"}', "application/json", "application/json"),
+        (b"a", None, "none"),
+    ],
+)
+async def test_another_content_type_is_told_the_right_one(
+    api: httpx.AsyncClient, content: bytes, content_type: str | None, got: str
+) -> None:
+    headers = {} if content_type is None else {"content-type": content_type}
+    answer = await api.post(ROUTE, content=content, headers=headers)
+    assert answer.status_code == 415
+    assert answer.json()["error"]["message"] == f"content-type: must be multipart/form-data, got {got}"
+
+
 async def test_a_picture_is_turned_upright(api: httpx.AsyncClient, worker: FakeWorker, settings: Settings) -> None:
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 3  # upside down
@@ -157,18 +194,16 @@ GRAY = png(Image.new("RGB", (64, 64)))
 @pytest.mark.parametrize(
     ("files", "fields", "param", "said"),
     [
-        ({}, {}, "image", "must be a file of a form"),
-        ({"image": b"GIF89a not a picture"}, {}, "image", "whole PNG, JPEG or WebP"),
-        ({"image": written(halves(), "GIF")}, {}, "image", "whole PNG, JPEG or WebP"),
-        ({"image": written(halves(), "BMP")}, {}, "image", "whole PNG, JPEG or WebP"),
-        ({"image": png(halves())[:-40]}, {}, "image", "whole PNG, JPEG or WebP"),
-        ({"image": BOMB}, {}, "image", "at most 16777216 pixels, not 5000x5000"),
-        ({"image": png(Image.new("I;16", (64, 64)))}, {}, "image", "8 bits a channel"),
-        ({"image": b"\x89PNG" + b"\0" * 2000}, {}, "image", "whole PNG, JPEG or WebP"),
+        ({}, {}, "image", "must be a file of the multipart/form-data body"),
+        ({"image": b"GIF89a not a picture"}, {}, "image", "the GIF file is broken or incomplete"),
+        ({"image": png(halves())[:-40]}, {}, "image", "the PNG file is broken or incomplete"),
+        ({"image": BOMB}, {}, "image", "at most 16777216 pixels, got 5000x5000"),
+        ({"image": written(Image.new("F", (64, 64)), "TIFF")}, {}, "image", "8 or 16 bits per channel"),
+        ({"image": b"\x89PNG" + b"\0" * 2000}, {}, "image", "a file of an unknown kind that begins with 89 50"),
         ({"image": png(Image.effect_noise((300, 300), 90))}, {}, "image", "at most 60000 bytes"),
         ({"image": GRAY, "mask": png(hole((64, 32)))}, {}, "mask", "64x64 and 64x32"),
-        ({"image": GRAY, "mask": GRAY}, {}, "mask", "must be transparent"),
-        ({"image": GRAY, "mask": b"no picture"}, {}, "mask", "whole PNG, JPEG or WebP"),
+        ({"image": GRAY, "mask": GRAY}, {}, "mask", "must be transparent (alpha below 128)"),
+        ({"image": GRAY, "mask": b""}, {}, "mask", "the file is empty"),
         ({"image": GRAY}, {"size": "63x64"}, "size", "must be 64 to 64"),
         ({"image": GRAY}, {"model": "gpt-image-1"}, "model", "no model"),
         ({"image": GRAY}, {"input_fidelity": "high"}, "input_fidelity", "not supported"),
@@ -207,9 +242,15 @@ async def test_a_model_that_cannot_is_refused_before_anything_is_read(settings: 
         said = {each["id"]: each["edits"] for each in (await api.get("/v1/models")).json()["data"]}
         assert said["shapes-flux"] == ["img2img", "inpaint"]
         assert (said["plain"], said["all"]) == ([], ["img2img"])
-        for model, task, image in (("plain", "img2img", b"not looked at"), ("all", "inpaint", png(hole()))):
-            error = (await edited(api, image, model=model)).json()["error"]
+        masked = png(halves()), png(hole())
+        for model, task, files, problem in (
+            ("plain", "img2img", (b"not looked at",), "takes no images to start from"),
+            ("all", "inpaint", (png(hole()),), "cannot regenerate the image's transparent parts: send an opaque image"),
+            ("all", "inpaint", masked, "takes no mask: leave it out"),
+        ):
+            error = (await edited(api, *files, model=model)).json()["error"]
             assert (error["param"], error["code"]) == ("model", "not_an_editing_model")
+            assert error["message"].startswith(f"model: {model} {problem}; ")
             able = [each for each, tasks in said.items() if task in tasks]
             assert error["message"].endswith(f"; {', '.join(able)} would")
 
@@ -233,4 +274,4 @@ def test_the_size_that_is_left_open() -> None:
         ((100, 10_000), (256, 2048)),
         ((640, 480), (1184, 880)),
     ):
-        assert fitting_size(Image.new("1", size), large) == fitting
+        assert fitting_size(*size, large) == fitting

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,6 +35,20 @@ def test_the_table_of_families_has_the_same_numbers_where_an_entry_says_so() -> 
             continue  # Stable Diffusion 1.5 and SDXL have the same denoiser class; these numbers are SDXL's
         assert entry.nag is not None, name
         assert (entry.nag.scale, entry.nag.tau, entry.nag.alpha) == (defaults.scale, defaults.tau, defaults.alpha)
+
+
+def test_inpainting_needs_a_unet_of_the_right_channels(tmp_path: Path) -> None:
+    """That of InstructPix2Pix takes the image beside the latents, and no mask."""
+    entry = KNOWN["shapes-sd"]
+    for name in ("unet", "vae"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_bytes((Path(entry.repository) / name / "config.json").read_bytes())
+    index = json.loads((Path(entry.repository) / "model_index.json").read_bytes())
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
+    entry = entry.model_copy(update={"repository": str(tmp_path)})
+    assert "inpaint" not in "\n".join(problems(entry))
+    (tmp_path / "unet/config.json").write_text('{"in_channels": 6}')
+    assert "edits: inpaint: the UNet must take 3 channels" in "\n".join(problems(entry))
 
 
 @pytest.mark.parametrize(

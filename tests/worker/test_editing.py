@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from typing import Any
 
@@ -10,8 +11,10 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from app.catalog import Model
+from app.catalog import Catalog, Model
 from app.jobs import Edit, Guidance, Job
+from app.settings import Settings
+from app.worker import pipelines
 from app.worker.batching import Row
 from app.worker.denoise import Denoised, Hooks, denoise
 from app.worker.editing import Share
@@ -35,7 +38,13 @@ def right_half() -> Image.Image:
     return mask
 
 
-FILES = {"red": png(shape("red")), "blue": png(shape("blue", "black")), "right": png(right_half())}
+FILES = {
+    "red": png(shape("red")),
+    "blue": png(shape("blue", "black")),
+    "right": png(right_half()),
+    "soft": png(Image.linear_gradient("L").resize((64, 64))),
+}
+EMBEDDED = Catalog.load(Settings()).models
 
 
 def run(pipe: Any, entry: Model, *jobs: Job, hooks: Hooks | None = None) -> Denoised:
@@ -63,6 +72,42 @@ def test_what_the_mask_does_not_show_stays_to_the_bit(pipe: Any, entry: Model, m
     assert np.array_equal(made[:, :32], before[:, :32])
     assert np.abs(made[:, 32:].astype(int) - before[:, 32:]).mean() > 5
     assert done.applied[0].applied
+
+
+def test_a_soft_mask_blends(pipe: Any, entry: Model, make_job: Make) -> None:
+    """The same mask cut at its middle is what the denoiser sees, so the two results differ by the blending alone."""
+    cut = Image.open(io.BytesIO(FILES["soft"])).point(lambda value: 255 * (value >= 128))
+    files = FILES | {"cut": png(cut), "all": png(Image.new("L", (64, 64), 255))}
+
+    def pixels(mask: str) -> Any:
+        job = make_job("a", prompt="a green square", num_inference_steps=4, edit=Edit(1.0, "red", mask))
+        return run(pipe, entry, job, hooks=Hooks(files=files)).pixels[0]
+
+    before = np.asarray(shape("red"), dtype=np.float32) / 255
+    share = np.asarray(Image.open(io.BytesIO(FILES["soft"])), dtype=np.float32)[..., None] / 255
+    soft, hard = pixels("soft"), pixels("cut")
+    regenerated = np.asarray(cut) == 255
+    blended = before * (1 - share) + hard * share
+    assert np.allclose(soft[regenerated], blended[regenerated], atol=TOLERANCE)
+    assert np.abs(soft - hard)[regenerated].max() > 0.1
+
+
+@pytest.mark.parametrize("name", [name for name, model in EMBEDDED.items() if model.edits and name != "shapes-flux"])
+def test_every_embedded_model_does_the_edits_it_offers(name: str, make_job: Make) -> None:
+    entry = EMBEDDED[name]
+    pipe = pipelines.load(entry, CPU)
+    channels = pipe.unet.config.in_channels
+    for task in entry.edits:
+        mask = "right" if task == "inpaint" else None
+        for scale in (1.0, 3.0):
+            edit = Edit(0.75, "red", mask)
+            job = make_job("a", prompt="a blue square", num_inference_steps=4, guidance_scale=scale, edit=edit, nag=NAG)
+            done = run(pipe, entry, job)
+            made = (done.pixels[0] * 255).round().astype(np.uint8)
+            assert done.applied[0].applied
+            assert np.abs(made[:, 32:].astype(int) - np.asarray(shape("red"))[:, 32:]).mean() > 5
+            assert mask is None or np.array_equal(made[:, :32], np.asarray(shape("red"))[:, :32])
+    assert pipe.unet.config.in_channels == channels
 
 
 @pytest.mark.parametrize("mask", [None, "right"])

@@ -66,7 +66,7 @@ OWN: dict[str, tuple[ServiceError, ...]] = {
     "create_image": (NO_MODEL, KEY_USED, GONE, FULL, NO_WORKER, NOT_IN_TIME),
     "edit_image": (
         InvalidParameter(
-            "model: wan21-lightx2v takes no pictures to start from; shapes-flux would",
+            "model: wan21-lightx2v takes no images to start from; shapes-flux would",
             param="model",
             code="not_an_editing_model",
         ),
@@ -116,7 +116,7 @@ OF_A_BODY = (
     MalformedBody("the body is not JSON: Expecting value at character 1"),
     RequestTimeout("the body did not arrive within 30 s"),
     BodyTooLarge("a request body holds at most 1000000 bytes"),
-    UnsupportedMediaType("send JSON as content-type application/json, not text/plain"),
+    UnsupportedMediaType("content-type: must be application/json, got text/plain"),
     InvalidRequest("promt: unknown field", param="promt"),
 )
 ALWAYS = (ServiceError("an unexpected error; the server's log has it under this request's id"),)
@@ -130,7 +130,7 @@ TITLES = {
     409: "Not now, or not with this Idempotency-Key",
     410: "No longer kept",
     413: "A body too large",
-    415: "A body that does not call itself JSON",
+    415: "A body of another content-type than the route takes",
     416: "None of the file's bytes",
     422: "Not the schema's shape",
     429: "A full queue, or a limit of the key",

@@ -7,9 +7,9 @@ import asyncio
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
-from app.api.forms import FormRoute, files_of
-from app.api.inputs import Inputs, Sent, fitting_size
-from app.api.openai.asked import of_an_edit, of_images
+from app.api.edit_inputs import PreparedInput, prepare_edit
+from app.api.forms import FormRoute, take_files
+from app.api.openai.asked import of_images
 from app.api.openai.images import ImagesView, images_view
 from app.api.openai.stream import pictures_told, timed_out, without_client_cancelled
 from app.api.resolve import Resolved, find_editing_model, find_model, resolve
@@ -18,6 +18,7 @@ from app.api.service import Here, Service
 from app.api.sse import EventStream
 from app.api.views.result import completed_result, time_headers
 from app.errors import InvalidParameter, Unavailable
+from app.jobs import Job
 
 router = APIRouter(tags=["images"])
 #: The SDKs send this one as a form.
@@ -37,38 +38,44 @@ async def create_image(body: ImageBody, request: Request, service: Here) -> Resp
     """
     asked = of_images(body, find_model(service.catalog, body.model, "image"))
     resolved = resolve(asked.body, service.catalog, written=asked.written, warnings=asked.warnings)
-    return await _made(resolved, body, request, service, None)
+    job = await _queued(resolved, body, request, service)
+    return await _answered(job, body, request, service)
 
 
 @forms.post(EDITS, response_model=ImagesView)
 async def edit_image(body: EditBody, request: Request, service: Here) -> Response:
-    """Pictures that start from one: changed as far as `strength` goes, or made anew where it is transparent.
+    """Images that start from one: changed as far as `strength` goes, or regenerated where it is transparent.
 
     Answers and guidance as of /v1/images/generations. GET /v1/models tells which models can, by `edits`.
     """
-    files, settings = files_of(request), service.settings
-    if "image" not in files:
-        raise InvalidParameter("image: must be a file of a form", param="image")
-    if body.mask is not None and "mask" not in files:
-        raise InvalidParameter("mask: must be a file", param="mask")
+    resolved, inputs = await _prepared(body, request, service)
+    job = await _queued(resolved, body, request, service, inputs)
+    del inputs  # the job may be waited for for minutes
+    return await _answered(job, body, request, service)
+
+
+async def _prepared(body: EditBody, request: Request, service: Service) -> tuple[Resolved, PreparedInput]:
+    files = take_files(request)
+    for name, is_required in (("image", True), ("mask", body.mask is not None)):
+        if is_required and name not in files:
+            raise InvalidParameter(f"{name}: must be a file of the multipart/form-data body", param=name)
     find_editing_model(service.catalog, body.model, "img2img")
-    sent = await asyncio.to_thread(
-        Sent.read, files["image"], files.get("mask"), settings.input_max_px, settings.input_max_bytes
+    uploads = files["image"], files.get("mask")
+    return await asyncio.get_running_loop().run_in_executor(
+        service.decoder, prepare_edit, *uploads, body, service.catalog, service.settings
     )
-    model = find_editing_model(service.catalog, body.model, "img2img" if sent.mask is None else "inpaint")
-    asked = of_an_edit(body, model, *fitting_size(sent.image, model))
-    resolved = resolve(asked.body, service.catalog, written=asked.written, warnings=asked.warnings)
-    made = resolved.generation
-    inputs = await asyncio.to_thread(sent.laid_out, made.width, made.height, body.strength)
-    return await _made(resolved, body, request, service, inputs)
 
 
-async def _made(
-    resolved: Resolved, body: ImageBody, request: Request, service: Service, inputs: Inputs | None
-) -> Response:
+async def _queued(
+    resolved: Resolved, body: ImageBody, request: Request, service: Service, inputs: PreparedInput | None = None
+) -> Job:
     if not await service.queue.registry.workers():
         raise Unavailable("no worker is running", code="no_worker", retry_after_s=NO_WORKER_RETRY_S)
     job, _ = await service.submit(resolved, body, request, inputs)
+    return job
+
+
+async def _answered(job: Job, body: ImageBody, request: Request, service: Service) -> Response:
     # A caller who sent a key means to ask again for the same job.
     leaving = None if "idempotency-key" in request.headers else request
     if body.stream:
