@@ -7,5 +7,5 @@ from benchmarks.edit_memory import MB, masked_canvas, measure
 
 async def test_waiting_edits_hold_no_pixels() -> None:
     """One image of 16 megapixels is 67 MB, and each of these has two."""
-    reading = await measure(6, masked_canvas())
+    reading = await measure(4, masked_canvas())
     assert reading.peak_bytes - reading.idle_bytes < 300 * MB
