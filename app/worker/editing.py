@@ -78,8 +78,8 @@ class Editing:
         """Blends the source images back in by their masks: an autoencoder gives nothing back exactly."""
         if not self._masks:
             return pixels
-        before = np.stack([np.asarray(image, dtype=np.float32) / 255 for image in self._images])
-        share = np.stack([np.asarray(mask, dtype=np.float32) / 255 for mask in self._masks])[..., None]
+        before = np.stack([_values(image) for image in self._images])
+        share = np.stack([_values(mask) for mask in self._masks])[..., None]
         # In two terms, so that a share of 0 and of 1 gives one of them to the bit.
         blended: Pixels = before * (1 - share) + pixels * share
         return blended
@@ -114,6 +114,12 @@ def _with_usual_channels(unet: Any, latent_channels: int) -> Any:
     own = copy.copy(unet)
     own.register_to_config(in_channels=USUAL_CHANNELS)
     return own
+
+
+def _values(image: Image.Image) -> Pixels:
+    """Returns values of 0 to 1."""
+    values: Pixels = np.asarray(image, dtype=np.float32) / np.float32(255)
+    return values
 
 
 def _opened(data: bytes, mode: str) -> Image.Image:
