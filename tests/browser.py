@@ -17,8 +17,9 @@ import httpx
 import pytest
 from websockets.sync.client import ClientConnection, connect
 
+from tests.limits import HANG_S
+
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-START_S = 60.0
 
 #: Plays a video to its end and tells what was seen: sizes, times, frames, and the last frame's pixels.
 PLAY = """
@@ -60,7 +61,7 @@ class Page:
     def open(self, url: str) -> None:
         self._call("Page.enable")
         self._call("Page.navigate", url=url)
-        while json.loads(self._socket.recv(timeout=30)).get("method") != "Page.loadEventFired":
+        while json.loads(self._socket.recv(timeout=HANG_S)).get("method") != "Page.loadEventFired":
             pass
 
     def evaluate(self, script: str) -> Any:
@@ -92,7 +93,7 @@ class Page:
         number = next(self._ids)
         self._socket.send(json.dumps({"id": number, "method": method, "params": params}))
         while True:
-            message = json.loads(self._socket.recv(timeout=60))
+            message = json.loads(self._socket.recv(timeout=HANG_S))
             if message.get("id") == number:
                 assert "error" not in message, message
                 result: dict[str, Any] = message["result"]
@@ -119,7 +120,7 @@ def browsing(executable: str, folder: Path) -> Iterator[Page]:
             yield Page(socket)
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(HANG_S)
 
 
 @contextmanager
@@ -135,7 +136,7 @@ def playing(folder: Path) -> Iterator[Page]:
 
 
 def _port(process: subprocess.Popen[bytes], file: Path) -> int:
-    deadline = time.monotonic() + START_S
+    deadline = time.monotonic() + HANG_S
     while True:
         lines = file.read_text().splitlines() if file.exists() else []
         if lines:

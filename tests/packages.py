@@ -60,4 +60,4 @@ def _run(command: Sequence[str], folder: Path) -> None:
     except subprocess.TimeoutExpired:
         pytest.skip(f"cannot install {folder.name}: not done within {INSTALL_S} s")
     if done.returncode != 0:
-        pytest.skip(f"cannot install {folder.name}: {done.stderr.strip()[-300:]}")
+        pytest.skip(f"cannot install {folder.name}: {' '.join(done.stderr.split())[:300]}")

@@ -14,6 +14,7 @@ import pytest
 from app import exposure
 from app.cli import main
 from app.settings import Settings
+from tests.limits import HANG_S
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
@@ -56,6 +57,6 @@ def test_who_says_so_may(start: list[str], tmp_path: Path) -> None:
         assert httpx.get(f"http://127.0.0.1:{found[1]}/healthz", trust_env=False).status_code == 200
     finally:
         process.terminate()
-        process.wait(60)
+        process.wait(HANG_S)
         assert process.stdout is not None
         process.stdout.close()

@@ -4,13 +4,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.limits import HANG_S
+
 ROOT = Path(__file__).parents[2]
 
 
 def lines(code: str) -> list[str]:
     done = subprocess.run(
         [sys.executable, "-c", f"from app import logs; log = logs.Log('part'); {code}"],
-        cwd=ROOT, capture_output=True, text=True, check=True, timeout=60,
+        cwd=ROOT, capture_output=True, text=True, check=True, timeout=HANG_S,
     )  # fmt: skip
     return done.stderr.splitlines()
 

@@ -22,6 +22,7 @@ from app.worker.work import Control, Made
 from benchmarks.tracing import Collector, Span, collecting, tree
 from tests.api.support import serving
 from tests.claiming import PICTURE
+from tests.limits import HANG_S
 
 pytest.importorskip("opentelemetry.sdk")
 MODEL = "shapes-flux"
@@ -74,7 +75,7 @@ async def traced(settings: Settings, queue: Queue, prompts: Sequence[str]) -> tu
             await api.get("/metrics")
             async with working(settings, queue, Engine()):
                 for each in ids:
-                    job = await queue.wait(each, 30)
+                    job = await queue.wait(each, HANG_S)
                     assert job is not None
                     assert job.status.terminal
     return ids, collector
@@ -135,7 +136,7 @@ async def test_without_an_endpoint_nothing_is_traced(settings: Settings, queue: 
     code = "import app.api.server, app.worker.process, sys; print('opentelemetry.exporter' in sys.modules)"
     root = Path(__file__).parents[1]
     done = await asyncio.to_thread(
-        subprocess.run, [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=60
+        subprocess.run, [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=HANG_S
     )
     assert done.stdout.strip() == "False"
     async with serving(settings) as api, working(settings, queue, Engine()):

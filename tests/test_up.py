@@ -23,6 +23,7 @@ from app import logs
 from app.queue import embedded
 from app.settings import Settings
 from app.up import service, up
+from tests.limits import HANG_S
 
 ROOT = Path(__file__).parents[1]
 
@@ -50,7 +51,7 @@ class Up:
         for line in self.process.stdout:
             self._lines.put(line.rstrip())
 
-    def until(self, pattern: str, timeout_s: float = 90) -> re.Match[str]:
+    def until(self, pattern: str, timeout_s: float = HANG_S) -> re.Match[str]:
         """The next line that holds the pattern."""
         deadline = time.monotonic() + timeout_s
         while True:
@@ -74,7 +75,7 @@ class Up:
 
     def end(self, number: int = signal.SIGTERM) -> int:
         self.process.send_signal(number)
-        code = self.process.wait(60)
+        code = self.process.wait(HANG_S)
         time.sleep(0.1)
         while not self._lines.empty():
             self.said.append(self._lines.get())
@@ -103,7 +104,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
         embedded.start(Settings(data_dir=tmp_path)).stop()
 
 
-def gone(processes: list[psutil.Process], timeout_s: float = 30) -> bool:
+def gone(processes: list[psutil.Process], timeout_s: float = HANG_S) -> bool:
     return not psutil.wait_procs(processes, timeout=timeout_s)[1]
 
 
@@ -114,7 +115,7 @@ def test_up_serves_and_ends_without_a_trace(start: Start) -> None:
     assert states[:2] == ["starting", "valkey started"]
     assert "model loaded: shapes-flux" in states
     body = {"prompt": "a shape", "negative_prompt": "a red shape", "seed": 1}
-    with httpx.Client(base_url=url, trust_env=False, timeout=60) as http:
+    with httpx.Client(base_url=url, trust_env=False, timeout=HANG_S) as http:
         job = http.post("/v1/jobs", json=body, headers={"prefer": "wait=60"}).json()
         assert job["status"] == "completed"
         assert job["nag"]["applied"] is True
@@ -131,7 +132,7 @@ def test_a_second_up_on_the_same_folder_is_refused_in_one_line(start: Start, tmp
     first = start()
     first.until("valkey started")
     second = start()
-    assert second.process.wait(60) == 1
+    assert second.process.wait(HANG_S) == 1
     assert str(tmp_path) in second.until("another `nag-server up` runs")[0] + second.said[-1]
     assert len(second.said) == 1
     assert first.process.poll() is None
@@ -141,7 +142,7 @@ def test_a_taken_port_is_one_line(start: Start) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         up = start(NAG_PORT=str(port))
-        assert up.process.wait(60) == 1
+        assert up.process.wait(HANG_S) == 1
     up.until(f"port {port} on 127.0.0.1 is taken")
     assert len(up.said) == 1
 
@@ -172,8 +173,8 @@ def test_parts_that_die_are_started_again(start: Start) -> None:
     valkey.kill()
     up.until("valkey is gone; starting it again in 0.5 s")
     up.until("valkey started")
-    with httpx.Client(base_url=url, trust_env=False, timeout=90) as http:
-        deadline = time.monotonic() + 90
+    with httpx.Client(base_url=url, trust_env=False, timeout=HANG_S) as http:
+        deadline = time.monotonic() + HANG_S
         while time.monotonic() < deadline:
             try:
                 if http.get("/readyz").status_code == 200:
@@ -208,7 +209,7 @@ def test_a_mistake_in_the_catalog_is_one_line(start: Start, tmp_path: Path) -> N
     catalog = tmp_path / "models.toml"
     catalog.write_text('default = "nothing"')
     up = start(NAG_CATALOG=str(catalog))
-    assert up.process.wait(60) == 1
+    assert up.process.wait(HANG_S) == 1
     up.until("models.toml: default")
     assert len(up.said) == 1
 
@@ -241,5 +242,5 @@ def test_told_twice_it_waits_for_nothing(start: Start, busy: bool) -> None:
         assert gone([worker])
         if busy:
             api.resume()
-        assert up.process.wait(60) == 0
+        assert up.process.wait(HANG_S) == 0
         assert held.result(60).json()["status"] == "queued"

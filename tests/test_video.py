@@ -32,6 +32,7 @@ from app.worker.video import encode_mp4
 from tests import browser
 from tests.api.support import serving
 from tests.catalogs import MODEL
+from tests.limits import HANG_S
 from tests.videos import boxes, psnr_db, read
 
 ROOT = Path(__file__).parents[1]
@@ -64,7 +65,7 @@ def worker(settings: Settings, video_catalog: Path) -> Iterator[Any]:
     yield start
     for each in begun:
         each.terminate()
-        each.wait(60)
+        each.wait(HANG_S)
 
 
 async def test_two_guidances_in_one_batch_each_the_video_it_is_alone(
@@ -88,7 +89,7 @@ async def test_two_guidances_in_one_batch_each_the_video_it_is_alone(
     pipe = await asyncio.to_thread(pipelines.load, entry, torch.device("cpu"))
     alone = []
     for each in accepted:
-        stored = await queue.wait(each["id"], 90)
+        stored = await queue.wait(each["id"], HANG_S)
         assert stored is not None
         # In a thread: the API runs in this event loop, and would close the connections that it left idle meanwhile.
         done = await asyncio.to_thread(denoise, pipe, entry, [Row(stored, 0)], torch.device("cpu"))
@@ -184,7 +185,7 @@ def page(tmp_path: Path) -> Iterator[browser.Page]:
 def test_a_browser_plays_what_the_service_made_until_its_link_expires(
     url: str, service_folder: Path, page: browser.Page
 ) -> None:
-    with httpx.Client(base_url=url, trust_env=False, timeout=90) as http:
+    with httpx.Client(base_url=url, trust_env=False, timeout=HANG_S) as http:
         job = http.post("/v1/jobs", json={"prompt": "a shape", "seed": 3}, headers={"prefer": "wait=60"}).json()
         data = http.get(job["outputs"][0]["url"]).content
     page.open(url)  # a page of the same origin, so that the video's pixels may be read

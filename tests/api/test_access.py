@@ -26,6 +26,7 @@ from tests import catalogs
 from tests.api.keyed import ADMIN, GENERATE, IDS, KEYS, READ, by, job_of, keyed
 from tests.api.support import FakeWorker, serving
 from tests.claiming import claim
+from tests.limits import HANG_S
 
 #: Every route: the scope it needs. A route with a parameter of JOB_PARAMETERS is tried with another tenant's job.
 ROUTES: dict[tuple[str, str], Scope | None] = {
@@ -242,4 +243,4 @@ async def test_no_key_is_logged_or_answered(
 
 def test_the_keys_are_compared_without_loading_torch() -> None:
     code = "import app.access.keyring, app.cli.keys, sys; sys.exit('torch' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=HANG_S)

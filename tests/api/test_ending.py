@@ -19,6 +19,7 @@ from app.queue.queue import Queue
 from app.settings import Settings
 from tests.api.support import FakeWorker, first_waiting
 from tests.claiming import claim
+from tests.limits import HANG_S
 
 
 @asynccontextmanager
@@ -39,11 +40,11 @@ async def told_to_end(settings: Settings, queue: Queue, drain_s: float) -> Async
         assert process.stdout is not None
         await process.stdout.readline()
         await queue.registry.announce("fake-1", ["shapes-flux"], 60)
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=False) as client:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=HANG_S, trust_env=False) as client:
             asking = asyncio.create_task(client.post("/v1/images/generations", json={"prompt": "a shape"}))
             await first_waiting(queue)
             process.send_signal(signal.SIGTERM)
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(HANG_S):
                 while not await _refused(port):  # noqa: ASYNC110 - it is another process
                     await asyncio.sleep(0.01)
             yield process, asking

@@ -6,6 +6,7 @@ import sys
 import httpx
 
 from app.queue.queue import Queue
+from tests.limits import HANG_S
 
 
 async def test_ready_only_with_a_worker_that_holds_the_default_model(api: httpx.AsyncClient, queue: Queue) -> None:
@@ -34,5 +35,5 @@ async def test_openapi_describes_every_route_and_the_one_error_body(api: httpx.A
 def test_the_api_process_loads_no_torch() -> None:
     heavy = ("torch", "diffusers", "transformers", "nag", "numpy")  # Pillow it needs, to look at what is sent
     code = f"import sys, app.api.server; print([each for each in {heavy} if each in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=HANG_S)
     assert done.stdout.strip() == "[]"

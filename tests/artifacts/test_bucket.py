@@ -27,6 +27,7 @@ from tests import browser, s3
 from tests.api.support import FakeWorker, serving
 from tests.artifacts import last_call
 from tests.claiming import claim
+from tests.limits import HANG_S
 from tests.pictures import png
 
 
@@ -54,7 +55,7 @@ def store(in_bucket: Settings) -> Artifacts:
 
 @pytest.fixture
 async def http() -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
+    async with httpx.AsyncClient(trust_env=False, timeout=HANG_S) as client:
         yield client
 
 

@@ -15,6 +15,7 @@ from app.worker.recorder import Event, Recorder, Stage
 from benchmarks.operations import prometheus
 from benchmarks.operations.panels import ask, panels, plot
 from tests.api.support import serving, working
+from tests.limits import HANG_S
 
 EXECUTABLE = prometheus.find()
 #: Of what only a fault, or a real worker's calls, bring forth.
@@ -36,7 +37,7 @@ async def test_prometheus_sees_the_service(settings: Settings, queue: Queue, tmp
         target = f"{api.base_url.host}:{api.base_url.port}"
         async with prometheus.running(str(EXECUTABLE), tmp_path / "prometheus", [target]) as seen:
             with exposed(recorder.registry, settings) as address:
-                async with working(queue, settings) as worker, asyncio.timeout(100):
+                async with working(queue, settings) as worker, asyncio.timeout(HANG_S):
                     await queue.registry.announce(worker.name, ["shapes-flux"], 60, metrics=address)
                     while {each.title for each in await ask(seen, begun_s, time.time()) if each.empty} > WITHOUT_DATA:
                         for body in ({"prompt": "a"}, {"prompt": "fail"}, {"prompt": "a", "negative_prompt": "b"}):
@@ -46,7 +47,7 @@ async def test_prometheus_sees_the_service(settings: Settings, queue: Queue, tmp
                     assert await seen.firing() == set()
                     up = {each["labels"]["job"] for each in await seen.targets() if each["health"] == "up"}
                     assert up == {"nag-api", "nag-worker"}
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(HANG_S):
                 while "NagNoWorker" not in await seen.firing():  # noqa: ASYNC110 - Prometheus tells nobody
                     await asyncio.sleep(0.2)
                 await queue.registry.announce("another", ["shapes-flux"], 60)

@@ -18,6 +18,7 @@ from PIL import Image
 from app.cli import main
 from app.cli.running import running
 from app.queue.embedded import socket_path
+from tests.limits import HANG_S
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +51,7 @@ def test_the_same_seed_is_the_same_picture(url: str, tmp_path: Path) -> None:
 
 def test_openais_route_on_the_real_pipeline(url: str) -> None:
     body = {"prompt": "a shape", "n": 2, "nag_negative_prompt": "a red shape", "output_format": "jpeg"}
-    answer = httpx.post(f"{url}/v1/images/generations", json=body, timeout=60, trust_env=False)
+    answer = httpx.post(f"{url}/v1/images/generations", json=body, timeout=HANG_S, trust_env=False)
     assert answer.status_code == 200, answer.text
     assert len(answer.json()["data"]) == 2
     assert answer.json()["nag"]["applied"]
@@ -102,7 +103,7 @@ def test_a_taken_port_is_one_line(command: str, tmp_path: Path) -> None:
         port = str(taken.getsockname()[1])
         environment = os.environ | {"NAG_PORT": port, "NAG_DATA_DIR": str(tmp_path)}
         done = subprocess.run(
-            [sys.executable, "-m", "app.cli", command], env=environment, capture_output=True, text=True, timeout=60
+            [sys.executable, "-m", "app.cli", command], env=environment, capture_output=True, text=True, timeout=HANG_S
         )
     assert done.returncode == 1
     [line] = done.stderr.splitlines()
@@ -161,14 +162,14 @@ def test_up_serves_until_ctrl_c_and_leaves_nothing_behind(tmp_path: Path) -> Non
     with log.open("wb") as out:
         process = subprocess.Popen(command, env=os.environ | settings, stdout=out, stderr=out, start_new_session=True)
     try:
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + HANG_S
         while "ready at" not in log.read_text():
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.1)
         assert main(["generate", "a shape", "--out", str(tmp_path / "a.png"), "--url", f"http://127.0.0.1:{port}"]) == 0
         process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 0, log.read_text()
+        assert process.wait(HANG_S) == 0, log.read_text()
     finally:
         process.kill()
     assert "Traceback" not in log.read_text()

@@ -13,6 +13,7 @@ from app.jobs import Job, JobError
 from app.queue.queue import Queue
 from app.settings import Settings
 from tests.claiming import claim
+from tests.limits import HANG_S
 
 MODEL = "shapes-flux"
 
@@ -23,7 +24,7 @@ async def shown(settings: Settings, *arguments: str) -> subprocess.CompletedProc
     command = [sys.executable, "-m", "app.cli", "top", "--once", "--every", "0.1", *arguments]
     return await asyncio.to_thread(
         subprocess.run, command, env=environment, cwd=Path(__file__).parents[2], capture_output=True, text=True,
-        timeout=60,
+        timeout=HANG_S,
     )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from tests import browser as chromium
+from tests.limits import HANG_S
 from tests.packages import install_npm
 from tests.playground.support import Watched
 
@@ -31,7 +32,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def http(service: str) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=service, trust_env=False, timeout=60) as client:
+    with httpx.Client(base_url=service, trust_env=False, timeout=HANG_S) as client:
         yield client
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page
 
+from tests.limits import HANG_S
 from tests.playground.support import ask, choose, told
 
 PROMPT = """it's "a shape", $HOME \\n `é` ✓"""
@@ -34,7 +35,7 @@ def shown(page: Page, language: str) -> str:
 
 def run(command: list[str], folder: Path) -> str:
     environment = os.environ | {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=100)
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=HANG_S)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

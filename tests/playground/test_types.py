@@ -11,6 +11,7 @@ import pytest
 
 from app.playground.files import FOLDER
 from app.playground.vendor import MANIFEST
+from tests.limits import HANG_S
 from tests.packages import install_npm
 
 TYPESCRIPT = "5.9.3"
@@ -33,5 +34,5 @@ def test_types(packages: Path, tmp_path: Path) -> None:
     shutil.copytree(packages / "lit-html", tmp_path / "page" / "vendor" / "lit-html")
     (tmp_path / "tsconfig.json").write_text(json.dumps({"compilerOptions": OPTIONS, "include": ["page/js"]}))
     tsc = packages / ".bin" / "tsc"
-    checked = subprocess.run([tsc, "-p", tmp_path], cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    checked = subprocess.run([tsc, "-p", tmp_path], cwd=tmp_path, capture_output=True, text=True, timeout=HANG_S)
     assert (checked.returncode, checked.stdout) == (0, "")

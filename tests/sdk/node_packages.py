@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from tests.limits import HANG_S
 from tests.packages import install_npm
 
 SCRIPTS = Path(__file__).with_name("node")
@@ -23,6 +24,6 @@ def installed() -> Path:
 def node(script: str, *arguments: str) -> str:
     """What the script prints."""
     folder = installed()
-    done = subprocess.run(["node", script, *arguments], cwd=folder, capture_output=True, text=True, timeout=100)
+    done = subprocess.run(["node", script, *arguments], cwd=folder, capture_output=True, text=True, timeout=HANG_S)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from app.api.openapi.__main__ import FILE
+from tests.limits import HANG_S
 from tests.packages import install_python
 from tests.sdk.node_packages import installed
 
@@ -26,7 +27,7 @@ OVERRIDES = dict.fromkeys(("image/png", "image/jpeg", "image/webp", "video/mp4")
 def run(*command: str, path: tuple[Path, ...] = (), cwd: Path | None = None) -> str:
     tools = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # a generator formats by ruff
     environment = os.environ | {"PATH": tools, "PYTHONPATH": os.pathsep.join(map(str, path))}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=cwd, timeout=100)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=cwd, timeout=HANG_S)
     assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
     return done.stdout
 

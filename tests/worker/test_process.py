@@ -16,6 +16,7 @@ from app.artifacts import Artifacts
 from app.jobs import Job, JobStatus
 from app.queue.queue import Queue
 from app.settings import Settings
+from tests.limits import HANG_S
 
 LONG = 50  # steps: many seconds' work for the embedded model's callbacks to fall into
 Make = Callable[..., Job]
@@ -55,7 +56,7 @@ def start(hasty: Settings) -> Iterator[Start]:
 
 
 async def until_in_progress(queue: Queue, job_id: str) -> Job:
-    async with asyncio.timeout(90):
+    async with asyncio.timeout(HANG_S):
         while (job := await queue.get(job_id)) is None or job.status is not JobStatus.IN_PROGRESS:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
     return job
@@ -70,7 +71,7 @@ async def test_a_killed_worker_s_job_is_finished_by_another(
     first.kill()
     assert first.wait() == -signal.SIGKILL
     start()
-    job = await queue.wait("a", 90)
+    job = await queue.wait("a", HANG_S)
     assert job is not None
     assert job.status is JobStatus.COMPLETED
     assert job.attempts == 2
@@ -85,7 +86,7 @@ async def test_a_worker_told_to_stop_hands_back_what_takes_too_long(queue: Queue
     worker = start(NAG_DRAIN_S="0")
     await until_in_progress(queue, "a")
     worker.send_signal(signal.SIGTERM)
-    _, log = await asyncio.to_thread(worker.communicate, timeout=60)
+    _, log = await asyncio.to_thread(worker.communicate, timeout=HANG_S)
     assert worker.returncode == 0
     assert "Traceback" not in log
     assert "job_released" in log
@@ -101,7 +102,7 @@ async def test_a_worker_told_to_stop_finishes_what_does_not(queue: Queue, start:
     await until_in_progress(queue, "a")
     worker.send_signal(signal.SIGTERM)
     await queue.submit(make_job("b"))
-    _, log = await asyncio.to_thread(worker.communicate, timeout=90)
+    _, log = await asyncio.to_thread(worker.communicate, timeout=HANG_S)
     assert worker.returncode == 0
     assert "Traceback" not in log
     jobs = [await queue.get(name) for name in "ab"]
@@ -110,11 +111,11 @@ async def test_a_worker_told_to_stop_finishes_what_does_not(queue: Queue, start:
 
 async def test_a_worker_is_announced_when_its_default_model_is_warm(queue: Queue, start: Start) -> None:
     worker = start(NAG_BATCH_BUDGET="measured", NAG_BATCH_SIZE="4")
-    async with asyncio.timeout(90):
+    async with asyncio.timeout(HANG_S):
         while not any((await queue.registry.workers()).values()):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     worker.send_signal(signal.SIGTERM)
-    _, log = await asyncio.to_thread(worker.communicate, timeout=60)
+    _, log = await asyncio.to_thread(worker.communicate, timeout=HANG_S)
     events = [line.split()[3] for line in log.splitlines() if "nag.worker model_" in line]
     assert events == ["model_loading", "model_loaded", "model_warm"]
     assert "pictures_per_s=" in log
@@ -122,10 +123,10 @@ async def test_a_worker_is_announced_when_its_default_model_is_warm(queue: Queue
 
 async def test_a_worker_told_to_stop_while_it_loads_ends_at_once(queue: Queue, start: Start) -> None:
     worker = start()
-    async with asyncio.timeout(90):
+    async with asyncio.timeout(HANG_S):
         while not await queue.registry.workers():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     worker.send_signal(signal.SIGINT)
-    _, log = await asyncio.to_thread(worker.communicate, timeout=60)
+    _, log = await asyncio.to_thread(worker.communicate, timeout=HANG_S)
     assert worker.returncode == 0
     assert "Traceback" not in log

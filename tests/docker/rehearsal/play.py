@@ -21,6 +21,7 @@ from tests.docker import compose, dockerfile
 from tests.docker.rehearsal import services
 from tests.docker.rehearsal.container import Container, Failed, end
 from tests.docker.rehearsal.image import NAME_SERVER
+from tests.limits import HANG_S
 
 READY_S = 400.0  # a busy machine loads torch for minutes
 CLEAN_ENDS = (0, 143)  # 128 + SIGTERM, of a program that leaves the signal to its default
@@ -210,7 +211,7 @@ def _ask(
     if key is not None:
         request.add_header("authorization", f"Bearer {key}")
     try:
-        with urllib.request.urlopen(request, timeout=90) as answer:
+        with urllib.request.urlopen(request, timeout=HANG_S) as answer:
             return answer.status, answer.read()
     except urllib.error.HTTPError as error:
         return error.code, error.read()
