@@ -54,7 +54,7 @@ def table_of_models():
         repository = f"[{card}]({card}/README.md)" if "builtin" in model.repository else model.repository
         size, nag = f"{model.width.default}x{model.height.default}", model.nag
         size += f", {model.num_frames.default} frames" if model.num_frames else ""
-        added = "".join(f", {each.repository}" for each in (*model.lora[:1], model.denoiser) if each)
+        added = "".join(f", {each.repository}" for each in (*model.lora[:1], model.denoiser, model.vae) if each)
         numbers = f"{nag.scale:g}, {nag.tau:g}, {nag.alpha:g}, {nag.end:g}"
         steps, cfg = model.num_inference_steps.default, f"{model.guidance_scale.default:g}"
         lines.append(f"| `{name}` | {repository}{added} | {steps} | {cfg} | {size} | {numbers} | {model.licence} |")

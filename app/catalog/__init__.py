@@ -3,11 +3,12 @@
 from app.catalog.catalog import Catalog
 from app.catalog.entry import EditTask, Kind, Model
 from app.catalog.errors import CatalogError
-from app.catalog.loading import Lora, Quantization, Scheduler, Source, Weights
+from app.catalog.loading import Autoencoder, Lora, Quantization, Scheduler, Source, Weights
 from app.catalog.numbers import NAG_BOUNDS, NAGDefaults, Range
 
 __all__ = [
     "NAG_BOUNDS",
+    "Autoencoder",
     "Catalog",
     "CatalogError",
     "EditTask",

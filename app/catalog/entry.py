@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from app.catalog.loading import Dtype, Lora, Quantization, Scheduler, Source, Weights
+from app.catalog.loading import Autoencoder, Dtype, Lora, Names, Quantization, Scheduler, Source, Weights
 from app.catalog.numbers import NAGDefaults, Range
 
 __all__ = ["EditTask", "Kind", "Model"]
@@ -36,6 +36,8 @@ class Model(Source):
     embedded_guidance: passed as `guidance_scale` where that is not CFG but a number the distilled model is told.
     call: further arguments of every pipeline call.
     denoiser: weights for the denoiser that are not the repository's.
+    vae: a VAE that is not the repository's.
+    without: optional components of the pipeline that are neither downloaded nor loaded.
     offload: weights wait in the host's memory, by whole models or by groups of layers.
     compile: the denoiser, by torch.compile, at the first call of each shape.
     vae_tiling: decode in tiles, in less memory.
@@ -52,6 +54,8 @@ class Model(Source):
     component_dtypes: dict[str, Dtype] = Field(default_factory=dict)
     variant: str | None = None
     denoiser: Weights | None = None
+    vae: Autoencoder | None = None
+    without: Names = ()
     lora: Annotated[tuple[Lora, ...], Field(strict=False)] = ()
     scheduler: Scheduler | None = None
     quantization: Quantization | None = None
@@ -72,6 +76,13 @@ class Model(Source):
     call: dict[str, Any] = Field(default_factory=dict)
     nag: NAGDefaults | None = None
     edits: Annotated[tuple[EditTask, ...], Field(strict=False)] = ()
+
+    @property
+    def sources(self) -> dict[str, Source]:
+        """Every place the model's files come from, by its key in the entry; that of the repository is empty."""
+        sources: dict[str, Source | None] = {"": self, "denoiser": self.denoiser, "vae": self.vae}
+        sources |= {f"lora.{index}": lora for index, lora in enumerate(self.lora)}
+        return {key: source for key, source in sources.items() if source is not None}
 
     @property
     def default_cost(self) -> int:
@@ -122,6 +133,8 @@ class Model(Source):
             raise ValueError("lora.fuse: quantized weights take no fused LoRA; set fuse = false")
         if self.quantization is not None and self.denoiser is not None:
             raise ValueError("denoiser: other weights cannot be put into a quantized denoiser")
+        if self.quantization is not None and self.vae is not None and "vae" in self.quantization.components:
+            raise ValueError("vae: another VAE cannot be quantized")
         if "default" in self.component_dtypes:
             raise ValueError("component_dtypes.default: that is dtype")
         return self

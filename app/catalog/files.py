@@ -12,7 +12,6 @@ from pydantic import ValidationError
 
 from app.catalog.entry import Model
 from app.catalog.errors import CatalogError
-from app.catalog.loading import Source
 
 __all__ = ["CatalogFile", "models", "read"]
 
@@ -86,8 +85,9 @@ def _with_folders(file: CatalogFile, entry: dict[str, Any]) -> dict[str, Any]:
     if isinstance(repository := entry.get("repository"), str):
         folder = file.path.parent / Path(repository).expanduser()
         changed["repository"] = str(folder.resolve()) if folder.is_dir() else repository
-    if isinstance(weights := entry.get("denoiser"), dict):
-        changed["denoiser"] = _with_folders(file, weights)
+    for key in ("denoiser", "vae"):
+        if isinstance(weights := entry.get(key), dict):
+            changed[key] = _with_folders(file, weights)
     if isinstance(loras := entry.get("lora"), list):
         changed["lora"] = [_with_folders(file, each) if isinstance(each, dict) else each for each in loras]
     return changed
@@ -102,10 +102,8 @@ def _model(file: CatalogFile, name: str, entry: dict[str, Any]) -> Model:
         # Of a missing key, or keys that disagree, the "value" is the whole table around them: no help, and long.
         value = "" if isinstance(first["input"], dict) else f" (value: {first['input']!r})"
         raise CatalogError(f"{file.path}: {key}: {first['msg']}{value}") from exc
-    sources: dict[str, Source | None] = {"": model, "denoiser.": model.denoiser}
-    sources |= {f"lora.{index}.": each for index, each in enumerate(model.lora)}
-    for key, source in sources.items():
-        if source is not None and source.revision != "main" and Path(source.repository).is_dir():
-            what = f"models.{name}.{key}revision"
-            raise CatalogError(f"{file.path}: {what}: a folder has none (value: {source.revision!r})")
+    for key, source in model.sources.items():
+        if source.revision != "main" and Path(source.repository).is_dir():
+            field = ".".join(filter(None, ("models", name, key, "revision")))
+            raise CatalogError(f"{file.path}: {field}: a folder has none (value: {source.revision!r})")
     return model

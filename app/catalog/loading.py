@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from app.catalog.numbers import Entry
 
-__all__ = ["Dtype", "Lora", "Names", "Quantization", "Scheduler", "Source", "Weights"]
+__all__ = ["Autoencoder", "Dtype", "Lora", "Names", "Quantization", "Scheduler", "Source", "Weights"]
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 #: TOML has arrays, not tuples.
@@ -29,6 +29,15 @@ class Weights(Source):
     """One file of weights that takes the place of the repository's own denoiser weights."""
 
     weight_name: str
+
+
+class Autoencoder(Source):
+    """Replaces the repository's VAE by one of the same class.
+
+    weight_name: one file, loaded into the repository's own architecture; absent, the whole repository is a VAE.
+    """
+
+    weight_name: str | None = None
 
 
 class Lora(Source):

@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
+import torch
 import transformers
 from huggingface_hub import try_to_load_from_cache
 
 import nag
 from app.catalog import Model
+from app.worker.components import component_dtype
 from app.worker.editing import task_class
 from app.worker.errors import LoadError
 from app.worker.grids import grid_problems
@@ -41,7 +43,7 @@ def problems(entry: Model) -> list[str]:
         return [*found, exc.why]
     if kind is None:
         return found
-    for check in (_arguments, _guidance, _nag, _parts, _edits, _inpainting, grid_problems):
+    for check in (_arguments, _guidance, _nag, _parts, _vae, _edits, _inpainting, grid_problems):
         found += check(entry, kind)
     for needed in (_scheduler, require_package):
         try:
@@ -144,6 +146,8 @@ def _edits(entry: Model, kind: Any) -> Iterator[str]:
         for name in (*entry.call, *cfg):
             if name not in takes:
                 yield f"edits: {task}: {found.__name__} takes no {name}"
+        if cfg and entry.guidance_scale.max > 1 and "negative_prompt" not in takes:
+            yield f"edits: {task}: {found.__name__} takes no negative_prompt"
 
 
 def _inpainting(entry: Model, kind: Any) -> Iterator[str]:
@@ -176,10 +180,19 @@ def _local_json(entry: Model, name: str) -> dict[str, Any] | None:
 def _parts(entry: Model, kind: Any) -> Iterator[str]:
     parts = inspect.signature(kind.__init__).parameters
     quantized = () if entry.quantization is None else entry.quantization.components
-    for key, names in (("component_dtypes", tuple(entry.component_dtypes)), ("quantization.components", quantized)):
+    named = {
+        "component_dtypes": tuple(entry.component_dtypes),
+        "quantization.components": quantized,
+        "vae": () if entry.vae is None else ("vae",),
+        "without": entry.without,
+    }
+    for key, names in named.items():
         for name in names:
             if name not in parts:
                 yield f"{key}: {kind.__name__} has no {name}"
+    for name in entry.without:
+        if name in parts and name not in kind._optional_components and parts[name].default is inspect.Parameter.empty:
+            yield f"without: {kind.__name__} needs its {name}"
     if entry.lora and not hasattr(kind, "load_lora_weights"):
         yield f"lora: {kind.__name__} takes none"
     for index, lora in enumerate(entry.lora):
@@ -189,6 +202,32 @@ def _parts(entry: Model, kind: Any) -> Iterator[str]:
         yield f"offload: {kind.__name__} cannot be offloaded by whole models"
     if entry.vae_tiling and not hasattr(typing.get_type_hints(kind.__init__).get("vae"), "enable_tiling"):
         yield f"vae_tiling: the decoder of {kind.__name__} has no tiles"
+
+
+def _vae(entry: Model, kind: Any) -> Iterator[str]:
+    """A VAE that the pipeline switches between precisions cannot be shared: another batch may be decoding with it."""
+    switches = component_dtype(entry, "vae") == torch.float16 and hasattr(kind, "upcast_vae")
+    config = _local_vae_config(entry) if switches else None
+    if config is not None and config.get("force_upcast", True):
+        repository = (entry.vae or entry).repository
+        yield (
+            f"vae: that of {repository} overflows in float16 (force_upcast), so the pipeline would switch it to float32 "
+            "while another batch decodes with it; name one for float16, as madebyollin/sdxl-vae-fp16-fix is for SDXL"
+        )
+
+
+def _local_vae_config(entry: Model) -> dict[str, Any] | None:
+    """The config that the entry's VAE is built to; None if it is not on this machine."""
+    whole = entry.vae is not None and entry.vae.weight_name is None
+    source, name = (entry.vae, "config.json") if whole and entry.vae is not None else (entry, "vae/config.json")
+    path = Path(source.repository) / name
+    if not path.is_file():
+        cached = try_to_load_from_cache(source.repository, name, revision=source.revision)
+        if not isinstance(cached, str):
+            return None
+        path = Path(cached)
+    config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return config
 
 
 def _scheduler(entry: Model) -> None:

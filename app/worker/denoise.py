@@ -139,7 +139,7 @@ def denoise(pipe: Any, entry: Model, rows: Sequence[Row], device: torch.device, 
         if frames is not None:
             arguments["num_frames"] = frames
         output = pipe(**arguments)
-        pixels = np.asarray(output.images if frames is None else output.frames, dtype=np.float32)
+        pixels = _opaque(np.asarray(output.images if frames is None else output.frames, dtype=np.float32))
         seam("decoded")
     if hooks.previews is not None:
         hooks.previews.decoded(pixels)
@@ -178,6 +178,14 @@ def _copy(pipe: Any) -> Any:
     own = copy.copy(pipe)
     own.scheduler = copy.deepcopy(pipe.scheduler)
     return own
+
+
+def _opaque(pixels: np.ndarray[Any, np.dtype[np.float32]]) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Lays pixels (…, 4), as of Qwen-Image 2.1, over white; its text encoder sees transparent images so, too."""
+    if pixels.shape[-1] != 4:
+        return pixels
+    alpha = pixels[..., 3:]
+    return pixels[..., :3] * alpha + (1 - alpha)
 
 
 def _params(asked: Guidance | None) -> nag.NAGParams:

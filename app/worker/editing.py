@@ -16,6 +16,7 @@ from app.jobs import Generation
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)  # of one of the many pipelines in these tables
+    import diffusers
     from diffusers import AutoPipelineForImage2Image, AutoPipelineForInpainting
     from diffusers.pipelines import auto_pipeline
 
@@ -28,6 +29,15 @@ TASKS: dict[str, tuple[Any, Mapping[str, Any]]] = {
     "img2img": (AutoPipelineForImage2Image, auto_pipeline.AUTO_IMAGE2IMAGE_PIPELINES_MAPPING),
     "inpaint": (AutoPipelineForInpainting, auto_pipeline.AUTO_INPAINT_PIPELINES_MAPPING),
 }
+#: Pipelines that diffusers 0.42 has without an entry in its tables. ChromaInpaintPipeline is left out: in 0.42.1 it
+#: reads a value that its transformer's config has not.
+for _table, _model, _name in (
+    (auto_pipeline.AUTO_TEXT2IMAGE_PIPELINES_MAPPING, "sana-sprint", "SanaSprintPipeline"),
+    (auto_pipeline.AUTO_IMAGE2IMAGE_PIPELINES_MAPPING, "sana-sprint", "SanaSprintImg2ImgPipeline"),
+    (auto_pipeline.AUTO_IMAGE2IMAGE_PIPELINES_MAPPING, "chroma", "ChromaImg2ImgPipeline"),
+    (auto_pipeline.AUTO_INPAINT_PIPELINES_MAPPING, "flux2-klein", "Flux2KleinInpaintPipeline"),
+):
+    _table.setdefault(_model, getattr(diffusers, _name))
 CHANNELS = 3  # of an image
 #: diffusers' inpainting of Stable Diffusion tells a UNet for noise alone by this number, whatever its VAE's.
 USUAL_CHANNELS = 4

@@ -15,9 +15,11 @@ import transformers
 
 import nag
 from app.catalog import Model, Scheduler
+from app.worker.components import replaced_components
 from app.worker.errors import LoadError
 from app.worker.loras import add_loras
-from app.worker.weights import other_denoiser, quantization_config
+from app.worker.text_processors import replace_processors
+from app.worker.weights import quantization_config
 
 __all__ = ["DENOISERS", "denoisers", "load", "pipeline_class", "scheduler_class"]
 
@@ -28,6 +30,7 @@ diffusers.utils.logging.set_verbosity_error()
 transformers.utils.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
 diffusers.utils.logging.disable_progress_bar()
+replace_processors()
 
 
 def load(entry: Model, device: torch.device) -> Any:
@@ -92,7 +95,7 @@ def scheduler_class(entry: Model, scheduler: Scheduler) -> Any:
 
 def _from_pretrained(entry: Model) -> Any:
     dtypes = {name: getattr(torch, dtype) for name, dtype in {**entry.component_dtypes, "default": entry.dtype}.items()}
-    options = other_denoiser(entry)
+    options = replaced_components(entry)
     if entry.quantization is not None:
         options["quantization_config"] = quantization_config(entry)
     try:

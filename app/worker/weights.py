@@ -1,4 +1,4 @@
-"""Weights that are not as the repository has them: another denoiser's, or in fewer bits."""
+"""Files of a repository, and weights in fewer bits than the repository has them."""
 
 from __future__ import annotations
 
@@ -7,17 +7,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-import accelerate
 import diffusers
 import torch
 import transformers
 from huggingface_hub import hf_hub_download
-from safetensors.torch import load_file
 
 from app.catalog import Model, Source
 from app.worker.errors import LoadError
 
-__all__ = ["other_denoiser", "quantization_config", "require_package"]
+__all__ = ["file_of", "model_index", "quantization_config", "require_package"]
 
 
 def file_of(entry: Model, source: Source, name: str) -> Path:
@@ -34,30 +32,6 @@ def model_index(entry: Model) -> dict[str, Any]:
     """What each part of the repository's pipeline is: its library and class. Raises LoadError."""
     index: dict[str, Any] = json.loads(file_of(entry, entry, "model_index.json").read_bytes())
     return index
-
-
-def other_denoiser(entry: Model) -> dict[str, Any]:
-    """The denoiser by its name in the pipeline, built to the repository's config with the entry's own weights.
-
-    Nothing where the repository's weights are the entry's. Raises LoadError for weights that do not fit, or are not to
-    be had.
-    """
-    if entry.denoiser is None:
-        return {}
-    index = model_index(entry)
-    name = "unet" if "unet" in index else "transformer"
-    config = json.loads(file_of(entry, entry, f"{name}/config.json").read_bytes())
-    with accelerate.init_empty_weights():  # the weights come at once from the file
-        denoiser = getattr(diffusers, index[name][1]).from_config(config)
-    path = file_of(entry, entry.denoiser, entry.denoiser.weight_name)
-    dtype = getattr(torch, entry.component_dtypes.get(name, entry.dtype))
-    state = {key: value.to(dtype) for key, value in load_file(path).items()}
-    try:
-        denoiser.load_state_dict(state, strict=True, assign=True)
-    except RuntimeError as exc:
-        why = str(exc).splitlines()[1].strip()[:200]
-        raise LoadError(entry.id, f"denoiser: {path.name}: {why}") from exc
-    return {name: denoiser.eval()}
 
 
 def require_package(entry: Model) -> None:
