@@ -211,8 +211,8 @@ def _vae(entry: Model, kind: Any) -> Iterator[str]:
     if config is not None and config.get("force_upcast", True):
         repository = (entry.vae or entry).repository
         yield (
-            f"vae: that of {repository} overflows in float16 (force_upcast), so the pipeline would switch it to float32 "
-            "while another batch decodes with it; name one for float16, as madebyollin/sdxl-vae-fp16-fix is for SDXL"
+            f"vae: that of {repository} overflows in float16 (force_upcast), so the pipeline would switch it to "
+            "float32 while another batch decodes with it; name one for float16 (SDXL: madebyollin/sdxl-vae-fp16-fix)"
         )
 
 

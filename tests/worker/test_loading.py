@@ -18,7 +18,10 @@ from app.worker.batching import Row
 from app.worker.denoise import denoise
 from app.worker.errors import LoadError
 from app.worker.loading import denoisers, load
-from tests.worker.small import SMALL, in_folder, save_lora
+from tests.hub import pipelines
+from tests.hub.repositories import small_size
+from tests.hub.weights import peft, save_lora
+from tests.worker.small import in_folder
 
 #: diffusers' own, at every use of a scheduler and of a model.
 pytestmark = [
@@ -35,14 +38,12 @@ def _without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def loaded(entry: Model) -> Any:
-    pipe = load(entry, CPU)
-    SMALL[entry.id].loaded(pipe)
-    return pipe
+    return load(entry, CPU)
 
 
 def request(entry: Model, **changes: Any) -> Generation:
     """The entry's defaults, at a small size and in few steps, guided."""
-    width, height, frames = SMALL[entry.id].size
+    width, height, frames = small_size(entry)
     steps = entry.num_inference_steps
     assert entry.nag is not None
     nag = Guidance(**entry.nag.model_dump(), negative_prompt="a triangle")
@@ -71,7 +72,7 @@ def test_an_entry_loads_and_makes_a_guided_picture(name: str, tmp_path: Path) ->
     for part in ("transformer", "unet", "vae"):
         if getattr(pipe, part, None) is not None:
             assert getattr(pipe, part).dtype == getattr(torch, dtypes.get(part, entry.dtype))
-    width, height, frames = SMALL[name].size
+    width, height, frames = small_size(entry)
     guided, applied = generate(pipe, entry)
     assert guided.shape == ((height, width, 3) if entry.kind == "image" else (frames, height, width, 3))
     assert np.isfinite(guided).all()
@@ -140,9 +141,9 @@ def test_a_lora_beside_the_weights_does_what_a_fused_one_does(hyper: Model) -> N
 def test_the_denoisers_weights_may_be_another_files(tmp_path: Path) -> None:
     entry = in_folder(KNOWN["sdxl-lightning"], tmp_path)
     assert entry.denoiser is not None
-    there = load_file(tmp_path / "denoiser" / entry.denoiser.weight_name)
+    there = load_file(Path(entry.denoiser.repository) / entry.denoiser.weight_name)
     state = loaded(entry).unet.state_dict()
-    assert all(torch.equal(state[key], value) for key, value in there.items())
+    assert all(torch.equal(state[key], value.float()) for key, value in there.items())
     own = loaded(entry.model_copy(update={"denoiser": None})).unet.state_dict()
     assert not all(torch.equal(own[key], value) for key, value in there.items())
 
@@ -172,7 +173,7 @@ def test_a_videos_decoder_works_in_tiles(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"repository": "nobody/nothing"}, "nobody/nothing: "),
+        ({"repository": "nobody/nothing"}, "nobody/nothing"),
         ({"variant": "int3"}, "int3"),
         ({"pipeline": "NoSuchPipeline"}, "pipeline: diffusers .* has no NoSuchPipeline"),
         ({"pipeline": "UNet2DConditionModel"}, "pipeline: diffusers .* has no UNet2DConditionModel"),
@@ -192,7 +193,7 @@ def test_what_keeps_it_from_loading_is_said(hyper: Model, changes: dict[str, Any
 
 def test_weights_of_another_shape_are_refused(hyper: Model, tmp_path: Path) -> None:
     other = in_folder(KNOWN["sd35-large-turbo"], tmp_path)
-    save_lora(SMALL["sd35-large-turbo"].make(0), tmp_path, "sd3.safetensors")
+    save_lora(pipelines.sd3(0).transformer, tmp_path / "sd3.safetensors", peft("transformer"))
     lora = Lora(repository=str(tmp_path), weight_name="sd3.safetensors")
     with pytest.raises(LoadError, match=r"lora\.0: .*sd3.safetensors"):
         load(hyper.model_copy(update={"lora": (lora,)}), CPU)
