@@ -1,18 +1,33 @@
-"""The workers that are alive, each by its own word, which is good for a while."""
+"""Registry of live workers; an entry expires unless the worker refreshes it."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
 
 from app.logs import Log
 from app.queue.codec import pairs
 from app.queue.lua import Scripts
 
-__all__ = ["Registry"]
+__all__ = ["ModelState", "Registry", "Stage", "furthest"]
 
+#: Of a model on its way into a worker's memory, the furthest first.
+Stage = Literal["warm", "loading", "downloading", "failed", "cold"]
 _log = Log("queue")
+
+
+@dataclass(frozen=True)
+class ModelState:
+    """done_bytes and total_bytes: of a download, or of the memory that a model being loaded takes; 0 if unknown.
+    error: the cause of a failure, for clients to read.
+    """
+
+    stage: Stage = "cold"
+    done_bytes: int = 0
+    total_bytes: int = 0
+    error: str = ""
 
 
 class Registry:
@@ -20,12 +35,20 @@ class Registry:
         self._scripts = scripts
 
     async def announce(
-        self, worker: str, models: Sequence[str], ttl_s: float, *, serves: Sequence[str] = (), metrics: str = ""
-    ) -> None:
+        self, worker: str, models: Sequence[str], ttl_s: float, *,
+        serves: Sequence[str] = (), metrics: str = "", states: Mapping[str, ModelState] | None = None,
+    ) -> None:  # fmt: skip
         """Say that a worker is alive with these models warm, for `ttl_s`; it `serves` those and what it can load.
-        `metrics` is host:port where it shows its metrics.
+        `metrics` is host:port where it shows its metrics. A model without a state is cold, or warm among `models`.
         """
-        said = json.dumps({"warm": list(models), "serves": sorted({*models, *serves}), "metrics": metrics})
+        said = json.dumps(
+            {
+                "warm": list(models),
+                "serves": sorted({*models, *serves}),
+                "metrics": metrics,
+                "states": {model: asdict(state) for model, state in (states or {}).items()},
+            }
+        )
         await self._scripts.run("announce", worker, said, round(ttl_s * 1000))
 
     async def retire(self, worker: str) -> None:
@@ -41,6 +64,14 @@ class Registry:
         """The models that some worker alive now takes jobs for, warm or not."""
         return {model for said in (await self._announced()).values() for model in said["serves"]}
 
+    async def states(self) -> dict[str, dict[str, ModelState]]:
+        """The state of each model that a live worker has begun to fetch or load, by worker and model."""
+        return {
+            name: {model: ModelState(**state) for model, state in said.get("states", {}).items()}
+            | {model: ModelState("warm") for model in said["warm"]}
+            for name, said in (await self._announced()).items()
+        }
+
     async def exporters(self) -> dict[str, str]:
         """Where the workers alive now show their metrics, host:port by worker."""
         said = await self._announced()
@@ -48,3 +79,8 @@ class Registry:
 
     async def _announced(self) -> dict[str, dict[str, Any]]:
         return {name: json.loads(said) for name, said in pairs(await self._scripts.run("workers")).items()}
+
+
+def furthest(states: Iterable[ModelState]) -> ModelState:
+    """The state of a model that several workers serve; cold if there are none."""
+    return min(states, key=lambda state: get_args(Stage).index(state.stage), default=ModelState())

@@ -1,4 +1,4 @@
-"""The pipeline calls of a batch: rows of one model, as many a call as its budget and its memory let be."""
+"""Splits a batch into pipeline calls that fit the model's batch budget and the device's memory."""
 
 from __future__ import annotations
 
@@ -79,11 +79,14 @@ class Caller:
         return done
 
     def _rows(
-        self, pipe: Any, entry: Model, rows: Sequence[Row], hooks: Hooks, show: Callable[[Preview], object]
-    ) -> list[Done]:
-        """One call; where memory does not suffice, two of half the size, and no larger ones from now on."""
+        self, pipe: Any, entry: Model, rows: Sequence[Row], hooks: Hooks, show: Callable[[Preview], object],
+        *, alone: bool = False,
+    ) -> list[Done]:  # fmt: skip
+        """One call. If memory does not suffice: two of half the size, and no larger ones from now on; a single row is
+        tried again while no other batch is at work, then with no other model in memory.
+        """
         try:
-            return [Done(rows, self._call(pipe, entry, rows, hooks, show))]
+            return [Done(rows, self._call(pipe, entry, rows, hooks, show, alone=alone))]
         except Exception as error:
             if not memory.is_out_of_memory(error):
                 raise
@@ -95,17 +98,18 @@ class Caller:
             self.recorder.add(Event.OOM_HALVED, entry.id)
             first = self._rows(pipe, entry, rows[:half], Hooks(hooks.on_step, files=hooks.files), show)
             return [*first, *self._rows(pipe, entry, rows[half:], hooks, show)]
-        if self._alone(entry):
-            return self._rows(pipe, entry, rows, hooks, show)
+        if (self.stages.overlap and not alone) or self._drop_others(entry):
+            return self._rows(pipe, entry, rows, hooks, show, alone=True)
         return [Done(rows, None)]
 
     def _call(
-        self, pipe: Any, entry: Model, rows: Sequence[Row], hooks: Hooks, show: Callable[[Preview], object]
-    ) -> Denoised:
+        self, pipe: Any, entry: Model, rows: Sequence[Row], hooks: Hooks, show: Callable[[Preview], object],
+        *, alone: bool,
+    ) -> Denoised:  # fmt: skip
         asked = any(row.request.previews for row in rows)
         previews = Previews(self.sketch(entry), rows, show) if asked else None
         encoding = partial(encoding_kept, model=entry.id, cache=self.prompts, recorder=self.recorder)
-        with self.stages.enter() as move_on:
+        with self.stages.enter(alone=alone) as move_on:
             hooks.on_step(0)
 
             def on_denoised() -> None:
@@ -121,10 +125,10 @@ class Caller:
         self.recorder.call(entry.id, _guidance(rows, denoised), rows[0].request.steps, pixels, stages_ms)
         return denoised
 
-    def _alone(self, entry: Model) -> bool:
-        """Make the model the only one in memory; False where it is."""
+    def _drop_others(self, entry: Model) -> bool:
+        """Make the model the only one in memory; False if it is."""
         others = [model for model in self.pool.warm if model != entry.id]
-        with self.stages.enter(), self.stages.quiet():
+        with self.stages.enter(alone=True):
             for model in others:
                 self.pool.drop(model)
         return bool(others)

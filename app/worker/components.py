@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from app.catalog import Model, Source
 from app.worker.errors import LoadError
-from app.worker.weights import file_of, model_index
+from app.worker.hub import denoiser_name, local_file, model_index
 
 __all__ = ["component_dtype", "replaced_components"]
 
@@ -27,7 +27,7 @@ def replaced_components(entry: Model) -> dict[str, Any]:
         return components
     index = model_index(entry)
     if entry.denoiser is not None:
-        name = "unet" if "unet" in index else "transformer"
+        name = denoiser_name(index)
         components[name] = _with_weights(entry, index, name, "denoiser", entry.denoiser, entry.denoiser.weight_name)
     if entry.vae is not None and entry.vae.weight_name is not None:
         components["vae"] = _with_weights(entry, index, "vae", "vae", entry.vae, entry.vae.weight_name)
@@ -45,10 +45,10 @@ def _with_weights(
     entry: Model, index: dict[str, Any], name: str, key: str, source: Source, weight_name: str
 ) -> torch.nn.Module:
     """The component built to the repository's config, with the weights of one file of another repository."""
-    config = json.loads(file_of(entry, entry, f"{name}/config.json").read_bytes())
+    config = json.loads(local_file(entry, entry, f"{name}/config.json").read_bytes())
     with accelerate.init_empty_weights():  # the weights come at once from the file
         model: torch.nn.Module = getattr(diffusers, index[name][1]).from_config(config)
-    path = file_of(entry, source, weight_name)
+    path = local_file(entry, source, weight_name)
     dtype = component_dtype(entry, name)
     state = {key: value.to(dtype) for key, value in load_file(path).items()}
     try:
@@ -62,8 +62,7 @@ def _with_weights(
 def _whole_vae(entry: Model, index: dict[str, Any], source: Source) -> Any:
     kind = getattr(diffusers, index["vae"][1])
     try:
-        return kind.from_pretrained(
-            source.repository, revision=source.revision, dtype=component_dtype(entry, "vae")
-        ).eval()
+        folder = local_file(entry, source, "config.json").parent
+        return kind.from_pretrained(folder, dtype=component_dtype(entry, "vae")).eval()
     except (OSError, ValueError) as exc:
         raise LoadError(entry.id, f"vae: {source.repository}: {' '.join(str(exc).split())}") from exc

@@ -1,4 +1,4 @@
-"""The models of a worker, and jobs through them. Lives in the torch threads; the only importer of torch's side."""
+"""The models of a worker, and jobs through them. Runs in the torch threads; the only importer of torch's side."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from app.settings import Settings
 from app.worker import memory, pipelines
 from app.worker.budget import measure
 from app.worker.caller import Budgets, Caller
+from app.worker.downloads import Downloads
 from app.worker.gpu import GpuCollector
 from app.worker.outcome import NAN, outcome
 from app.worker.pool import ModelUnavailable, Pool
 from app.worker.prompts import PromptCache
 from app.worker.recorder import Event, Recorder, Stage
 from app.worker.stages import Stages
+from app.worker.states import ModelStates
 from app.worker.trial import trial_s
 from app.worker.video import can_write
 from app.worker.work import Control, Made
@@ -36,14 +38,17 @@ class TorchEngine:
     def __init__(self, catalog: Catalog, settings: Settings, recorder: Recorder) -> None:
         self._models = catalog.models
         self.recorder = recorder
-        self._measured = settings.batch_budget == "measured"
+        self._measures = settings.batch_budget == "measured"
         self._device = device = pipelines.resolve_device(settings.device)
         overlap = settings.overlap == "on" or (settings.overlap == "auto" and device.type == "cuda")
         self._stages = Stages(device, overlap)
         if device.type == "cuda":
             recorder.registry.register(GpuCollector(device))
         budget_bytes = settings.model_memory_bytes or memory.budget_bytes(device)
-        self._pool = Pool(self._models, device, budget_bytes, pipelines.load, recorder, self._stages.quiet)
+        self.states = ModelStates()
+        self._pool = Pool(self._models, device, budget_bytes, pipelines.load, recorder, self._stages.quiet, self.states)
+        self._downloads = Downloads(self._models, self.states, self._pool.fail)
+        self._measured: set[str] = set()
         self._budgets = Budgets(settings.batch_size)
         prompts = PromptCache(settings.prompt_cache_bytes)
         self._caller = Caller(device, self._stages, self._pool, prompts, self._budgets, recorder)
@@ -52,6 +57,16 @@ class TorchEngine:
     def warm(self) -> tuple[str, ...]:
         return self._pool.warm
 
+    @property
+    def is_downloading(self) -> bool:
+        return self._downloads.is_active
+
+    def takes_jobs(self, model: str) -> bool:
+        return self._downloads.is_complete(model) or self._pool.failure(model) is not None
+
+    def download(self, model: str) -> None:
+        self._downloads.start(model)
+
     def fits(self, model: str) -> bool:
         return self._pool.fits(model)
 
@@ -59,23 +74,39 @@ class TorchEngine:
         return self._budgets.of(self._models[model])
 
     def load(self, model: str) -> None:
-        entry = self._models[model]
         with self._stages.enter():
-            pipe = self.pipe(model)
-            begun = perf_counter()
-            try:
-                trial = partial(trial_s, pipe, entry, self._device, sketch=self._caller.sketch(entry))
-                found = measure(trial, self._budgets.most_pictures if self._measured else 1)
-            except Exception:
-                with self._stages.quiet():
+            self.pipe(model)
+        try:
+            self._warm_up(model)
+        except Exception:
+            with self._stages.enter(alone=True):
+                if model in self.warm:
                     self._pool.drop(model)
-                raise
-        if self._measured:
+            raise
+
+    def is_measured(self, model: str) -> bool:
+        return not self._measures or model in self._measured
+
+    def measure(self, model: str) -> None:
+        try:
+            self._warm_up(model)
+        except Exception as error:  # it has served a job: the budget stays what it was
+            self._measured.add(model)
+            _log.error("model_not_measured", model=model, error=type(error).__name__, message=error)
+
+    def _warm_up(self, model: str) -> None:
+        entry = self._models[model]
+        with self._stages.enter(alone=True):
+            begun = perf_counter()
+            trial = partial(trial_s, self.pipe(model), entry, self._device, sketch=self._caller.sketch(entry))
+            found = measure(trial, self._budgets.most_pictures if self._measures else 1)
+        if self._measures:
             self._budgets.measured(entry, found.pictures)
+        self._measured.add(model)
         warm_up_ms = (perf_counter() - begun) * 1000
         _log.info(
-            "model_warm", model=model, pictures=found.pictures if self._measured else self._budgets.most_pictures,
-            budget=self.budget(model), why=found.why if self._measured else "setting",
+            "model_warm", model=model, pictures=found.pictures if self._measures else self._budgets.most_pictures,
+            budget=self.budget(model), why=found.why if self._measures else "setting",
             pictures_per_s=found.table(), warm_up_ms=warm_up_ms,
         )  # fmt: skip
 
@@ -90,6 +121,7 @@ class TorchEngine:
                 control.check()
                 pipe = self.pipe(entry.id)
         except ModelUnavailable as error:
+            self._downloads.check(entry.id)
             return outcomes | {job.id: JobError("model_unavailable", str(error)) for job in jobs}
         done = self._caller.run(pipe, entry, jobs, control)
         for job in jobs:

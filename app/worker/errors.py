@@ -1,8 +1,8 @@
-"""What keeps a worker from a model."""
+"""Errors raised while fetching or loading a model."""
 
 from __future__ import annotations
 
-__all__ = ["LoadError"]
+__all__ = ["LoadError", "RepositoryAccessError", "public_reason"]
 
 
 class LoadError(Exception):
@@ -11,3 +11,12 @@ class LoadError(Exception):
     def __init__(self, model: str, why: str) -> None:
         super().__init__(f"{model}: {why}")
         self.why = why
+
+
+class RepositoryAccessError(LoadError):
+    """A repository that the hub does not give to this machine. Clients may read the message."""
+
+
+def public_reason(error: Exception) -> str:
+    """What clients may read of an error: other messages can name folders of this machine."""
+    return error.why if isinstance(error, RepositoryAccessError) else type(error).__name__

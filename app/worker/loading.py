@@ -1,12 +1,12 @@
 """From a catalog entry to a warm pipeline on a device.
 
-Weights are taken from the local cache of the Hugging Face hub, and downloaded where they are not there; with
-HF_HUB_OFFLINE set, nothing is asked of the network.
+Weights are read from a folder or from the local cache of the Hugging Face hub; app.worker.download fills the latter.
 """
 
 from __future__ import annotations
 
 import inspect
+from contextlib import nullcontext
 from typing import Any
 
 import diffusers
@@ -17,6 +17,7 @@ import nag
 from app.catalog import Model, Scheduler
 from app.worker.components import replaced_components
 from app.worker.errors import LoadError
+from app.worker.hub import INDEX, local_file
 from app.worker.loras import add_loras
 from app.worker.text_processors import replace_processors
 from app.worker.weights import quantization_config
@@ -36,10 +37,10 @@ replace_processors()
 def load(entry: Model, device: torch.device) -> Any:
     """The entry's diffusers pipeline, on the device, in the entry's dtype.
 
-    Raises LoadError where weights, a package or an option are not to be had, and nag.UnsupportedPipeline where the
-    catalog promises guidance that the pipeline cannot have.
+    Raises LoadError if weights, a package or an option is missing, and nag.UnsupportedPipeline if the catalog promises
+    guidance that the pipeline cannot have.
     """
-    pipe = _from_pretrained(entry)
+    pipe = _from_pretrained(entry, device)
     if entry.lora:
         add_loras(pipe, entry)
     if entry.scheduler is not None:
@@ -47,7 +48,7 @@ def load(entry: Model, device: torch.device) -> Any:
         pipe.scheduler = kind.from_config(pipe.scheduler.config, **entry.scheduler.changes)
     match entry.offload:
         case "none":
-            pipe.to(device)
+            pipe.to(device)  # what is not there yet
         case "model":
             pipe.enable_model_cpu_offload(device=device)
         case "group":
@@ -93,16 +94,19 @@ def scheduler_class(entry: Model, scheduler: Scheduler) -> Any:
     return found
 
 
-def _from_pretrained(entry: Model) -> Any:
+def _from_pretrained(entry: Model, device: torch.device) -> Any:
     dtypes = {name: getattr(torch, dtype) for name, dtype in {**entry.component_dtypes, "default": entry.dtype}.items()}
     options = replaced_components(entry)
+    if entry.offload == "none":  # straight to the device, a file at a time, instead of the whole in main memory first
+        options["device_map"] = device.type
     if entry.quantization is not None:
         options["quantization_config"] = quantization_config(entry)
+    folder = local_file(entry, entry, INDEX).parent
+    current = torch.cuda.device(device) if device.type == "cuda" else nullcontext()
     try:
-        pipe = pipeline_class(entry).from_pretrained(
-            entry.repository, revision=entry.revision, variant=entry.variant, dtype=dtypes, **options
-        )
-    except (OSError, ValueError) as exc:  # what both libraries raise for weights that are not to be had
+        with current:
+            pipe = pipeline_class(entry).from_pretrained(folder, variant=entry.variant, dtype=dtypes, **options)
+    except (OSError, ValueError) as exc:  # what both libraries raise for weights that are missing
         raise LoadError(entry.id, f"{entry.repository}: {' '.join(str(exc).split())}") from exc
     for name in entry.component_dtypes:
         if getattr(pipe, name, None) is None:

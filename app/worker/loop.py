@@ -1,4 +1,4 @@
-"""The worker: claim → run → store → finish, on one asyncio loop with two torch threads, one a stage.
+"""The worker: claim → run → store → finish, on one asyncio loop with two torch threads, one per stage.
 
 What a caller can rely on: a job is never dropped. A worker told to stop finishes what ends within the time it has,
 leaves the rest between two steps and hands the jobs back; one that dies lets their leases end, and another worker
@@ -14,6 +14,7 @@ import os
 import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from secrets import token_hex
 from time import monotonic
 from typing import Any, TypeVar, cast
@@ -38,6 +39,7 @@ CLAIM_S = 1.0  # a claim is never cut short, so this is how long an idle worker 
 IDLE_S = 0.05  # without a job for so long, beyond the window of a batch, a worker loads the next model
 LEAVE_S = 5.0  # to reach the end of a step; after that the jobs are handed back while the thread is still at it
 STAGES = 2
+LOOK_S = 1.0  # between two looks at the queues of models that are not on this machine
 REDIS_RETRY_S = 1.0
 #: Leases that ended while Redis took no writes are reaped only after their workers had time to renew or to report.
 GRACE_S = 3 * REDIS_RETRY_S
@@ -66,9 +68,11 @@ class Worker:
         self._artifacts = Artifacts.open(settings, STORE_PATIENCE_S)
         self._models = models
         self._make_engine = make_engine
-        self._warm: tuple[str, ...] = ()
+        self._engine: Engine | None = None
         self._serving: tuple[str, ...] = ()
         self._cold: list[str] = []  # to be made warm yet
+        self._awaited: list[str] = []  # to be made warm once they are downloaded
+        self._looked_s = 0.0
         self._failed: set[str] = set()  # could not be made warm at the start
         self._threads = ThreadPoolExecutor(max_workers=STAGES, thread_name_prefix="torch")
         self._stopping = asyncio.Event()
@@ -85,7 +89,7 @@ class Worker:
     async def run(self) -> int:
         """Work until told to stop; the exit code: 0, or 1 where nothing could be loaded."""
         _log.info("worker_started", worker=self.name, pid=os.getpid(), host=socket.gethostname())
-        tasks = [asyncio.create_task(each) for each in (self._work(), self._keep(), self._sweep())]
+        tasks = [asyncio.create_task(work) for work in (self._work(), self._keep(), self._sweep())]
         try:
             # The work ends when told to; the others end by failing alone, and then so does the worker.
             ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -96,6 +100,9 @@ class Worker:
                     await end(task)
             self._threads.shutdown(wait=False, cancel_futures=True)
             self.busy = self.busy or self._artifacts.is_busy
+            if self._engine is not None:
+                self.busy = self.busy or self._engine.is_downloading
+                self._engine.states.on_change = lambda: None  # this loop is about to be closed
             _log.info(
                 "worker_counted", **{f"{event}:{model}": n for (event, model), n in self.recorder.counts().items()}
             )
@@ -103,15 +110,18 @@ class Worker:
                 await self._queue.registry.retire(self.name)
 
     async def _work(self) -> int:
-        engine = await self._load()
+        engine = await self._start()
         if engine is None:
             return 0 if self._stopping.is_set() else 1
         turns = ModelTurns(self._serving)
         while not self._stopping.is_set():
+            if self._failed >= set(self._serving) and not engine.warm:
+                return 1
             warm = {*engine.warm, *self._cold}  # what is yet to be made warm evicts nobody
-            budgets = {model: engine.budget(model) for model in turns.order(warm)}
+            budgets = {model: engine.budget(model) for model in turns.order(warm) if engine.takes_jobs(model)}
             wait_s = IDLE_S + self._settings.batch_window_ms / 1000 if self._cold else CLAIM_S
             try:
+                await self._download_wanted(engine)
                 claimed = await claim(self._queue, self.name, budgets, rules(self._settings), wait_s)
             except RedisError as error:
                 _log.warning("redis_away", error=type(error).__name__)
@@ -122,11 +132,24 @@ class Worker:
                 self.recorder.batch(model, claimed.stop, sum(job.request.n for job in claimed.jobs))
                 await self._begin(claimed, engine)
                 turns.served(model, warm)
-                self._announce_soon(engine)
+                if model in engine.warm and not engine.is_measured(model):
+                    await self._unless_stopped(partial(engine.measure, model))
             elif self._cold:
                 await self._warm_next(engine)
         await self._drain()
         return 0
+
+    async def _download_wanted(self, engine: Engine) -> None:
+        """Begin the download of models that jobs wait for; what was downloaded to be warm is loaded next."""
+        ready = [model for model in self._awaited if engine.takes_jobs(model)]
+        self._awaited = [model for model in self._awaited if model not in ready]
+        self._cold += ready
+        absent = {model for model in self._serving if not engine.takes_jobs(model)}
+        if absent and monotonic() >= self._looked_s + LOOK_S:
+            self._looked_s = monotonic()
+            for load in await self._queue.loads():
+                if load.queued and load.model in absent:
+                    engine.download(load.model)
 
     async def _begin(self, claimed: Claimed, engine: Engine) -> None:
         """Run a batch until the next may begin: to its end, or to where it is being decoded and no other is."""
@@ -177,8 +200,8 @@ class Worker:
                 await batch.abandon()
         self._forget_ended()
 
-    async def _load(self) -> Engine | None:
-        """The first of the models to be kept warm is; None when no model can be, or when told to stop."""
+    async def _start(self) -> Engine | None:
+        """The engine, with the first model that can be kept warm; None if it cannot be made, or when told to stop."""
         try:
             engine = await self._unless_stopped(lambda: self._make_engine(self.recorder))
         except Exception as error:  # a device that is not there, a library that does not load
@@ -186,35 +209,34 @@ class Worker:
             return None
         if engine is None:
             return None
-        self._serving = self._models.served
+        self._engine, self._serving = engine, self._models.served
+        engine.states.on_change = partial(asyncio.get_running_loop().call_soon_threadsafe, self._changed.set)
         self._changed.set()
-        self._cold = list(self._models.warm)
+        for model in self._models.warm:
+            if engine.takes_jobs(model):
+                self._cold.append(model)
+            elif model in self._models.required:
+                self._awaited.append(model)
+                engine.download(model)
+            else:
+                _log.info("model_left_cold", model=model, reason="its files are not on this machine")
         while self._cold and not engine.warm and not self._stopping.is_set():
             await self._warm_next(engine)
-        if self._stopping.is_set() or self._failed >= set(self._models.served):
-            return None
-        return engine
+        return None if self._stopping.is_set() else engine
 
     async def _warm_next(self, engine: Engine) -> None:
         """Load the next of the models to be kept warm, if it fits."""
         model = self._cold.pop(0)
         if model not in self._models.required and not engine.fits(model):
-            _log.info("model_left_cold", model=model, reason="no room for it, or not on this disk")
+            _log.info("model_left_cold", model=model, reason="no room for it")
             return
         count = len(self._models.warm)
-        _log.info("model_loading", model=model, number=count - len(self._cold), of=count)
+        _log.info("model_loading", model=model, number=count - len(self._cold) - len(self._awaited), of=count)
         try:
-            await self._unless_stopped(lambda: engine.load(model))
+            await self._unless_stopped(partial(engine.load, model))
         except Exception as error:  # a model that cannot be loaded leaves the others their worker
             _log.error("model_failed", model=model, error=type(error).__name__, message=error)
             self._failed.add(model)
-        if not self._stopping.is_set():
-            self._announce_soon(engine)
-
-    def _announce_soon(self, engine: Engine) -> None:
-        if engine.warm != self._warm:
-            self._warm = engine.warm
-            self._changed.set()
 
     async def _unless_stopped(self, call: Callable[[], T]) -> T | None:
         """What the call returns in the torch thread; None as soon as the worker is told to stop."""
@@ -233,9 +255,7 @@ class Worker:
         writable_since_s = -math.inf
         while True:
             try:
-                await self._queue.registry.announce(
-                    self.name, self._warm, self._settings.lease_s, serves=self._serving, metrics=self.metrics_at
-                )
+                await self._announce()
                 writable_since_s = min(writable_since_s, monotonic())
                 if monotonic() - writable_since_s >= GRACE_S:
                     await self._queue.upkeep.reap()
@@ -249,6 +269,13 @@ class Worker:
                 async with asyncio.timeout(self._settings.lease_s / 3):
                     await self._changed.wait()
             self._changed.clear()
+
+    async def _announce(self) -> None:
+        engine = self._engine
+        warm, states = ((), {}) if engine is None else (engine.warm, engine.states.snapshot())
+        await self._queue.registry.announce(
+            self.name, warm, self._settings.lease_s, serves=self._serving, metrics=self.metrics_at, states=states
+        )
 
     async def _sweep(self) -> int:
         """Remove old artifacts, beside all else: a bucket may take its time."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from app.catalog import Lora, Model
 from app.worker.errors import LoadError
+from app.worker.hub import local_file
 
 __all__ = ["add_loras"]
 
@@ -33,11 +34,10 @@ def _load(pipe: Any, entry: Model, index: int, lora: Lora) -> str:
     if not hasattr(pipe, "load_lora_weights"):
         raise LoadError(entry.id, f"lora: {type(pipe).__name__} takes none")
     options = {} if lora.into is None else {f"load_into_{lora.into}": True}
+    path = local_file(entry, lora, lora.weight_name)
     try:
-        pipe.load_lora_weights(
-            lora.repository, weight_name=lora.weight_name, revision=lora.revision, adapter_name=name, **options
-        )
-    except (OSError, ValueError, RuntimeError, KeyError) as exc:  # not to be had, or not of this model's shape
+        pipe.load_lora_weights(path.parent, weight_name=path.name, adapter_name=name, **options)
+    except (OSError, ValueError, RuntimeError, KeyError) as exc:  # cannot be read, or not of this model's shape
         why = " ".join(str(exc).split())
         raise LoadError(entry.id, f"lora.{index}: {lora.repository}/{lora.weight_name}: {why}") from exc
     return name

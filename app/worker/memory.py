@@ -9,16 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
 from torch import nn
 
-from app.catalog import Source
-
-__all__ = ["budget_bytes", "free", "held_bytes", "is_out_of_memory", "on_disk_bytes"]
+__all__ = ["budget_bytes", "free", "held_bytes", "is_out_of_memory", "used_bytes"]
 
 #: Of the device's memory, for the models of the pool; the rest is for what their work needs.
 MODELS_SHARE = {"cuda": 0.8, "cpu": 0.5}
-WEIGHTS = ("*.safetensors", "*.bin")
 #: As torch's CPU allocators say it; that is a plain RuntimeError.
 NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 
@@ -39,18 +35,12 @@ def held_bytes(pipe: Any) -> int:
     return sum(each.nbytes for each in tensors.values())
 
 
-def on_disk_bytes(source: Source) -> int | None:
-    """The weights in a model's folder or in the hub's local cache, about what they will take; None where it is neither.
-
-    Files of several precisions are all counted, those of a whole model in one file are not.
-    """
-    folder = Path(source.repository)
-    if not folder.is_dir():
-        try:
-            folder = Path(snapshot_download(source.repository, revision=source.revision, local_files_only=True))
-        except (OSError, ValueError):  # not there; not the name of a repository
-            return None
-    return max(sum(file.stat().st_size for file in folder.glob(f"*/{pattern}")) for pattern in WEIGHTS)
+def used_bytes(device: torch.device) -> int:
+    """Bytes that this process has of the device's memory; on a CPU its resident memory, 0 where Linux is not there."""
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device)
+    statm = Path("/proc/self/statm")
+    return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if statm.exists() else 0
 
 
 def free(device: torch.device) -> None:

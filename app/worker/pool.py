@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from time import monotonic, perf_counter
 from typing import Any
@@ -14,16 +15,20 @@ import torch
 from app.catalog import Model
 from app.logs import Log
 from app.worker import memory
+from app.worker.errors import public_reason
+from app.worker.model_size import model_size
 from app.worker.recorder import Event, Recorder
+from app.worker.states import ModelStates
 
 __all__ = ["ModelUnavailable", "Pool"]
 
+PROGRESS_S = 1.0  # between two looks at how far a model is loaded
 RETRY_S = 60.0  # a model that could not be loaded is not tried again before
 _log = Log("worker")
 
 
 class ModelUnavailable(Exception):
-    """The model cannot be loaded; the message names the kind of error alone, for the log has told the rest."""
+    """The model cannot be loaded. Clients may read the message; the log has the rest."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,7 @@ class Pool:
         load: Callable[[Model, torch.device], Any],
         recorder: Recorder,
         quiet: Callable[[], AbstractContextManager[None]],
+        states: ModelStates,
     ) -> None:
         self._models = models
         self._device = device
@@ -50,42 +56,58 @@ class Pool:
         self._load = load
         self._recorder = recorder
         self._quiet = quiet
+        self._states = states
         self.warm: tuple[str, ...] = ()  # whole at any time, for other threads to read
         self._held: OrderedDict[str, _Held] = OrderedDict()  # least recently used first
-        self._failed: dict[str, tuple[float, str]] = {}  # until when, and the kind of error
+        self._failed: dict[str, tuple[float, str]] = {}  # until when, and why
+        self._sizes: dict[str, int] = {}
 
     @property
     def held_bytes(self) -> int:
-        return sum(each.bytes for each in self._held.values())
+        return sum(held.bytes for held in self._held.values())
 
     def fits(self, model: str) -> bool:
-        """Whether the model, as large as its files, fits beside those held. False where they are not on this disk."""
-        size = memory.on_disk_bytes(self._models[model])
+        """Whether the model fits beside those held. False if its files are not on this machine."""
+        size = self._size(model)
         return size is not None and self.held_bytes + size <= self._budget_bytes
+
+    def fail(self, model: str, reason: str) -> None:
+        """Do not try the model again before RETRY_S have passed. From any thread."""
+        self._failed[model] = monotonic() + RETRY_S, reason
+        self._recorder.add(Event.MODEL_FAILED, model)
+        self._states.set(model, "failed", reason)
+
+    def failure(self, model: str) -> str | None:
+        """Why the model is not tried now; None if it may be."""
+        until_s, reason = self._failed.get(model, (0.0, ""))
+        return reason if monotonic() < until_s else None
 
     def get(self, model: str) -> Any:
         """The model's pipeline, loaded if need be. Raises ModelUnavailable."""
         if model in self._held:
             self._held.move_to_end(model)
             return self._held[model].pipe
-        until_s, kind = self._failed.get(model, (0.0, ""))
-        if monotonic() < until_s:
-            raise ModelUnavailable(f"the model could not be loaded ({kind})")
-        self._make_room(memory.on_disk_bytes(self._models[model]) or 0)
-        failure = ""
+        if (reason := self.failure(model)) is not None:
+            raise ModelUnavailable(reason)
+        size = self._size(model)
+        self._make_room(size or 0)
+        reason = None
         try:
             pipe = self._loaded(model)
         except Exception as error:  # whatever loading raises is this model's fault alone
-            failure = type(error).__name__
-            _log.error("model_failed", model=model, error=failure, message=error)
-        if failure:
-            self._failed[model] = monotonic() + RETRY_S, failure
-            self._recorder.add(Event.MODEL_FAILED, model)
+            reason = f"the model could not be loaded ({public_reason(error)})"
+            _log.error("model_failed", model=model, error=type(error).__name__, message=error)
+        if reason is not None:
+            self.fail(model, reason)
             memory.free(self._device)
-            raise ModelUnavailable(f"the model could not be loaded ({failure})")
+            raise ModelUnavailable(reason)
         self._failed.pop(model, None)
-        self._held[model] = _Held(pipe, memory.held_bytes(pipe))
+        held_bytes = memory.held_bytes(pipe)
+        if size is not None and self._models[model].offload != "none":  # most of what it holds is not on the device
+            held_bytes = min(size, held_bytes)
+        self._held[model] = _Held(pipe, held_bytes)
         self.warm = tuple(self._held)
+        self._states.set(model, "warm")
         self._make_room(0)
         return pipe
 
@@ -96,22 +118,50 @@ class Pool:
         memory.free(self._device)
         self._recorder.add(Event.MODEL_EVICTED, model)
         _log.info("model_evicted", model=model, bytes=size, held_bytes=self.held_bytes)
+        self._states.set(model, "cold")
 
     def _loaded(self, model: str) -> Any:
         begun = perf_counter()
-        try:
-            pipe = self._load(self._models[model], self._device)
-        except Exception as error:
-            if not memory.is_out_of_memory(error) or not self._held:
-                raise
-            pipe = None
-        if pipe is None:  # here, where the exception no longer holds what was loaded
-            self._make_room(self._budget_bytes)
-            pipe = self._load(self._models[model], self._device)
+        with self._watched(model):
+            try:
+                pipe = self._load(self._models[model], self._device)
+            except Exception as error:
+                if not memory.is_out_of_memory(error) or not self._held:
+                    raise
+                pipe = None
+            if pipe is None:  # here, where the exception no longer holds what was loaded
+                self._make_room(self._budget_bytes)
+                pipe = self._load(self._models[model], self._device)
         load_ms = (perf_counter() - begun) * 1000
         self._recorder.loaded(model, load_ms / 1000)
         _log.info("model_loaded", model=model, device=self._device, bytes=memory.held_bytes(pipe), load_ms=load_ms)
         return pipe
+
+    @contextmanager
+    def _watched(self, model: str) -> Iterator[None]:
+        """Tells how far the model is loaded, by the device's memory, until the block ends."""
+        self._states.set(model, "loading")
+        total_bytes, before_bytes = self._size(model) or 0, memory.used_bytes(self._device)
+        ended = threading.Event()
+
+        def watch() -> None:
+            while not ended.wait(PROGRESS_S):
+                done_bytes = min(max(memory.used_bytes(self._device) - before_bytes, 0), total_bytes)
+                self._states.progress(model, "loading", done_bytes, total_bytes)
+
+        thread = threading.Thread(target=watch, name="loading", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+    def _size(self, model: str) -> int | None:
+        """Bytes of the device's memory that the model takes; None if its files are not on this machine."""
+        if model not in self._sizes and (size := model_size(self._models[model])) is not None:
+            self._sizes[model] = size.of_device(self._device.type)
+        return self._sizes.get(model)
 
     def _make_room(self, size: int) -> None:
         """Evict until `size` bytes fit; the newest is kept when nothing is to come."""

@@ -23,24 +23,26 @@ class Stages:
         self.overlap = overlap
         self._device = device
         self._denoising = threading.Lock()
-        self._decoding = threading.Lock()
+        self._decoding = threading.RLock()  # a batch that is alone may evict a model, within `quiet`
         self._own = threading.local()
 
     @contextmanager
-    def enter(self) -> Iterator[Callable[[], bool]]:
+    def enter(self, *, alone: bool = False) -> Iterator[Callable[[], bool]]:
         """In the denoise stage; the yielded function moves on to the decode stage, and may wait for it. It returns
-        whether another batch may enter now.
+        whether another batch may enter now. alone: no other batch is at work until the end.
         """
         with ExitStack() as held, self._stream():
-            self._denoising.acquire()
-            held.callback(self._denoising.release)
+            held.enter_context(self._denoising)
+            if alone:
+                held.enter_context(self._decoding)
 
             def move_on() -> bool:
-                if self.overlap:
-                    self._decoding.acquire()
-                    held.close()
-                    held.callback(self._decoding.release)
-                return self.overlap
+                if not self.overlap or alone:
+                    return False
+                self._decoding.acquire()
+                held.close()
+                held.callback(self._decoding.release)
+                return True
 
             yield move_on
 

@@ -1,37 +1,19 @@
-"""Files of a repository, and weights in fewer bits than the repository has them."""
+"""Weights in fewer bits than the repository has them."""
 
 from __future__ import annotations
 
 import importlib.util
-import json
-from pathlib import Path
 from typing import Any
 
 import diffusers
 import torch
 import transformers
-from huggingface_hub import hf_hub_download
 
-from app.catalog import Model, Source
+from app.catalog import Model
 from app.worker.errors import LoadError
+from app.worker.hub import model_index
 
-__all__ = ["file_of", "model_index", "quantization_config", "require_package"]
-
-
-def file_of(entry: Model, source: Source, name: str) -> Path:
-    """A file of a repository, in its folder or in the hub's cache. Raises LoadError."""
-    if (folder := Path(source.repository)).is_dir() and (folder / name).is_file():
-        return folder / name
-    try:
-        return Path(hf_hub_download(source.repository, name, revision=source.revision))
-    except (OSError, ValueError) as exc:
-        raise LoadError(entry.id, f"{source.repository}/{name}: {' '.join(str(exc).split())}") from exc
-
-
-def model_index(entry: Model) -> dict[str, Any]:
-    """What each part of the repository's pipeline is: its library and class. Raises LoadError."""
-    index: dict[str, Any] = json.loads(file_of(entry, entry, "model_index.json").read_bytes())
-    return index
+__all__ = ["quantization_config", "require_package"]
 
 
 def require_package(entry: Model) -> None:

@@ -9,6 +9,7 @@ from typing import Any, BinaryIO, Protocol
 import numpy as np
 
 from app.jobs import Applied, Job, JobError
+from app.worker.states import ModelStates
 
 __all__ = ["Control", "Engine", "Made", "Preview", "Stopped"]
 
@@ -77,11 +78,31 @@ class Engine(Protocol):
     def warm(self) -> tuple[str, ...]:
         """The models at hand now; read from any thread."""
 
+    @property
+    def states(self) -> ModelStates:
+        """Of every model; read from any thread."""
+
+    @property
+    def is_downloading(self) -> bool:
+        """Whether a thread that cannot be interrupted is at work."""
+
+    def takes_jobs(self, model: str) -> bool:
+        """Whether jobs of the model can be run or failed now; else they wait for a download. From any thread."""
+
+    def download(self, model: str) -> None:
+        """Begin to fetch a model's files in the background, unless that is under way. From any thread."""
+
     def fits(self, model: str) -> bool:
-        """Whether a model can be made warm beside those that are, without a download."""
+        """Whether a model can be made warm beside those that are."""
 
     def load(self, model: str) -> None:
         """Make a model warm and find its budget. Raises whatever its loading raises."""
+
+    def is_measured(self, model: str) -> bool:
+        """Whether the model's budget was found, or is a setting."""
+
+    def measure(self, model: str) -> None:
+        """Find the budget of a warm model. Does not raise what the model raises."""
 
     def budget(self, model: str) -> int:
         """What a batch of this model may hold, in units of Generation.cost; read from any thread."""

@@ -173,14 +173,14 @@ def test_a_videos_decoder_works_in_tiles(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"repository": "nobody/nothing"}, "nobody/nothing"),
+        ({"repository": "nobody/nothing"}, "nobody/nothing/model_index.json is not on this machine"),
         ({"variant": "int3"}, "int3"),
         ({"pipeline": "NoSuchPipeline"}, "pipeline: diffusers .* has no NoSuchPipeline"),
         ({"pipeline": "UNet2DConditionModel"}, "pipeline: diffusers .* has no UNet2DConditionModel"),
         ({"component_dtypes": {"transformer": "float32"}}, "component_dtypes.transformer: StableDiffusionXLPipeline"),
         ({"scheduler": Scheduler(name="NoSuch")}, "scheduler: diffusers .* has no NoSuch"),
         ({"scheduler": Scheduler(name="DDIMScheduler", options={"shift": 3})}, "scheduler.options.shift: DDIM"),
-        ({"lora": (Lora(repository="nobody/nothing", weight_name="x.safetensors"),)}, "lora.0: nobody/nothing/x"),
+        ({"lora": (Lora(repository="nobody/nothing", weight_name="x.safetensors"),)}, "nobody/nothing/x.safetensors is not on"),
         ({"denoiser": Weights(repository="nobody/nothing", weight_name="x.safetensors")}, "nobody/nothing"),
         ({"lora": (), "quantization": Quantization(method="bitsandbytes-nf4", components=("unet",))}, "bitsandbytes"),
         ({"lora": (), "quantization": Quantization(method="torchao-int8", components=("unet",))}, "torchao: pip"),

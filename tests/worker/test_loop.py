@@ -19,6 +19,7 @@ from app.worker import loop
 from app.worker.loop import Worker
 from app.worker.models import Models
 from app.worker.recorder import Recorder
+from app.worker.states import ModelStates
 from app.worker.work import Control, Made, Stopped
 from tests.claiming import PICTURE, claim
 from tests.queue.servers import valkey
@@ -38,6 +39,19 @@ class ScriptedEngine:
         self.decode = threading.Event()
         self.recovered = 0
         self.warm: tuple[str, ...] = ()
+        self.states = ModelStates()
+        self.is_downloading = False
+        self.absent: set[str] = set()  # models to be downloaded
+        self.downloads: list[str] = []
+        self.unmeasured: list[str] = []
+
+    def takes_jobs(self, model: str) -> bool:
+        return model not in self.absent
+
+    def download(self, model: str) -> None:
+        if model not in self.downloads:
+            self.downloads.append(model)
+            self.states.set(model, "downloading")
 
     def fits(self, model: str) -> bool:
         return model != "large"
@@ -46,6 +60,13 @@ class ScriptedEngine:
         if model == "broken":
             raise OSError("no such model")
         self.warm = (*self.warm, model)
+        self.states.set(model, "warm")
+
+    def is_measured(self, model: str) -> bool:
+        return model not in self.unmeasured
+
+    def measure(self, model: str) -> None:
+        self.unmeasured.remove(model)
 
     def budget(self, model: str) -> int:
         return self.most * PICTURE
@@ -85,8 +106,8 @@ def engine() -> ScriptedEngine:
     return ScriptedEngine()
 
 
-def served(*models: str) -> Models:
-    return Models(models, models, frozenset())
+def served(*models: str, required: Sequence[str] = ()) -> Models:
+    return Models(models, models, frozenset(required))
 
 
 @asynccontextmanager
@@ -246,6 +267,58 @@ async def test_models_are_loaded_where_they_fit_and_served_where_they_do_not(
         assert (await ended(queue, "a")).status is JobStatus.COMPLETED
 
 
+async def test_jobs_of_a_model_that_is_not_here_wait_for_its_download(
+    settings: Settings, queue: Queue, engine: ScriptedEngine, make_job: Make
+) -> None:
+    engine.absent = {"far", "unwanted"}
+    async with working(settings, queue, engine, [MODEL, "far", "unwanted"]) as worker:
+        await queue.submit(make_job("a", model="far"))
+        async with asyncio.timeout(30):
+            while "far" not in (states := (await queue.registry.states()).get(worker.name, {})):
+                await asyncio.sleep(0.01)
+        assert states["far"].stage == "downloading"
+        await queue.submit(make_job("b"))
+        assert (await ended(queue, "b")).status is JobStatus.COMPLETED
+        waiting = await queue.get("a")
+        assert waiting is not None
+        assert waiting.status is JobStatus.QUEUED
+        engine.absent.clear()
+        assert (await ended(queue, "a")).status is JobStatus.COMPLETED
+    assert engine.downloads == ["far"]
+    assert engine.batches == [["b"], ["a"]]
+
+
+async def test_a_required_model_is_warm_once_it_is_downloaded(
+    settings: Settings, queue: Queue, engine: ScriptedEngine
+) -> None:
+    engine.absent = {MODEL, "other"}
+    worker = Worker(settings, queue, served(MODEL, "other", required=[MODEL]), lambda _: engine)
+    running = asyncio.create_task(worker.run())
+    async with asyncio.timeout(30):
+        while engine.downloads != [MODEL]:  # noqa: ASYNC110 - another task
+            await asyncio.sleep(0.01)
+        engine.absent.clear()
+        while (await queue.registry.workers()).get(worker.name) != [MODEL]:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    worker.stop()
+    assert await running == 0
+
+
+async def test_a_model_loaded_by_a_job_is_measured_after_its_first_batch(
+    settings: Settings, queue: Queue, engine: ScriptedEngine, make_job: Make
+) -> None:
+    async with working(settings, queue, engine):
+        async with asyncio.timeout(30):
+            while not engine.warm:  # noqa: ASYNC110 - another thread
+                await asyncio.sleep(0.01)
+        engine.unmeasured = [MODEL]
+        await queue.submit(make_job("a"))
+        await ended(queue, "a")
+        await queue.submit(make_job("b"))
+        await ended(queue, "b")
+        assert engine.unmeasured == []
+
+
 async def test_leases_are_kept_and_the_step_is_told(
     settings: Settings, queue: Queue, engine: ScriptedEngine, make_job: Make
 ) -> None:
@@ -367,7 +440,7 @@ async def test_a_model_that_cannot_be_loaded_leaves_the_others_their_worker(
         # It announces beside its work; the test's timeout is the judge.
         while (await queue.registry.workers())[worker.name] != [MODEL]:  # noqa: ASYNC110 - the registry tells nobody
             await asyncio.sleep(0.01)
-    assert await Worker(settings, queue, served("broken"), lambda _: ScriptedEngine()).run() == 1
+    assert await Worker(settings, queue, served("broken", required=["broken"]), lambda _: ScriptedEngine()).run() == 1
 
 
 async def test_a_result_that_cannot_be_stored_fails_the_job(

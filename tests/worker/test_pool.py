@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import weakref
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from app.catalog import Catalog, Model
@@ -16,6 +18,7 @@ from app.settings import Settings
 from app.worker import memory, pool
 from app.worker.pool import ModelUnavailable, Pool
 from app.worker.recorder import Event, Recorder
+from app.worker.states import ModelStates
 
 BYTES = 4000  # of each model, on the disk and loaded
 MakePool = Callable[..., Pool]
@@ -68,12 +71,14 @@ def make_pool(loader: Loader, tmp_path: Path) -> MakePool:
     models = {}
     for name in "abc":
         (tmp_path / name / "transformer").mkdir(parents=True)
-        (tmp_path / name / "transformer" / "model.safetensors").write_bytes(bytes(BYTES))
+        save_file({"weight": torch.zeros(BYTES // 4)}, tmp_path / name / "transformer" / "model.safetensors")
+        index = {"_class_name": "FluxPipeline", "transformer": ["diffusers", "FluxTransformer2DModel"]}
+        (tmp_path / name / "model_index.json").write_text(json.dumps(index))
         models[name] = entry.model_copy(update={"id": name, "repository": str(tmp_path / name)})
     models["hub"] = entry.model_copy(update={"id": "hub", "repository": "someone/something"})
 
     def make(budget_bytes: int) -> Pool:
-        return Pool(models, torch.device("cpu"), budget_bytes, loader, Recorder(), nullcontext)
+        return Pool(models, torch.device("cpu"), budget_bytes, loader, Recorder(), nullcontext, ModelStates())
 
     return make
 

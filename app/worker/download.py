@@ -1,0 +1,119 @@
+"""Downloads of a catalog entry's files from the Hugging Face hub."""
+
+from __future__ import annotations
+
+import glob
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from pathlib import Path
+from time import time
+
+import huggingface_hub
+from huggingface_hub import constants, errors
+
+from app.catalog import Model, Source
+from app.worker.errors import LoadError, RepositoryAccessError
+from app.worker.hub import INDEX, File, files_of
+
+__all__ = ["download"]
+
+POLL_S = 0.5
+GB = 10**9
+
+huggingface_hub.utils.logging.set_verbosity_error()
+huggingface_hub.utils.disable_progress_bars()
+
+
+def download(entry: Model, on_progress: Callable[[int, int], object]) -> None:
+    """Fetches what is not on this machine; `on_progress(done_bytes, total_bytes)` is called about every POLL_S.
+
+    Raises LoadError, RepositoryAccessError among them, or what the connection raises.
+    """
+    sources = [source for source in _sources(entry) if not Path(source.repository).is_dir()]
+    if sources and huggingface_hub.is_offline_mode():
+        command = f"nag-server models pull {entry.id}"
+        raise LoadError(entry.id, f"not on this machine, and HF_HUB_OFFLINE is set: run `{command}` without it")
+    for source in sources:
+        _fetch(entry, source, [INDEX])  # with it comes the listing of the repository
+    files = [file for file in files_of(entry) if any(file.source is source for source in sources)]
+    _check_space(entry, files)
+    begun_at = time()
+    thread = ThreadPoolExecutor(1, thread_name_prefix="download")
+    running = thread.submit(_fetch_all, entry, sources, files)
+    thread.shutdown(wait=False)
+    total_bytes = sum(file.size_bytes for file in files)
+    while not wait({running}, POLL_S).done:
+        on_progress(min(_done_bytes(files, begun_at), total_bytes), total_bytes)
+    running.result()
+    on_progress(total_bytes, total_bytes)
+
+
+def _fetch_all(entry: Model, sources: Sequence[Source], files: Sequence[File]) -> None:
+    for source in sources:
+        _fetch(entry, source, [file.name for file in files if file.source is source])
+
+
+def _fetch(entry: Model, source: Source, names: Sequence[str]) -> None:
+    with _explained(entry, source):
+        huggingface_hub.snapshot_download(
+            source.repository, revision=source.revision, allow_patterns=[glob.escape(name) for name in names]
+        )
+
+
+def _sources(entry: Model) -> list[Source]:
+    """The repositories that the entry takes files of."""
+    return [entry, *([] if entry.denoiser is None else [entry.denoiser]), *entry.lora]
+
+
+def _done_bytes(files: Sequence[File], begun_at: float) -> int:
+    """Bytes on the disk, those of files under way since `begun_at` included."""
+    done = sum(file.size_bytes for file in files if file.path is not None)
+    for repository in {file.source.repository for file in files}:
+        blobs = Path(constants.HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}" / "blobs"
+        for path in blobs.glob("*.incomplete"):
+            try:
+                stat = path.stat()
+            except FileNotFoundError:  # complete by now
+                continue
+            if stat.st_mtime >= begun_at:
+                done += min(stat.st_size, stat.st_blocks * 512)  # a file may be as long as it will be from the start
+    return done
+
+
+def _check_space(entry: Model, files: Sequence[File]) -> None:
+    needed_bytes = sum(file.size_bytes for file in files if file.path is None)
+    folder = Path(constants.HF_HUB_CACHE)
+    while not folder.exists():
+        folder = folder.parent
+    free_bytes = shutil.disk_usage(folder).free
+    if needed_bytes > free_bytes:
+        need, free = f"{needed_bytes / GB:.1f} GB", f"{free_bytes / GB:.1f} GB"
+        raise LoadError(entry.id, f"{need} to download, and {folder} has {free} free: set HF_HOME to a larger disk")
+
+
+@contextmanager
+def _explained(entry: Model, source: Source) -> Iterator[None]:
+    """Turns the hub's errors into LoadError."""
+    name = source.repository
+    try:
+        yield
+    except errors.HfHubHTTPError as exc:
+        if isinstance(exc, errors.RevisionNotFoundError | errors.RemoteEntryNotFoundError):
+            raise LoadError(entry.id, f"{name}: {_line(exc)}") from exc
+        if isinstance(exc, errors.RepositoryNotFoundError) and not isinstance(exc, errors.GatedRepoError):
+            hint = "check its name, or give the worker a token that has access in HF_TOKEN"
+            raise RepositoryAccessError(entry.id, f"{name} is not on the hub, or private: {hint}") from exc
+        if isinstance(exc, errors.GatedRepoError) or exc.response.status_code in (401, 403):
+            hint = (
+                f"accept its terms at {constants.ENDPOINT}/{name} and give the worker that account's token in HF_TOKEN"
+            )
+            raise RepositoryAccessError(entry.id, f"{name} asks for a login: {hint}") from exc
+        raise LoadError(entry.id, f"{name}: {_line(exc)}") from exc
+    except (OSError, ValueError) as exc:
+        raise LoadError(entry.id, f"{name}: {_line(exc)}") from exc
+
+
+def _line(exc: Exception) -> str:
+    return " ".join(str(exc).split())

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+import torch
+
+from app.catalog import Catalog, Model, Quantization
+from app.settings import Settings
+from app.worker.loading import load
+from app.worker.memory import held_bytes
+from app.worker.model_size import ModelSize, model_size
+from tests.worker.small import in_folder
+
+#: diffusers' own, at every use of a scheduler and of a model.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:`FluxPosEmbed` is deprecated:FutureWarning"),
+]
+KNOWN = Catalog.known(Settings())
+
+
+def size_of(entry: Model) -> ModelSize:
+    size = model_size(entry)
+    assert size is not None
+    return size
+
+
+def changed(entry: Model, **changes: Any) -> Model:
+    return entry.model_copy(update=changes)
+
+
+@pytest.fixture(scope="module")
+def hyper(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """An entry with a LoRA."""
+    return in_folder(KNOWN["sdxl-hyper"], tmp_path_factory.mktemp("hyper"))
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("flux-schnell", {}),  # float32 on the disk, bfloat16 loaded
+        ("sdxl-lightning", {}),  # another denoiser's weights
+        ("wan22-lightning", {}),  # parts in several precisions, two LoRAs that are fused
+        ("pixart-sigma", {"dtype": "float16"}),  # a text encoder that keeps some weights in float32
+    ],
+)
+def test_the_loaded_size_is_that_of_the_loaded_pipeline(name: str, changes: dict[str, Any], tmp_path: Path) -> None:
+    entry = changed(in_folder(KNOWN[name], tmp_path), **changes)
+    pipe = load(entry, torch.device("cpu"))
+    size = size_of(entry)
+    # Buffers that no file has are what is missing; they do not grow with the model.
+    assert held_bytes(pipe) - 12_000 < size.loaded_bytes <= held_bytes(pipe)
+    assert size.device_bytes == size.loaded_bytes
+    # The parts are where they were loaded to: no hook moves them.
+    modules = [part for part in pipe.components.values() if isinstance(part, torch.nn.Module)]
+    assert not any(hasattr(module, "_hf_hook") for part in modules for module in part.modules())
+
+
+def test_files_that_diffusers_does_not_load_do_not_count(hyper: Model) -> None:
+    before = size_of(hyper)
+    folder = Path(hyper.repository)
+    for name in ("sd_xl_base.safetensors", "unet/diffusion_pytorch_model.safetensors", "unet/openvino_model.bin"):
+        (folder / name).write_bytes(bytes(1000))
+    assert size_of(hyper) == before
+
+
+def test_a_lora_beside_the_weights_counts(hyper: Model) -> None:
+    beside = changed(hyper, lora=tuple(changed(lora, fuse=False) for lora in hyper.lora))
+    more = size_of(beside).loaded_bytes - size_of(hyper).loaded_bytes
+    pipes = [load(entry, torch.device("cpu")) for entry in (beside, hyper)]
+    assert more == held_bytes(pipes[0]) - held_bytes(pipes[1])
+
+
+def test_offload_saves_the_device_memory(hyper: Model) -> None:
+    whole, model, group = (size_of(changed(hyper, offload=offload)) for offload in ("none", "model", "group"))
+    assert whole.device_bytes > model.device_bytes > group.device_bytes > 0
+    assert model.host_bytes == group.host_bytes == whole.loaded_bytes > whole.host_bytes
+    assert model.of_device("cpu") == whole.of_device("cpu") == whole.loaded_bytes
+
+
+@pytest.mark.parametrize(("method", "share"), [("bitsandbytes-nf4", 0.5625 / 4), ("torchao-int8", 1 / 4)])
+def test_quantization_saves_memory(
+    hyper: Model, method: Literal["bitsandbytes-nf4", "torchao-int8"], share: float
+) -> None:
+    plain = changed(hyper, lora=())  # in float32
+    quantized = changed(plain, quantization=Quantization(method=method, components=("unet",)))
+    unet = load(plain, torch.device("cpu")).unet
+    matrices = sum(value.nbytes for name, value in unet.named_parameters() if value.ndim == 2 and "embed" not in name)
+    saved = size_of(plain).loaded_bytes - size_of(quantized).loaded_bytes
+    assert saved == pytest.approx(matrices * (1 - share), rel=1e-3)
+
+
+def test_without_its_files_a_size_is_unknown(hyper: Model, tmp_path: Path) -> None:
+    assert model_size(changed(hyper, repository="nobody/nothing")) is None
+    assert model_size(changed(hyper, repository=str(tmp_path))) is None
