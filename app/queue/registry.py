@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
@@ -11,7 +11,7 @@ from app.logs import Log
 from app.queue.codec import pairs
 from app.queue.lua import Scripts
 
-__all__ = ["ModelState", "Registry", "Stage", "furthest"]
+__all__ = ["ModelState", "Registry", "Stage"]
 
 #: Of a model on its way into a worker's memory, the furthest first.
 Stage = Literal["warm", "loading", "downloading", "failed", "cold"]
@@ -72,6 +72,14 @@ class Registry:
             for name, said in (await self._announced()).items()
         }
 
+    async def model_states(self) -> dict[str, ModelState]:
+        """The state of each model on the live worker that is furthest with it; a model that is left out is cold."""
+        furthest: dict[str, ModelState] = {}
+        for states in (await self.states()).values():
+            for model, state in states.items():
+                furthest[model] = min(state, furthest.get(model, state), key=_distance)
+        return furthest
+
     async def exporters(self) -> dict[str, str]:
         """Where the workers alive now show their metrics, host:port by worker."""
         said = await self._announced()
@@ -81,6 +89,6 @@ class Registry:
         return {name: json.loads(said) for name, said in pairs(await self._scripts.run("workers")).items()}
 
 
-def furthest(states: Iterable[ModelState]) -> ModelState:
-    """The state of a model that several workers serve; cold if there are none."""
-    return min(states, key=lambda state: get_args(Stage).index(state.stage), default=ModelState())
+def _distance(state: ModelState) -> int:
+    """From being warm, in stages."""
+    return get_args(Stage).index(state.stage)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from app.jobs import Job, JobError
 from app.queue.queue import Queue
+from app.queue.registry import ModelState
 from app.settings import Settings
 from tests.claiming import claim
 from tests.limits import HANG_S
@@ -34,7 +35,8 @@ async def test_it_shows_what_waits_who_works_and_what_failed(
     for name in ("job-a", "job-b", "job-c"):
         await queue.submit(make_job(name))
     await queue.registry.announce("worker-1", [MODEL], 60)
-    await queue.registry.announce("worker-2", [], 60)
+    states = {"far": ModelState("downloading", 3 * 10**9, 12 * 10**9), "near": ModelState("loading")}
+    await queue.registry.announce("worker-2", [], 60, states={**states, "old": ModelState("cold")})
     held = await claim(queue, "worker-1", MODEL, 2, 1)
     await queue.fail("worker-1", held[0].id, JobError("nan_output", "no numbers, for a prompt nobody should read"))
     done = await shown(settings)
@@ -45,6 +47,8 @@ async def test_it_shows_what_waits_who_works_and_what_failed(
     assert model[:2] + model[3:5] == [MODEL, "0/1/0", "1", "1"]
     (worker,) = [line.split() for line in lines if "worker-1" in line]
     assert worker == ["worker-1", "1", MODEL]
+    (line,) = [line for line in lines if "worker-2" in line]
+    assert line.split(maxsplit=2)[2].strip() == "far downloading 25% of 12.0 GB, near loading"
     (error,) = [line.split() for line in lines if "nan_output" in line]
     assert error[1:] == [held[0].id, MODEL, "nan_output"]
     assert any("waiting" in line and "wait s" in line for line in lines), "a heading is cut off"

@@ -180,7 +180,7 @@ def test_a_videos_decoder_works_in_tiles(tmp_path: Path) -> None:
         ({"component_dtypes": {"transformer": "float32"}}, "component_dtypes.transformer: StableDiffusionXLPipeline"),
         ({"scheduler": Scheduler(name="NoSuch")}, "scheduler: diffusers .* has no NoSuch"),
         ({"scheduler": Scheduler(name="DDIMScheduler", options={"shift": 3})}, "scheduler.options.shift: DDIM"),
-        ({"lora": (Lora(repository="nobody/nothing", weight_name="x.safetensors"),)}, "nobody/nothing/x.safetensors is not on"),
+        ({"lora": (Lora(repository="nobody/nothing", weight_name="x.safetensors"),)}, "nobody/nothing/x.safet"),
         ({"denoiser": Weights(repository="nobody/nothing", weight_name="x.safetensors")}, "nobody/nothing"),
         ({"lora": (), "quantization": Quantization(method="bitsandbytes-nf4", components=("unet",))}, "bitsandbytes"),
         ({"lora": (), "quantization": Quantization(method="torchao-int8", components=("unet",))}, "torchao: pip"),

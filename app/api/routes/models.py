@@ -1,24 +1,41 @@
-"""What can be asked for, and within which limits."""
+"""The models of the catalog, with their limits and states."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from fastapi import APIRouter
+from redis.exceptions import RedisError
 
 from app.api.resolve import find_model
 from app.api.service import Here
 from app.api.views.model import ModelsView, ModelView, model_view
+from app.catalog import Model
+from app.queue.registry import ModelState
 
 router = APIRouter(tags=["models"])
 
 
 @router.get("/v1/models")
 async def list_models(service: Here) -> ModelsView:
-    """Every model of the catalog: limits, defaults, and whether it supports NAG."""
-    catalog = service.catalog
-    return ModelsView(data=[model_view(each, catalog, service.started_at) for each in catalog.models.values()])
+    """Every model of the catalog: limits, defaults, state, and whether it supports NAG."""
+    return ModelsView(data=await _views(service, service.catalog.models.values()))
 
 
 @router.get("/v1/models/{model_id:path}")
 async def get_model(model_id: str, service: Here) -> ModelView:
     """One model of the catalog."""
-    return model_view(find_model(service.catalog, model_id), service.catalog, service.started_at)
+    return (await _views(service, [find_model(service.catalog, model_id)]))[0]
+
+
+async def _views(service: Here, models: Iterable[Model]) -> list[ModelView]:
+    try:
+        states = await service.queue.registry.model_states()
+    except RedisError:  # the limits are known all the same
+        states = None
+    return [
+        model_view(
+            model, service.catalog, service.started_at, None if states is None else states.get(model.id, ModelState())
+        )
+        for model in models
+    ]

@@ -1,4 +1,4 @@
-"""What can be asked of a model."""
+"""A model of the catalog, with its limits and its state."""
 
 from __future__ import annotations
 
@@ -7,12 +7,24 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from app.catalog import Catalog, EditTask, Model, NAGDefaults, Range
+from app.queue.registry import ModelState, Stage
 
-__all__ = ["ModelView", "ModelsView", "model_view"]
+__all__ = ["ModelView", "ModelsView", "ProgressView", "model_view"]
+
+
+class ProgressView(BaseModel):
+    """Of a download, or of loading into memory."""
+
+    done_bytes: int
+    total_bytes: int
 
 
 class ModelView(BaseModel):
-    """A model in OpenAI's shape, and what can be asked of it."""
+    """A model in OpenAI's shape, with its limits, and its state on the worker that is furthest with it.
+
+    state: `cold` is loaded, and first downloaded if need be, by its first request; null while the queue cannot be
+    reached. error: the cause of `failed`.
+    """
 
     id: str
     object: Literal["model"] = "model"
@@ -32,6 +44,9 @@ class ModelView(BaseModel):
     nag_supported: bool
     nag: NAGDefaults | None
     edits: tuple[EditTask, ...]
+    state: Stage | None
+    progress: ProgressView | None
+    error: str | None
 
 
 class ModelsView(BaseModel):
@@ -41,10 +56,15 @@ class ModelsView(BaseModel):
     data: list[ModelView]
 
 
-def model_view(model: Model, catalog: Catalog, created: int) -> ModelView:
+def model_view(model: Model, catalog: Catalog, created: int, state: ModelState | None) -> ModelView:
     shared: dict[str, Any] = {
         name: getattr(model, name) for name in ModelView.model_fields.keys() & type(model).model_fields.keys()
     }
+    progress = None
+    if state is not None and state.total_bytes:
+        progress = ProgressView(done_bytes=state.done_bytes, total_bytes=state.total_bytes)
     return ModelView(
-        **shared, created=created, default=model.id == catalog.default, nag_supported=model.nag is not None
-    )
+        **shared, created=created, default=model.id == catalog.default, nag_supported=model.nag is not None,
+        state=None if state is None else state.stage, progress=progress,
+        error=None if state is None else state.error or None,
+    )  # fmt: skip
