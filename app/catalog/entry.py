@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from app.catalog.loading import Autoencoder, Dtype, Lora, Names, Quantization, Scheduler, Source, Weights
+from app.catalog.loading import Autoencoder, Dtype, Lora, Names, Quantization, Scheduler, Size, Source, Weights
 from app.catalog.numbers import NAGDefaults, Range
 
 __all__ = ["EditTask", "Kind", "Model"]
@@ -62,6 +62,7 @@ class Model(Source):
     offload: Literal["none", "model", "group"] = "none"
     compile: Literal["none", "denoiser"] = "none"
     vae_tiling: bool = False
+    size: Size | None = None
     #: Loaded before anybody asks, where NAG_WARM does not say; a catalog's default always is.
     warm: bool = True
     num_inference_steps: Range[int]

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from app.catalog.numbers import Entry
 
-__all__ = ["Autoencoder", "Dtype", "Lora", "Names", "Quantization", "Scheduler", "Source", "Weights"]
+__all__ = ["Autoencoder", "Dtype", "Lora", "Names", "Quantization", "Scheduler", "Size", "Source", "Weights"]
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 #: TOML has arrays, not tuples.
@@ -40,17 +40,28 @@ class Autoencoder(Source):
     weight_name: str | None = None
 
 
-class Lora(Source):
+class Lora(Weights):
     """A LoRA, in force for every request.
 
     fuse: merged into the weights, which costs nothing a step; else kept beside them.
     into: the second denoiser of a model that has two; absent, the first.
     """
 
-    weight_name: str
     scale: float = Field(default=1.0, gt=0)
     fuse: bool = True
     into: Literal["transformer_2"] | None = None
+
+
+class Size(Entry):
+    """What the entry takes, measured once, for machines that do not have its files. In units of 10^9 bytes.
+
+    disk_gb: the files that are downloaded. loaded_gb: all weights in the entry's dtypes, without quantization.
+    largest_part_gb: of those, the largest component's.
+    """
+
+    disk_gb: float = Field(gt=0)
+    loaded_gb: float = Field(gt=0)
+    largest_part_gb: float = Field(gt=0)
 
 
 class Scheduler(Entry):

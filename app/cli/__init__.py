@@ -61,6 +61,10 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> int:
             from app.cli.models import list_models
 
             list_models(settings)
+        case "models" if arguments.action == "pull":
+            from app.cli.models import pull_models
+
+            return pull_models(settings, arguments.names)
         case "models":
             from app.cli.models import check_models
 
@@ -122,6 +126,8 @@ def _parser() -> argparse.ArgumentParser:
     check = models.add_parser("check", help="whether models fit the installed diffusers; nothing is downloaded")
     check.add_argument("names", nargs="*", metavar="NAME", help="absent: every known model, served or not")
     check.add_argument("--cache", action="store_true", help="also tell whose weights are on this machine")
+    pull = models.add_parser("pull", help="download the weights of models from the Hugging Face hub")
+    pull.add_argument("names", nargs="*", metavar="NAME", help="absent: every model that is served")
     dead = commands.add_parser("dead", help="jobs given up after several workers were lost with them")
     actions = dead.add_subparsers(dest="action", required=True)
     actions.add_parser("list", help="newest first")

@@ -1,19 +1,26 @@
-"""`nag-server models list` and `models check`."""
+"""`nag-server models list`, `models check` and `models pull`."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from pathlib import Path
+from functools import partial
+from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import track
+from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn, track
 from rich.table import Table
 from rich.text import Text
 
-from app.catalog import Catalog, CatalogError, Model, NAGDefaults, Source
+from app.catalog import Catalog, CatalogError, Model, NAGDefaults
 from app.settings import Settings
 
-__all__ = ["check_models", "list_models"]
+if TYPE_CHECKING:
+    from app.worker.model_size import ModelSize
+
+__all__ = ["check_models", "list_models", "pull_models"]
+
+INTERRUPTED = 130
 
 
 def list_models(settings: Settings) -> None:
@@ -46,45 +53,91 @@ def _size(model: Model) -> str:
 
 
 def check_models(settings: Settings, names: Sequence[str] = (), *, cache: bool = False) -> int:
-    """Prints what would keep each model from loading, and returns 1 if anything would; nothing is downloaded.
+    """Prints what each model takes and what would keep it from running, and returns 1 if anything would; nothing is
+    downloaded.
 
     names: those to look at, else every known model. cache: also tell which weights are on this machine.
     Raises CatalogError.
     """
     known = Catalog.known(settings)
-    for name in names:
-        if name not in known:
-            raise CatalogError(f"no model {name!r}: there are {', '.join(known)}")
+    names = _known_names(known, names) or list(known)
     from app.worker.checks import problems  # with torch, which takes a while
+    from app.worker.model_size import model_size, recorded_size
 
-    table = Table("model", "pipeline", *(("weights",) if cache else ()), "found")
+    table = Table("model", "pipeline", "disk", "host", "device", *(("weights",) if cache else ()), "found")
     table.columns[0].no_wrap = True
     wrong: list[str] = []
     missing: list[str] = []
-    for name in track(names or list(known), "checking", console=Console(stderr=True), transient=True):
+    for name in track(names, "checking", console=Console(stderr=True), transient=True):
         model = known[name]
         found = problems(model)
-        wrong += [f"{name}: {each}" for each in found]
-        absent = _to_download(model) if cache else []
-        missing += [f"{name}: to download: {each}" for each in absent]
+        wrong += [f"{name}: {problem}" for problem in found]
+        absent = _to_download(model) if cache else ""
+        missing += [f"{name}: to download: {absent}"] if absent else []
         weights = ("to download" if absent else "here",) if cache else ()
-        table.add_row(name, model.pipeline or "-", *weights, Text(f"{len(found)} wrong", "red") if found else "ok")
-    Console().print(table)
+        size = model_size(model) or recorded_size(model)
+        verdict = Text(f"{len(found)} wrong", "red") if found else "ok"
+        table.add_row(name, model.pipeline or "-", *_gigabytes(size), *weights, verdict)
+    console = Console()
+    console.print(table)
+    console.print("GB of disk, of main memory beside a GPU, and of the device's memory, for the weights alone")
     for line in (*missing, *wrong):
         print(line)
     return 1 if wrong else 0
 
 
-def _to_download(model: Model) -> list[str]:
-    """The entry's files that are not on this machine; a repository's index stands for all that is in it."""
-    from huggingface_hub import try_to_load_from_cache
+def pull_models(settings: Settings, names: Sequence[str] = ()) -> int:
+    """Downloads the files of the models, those that are served unless some are named; 1 if any could not be had.
 
-    files: list[tuple[Source, str]] = [(model, "model_index.json"), *((each, each.weight_name) for each in model.lora)]
-    if model.denoiser is not None:
-        files.append((model.denoiser, model.denoiser.weight_name))
-    return [
-        f"{source.repository}/{name}"
-        for source, name in files
-        if not Path(source.repository).is_dir()
-        and not isinstance(try_to_load_from_cache(source.repository, name, revision=source.revision), str)
-    ]
+    Raises CatalogError.
+    """
+    names = _known_names(known := Catalog.known(settings), names) or list(Catalog.load(settings).models)
+    from app.worker.download import download
+    from app.worker.errors import LoadError
+
+    failed = False
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=(console := Console(stderr=True))) as progress:
+        for name in names:
+            task = progress.add_task(name, total=None)
+            try:
+                download(known[name], partial(_show, progress, task))
+            except LoadError as exc:
+                failed = True
+                progress.remove_task(task)
+                console.print(f"nag-server: {exc}", style="red", markup=False, highlight=False, soft_wrap=True)
+            except KeyboardInterrupt:
+                progress.stop()
+                os._exit(INTERRUPTED)  # the threads that download would be waited for
+    return 1 if failed else 0
+
+
+def _show(progress: Progress, task: TaskID, done_bytes: int, total_bytes: int) -> None:
+    progress.update(task, completed=done_bytes, total=total_bytes)
+
+
+def _known_names(known: dict[str, Model], names: Sequence[str]) -> list[str]:
+    for name in names:
+        if name not in known:
+            raise CatalogError(f"no model {name!r}: there are {', '.join(known)}")
+    return list(names)
+
+
+def _gigabytes(size: ModelSize | None) -> tuple[str, str, str]:
+    if size is None:
+        return "?", "?", "?"
+    disk, host, device = (value / 10**9 for value in (size.disk_bytes, size.host_bytes, size.device_bytes))
+    return f"{disk:.1f}", f"{host:.1f}", f"{device:.1f}"
+
+
+def _to_download(model: Model) -> str:
+    """How much of the entry's files is not on this machine; empty if all are."""
+    from app.worker.errors import LoadError
+    from app.worker.hub import files_of
+
+    try:
+        absent = [file for file in files_of(model) if file.path is None]
+    except LoadError as exc:
+        return exc.why
+    gigabytes = sum(file.size_bytes for file in absent) / 10**9
+    return f"{len(absent)} files, {gigabytes:.1f} GB" if absent else ""

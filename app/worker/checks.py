@@ -6,6 +6,7 @@ still knows the grid of its sizes.
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import json
 import re
@@ -17,7 +18,6 @@ from typing import Any
 import diffusers
 import torch
 import transformers
-from huggingface_hub import try_to_load_from_cache
 
 import nag
 from app.catalog import Model
@@ -25,6 +25,7 @@ from app.worker.components import component_dtype
 from app.worker.editing import task_class
 from app.worker.errors import LoadError
 from app.worker.grids import grid_problems
+from app.worker.hub import File, files_of
 from app.worker.loading import DENOISERS, pipeline_class, scheduler_class
 from app.worker.weights import require_package
 
@@ -32,6 +33,14 @@ __all__ = ["guided_family", "problems"]
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 CALLBACKS = ("callback_on_step_end", "callback")
+#: Arguments of a call that denoise passes where the pipeline takes them.
+SUPPLIED = frozenset(
+    {"prompt", "negative_prompt", "generator", "num_inference_steps", "width", "height", "num_frames", "output_type"}
+)
+VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+#: Pipelines whose signature leaves the image optional, but whose call does not.
+STARTS_FROM_IMAGES = re.compile(r"ImageToVideo|Img2Img|Inpaint|VideoToVideo|Edit|ControlNet|Upscale")
+SENTENCEPIECE = {"sentencepiece": "sentencepiece", "protobuf": "google.protobuf"}  # module by package
 
 
 def problems(entry: Model) -> list[str]:
@@ -43,8 +52,9 @@ def problems(entry: Model) -> list[str]:
         return [*found, exc.why]
     if kind is None:
         return found
-    for check in (_arguments, _guidance, _nag, _parts, _vae, _edits, _inpainting, grid_problems):
+    for check in (_arguments, _required, _guidance, _nag, _parts, _vae, _edits, _inpainting, grid_problems):
         found += check(entry, kind)
+    found += _tokenizers(entry)
     for needed in (_scheduler, require_package):
         try:
             needed(entry)
@@ -111,6 +121,38 @@ def _arguments(entry: Model, kind: Any) -> Iterator[str]:
         yield f"kind: {kind.__name__} makes videos"
     if not any(name in takes for name in CALLBACKS):
         yield f"pipeline: {kind.__name__} tells nobody of its steps"
+
+
+def _required(entry: Model, kind: Any) -> Iterator[str]:
+    """What a call needs besides a text: nobody supplies it."""
+    supplied = {*SUPPLIED, *entry.call, entry.cfg}
+    takes = {name: each for name, each in inspect.signature(kind.__call__).parameters.items() if name != "self"}
+    for name, parameter in takes.items():
+        if parameter.default is parameter.empty and parameter.kind not in VARIADIC and name not in supplied:
+            yield f"pipeline: {kind.__name__} needs {name}, which no request has"
+    if "image" in takes and takes["image"].default is None and STARTS_FROM_IMAGES.search(kind.__name__):
+        yield f"pipeline: {kind.__name__} needs image, which no request has; the text pipeline's `edits` start from one"
+
+
+def _tokenizers(entry: Model) -> Iterator[str]:
+    """SentencePiece's own format, where the repository has no tokenizer.json; nothing if its files are not known."""
+    try:
+        names = [file.name for file in files_of(entry)]
+    except LoadError:
+        return
+    folders = {name.partition("/")[0] for name in names if name.endswith(".model")}
+    for folder in sorted(folders):
+        if f"{folder}/tokenizer.json" not in names:
+            for package, module in SENTENCEPIECE.items():
+                if not _is_installed(module):
+                    yield f"{folder}: its tokenizer needs {package}: pip install it"
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # not even the package above it
+        return False
 
 
 def _guidance(entry: Model, kind: Any) -> Iterator[str]:
@@ -220,12 +262,9 @@ def _local_vae_config(entry: Model) -> dict[str, Any] | None:
     """The config that the entry's VAE is built to; None if it is not on this machine."""
     whole = entry.vae is not None and entry.vae.weight_name is None
     source, name = (entry.vae, "config.json") if whole and entry.vae is not None else (entry, "vae/config.json")
-    path = Path(source.repository) / name
-    if not path.is_file():
-        cached = try_to_load_from_cache(source.repository, name, revision=source.revision)
-        if not isinstance(cached, str):
-            return None
-        path = Path(cached)
+    path = File(source, name, 0).path
+    if path is None:
+        return None
     config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return config
 

@@ -12,6 +12,8 @@ from time import time
 
 import huggingface_hub
 from huggingface_hub import constants, errors
+from huggingface_hub.utils import disable_progress_bars
+from huggingface_hub.utils import logging as hub_logging
 
 from app.catalog import Model, Source
 from app.worker.errors import LoadError, RepositoryAccessError
@@ -22,8 +24,8 @@ __all__ = ["download"]
 POLL_S = 0.5
 GB = 10**9
 
-huggingface_hub.utils.logging.set_verbosity_error()
-huggingface_hub.utils.disable_progress_bars()
+hub_logging.set_verbosity_error()
+disable_progress_bars()
 
 
 def download(entry: Model, on_progress: Callable[[int, int], object]) -> None:
@@ -31,7 +33,7 @@ def download(entry: Model, on_progress: Callable[[int, int], object]) -> None:
 
     Raises LoadError, RepositoryAccessError among them, or what the connection raises.
     """
-    sources = [source for source in _sources(entry) if not Path(source.repository).is_dir()]
+    sources = [source for source in entry.sources.values() if not Path(source.repository).is_dir()]
     if sources and huggingface_hub.is_offline_mode():
         command = f"nag-server models pull {entry.id}"
         raise LoadError(entry.id, f"not on this machine, and HF_HUB_OFFLINE is set: run `{command}` without it")
@@ -60,11 +62,6 @@ def _fetch(entry: Model, source: Source, names: Sequence[str]) -> None:
         huggingface_hub.snapshot_download(
             source.repository, revision=source.revision, allow_patterns=[glob.escape(name) for name in names]
         )
-
-
-def _sources(entry: Model) -> list[Source]:
-    """The repositories that the entry takes files of."""
-    return [entry, *([] if entry.denoiser is None else [entry.denoiser]), *entry.lora]
 
 
 def _done_bytes(files: Sequence[File], begun_at: float) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fnmatch
 import json
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,9 @@ from app.worker.errors import LoadError
 
 __all__ = ["INDEX", "File", "denoiser_name", "files_of", "has_files", "local_file", "model_index"]
 
-INDEX = "model_index.json"
+INDEX, CONFIG = "model_index.json", "config.json"
+#: Weights at the top of a repository that is one component.
+COMPONENT_WEIGHTS = re.compile(r"diffusion_pytorch_model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?")
 
 
 @dataclass(frozen=True)
@@ -48,18 +51,32 @@ def files_of(entry: Model) -> list[File]:
     """Every file the entry needs. Raises LoadError if that is unknown, as no listing of a repository is here."""
     listing = _listing(entry, entry, INDEX)
     index = model_index(entry)
-    replaced = {} if entry.denoiser is None else {denoiser_name(index): entry.denoiser}
+    replaced: dict[str, Source] = {}
+    if entry.denoiser is not None:
+        replaced[denoiser_name(index)] = entry.denoiser
+    if entry.vae is not None:
+        replaced["vae"] = entry.vae
     try:
-        names = _pipeline_files(index, listing, entry.variant, replaced)
+        names = _pipeline_files(index, listing, entry.variant, [*replaced, *entry.without])
     except (OSError, ValueError) as exc:  # no weights of this variant
         raise LoadError(entry.id, f"{entry.repository}: {' '.join(str(exc).split())}") from exc
+    names = [name for name in names if name.partition("/")[0] not in entry.without]
     files = [File(entry, name, listing[name], name.partition("/")[0]) for name in names]
-    for component, source in (*replaced.items(), *(("", lora) for lora in entry.lora)):
-        size = _listing(entry, source, source.weight_name).get(source.weight_name)
-        if size is None:
-            raise LoadError(entry.id, f"{source.repository}: no file {source.weight_name}")
-        files.append(File(source, source.weight_name, size, component))
+    others: list[tuple[str, Source]] = [*replaced.items(), *(("", lora) for lora in entry.lora)]
+    for component, source in others:
+        files += _files_of_source(entry, component, source)
     return files
+
+
+def _files_of_source(entry: Model, component: str, source: Source) -> list[File]:
+    """The one file that is named, or else those of a whole component."""
+    name = getattr(source, "weight_name", None)
+    listing = _listing(entry, source, name or CONFIG)
+    names = [name] if name else [name for name in listing if name == CONFIG or COMPONENT_WEIGHTS.fullmatch(name)]
+    for name in names:
+        if name not in listing:
+            raise LoadError(entry.id, f"{source.repository}: no file {name}")
+    return [File(source, name, listing[name], component) for name in names]
 
 
 def has_files(entry: Model) -> bool:
@@ -125,8 +142,8 @@ def _pipeline_files(
     weights, _ = diffusers_files.variant_compatible_siblings(names, variant=variant, ignore_patterns=ignored)
     wanted = [name for name in weights if name.partition("/")[0] not in replaced]
     wanted += [f"{folder}/*" for folder in folders - weighty]
-    wanted += [f"{folder}/{name}" for folder in weighty for name in ("config.json", "*.py")]
-    wanted += [INDEX, "config.json", "scheduler_config.json", *TRANSFORMERS_COMPONENT_AUX_FILES]
+    wanted += [f"{folder}/{name}" for folder in weighty for name in (CONFIG, "*.py")]
+    wanted += [INDEX, CONFIG, "scheduler_config.json", *TRANSFORMERS_COMPONENT_AUX_FILES]
     unwanted = [*ignored, *(f"{pattern}.index.*json" for pattern in ignored)]
     return sorted(name for name in names if _matches(name, wanted) and not _matches(name, unwanted))
 

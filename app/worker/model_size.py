@@ -19,7 +19,7 @@ from app.catalog import Model
 from app.worker.errors import LoadError
 from app.worker.hub import File, files_of, model_index
 
-__all__ = ["ModelSize", "model_size"]
+__all__ = ["GB", "ModelSize", "model_size", "recorded_size"]
 
 WIDTHS = {"float32": 4, "bfloat16": 2, "float16": 2}  # bytes of an element
 #: Of stored elements, by their safetensors name. Floats take the entry's dtype when they are loaded, the others stay.
@@ -29,6 +29,7 @@ OTHERS = {"I64": 8, "U64": 8, "I32": 4, "U32": 4, "I16": 2, "U16": 2, "I8": 1, "
 QUANTIZED = {"bitsandbytes-nf4": 0.5 + 4 / 64, "bitsandbytes-int8": 1.0, "torchao-int8": 1.0}
 NOT_QUANTIZED = ("embed", "shared")  # in the names of matrices that are looked up instead of multiplied
 LIBRARIES: dict[str, Any] = {"diffusers": diffusers, "transformers": transformers}
+GB = 10**9
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,17 @@ class _Tensor:
     name: str
     shape: tuple[int, ...]
     dtype: str  # its safetensors name
+
+
+def recorded_size(entry: Model) -> ModelSize | None:
+    """As the catalog has it; None if it says nothing, or not of these weights."""
+    size = entry.size
+    if size is None or entry.quantization is not None or entry.offload == "group":
+        return None
+    disk, loaded, part = (round(gb * GB) for gb in (size.disk_gb, size.loaded_gb, size.largest_part_gb))
+    if entry.offload == "none":
+        return ModelSize(disk, loaded, part, loaded)
+    return ModelSize(disk, loaded, loaded, part)
 
 
 def model_size(entry: Model) -> ModelSize | None:
@@ -103,7 +115,7 @@ def _loaded_bytes(entry: Model, index: Mapping[str, Any], file: File) -> Iterato
 
 
 def _tensors(path: Path) -> Iterator[_Tensor]:
-    with safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
+    with safe_open(path, framework="pt") as file:
         for name in file.keys():  # noqa: SIM118 - no mapping
             described = file.get_slice(name)
             yield _Tensor(name, tuple(described.get_shape()), described.get_dtype())
@@ -111,8 +123,8 @@ def _tensors(path: Path) -> Iterator[_Tensor]:
 
 def _kept_in_float32(index: Mapping[str, Any], component: str, dtype: str) -> frozenset[str]:
     """Names of modules that the libraries load in float32 whatever dtype is asked for."""
-    library, name = index.get(component) or (None, None)
-    kind = getattr(LIBRARIES.get(library), name or "", None)
+    library, name = index.get(component) or ("", "")
+    kind = getattr(LIBRARIES.get(library), name, None)
     if kind is None or dtype == "float32":
         return frozenset()
     kept: list[Collection[str] | None] = [getattr(kind, "_keep_in_fp32_modules_strict", None)]
