@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import logging
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -12,8 +13,8 @@ from time import time
 
 import huggingface_hub
 from huggingface_hub import constants, errors
-from huggingface_hub.utils import disable_progress_bars
 from huggingface_hub.utils import logging as hub_logging
+from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from app.catalog import Model, Source
 from app.worker.errors import LoadError, RepositoryAccessError
@@ -24,7 +25,7 @@ __all__ = ["download"]
 POLL_S = 0.5
 GB = 10**9
 
-hub_logging.set_verbosity_error()
+hub_logging.set_verbosity(logging.ERROR)
 disable_progress_bars()
 
 

@@ -72,7 +72,7 @@ def _files_of_source(entry: Model, component: str, source: Source) -> list[File]
     """The one file that is named, or else those of a whole component."""
     name = getattr(source, "weight_name", None)
     listing = _listing(entry, source, name or CONFIG)
-    names = [name] if name else [name for name in listing if name == CONFIG or COMPONENT_WEIGHTS.fullmatch(name)]
+    names = [name] if name else [CONFIG, *filter(COMPONENT_WEIGHTS.fullmatch, listing)]
     for name in names:
         if name not in listing:
             raise LoadError(entry.id, f"{source.repository}: no file {name}")

@@ -1,0 +1,148 @@
+"""Downloads from a hub on loopback, in a process of their own: HF_ENDPOINT is read when huggingface_hub is imported."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from app.catalog import Catalog
+from app.settings import Settings
+from tests.hub.server import TOKEN, Hub, Repository, serve_hub
+from tests.worker.small import SMALL, in_folder
+
+KNOWN = Catalog.known(Settings())
+NAME = "sdxl-lightning"  # a variant, and another denoiser's weights
+GATED = "flux-schnell"
+#: Files of the real repositories that diffusers does not load.
+UNWANTED = (
+    "README.md", "LICENSE.md", "sd_xl_base_1.0.safetensors", "unet/diffusion_pytorch_model.safetensors",
+    "unet/model.onnx", "text_encoder/openvino_model.bin", "text_encoder/pytorch_model.bin", "vae/model.fp16.bin",
+)  # fmt: skip
+#: Runs commands one after the other, each a JSON line of its arguments and variables.
+SHELL = """
+import contextlib, io, json, os, sys
+from huggingface_hub import constants
+from app.cli import main
+for line in sys.stdin:
+    arguments, variables = json.loads(line)
+    os.environ.update(variables)
+    constants.HF_HUB_OFFLINE = "HF_HUB_OFFLINE" in variables
+    constants.HF_HUB_CACHE = variables["HF_HUB_CACHE"]
+    constants.HF_TOKEN_PATH = variables.get("HF_TOKEN_PATH", "/nowhere")
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        status = main(arguments)
+    for name in variables:
+        del os.environ[name]
+    print(json.dumps([status, out.getvalue(), err.getvalue()]), flush=True)
+"""
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
+    """The repositories of two entries under their real names, one of them gated."""
+    folders = {name: tmp_path_factory.mktemp(name) for name in (NAME, GATED)}
+    repositories = {}
+    for name, folder in folders.items():
+        entry, local = KNOWN[name], in_folder(KNOWN[name], folder)
+        repositories[entry.repository] = Repository(Path(local.repository), (entry.revision,), name == GATED)
+        if entry.denoiser is not None and local.denoiser is not None:
+            folder = Path(local.denoiser.repository)
+            repositories[entry.denoiser.repository] = Repository(folder, (entry.denoiser.revision,))
+        if entry.vae is not None:
+            SMALL[name].make(0).vae.save_pretrained(folder / "vae")
+            (folder / "vae" / "sdxl_vae.safetensors").write_bytes(b"unwanted")
+            repositories[entry.vae.repository] = Repository(folder / "vae", (entry.vae.revision,))
+    for file in UNWANTED:
+        (folders[NAME] / "repository" / file).write_bytes(b"unwanted")
+    with serve_hub(repositories) as hub:
+        yield hub
+
+
+@pytest.fixture(scope="module")
+def shell(hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess.Popen[str]]:
+    variables = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path_factory.mktemp("home")), "HF_HUB_DISABLE_XET": "1"}
+    command = [sys.executable, "-W", "ignore", "-c", SHELL]
+    environment = os.environ | variables | {"COLUMNS": "200"}
+    with subprocess.Popen(
+        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as process:
+        yield process
+        assert process.stdin is not None
+        process.stdin.close()
+
+
+@pytest.fixture
+def run(shell: subprocess.Popen[str], tmp_path: Path) -> Run:
+    """`run("models", "pull", HF_TOKEN="…")`: status, output and errors of a command with a cache of this test."""
+
+    def run(*arguments: str, **variables: str) -> tuple[int, str, str]:
+        assert shell.stdin is not None
+        assert shell.stdout is not None
+        line = json.dumps([arguments, {"HF_HUB_CACHE": str(tmp_path / "hub"), **variables}])
+        shell.stdin.write(f"{line}\n")
+        shell.stdin.flush()
+        status, output, errors = json.loads(shell.stdout.readline())
+        return status, output, errors
+
+    return run
+
+
+def test_pull_fetches_what_is_loaded_and_nothing_else(run: Run, hub: Hub) -> None:
+    _, output, _ = run("models", "check", NAME, "--cache")
+    assert f"\n{NAME}: to download: " in output
+    hub.downloads.clear()
+    assert run("models", "pull", NAME)[:2] == (0, "")
+    files = [file for _, file in hub.downloads]
+    assert len(files) == len(set(files))
+    assert not set(UNWANTED) & set(files)
+    assert {file for file in files if file.startswith(("unet/", "vae/"))} == {
+        "unet/config.json", "vae/config.json"
+    }  # fmt: skip
+    assert {"sdxl_lightning_4step_unet.safetensors", "text_encoder/model.fp16.safetensors"} < set(files)
+    assert [file for repository, file in sorted(hub.downloads) if repository == KNOWN[NAME].vae.repository] == [
+        "config.json", "diffusion_pytorch_model.safetensors"
+    ]  # fmt: skip
+    hub.downloads.clear()
+    status, output, _ = run("models", "check", NAME, "--cache", HF_HUB_OFFLINE="1")
+    assert (status, "here" in output, "to download" in output) == (0, True, False), output
+    assert run("models", "pull", NAME)[0] == 0
+    assert hub.downloads == []  # all of it is here
+
+
+def test_a_file_that_was_lost_is_missed_and_fetched_again(run: Run, hub: Hub, tmp_path: Path) -> None:
+    assert run("models", "pull", NAME)[0] == 0
+    (weights,) = tmp_path.glob("hub/*/snapshots/*/text_encoder/*.safetensors")
+    weights.resolve().unlink()
+    _, output, _ = run("models", "check", NAME, "--cache", HF_HUB_OFFLINE="1")
+    assert f"\n{NAME}: to download: 1 files, 0.0 GB" in output
+    status, _, errors = run("models", "pull", NAME, HF_HUB_OFFLINE="1")
+    assert status == 1
+    assert f"nag-server: {NAME}: not on this machine, and HF_HUB_OFFLINE is set" in errors
+    hub.downloads.clear()
+    assert run("models", "pull", NAME)[0] == 0
+    assert [file for _, file in hub.downloads] == ["text_encoder/model.fp16.safetensors"]
+
+
+def test_a_gated_repository_says_what_to_do_and_opens_to_a_token(run: Run, hub: Hub, tmp_path: Path) -> None:
+    repository = KNOWN[GATED].repository
+    for token in ("", "hf_" + "x" * 34):
+        status, _, errors = run("models", "pull", GATED, HF_TOKEN=token)
+        assert status == 1
+        assert (
+            f"nag-server: {GATED}: {repository} asks for a login: accept its terms at {hub.url}/{repository} and "
+            "give the worker that account's token in HF_TOKEN" in errors
+        )
+    secret = tmp_path / "secret"
+    secret.write_text(f"{TOKEN}\n")
+    assert run("models", "pull", GATED, HF_TOKEN_PATH=str(secret))[0] == 0
+    shutil.rmtree(tmp_path / "hub")
+    assert run("models", "pull", GATED, HF_TOKEN=TOKEN)[0] == 0
