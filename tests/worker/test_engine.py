@@ -18,9 +18,12 @@ from PIL import Image
 from app.catalog import Catalog, Model
 from app.formats import IMAGES
 from app.jobs import Guidance, Job, JobError
+from app.queue.registry import ModelState
 from app.settings import Settings
 from app.worker import pipelines, video
 from app.worker.engine import UNWRITABLE, TorchEngine
+from app.worker.errors import RepositoryAccessError
+from app.worker.model_size import model_size
 from app.worker.outcome import NAN, OUT_OF_MEMORY
 from app.worker.pipelines import load
 from app.worker.recorder import Event, Recorder
@@ -236,6 +239,99 @@ def test_batches_overlap_and_come_out_as_they_do_alone(make_engine: MakeEngine, 
     assert {name: pixels(each).tolist() for name, each in together.items()} == {
         name: pixels(each).tolist() for name, each in alone.items()
     }
+
+
+def test_a_row_without_memory_beside_a_decode_is_tried_again_alone(make_engine: MakeEngine, make_job: Make) -> None:
+    engine = make_engine(overlap="on")
+    pipe = engine.pipe(MODEL)
+    decoding, refused, denoised = threading.Event(), threading.Event(), threading.Event()
+
+    def decode(_: Any, args: Any) -> None:
+        if not refused.is_set():  # the first batch alone waits for the second one's failure
+            decoding.set()
+            assert refused.wait(60)
+            decoding.clear()
+
+    def refuse(_: Any, args: Any) -> None:
+        if decoding.is_set():
+            refused.set()
+            raise torch.OutOfMemoryError("no memory beside what is being decoded")
+
+    with (
+        hooked(pipe.vae.decoder.register_forward_pre_hook(decode)),
+        hooked(pipe.transformer.register_forward_pre_hook(refuse)),
+        ThreadPoolExecutor(2) as threads,
+    ):
+        first = threads.submit(engine.run, [make_job("a")], Control(on_denoised=denoised.set))
+        assert denoised.wait(60)
+        assert decoding.wait(60)
+        second = threads.submit(engine.run, [make_job("b")], Control())
+        assert isinstance(second.result(60)["b"], Made)
+        assert isinstance(first.result(60)["a"], Made)
+    assert engine.budget(MODEL) == 4 * PICTURE  # one row was no batch to be made smaller
+
+
+def test_a_model_loaded_by_a_job_is_measured_afterwards(make_engine: MakeEngine, make_job: Make) -> None:
+    engine = make_engine(batch_budget="measured", batch_size=64)
+    engine.run([make_job("a")], Control())
+    assert (engine.is_measured(MODEL), engine.budget(MODEL)) == (False, 64 * PICTURE)
+    with hooked(no_memory_beyond(engine, 2, [], torch.OutOfMemoryError)):
+        engine.measure(MODEL)
+    assert engine.is_measured(MODEL)
+    assert engine.budget(MODEL) in (PICTURE, 2 * PICTURE)
+    assert make_engine(batch_budget="fixed").is_measured(MODEL)  # the setting is the budget
+
+
+def test_a_model_that_cannot_be_measured_goes_on_serving(make_engine: MakeEngine, make_job: Make) -> None:
+    engine = make_engine(batch_budget="measured")
+    engine.run([make_job("a")], Control())
+    with hooked(engine.pipe(MODEL).transformer.register_forward_pre_hook(lambda *_: {}["broken"])):
+        engine.measure(MODEL)
+    assert (engine.is_measured(MODEL), engine.warm) == (True, (MODEL,))
+
+
+def test_two_models_take_turns_in_a_small_memory(make_engine: MakeEngine, make_job: Make) -> None:
+    """Room is made before a model is loaded, never by a load that fails: nothing is loaded twice."""
+    entry = with_model("other").models[MODEL]
+    size = model_size(entry)
+    assert size is not None
+    engine = make_engine(catalog=with_model("other"), model_memory_bytes=round(size.loaded_bytes * 1.5))
+    assert engine.fits(MODEL)
+    stages: list[tuple[str, str]] = []
+    engine.states.on_change = lambda: stages.append(
+        tuple(engine.states.snapshot().get(name, ModelState()).stage for name in (MODEL, "other"))
+    )
+    for name in (MODEL, "other", MODEL):
+        assert isinstance(engine.run([make_job("a", model=name)], Control())["a"], Made)
+        assert not engine.fits("other")
+    assert stages == [
+        ("loading", "cold"), ("warm", "cold"), ("cold", "cold"), ("cold", "loading"), ("cold", "warm"),
+        ("cold", "cold"), ("loading", "cold"), ("warm", "cold"),
+    ]  # fmt: skip
+    assert engine.recorder.of(Event.MODEL_LOADED) == 3
+
+
+def test_a_download_that_fails_fails_the_jobs_with_its_reason(
+    make_engine: MakeEngine, make_job: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(entry: Model, on_progress: Any) -> None:
+        on_progress(1, 4)
+        seen.append(engine.states.snapshot()["far"])
+        raise RepositoryAccessError("far", "someone/far asks for a login")
+
+    seen: list[ModelState] = []
+    failed = threading.Event()
+    monkeypatch.setattr("app.worker.downloads.download", refuse)
+    engine = make_engine(catalog=with_model("far", repository="someone/far"))
+    engine.states.on_change = lambda: failed.set() if engine.states.snapshot()["far"].error else None
+    assert (engine.takes_jobs(MODEL), engine.takes_jobs("far")) == (True, False)
+    engine.download("far")
+    assert failed.wait(60)
+    assert seen == [ModelState("downloading", 1, 4)]
+    assert engine.takes_jobs("far")  # to fail them
+    assert engine.run([make_job("a", model="far")], Control())["a"] == JobError(
+        "model_unavailable", "the model could not be downloaded (someone/far asks for a login)"
+    )
 
 
 def test_prompts_are_encoded_once(make_engine: MakeEngine, make_job: Make) -> None:
