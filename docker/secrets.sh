@@ -1,5 +1,6 @@
 #!/bin/sh
 # The secrets of docker-compose.yml, made where they are missing: files of random bytes, in a folder of this user alone.
+# hf_token, for repositories that ask for a login, holds what HF_TOKEN says, or nothing.
 # `docker/secrets.sh key ID TENANT` adds an API key to a service that runs.
 # The files themselves are readable, since a container's user, who has another id, reads them through a bind mount.
 set -eu
@@ -34,6 +35,9 @@ if [ ! -s "$folder/api_keys.toml" ]; then
 fi
 if [ ! -s "$folder/nag_webhook_secret" ]; then
   printf 'whsec_%s' "$(head -c 32 /dev/urandom | base64)" > "$folder/nag_webhook_secret"
+fi
+if [ ! -s "$folder/hf_token" ]; then
+  printf %s "${HF_TOKEN:-}" > "$folder/hf_token"
 fi
 if [ ! -s "$folder/grafana_password" ]; then
   random > "$folder/grafana_password"

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from app.access import file as access
+from app.catalog import Catalog
 from app.settings import Settings
 from app.worker.loop import LEAVE_S
 from tests.docker import compose, dockerfile
@@ -128,11 +129,24 @@ def test_prometheus_looks_where_the_others_are() -> None:
         assert str(SERVICES[name]["environment"]["NAG_METRICS_PORT"]) in SERVICES[name]["healthcheck"]["test"][-1]
 
 
-def make_secrets(folder: Path, *arguments: str) -> str:
+def test_workers_have_the_hubs_token_and_all_have_the_catalog() -> None:
+    for name in ("worker", "worker-gpu"):
+        assert SERVICES[name]["environment"]["HF_TOKEN_PATH"] == "/run/secrets/hf_token"
+        assert "hf_token" in SERVICES[name]["secrets"]
+    own = compose.load({"NAG_CATALOG": "./own.toml"})["services"]
+    for name in OURS:
+        target = SERVICES[name]["environment"]["NAG_CATALOG"]
+        assert f"./docker/models.toml:{target}:ro" in SERVICES[name]["volumes"]
+        assert f"./own.toml:{target}:ro" in own[name]["volumes"]
+    catalog = Settings(catalog=ROOT / "docker" / "models.toml")
+    assert Catalog.load(catalog) == Catalog.load(Settings())
+
+
+def make_secrets(folder: Path, *arguments: str, **environment: str) -> str:
     script = [str(ROOT / "docker" / "secrets.sh"), *arguments]
     return subprocess.run(
         script,
-        env={"PATH": "/usr/bin:/bin", "NAG_SECRETS_FOLDER": str(folder)},
+        env={"PATH": "/usr/bin:/bin", "NAG_SECRETS_FOLDER": str(folder), **environment},
         check=True,
         capture_output=True,
         text=True,
@@ -153,6 +167,9 @@ def test_secrets_are_made_once_and_are_each_there(tmp_path: Path) -> None:
     assert make_secrets(folder) == ""
     assert {path.name: path.read_text() for path in folder.iterdir()} == files
     assert all(shown.split()[-1] not in text for text in files.values())
+    assert files["hf_token"] == ""
+    make_secrets(folder, HF_TOKEN="hf_x")
+    assert (folder / "hf_token").read_text() == "hf_x"
 
 
 def test_an_api_key_is_added_to_the_file_that_is_mounted(tmp_path: Path) -> None:

@@ -74,6 +74,9 @@ NAG_SECRETS_DIR: /run/secrets/nag
 {{- if .Values.catalog }}
 NAG_CATALOG: /etc/nag/models.toml
 {{- end }}
+{{- if .Values.hub.existingSecret }}
+HF_TOKEN_PATH: /run/secrets/nag/hf_token
+{{- end }}
 {{- if .Values.artifacts.url }}
 {{- if and (eq .Values.links.answeredBy "api") (not .Values.links.existingSecret) }}
 {{- fail "links.existingSecret is needed: each API would sign links that the others refuse" }}
@@ -98,7 +101,7 @@ NAG_REDIS_URL: {{ required "redis.existingSecret or redis.url is needed" .Values
 {{/* Secrets become files that are named as the variables they stand for. */}}
 {{- define "nag.volumes" -}}
 - name: secrets
-  {{- if not (or .Values.redis.existingSecret .Values.artifacts.existingSecret .Values.links.existingSecret .Values.webhooks.existingSecret) }}
+  {{- if not (or .Values.redis.existingSecret .Values.hub.existingSecret .Values.artifacts.existingSecret .Values.links.existingSecret .Values.webhooks.existingSecret) }}
   emptyDir: {}
   {{- else }}
   projected:
@@ -108,6 +111,11 @@ NAG_REDIS_URL: {{ required "redis.existingSecret or redis.url is needed" .Values
       - secret:
           name: {{ .Values.redis.existingSecret }}
           items: [{key: {{ .Values.redis.key | quote }}, path: nag_redis_url}]
+      {{- end }}
+      {{- if .Values.hub.existingSecret }}
+      - secret:
+          name: {{ .Values.hub.existingSecret }}
+          items: [{key: {{ .Values.hub.key | quote }}, path: hf_token}]
       {{- end }}
       {{- if .Values.artifacts.existingSecret }}
       - secret:
