@@ -78,6 +78,9 @@ def test_the_default_stays_when_the_second_file_names_none(tmp_path: Path) -> No
         (STEPS, f"{STEPS}\nlora = [{{ {FILE}, into = 'vae' }}]", ["models.mine.lora.0.into", "'vae'"]),
         (STEPS, f"{STEPS}\nlora = [{{ {FILE} }}]\n{QUANTIZED}", ["models.mine", "lora.fuse"]),
         (STEPS, f"{STEPS}\ndenoiser = {{ {FILE} }}\n{QUANTIZED}", ["models.mine", "denoiser"]),
+        (STEPS, f"{STEPS}\nvae = {{ {FILE} }}\n{QUANTIZED.replace('transformer', 'vae')}", ["models.mine", "vae: "]),
+        (STEPS, f"{STEPS}\nvae = {{ {FILE}, revision = 3 }}", ["models.mine.vae.revision", "3"]),
+        (STEPS, f"{STEPS}\nvae = {{ repository = '.', revision = 'v1' }}", ["models.mine.vae.revision", "'v1'"]),
         (STEPS, f"{STEPS}\nquantization = {{ method = 'fewer', components = ['vae'] }}", ["quantization", "'fewer'"]),
         (STEPS, f"{STEPS}\nscheduler = {{ name = 'X', options = {{ a = 1 }}, unset = ['a'] }}", ["scheduler", "a is"]),
         (STEPS, f"{STEPS}\noffload = 'disk'", ["models.mine.offload", "'disk'"]),
@@ -174,10 +177,15 @@ nag = { scale = 9, tau = 2.5, alpha = 0.5, end = 1 }
 
 def test_a_folder_of_weights_is_relative_to_its_file(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
-    more = "lora = [{ repository = 'mine', weight_name = 'x' }]\ndenoiser = { repository = 'mine', weight_name = 'y' }"
+    more = """
+lora = [{ repository = 'mine', weight_name = 'x' }]
+denoiser = { repository = 'mine', weight_name = 'y' }
+vae = { repository = 'mine' }
+"""
     model = load(tmp_path, ENTRY.format(name="mine", path="mine") + more).models["mine"]
-    assert model.denoiser is not None
-    assert {model.lora[0].repository, model.denoiser.repository} == {str(tmp_path / "mine")}
+    assert {key: source.repository for key, source in model.sources.items()} == dict.fromkeys(
+        ("", "denoiser", "vae", "lora.0"), str(tmp_path / "mine")
+    )
 
 
 def test_models_of_the_hub_are_served_where_they_are_named(tmp_path: Path) -> None:
@@ -197,11 +205,11 @@ def test_models_of_the_hub_are_served_where_they_are_named(tmp_path: Path) -> No
 @pytest.mark.parametrize("name", [name for name in Catalog.known(Settings()) if name not in EMBEDDED])
 def test_an_entry_of_the_hub_leaves_nothing_open(name: str) -> None:
     model = Catalog.known(Settings())[name]
-    sources = [model, *model.lora, *([model.denoiser] if model.denoiser else [])]
-    assert all(re.fullmatch(r"[\w.-]+/[\w.-]+", each.repository) for each in sources)
+    sources = model.sources.values()
+    assert all(re.fullmatch(r"[\w.-]+/[\w.-]+", source.repository) for source in sources)
     # What is not pinned is to be a choice, and said.
-    unpinned = {"sana-sprint", "ltx-video-distilled"}
-    assert all(re.fullmatch("[0-9a-f]{40}", each.revision) for each in sources) or name in unpinned
+    unpinned = {"flux-krea-dev"}
+    assert all(re.fullmatch("[0-9a-f]{40}", source.revision) for source in sources) or name in unpinned
     assert model.pipeline
     assert model.licence
     assert model.nag

@@ -12,6 +12,7 @@ from app.catalog import Catalog, Lora, Model, NAGDefaults, Quantization, Range, 
 from app.settings import Settings
 from app.worker.checks import guided_family, problems
 from app.worker.loading import pipeline_class
+from tests.worker.small import in_folder
 
 KNOWN = Catalog.known(Settings())
 LORA = Lora(repository="a/b", weight_name="c")
@@ -70,6 +71,9 @@ def test_inpainting_needs_a_unet_of_the_right_channels(tmp_path: Path) -> None:
         ("flux-dev", {"pipeline": "DiTPipeline", "nag": ANY}, ["nag: no family of nag has the denoiser of DiT"]),
         ("pixart-sigma", {"lora": (LORA,)}, ["lora: PixArtSigmaPipeline takes none"]),
         ("flux-dev", {"lora": (LORA.model_copy(update={"into": "transformer_2"}),)}, ["lora.0.into: FluxPipeline"]),
+        ("flux-dev", {"without": ("vocoder",)}, ["without: FluxPipeline has no vocoder"]),
+        ("flux-dev", {"without": ("tokenizer",)}, ["without: FluxPipeline needs its tokenizer"]),
+        ("flux2-klein", {"guidance_scale": KNOWN["sdxl"].guidance_scale}, ["edits: inpaint: ", "negative_prompt"]),
         ("flux-dev", {"component_dtypes": {"unet": "float32"}}, ["component_dtypes: FluxPipeline has no unet"]),
         (
             "flux-dev",
@@ -91,3 +95,13 @@ def test_what_does_not_fit_is_said(name: str, changes: dict[str, Any], said: lis
     entry: Model = KNOWN[name].model_copy(update=changes)
     found = "\n".join(problems(entry))
     assert all(each in found for each in said), found
+
+
+def test_a_vae_that_is_switched_between_precisions_is_said(tmp_path: Path) -> None:
+    entry = in_folder(KNOWN["sdxl"], tmp_path).model_copy(update={"dtype": "float16"})
+    assert problems(entry) == []
+    own = entry.model_copy(update={"vae": None})
+    (found,) = problems(own)
+    assert found.startswith(f"vae: that of {own.repository} overflows in float16 (force_upcast)")
+    assert problems(own.model_copy(update={"dtype": "bfloat16"})) == []
+    assert problems(own.model_copy(update={"repository": "nobody/knows"})) == []

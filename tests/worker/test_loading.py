@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from app.settings import Settings
 from app.worker.batching import Row
 from app.worker.denoise import denoise
 from app.worker.errors import LoadError
-from app.worker.loading import denoisers, load
+from app.worker.loading import denoisers, load, scheduler_class
 from tests.hub import pipelines
 from tests.hub.repositories import small_size
 from tests.hub.weights import peft, save_lora
@@ -110,6 +111,29 @@ def test_wan_runs_at_the_timesteps_of_its_distillation(name: str, tmp_path: Path
     assert scheduler.timesteps.tolist() == pytest.approx([1000, 937.5, 833.3, 625], abs=1.1)
 
 
+def euler_weights(sigmas: list[float]) -> list[float]:
+    """The share of each model output in the last sample by Euler's steps, in float64."""
+    return [after - before for before, after in itertools.pairwise(sigmas)]
+
+
+@pytest.mark.parametrize("name", ["wan21-lightx2v", "wan22-lightning"])
+def test_wan_steps_by_euler(name: str) -> None:
+    """LightX2V distils for Euler at a shift of 5: the sample is the noise plus these shares of the four outputs."""
+    assert KNOWN[name].scheduler is not None
+    kind = scheduler_class(KNOWN[name], KNOWN[name].scheduler)
+    shares = []
+    for number in range(4):
+        scheduler = kind(**KNOWN[name].scheduler.changes)
+        scheduler.set_timesteps(4)
+        sample = torch.zeros(1, dtype=torch.float64)
+        for step, timestep in enumerate(scheduler.timesteps):
+            output = torch.full((1,), float(step == number), dtype=torch.float64)
+            sample = scheduler.step(output, timestep, sample, return_dict=False)[0]
+        shares.append(sample.item())
+    assert shares == pytest.approx([-0.0625, -0.1042, -0.2083, -0.625], abs=1e-3)
+    assert shares == pytest.approx(euler_weights(scheduler.sigmas.double().tolist()), abs=1e-6)
+
+
 @pytest.fixture(scope="module")
 def hyper(tmp_path_factory: pytest.TempPathFactory) -> Model:
     """An entry with a LoRA and a scheduler."""
@@ -146,6 +170,34 @@ def test_the_denoisers_weights_may_be_another_files(tmp_path: Path) -> None:
     assert all(torch.equal(state[key], value.float()) for key, value in there.items())
     own = loaded(entry.model_copy(update={"denoiser": None})).unet.state_dict()
     assert not all(torch.equal(own[key], value) for key, value in there.items())
+
+
+def test_its_vae_may_be_another_repositorys(tmp_path: Path) -> None:
+    entry = in_folder(KNOWN["sdxl"], tmp_path)
+    assert entry.vae is not None
+    there = load_file(Path(entry.vae.repository) / "diffusion_pytorch_model.safetensors")
+    vae = loaded(entry).vae
+    assert all(torch.equal(vae.state_dict()[key], value) for key, value in there.items())
+    assert not vae.config.force_upcast
+    # One file of it, in the architecture of the entry's own.
+    file = entry.vae.model_copy(update={"weight_name": "diffusion_pytorch_model.safetensors"})
+    vae = loaded(entry.model_copy(update={"vae": file})).vae
+    assert all(torch.equal(vae.state_dict()[key], value) for key, value in there.items())
+    assert vae.config.force_upcast
+
+
+def test_a_component_may_be_left_out(tmp_path: Path) -> None:
+    entry = in_folder(KNOWN["ernie-image-turbo"], tmp_path)
+    assert (loaded(entry).pe, loaded(entry).pe_tokenizer) == (None, None)
+
+
+def test_transparent_pixels_lie_over_white(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = in_folder(KNOWN["qwen-image21-turbo"], tmp_path)
+    pipe = loaded(entry)
+    pixel = torch.tensor([1.0, -1.0, -1.0, 0.0]).view(1, 4, 1, 1, 1)  # red, half transparent
+    monkeypatch.setattr(pipe.vae, "decode", lambda latents, **_: (pixel.expand(1, 4, 1, 64, 64),))
+    pixels, _ = generate(pipe, entry)
+    assert np.allclose(pixels, (1.0, 0.5, 0.5))
 
 
 @pytest.mark.parametrize("offload", ["model", "group"])

@@ -1,0 +1,114 @@
+"""Every hub entry from `nag-server up` to an image or video over HTTP: from the hub, then from its cache alone."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from app.catalog import Catalog, Model
+from app.settings import Settings
+from tests.hub.installed import ROOT, create_environment
+from tests.hub.repositories import REPOSITORIES, small_size, write_repositories
+from tests.hub.server import TOKEN, Hub, serve_hub
+
+pytestmark = pytest.mark.timeout(600)
+WAIT_S = 120
+ENTRIES = {name: model for name, model in Catalog.known(Settings()).items() if not Path(model.repository).is_dir()}
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return create_environment(tmp_path_factory.mktemp("installed") / "venv")
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
+    with serve_hub(write_repositories(tmp_path_factory.mktemp("hub"))) as hub:
+        yield hub
+
+
+def write_catalog(path: Path) -> Path:
+    """Every entry as it is, but for sizes that its small pipeline makes fast."""
+    lines = []
+    for name, model in ENTRIES.items():
+        lines += [f"[models.{name}]", f'extends = "{name}"']
+        for field, value in zip(("width", "height", "num_frames"), small_size(model), strict=True):
+            size = getattr(model, field)
+            if size is not None:
+                numbers = {"default": value, "min": value, "max": size.max, "multiple": size.multiple}
+                numbers |= {} if size.offset is None else {"offset": size.offset}
+                lines.append(f"{field} = {{ {', '.join(f'{key} = {number}' for key, number in numbers.items())} }}")
+    path.write_text("\n".join(lines))
+    return path
+
+
+@contextmanager
+def service(python: Path, folder: Path, **environment: str) -> Iterator[httpx.Client]:
+    """A client of a running `nag-server up` with its data, log and Hugging Face cache in `folder`."""
+    variables = {name: value for name, value in os.environ.items() if not name.startswith(("NAG_", "HF_"))}
+    variables |= {
+        "PYTHONPATH": str(ROOT), "NAG_DATA_DIR": str(folder / "data"), "NAG_PORT": "0", "NAG_DEVICE": "cpu",
+        "NAG_BATCH_BUDGET": "fixed", "NAG_CATALOG": str(write_catalog(folder / "sizes.toml")),
+        "HF_HOME": str(folder / "huggingface"), "HF_HUB_DISABLE_TELEMETRY": "1", **environment,
+    }  # fmt: skip
+    log = folder / "service.log"
+    with log.open("w") as out:
+        process = subprocess.Popen(
+            [python, "-m", "app.cli", "up"], env=variables, cwd=folder, stdout=out, stderr=subprocess.STDOUT
+        )
+    try:
+        deadline = time.monotonic() + WAIT_S
+        while (url := re.search(r"nag-server: (http\S+)", log.read_text())) is None:
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.1)
+        with httpx.Client(base_url=url[1], trust_env=False, timeout=WAIT_S + 10) as client:
+            yield client
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(60)
+
+
+def generate(client: httpx.Client, model: Model) -> dict[str, Any]:
+    """The job of one image or video in as few steps as the entry allows, its negative prompt guided by NAG."""
+    body = {
+        "model": model.id, "prompt": "a red circle", "negative_prompt": "a blue square", "seed": 1,
+        "num_inference_steps": model.num_inference_steps.min, "guidance_scale": 1.0,
+    }  # fmt: skip
+    answer = client.post("/v1/jobs", json=body, headers={"prefer": f"wait={WAIT_S}"})
+    job: dict[str, Any] = answer.json()
+    return job
+
+
+def check(client: httpx.Client, model: Model) -> None:
+    job = generate(client, model)
+    assert job.get("status") == "completed", (model.id, job)
+    assert job["nag"]["applied"], model.id
+    content = client.get(f"/v1/jobs/{job['id']}/result").content
+    assert content.startswith(b"\x89PNG") if model.kind == "image" else content[4:8] == b"ftyp", model.id
+
+
+def test_every_repository_is_an_entrys() -> None:
+    assert set(REPOSITORIES) == {source.repository for model in ENTRIES.values() for source in model.sources.values()}
+
+
+def test_every_entry_runs_from_the_hub_and_then_from_its_cache(python: Path, hub: Hub, tmp_path: Path) -> None:
+    models = {"NAG_MODELS": ",".join(ENTRIES), "NAG_WARM": "none"}
+    with service(python, tmp_path, HF_ENDPOINT=hub.url, HF_TOKEN=TOKEN, **models) as client:
+        for model in ENTRIES.values():
+            check(client, model)
+    unused = [f"{name}/{file}" for name, file in hub.downloads if file in REPOSITORIES[name].others or ".bin" in file]
+    assert unused == []
+    with service(python, tmp_path, HF_ENDPOINT="http://127.0.0.1:9", HF_HUB_OFFLINE="1", **models) as client:
+        for model in ENTRIES.values():
+            check(client, model)
