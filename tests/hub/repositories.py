@@ -146,11 +146,7 @@ REPOSITORIES: dict[str, Layout] = {
     ),
     "stabilityai/stable-diffusion-xl-base-1.0": Layout(
         PipelineFiles(pipelines.sdxl, BOTH),
-        (
-            *_sdxl("sd_xl_base_1.0"),
-            "sd_xl_offset_example-lora_1.0.safetensors",
-            "vae_1_0/diffusion_pytorch_model.safetensors",
-        ),
+        (*_sdxl("sd_xl_base_1.0"), "sd_xl_offset_example-lora_1.0.safetensors"),
     ),
     "stabilityai/sdxl-turbo": Layout(
         PipelineFiles(pipelines.sdxl, BOTH), (*_sdxl("sd_xl_turbo_1.0"), "sd_xl_turbo_1.0_fp16.safetensors")
@@ -239,7 +235,7 @@ REPOSITORIES: dict[str, Layout] = {
     ),
     "diffusers/LTX-2.3-Distilled-Diffusers": Layout(
         PipelineFiles(pipelines.ltx23, shard_size=FEW),
-        (*CARD, "processor/processor_config.json", "processor/tokenizer.json"),
+        CARD,
     ),
     "hunyuanvideo-community/HunyuanVideo": Layout(PipelineFiles(pipelines.hunyuan_video, shard_size=FEW), CARD),
 }
