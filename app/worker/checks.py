@@ -145,13 +145,13 @@ def _tokenizers(entry: Model) -> Iterator[str]:
         if f"{folder}/tokenizer.json" not in names:
             for package, module in SENTENCEPIECE.items():
                 if not _is_installed(module):
-                    yield f"{folder}: its tokenizer needs {package}: pip install it"
+                    yield f"{folder}: needs {package}: pip install it"
 
 
 def _is_installed(module: str) -> bool:
     try:
         return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # not even the package above it
+    except (ModuleNotFoundError, ValueError):  # not even the package above it; a module that was unloaded
         return False
 
 

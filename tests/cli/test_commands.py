@@ -140,7 +140,7 @@ def test_models_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     assert main(["models", "check", "gone"]) == 1
     assert "odd" not in capsys.readouterr().out
     assert main(["models", "check", "flux-dev", "sdxl-dmd2", "--cache"]) == 0
-    assert "sdxl-dmd2: to download: tianweiy/DMD2/dmd2_sdxl_4step_lora_fp16.safetensors" in capsys.readouterr().out
+    assert "sdxl-dmd2: to download: stabilityai/stable-diffusion-xl-base-1.0 is not on " in capsys.readouterr().out
     assert main(["models", "check", "nothing"]) == 1
     assert "no model 'nothing': there are shapes-flux, " in capsys.readouterr().err
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,9 @@ def test_inpainting_needs_a_unet_of_the_right_channels(tmp_path: Path) -> None:
     ("name", "changes", "said"),
     [
         ("flux-dev", {"pipeline": "NoSuchPipeline"}, ["pipeline: diffusers", "has no NoSuchPipeline"]),
+        ("wan21-lightx2v", {"pipeline": "WanImageToVideoPipeline"}, ["pipeline: WanImageToVideoPipeline needs image"]),
+        ("ltx-video-distilled", {"pipeline": "LTXImageToVideoPipeline"}, ["LTXImageToVideoPipeline needs image"]),
+        ("sdxl", {"pipeline": "StableDiffusionXLImg2ImgPipeline"}, ["StableDiffusionXLImg2ImgPipeline needs image"]),
         ("flux-dev", {"repository": "nowhere"}, ["repository: no folder nowhere"]),
         ("flux-dev", {"call": {"steps": 3}}, ["call.steps: FluxPipeline takes no such argument"]),
         ("pixart-sigma", {"call": {"anything": 3}}, ["call.anything: PixArtSigmaPipeline"]),  # it has **kwargs
@@ -105,3 +109,19 @@ def test_a_vae_that_is_switched_between_precisions_is_said(tmp_path: Path) -> No
     assert found.startswith(f"vae: that of {own.repository} overflows in float16 (force_upcast)")
     assert problems(own.model_copy(update={"dtype": "bfloat16"})) == []
     assert problems(own.model_copy(update={"repository": "nobody/knows"})) == []
+
+
+def test_a_tokenizer_without_its_packages_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = in_folder(KNOWN["pixart-sigma"], tmp_path)
+    folder = Path(entry.repository) / "tokenizer"
+    (folder / "tokenizer.json").unlink(missing_ok=True)
+    (folder / "spiece.model").touch()
+    assert problems(entry) == []
+    monkeypatch.setitem(sys.modules, "sentencepiece", None)
+    monkeypatch.setitem(sys.modules, "google.protobuf", None)
+    assert problems(entry) == [
+        "tokenizer: needs sentencepiece: pip install it",
+        "tokenizer: needs protobuf: pip install it",
+    ]
+    (folder / "tokenizer.json").touch()
+    assert problems(entry) == []
