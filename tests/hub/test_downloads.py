@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
 from app.catalog import Catalog
 from app.settings import Settings
-from tests.hub.server import TOKEN, Hub, Repository, serve_hub
-from tests.worker.small import SMALL, in_folder
+from tests.hub.repositories import REPOSITORIES, write_repositories
+from tests.hub.server import TOKEN, Hub, serve_hub
+from tests.hub.test_entries import check, generate, service
 
 KNOWN = Catalog.known(Settings())
 NAME = "sdxl-lightning"  # a variant, and another denoiser's weights
 GATED = "flux-schnell"
-#: Files of the real repositories that diffusers does not load.
-UNWANTED = (
-    "README.md", "LICENSE.md", "sd_xl_base_1.0.safetensors", "unet/diffusion_pytorch_model.safetensors",
-    "unet/model.onnx", "text_encoder/openvino_model.bin", "text_encoder/pytorch_model.bin", "vae/model.fp16.bin",
-)  # fmt: skip
 #: Runs commands one after the other, each a JSON line of its arguments and variables.
 SHELL = """
 import contextlib, io, json, os, sys
@@ -48,22 +48,9 @@ Run = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
-    """The repositories of two entries under their real names, one of them gated."""
-    folders = {name: tmp_path_factory.mktemp(name) for name in (NAME, GATED)}
-    repositories = {}
-    for name, folder in folders.items():
-        entry, local = KNOWN[name], in_folder(KNOWN[name], folder)
-        repositories[entry.repository] = Repository(Path(local.repository), (entry.revision,), name == GATED)
-        if entry.denoiser is not None and local.denoiser is not None:
-            folder = Path(local.denoiser.repository)
-            repositories[entry.denoiser.repository] = Repository(folder, (entry.denoiser.revision,))
-        if entry.vae is not None:
-            SMALL[name].make(0).vae.save_pretrained(folder / "vae")
-            (folder / "vae" / "sdxl_vae.safetensors").write_bytes(b"unwanted")
-            repositories[entry.vae.repository] = Repository(folder / "vae", (entry.vae.revision,))
-    for file in UNWANTED:
-        (folders[NAME] / "repository" / file).write_bytes(b"unwanted")
-    with serve_hub(repositories) as hub:
+    """The repositories of two entries, one of them gated."""
+    names = {source.repository for name in (NAME, GATED) for source in KNOWN[name].sources.values()}
+    with serve_hub(write_repositories(tmp_path_factory.mktemp("hub"), names)) as hub:
         yield hub
 
 
@@ -103,14 +90,14 @@ def test_pull_fetches_what_is_loaded_and_nothing_else(run: Run, hub: Hub) -> Non
     assert run("models", "pull", NAME)[:2] == (0, "")
     files = [file for _, file in hub.downloads]
     assert len(files) == len(set(files))
-    assert not set(UNWANTED) & set(files)
+    assert [file for name, file in hub.downloads if file in REPOSITORIES[name].others] == []
     assert {file for file in files if file.startswith(("unet/", "vae/"))} == {
         "unet/config.json", "vae/config.json"
     }  # fmt: skip
     assert {"sdxl_lightning_4step_unet.safetensors", "text_encoder/model.fp16.safetensors"} < set(files)
-    assert [file for repository, file in sorted(hub.downloads) if repository == KNOWN[NAME].vae.repository] == [
+    assert {file for name, file in hub.downloads if "vae" in name} == {
         "config.json", "diffusion_pytorch_model.safetensors"
-    ]  # fmt: skip
+    }  # fmt: skip
     hub.downloads.clear()
     status, output, _ = run("models", "check", NAME, "--cache", HF_HUB_OFFLINE="1")
     assert (status, "here" in output, "to download" in output) == (0, True, False), output
@@ -146,3 +133,55 @@ def test_a_gated_repository_says_what_to_do_and_opens_to_a_token(run: Run, hub: 
     assert run("models", "pull", GATED, HF_TOKEN_PATH=str(secret))[0] == 0
     shutil.rmtree(tmp_path / "hub")
     assert run("models", "pull", GATED, HF_TOKEN=TOKEN)[0] == 0
+
+
+def test_a_model_downloads_while_another_serves_and_both_are_warm_after_a_restart(hub: Hub, tmp_path: Path) -> None:
+    python, embedded = Path(sys.executable), KNOWN["shapes-flux"]
+
+    def state(client: httpx.Client, model: str) -> dict[str, Any]:
+        answer: dict[str, Any] = client.get(f"/v1/models/{model}").json()
+        return answer
+
+    variables = {"HF_ENDPOINT": hub.url, "NAG_MODELS": f"shapes-flux,{NAME},{GATED}", "NAG_BATCH_BUDGET": "measured"}
+    hub.bytes_per_s = 50_000
+    with service(python, tmp_path, **variables) as client:
+        while state(client, embedded.id)["state"] != "warm":
+            time.sleep(0.1)
+        assert state(client, NAME)["state"] == "cold"
+        sent = {"model": NAME, "prompt": "a red circle", "negative_prompt": "a blue square"}
+        job = client.post("/v1/jobs", json=sent).json()
+        while (seen := state(client, NAME))["progress"] is None:
+            time.sleep(0.1)
+        assert seen["state"] == "downloading"
+        assert 0 <= seen["progress"]["done_bytes"] < seen["progress"]["total_bytes"]
+        check(client, embedded)  # nobody waits for the download
+        assert client.get(f"/v1/jobs/{job['id']}").json()["status"] == "queued"
+        hub.bytes_per_s = None
+        waited = client.get(f"/v1/jobs/{job['id']}", headers={"prefer": "wait=100"})
+        while waited.json()["status"] in ("queued", "in_progress"):
+            time.sleep(0.1)
+            waited = client.get(f"/v1/jobs/{job['id']}")
+        assert waited.json()["status"] == "completed"
+        failed = generate(client, KNOWN[GATED])
+        assert failed["error"]["code"] == "model_unavailable"
+        assert f"{KNOWN[GATED].repository} asks for a login: accept its terms at " in failed["error"]["message"]
+        assert state(client, GATED)["state"] == "failed"
+        assert "asks for a login" in state(client, GATED)["error"]
+    log = (tmp_path / "service.log").read_text()
+    assert log.count(f"model_warm model={NAME}") == 1  # it was measured after its first batch
+
+    with service(python, tmp_path, **variables, HF_HUB_OFFLINE="1") as client:
+        while state(client, NAME)["state"] != "warm":
+            time.sleep(0.1)
+        check(client, KNOWN[NAME])
+    log = (tmp_path / "service.log").read_text()
+    assert re.search(rf"model_left_cold model={GATED} ", log)
+
+    # Of two that do not fit together, each is loaded once a turn: room is made first.
+    variables |= {"NAG_MODEL_MEMORY_BYTES": "26000000", "HF_HUB_OFFLINE": "1"}
+    with service(python, tmp_path, **variables) as client:
+        for name in (NAME, embedded.id, NAME):
+            check(client, KNOWN[name])
+    log = (tmp_path / "service.log").read_text()
+    assert re.findall(r" model_loaded model=(\S+)", log) == [embedded.id, NAME, embedded.id, NAME]
+    assert "out_of_memory" not in log
