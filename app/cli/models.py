@@ -66,6 +66,7 @@ def check_models(settings: Settings, names: Sequence[str] = (), *, cache: bool =
 
     table = Table("model", "pipeline", "disk", "host", "device", *(("weights",) if cache else ()), "found")
     table.columns[0].no_wrap = True
+    table.columns[1].overflow = "fold"
     wrong: list[str] = []
     missing: list[str] = []
     for name in track(names, "checking", console=Console(stderr=True), transient=True):

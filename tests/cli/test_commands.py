@@ -116,6 +116,7 @@ def test_models_list(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_models_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
     assert main(["models", "check"]) == 0
     said = capsys.readouterr().out
     assert "FluxPipeline" in said
