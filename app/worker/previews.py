@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from types import MethodType
 from typing import Any
 
 import numpy as np
@@ -120,15 +121,16 @@ def steps_shown(row: Row) -> set[int]:
 @contextmanager
 def predicted(scheduler: Any) -> Iterator[Callable[[], torch.Tensor | None]]:
     """What the last step of this scheduler took the clean latents to be; None where it does not say."""
-    step = scheduler.step
+    step = type(scheduler).step
     latest: list[tuple[Any, Sequence[Any], dict[str, Any]]] = []
 
-    def noting(*arguments: Any, **named: Any) -> Any:
-        made = step(*arguments, **named)
-        latest[:] = [(made, arguments, named)]
+    def noting(self: Any, *arguments: Any, **named: Any) -> Any:
+        made = step(self, *arguments, **named)
+        if self is scheduler:
+            latest[:] = [(made, arguments, named)]
         return made
 
-    scheduler.step = noting
+    scheduler.step = MethodType(noting, scheduler)  # a copy of the scheduler, as LTX-2 makes one, steps for itself
     try:
         yield lambda: _clean(scheduler, *latest[0]) if latest else None
     finally:

@@ -21,8 +21,9 @@ from tests.hub.installed import ROOT, create_environment
 from tests.hub.repositories import REPOSITORIES, small_size, write_repositories
 from tests.hub.server import TOKEN, Hub, serve_hub
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(900)
 WAIT_S = 120
+WARM_S = 400
 ENTRIES = {name: model for name, model in Catalog.known(Settings()).items() if not Path(model.repository).is_dir()}
 
 
@@ -90,6 +91,12 @@ def generate(client: httpx.Client, model: Model) -> dict[str, Any]:
     return job
 
 
+def states(client: httpx.Client) -> dict[str, str]:
+    """The state of each model. Empty as long as no worker is there."""
+    answer = client.get("/v1/models").json()
+    return {model["id"]: model["state"] for model in answer["data"]}
+
+
 def check(client: httpx.Client, model: Model) -> None:
     job = generate(client, model)
     assert job.get("status") == "completed", (model.id, job)
@@ -109,6 +116,12 @@ def test_every_entry_runs_from_the_hub_and_then_from_its_cache(python: Path, hub
             check(client, model)
     unused = [f"{name}/{file}" for name, file in hub.downloads if file in REPOSITORIES[name].others or ".bin" in file]
     assert unused == []
-    with service(python, tmp_path, HF_ENDPOINT="http://127.0.0.1:9", HF_HUB_OFFLINE="1", **models) as client:
+    offline = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "1"}
+    with service(python, tmp_path, **offline, NAG_MODELS=models["NAG_MODELS"]) as client:
+        deadline = time.monotonic() + WARM_S
+        while set((now := states(client)).values()) != {"warm"}:  # nobody asked
+            assert "failed" not in now.values(), now
+            assert time.monotonic() < deadline, now
+            time.sleep(0.5)
         for model in ENTRIES.values():
             check(client, model)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import copy
 import io
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -182,3 +183,18 @@ async def test_previews_are_told_in_their_order_before_the_end_or_missed_in_a_wa
         image = Image.open(io.BytesIO(base64.b64decode(each["b64_json"])))
         assert (image.format, image.size) == ("JPEG", (16, 16))
     assert not await queue.preview("w", "a", 1, 0, b"", "image/jpeg")  # nothing after the end
+
+
+def test_a_copy_of_a_watched_scheduler_steps_for_itself() -> None:
+    """LTX-2 copies its scheduler for the sound."""
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler()
+    scheduler.set_timesteps(2)
+    with predicted(scheduler) as latest:
+        other = copy.deepcopy(scheduler)
+        for timestep in scheduler.timesteps:
+            scheduler.step(torch.ones(1), timestep, torch.zeros(1))
+            other.step(torch.zeros(2), timestep, torch.zeros(2))
+        clean = latest()
+    assert clean is not None
+    assert clean.shape == (1,)
+    assert (scheduler.step_index, other.step_index) == (2, 2)
