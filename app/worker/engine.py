@@ -55,7 +55,8 @@ class TorchEngine:
 
     @property
     def warm(self) -> tuple[str, ...]:
-        return self._pool.warm
+        states = self.states.snapshot()  # one that is loaded at the start is not warm before it was measured
+        return tuple(model for model in self._pool.warm if states[model].stage == "warm")
 
     @property
     def is_downloading(self) -> bool:
@@ -80,9 +81,10 @@ class TorchEngine:
             self._warm_up(model)
         except Exception:
             with self._stages.enter(alone=True):
-                if model in self.warm:
+                if model in self._pool.warm:
                     self._pool.drop(model)
             raise
+        self.states.set(model, "warm")
 
     def is_measured(self, model: str) -> bool:
         return not self._measures or model in self._measured
@@ -120,6 +122,7 @@ class TorchEngine:
             with self._stages.enter():
                 control.check()
                 pipe = self.pipe(entry.id)
+                self.states.set(entry.id, "warm")
         except ModelUnavailable as error:
             self._downloads.check(entry.id)
             return outcomes | {job.id: JobError("model_unavailable", str(error)) for job in jobs}

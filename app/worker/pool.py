@@ -107,7 +107,6 @@ class Pool:
             held_bytes = min(size, held_bytes)
         self._held[model] = _Held(pipe, held_bytes)
         self.warm = tuple(self._held)
-        self._states.set(model, "warm")
         self._make_room(0)
         return pipe
 

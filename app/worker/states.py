@@ -31,8 +31,11 @@ class ModelStates:
             return dict(self._states)
 
     def set(self, model: str, stage: Stage, error: str = "") -> None:
+        state = ModelState(stage, error=error)
         with self._lock:
-            self._states[model] = ModelState(stage, error=error)
+            if self._states.get(model) == state:
+                return
+            self._states[model] = state
         self._logged_s[model] = monotonic()
         self.on_change()
 
