@@ -20,7 +20,7 @@ import torch
 import transformers
 
 import nag
-from app.catalog import Model
+from app.catalog import Model, Source
 from app.worker.components import component_dtype
 from app.worker.editing import task_class
 from app.worker.errors import LoadError
@@ -196,7 +196,7 @@ def _inpainting(entry: Model, kind: Any) -> Iterator[str]:
     """Compares the channels of UNet and VAE, if their configs are on this machine."""
     if "inpaint" not in entry.edits or "unet" not in inspect.signature(kind.__init__).parameters:
         return
-    unet, vae = _local_json(entry, "unet/config.json"), _local_json(entry, "vae/config.json")
+    unet, vae = _local_json(entry, "unet/config.json"), _local_vae_config(entry)
     if unet is None or vae is None:
         return
     channels, latents = unet.get("in_channels"), vae.get("latent_channels", 4)
@@ -207,12 +207,12 @@ def _inpainting(entry: Model, kind: Any) -> Iterator[str]:
         )
 
 
-def _local_json(entry: Model, name: str) -> dict[str, Any] | None:
-    """Reads a file of the entry's repository from its folder or the hub's cache; None if it cannot be read there."""
-    folder = Path(entry.repository)
+def _local_json(source: Source, name: str) -> dict[str, Any] | None:
+    """Reads a file of a repository from its folder or the hub's cache; None if it cannot be read there."""
+    path = File(source, name, 0).path
+    if path is None:
+        return None
     try:
-        cached = None if folder.is_dir() else try_to_load_from_cache(entry.repository, name, revision=entry.revision)
-        path = Path(cached) if isinstance(cached, str) else folder / name
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
@@ -260,13 +260,9 @@ def _vae(entry: Model, kind: Any) -> Iterator[str]:
 
 def _local_vae_config(entry: Model) -> dict[str, Any] | None:
     """The config that the entry's VAE is built to; None if it is not on this machine."""
-    whole = entry.vae is not None and entry.vae.weight_name is None
-    source, name = (entry.vae, "config.json") if whole and entry.vae is not None else (entry, "vae/config.json")
-    path = File(source, name, 0).path
-    if path is None:
-        return None
-    config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return config
+    if entry.vae is not None and entry.vae.weight_name is None:
+        return _local_json(entry.vae, "config.json")
+    return _local_json(entry, "vae/config.json")
 
 
 def _scheduler(entry: Model) -> None:
