@@ -1,4 +1,8 @@
-"""What holds before there is a request: a head that is whole, small and in time, or the connection is closed."""
+"""Request framing: where a request ends, and limits on the size and time of its head.
+
+A subclass of uvicorn's httptools protocol: llhttp refuses every ambiguous framing that was tried (tests/api/test_framing.py).
+It ends a request that offers an `Upgrade` at its head, so such a head is parsed again without the offer.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ from http import HTTPStatus
 from typing import Any
 from uuid import uuid4
 
+import httptools
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -26,13 +31,13 @@ HOST = re.compile(rb"[A-Za-z0-9._~-]+(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](:[0-9]{1,
 
 
 class BoundedHead(HttpToolsProtocol):
-    """uvicorn's own protocol takes a head of any size, and waits for it for ever."""
+    """uvicorn's own protocol takes a head of any size, waits for it for ever, and loses the body behind an `Upgrade`."""
 
     def __init__(self, head_max_bytes: int, timeout_s: float, config: Config, **state: Any) -> None:
         super().__init__(config, **state)
         self._head_max_bytes = head_max_bytes
         self._timeout_s = timeout_s
-        self._head_bytes = 0  # of a head that is still to be completed
+        self._pending_bytes = 0  # received since the parser last completed a head, a piece of a body or a request
         self._in_head = True
         self._refused = False
         self._raised: ServiceError | None = None  # within the parser, which tells only that something was
@@ -49,44 +54,87 @@ class BoundedHead(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._refused or self.transport.is_closing():
             return
-        if self._in_head:
-            self._head_bytes += len(data)
-            if self._too_slow is None:  # uvicorn's own limit, between two requests, has ended with the first byte
-                self._await_head()
-        super().data_received(data)
-        if self._in_head and self._head_bytes > self._head_max_bytes:
-            self._refuse(self._too_large())
+        self._unset_keepalive_if_required()
+        self._pending_bytes += len(data)
+        if self._in_head and self._too_slow is None:  # uvicorn's own limit, between two requests, has just ended
+            self._await_head()
+        try:
+            self._parse(memoryview(data))
+        except httptools.HttpParserError:
+            self._refuse(self._raised or MalformedRequest("the bytes received are no valid HTTP request"))
+        else:
+            if self._pending_bytes > self._head_max_bytes:
+                self._refuse(self._too_large())
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._await_head()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._in_head:  # a trailer must not pass for a header (RFC 9110, section 6.5.1)
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
+        if self._is_offer():
+            return
         self._stop_waiting()
         self._in_head = False
+        self._pending_bytes = 0
         self._check_head()
         super().on_headers_complete()
 
+    def on_body(self, body: bytes) -> None:
+        self._pending_bytes = 0
+        super().on_body(body)
+
     def on_message_complete(self) -> None:
+        if self._is_offer():
+            return
         super().on_message_complete()
         self._in_head = True
-        self._head_bytes = 0
+        self._pending_bytes = 0
 
-    def send_400_response(self, msg: str) -> None:
-        """Called when the bytes are no HTTP; by then the parser has lost its place."""
-        self._refuse(self._raised or MalformedRequest(msg))
+    def _parse(self, data: memoryview) -> None:
+        while True:
+            try:
+                return self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as offer:
+                data = data[offer.args[0] :]
+                head = self._head_without_offer()
+                self.parser = httptools.HttpRequestParser(self)
+                self.parser.feed_data(head)
+
+    def _is_offer(self) -> bool:
+        """Whether the parsed head offers an upgrade. The offer is ignored (RFC 9110, section 7.8)."""
+        return self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
+
+    def _head_without_offer(self) -> bytes:
+        """The head just parsed, as bytes; parsed names and values hold no line end."""
+        request_line = b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
+        fields = [name + b": " + value for name, value in self.headers if name != b"upgrade"]
+        return b"\r\n".join([request_line, *fields, b"", b""])
 
     def _check_head(self) -> None:
-        """Raises into the parser, which ends in `send_400_response`."""
-        size_bytes = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
-        if len(self.headers) > HEADERS_MAX or size_bytes > self._head_max_bytes:
-            self._raised = self._too_large()
-        hosts = [value for name, value in self.headers if name == b"host"]
-        one_at_most = len(hosts) == 1 or (not hosts and self.parser.get_http_version() == "1.0")
-        if self._raised is None and not (one_at_most and all(map(HOST.fullmatch, hosts))):
-            self._raised = MalformedRequest("Host: must be sent once, and be a name or an address")
+        """Raises into the parser, which raises an error of its own: `data_received` refuses with the one kept here."""
+        self._raised = self._fault()
         if self._raised is not None:
             raise self._raised
+
+    def _fault(self) -> ServiceError | None:
+        size_bytes = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        if len(self.headers) > HEADERS_MAX or size_bytes > self._head_max_bytes:
+            return self._too_large()
+        version = self.parser.get_http_version()
+        codings = [value.lower() for name, value in self.headers if name == b"transfer-encoding"]
+        if codings and (codings != [b"chunked"] or version != "1.1"):
+            return MalformedRequest("Transfer-Encoding: must be chunked, and the request HTTP/1.1")
+        hosts = [value for name, value in self.headers if name == b"host"]
+        one_at_most = len(hosts) == 1 or (not hosts and version == "1.0")
+        if not (one_at_most and all(map(HOST.fullmatch, hosts))):
+            return MalformedRequest("Host: must be sent once, and be a name or an address")
+        if self.parser.get_method() == b"CONNECT":
+            return MalformedRequest("CONNECT: this server is no proxy")
+        return None
 
     def _too_large(self) -> HeadTooLarge:
         most = f"at most {self._head_max_bytes} bytes and {HEADERS_MAX} headers"
@@ -97,7 +145,7 @@ class BoundedHead(HttpToolsProtocol):
         self._too_slow = self.loop.call_later(self._timeout_s, self._give_up)
 
     def _give_up(self) -> None:
-        if self._head_bytes:
+        if self._pending_bytes:
             self._refuse(RequestTimeout(f"the head did not arrive within {self._timeout_s:g} s"))
         else:
             self.transport.close()
