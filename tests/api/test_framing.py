@@ -9,7 +9,6 @@ import asyncio
 import json
 import shutil
 import socket
-import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import product
@@ -40,9 +39,12 @@ METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", 
 INNER = b"POST /inner HTTP/1.1\r\nhost: x\r\n\r\n"
 LAST = b"GET /last HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
 BODIES = {
-    "content-length": (["content-length: %d" % len(INNER)], INNER),
-    "chunked": (["Transfer-Encoding: chunked"], b"5;a=b\r\nPOST \r\n%x\r\n%b\r\n0\r\nx-late: 1\r\n\r\n" % (len(INNER) - 5, INNER[5:])),
-}  # fmt: skip
+    "content-length": ([f"content-length: {len(INNER)}"], INNER),
+    "chunked": (
+        ["Transfer-Encoding: chunked"],
+        b"5;a=b\r\n%b\r\n%x\r\n%b\r\n0\r\nx-late: 1\r\n\r\n" % (INNER[:5], len(INNER) - 5, INNER[5:]),
+    ),
+}
 
 
 async def echo(scope: Scope, receive: Receive, send: Send) -> None:
@@ -197,7 +199,7 @@ async def test_an_ambiguous_head_is_refused_and_the_connection_closed(port: int)
             sent = head.replace(b"host: x\r\n", b"host: x\r\n" + offer, 1)
             for split in (len(sent), sent.find(b"\r\n\r\n") + 4):
                 answers[kind, offer, split] = statuses(await exchange(port, sent[:split], sent[split:] + LAST))
-    assert answers == dict.fromkeys(answers, [400])
+    assert answers == {key: [400] for key in answers}
 
 
 async def test_a_broken_body_is_refused_and_the_connection_closed(port: int) -> None:
@@ -206,7 +208,7 @@ async def test_a_broken_body_is_refused_and_the_connection_closed(port: int) -> 
         for offer in (b"", b"connection: upgrade\r\nupgrade: h2c\r\n"):
             head = HEAD + offer + b"transfer-encoding: chunked\r\n\r\n"
             answers[kind, offer] = statuses(await exchange(port, head, body + LAST))
-    assert answers == dict.fromkeys(answers, [400])
+    assert answers == {key: [400] for key in answers}
 
 
 def statuses(answer: bytes) -> list[int]:
@@ -272,7 +274,9 @@ async def nginx(folder: Path, port: int, api_port: int | None) -> AsyncIterator[
           }}
         }}""")
     assert NGINX is not None
-    process = subprocess.Popen([NGINX, "-p", folder, "-c", folder / "nginx.conf"], stderr=subprocess.DEVNULL)
+    process = await asyncio.create_subprocess_exec(
+        NGINX, "-p", folder, "-c", folder / "nginx.conf", stderr=asyncio.subprocess.DEVNULL
+    )
     try:
         async with asyncio.timeout(30):
             while True:
@@ -284,4 +288,4 @@ async def nginx(folder: Path, port: int, api_port: int | None) -> AsyncIterator[
         yield
     finally:
         process.terminate()
-        process.wait()
+        await process.wait()
