@@ -41,7 +41,7 @@ class Client:
         self._http.close()
 
     def ready(self) -> bool:
-        """Whether a worker holds the default model; False as well while nothing answers."""
+        """Whether a worker serves the default model; False as well while nothing answers."""
         try:
             return self._http.get(f"{self._url}/readyz").status_code == 200
         except httpx.TransportError:

@@ -133,12 +133,12 @@ class Service:
         _say(f"valkey {'adopted' if self._server.adopted else 'started'}")
 
     async def _tell_when_ready(self) -> None:
-        """One line when the worker is warm, and one when the API says that it is ready to serve."""
+        """Prints a line when the worker takes jobs, and one when the API says that it is ready to serve."""
         queue = Queue.connect(self._settings)
         try:
-            while not (models := await _warm(queue)):  # noqa: ASYNC110 - the worker is another process
+            while (models := await _loaded(queue)) is None:  # noqa: ASYNC110 - the worker is another process
                 await asyncio.sleep(LOOK_S)
-            _say(f"model loaded: {', '.join(models)}")
+            _say(f"model loaded: {', '.join(models) or 'none'}")
         finally:
             await queue.close()
         url = self._settings.url
@@ -182,10 +182,12 @@ def _ask_to_end(process: asyncio.subprocess.Process) -> None:
         process.terminate()
 
 
-async def _warm(queue: Queue) -> list[str]:
+async def _loaded(queue: Queue) -> list[str] | None:
+    """The models that workers have loaded; None while no worker takes jobs."""
     with contextlib.suppress(RedisError):
-        return sorted({model for models in (await queue.registry.workers()).values() for model in models})
-    return []
+        if await queue.registry.served():
+            return sorted({model for models in (await queue.registry.workers()).values() for model in models})
+    return None
 
 
 async def _ready(http: httpx.AsyncClient, url: str) -> bool:

@@ -209,7 +209,7 @@ class Worker:
             return None
         if engine is None:
             return None
-        self._engine, self._serving = engine, self._models.served
+        self._engine = engine
         engine.states.on_change = partial(asyncio.get_running_loop().call_soon_threadsafe, self._changed.set)
         self._changed.set()
         for model in self._models.warm:
@@ -222,7 +222,11 @@ class Worker:
                 _log.info("model_left_cold", model=model, reason="its files are not on this machine")
         while self._cold and not engine.warm and not self._stopping.is_set():
             await self._warm_next(engine)
-        return None if self._stopping.is_set() else engine
+        if self._stopping.is_set():
+            return None
+        self._serving = self._models.served
+        self._changed.set()
+        return engine
 
     async def _warm_next(self, engine: Engine) -> None:
         """Load the next of the models to be kept warm, if it fits."""

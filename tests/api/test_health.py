@@ -9,15 +9,19 @@ from app.queue.queue import Queue
 from tests.limits import HANG_S
 
 
-async def test_ready_only_with_a_worker_that_holds_the_default_model(api: httpx.AsyncClient, queue: Queue) -> None:
+async def test_ready_while_a_worker_serves_the_default_model(api: httpx.AsyncClient, queue: Queue) -> None:
     assert (await api.get("/healthz")).json() == {"status": "ok"}
     answer = await api.get("/readyz")
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "no_worker")
     await queue.registry.announce("w", [], 60)
     answer = await api.get("/readyz")
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "model_loading")
-    await queue.registry.announce("w", ["shapes-flux"], 60)
-    assert (await api.get("/readyz")).status_code == 200
+    for warm in (["shapes-flux"], ["shapes-sd"], []):  # the memory may hold another model, or none
+        await queue.registry.announce("w", warm, 60, serves=["shapes-flux", "shapes-sd"])
+        assert (await api.get("/readyz")).status_code == 200
+    await queue.registry.announce("w", ["shapes-sd"], 60, serves=["shapes-sd"])
+    answer = await api.get("/readyz")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "model_loading")
 
 
 async def test_openapi_describes_every_route_and_the_one_error_body(api: httpx.AsyncClient) -> None:

@@ -304,6 +304,40 @@ async def test_a_required_model_is_warm_once_it_is_downloaded(
     assert await running == 0
 
 
+async def test_a_worker_serves_once_it_takes_jobs(settings: Settings, queue: Queue, engine: ScriptedEngine) -> None:
+    loading = threading.Event()
+
+    def load(model: str) -> None:
+        loading.set()
+        assert engine.go.wait(30)
+        ScriptedEngine.load(engine, model)
+
+    engine.load = load
+    async with working(settings, queue, engine) as worker:
+        assert await asyncio.to_thread(loading.wait, 30)
+        async with asyncio.timeout(30):
+            while worker.name not in await queue.registry.workers():  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        assert await queue.registry.served() == set()
+        engine.go.set()
+        async with asyncio.timeout(30):
+            while await queue.registry.served() != {MODEL}:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        assert (await queue.registry.workers())[worker.name] == [MODEL]
+
+
+async def test_without_models_to_load_a_worker_serves_at_once(
+    settings: Settings, queue: Queue, engine: ScriptedEngine
+) -> None:
+    worker = Worker(settings, queue, Models((MODEL,), (), frozenset()), lambda _: engine)
+    running = asyncio.create_task(worker.run())
+    async with asyncio.timeout(30):
+        while await queue.registry.served() != {MODEL}:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    worker.stop()
+    assert await running == 0
+
+
 async def test_a_model_loaded_by_a_job_is_measured_after_its_first_batch(
     settings: Settings, queue: Queue, engine: ScriptedEngine, make_job: Make
 ) -> None:

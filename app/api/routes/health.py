@@ -6,6 +6,7 @@ from fastapi import APIRouter
 
 from app.api.service import Here
 from app.errors import Unavailable
+from app.queue.registry import ModelState
 
 router = APIRouter(tags=["health"])
 
@@ -18,11 +19,11 @@ async def healthz() -> dict[str, str]:
 
 @router.get("/readyz")
 async def readyz(service: Here) -> dict[str, str]:
-    """200 once a live worker holds the default model; 503 until then."""
-    model = service.catalog.default
-    workers = await service.queue.registry.workers()
-    if not workers:
+    """200 while a live worker takes jobs of the default model, which it may have to load again first; else 503."""
+    model, registry = service.catalog.default, service.queue.registry
+    state = (await registry.model_states()).get(model, ModelState())
+    if model in await registry.served() and state.stage not in ("downloading", "failed"):
+        return {"status": "ready"}
+    if not await registry.workers():
         raise Unavailable("no worker is running", code="no_worker", retry_after_s=1)
-    if not any(model in warm for warm in workers.values()):
-        raise Unavailable(f"no worker holds {model} yet", code="model_loading", retry_after_s=1)
-    return {"status": "ready"}
+    raise Unavailable(f"no worker serves {model} yet", code="model_loading", retry_after_s=1)
