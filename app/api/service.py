@@ -104,11 +104,12 @@ class Service:
     async def wait(self, job: Job, timeout_s: float, cancel_without: Request | None = None) -> Job:
         """The job when it has finished, or as it stands after `timeout_s` or when the server is told to end.
 
-        Once the client of the request `cancel_without` has left, the job is cancelled.
+        Once the client of the request `cancel_without` has left, the job is cancelled. Raises NotFound once the job is
+        deleted.
         """
         deadline, latest = monotonic() + timeout_s, job
         while not latest.status.terminal and not self.stopping() and (left_s := deadline - monotonic()) > 0:
-            latest = await self.queue.wait(job.id, min(left_s, LOOK_S)) or job
+            latest = self._found(await self.queue.wait(job.id, min(left_s, LOOK_S)), job.id)
             if cancel_without is not None and not latest.status.terminal and await cancel_without.is_disconnected():
                 latest = await self.queue.cancel(job.id) or latest
         return latest

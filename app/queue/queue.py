@@ -44,6 +44,8 @@ from app.settings import Settings
 __all__ = ["Queue"]
 
 RATE_FADES_MS = 60_000  # of a worker's time: long enough to even out batches, short enough to follow a change of load
+#: Statuses of a job that was taken from a live worker on purpose; "" is that of a deleted one.
+WITHDRAWN = frozenset({JobStatus.CANCELLED, JobStatus.EXPIRED, ""})
 _log = Log("queue")
 
 
@@ -219,10 +221,13 @@ class Queue:
 
     async def heartbeat(self, worker: str, job_ids: Sequence[str], step: int) -> list[str]:
         """Extend the leases and record the step; returns the ids that are no longer this worker's."""
-        lost: list[str] = await self._scripts.run("heartbeat", worker, step, self._lease_ms, *job_ids)
-        for job_id in lost:
-            _log.warning("lease_lost", job=job_id, worker=worker)
-        return lost
+        lost = await self._scripts.run("heartbeat", worker, step, self._lease_ms, *job_ids)
+        for job_id, status in lost:
+            if status in WITHDRAWN:
+                _log.info("job_withdrawn", job=job_id, worker=worker, reason=status or "deleted")
+            else:
+                _log.warning("lease_lost", job=job_id, worker=worker, status=status)
+        return [job_id for job_id, _ in lost]
 
     async def preview(self, worker: str, job_id: str, step: int, index: int, picture: bytes, media_type: str) -> bool:
         """Tell of picture `index` as it looks after a step. False when the lease was lost."""

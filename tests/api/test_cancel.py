@@ -76,3 +76,36 @@ async def test_a_job_that_can_be_asked_for_again_goes_on_without_its_client(
     job = await queue.wait(job_id, 1.5)
     assert job is not None
     assert job.status is JobStatus.QUEUED
+
+
+@pytest.mark.parametrize("claimed", [False, True])
+@pytest.mark.parametrize("gone", ["deleted", "flushed"])
+async def test_a_held_request_for_a_job_that_is_gone_is_answered_404(
+    api: httpx.AsyncClient, queue: Queue, gone: str, claimed: bool
+) -> None:
+    await queue.registry.announce("w", [MODEL], 60)
+    asking = [
+        asyncio.create_task(api.post(path, json=BODY, headers=headers))
+        for path, headers in (("/v1/jobs", {"prefer": "wait=60"}), ("/v1/images/generations", {}))
+    ]
+    async with asyncio.timeout(20):
+        while await queue.depth(MODEL) < 2:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    ids = [job["id"] for job in (await api.get("/v1/jobs")).json()["data"]]
+    if claimed:
+        await claim(queue, "w", MODEL, 2, 0)
+    if gone == "deleted":
+        for job_id in ids:
+            assert (await api.delete(f"/v1/jobs/{job_id}")).status_code == 200
+    else:
+        await queue._redis.flushall()
+    for answer in await asyncio.wait_for(asyncio.gather(*asking), 20):
+        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
+
+
+async def test_a_stream_for_a_job_that_is_deleted_ends(api: httpx.AsyncClient, queue: Queue) -> None:
+    await queue.registry.announce("w", [MODEL], 60)
+    asking = asyncio.create_task(api.post("/v1/images/generations", json=BODY | {"stream": True}))
+    waiting = await first_waiting(queue)
+    await api.delete(f"/v1/jobs/{waiting.id}")
+    assert '"code": "not_found"' in (await asyncio.wait_for(asking, 20)).text

@@ -44,6 +44,41 @@ async def test_a_job_at_work_is_taken_from_its_worker(queue: Queue, make_job: Ma
     assert await queue.finish("w", "b", RESULT)
 
 
+@pytest.mark.parametrize("reason", ["cancelled", "deleted", "expired"])
+async def test_the_log_names_why_a_job_left_its_live_worker(
+    queue: Queue, make_job: Make, caplog: pytest.LogCaptureFixture, reason: str
+) -> None:
+    await queue.submit(make_job("a"), deadline_s=0.3 if reason == "expired" else None)
+    await claim(queue, "w", MODEL, 1, 0)
+    match reason:
+        case "cancelled":
+            await queue.cancel("a")
+        case "deleted":
+            await queue.delete("a")
+        case "expired":
+            await asyncio.sleep(0.35)
+    caplog.clear()
+    with caplog.at_level("INFO"):
+        assert await queue.heartbeat("w", ["a"], 1) == ["a"]
+    assert [(line.levelname, line.getMessage()) for line in caplog.records] == [
+        ("INFO", f"job_withdrawn job=a worker=w reason={reason}")
+    ]
+
+
+async def test_the_log_warns_of_a_job_lost_by_silence(
+    hasty: Queue, make_job: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    await hasty.submit(make_job("a"))
+    await claim(hasty, "w", MODEL, 1, 0)
+    await asyncio.sleep(0.05)
+    await hasty.upkeep.reap()
+    caplog.clear()
+    assert await hasty.heartbeat("w", ["a"], 1) == ["a"]
+    assert [(line.levelname, line.getMessage()) for line in caplog.records] == [
+        ("WARNING", "lease_lost job=a worker=w status=queued")
+    ]
+
+
 async def test_an_ended_job_stays_as_it_is(queue: Queue, make_job: Make) -> None:
     await queue.submit(make_job("a"))
     await claim(queue, "w", MODEL, 1, 0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 
 from anyio import CancelScope
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 from app.api.openai.images import completed_events, partial_event
 from app.api.service import Service
 from app.api.sse import events_of
-from app.errors import ServiceError, Unavailable
+from app.errors import NotFound, ServiceError, Unavailable
 from app.jobs import EventType, Job
 from app.queue.failures import unavailable
 
@@ -38,7 +38,7 @@ async def without_client_cancelled(job: Job, service: Service) -> AsyncGenerator
         whole = True
     finally:
         if not whole:
-            with CancelScope(shield=True):
+            with CancelScope(shield=True), suppress(NotFound):  # a deleted job needs no end
                 await service.cancel(job.id)
 
 

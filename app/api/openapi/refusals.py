@@ -47,7 +47,7 @@ REFUSED = Unavailable(
 
 #: By operationId; what follows from the shape of a request is not repeated.
 OWN: dict[str, tuple[ServiceError, ...]] = {
-    "create_job": (NO_MODEL, KEY_USED, FULL),
+    "create_job": (NO_MODEL, NO_JOB, KEY_USED, FULL),
     "list_jobs": (NOT_LISTED,),
     "get_job": (NO_JOB,),
     "delete_job": (NO_JOB,),
@@ -63,7 +63,7 @@ OWN: dict[str, tuple[ServiceError, ...]] = {
         GONE,
         NO_SUCH_BYTES,
     ),
-    "create_image": (NO_MODEL, KEY_USED, GONE, FULL, NO_WORKER, NOT_IN_TIME),
+    "create_image": (NO_MODEL, NO_JOB, KEY_USED, GONE, FULL, NO_WORKER, NOT_IN_TIME),
     "edit_image": (
         InvalidParameter(
             "model: wan21-lightx2v takes no images to start from; shapes-flux would",
@@ -71,6 +71,7 @@ OWN: dict[str, tuple[ServiceError, ...]] = {
             code="not_an_editing_model",
         ),
         NO_MODEL,
+        NO_JOB,
         KEY_USED,
         GONE,
         FULL,

@@ -1,7 +1,8 @@
 -- Extend the leases of the jobs a worker still holds, and note how far they are.
 -- Bound: the ids given.
 -- ARGV: worker, step, lease in ms, ids…
--- Returns the ids it no longer holds, those whose deadline has passed among them.
+-- Returns {id, status} of those it no longer holds, those whose deadline has passed among them; the status of a job
+-- that is deleted is ''.
 local worker, step, lease_ms = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local ends = now_ms() + lease_ms
 local lost = {}
@@ -14,7 +15,7 @@ for i = 4, #ARGV do
       tell(id, 'progress', '{"step":' .. step .. '}')
     end
   else
-    lost[#lost + 1] = id
+    lost[#lost + 1] = { id, redis.call('HGET', JOB .. id, 'status') or '' }
   end
 end
 return lost
