@@ -131,4 +131,5 @@ def _methods(request: Request) -> list[str]:
         scope = {**request.scope, "method": method, "path_params": {}}
         return any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)
 
-    return [method for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE") if matches(method)]
+    found = [method for method in ("GET", "POST", "PUT", "PATCH", "DELETE") if matches(method)]
+    return ["GET", "HEAD", *found[1:]] if found[:1] == ["GET"] else found  # see app.api.head

@@ -48,7 +48,7 @@ async def stored_file(
     if part is not None:
         said["content-range"] = f"bytes {first}-{end - 1}/{found.size_bytes}"
     status = 200 if part is None else 206
-    if request.method == "HEAD" or first == end:
+    if first == end:
         return Response(status_code=status, headers=said, media_type=media_type(name))
     return StreamingResponse(artifacts.stream(name, first, end), status, said, media_type(name))
 

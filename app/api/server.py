@@ -22,6 +22,7 @@ from app.api.access import Access
 from app.api.bounded_body import JSON, BoundedBody
 from app.api.browser import Browser, cors
 from app.api.forms import FORM
+from app.api.head import Head
 from app.api.limits import Limits
 from app.api.measured import Measured
 from app.api.protocol import BoundedHead
@@ -88,6 +89,7 @@ def create_app(settings: Settings, stopping: Callable[[], bool] = lambda: False)
     )
     errors.install(app)
     docs.install(app)
+    app.add_middleware(Head)
     app.add_middleware(
         BoundedBody,
         limit_bytes=settings.body_max_bytes,

@@ -17,7 +17,6 @@ Expires = Annotated[str, Query(description="Unix seconds")]
 Signature = Annotated[str, Query(description="of the name and the time above, by this server")]
 
 
-@router.head(PATH + "{name}", include_in_schema=False)
 @router.get(PATH + "{name}", response_class=FileResponse)
 async def get_artifact(
     name: str, request: Request, service: Here, expires: Expires = "", signature: Signature = ""

@@ -22,12 +22,12 @@ POLICY = (
 )
 
 
-@router.api_route("/", methods=["GET", "HEAD"])
+@router.get("/")
 async def get_page(request: Request) -> Response:
     return _answer(request, load().files[INDEX], {"cache-control": ASK_AGAIN, "content-security-policy": POLICY})
 
 
-@router.api_route("/playground/{version}/{path:path}", methods=["GET", "HEAD"])
+@router.get("/playground/{version}/{path:path}")
 async def get_file(version: str, path: str, request: Request) -> Response:
     """A page that another version of the server sent, as it happens while replicas are replaced, gets today's files."""
     page = load()
