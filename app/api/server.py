@@ -31,7 +31,7 @@ from app.api.routes import artifacts, health, images, jobs, metrics, models, pla
 from app.api.service import Service
 from app.api.traced import Traced
 from app.api.webhooks.deliveries import Deliveries
-from app.artifacts import Artifacts
+from app.artifacts import Artifacts, places
 from app.artifacts.links import Links
 from app.catalog import Catalog
 from app.metrics import Metrics
@@ -55,7 +55,8 @@ def create_app(settings: Settings, stopping: Callable[[], bool] = lambda: False)
     """
     catalog = Catalog.load(settings)
     keyring = Keyring(settings)
-    measured = Metrics(settings.data_folder, settings.queue_limit)
+    folders = {"data": settings.data_folder, "artifacts": places.folder(settings)}
+    measured = Metrics({name: path for name, path in folders.items() if path is not None}, settings.queue_limit)
     tracing = Tracing.open(settings, "api")
 
     @asynccontextmanager

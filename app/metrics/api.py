@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
@@ -20,12 +21,13 @@ __all__ = ["Metrics"]
 class Metrics:
     """One registry an app, so that several apps may live in a process."""
 
-    def __init__(self, data_folder: Path, queue_limit: int) -> None:
+    def __init__(self, folders: Mapping[str, Path], queue_limit: int) -> None:
+        """`folders` are those whose disks are shown, by name."""
         self._queue_limit = queue_limit
         self._registry = CollectorRegistry()
         self._answers = counter(d.HTTP, self._registry)
         self._times = histogram(d.HTTP_TIME, self._registry)
-        self._registry.register(_Disk(data_folder))
+        self._registry.register(_Disks(folders))
         ProcessCollector(registry=self._registry)
 
     def answered(self, route: str, method: str, status: int, duration_s: float) -> None:
@@ -43,14 +45,14 @@ class Metrics:
         return generate_latest(self._registry) + generate_latest(Fixed(families))
 
 
-class _Disk(Collector):
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+class _Disks(Collector):
+    def __init__(self, folders: Mapping[str, Path]) -> None:
+        self._folders = folders
 
     def collect(self) -> Iterator[Family]:
-        try:
-            usage = shutil.disk_usage(self._folder)
-        except FileNotFoundError:  # nothing was stored yet, or artifacts are elsewhere
-            return
-        yield of_values(d.DISK_FREE, {(): usage.free})
-        yield of_values(d.DISK_SIZE, {(): usage.total})
+        usages = {}
+        for name, folder in self._folders.items():
+            with suppress(FileNotFoundError):  # nothing was stored there yet
+                usages[(name,)] = shutil.disk_usage(folder)
+        yield of_values(d.DISK_FREE, {name: usage.free for name, usage in usages.items()})
+        yield of_values(d.DISK_SIZE, {name: usage.total for name, usage in usages.items()})

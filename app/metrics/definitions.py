@@ -39,6 +39,8 @@ class Metric:
 
 #: From a 64-pixel picture on a CPU to a video on one GPU.
 LATENCY_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 60.0, 120.0, 300.0, 600.0, 1200.0)
+#: And what takes less than that: the file of a 64-pixel image, its storing in a folder, an answer from memory.
+BRIEF_S = (0.00025, 0.0005, 0.001, 0.0025, 0.005, *LATENCY_S)
 STEP_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 SCALES = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0, 9.0, 11.0, 15.0, 20.0)
 PICTURES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)
@@ -94,16 +96,16 @@ REDIS_MAY_EVICT = Metric(
 # An API's own.
 HTTP = Metric("nag_http_requests_total", "Answers sent.", _C, _API, ("route", "method", "status"))
 HTTP_TIME = Metric(
-    "nag_http_request_duration_seconds", "From a request's head to its answer's end.", _H, _API, ("route",), LATENCY_S
+    "nag_http_request_duration_seconds", "From a request's head to its answer's end.", _H, _API, ("route",), BRIEF_S
 )
-DISK_FREE = Metric("nag_disk_free_bytes", "Free on the data folder's disk.", _G, _API)
-DISK_SIZE = Metric("nag_disk_size_bytes", "The data folder's disk.", _G, _API)
+DISK_FREE = Metric("nag_disk_free_bytes", "Free on a folder's disk: data or artifacts.", _G, _API, ("folder",))
+DISK_SIZE = Metric("nag_disk_size_bytes", "Size of a folder's disk.", _G, _API, ("folder",))
 
 # A worker's own.
 STAGE = Metric(
     "nag_batch_stage_seconds",
     "One stage: of a pipeline call prompts, denoise, decode; of a job file, of a file store.",
-    _H, _WORKER, ("model", "stage"), LATENCY_S,
+    _H, _WORKER, ("model", "stage"), BRIEF_S,
 )  # fmt: skip
 STEP = Metric(
     "nag_step_seconds", "One denoising step of a call, by what guides it.", _H, _WORKER, ("model", "guidance"), STEP_S

@@ -72,10 +72,10 @@ SERVICE = (
     ),
     Panel(
         "Disk and Redis",
-        "Free on the data folder's disk, by API; whether each reaches Redis, and whether Redis may evict jobs.",
+        "Free on the disks of data and artifacts, by API; whether each reaches Redis, and whether Redis may evict jobs.",
         "percentunit",
         [
-            raw(f"{d.DISK_FREE.name} / {d.DISK_SIZE.name}", "instance", "free"),
+            raw(f"{d.DISK_FREE.name} / {d.DISK_SIZE.name}", "instance, folder", "free"),
             raw(d.REDIS_UP.name, "instance", "redis"),
             now(d.REDIS_MAY_EVICT, prefix="may evict"),
         ],

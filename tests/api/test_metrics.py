@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
+import pytest
 
 from app.api.server import create_app
 from app.jobs import Job, JobError
-from app.metrics.definitions import ALL, LATENCY_S
+from app.metrics.definitions import ALL, HTTP_TIME, LATENCY_S, STAGE
 from app.queue.queue import Queue
 from app.settings import Settings
 from tests.api.support import FakeWorker, serving
@@ -115,7 +118,28 @@ async def test_answers_are_counted_by_the_template_of_their_route(api: httpx.Asy
     assert said["nag_http_requests_total", "GET", "other", "404"] == 2
     assert said["nag_http_requests_total", "POST", "/v1/jobs", "422"] == 1
     assert not [name for name in said if "job_1" in str(name) or "BREW" in name]
-    assert said["nag_disk_free_bytes",] <= said["nag_disk_size_bytes",]
+    assert said["nag_disk_free_bytes", "artifacts"] <= said["nag_disk_size_bytes", "artifacts"]
+
+
+async def test_each_folder_s_disk_is_shown(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The artifacts lie on another disk than the data folder."""
+    elsewhere = tmp_path / "elsewhere"
+    usages = {settings.data_folder: SimpleNamespace(total=100, free=60), elsewhere: SimpleNamespace(total=90, free=5)}
+    monkeypatch.setattr("app.metrics.api.shutil.disk_usage", usages.__getitem__)
+    async with serving(settings.model_copy(update={"artifacts_url": f"file://{elsewhere}"})) as api:
+        said = await read(api)
+    found = {name: value for name, value in said.items() if name[0].startswith("nag_disk")}
+    assert found == {
+        ("nag_disk_free_bytes", "data"): 60,
+        ("nag_disk_size_bytes", "data"): 100,
+        ("nag_disk_free_bytes", "artifacts"): 5,
+        ("nag_disk_size_bytes", "artifacts"): 90,
+    }
+
+
+def test_brief_stages_and_answers_are_told_apart() -> None:
+    for metric in (STAGE, HTTP_TIME):
+        assert len([limit for limit in metric.buckets if limit < 0.01]) >= 4, metric.name
 
 
 async def test_every_metric_declared_for_an_api_is_shown(api: httpx.AsyncClient, worker: FakeWorker) -> None:
