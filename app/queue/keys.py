@@ -49,8 +49,9 @@ class Keys:
         self.WORKERS = tag + "workers"  # sorted set: worker names, by the millisecond their announcement ends
         self.WARM = tag + "warm"  # hash: worker name to JSON, the models it has warm and those it serves
 
-        self.WEBHOOKS = tag + "webhooks"  # sorted set: `<job id> <event> <event id>`, by the millisecond it is due
-        self.WEBHOOK_TRIES = tag + "webhooks:tries"  # hash: how often each of those was tried
+        self.WEBHOOKS = tag + "webhooks_of:"  # + tenant: sorted set, `<job id> <event> <event id>`, by when it is due
+        self.WEBHOOKS_DUE = tag + "webhooks_due"  # sorted set: tenants, by the millisecond their first webhook is due
+        self.WEBHOOK_TRIES = tag + "webhook_tries"  # hash: how often each of those was tried
 
         self.DONE = tag + "done"  # channel: the id of each job that ends
         self.QUEUED = tag + "queued"  # channel: the model of each job that begins to wait

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from itertools import chain
 from time import time
 
 from app.jobs import EventType, Job
@@ -41,22 +42,24 @@ class Webhooks:
         """A signal set when something is put on the schedule."""
         return self._events.watch(self._keys.NOTICED, ["due"])
 
-    async def claim(self, most: int) -> tuple[Sequence[Delivery], float | None]:
+    async def claim(self, places: int, taken: Mapping[str, int]) -> tuple[Sequence[Delivery], float | None]:
         """Deliveries that are due, this process's for LEASE_S; and the seconds until the next one is, if there is one.
 
-        One whose job is no longer kept is dropped.
+        Tenants share the `places` of this process, of which each already has those in `taken`. A delivery whose job is
+        no longer kept is dropped.
         """
-        wait_ms, *claimed = await self._scripts.run("webhook_claim", round(LEASE_S * 1000), most)
+        counts = chain.from_iterable(taken.items())
+        wait_ms, *claimed = await self._scripts.run("webhook_claim", round(LEASE_S * 1000), places, *counts)
         deliveries = [_delivery(entry, int(tries), job_from_fields(pairs(fields))) for entry, tries, fields in claimed]
         return deliveries, max(0, int(wait_ms)) / 1000 if wait_ms else None
 
     async def done(self, delivery: Delivery) -> None:
         """Strike it off."""
-        await self._scripts.run("webhook_end", delivery.entry, "")
+        await self._scripts.run("webhook_end", delivery.job.tenant, delivery.entry, "")
 
     async def retry(self, delivery: Delivery, delay_s: float) -> None:
         """Make it due again."""
-        await self._scripts.run("webhook_end", delivery.entry, round(delay_s * 1000))
+        await self._scripts.run("webhook_end", delivery.job.tenant, delivery.entry, round(delay_s * 1000))
 
 
 def _delivery(entry: str, tries: int, job: Job) -> Delivery:

@@ -127,7 +127,7 @@ async def make_every_transition(url: str, settings: Settings, make_job: Callable
     await queue.upkeep.forget()
     await queue.submit(replace(make_job("told"), webhook=Webhook("http://example.com/", (EventType.CANCELLED,))))
     await queue.cancel("told")
-    [[delivery], _] = await queue.webhooks.claim(9)
+    [[delivery], _] = await queue.webhooks.claim(9, {})
     await queue.webhooks.retry(delivery, 1)
     assert await queue.delete("told") is not None
     assert len((await queue.page(TENANT, 10)).jobs) == 5

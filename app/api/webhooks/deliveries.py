@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+from collections import Counter
 from contextlib import suppress
 from datetime import UTC, datetime
 
@@ -21,7 +22,8 @@ from app.settings import Settings
 
 __all__ = ["Deliveries"]
 
-AT_ONCE = 16
+#: Deliveries under way, of all tenants; one tenant alone gets half of them.
+AT_ONCE = 64
 LOOK_S = 5.0  # at the latest; a delivery that becomes due is heard of
 REDIS_RETRY_S = 1.0
 LEAVE_S = 2.0  # for those under way when the process ends; what is cut off is made again by another
@@ -39,7 +41,7 @@ class Deliveries:
         self._settings = settings
         self._links = links
         self._sender = Sender(settings)
-        self._under_way: set[asyncio.Task[None]] = set()
+        self._under_way: dict[asyncio.Task[None], str] = {}  # and the tenant
         self._task = asyncio.create_task(self._run(), name="webhooks")
 
     async def close(self) -> None:
@@ -56,14 +58,14 @@ class Deliveries:
             while True:
                 wait_s = LOOK_S
                 try:
-                    if room := AT_ONCE - len(self._under_way):
-                        claimed, next_s = await self._queue.webhooks.claim(room)
-                        wait_s = LOOK_S if next_s is None else min(LOOK_S, next_s)
-                        for each in claimed:
-                            task = asyncio.create_task(self._deliver(each), name="webhook")
-                            self._under_way.add(task)
-                            task.add_done_callback(self._under_way.discard)
-                            task.add_done_callback(lambda _: due.set())
+                    taken = Counter(self._under_way.values())
+                    claimed, next_s = await self._queue.webhooks.claim(AT_ONCE, taken)
+                    wait_s = LOOK_S if next_s is None else min(LOOK_S, next_s)
+                    for delivery in claimed:
+                        task = asyncio.create_task(self._deliver(delivery), name="webhook")
+                        self._under_way[task] = delivery.job.tenant
+                        task.add_done_callback(self._under_way.pop)
+                        task.add_done_callback(lambda _: due.set())
                 except RedisError as error:
                     _log.warning("redis_away", error=type(error).__name__)
                     wait_s = REDIS_RETRY_S

@@ -22,7 +22,8 @@ GLOBAL_UNICAST = IPv6Network("2000::/3")
 NAT64 = IPv6Network("64:ff9b::/96")
 SIX_TO_FOUR = IPv6Network("2002::/16")
 ADDRESSES_TRIED = 3
-LOOKUPS = 4  # at once; a resolver that hangs holds a thread
+#: At once. A resolver that hangs holds a thread for longer than its delivery lasts, and a tenant may name many such.
+LOOKUPS = 128
 
 
 class RefusedAddress(Exception):

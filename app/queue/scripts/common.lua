@@ -5,9 +5,27 @@ local function now_ms()
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
+-- Put a webhook on its tenant's schedule or move it there, due at `at`; without `at`, strike it off.
+-- `option` is one of ZADD's.
+local function schedule(tenant, entry, at, option)
+  local own = WEBHOOKS .. tenant
+  if at then
+    redis.call('ZADD', own, option, at, entry)
+  else
+    redis.call('ZREM', own, entry)
+    redis.call('HDEL', WEBHOOK_TRIES, entry)
+  end
+  local first = redis.call('ZRANGE', own, 0, 0, 'WITHSCORES')
+  if first[2] then
+    redis.call('ZADD', WEBHOOKS_DUE, first[2], tenant)
+  else
+    redis.call('ZREM', WEBHOOKS_DUE, tenant)
+  end
+end
+
 -- An event that a job's webhook asks for goes on the schedule. Progress is told seldom, and one at a time.
 local function notify(id, kind, entry)
-  local job = redis.call('HMGET', JOB .. id, 'webhook', 'noticed_ms')
+  local job = redis.call('HMGET', JOB .. id, 'webhook', 'noticed_ms', 'tenant')
   if not job[1] then
     return
   end
@@ -23,7 +41,7 @@ local function notify(id, kind, entry)
     redis.call('HSET', JOB .. id, 'noticed_ms', now)
     entry = 'latest'
   end
-  redis.call('ZADD', WEBHOOKS, 'NX', now, id .. ' ' .. kind .. ' ' .. entry)
+  schedule(job[3], id .. ' ' .. kind .. ' ' .. entry, now, 'NX')
   redis.call('PUBLISH', NOTICED, 'due')
 end
 

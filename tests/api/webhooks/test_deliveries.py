@@ -7,18 +7,22 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import httpx
 import pytest
 from redis.asyncio import Redis
 
-from app.api.webhooks import sender
+from app.api.webhooks import deliveries, sender
 from app.artifacts import Artifacts
+from app.jobs import TENANT, EventType, Job, Webhook
 from app.queue import webhooks
 from app.queue.keys import Keys
 from app.queue.queue import Queue
 from app.settings import Settings
+from tests.api.keyed import by, keyed
 from tests.api.support import FakeWorker, first_waiting, serving
 from tests.api.webhooks.receiver import SECRET, answer, body, receiving, types, with_webhooks
 from tests.claiming import claim
@@ -38,7 +42,7 @@ async def work(queue: Queue, settings: Settings, steps: int = 0) -> None:
 async def settled(redis: Redis) -> None:
     """Nothing is left on the schedule."""
     async with asyncio.timeout(60):
-        while await redis.exists(keys.WEBHOOKS, keys.WEBHOOK_TRIES):  # noqa: ASYNC110 - no event tells of it
+        while await redis.exists(keys.WEBHOOKS_DUE, keys.WEBHOOK_TRIES):  # noqa: ASYNC110 - no event tells of it
             await asyncio.sleep(0.01)
 
 
@@ -196,10 +200,49 @@ async def test_what_a_killed_api_was_telling_is_told_by_another(
         await receiver.hears(1)
         process.send_signal(signal.SIGKILL)
         await process.wait()
-        [(entry, due_ms)] = await queue._redis.zrange(keys.WEBHOOKS, 0, -1, withscores=True)
-        await queue._redis.zadd(keys.WEBHOOKS, {entry: due_ms - webhooks.LEASE_S * 1000})  # the claim's time is up
+        for key in (keys.WEBHOOKS + TENANT, keys.WEBHOOKS_DUE):  # the claim's time is up
+            [(entry, due_ms)] = await queue._redis.zrange(key, 0, -1, withscores=True)
+            await queue._redis.zadd(key, {entry: due_ms - webhooks.LEASE_S * 1000})
         async with serving(settings):
             messages = await receiver.hears(2)
             await settled(queue._redis)
     assert messages[0] == messages[1]
     assert len(set(receiver.ids)) == 1
+
+
+async def test_receivers_that_hang_leave_room_for_other_tenants(
+    settings: Settings, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sender, "TIMEOUT_S", 600.0)
+    monkeypatch.setattr(deliveries, "AT_ONCE", 8)
+    monkeypatch.setattr(deliveries, "LEAVE_S", 0.0)
+
+    async def silence(writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(600)
+
+    async with receiving(answers=[silence] * 40) as hanging, receiving() as receiver:
+        async with serving(keyed(with_webhooks(settings))) as api:
+            for tenant in ("alice", "operator"):
+                for _ in range(20):
+                    await api.post("/v1/jobs", json=body(hanging, events=["queued"]), headers=by(tenant))
+            await hanging.hears(5)
+            for number in range(1, 13):
+                await api.post("/v1/jobs", json=body(receiver, events=["queued"]), headers=by("bob"))
+                await receiver.hears(number)
+        assert len(hanging.told) < 8
+
+
+async def test_a_tenant_s_webhooks_take_turns_with_the_others(queue: Queue, make_job: Callable[..., Job]) -> None:
+    webhook = Webhook("http://127.0.0.1:9999/", (EventType.QUEUED,))
+    for number, tenant in enumerate("aaaaabc"):
+        await queue.submit(replace(make_job(f"{tenant}{number}"), tenant=tenant, webhook=webhook))
+    claimed, _ = await queue.webhooks.claim(8, {})
+    assert [delivery.job.id for delivery in claimed] == ["a0", "b5", "c6", "a1", "a2"]  # as many places stay free
+    again, wait_s = await queue.webhooks.claim(8, {"a": 1})
+    assert [delivery.job.id for delivery in again] == ["a3", "a4"]
+    assert wait_s is not None
+    for delivery in claimed:
+        await queue.webhooks.done(delivery)
+    await queue.webhooks.retry(again[0], 0)
+    [last], _ = await queue.webhooks.claim(8, {})
+    assert (last.job.id, last.tries) == ("a3", 2)
