@@ -29,6 +29,7 @@ __all__ = ["ANY_ADDRESS", "SECRET", "Settings"]
 #: Fields whose value is shown to nobody, not even where it does not fit.
 SECRET = frozenset({"api_key", "api_keys", "artifacts_options", "redis_url", "url_secrets", "webhook_secret"})
 ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:]+\](:[0-9]{1,5})?")
+URL = r"^https?://[^\s?#@]+$"
 ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - where a server bound to all is reached from here
 
 
@@ -140,6 +141,10 @@ class Settings(BaseSettings):
         NoDecode,
         Field(description="the bucket's options as a JSON object; what is absent comes from the provider's variables"),
     ] = None
+    artifacts_public_endpoint: Annotated[
+        str | None,
+        Field(pattern=URL, description="endpoint for links to a bucket, if clients reach it by another than the API"),
+    ] = None
     artifacts_links: Annotated[
         Literal["bucket", "api"], Field(description="who answers links to files in a bucket: the bucket, or the API")
     ] = "bucket"
@@ -150,6 +155,10 @@ class Settings(BaseSettings):
         tuple[SecretStr, ...] | None,
         NoDecode,
         Field(description="what links are signed with, with commas: by the first, and the others hold; absent: drawn"),
+    ] = None
+    public_url: Annotated[
+        str | None,
+        Field(pattern=URL, description="address by which clients reach the API; links in webhooks begin with it"),
     ] = None
     wait_max_s: Annotated[float, Field(gt=0, description="longest a request is held for its result")] = 120.0
     body_max_bytes: Annotated[int, Field(ge=1024, description="largest request body")] = 1_000_000

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 
+from app.queue.cancel import end
 from tests.limits import HANG_S
 
 #: Each of its ports has another 10,000 above it.
@@ -73,6 +75,49 @@ def silent() -> Iterator[tuple[socket.socket, S3]]:
 
 def _options(endpoint: str) -> dict[str, str]:
     return {"endpoint": endpoint, "region": "us-east-1", "access_key_id": KEY, "secret_access_key": SECRET}
+
+
+@asynccontextmanager
+async def without_bulk_deletes(server: S3) -> AsyncIterator[tuple[str, list[bytes]]]:
+    """The server behind another endpoint, which refuses every bulk delete: that endpoint, and what was refused."""
+    refused: list[bytes] = []
+    host, port = server.endpoint.removeprefix("http://").split(":")
+
+    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answers: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            while data := await reader.read(65536):
+                if data.startswith(b"POST ") and b"?delete" in data.partition(b"\r\n")[0]:
+                    refused.append(data)
+                    answers.write(b"HTTP/1.1 501 Not Implemented\r\ncontent-length: 0\r\n\r\n")
+                else:
+                    writer.write(data)
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_connection(host, int(port))
+        directions = {
+            asyncio.create_task(copy(reader, far_writer, writer)), asyncio.create_task(copy(far_reader, writer, writer))
+        }  # fmt: skip
+        try:
+            await asyncio.wait({*directions, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in directions:
+                await end(task)
+            for side in (writer, far_writer):
+                side.close()
+                with suppress(ConnectionError):
+                    await side.wait_closed()
+
+    stopped: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    relays: set[asyncio.Task[None]] = set()
+    relaying = await asyncio.start_server(
+        lambda reader, writer: relays.add(asyncio.create_task(relay(reader, writer))), "127.0.0.1", 0
+    )
+    try:
+        yield f"http://127.0.0.1:{relaying.sockets[0].getsockname()[1]}", refused
+    finally:
+        relaying.close()
+        stopped.set_result(None)
+        await asyncio.gather(*relays)
 
 
 def _make_bucket(process: subprocess.Popen[bytes], filer_port: int, s3_port: int, log: Path) -> None:

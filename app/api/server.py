@@ -119,11 +119,13 @@ def serve(settings: Settings, *, insecure: bool = False) -> None:
     """Serves until SIGINT or SIGTERM, then until what it holds is answered: for settings.drain_s at the most, and no
     longer once it is told again. Raises OSError when the address is taken, CatalogError, KeysError, RequirementError.
 
-    Raises Exposed where everybody could call it and `insecure` does not say that they may.
+    Raises ArtifactsError and FolderError if the artifacts cannot be opened; Exposed where everybody could call it and
+    `insecure` does not say that they may.
     """
     if not insecure:
         exposure.check(settings)
     logs.configure(settings.log_level)
+    Links.open(settings, Artifacts.open(settings))  # as the app will: the server would show a failure as a traceback
     asyncio.run(Queue.check(settings))
     server: _Server | None = None
     app = create_app(settings, stopping=lambda: server is not None and time.monotonic() >= server.held_until_s)

@@ -124,16 +124,17 @@ class Service:
         return self._found(await self.queue.get(job_id), job_id)
 
     async def delete(self, job_id: str) -> None:
-        """Remove a job, whatever it is at, and its files. Raises NotFound.
+        """Remove a job, whatever it is at, and its files. Raises NotFound, ArtifactsError.
 
-        What a worker still makes of it, that worker removes: its result is refused.
+        The job goes last: if its files cannot be removed now, the caller can ask again. A result that a worker still
+        makes is refused, and that worker removes its files.
         """
-        await self.find(job_id)
-        job = self._found(await self.queue.delete(job_id), job_id)
-        for each in job.result.artifacts if job.result else ():
-            await self.artifacts.delete(*each.names)
+        job = await self.cancel(job_id)
+        for artifact in job.result.artifacts if job.result else ():
+            await self.artifacts.delete(*artifact.names)
         if job.request.edit is not None:
             await self.artifacts.delete(*job.request.edit.names)
+        await self.queue.delete(job_id)
 
     async def page(
         self,

@@ -17,6 +17,7 @@ from typing import Self
 from app.artifacts.names import is_name
 from app.artifacts.store import Artifacts
 from app.errors import Expired, Forbidden
+from app.folders import writable_folder
 from app.settings import Settings
 
 __all__ = ["PATH", "Link", "Links"]
@@ -30,7 +31,7 @@ STEPS = 4
 
 @dataclass(frozen=True)
 class Link:
-    """A path on the API, or a bucket's URL; until when it works, in Unix seconds."""
+    """A path or a URL on the API, or a bucket's URL; until when it works, in Unix seconds."""
 
     url: str
     expires_at: int
@@ -39,17 +40,24 @@ class Link:
 class Links:
     """Signs by the first of the secrets, and honours what any of them signed: so they can be changed in turn."""
 
-    def __init__(self, secrets: Sequence[bytes], lifetime_s: float, bucket: Artifacts | None = None) -> None:
+    def __init__(
+        self, secrets: Sequence[bytes], lifetime_s: float, bucket: Artifacts | None = None, base_url: str = ""
+    ) -> None:
         self._secrets = tuple(secrets)
         self._lifetime_s = lifetime_s
         self._bucket = bucket
+        self._base_url = base_url.rstrip("/")
 
     @classmethod
     def open(cls, settings: Settings, artifacts: Artifacts) -> Self:
-        """By the settings' secrets, or by one that all processes on this data folder share. Raises OSError."""
+        """By the settings' secrets, or by one that all processes on this data folder share. Raises FolderError."""
         given = tuple(each.get_secret_value().encode() for each in settings.url_secrets or ())
         bucket = artifacts if settings.artifacts_links == "bucket" else None
         return cls(given or (_shared_secret(settings.data_folder),), settings.url_lifetime_s, bucket)
+
+    def below(self, base_url: str) -> Links:
+        """The same links, those to the API as URLs below `base_url`."""
+        return Links(self._secrets, self._lifetime_s, self._bucket, base_url)
 
     def to(self, name: str) -> Link:
         """A link to the artifact from now on. Raises ArtifactsError where a bucket's credentials do not sign."""
@@ -58,7 +66,7 @@ class Links:
         url = self._bucket and self._bucket.signed_url(name, expires_at - now)
         if not url:
             signature = _signature(name, str(expires_at), self._secrets[0])
-            url = f"{PATH}{name}?expires={expires_at}&signature={signature.decode()}"
+            url = f"{self._base_url}{PATH}{name}?expires={expires_at}&signature={signature.decode()}"
         return Link(url, expires_at)
 
     def check(self, name: str, expires: str, signature: str) -> int:
@@ -85,7 +93,7 @@ def _shared_secret(folder: Path) -> bytes:
     path = folder / "url-secret"
     with suppress(FileNotFoundError):
         return path.read_bytes()
-    folder.mkdir(parents=True, exist_ok=True)
+    writable_folder(folder, "NAG_DATA_DIR")
     draft = folder / f"url-secret.{secrets.token_hex(4)}"
     draft.touch(mode=0o600)
     try:

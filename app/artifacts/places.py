@@ -10,15 +10,18 @@ from urllib.parse import unquote, urlsplit
 from obstore.store import AzureStore, GCSStore, LocalStore, S3Store, from_url
 
 from app.artifacts.errors import translated
+from app.folders import writable_folder
 from app.settings import Settings
 
-__all__ = ["Bucket", "Store", "folder", "open_store"]
+__all__ = ["Bucket", "Store", "folder", "open_store", "signing_store"]
 
 Bucket = S3Store | GCSStore | AzureStore
 Store = LocalStore | Bucket
 
 #: A file is sent for as long as its reader takes; what bounds a request is that something goes on in it.
 REQUEST_S, SILENT_S, CONNECT_S = 7 * 86_400, 60, 10
+#: Not every S3 server has the request that deletes many objects, which obstore sends for a single one as well.
+BULK = "disable_bulk_delete"
 
 
 def folder(settings: Settings) -> Path | None:
@@ -30,27 +33,47 @@ def folder(settings: Settings) -> Path | None:
 
 
 def open_store(settings: Settings, patience_s: float) -> Store:
-    """A store that tries for `patience_s` to do what it is asked. Raises ArtifactsError."""
+    """A store that tries for `patience_s` to do what it is asked. Raises ArtifactsError, FolderError."""
     path = folder(settings)
     with translated():
         if path is not None:
-            return LocalStore(path, mkdir=True)
-        # Typed by the kind of store, which only the URL tells.
-        options: Any = {name: value.get_secret_value() for name, value in (settings.artifacts_options or {}).items()}
-        store = from_url(
-            str(settings.artifacts_url),
-            config=options,
-            client_options={
-                "allow_http": True,  # the endpoint's own scheme says which
-                "timeout": timedelta(seconds=REQUEST_S),
-                "read_timeout": timedelta(seconds=SILENT_S),
-                "connect_timeout": timedelta(seconds=CONNECT_S),
-            },
-            retry_config={
-                "max_retries": 1000,
-                "retry_timeout": timedelta(seconds=patience_s),
-                "backoff": {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=5), "base": 2},
-            },
-        )
+            variable = "NAG_DATA_DIR" if settings.artifacts_url is None else "NAG_ARTIFACTS_URL"
+            return LocalStore(writable_folder(path, variable))
+        return _open_bucket(settings, patience_s)
+
+
+def signing_store(settings: Settings, store: Store, patience_s: float) -> Bucket | None:
+    """The store under the endpoint by which clients reach it; None for a folder. Raises ArtifactsError."""
+    if isinstance(store, LocalStore):
+        return None
+    if settings.artifacts_public_endpoint is None:
+        return store
+    with translated():
+        return _open_bucket(settings, patience_s, settings.artifacts_public_endpoint)
+
+
+def _open_bucket(settings: Settings, patience_s: float, endpoint: str | None = None) -> Bucket:
+    # Typed by the kind of store, which only the URL tells.
+    options: Any = {name: value.get_secret_value() for name, value in (settings.artifacts_options or {}).items()}
+    if endpoint is not None:
+        options = {name: value for name, value in options.items() if "endpoint" not in name.lower()}
+        options["endpoint"] = endpoint
+    if str(settings.artifacts_url).startswith("s3") and not any(name.lower().endswith(BULK) for name in options):
+        options[BULK] = "true"
+    store = from_url(
+        str(settings.artifacts_url),
+        config=options,
+        client_options={
+            "allow_http": True,  # the endpoint's own scheme says which
+            "timeout": timedelta(seconds=REQUEST_S),
+            "read_timeout": timedelta(seconds=SILENT_S),
+            "connect_timeout": timedelta(seconds=CONNECT_S),
+        },
+        retry_config={
+            "max_retries": 1000,
+            "retry_timeout": timedelta(seconds=patience_s),
+            "backoff": {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=5), "base": 2},
+        },
+    )
     assert isinstance(store, Bucket)
     return store

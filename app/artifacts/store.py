@@ -54,8 +54,12 @@ class Artifacts:
     at that moment, Python (before 3.14) kills that thread, and the Rust runtime aborts the process.
     """
 
-    def __init__(self, store: places.Store, folder: Path | None, retention_s: float, waiting_s: float) -> None:
+    def __init__(
+        self, store: places.Store, signing: places.Bucket | None, folder: Path | None, retention_s: float,
+        waiting_s: float,
+    ) -> None:  # fmt: skip
         self._store = store
+        self._signing = signing
         self._folder = folder
         self._retention_s = retention_s
         self._waiting_s = waiting_s
@@ -71,7 +75,8 @@ class Artifacts:
     def open(cls, settings: Settings, patience_s: float = 10.0) -> Self:
         """The store of the settings. A bucket that does not answer is asked again for `patience_s`."""
         store, folder = places.open_store(settings, patience_s), places.folder(settings)
-        return cls(store, folder, settings.retention_s, settings.deadline_max_s)
+        signing = places.signing_store(settings, store, patience_s)
+        return cls(store, signing, folder, settings.retention_s, settings.deadline_max_s)
 
     async def save(self, name: str, data: bytes | BinaryIO) -> int:
         """Store it whole or not at all; returns its size in bytes. A file is read from its start, in parts."""
@@ -85,6 +90,10 @@ class Artifacts:
             obstore.put, self._store, name, file, attributes=None if self._folder else headers,
             chunk_size=PART_BYTES, max_concurrency=PARTS_AT_ONCE,
         )  # fmt: skip
+        if self._folder is not None:
+            with suppress(FileNotFoundError):  # deleted already
+                # Nobody reads a file who may not read its folder.
+                (self._folder / name).chmod(0o600 | self._folder.stat().st_mode & 0o044)
         return size_bytes
 
     async def find(self, name: str) -> Stored:
@@ -111,9 +120,9 @@ class Artifacts:
 
     def signed_url(self, name: str, lifetime_s: float) -> str | None:
         """A link that the bucket itself answers for so long; None of a folder, which answers nobody."""
-        if isinstance(self._store, places.Bucket):
+        if self._signing is not None:
             with translated():
-                return obstore.sign(self._store, "GET", checked(name), timedelta(seconds=lifetime_s))
+                return obstore.sign(self._signing, "GET", checked(name), timedelta(seconds=lifetime_s))
         return None
 
     async def sweep(self) -> int:

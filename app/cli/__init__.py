@@ -99,12 +99,14 @@ def _failures() -> tuple[type[Exception], ...]:
     from app.catalog import CatalogError
     from app.cli.client import ClientError
     from app.exposure import Exposed
+    from app.folders import FolderError
     from app.queue.embedded import EmbeddedError
     from app.queue.requirements import RequirementError
     from app.tracing import TracingError
 
     return (
-        ArtifactsError, CatalogError, ClientError, EmbeddedError, Exposed, KeysError, RequirementError, TracingError,
+        ArtifactsError, CatalogError, ClientError, EmbeddedError, Exposed, FolderError, KeysError, RequirementError,
+        TracingError,
     )  # fmt: skip
 
 

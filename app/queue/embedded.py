@@ -22,6 +22,7 @@ from urllib.parse import quote
 
 from redis import Redis
 
+from app.folders import writable_folder
 from app.logs import Log
 from app.settings import Settings
 
@@ -88,11 +89,11 @@ def url(settings: Settings) -> str:
 def start(settings: Settings) -> Embedded:
     """The data folder's server, adopted if one runs, else started. The caller holds the folder's lock.
 
-    Raises EmbeddedError.
+    Raises EmbeddedError, FolderError.
     """
-    folder = settings.data_folder / "valkey"
+    folder = writable_folder(settings.data_folder / "valkey", "NAG_DATA_DIR")
+    folder.chmod(0o700)  # the append-only file holds prompts
     path = socket_path(settings.data_folder)
-    folder.mkdir(parents=True, exist_ok=True)
     if path.parent != folder:
         _private_folder(path.parent)
         _log.warning("socket_elsewhere", reason="the data folder's path is too long for a socket", socket=path)
@@ -139,8 +140,9 @@ def _spawn(folder: Path, path: Path) -> subprocess.Popen[bytes]:
     arguments = [each for name, value in options.items() for each in (f"--{name}", value)]
     with (folder / "valkey.log").open("ab") as log:
         return subprocess.Popen(  # noqa: S603 - the arguments are ours
-            [_binary(), *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-        )
+            [_binary(), *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+            umask=0o077,
+        )  # fmt: skip
 
 
 def _wait_until_ready(path: Path, process: subprocess.Popen[bytes] | None, log: Path) -> None:

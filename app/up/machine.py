@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from app.folders import writable_folder
 from app.queue import embedded
 from app.settings import Settings
 
@@ -23,8 +24,8 @@ PR_SET_PDEATHSIG = 1
 
 @contextlib.contextmanager
 def sole_user_of(folder: Path) -> Iterator[None]:
-    """Hold the data folder's lock, which the kernel frees however this process ends."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Hold the data folder's lock, which the kernel frees however this process ends. Raises FolderError."""
+    writable_folder(folder, "NAG_DATA_DIR")
     with (folder / "up.lock").open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

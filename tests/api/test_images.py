@@ -219,3 +219,9 @@ async def test_without_a_name_the_first_model_of_pictures_is_meant(
 ) -> None:
     async with serving(settings.model_copy(update={"catalog": video_entry})) as api:  # its default makes videos
         assert (await api.post(ROUTE, json={"prompt": "a shape"})).json()["model"] == "shapes-flux"
+
+
+async def test_urls_begin_with_the_public_address(settings: Settings, worker: FakeWorker) -> None:
+    async with serving(settings.model_copy(update={"public_url": "https://images.example.org"})) as api:
+        answer = await api.post(ROUTE, json={"prompt": "a shape", "response_format": "url"})
+    assert answer.json()["data"][0]["url"].startswith("https://images.example.org/v1/artifacts/job_")

@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
@@ -126,7 +127,18 @@ async def test_a_job_s_links_lead_into_the_bucket_and_its_result_comes_through_t
         assert (await api.get(output["url"][:-1])).status_code == 403
 
 
-async def made(api: httpx.AsyncClient, queue: Queue, settings: Settings) -> dict[str, object]:
+async def test_links_lead_to_the_public_endpoint(
+    in_bucket: Settings, queue: Queue, server: s3.S3, http: httpx.AsyncClient
+) -> None:
+    public = server.endpoint.replace("127.0.0.1", "localhost")
+    async with serving(in_bucket.model_copy(update={"artifacts_public_endpoint": public})) as api:
+        [output] = (await made(api, queue, in_bucket))["outputs"]
+    assert output["url"].startswith(f"{public}/")
+    assert (await http.get(output["url"])).status_code == 200
+    assert (await http.get(output["url"].replace("localhost", "127.0.0.1"))).status_code == 403  # it is signed
+
+
+async def made(api: httpx.AsyncClient, queue: Queue, settings: Settings) -> dict[str, Any]:
     worker = FakeWorker(queue, Artifacts.open(settings))
     job = (await api.post("/v1/jobs", json={"prompt": "a shape"})).json()
     [claimed] = await claim(queue, worker.name, "shapes-flux", 1, 1)
@@ -170,6 +182,41 @@ def test_a_process_ends_in_order_after_any_call(store: Artifacts, in_bucket: Set
         "NAG_ARTIFACTS_OPTIONS": json.dumps(server.options),
     }
     assert last_call.failures(environment) == {}
+
+
+async def test_a_server_without_bulk_deletes_is_enough(
+    in_bucket: Settings, server: s3.S3, queue: Queue, http: httpx.AsyncClient
+) -> None:
+    async with s3.without_bulk_deletes(server) as (endpoint, refused):
+        assert (await http.post(f"{endpoint}/{s3.BUCKET}?delete")).status_code == 501
+        options = {**server.options, "endpoint": endpoint}
+        settings = Settings(**{**in_bucket.model_dump(), "artifacts_options": options})
+        store, names = Artifacts.open(settings), [artifact_name("job_1", index, "png") for index in range(3)]
+        for name in names:
+            await store.save(name, b"x")
+        await store.delete(names[0])
+        assert await Artifacts.open(settings.model_copy(update={"retention_s": -5.0})).sweep() == 2
+        async with serving(settings) as api:
+            job = await made(api, queue, settings)
+            assert (await api.delete(f"/v1/jobs/{job['id']}")).status_code == 200
+        assert [each["path"] async for some in obstore.list(open_store(settings, 10)) for each in some] == []
+        assert len(refused) == 1  # the one above
+
+
+async def test_a_delete_that_the_bucket_refuses_can_be_asked_for_again(
+    in_bucket: Settings, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(in_bucket) as api:
+        job = await made(api, queue, in_bucket)
+
+        async def fail(self: Artifacts, *names: str) -> None:
+            raise ArtifactsError("the bucket is away")
+
+        with monkeypatch.context() as away:
+            away.setattr(Artifacts, "delete", fail)
+            assert (await api.delete(f"/v1/jobs/{job['id']}")).status_code == 503
+        assert (await api.delete(f"/v1/jobs/{job['id']}")).status_code == 200
+        assert [each["path"] async for some in obstore.list(open_store(in_bucket, 10)) for each in some] == []
 
 
 async def test_a_bucket_that_is_not_there_or_not_ours_is_said_in_a_line(in_bucket: Settings, server: s3.S3) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import os
 import time
 from pathlib import Path
+from stat import S_IMODE
 
 import pytest
 
@@ -40,6 +41,17 @@ async def test_saved_whole_read_in_parts_deleted(store: Artifacts, folder: Path)
     for gone in (store.read(name), store.find(name)):
         with pytest.raises(FileNotFoundError):
             await gone
+
+
+@pytest.mark.parametrize(("mode", "expected"), [(None, 0o600), (0o755, 0o644), (0o750, 0o640)])
+def test_a_file_is_as_private_as_its_folder(tmp_path: Path, folder: Path, mode: int | None, expected: int) -> None:
+    if mode is not None:  # an operator's own folder
+        folder.mkdir(parents=True)
+        folder.chmod(mode)
+    store, name = Artifacts.open(Settings(data_dir=folder.parent)), artifact_name("a", 0, "png")
+    asyncio.run(store.save(name, b"x"))
+    assert S_IMODE(folder.stat().st_mode) == (mode or 0o700)
+    assert S_IMODE((folder / name).stat().st_mode) == expected
 
 
 async def test_a_file_is_stored_from_its_start(store: Artifacts, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from stat import S_IMODE
 
 import pytest
 from redis import Redis
@@ -31,6 +32,19 @@ def test_what_was_written_outlives_a_clean_stop(tmp_path: Path) -> None:
     with Redis.from_url(embedded.url(settings), decode_responses=True) as redis:
         assert redis.get("kept") == "yes"
     again.stop()
+
+
+def test_its_files_are_this_user_s_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "valkey"
+    folder.mkdir(mode=0o755)  # by an earlier version
+    server = embedded.start(Settings(data_dir=tmp_path))
+    with Redis.from_url(embedded.url(Settings(data_dir=tmp_path))) as redis:
+        redis.set("prompt", "secret")
+    server.stop()
+    assert S_IMODE(folder.stat().st_mode) == 0o700
+    files = [path for path in folder.rglob("*.aof") if path.is_file()]
+    assert files
+    assert {S_IMODE(path.stat().st_mode) for path in files} == {0o600}
 
 
 def test_a_server_left_by_a_killed_parent_is_adopted(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from app.api.service import Service
 from app.api.views.result import completed_result, echo
+from app.artifacts.links import Links
 from app.errors import Expired
 from app.jobs import Applied, Generation, Job, JobEvent, Timings
 
@@ -104,17 +105,16 @@ class CompletedEvent(Echo):
     usage: Usage
 
 
-async def images_view(job: Job, service: Service, base_url: str | None) -> ImagesView:
-    """A finished job's pictures: as URLs below `base_url`, or in the answer itself where that is None.
+async def images_view(job: Job, service: Service, links: Links | None) -> ImagesView:
+    """A finished job's images: by `links`, or in the answer itself if that is None.
 
     Raises Expired, Conflict, and the job's own error.
     """
     result, asked = completed_result(job), job.request
-    if base_url is None:
+    if links is None:
         written = [{"b64_json": data} for data in await _base64(job, service)]
     else:
-        urls = [service.links.to(each.name).url for each in result.artifacts]
-        written = [{"url": base_url + url if url.startswith("/") else url} for url in urls]
+        written = [{"url": links.to(artifact.name).url} for artifact in result.artifacts]
     return ImagesView(
         **_echo(job),
         created=int(job.completed_at or job.created_at),

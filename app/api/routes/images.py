@@ -83,6 +83,6 @@ async def _answered(job: Job, body: ImageBody, request: Request, service: Servic
     job = await service.wait(job, service.settings.wait_max_s, cancel_without=leaving)
     if not job.status.terminal:
         raise timed_out(job)
-    base_url = str(request.base_url).rstrip("/") if body.response_format == "url" else None
-    view = await images_view(job, service, base_url)
+    base_url = service.settings.public_url or str(request.base_url)
+    view = await images_view(job, service, service.links.below(base_url) if body.response_format == "url" else None)
     return JSONResponse(view.model_dump(mode="json"), headers=time_headers(completed_result(job)))

@@ -39,7 +39,7 @@ class Deliveries:
     def __init__(self, queue: Queue, settings: Settings, links: Links) -> None:
         self._queue = queue
         self._settings = settings
-        self._links = links
+        self._links = links.below(settings.public_url or "")  # the receiver may know no other address of this API
         self._sender = Sender(settings)
         self._under_way: dict[asyncio.Task[None], str] = {}  # and the tenant
         self._task = asyncio.create_task(self._run(), name="webhooks")

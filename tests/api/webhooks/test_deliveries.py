@@ -60,6 +60,19 @@ async def test_the_end_of_a_job_is_told_once_and_signed(settings: Settings, queu
         assert len(receiver.told) == 1
 
 
+async def test_links_begin_with_the_public_address(settings: Settings, queue: Queue) -> None:
+    settings = with_webhooks(settings, public_url="https://images.example.org/nag/")
+    async with receiving() as receiver, serving(settings) as api:
+        await api.post("/v1/jobs", json=body(receiver))
+        await work(queue, settings)
+        [message] = await receiver.hears(1)
+        url = message["data"]["outputs"][0]["url"]
+        assert url.startswith("https://images.example.org/nag/v1/artifacts/job_")
+        assert (await api.get(url.removeprefix("https://images.example.org/nag"))).status_code == 200
+        job = (await api.get(f"/v1/jobs/{message['data']['id']}")).json()
+        assert job["outputs"][0]["url"].startswith("/v1/artifacts/")  # a client knows where it asked
+
+
 async def test_every_event_that_is_asked_for_is_told(settings: Settings, queue: Queue) -> None:
     async with receiving() as receiver, serving(with_webhooks(settings)) as api:
         job = (await api.post("/v1/jobs", json=body(receiver, events=ALL))).json()
