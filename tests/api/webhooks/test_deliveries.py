@@ -230,8 +230,10 @@ async def test_receivers_that_hang_leave_room_for_other_tenants(
     monkeypatch.setattr(deliveries, "AT_ONCE", 8)
     monkeypatch.setattr(deliveries, "LEAVE_S", 0.0)
 
+    over = asyncio.Event()
+
     async def silence(writer: asyncio.StreamWriter) -> None:
-        await asyncio.sleep(600)
+        await over.wait()
 
     async with receiving(answers=[silence] * 40) as hanging, receiving() as receiver:
         async with serving(keyed(with_webhooks(settings))) as api:
@@ -243,6 +245,7 @@ async def test_receivers_that_hang_leave_room_for_other_tenants(
                 await api.post("/v1/jobs", json=body(receiver, events=["queued"]), headers=by("bob"))
                 await receiver.hears(number)
         assert len(hanging.told) < 8
+        over.set()
 
 
 async def test_a_tenant_s_webhooks_take_turns_with_the_others(queue: Queue, make_job: Callable[..., Job]) -> None:
