@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from itertools import chain
 from time import time
 
 from app.jobs import EventType, Job
@@ -48,7 +47,9 @@ class Webhooks:
         Tenants share the `places` of this process, of which each already has those in `taken`. A delivery whose job is
         no longer kept is dropped.
         """
-        counts = chain.from_iterable(taken.items())
+        counts: list[str | int] = []
+        for tenant, count in taken.items():
+            counts += [tenant, count]
         wait_ms, *claimed = await self._scripts.run("webhook_claim", round(LEASE_S * 1000), places, *counts)
         deliveries = [_delivery(entry, int(tries), job_from_fields(pairs(fields))) for entry, tries, fields in claimed]
         return deliveries, max(0, int(wait_ms)) / 1000 if wait_ms else None
