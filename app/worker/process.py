@@ -38,7 +38,6 @@ async def _serve(settings: Settings) -> tuple[int, bool]:
 
         return TorchEngine(catalog, settings, recorder)
 
-    await Queue.check(settings)
     tracing = Tracing.open(settings, "worker")
     queue = Queue.connect(settings)
     worker = Worker(settings, queue, Models.chosen(catalog, settings), make_engine)
@@ -46,6 +45,7 @@ async def _serve(settings: Settings) -> tuple[int, bool]:
     for each in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(each, worker.stop)
     try:
+        await Queue.check(settings)
         with exposed(worker.recorder.registry, settings) as worker.metrics_at:
             return await worker.run(), worker.busy
     finally:

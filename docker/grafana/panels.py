@@ -72,7 +72,7 @@ SERVICE = (
     ),
     Panel(
         "Disk and Redis",
-        "Free on the disks of data and artifacts, by API; whether each reaches Redis, and whether Redis may evict jobs.",
+        "Free on the disks of data and artifacts, by API; whether each reaches Redis; whether Redis may evict jobs.",
         "percentunit",
         [
             raw(f"{d.DISK_FREE.name} / {d.DISK_SIZE.name}", "instance, folder", "free"),
