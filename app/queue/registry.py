@@ -38,8 +38,10 @@ class Registry:
         self, worker: str, models: Sequence[str], ttl_s: float, *,
         serves: Sequence[str] = (), metrics: str = "", states: Mapping[str, ModelState] | None = None,
     ) -> None:  # fmt: skip
-        """Say that a worker is alive with these models warm, for `ttl_s`; it `serves` those and what it can load, once
-        it takes jobs at all. `metrics` is host:port where it shows its metrics. A model without a state is cold, or warm among `models`.
+        """Announces for `ttl_s` that a worker is alive with these models warm.
+
+        It `serves` those and what it can load, once it takes jobs at all. `metrics` is the host:port of its metrics. A
+        model without a state is cold, or warm among `models`.
         """
         said = json.dumps(
             {
