@@ -13,6 +13,7 @@ from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
+from app.api.suggestions import advice, fields_of
 from app.artifacts import ArtifactsError
 from app.errors import InvalidRequest, MalformedBody, ServiceError, Unauthenticated, Unavailable
 from app.logs import Log
@@ -23,6 +24,8 @@ __all__ = ["ErrorBody", "error_response", "install"]
 ARTIFACTS_RETRY_S = 2
 #: The OpenAI SDK retries 409 and 503. A conflict stays one however often it is sent; the others would queue again.
 NOT_RETRIED = ("idempotency_conflict", "timeout", "cancelled")
+#: What a caller gets who leaves a field out, for those who send a number below its range for that.
+LEFT_OUT = {"seed": "; leave it out to have one drawn", "deadline_s": "; leave it out to have none"}
 _log = Log("api")
 
 
@@ -83,29 +86,32 @@ async def _artifacts_error(_: Request, exc: Exception) -> Response:
     )
 
 
-async def _validation_error(_: Request, exc: Exception) -> Response:
+async def _validation_error(request: Request, exc: Exception) -> Response:
     assert isinstance(exc, RequestValidationError)
-    return error_response(_translate(exc.errors()))
+    return error_response(_translate(exc.errors(), fields_of(request)))
 
 
-def _translate(errors: Sequence[Any]) -> ServiceError:
+def _translate(errors: Sequence[Any], fields: set[str]) -> ServiceError:
     if errors[0]["type"] == "json_invalid":
         return MalformedBody(f"the body is not JSON: {errors[0]['ctx']['error']} at character {errors[0]['loc'][-1]}")
-    found = [(".".join(map(str, each["loc"][1:])), _sentence(each)) for each in errors]
+    found = [(".".join(map(str, each["loc"][1:])), _sentence(each, fields)) for each in errors]
     message = "; ".join(f"{param}: {text}" if param else text for param, text in found)
     return InvalidRequest(message, param=found[0][0] or None)
 
 
-def _sentence(error: Any) -> str:
+def _sentence(error: Any, fields: set[str]) -> str:
+    location = list(map(str, error["loc"][1:]))
     match error["type"]:
         case "extra_forbidden":
-            return "unknown field"
+            return f"unknown field{advice(location, fields)}"
         case "missing" if len(error["loc"]) == 1:
             return "a body is required"
         case "missing":
             return "required"
         case _:
-            return str(error["msg"]).removeprefix("Value error, ").replace("Input should be", "must be")
+            text = str(error["msg"]).removeprefix("Value error, ").replace("Input should be", "must be")
+            # -1 and 0 mean "none" in other APIs.
+            return text + LEFT_OUT.get(".".join(location), "") if "greater_than" in error["type"] else text
 
 
 async def _http_error(request: Request, exc: Exception) -> Response:

@@ -137,7 +137,8 @@ class _Resolver:
             return allowed.default
         if not allowed.holds(value):
             raise InvalidParameter(
-                f"{self._name(name)}: must be {allowed} for model {self.model.id}, not {value}", param=self._name(name)
+                f"{self._name(name)}: must be {allowed} for model {self.model.id}, not {value}{_off(name, value)}",
+                param=self._name(name),
             )
         return value
 
@@ -201,21 +202,24 @@ class _Resolver:
     def _guidance(self, *, cfg: bool) -> Guidance | None:
         """NAG as asked for by `nag`, or by a bare negative prompt where NAG is what honours one."""
         asked, defaults = self.asked, self.model.nag
-        if asked.nag is None and (asked.negative_prompt is None or cfg):
+        nag = asked.nag
+        if nag is not None and nag.negative_prompt is None and nag.model_fields_set == {"negative_prompt"}:
+            nag = None  # a blank text and no number: nothing is asked for
+        if nag is None and (asked.negative_prompt is None or cfg):
             return None
         if defaults is None:
-            if asked.nag is not None:
+            if nag is not None:
                 self._unsupported("nag", f"model {self.model.id} does not support NAG")
             if asked.negative_prompt is not None and not cfg:
                 self._unsupported(
                     "negative_prompt", f"without NAG, model {self.model.id} needs a guidance_scale above 1 to honour it"
                 )
             return None
-        own = None if asked.nag is None else self._optional_text("nag.negative_prompt", asked.nag.negative_prompt)
+        own = None if nag is None else self._optional_text("nag.negative_prompt", nag.negative_prompt)
         if own is not None and asked.negative_prompt is not None and not cfg:
             own_name, other = self._name("nag.negative_prompt"), self._name("negative_prompt")
             self.warnings.append(f"{other} was left out: {own_name} goes before it, and guidance_scale is 1")
-        numbers = {name: getattr(asked.nag, name, None) for name in NAG_BOUNDS}
+        numbers = {name: getattr(nag, name, None) for name in NAG_BOUNDS}
         return Guidance(
             **{name: self._bounded(name, value, getattr(defaults, name)) for name, value in numbers.items()},
             negative_prompt=own if own is not None else asked.negative_prompt or "",
@@ -227,5 +231,12 @@ class _Resolver:
         low, high = NAG_BOUNDS[name]
         if not low <= value <= high:
             written = self._name(f"nag.{name}")
-            raise InvalidParameter(f"{written}: must be {low:g} to {high:g}, not {value}", param=written)
+            raise InvalidParameter(
+                f"{written}: must be {low:g} to {high:g}, not {value}{_off(name, value)}", param=written
+            )
         return float(value)
+
+
+def _off(name: str, value: float) -> str:
+    """Where guidance is off, for those who know 0 as that."""
+    return "; 1 is off" if name in ("scale", "guidance_scale") and value < 1 else ""

@@ -1,6 +1,7 @@
 """The shapes of requests. Whether a value suits the model is decided in resolve.py, where the catalog is known.
 
-A field that is absent or null takes the model's default. An unknown field is refused, never ignored.
+A field that is absent or null takes the model's default, and so does an optional text without characters. An unknown
+field is refused, never ignored.
 """
 
 from __future__ import annotations
@@ -30,6 +31,15 @@ N_MAX = 10
 PREVIEWS_MAX = 3
 
 
+def _none_if_blank(value: Any) -> Any:
+    return None if isinstance(value, str) and not value.strip() else value
+
+
+#: Clients with a form fill in every field of it, so a blank text asks for nothing.
+BLANK_IS_ABSENT = BeforeValidator(_none_if_blank)
+OptionalText = Annotated[str | None, BLANK_IS_ABSENT]
+
+
 class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, hide_input_in_errors=True)
 
@@ -53,12 +63,18 @@ class NAGBody(_Body):
         None
     )
     alpha: Annotated[float | None, Field(description="share of the guided attention in the result, 0 to 1")] = None
-    end: Annotated[float | None, Field(description="share of the denoising steps that is guided, 0 to 1")] = None
+    end: Annotated[
+        float | None,
+        Field(
+            description="share of the noise schedule that is guided, 0 to 1: steps whose timestep is at least 1 − end of "
+            "the largest. Where timesteps are shifted, as in Flux, 0.5 guides more than half of the steps"
+        ),
+    ] = None
     anneal: Annotated[
         float | None, Field(description="share of scale − 1 that is lost on the way to the end, 0 to 1")
     ] = None
     negative_prompt: Annotated[
-        str | None, Field(description="what to steer away from; absent, the request's negative_prompt, else nothing")
+        OptionalText, Field(description="what to steer away from; absent, the request's negative_prompt, else nothing")
     ] = None
 
 
@@ -75,10 +91,10 @@ class WebhookBody(_Body):
 class GenerationBody(_Body):
     """What every way of asking for pictures has in common."""
 
-    model: Annotated[str | None, Field(description="an id of GET /v1/models")] = None
+    model: Annotated[OptionalText, Field(description="an id of GET /v1/models")] = None
     prompt: str
     negative_prompt: Annotated[
-        str | None,
+        OptionalText,
         Field(description="with guidance_scale above 1 the negative of CFG; otherwise NAG with the model's defaults"),
     ] = None
     seed: Annotated[
@@ -136,20 +152,21 @@ class OpenAIBody(GenerationBody):
     size: Annotated[
         str | None,
         Field(
-            pattern=r"^(auto|[0-9]{1,6}x[0-9]{1,6})$",
+            pattern=r"^(auto|[0-9]{1,6}x[0-9]{1,6})?$",
             description="auto, or WxH; auto of an edit has the image's proportions and about the model's default area",
         ),
+        BLANK_IS_ABSENT,
     ] = None
-    user: Annotated[str | None, Field(description="accepted for the SDKs' sake and not kept; `warnings` says so")] = (
+    user: Annotated[OptionalText, Field(description="accepted for the SDKs' sake and not kept; `warnings` says so")] = (
         None
     )
-    safety_identifier: Annotated[str | None, Field(description="likewise")] = None
+    safety_identifier: Annotated[OptionalText, Field(description="likewise")] = None
     nag_scale: Annotated[float | None, Field(description="nag.scale")] = None
     nag_tau: Annotated[float | None, Field(description="nag.tau")] = None
     nag_alpha: Annotated[float | None, Field(description="nag.alpha")] = None
     nag_end: Annotated[float | None, Field(description="nag.end")] = None
     nag_anneal: Annotated[float | None, Field(description="nag.anneal")] = None
-    nag_negative_prompt: Annotated[str | None, Field(description="nag.negative_prompt")] = None
+    nag_negative_prompt: Annotated[OptionalText, Field(description="nag.negative_prompt")] = None
 
 
 class ImageBody(OpenAIBody):
@@ -160,11 +177,11 @@ class ImageBody(OpenAIBody):
     partial_images: Annotated[
         int | None, Field(ge=0, le=3, description="most small pictures on the way to each; with stream alone")
     ] = None
-    quality: Annotated[str | None, Field(description="auto alone; ask for num_inference_steps instead")] = None
-    style: Annotated[str | None, Field(description="refused: say it in the prompt")] = None
-    background: Annotated[str | None, Field(description="auto or opaque")] = None
-    moderation: Annotated[str | None, Field(description="auto alone: nothing is moderated")] = None
-    complexity: Annotated[str | None, Field(description="refused: nothing is planned")] = None
+    quality: Annotated[OptionalText, Field(description="auto alone; ask for num_inference_steps instead")] = None
+    style: Annotated[OptionalText, Field(description="refused: say it in the prompt")] = None
+    background: Annotated[OptionalText, Field(description="auto or opaque")] = None
+    moderation: Annotated[OptionalText, Field(description="auto alone: nothing is moderated")] = None
+    complexity: Annotated[OptionalText, Field(description="refused: nothing is planned")] = None
 
 
 class EditBody(ImageBody):
@@ -190,7 +207,7 @@ class EditBody(ImageBody):
             gt=0, le=1, description="share of the steps that is run, rounded, one at least; 1 keeps least of the image"
         ),
     ] = 0.75
-    input_fidelity: Annotated[str | None, Field(description="refused: ask for less strength")] = None
+    input_fidelity: Annotated[OptionalText, Field(description="refused: ask for less strength")] = None
 
 
 def _as_text(value: Any) -> Any:

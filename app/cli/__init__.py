@@ -157,7 +157,7 @@ def _generate_arguments(parser: argparse.ArgumentParser) -> None:
         ("scale", "how far from the negative prompt; 1 is off"),
         ("tau", "most that the guided attention may grow, as a ratio of norms"),
         ("alpha", "share of the guided attention in the result, 0 to 1"),
-        ("end", "share of the steps that is guided, 0 to 1"),
+        ("end", "share of the noise schedule that is guided, from the first step on, 0 to 1"),
         ("anneal", "share of scale - 1 that is lost on the way to the end, 0 to 1"),
     ):
         parser.add_argument(f"--{name}", type=_finite, help=f"NAG: {meaning}")

@@ -83,6 +83,40 @@ async def test_what_the_model_cannot_take(quiet: httpx.AsyncClient, route: str) 
         check(await quiet.post(route, content=body, headers=JSON), status, code, param)
 
 
+MEANT: list[tuple[str, dict[str, Any], str]] = [
+    (JOBS, {"nag_scale": 5}, "did you mean nag.scale?"),
+    (JOBS, {"nag_sigma_end": 0.5}, "did you mean nag.end, a share"),
+    (JOBS, {"nag_phi": 4}, "did you mean nag.scale, which is phi + 1?"),
+    (JOBS, {"nag": {"nag_tau": 2.5}}, "did you mean nag.tau?"),
+    (JOBS, {"nag": {"sacle": 5}}, "did you mean nag.scale?"),
+    (JOBS, {"nag": {"negative": "red"}}, "did you mean nag.negative_prompt?"),
+    (JOBS, {"scale": 5}, "did you mean nag.scale?"),
+    (JOBS, {"cfg_scale": 5}, "did you mean guidance_scale?"),
+    (JOBS, {"Steps": 5}, "did you mean num_inference_steps?"),
+    (JOBS, {"num_images": 5}, "did you mean n?"),
+    (JOBS, {"promt": "a shape"}, "did you mean prompt?"),
+    (IMAGES, {"respons_format": "url"}, "did you mean response_format?"),
+    (IMAGES, {"nag_sclae": 5}, "did you mean nag_scale?"),
+    (JOBS, {"zzz": 5}, "zzz: unknown field"),
+    (JOBS, {"nag": {"scale": 0}}, "nag.scale: must be 1 to 100, not 0.0; 1 is off"),
+    (IMAGES, {"nag_scale": 0}, "nag_scale: must be 1 to 100, not 0.0; 1 is off"),
+    (JOBS, {"guidance_scale": 0}, "; 1 is off"),
+    (JOBS, {"seed": -1}, "leave it out to have one drawn"),
+    (JOBS, {"deadline_s": 0}, "leave it out to have none"),
+]
+
+
+@pytest.mark.parametrize(("route", "change", "text"), MEANT)
+async def test_an_error_says_what_is_likely_meant(
+    quiet: httpx.AsyncClient, route: str, change: dict[str, Any], text: str
+) -> None:
+    answer = await quiet.post(route, json={"prompt": "a shape", **change})
+    message = answer.json()["error"]["message"]
+    assert answer.status_code in (400, 422)
+    assert text in message
+    assert ("did you mean" in message) == ("did you mean" in text)
+
+
 RAW: list[tuple[bytes, dict[str, str], int, str, str | None]] = [
     (b"{", JSON, 400, "malformed_body", None),
     (b'{"prompt": "\xff"}', JSON, 400, "malformed_body", None),

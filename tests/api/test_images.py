@@ -42,6 +42,21 @@ async def test_pictures_in_openais_shape_with_our_echo(api: httpx.AsyncClient, w
     assert (await api.get(f"/v1/jobs/{body['job']}")).json()["status"] == "completed"
 
 
+BLANK = (
+    "model", "negative_prompt", "nag_negative_prompt", "size", "user", "safety_identifier", "quality", "style",
+    "background", "moderation", "complexity",
+)  # fmt: skip
+
+
+async def test_blank_optional_texts_ask_for_nothing(api: httpx.AsyncClient, worker: FakeWorker) -> None:
+    """As clients send them that fill in every field."""
+    body = {"prompt": "a shape", **dict.fromkeys(BLANK, ""), "nag": {"negative_prompt": ""}}
+    answer = await api.post(ROUTE, json=body)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["warnings"] == ["a worker's word"]
+    assert (worker.seen[0].nag, worker.seen[0].negative_prompt) == (None, None)
+
+
 @pytest.mark.parametrize(
     ("fields", "expected"),
     [

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -58,6 +59,9 @@ def test_a_drawn_seed_survives_a_double(catalog: Catalog) -> None:
         ({"negative_prompt": "blurry", "guidance_scale": 3.0, "nag": {"negative_prompt": "a red shape"}}, DEFAULTS),
         ({"negative_prompt": "a red shape", "guidance_scale": 3.0, "nag": {}}, DEFAULTS),
         ({"nag": {"scale": 1.0}}, Guidance(1.0, 2.5, 0.25, 1.0, "")),
+        ({"nag": {}}, replace(DEFAULTS, negative_prompt="")),
+        ({"nag": {"scale": 5.0, "negative_prompt": ""}}, replace(DEFAULTS, negative_prompt="")),
+        ({"negative_prompt": "a red shape", "nag": {"negative_prompt": " "}}, DEFAULTS),
     ],
 )
 def test_when_a_negative_prompt_means_nag(catalog: Catalog, fields: dict[str, Any], expected: Guidance | None) -> None:
@@ -72,6 +76,14 @@ def test_a_negative_prompt_that_goes_unused_is_said(catalog: Catalog) -> None:
     assert resolved.warnings == (
         "negative_prompt was left out: nag.negative_prompt goes before it, and guidance_scale is 1",
     )
+
+
+@pytest.mark.parametrize("model", ["shapes-flux", "plain"])
+@pytest.mark.parametrize("blank", ["", " \n\t", None])
+def test_a_blank_negative_prompt_asks_for_nothing(catalog: Catalog, model: str, blank: str | None) -> None:
+    for fields in ({"negative_prompt": blank}, {"nag": {"negative_prompt": blank}}):
+        resolved = resolve(ask(model=model, **fields), catalog)
+        assert (resolved.generation.nag, resolved.generation.negative_prompt, resolved.warnings) == (None, None, ())
 
 
 @pytest.mark.parametrize(("fields", "param"), [({"nag": {}}, "nag"), ({"negative_prompt": "x"}, "negative_prompt")])

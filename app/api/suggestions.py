@@ -1,0 +1,71 @@
+"""Which field a caller means who sends a name that the API does not have."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import Any
+
+from fastapi import Request
+from pydantic import BaseModel
+
+from app.api.schemas import JobBody, NAGBody
+
+__all__ = ["advice", "fields_of"]
+
+#: Names that other NAG ports, web UIs and inference APIs use. A value of several words is advice, not a field.
+ELSEWHERE = {
+    "sigma_end": "nag.end, a share of the noise schedule from its start",  # ComfyUI-NAG's nag_sigma_end
+    "phi": "nag.scale, which is phi + 1",
+    "theta": "nag.end",
+    "negative": "negative_prompt",
+    "guidance": "guidance_scale",
+    "cfg": "guidance_scale",
+    "cfg_scale": "guidance_scale",
+    "true_cfg_scale": "guidance_scale",
+    "steps": "num_inference_steps",
+    "num_steps": "num_inference_steps",
+    "sampling_steps": "num_inference_steps",
+    "num_images": "n",
+    "num_images_per_prompt": "n",
+    "num_outputs": "n",
+    "batch_size": "n",
+    "n_iter": "n",
+    "size": "width and height",
+    "image_size": "width and height",
+    "resolution": "width and height",
+    "frames": "num_frames",
+    "video_length": "num_frames",
+    "frame_rate": "fps",
+    "format": "output_format",
+    "image_format": "output_format",
+    "denoising_strength": "strength",
+    "denoise": "strength",
+    "init_image": "image",
+    "mask_image": "mask",
+    "webhook_url": "webhook.url",
+    "callback_url": "webhook.url",
+    "timeout": "deadline_s",
+    "idempotency_key": "the header Idempotency-Key",
+}
+
+
+def fields_of(request: Request) -> set[str]:
+    """Names of the fields that the request's route takes; those inside `nag` begin with `nag.`."""
+    body = getattr(request.scope.get("route"), "body_field", None)
+    shape: Any = JobBody if body is None else body.field_info.annotation
+    fields = set(shape.model_fields) if isinstance(shape, type) and issubclass(shape, BaseModel) else set()
+    return fields | ({f"nag.{name}" for name in NAGBody.model_fields} if "nag" in fields else set())
+
+
+def advice(loc: Sequence[str], fields: set[str]) -> str:
+    """Names the field that is likely meant by the unknown one at `loc`, as the end of a sentence; else nothing."""
+    path = ".".join(loc).lower()
+    bare = path.replace("nag.", "nag_").removeprefix("nag_").removeprefix("nag_")
+    if f"nag.{bare}" in fields and f"nag.{bare}" != path:
+        meant = f"nag.{bare}"
+    elif bare in ELSEWHERE and (len(loc) == 1 or "nag" in ELSEWHERE[bare]):
+        meant = ELSEWHERE[bare]
+    else:
+        meant = next(iter(get_close_matches(path, fields - {path}, n=1)), "")
+    return f"; did you mean {meant}?" if meant else ""
