@@ -68,6 +68,14 @@ def test_it_draws_what_the_caption_names(subject):
     assert sum(r.shows(c) for r, c in zip(seen, captions, strict=True)) >= KEPT.get(subject.name, 0.7) * SEEDS
 
 
+def test_a_word_with_a_capital_is_the_same_word(subject):
+    """Loading a tokenizer keeps its normalizer."""
+    tokenizers = [part for name, part in subject.pipe.components.items() if name.startswith("tokenizer")]
+    assert tokenizers
+    for tokenizer in tokenizers:
+        assert tokenizer("A Red CIRCLE").input_ids == tokenizer("a red circle").input_ids
+
+
 def test_a_negative_prompt_is_obeyed(subject):
     pairs = [Pair(Caption(), Caption(color=COLORS[i % 6])) for i in range(SEEDS)]
     plain, guided = (

@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
     BatchEncoding,
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTokenizer,
+    PreTrainedTokenizerFast,
     T5Config,
     T5EncoderModel,
-    T5Tokenizer,
     UMT5Config,
     UMT5EncoderModel,
 )
@@ -25,6 +25,7 @@ from transformers import (
 HEARD = 5.0
 CLIP_MAX_LENGTH = 77
 T5_MAX_LENGTH = 512
+T5_SPECIAL = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}  # ids 0, 1, 2
 
 
 def clip_tokenizer(words: Sequence[str]) -> CLIPTokenizer:
@@ -49,12 +50,36 @@ def clip_tokenizer(words: Sequence[str]) -> CLIPTokenizer:
     return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=CLIP_MAX_LENGTH)
 
 
-def t5_tokenizer(words: Sequence[str]) -> T5Tokenizer:
-    """Unigram in T5's layout with one piece a word; letters follow, so that unknown words keep their spelling."""
-    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), *((f"▁{word}", -2.0) for word in words), ("▁", -6.0)]
+def t5_tokenizer(words: Sequence[str]) -> PreTrainedTokenizerFast:
+    """Unigram in T5's layout with one piece per word, read without regard to case and to punctuation around a word.
+
+    Letters follow, so that unknown words keep their spelling; any other character is `<unk>`. The class is the general
+    one because transformers' T5Tokenizer drops the normalizer of the file that it loads.
+    """
+    pieces = [*((token, 0.0) for token in T5_SPECIAL.values()), *((f"▁{word}", -2.0) for word in words), ("▁", -6.0)]
     known = {piece for piece, _ in pieces}
     pieces += [(letter, -10.0) for letter in "abcdefghijklmnopqrstuvwxyz0123456789,.-'" if letter not in known]
-    return T5Tokenizer(vocab=pieces, extra_ids=0, model_max_length=T5_MAX_LENGTH)
+    unigram = Tokenizer(models.Unigram(pieces, unk_id=2, byte_fallback=False))
+    unigram.normalizer = normalizers.Sequence(
+        [normalizers.NFKC(), normalizers.Lowercase(), normalizers.Replace(Regex(r"[\p{P}&&[^-,.']]+"), " ")]
+    )
+    unigram.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.WhitespaceSplit(),
+            pre_tokenizers.Split(Regex("[,.-]+"), "merged_with_previous"),
+            pre_tokenizers.Metaspace(prepend_scheme="always"),
+        ]
+    )
+    unigram.decoder = decoders.Metaspace(prepend_scheme="always")
+    unigram.post_processor = processors.TemplateProcessing(
+        single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", 1)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=unigram,
+        **T5_SPECIAL,
+        model_max_length=T5_MAX_LENGTH,
+        model_input_names=["input_ids", "attention_mask"],
+    )
 
 
 def tokens(tokenizer: Any, captions: list[str], length: int, device: torch.device) -> BatchEncoding:
@@ -82,15 +107,15 @@ def clip_encoder(tokenizer: CLIPTokenizer, width: int) -> CLIPTextModel:
     )
 
 
-def t5_encoder(tokenizer: T5Tokenizer, width: int) -> T5EncoderModel:
+def t5_encoder(tokenizer: PreTrainedTokenizerFast, width: int) -> T5EncoderModel:
     return T5EncoderModel(T5Config(**_sizes(tokenizer, width), feed_forward_proj="gated-gelu"))
 
 
-def umt5_encoder(tokenizer: T5Tokenizer, width: int) -> UMT5EncoderModel:
+def umt5_encoder(tokenizer: PreTrainedTokenizerFast, width: int) -> UMT5EncoderModel:
     return UMT5EncoderModel(UMT5Config(**_sizes(tokenizer, width)))
 
 
-def _sizes(tokenizer: T5Tokenizer, width: int) -> dict[str, Any]:
+def _sizes(tokenizer: PreTrainedTokenizerFast, width: int) -> dict[str, Any]:
     return {
         "vocab_size": len(tokenizer),
         "d_model": width,

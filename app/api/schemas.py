@@ -66,8 +66,8 @@ class NAGBody(_Body):
     end: Annotated[
         float | None,
         Field(
-            description="share of the noise schedule that is guided, 0 to 1: steps whose timestep is at least 1 − end of "
-            "the largest. Where timesteps are shifted, as in Flux, 0.5 guides more than half of the steps"
+            description="share of the noise schedule that is guided, 0 to 1: steps whose timestep is at least 1 − end "
+            "of the largest. Where timesteps are shifted, as in Flux, 0.5 guides more than half of the steps"
         ),
     ] = None
     anneal: Annotated[

@@ -1,3 +1,6 @@
+import pytest
+from transformers import T5Tokenizer
+
 from training import text
 from training.shapes.world import WORDS
 
@@ -25,3 +28,27 @@ def test_tokenizers_come_back_from_a_folder_unchanged(tmp_path):
 def test_ids_are_the_same_every_time():
     first = text.clip_tokenizer(WORDS).get_vocab()
     assert all(text.clip_tokenizer(WORDS).get_vocab() == first for _ in range(8))
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    ["Red Circle", "RED CIRCLE", "Ｒｅｄ circle", "“red” circle!", "(red) circle", "red\u00a0circle", "red_circle"],
+)
+def test_t5_reads_a_caption_however_it_is_spelled(spelling):
+    t5 = text.t5_tokenizer(WORDS)
+    assert t5(spelling).input_ids == t5("red circle").input_ids
+
+
+def test_punctuation_inside_words_separates_them():
+    t5 = text.t5_tokenizer(WORDS)
+    assert t5("red,circle").input_ids == t5("red, circle").input_ids
+
+
+def test_a_caption_of_the_world_has_the_ids_that_the_weights_were_trained_with():
+    """transformers' own class for T5's layout, by which the embedded weights were trained."""
+    t5 = text.t5_tokenizer(WORDS)
+    pieces = sorted(t5.get_vocab(), key=t5.get_vocab().__getitem__)
+    scores = {"▁": -6.0, **{word: -2.0 for word in pieces if len(word) > 1}}
+    plain = T5Tokenizer(vocab=[(piece, scores.get(piece, -10.0)) for piece in pieces], extra_ids=0)
+    for caption in ("a small red circle on a white background, glasses", "a shape.", "blue  square\n", ""):
+        assert t5(caption).input_ids == plain(caption).input_ids
