@@ -115,6 +115,7 @@ class Generation:
     embed_metadata: bool = True  # the file says what made it
     previews: int = 0  # a picture, at the most
     edit: Edit | None = None
+    strict: bool = False  # a prompt longer than the model reads fails the job
 
     @property
     def cfg(self) -> bool:
@@ -151,6 +152,10 @@ class Generation:
     def work(self) -> int:
         """Units of computing time: the cost at every step."""
         return self.cost * self.steps
+
+
+#: The reason where an edit starts at a timestep that guidance does not reach.
+ENDED_BEFORE_FIRST_STEP = "ended_before_first_step"
 
 
 @dataclass(frozen=True)
@@ -202,6 +207,10 @@ class Result:
     batch_size: int
     timings: Timings
     warnings: tuple[str, ...] = ()
+
+
+#: The code of a job's error that is the fault of its request: a part of a prompt would have no effect.
+PROMPT_TOO_LONG = "prompt_too_long"
 
 
 @dataclass(frozen=True)

@@ -121,6 +121,7 @@ class _Resolver:
             output_compression=self._compression(output_format),
             nag=self._guidance(cfg=guidance_scale > 1),
             previews=self._previews(),
+            strict=asked.strict,
         )
         return Resolved(generation, tuple(self.warnings))
 

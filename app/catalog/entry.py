@@ -41,6 +41,7 @@ class Model(Source):
     offload: weights wait in the host's memory, by whole models or by groups of layers.
     compile: the denoiser, by torch.compile, at the first call of each shape.
     vae_tiling: decode in tiles, in less memory.
+    prompt_max_tokens: what the main text encoder reads of a prompt, special tokens included.
     edits: what diffusers' own pipelines for it do with the parts of this one.
     """
 
@@ -74,6 +75,7 @@ class Model(Source):
     num_frames: Range[int] | None = None
     fps: Range[int] | None = None  # shown a second; what is denoised does not depend on it
     prompt_max_chars: int = Field(ge=1)
+    prompt_max_tokens: int | None = Field(default=None, ge=1)
     call: dict[str, Any] = Field(default_factory=dict)
     nag: NAGDefaults | None = None
     edits: Annotated[tuple[EditTask, ...], Field(strict=False)] = ()

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from app.catalog import Model
-from app.jobs import Job
+from app.jobs import PROMPT_TOO_LONG, Job, JobError
 from app.logs import Log
 from app.worker import memory
 from app.worker.batching import Row, calls, overall_step
@@ -19,6 +19,7 @@ from app.worker.outcome import Done
 from app.worker.pipelines import takes_scale_a_row
 from app.worker.pool import Pool
 from app.worker.previews import Previews, Sketch
+from app.worker.prompt_checks import PromptTooLong
 from app.worker.prompts import PromptCache, encoding_kept
 from app.worker.recorder import Event, Recorder, Stage
 from app.worker.stages import Stages
@@ -26,6 +27,7 @@ from app.worker.work import Control, Preview
 
 __all__ = ["Budgets", "Caller"]
 
+ADVICE = '; shorten it, or send "strict": false'
 _log = Log("worker")
 
 
@@ -75,8 +77,23 @@ class Caller:
             on_step = partial(_on_step, control, number, len(planned), jobs[0].request.steps)
             last = number == len(planned) - 1
             hooks = Hooks(on_step, control.on_denoised if last else _nothing, files=control.files)
-            done += self._rows(pipe, entry, rows, hooks, control.on_preview)
+            done += self._readable(pipe, entry, rows, hooks, control.on_preview)
         return done
+
+    def _readable(
+        self, pipe: Any, entry: Model, rows: Sequence[Row], hooks: Hooks, show: Callable[[Preview], object]
+    ) -> list[Done]:
+        """Runs the rows; strict jobs whose prompts are too long for the model fail, and the others run without them."""
+        try:
+            return self._rows(pipe, entry, rows, hooks, show)
+        except PromptTooLong as error:
+            messages = error.messages
+        done = [
+            Done([row for row in rows if row.job.id == job_id], None, JobError(PROMPT_TOO_LONG, message + ADVICE))
+            for job_id, message in messages.items()
+        ]
+        rest = [row for row in rows if row.job.id not in messages]
+        return done + (self._rows(pipe, entry, rest, hooks, show) if rest else [])
 
     def _rows(
         self, pipe: Any, entry: Model, rows: Sequence[Row], hooks: Hooks, show: Callable[[Preview], object],
@@ -154,8 +171,7 @@ def _nothing() -> None:
 
 
 def _on_step(control: Control, call: int, calls_total: int, steps_total: int, step: int) -> None:
-    # Some schedulers take one step more than they were asked for.
-    control.step = max(control.step, overall_step(call, calls_total, min(step, steps_total), steps_total))
+    control.step = max(control.step, overall_step(call, calls_total, step, steps_total))
     control.on_step()
     if step < steps_total:  # behind the last step only decoding is left: finish
         control.check()

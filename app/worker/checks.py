@@ -27,6 +27,7 @@ from app.worker.errors import LoadError
 from app.worker.grids import grid_problems
 from app.worker.hub import File, files_of
 from app.worker.loading import DENOISERS, pipeline_class, scheduler_class
+from app.worker.prompt_window import window_problems
 from app.worker.weights import require_package
 
 __all__ = ["guided_family", "problems"]
@@ -52,7 +53,9 @@ def problems(entry: Model) -> list[str]:
         return [*found, exc.why]
     if kind is None:
         return found
-    for check in (_arguments, _required, _guidance, _nag, _parts, _vae, _edits, _inpainting, grid_problems):
+    for check in (
+        _arguments, _required, _guidance, _nag, _parts, _vae, _edits, _inpainting, grid_problems, window_problems,
+    ):  # fmt: skip
         found += check(entry, kind)
     found += _tokenizers(entry)
     for needed in (_scheduler, require_package):

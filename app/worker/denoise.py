@@ -14,32 +14,34 @@ import torch
 
 import nag
 from app.catalog import Model
-from app.jobs import Applied, Guidance
+from app.jobs import ENDED_BEFORE_FIRST_STEP, Applied, Guidance
 from app.worker.batching import Row
 from app.worker.editing import Editing
 from app.worker.loading import denoisers
-from app.worker.pipelines import cfg_arguments, step_arguments, steps_of
+from app.worker.pipelines import callbacks_of, cfg_arguments, step_arguments
 from app.worker.previews import Previews
+from app.worker.prompt_checks import PromptFinding, PromptTooLong, check_prompts
 from app.worker.scales import scales_become_rows
+from app.worker.tokens import TokenizerWatch, watch_tokenizers
 
 __all__ = ["Denoised", "Encoding", "Hooks", "denoise", "shares_models"]
 
 UNGUIDED = nag.NAGParams(scale=1.0, tau=1.0, alpha=0.0, end=0.0)  # what a row without NAG rides with
 
 #: Wraps how a pipeline's copy encodes its prompts, for one call.
-Encoding = Callable[[Any], AbstractContextManager[None]]
+Encoding = Callable[[Any], AbstractContextManager[TokenizerWatch]]
 
 
 @dataclass(frozen=True)
 class Hooks:
-    """What a caller has done meanwhile. `on_step(steps done)` follows each step and may raise to leave the batch there;
-    `on_denoised()` follows the last one, when only decoding is left and the denoiser is as it was.
+    """Optional callbacks of one pipeline call. `on_step(steps done)` follows each denoiser step and may raise to leave
+    the batch there; `on_denoised()` follows the last one, when only decoding is left and the denoiser is as it was.
     """
 
     on_step: Callable[[int], None] = lambda _: None
     on_denoised: Callable[[], object] = lambda: None
     previews: Previews | None = None
-    encoding: Encoding = field(default=lambda _: nullcontext())
+    encoding: Encoding = watch_tokenizers
     files: Mapping[str, bytes] = field(default_factory=dict)  # by name, what edits start from
 
 
@@ -47,7 +49,7 @@ class Hooks:
 class Denoised:
     """Pixels (N, H, W, 3), of videos (N, F, H, W, 3), float32 in [0, 1] or NaN, a row a picture or video.
 
-    `applied` says for each row what guided it.
+    `applied` says for each row what guided it, `findings` what of its prompts was not read.
     """
 
     pixels: np.ndarray[Any, np.dtype[np.float32]]
@@ -56,6 +58,7 @@ class Denoised:
     denoise_ms: float
     decode_ms: float
     begun_at: float = 0.0  # Unix seconds
+    findings: tuple[tuple[PromptFinding, ...], ...] = ()
 
 
 def denoise(pipe: Any, entry: Model, rows: Sequence[Row], device: torch.device, hooks: Hooks | None = None) -> Denoised:
@@ -64,6 +67,8 @@ def denoise(pipe: Any, entry: Model, rows: Sequence[Row], device: torch.device, 
     Times are read at three seams of the one pipeline call, the device waited for at each: encode runs from the call
     to the denoiser's first forward (prompts, the guidance's included, and the first noise), denoise from there to the
     end of the last step, decode from there to the pixels in memory.
+
+    Raises PromptTooLong before the first step.
 
     The call runs on a copy of the pipeline that shares its models, so that another may begin while it decodes; but not
     where the pipeline itself moves them.
@@ -77,6 +82,7 @@ def denoise(pipe: Any, entry: Model, rows: Sequence[Row], device: torch.device, 
         warm, pipe = pipe, editing.pipeline(pipe)
     params = [_params(request.nag) for request in requests]
     seams: dict[str, float] = {}
+    findings: list[tuple[PromptFinding, ...]] = []
     first_timestep: list[float] = []
 
     def seam(name: str) -> None:
@@ -97,24 +103,27 @@ def denoise(pipe: Any, entry: Model, rows: Sequence[Row], device: torch.device, 
             anneal=[each.anneal for each in params],
         )
     with ExitStack() as stack:
-        stack.enter_context(hooks.encoding(pipe))
+        watch = stack.enter_context(hooks.encoding(pipe))
         guidance = stack.enter_context(guiding)
         made = stack.enter_context(scales_become_rows(cfg.get(entry.cfg, 1.0)))
 
         def begin_denoising() -> None:
             made()
             seam("encoded")
+            findings.extend(_check(rows, watch))
 
         def step_done(_: Any, step: int, timestep: Any, __: dict[str, Any]) -> dict[str, Any]:
-            if step == 0:
+            if not first_timestep:
                 first_timestep.append(float(timestep))
-            if step + 1 == steps_of(pipe):
+            # A scheduler of second order calls the denoiser twice per step.
+            before, done = (requests[0].steps * calls // callbacks_of(pipe) for calls in (step, step + 1))
+            if step + 1 == callbacks_of(pipe):
                 stack.close()
                 seam("denoised")
                 hooks.on_denoised()
-            if hooks.previews is not None:
-                hooks.previews.step_done(step + 1)
-            hooks.on_step(step + 1)
+            if hooks.previews is not None and done > before:
+                hooks.previews.step_done(done)
+            hooks.on_step(done)
             return {}
 
         if hooks.previews is not None:
@@ -165,7 +174,27 @@ def denoise(pipe: Any, entry: Model, rows: Sequence[Row], device: torch.device, 
         denoise_ms=seams["denoised"] - seams["encoded"],
         decode_ms=seams["decoded"] - seams["denoised"],
         begun_at=begun_at,
+        findings=tuple(findings),
     )
+
+
+def _check(rows: Sequence[Row], watch: TokenizerWatch) -> list[tuple[PromptFinding, ...]]:
+    """Findings by row. Raises PromptTooLong for the strict jobs among the rows."""
+    requests = [row.request for row in rows]
+    guiding = [request.nag.negative_prompt if request.nag is not None else "" for request in requests]
+    watch.assign(
+        [request.prompt for request in requests], [request.negative_prompt or "" for request in requests], guiding
+    )
+    findings = [tuple(check_prompts(request, watch.readings)) for request in requests]
+    too_long = {
+        row.job.id: finding.message
+        for row, found in zip(rows, findings, strict=True)
+        for finding in found
+        if finding.has_no_effect and row.request.strict
+    }
+    if too_long:
+        raise PromptTooLong(too_long)
+    return findings
 
 
 def shares_models(entry: Model) -> bool:
@@ -195,16 +224,17 @@ def _params(asked: Guidance | None) -> nag.NAGParams:
 
 
 def _applied(asked: Guidance | None, reached: bool) -> Applied:
-    """The echo: the numbers where guidance ran, else the reason it did not."""
+    """The numbers if guidance ran, else the reason that it did not; the numbers too if they are the reason."""
     if asked is None:
         return Applied(False, "not_requested")
     if asked.scale <= 1:
         return Applied(False, "scale_is_1")
     if asked.alpha <= 0:
         return Applied(False, "alpha_is_0")
-    if not reached:
+    if asked.end <= 0:
         return Applied(False, "end_is_0")
-    return Applied(True, None, asked.scale, asked.tau, asked.alpha, asked.end, asked.anneal)
+    numbers = (asked.scale, asked.tau, asked.alpha, asked.end, asked.anneal)
+    return Applied(True, None, *numbers) if reached else Applied(False, ENDED_BEFORE_FIRST_STEP, *numbers)
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from app.formats import MEDIA_TYPES
-from app.jobs import Applied, Generation, Job, JobError
+from app.jobs import ENDED_BEFORE_FIRST_STEP, Applied, Generation, Job, JobError
 from app.worker.batching import Row
 from app.worker.denoise import Denoised
 from app.worker.encode import METADATA_MAX_CHARS, encode, thumbnail
@@ -28,18 +28,20 @@ OUT_OF_MEMORY = JobError("out_of_memory", "one picture of this size does not fit
 
 @dataclass(frozen=True)
 class Done:
-    """One pipeline call; `denoised` is None where memory did not suffice for it."""
+    """One pipeline call; without `denoised`, its jobs have failed: by default because memory did not suffice."""
 
     rows: Sequence[Row]
     denoised: Denoised | None
+    error: JobError = OUT_OF_MEMORY
 
 
 def outcome(job: Job, calls: Sequence[Done]) -> Made | JobError:
     """One job's share of the pipeline calls."""
     mine = [call for call in calls if any(row.job is job for row in call.rows)]
     denoised = [call.denoised for call in mine if call.denoised is not None]
-    if len(denoised) < len(mine):
-        return OUT_OF_MEMORY
+    for call in mine:
+        if call.denoised is None:
+            return call.error
     pictures = [
         (row.seed, each.pixels[i], each.applied[i])
         for call, each in zip(mine, denoised, strict=True)
@@ -55,7 +57,15 @@ def outcome(job: Job, calls: Sequence[Done]) -> Made | JobError:
     return Made(
         files=tuple(each.file for each in made),
         thumbnails=tuple(each.thumbnail for each in made if each.thumbnail is not None),
-        warnings=tuple(dict.fromkeys(each.warning for each in made if each.warning is not None)),
+        warnings=tuple(
+            dict.fromkeys(
+                (
+                    *(each.warning for each in made if each.warning is not None),
+                    *_prompt_warnings(job, mine),
+                    *_guidance_warnings(request, pictures[0][2]),
+                )
+            )
+        ),
         seeds=tuple(seed for seed, _, _ in pictures),
         media_type=MEDIA_TYPES[request.output_format],
         applied=pictures[0][2],
@@ -65,6 +75,21 @@ def outcome(job: Job, calls: Sequence[Done]) -> Made | JobError:
         decode_ms=sum(each.decode_ms for each in denoised),
         begun_at=min(each.begun_at for each in denoised),
     )
+
+
+def _prompt_warnings(job: Job, calls: Sequence[Done]) -> Iterator[str]:
+    for call in calls:
+        findings = call.denoised.findings if call.denoised is not None else ()
+        for row, found in zip(call.rows, findings, strict=False):
+            if row.job is job:
+                yield from (finding.message for finding in found)
+
+
+def _guidance_warnings(request: Generation, applied: Applied) -> Iterator[str]:
+    if applied.reason == ENDED_BEFORE_FIRST_STEP:
+        edit = request.edit
+        at, more = ("", "") if edit is None else (f" of an edit at strength {edit.strength:g}", " or strength")
+        yield f"nag was not applied: end {applied.end:g} is over before the first step{at}; raise nag.end{more}"
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,8 @@ def parameters(request: Generation, seed: int, applied: Applied) -> str:
     """
     said = {name: value for name, value in asdict(request).items() if name not in LEFT_OUT}
     said["seed"] = seed
+    if request.strict:
+        del said["strict"]  # the default of the API
     if applied.applied and request.nag is not None:
         numbers = {name: getattr(applied, name) for name in NAG_BOUNDS}
         said["nag"] = {**numbers, "negative_prompt": request.nag.negative_prompt}

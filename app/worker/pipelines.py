@@ -14,7 +14,7 @@ from app.jobs import Generation
 from app.worker.loading import load
 from app.worker.scales import row_scale
 
-__all__ = ["cfg_arguments", "load", "resolve_device", "step_arguments", "steps_of", "takes_scale_a_row"]
+__all__ = ["callbacks_of", "cfg_arguments", "load", "resolve_device", "step_arguments", "takes_scale_a_row"]
 
 #: Pipelines that guide row by row in Python, so that they do not take a RowScale.
 ONE_SCALE = ("ZImage",)
@@ -49,8 +49,11 @@ def cfg_arguments(pipe: Any, entry: Model, requests: Sequence[Generation]) -> di
 
 
 def step_arguments(pipe: Any, then: Callable[[Any, int, Any, dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
-    """By which `then(pipe, step, timestep, {})` is called behind each step; older pipelines call back otherwise."""
-    if "callback_on_step_end" in signature(type(pipe).__call__).parameters:
+    """Arguments that make the pipeline call `then(pipe, index, timestep, {})` after every denoiser step.
+
+    Older pipelines have the `callback` argument instead, which is called once per step of a second-order scheduler.
+    """
+    if _has_step_end(pipe):
         return {"callback_on_step_end": then}
 
     def callback(step: int, timestep: Any, latents: torch.Tensor) -> None:  # noqa: ARG001 (diffusers' signature)
@@ -59,9 +62,13 @@ def step_arguments(pipe: Any, then: Callable[[Any, int, Any, dict[str, Any]], di
     return {"callback": callback, "callback_steps": 1}
 
 
-def steps_of(pipe: Any) -> int:
-    """Steps of the call under way. Older pipelines do not tell; there they are the schedule's."""
-    told = getattr(pipe, "num_timesteps", None)
-    if told is not None:
-        return int(told)
-    return math.ceil(len(pipe.scheduler.timesteps) / getattr(pipe.scheduler, "order", 1))
+def callbacks_of(pipe: Any) -> int:
+    """How often the call under way calls back: 2n - 1 times for n steps of a second-order scheduler such as Heun."""
+    timesteps = getattr(pipe, "num_timesteps", None)
+    if timesteps is None:
+        timesteps = len(pipe.scheduler.timesteps)
+    return int(timesteps) if _has_step_end(pipe) else math.ceil(timesteps / getattr(pipe.scheduler, "order", 1))
+
+
+def _has_step_end(pipe: Any) -> bool:
+    return "callback_on_step_end" in signature(type(pipe).__call__).parameters

@@ -7,17 +7,19 @@ import inspect
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from app.worker.recorder import Event, Recorder
+from app.worker.tokens import PromptReading, TokenizerWatch, watch_tokenizers
 from nag import UnsupportedPipeline
 from nag.compat import weights_fingerprint
 from nag.families import family_of
 
-__all__ = ["LAYOUTS", "PromptCache", "encoding_kept"]
+__all__ = ["LAYOUTS", "EncodedPrompt", "PromptCache", "encoding_kept"]
 
 #: What encode_prompt returns, by family; a pipeline that returns fewer values returns the first of these. One letter a
 #: value, small ones of the prompt and capitals of CFG's negative prompt: p rows, one a prompt; s the same for all
@@ -44,47 +46,56 @@ Row = tuple[Any, ...]  # one prompt's part of each returned value
 Encode = Callable[..., tuple[Any, ...]]
 
 
+@dataclass(frozen=True)
+class EncodedPrompt:
+    """A prompt's row, and how the tokenizers read it."""
+
+    row: Row
+    readings: tuple[PromptReading, ...] = ()
+
+
 class PromptCache:
-    """Rows in main memory, at most `most_bytes`; the least recently used makes room. For one thread at a time."""
+    """Prompts in main memory, at most `most_bytes`; the least recently used makes room. For one thread at a time."""
 
     def __init__(self, most_bytes: int) -> None:
         self._most_bytes = most_bytes
-        self._rows: OrderedDict[Any, tuple[Row, int]] = OrderedDict()
+        self._rows: OrderedDict[Any, tuple[EncodedPrompt, int]] = OrderedDict()
         self.held_bytes = 0
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    def get(self, key: Any) -> Row | None:
+    def get(self, key: Any) -> EncodedPrompt | None:
         if key not in self._rows:
             return None
         self._rows.move_to_end(key)
         return self._rows[key][0]
 
-    def put(self, key: Any, row: Row) -> None:
-        """Keep a row, unless it alone is too large."""
-        size = sum(each.nbytes for each in row if isinstance(each, Tensor))
+    def put(self, key: Any, prompt: EncodedPrompt) -> None:
+        """Keep a prompt, unless it alone is too large."""
+        size = sum(part.nbytes for part in prompt.row if isinstance(part, Tensor))
         if key in self._rows or size > self._most_bytes:
             return
-        self._rows[key] = row, size
+        self._rows[key] = prompt, size
         self.held_bytes += size
         while self.held_bytes > self._most_bytes:
             self.held_bytes -= self._rows.popitem(last=False)[1][1]
 
 
 @contextmanager
-def encoding_kept(pipe: Any, model: str, cache: PromptCache, recorder: Recorder) -> Iterator[None]:
+def encoding_kept(pipe: Any, model: str, cache: PromptCache, recorder: Recorder) -> Iterator[TokenizerWatch]:
     """Within the block `pipe` encodes only prompts that the cache does not hold: its own, CFG's and the guidance's.
 
     `pipe` must be this call's own copy of the pipeline.
     """
     layout = _layout(pipe)
-    if layout is not None:
-        pipe.encode_prompt = _kept(pipe, model, layout, cache, recorder)
-    try:
-        yield
-    finally:
-        pipe.__dict__.pop("encode_prompt", None)
+    with watch_tokenizers(pipe) as watch:
+        if layout is not None:
+            pipe.encode_prompt = _kept(pipe, model, layout, cache, recorder, watch)
+        try:
+            yield watch
+        finally:
+            pipe.__dict__.pop("encode_prompt", None)
 
 
 def _layout(pipe: Any) -> str | None:
@@ -94,7 +105,7 @@ def _layout(pipe: Any) -> str | None:
         return None
 
 
-def _kept(pipe: Any, model: str, layout: str, cache: PromptCache, recorder: Recorder) -> Encode:
+def _kept(pipe: Any, model: str, layout: str, cache: PromptCache, recorder: Recorder, watch: TokenizerWatch) -> Encode:
     encode: Encode = pipe.encode_prompt
     signature = inspect.signature(encode)
     parts = (part for name, part in pipe.components.items() if name.startswith("text_encoder"))
@@ -106,6 +117,7 @@ def _kept(pipe: Any, model: str, layout: str, cache: PromptCache, recorder: Reco
         bound = signature.bind(*args, **kwargs)
         arguments = dict(bound.arguments)  # as given; what the key holds has the defaults too
         bound.apply_defaults()
+        watch.max_sequence_length = bound.arguments.get("max_sequence_length", watch.max_sequence_length)
         asked = {name: value for name, value in bound.arguments.items() if value != {}}  # `**kwargs` of nothing
         prompts, negatives = asked.pop("prompt", None), asked.pop("negative_prompt", None)
         in_cfg = bool(asked.pop("do_classifier_free_guidance", False))
@@ -116,16 +128,18 @@ def _kept(pipe: Any, model: str, layout: str, cache: PromptCache, recorder: Reco
         def rows(texts: Sequence[str], role: str, more: Callable[[list[str]], dict[str, Any]]) -> list[Row]:
             """A row for each text; `more` changes the call's arguments to encode the texts it is given."""
             keys = [(of, role, text, rest) for text in texts]
-            found = {key: row for key in keys if (row := cache.get(key)) is not None}
+            found = {key: prompt for key in keys if (prompt := cache.get(key)) is not None}
             missing = {key: key[2] for key in keys if key not in found}
             recorder.add(Event.PROMPT_HIT, model, len(keys) - len(missing))
             recorder.add(Event.PROMPT_MISS, model, len(missing))
+            watch.readings |= {key[2]: prompt.readings for key, prompt in found.items()}
             if missing:
                 values = encode(**(arguments | more(list(missing.values()))))
-                for i, key in enumerate(missing):
-                    found[key] = _row(layout, values, i)
+                watch.assign(list(missing.values()))
+                for i, (key, text) in enumerate(missing.items()):
+                    found[key] = EncodedPrompt(_row(layout, values, i), watch.readings.get(text, ()))
                     cache.put(key, found[key])
-            return [found[key] for key in keys]
+            return [found[key].row for key in keys]
 
         alone = {"do_classifier_free_guidance": False} if "do_classifier_free_guidance" in signature.parameters else {}
         cleared = {"negative_prompt": None} if "negative_prompt" in signature.parameters else {}

@@ -52,7 +52,7 @@ async def _hold(answer: httpx.Response) -> None:
 @dataclass
 class FakeWorker:
     """Finishes every job with plain pictures, or with a text that is said to be an MP4; a prompt of "fail" fails
-    instead. Remembers what it was asked for.
+    instead, and a strict one of "too long" as the request's own fault. Remembers what it was asked for.
     """
 
     queue: Queue
@@ -74,6 +74,9 @@ class FakeWorker:
         self.seen.append(asked)
         if asked.prompt == "fail":
             await self.queue.fail(self.name, job.id, JobError("out_of_memory", "the device ran out of memory"))
+            return
+        if asked.prompt == "too long" and asked.strict:
+            await self.queue.fail(self.name, job.id, JobError("prompt_too_long", "prompt: the model reads 1 token"))
             return
         artifacts = []
         for index in range(asked.n):

@@ -42,6 +42,24 @@ async def test_pictures_in_openais_shape_with_our_echo(api: httpx.AsyncClient, w
     assert (await api.get(f"/v1/jobs/{body['job']}")).json()["status"] == "completed"
 
 
+async def test_a_prompt_that_is_too_long_is_the_callers_fault(api: httpx.AsyncClient, worker: FakeWorker) -> None:
+    """A worker alone knows the model's tokenizers."""
+    for answer in (
+        await api.post(ROUTE, json={"prompt": "too long"}),
+        await api.post("/v1/jobs", json={"prompt": "too long"}, headers={"prefer": "wait=30"}),
+    ):
+        job = answer.json()
+        if answer.status_code == 200:
+            assert job["status"] == "failed"
+            assert job["error"]["code"] == "prompt_too_long"
+            answer = await api.get(f"/v1/jobs/{job['id']}/result")
+        error = answer.json()["error"]
+        assert (answer.status_code, error["param"], error["code"]) == (400, "prompt", "prompt_too_long")
+        assert error["type"] == "invalid_request_error"
+    assert (await api.post(ROUTE, json={"prompt": "too long", "strict": False})).status_code == 200
+    assert [asked.strict for asked in worker.seen] == [True, True, False]
+
+
 BLANK = (
     "model", "negative_prompt", "nag_negative_prompt", "size", "user", "safety_identifier", "quality", "style",
     "background", "moderation", "complexity",

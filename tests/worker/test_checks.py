@@ -13,6 +13,7 @@ from app.catalog import Catalog, Lora, Model, NAGDefaults, Quantization, Range, 
 from app.settings import Settings
 from app.worker.checks import guided_family, problems
 from app.worker.loading import pipeline_class
+from app.worker.prompt_window import prompt_window
 from tests.worker.small import in_folder
 
 KNOWN = Catalog.known(Settings())
@@ -27,6 +28,13 @@ def sizes(multiple: int) -> Range[int]:
 @pytest.mark.parametrize("name", KNOWN)
 def test_every_built_in_entry_fits(name: str) -> None:
     assert problems(KNOWN[name]) == []
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_every_built_in_entry_says_how_many_tokens_of_a_prompt_are_read(name: str) -> None:
+    window = prompt_window(KNOWN[name], pipeline_class(KNOWN[name]))
+    assert window is not None
+    assert KNOWN[name].prompt_max_tokens == window
 
 
 def test_the_table_of_families_has_the_same_numbers_where_an_entry_says_so() -> None:
@@ -63,6 +71,9 @@ def test_inpainting_needs_a_unet_of_the_right_channels(tmp_path: Path) -> None:
         ("flux-dev", {"repository": "nowhere"}, ["repository: no folder nowhere"]),
         ("flux-dev", {"call": {"steps": 3}}, ["call.steps: FluxPipeline takes no such argument"]),
         ("pixart-sigma", {"call": {"anything": 3}}, ["call.anything: PixArtSigmaPipeline"]),  # it has **kwargs
+        ("flux-dev", {"prompt_max_tokens": 77}, ["prompt_max_tokens: FluxPipeline reads 512 tokens here, not 77"]),
+        ("sdxl", {"prompt_max_tokens": 75}, ["prompt_max_tokens: StableDiffusionXLPipeline reads 77"]),
+        ("shapes-sd", {"prompt_max_tokens": 77}, ["prompt_max_tokens: StableDiffusionPipeline reads 16"]),
         ("flux-dev", {"cfg": "guidance_scale"}, ["cfg: FluxPipeline runs CFG by true_cfg_scale"]),
         ("sdxl", {"cfg": "true_cfg_scale"}, ["cfg: StableDiffusionXLPipeline takes no true_cfg_scale"]),
         ("wan21-lightx2v", {"kind": "image"}, ["kind: WanPipeline makes videos"]),

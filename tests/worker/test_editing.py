@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,14 @@ import torch
 from PIL import Image, ImageDraw
 
 from app.catalog import Catalog, Model
-from app.jobs import Edit, Guidance, Job
+from app.jobs import Applied, Edit, Guidance, Job
 from app.settings import Settings
 from app.worker import pipelines
 from app.worker.batching import Row
 from app.worker.denoise import Denoised, Hooks, denoise
 from app.worker.editing import Share
+from app.worker.engine import TorchEngine
+from app.worker.work import Control, Made
 from tests.pictures import png
 
 Make = Callable[..., Job]
@@ -108,6 +111,23 @@ def test_every_embedded_model_does_the_edits_it_offers(name: str, make_job: Make
             assert np.abs(made[:, 32:].astype(int) - np.asarray(shape("red"))[:, 32:]).mean() > 5
             assert mask is None or np.array_equal(made[:, :32], np.asarray(shape("red"))[:, :32])
     assert pipe.unet.config.in_channels == channels
+
+
+def test_guidance_that_is_over_before_the_first_step_is_said(engine: TorchEngine, make_job: Make) -> None:
+    late = Guidance(5.0, 2.5, 0.25, 0.1, "a red shape")
+    control = Control(files=dict(FILES))
+    job = make_job("a", num_inference_steps=4, edit=Edit(0.25, "red"), nag=late)
+    plain = make_job("b", num_inference_steps=4, edit=Edit(0.25, "red"), nag=replace(late, end=0.0))
+    outcomes = engine.run([job, plain], control)
+    made, off = outcomes["a"], outcomes["b"]
+    assert isinstance(made, Made)
+    assert isinstance(off, Made)
+    assert made.applied == Applied(False, "ended_before_first_step", 5.0, 2.5, 0.25, 0.1, 0.0)
+    assert made.warnings == (
+        "nag was not applied: end 0.1 is over before the first step of an edit at strength 0.25; raise nag.end or "
+        "strength",
+    )
+    assert (off.applied, off.warnings) == (Applied(False, "end_is_0"), ())
 
 
 @pytest.mark.parametrize("mask", [None, "right"])

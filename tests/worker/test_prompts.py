@@ -13,7 +13,7 @@ import torch
 from peft import LoraConfig
 
 import nag
-from app.worker.prompts import LAYOUTS, PromptCache, encoding_kept
+from app.worker.prompts import LAYOUTS, EncodedPrompt, PromptCache, encoding_kept
 from app.worker.recorder import Event, Recorder
 from nag.families import family_of
 from tests.nag.support import Subject, difference
@@ -113,11 +113,11 @@ def test_what_cannot_be_told_apart_is_encoded_anew() -> None:
 
 def test_the_cache_holds_no_more_than_it_may_and_lets_the_least_recently_used_go() -> None:
     cache = PromptCache(most_bytes=100)
-    rows = {name: (torch.zeros(10), None) for name in "abc"}  # 40 bytes each
+    rows = {name: EncodedPrompt((torch.zeros(10), None)) for name in "abc"}  # 40 bytes each
     cache.put("a", rows["a"])
     cache.put("b", rows["b"])
     assert cache.get("a") is rows["a"]
     cache.put("c", rows["c"])
     assert (cache.held_bytes, len(cache), cache.get("b")) == (80, 2, None)
-    cache.put("large", (torch.zeros(26),))
+    cache.put("large", EncodedPrompt((torch.zeros(26),)))
     assert (cache.held_bytes, cache.get("large")) == (80, None)

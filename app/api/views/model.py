@@ -41,6 +41,7 @@ class ModelView(BaseModel):
     num_frames: Range[int] | None
     fps: Range[int] | None
     prompt_max_chars: int
+    prompt_max_tokens: int | None
     nag_supported: bool
     nag: NAGDefaults | None
     edits: tuple[EditTask, ...]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from app.errors import Conflict, Expired, ServiceError
-from app.jobs import Job, JobError, JobStatus, Result
+from app.errors import Conflict, Expired, InvalidParameter, ServiceError
+from app.jobs import PROMPT_TOO_LONG, Job, JobError, JobStatus, Result
 
 __all__ = ["completed_result", "echo", "time_headers"]
 
@@ -21,6 +21,8 @@ def completed_result(job: Job) -> Result:
             raise Expired(f"job {job.id} has expired")
     if job.result is None:
         error = job.error or JobError("internal_error", "the job failed without saying why")
+        if error.code == PROMPT_TOO_LONG:
+            raise InvalidParameter(error.message, param=error.message.partition(":")[0], code=error.code)
         raise ServiceError(error.message, code=error.code)
     return job.result
 

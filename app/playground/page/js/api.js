@@ -8,7 +8,7 @@ import { key, keyRefused } from "./key.js";
  * @typedef {{
  *   id: string, description: string, kind: "image" | "video", default: boolean,
  *   num_inference_steps: Range, guidance_scale: Range, width: Range, height: Range,
- *   num_frames: Range | null, fps: Range | null, prompt_max_chars: number,
+ *   num_frames: Range | null, fps: Range | null, prompt_max_chars: number, prompt_max_tokens: number | null,
  *   nag_supported: boolean, nag: Numbers | null,
  * }} Model
  * @typedef {{url: string, thumbnail_url?: string | null, media_type: string, size_bytes: number, seed: number}} Output
