@@ -116,7 +116,8 @@ def test_a_file_says_what_made_it_unless_it_is_not_to(engine: TorchEngine, make_
 def test_a_text_without_room_is_left_out_and_said(engine: TorchEngine, make_job: Make) -> None:
     made = engine.run([make_job("a", prompt="x" * 17_000, output_format="jpeg")], Control())["a"]
     assert isinstance(made, Made)
-    assert made.warnings == ("embed_metadata was left out: a jpeg has no room for so long a text",)
+    assert made.warnings[0] == "embed_metadata was left out: a jpeg has no room for so long a text"
+    assert made.warnings[1].startswith("prompt: the model reads 75 of its 17000 tokens; ")
     assert read_back(made.files[0]) is None
 
 
