@@ -24,7 +24,7 @@ COLUMNS = ("model", "spelling", f"red circles of {RED_CIRCLES}", "caption kept %
 
 class Capitalized(Caption):
     def __str__(self) -> str:
-        return super().__str__().capitalize()
+        return super().__str__().title()
 
 
 class Uppercase(Caption):
@@ -32,7 +32,7 @@ class Uppercase(Caption):
         return super().__str__().upper()
 
 
-SPELLINGS: dict[str, type[Caption]] = {"red circle": Caption, "Red circle": Capitalized, "RED CIRCLE": Uppercase}
+SPELLINGS: dict[str, type[Caption]] = {"a red circle": Caption, "A Red Circle": Capitalized, "A RED CIRCLE": Uppercase}
 
 
 def main() -> None:
