@@ -70,10 +70,17 @@ def _extended(
         return own
     base = own.pop(EXTENDS)
     if isinstance(base, str) and base != name and base in file.entries and base not in seen:
-        return _extended(file, base, earlier, (*seen, name)) | own
+        return _inherited(_extended(file, base, earlier, (*seen, name)), own)
     if base not in earlier:
         raise CatalogError(f"{file.path}: models.{name}.{EXTENDS}: {base!r} is no model that stands before this one")
-    return earlier[base] | own
+    return _inherited(earlier[base], own)
+
+
+def _inherited(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """The base's values with an entry's own. The size of other weights says nothing of those of a new repository."""
+    if "repository" in own:
+        base = {key: value for key, value in base.items() if key != "size"}
+    return base | own
 
 
 def _with_folders(file: CatalogFile, entry: dict[str, Any]) -> dict[str, Any]:

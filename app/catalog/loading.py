@@ -53,13 +53,15 @@ class Lora(Weights):
 
 
 class Size(Entry):
-    """What the entry takes, measured once, for machines that do not have its files. In units of 10^9 bytes.
+    """What the entry's weights take, for machines that do not have its files. In units of 10^9 bytes.
 
-    disk_gb: the files that are downloaded. loaded_gb: all weights in the entry's dtypes, without quantization.
-    largest_part_gb: of those, the largest component's.
+    An entry that extends another one has its size, unless it names a repository of its own.
+
+    disk_gb: the files that are downloaded; absent if unknown. loaded_gb: all weights in the entry's dtypes, without
+    quantization. largest_part_gb: of those, the largest component's.
     """
 
-    disk_gb: float = Field(gt=0)
+    disk_gb: float | None = Field(default=None, gt=0)
     loaded_gb: float = Field(gt=0)
     largest_part_gb: float = Field(gt=0)
 

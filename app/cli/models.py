@@ -127,8 +127,11 @@ def _known_names(known: dict[str, Model], names: Sequence[str]) -> list[str]:
 def _gigabytes(size: ModelSize | None) -> tuple[str, str, str]:
     if size is None:
         return "?", "?", "?"
-    disk, host, device = (value / 10**9 for value in (size.disk_bytes, size.host_bytes, size.device_bytes))
-    return f"{disk:.1f}", f"{host:.1f}", f"{device:.1f}"
+    disk, host, device = (
+        "?" if value is None else f"{value / 10**9:.1f}"
+        for value in (size.disk_bytes, size.host_bytes, size.device_bytes)
+    )
+    return disk, host, device
 
 
 def _to_download(model: Model) -> str:

@@ -34,11 +34,11 @@ GB = 10**9
 
 @dataclass(frozen=True)
 class ModelSize:
-    """disk_bytes: the files. loaded_bytes: all weights in memory. host_bytes: main memory that loading for a GPU takes,
-    or that an offloaded model keeps. device_bytes: most memory of the GPU that the weights take.
+    """disk_bytes: the files; None if unknown. loaded_bytes: all weights in memory. host_bytes: main memory that loading
+    for a GPU takes, or that an offloaded model keeps. device_bytes: most memory of the GPU that the weights take.
     """
 
-    disk_bytes: int
+    disk_bytes: int | None
     loaded_bytes: int
     host_bytes: int
     device_bytes: int
@@ -60,7 +60,8 @@ def recorded_size(entry: Model) -> ModelSize | None:
     size = entry.size
     if size is None or entry.quantization is not None or entry.offload == "group":
         return None
-    disk, loaded, part = (round(gb * GB) for gb in (size.disk_gb, size.loaded_gb, size.largest_part_gb))
+    disk = None if size.disk_gb is None else round(size.disk_gb * GB)
+    loaded, part = round(size.loaded_gb * GB), round(size.largest_part_gb * GB)
     if entry.offload == "none":
         return ModelSize(disk, loaded, part, loaded)
     return ModelSize(disk, loaded, loaded, part)
