@@ -126,11 +126,11 @@ def serve(settings: Settings, *, insecure: bool = False) -> None:
         exposure.check(settings)
     logs.configure(settings.log_level)
     Links.open(settings, Artifacts.open(settings))  # as the app will: the server would show a failure as a traceback
-    asyncio.run(Queue.check(settings))
     server: _Server | None = None
     app = create_app(settings, stopping=lambda: server is not None and time.monotonic() >= server.held_until_s)
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     with socket.create_server((settings.host, settings.port), family=family, backlog=2048) as listener:
+        asyncio.run(Queue.check(settings))
         host, port = listener.getsockname()[:2]
         print(f"nag-server: http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
         server = _Server(app, settings)

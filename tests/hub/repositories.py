@@ -60,7 +60,9 @@ class PipelineFiles:
         for name in self.spiece:
             write_spiece_model(folder / name)
         path = folder / "model_index.json"
-        path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | dict(self.index)), encoding="utf-8")
+        tokenizers = {name: ["transformers", "T5Tokenizer"] for name in self.spiece}
+        index = json.loads(path.read_text(encoding="utf-8")) | tokenizers
+        path.write_text(json.dumps(index | dict(self.index)), encoding="utf-8")
 
 
 def _qwen21(folder: Path) -> None:

@@ -73,6 +73,9 @@ def write_spiece_model(folder: Path) -> None:
     for piece, score in pieces:
         model.pieces.add(piece=piece, score=score, type=kinds.get(piece, model.SentencePiece.NORMAL))
     (folder / "spiece.model").write_bytes(model.SerializeToString())
+    path = folder / "tokenizer_config.json"
+    config = json.loads(path.read_text(encoding="utf-8")) | {"tokenizer_class": "T5Tokenizer"}
+    path.write_text(json.dumps(config), encoding="utf-8")
 
 
 def _projections(model: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
