@@ -18,6 +18,7 @@ from app.settings import Settings
 from app.tracing import Tracing
 from app.worker.loop import Worker
 from app.worker.models import Models
+from app.worker.states import ModelStates
 from app.worker.work import Control, Made
 from benchmarks.tracing import Collector, Span, collecting, tree
 from tests.api.support import serving
@@ -33,11 +34,25 @@ class Engine:
     """A batch of two takes 30 ms, by its own account."""
 
     warm: tuple[str, ...] = (MODEL,)
+    is_downloading = False
+
+    def __init__(self) -> None:
+        self.states = ModelStates()
+
+    def takes_jobs(self, model: str) -> bool:
+        return True
+
+    def download(self, model: str) -> None: ...
 
     def fits(self, model: str) -> bool:
         return True
 
     def load(self, model: str) -> None: ...
+
+    def is_measured(self, model: str) -> bool:
+        return True
+
+    def measure(self, model: str) -> None: ...
 
     def budget(self, model: str) -> int:
         return 2 * PICTURE

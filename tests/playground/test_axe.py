@@ -42,6 +42,6 @@ def test_axe_finds_nothing(visit: Visit, service: str, axe: str, context: dict[s
     assert found(page, axe) == []
     choose(page, "Generate")
     page.get_by_label("Model").select_option("tiny-wan")
-    ask(page, "Generate")
+    ask(page, "Generate", {"Prompt": "a shape"})
     told(page, "Done: 1 video")
     assert found(page, axe) == []
