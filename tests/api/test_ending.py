@@ -59,6 +59,8 @@ async def _refused(port: int) -> bool:
         _, writer = await asyncio.open_connection("127.0.0.1", port)
     except ConnectionRefusedError:
         return True
+    except ConnectionResetError:  # it was waiting for the server, which closed its listener
+        return False
     writer.close()
     return False
 
