@@ -16,7 +16,8 @@ class CurrentStep:
 
     Args:
         is_traced: whether parts of the denoiser are compiled. A compiler reads a plain attribute and no thread-local
-            one, so there calls of several threads must take turns (`lock`).
+            one, so calls of several threads must take turns. `Attachment` holds `lock` for a denoiser compiled in
+            place; callers of a wrapped one, or of one with compiled blocks, must see to it themselves.
 
     """
 

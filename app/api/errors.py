@@ -94,7 +94,7 @@ async def _validation_error(request: Request, exc: Exception) -> Response:
 def _translate(errors: Sequence[Any], fields: set[str]) -> ServiceError:
     if errors[0]["type"] == "json_invalid":
         return MalformedBody(f"the body is not JSON: {errors[0]['ctx']['error']} at character {errors[0]['loc'][-1]}")
-    found = [(".".join(map(str, each["loc"][1:])), _sentence(each, fields)) for each in errors]
+    found = [(".".join(map(str, error["loc"][1:])), _sentence(error, fields)) for error in errors]
     message = "; ".join(f"{param}: {text}" if param else text for param, text in found)
     return InvalidRequest(message, param=found[0][0] or None)
 

@@ -92,15 +92,15 @@ def denoise(pipe: Any, entry: Model, rows: Sequence[Row], device: torch.device, 
 
     cfg = cfg_arguments(pipe, entry, requests)
     guiding: AbstractContextManager[nag.Guidance | None] = nullcontext()
-    if any(each.is_active for each in params):
+    if any(numbers.is_active for numbers in params):
         guiding = nag.guide(
             pipe,
             negative_prompt=[request.nag.negative_prompt if request.nag is not None else "" for request in requests],
-            scale=[each.scale for each in params],
-            tau=[each.tau for each in params],
-            alpha=[each.alpha for each in params],
-            end=[each.end for each in params],
-            anneal=[each.anneal for each in params],
+            scale=[numbers.scale for numbers in params],
+            tau=[numbers.tau for numbers in params],
+            alpha=[numbers.alpha for numbers in params],
+            end=[numbers.end for numbers in params],
+            anneal=[numbers.anneal for numbers in params],
         )
     with ExitStack() as stack:
         watch = stack.enter_context(hooks.encoding(pipe))
@@ -167,8 +167,8 @@ def denoise(pipe: Any, entry: Model, rows: Sequence[Row], device: torch.device, 
         pixels=pixels,
         applied=tuple(
             # Timesteps fall, so a row that guidance did not reach at the first step it never reached.
-            _applied(request.nag, steps_guided > 0 and each.is_active_at(first_timestep[0], timesteps_total))
-            for request, each in zip(requests, params, strict=True)
+            _applied(request.nag, steps_guided > 0 and numbers.is_active_at(first_timestep[0], timesteps_total))
+            for request, numbers in zip(requests, params, strict=True)
         ),
         encode_ms=seams["encoded"] - seams["begun"],
         denoise_ms=seams["denoised"] - seams["encoded"],

@@ -40,7 +40,7 @@ class _RestartedPositionsProcessor(MaskedJointProcessor):
         layout = step.layout
         if layout is not None and image_rotary_emb is not None and image_rotary_emb[1] is not None:
             image, text = image_rotary_emb
-            text = tuple(torch.cat([each[: layout.positive], each[: layout.negative]]) for each in text)
+            text = tuple(torch.cat([table[: layout.positive], table[: layout.negative]]) for table in text)
             image_rotary_emb = image, text
         return super().run(step, attn, hidden_states, encoder_hidden_states, image_rotary_emb, **kwargs)
 

@@ -69,9 +69,7 @@ class QwenImage21(Family):
         start = self._start(call)
         pictures = sum(math.prod(shape) for shape in call["img_shapes"][0][:-1])
         slots = pictures // TOKENS_PER_SLOT
-        positive, negative_count = (
-            each.embeds.shape[1] - start for each in (NegativeEmbeds(self.embeds(call)), negative)
-        )
+        positive, negative_count = (embeds.shape[1] - start for embeds in (self.embeds(call), negative.embeds))
         return TokenLayout(positive, negative_count, shared=start - slots + pictures)
 
     def pack(self, call: dict[str, Any], negative: NegativeEmbeds) -> dict[str, Any]:
