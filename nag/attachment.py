@@ -9,8 +9,9 @@ The life of a guided call:
    makes a plan for it (`plan_pipeline`).
 2. The pipeline encodes its prompt; the negative prompt is encoded by the same method (`watch_encode_prompt`,
    `Family.encode`).
-3. The pipeline calls the denoiser. `Attachment._enter` asks the plan which rows are conditional (`Family.rows`) and
-   what guides them at this timestep (`GuidanceState.plan_step`): a `GuidedStep`, or None for a plain call.
+3. The pipeline calls the denoiser. `Attachment._enter` asks the plan whether the call is for the prompt
+   (`is_conditional_context`), which rows are conditional (`Family.rows`) and what guides them at this timestep
+   (`GuidanceState.plan_step`): a `GuidedStep`, or None for a plain call.
 4. The guiding processors are put in place (`ProcessorSwapper.install`), and the negative prompt's tokens join the call
    (`Family.layout`, `Family.pack`).
 5. In each attention module the original processor runs on the tokens of both prompts (`GuidedProcessor.run`). Its
@@ -33,6 +34,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from nag.cache_context import watch_cache_context
 from nag.compat import check_compatible, weights_fingerprint
 from nag.current import CurrentStep
 from nag.errors import InvalidParameter
@@ -102,6 +104,7 @@ class Attachment:
             check_compatible(self.denoiser)
             self._swapper = ProcessorSwapper(family.attentions(self.denoiser), self._wrap, family.processors)
             family.hooks(self.denoiser, self.current, stack)
+            watch_cache_context(self.denoiser, stack)
             self._register(denoiser, stack)
             self._stack = stack.pop_all()
 

@@ -5,25 +5,25 @@ from __future__ import annotations
 from typing import Any
 
 from diffusers import PyramidAttentionBroadcastConfig
-from diffusers.hooks.hooks import StateManager
 from torch import nn
 
+from nag import _diffusers
 from nag.errors import UnsupportedPipeline
 
 __all__ = ["check_compatible", "check_unconditional", "reset_block_caches", "weights_fingerprint"]
 
 #: Hooks of diffusers that guidance would make wrong, by their names in the hook registry.
 REFUSED_HOOKS = {
-    "faster_cache_denoiser": "FasterCache drops rows of the batch behind the pipeline's back; use another cache",
-    "text_kv_cache_transformer": "the text K/V cache knows a prompt by its address, and packed prompts share addresses",
+    _diffusers.FASTER_CACHE: "FasterCache drops rows of the batch behind the pipeline's back; use another cache",
+    _diffusers.TEXT_KV_CACHE: "the text K/V cache knows a prompt by its address, and packed prompts share addresses",
 }
 
 
 def check_compatible(denoiser: Any) -> None:
     """Raises UnsupportedPipeline for what is set up on a denoiser and would be wrong under guidance."""
-    if getattr(denoiser, "_parallel_config", None) is not None:
+    if _diffusers.is_parallel(denoiser):
         raise UnsupportedPipeline("context parallelism splits the sequence that guidance packs; disable it first")
-    registry = getattr(denoiser, "_diffusers_hook", None)
+    registry = _diffusers.hook_registry(denoiser)
     for name, why in REFUSED_HOOKS.items():
         if registry is not None and registry.get_hook(name) is not None:
             raise UnsupportedPipeline(why)
@@ -31,7 +31,7 @@ def check_compatible(denoiser: Any) -> None:
 
 def check_unconditional(denoiser: nn.Module) -> None:
     """Raises UnsupportedPipeline if CFG's unconditional call would reuse what guidance left in a cache."""
-    if isinstance(getattr(denoiser, "_cache_config", None), PyramidAttentionBroadcastConfig):
+    if isinstance(_diffusers.cache_config(denoiser), PyramidAttentionBroadcastConfig):
         raise UnsupportedPipeline(
             "PyramidAttentionBroadcast shares attention outputs between CFG's two calls, whose sequences differ in "
             "length under guidance; use another cache, or no CFG"
@@ -40,21 +40,8 @@ def check_unconditional(denoiser: nn.Module) -> None:
 
 def reset_block_caches(denoiser: Any) -> None:
     """Drops what diffusers' step caches kept of earlier steps, whose sequence had another length."""
-    if not getattr(denoiser, "is_cache_enabled", False):
-        return
-    registries = [module._diffusers_hook for module in denoiser.modules() if hasattr(module, "_diffusers_hook")]
-    states = [
-        each
-        for registry in registries
-        for hook in registry.hooks.values()
-        for each in vars(hook).values()
-        if isinstance(each, StateManager)
-    ]
-    # The pipeline's call is within a context of the cache, which a reset would leave.
-    contexts = [{name: value for name, value in vars(state).items() if name.endswith("context")} for state in states]
-    denoiser._reset_stateful_cache()
-    for state, context in zip(states, contexts, strict=True):
-        vars(state).update(context)
+    if getattr(denoiser, "is_cache_enabled", False):
+        _diffusers.reset_caches(denoiser)
 
 
 def weights_fingerprint(denoiser: nn.Module) -> list[Any]:
@@ -82,6 +69,6 @@ def weights_fingerprint(denoiser: nn.Module) -> list[Any]:
         if "scaling" in held and hasattr(module, "active_adapters"):
             state.append((tuple(module.active_adapters), tuple(module.scaling.items())))
             state.append((module.disable_adapters, tuple(module.merged_adapters)))
-        moved = moved or "_diffusers_hook" in held or "_hf_hook" in held
+        moved = moved or _diffusers.HOOK_REGISTRY in held or "_hf_hook" in held
         left.extend(held["_modules"].values())
     return state if moved else state + addresses

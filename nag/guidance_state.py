@@ -73,8 +73,9 @@ class GuidanceState:
     def is_conditional(self, embeds: Tensor, timestep: Tensor | float) -> bool:
         """Whether this denoiser call is for the prompt itself, in a family whose CFG makes two calls per step.
 
-        Every such pipeline calls for the prompt first and passes the same embeddings at each step. Other embeddings at
-        the same timestep are unconditional; at another timestep, a callback has replaced the prompt's.
+        It decides where the pipeline says nothing (`nag.cache_context`). Every such pipeline calls for the prompt first
+        and passes the same embeddings at each step. Other embeddings at the same timestep are unconditional; at another
+        timestep, a callback has replaced the prompt's.
         """
         if not self.inside_pipeline_call:
             return True

@@ -14,6 +14,7 @@ from diffusers import DiffusionPipeline
 from torch import nn
 
 from nag.attachment import Plan
+from nag.cache_context import is_conditional_context
 from nag.compat import check_unconditional, reset_block_caches
 from nag.encoding import Arguments
 from nag.errors import InvalidParameter, UnsupportedPipeline
@@ -35,8 +36,14 @@ def plan_pipeline(pipe: Any, family: Family, state: GuidanceState, denoiser: nn.
     def plan(call: dict[str, Any]) -> GuidedStep | None:
         if not state.inside_pipeline_call:
             _refuse_other_pipelines(pipe)
-        rows = family.rows(pipe, state, call)
+        is_conditional = is_conditional_context()
+        rows = None if is_conditional is False else family.rows(pipe, state, call)
         if rows is None:
+            if is_conditional:
+                raise UnsupportedPipeline(
+                    f'{type(pipe).__name__} calls its denoiser twice in a step for the prompt (cache_context "cond"), '
+                    "each time with other embeddings: which of them is the prompt is unknown"
+                )
             check_unconditional(denoiser)
             return None
         guided_before = None if state.pipeline_call is None else state.pipeline_call.guided

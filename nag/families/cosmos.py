@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nag._diffusers import current_timestep
 from nag.families.family import Family
 from nag.negative import NegativeEmbeds
 from nag.params import NAGParams
@@ -43,7 +44,7 @@ class Cosmos(Family):
         return call | {"encoder_hidden_states": (text, *given[1:]) if isinstance(given, tuple) else text}
 
     def timestep(self, pipe: Any, call: dict[str, Any]) -> float:
-        told = getattr(pipe, "_current_timestep", None)
+        told = current_timestep(pipe)
         by_hand = float(call["timestep"].max())
         if "EDMEulerScheduler" in class_names(pipe.scheduler):  # Predict 1: ¼ log σ
             sigma = math.exp(4 * (float(told) if told is not None else by_hand))

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from nag._diffusers import current_timestep
 from nag.current import CurrentStep
 from nag.encoding import Arguments, encode_alone
 from nag.errors import UnsupportedPipeline
@@ -169,7 +170,7 @@ class Family:
     def scheduler_timestep(self, pipe: Any, call: dict[str, Any]) -> float:
         """The timestep of a call in the scheduler's unit: the pipeline's own if it is known, for the denoiser's copy
         may have been rounded to half precision."""
-        current = getattr(pipe, "_current_timestep", None)
+        current = current_timestep(pipe)
         if current is not None:
             return float(current)
         # Some video models have one per token, which is zero in frames that are given.

@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
+from nag._diffusers import CUT_CONTEXT
 from nag.current import CurrentStep
 from nag.encoding import Arguments, encode_alone
 from nag.families.plain_cross import PlainCrossAttention
@@ -37,7 +38,7 @@ class Kandinsky3(PlainCrossAttention):
 
     def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
         # Without padding, as the pipelines always ask for it.
-        embeds, _, mask, _ = encode_alone(encode_prompt, prompts, arguments | {"_cut_context": True})
+        embeds, _, mask, _ = encode_alone(encode_prompt, prompts, arguments | {CUT_CONTEXT: True})
         return NegativeEmbeds(embeds, mask=mask)
 
     def hooks(self, denoiser: Any, current: CurrentStep, stack: ExitStack) -> None:

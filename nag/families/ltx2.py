@@ -15,7 +15,6 @@ import torch
 
 from nag.encoding import Arguments, encode_alone
 from nag.families.family import Family
-from nag.guidance_state import GuidanceState
 from nag.negative import NegativeEmbeds
 from nag.params import NAGParams
 
@@ -44,11 +43,6 @@ class LTX2(Family):
         side = getattr(getattr(pipe, "tokenizer", None), "padding_side", "left")
         video, audio, mask = pipe.connectors(embeds, mask, padding_side=side)
         return NegativeEmbeds(video, mask=mask, more={AUDIO: audio})
-
-    def rows(self, pipe: Any, state: GuidanceState, call: dict[str, Any]) -> slice | None:
-        if call.get("isolate_modalities") or call.get("spatio_temporal_guidance_blocks"):
-            return None
-        return super().rows(pipe, state, call)
 
     def pack(self, call: dict[str, Any], negative: NegativeEmbeds) -> dict[str, Any]:
         packed = super().pack(call, negative)

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nag._diffusers import lumina2_rotary
 from nag.current import CurrentStep
 from nag.encoding import Arguments
 from nag.families.append_text import append_to_block
@@ -86,8 +87,7 @@ def _rotary(denoiser: Any, negative: NegativeEmbeds) -> Tensor:
     """Of a text that begins at the origin, as the model counts it, (N, L, D)."""
     places = torch.zeros(*negative.embeds.shape[:2], 3, dtype=torch.int32, device=negative.embeds.device)
     places[..., 0] = torch.arange(places.shape[1], device=places.device)
-    rotary: Tensor = denoiser.rope_embedder._get_freqs_cis(places)
-    return rotary
+    return lumina2_rotary(denoiser, places)
 
 
 def _roles(step: GuidedStep, text_lengths: list[int], lengths: list[int]) -> TokenRoles:

@@ -11,7 +11,6 @@ from typing import Any
 
 from nag.current import CurrentStep
 from nag.encoding import Arguments, encode_alone
-from nag.errors import UnsupportedPipeline
 from nag.families.family import Family
 from nag.negative import NegativeEmbeds
 from nag.params import NAGParams
@@ -38,13 +37,6 @@ class MotifVideo(Family):
         single = denoiser.single_transformer_blocks
         blocks = (*denoiser.transformer_blocks, *single[: len(single) - denoiser.num_decoder_layers])
         return [each for block in blocks for each in (block.attn, block.cross_attn) if each is not None]
-
-    def check(self, pipe: Any) -> None:
-        super().check(pipe)
-        if "pred_cond_skip" in getattr(pipe.guider, "_input_predictions", ()):
-            raise UnsupportedPipeline(
-                f"{type(pipe.guider).__name__} denoises for the prompt twice a step, which guidance cannot tell apart"
-            )
 
     def processor(self, current: CurrentStep, plain: Any) -> GuidedProcessor:
         crosses = "MotifVideoCrossAttnProcessor2_0" in class_names(plain)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from nag._diffusers import cfg_truncation, z_image_padded, z_image_sequence
 from nag.current import CurrentStep
 from nag.encoding import Arguments, encode_alone
 from nag.errors import UnsupportedPipeline
@@ -74,7 +75,7 @@ class ZImage(Family):
         count = len(call["cap_feats"])
         if not state.inside_pipeline_call:
             return slice(0, count)
-        truncation = pipe._cfg_truncation
+        truncation = cfg_truncation(pipe)
         # From a certain step on, a pipeline may leave CFG.
         truncated = truncation is not None and float(truncation) <= 1 and float(call["t"][0]) > truncation
         if pipe.do_classifier_free_guidance and not truncated:
@@ -118,17 +119,13 @@ class ZImage(Family):
 
 def _embedded(denoiser: Any, negative: NegativeEmbeds) -> tuple[Tensor, Tensor]:
     """The negative's text as it reaches the layers, and its rotary positions, from the first on; (N, L, ...) each."""
-    device = negative.embeds.device
     texts = [text[mask.bool()] for text, mask in zip(negative.embeds, negative.token_mask, strict=True)]
     sizes = [len(text) + -len(text) % MULTIPLE for text in texts]
     filled, places, padding, *_ = zip(
-        *(denoiser._pad_with_ids(t, (n, 1, 1), (1, 0, 0), device) for t, n in zip(texts, sizes, strict=True)),
-        strict=True,
+        *(z_image_padded(denoiser, text, size) for text, size in zip(texts, sizes, strict=True)), strict=True
     )
     embedded = denoiser.cap_embedder(torch.cat(filled)).split(sizes)
-    tokens, rotary, mask, *_ = denoiser._prepare_sequence(
-        list(embedded), list(places), list(padding), denoiser.cap_pad_token, None, device
-    )
+    tokens, rotary, mask, *_ = z_image_sequence(denoiser, list(embedded), list(places), list(padding))
     for layer in denoiser.context_refiner:
         tokens = layer(tokens, mask, rotary)
     return tokens, rotary

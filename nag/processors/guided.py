@@ -7,9 +7,10 @@ from dataclasses import replace
 from typing import Any, Self
 
 import torch
-from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
+from diffusers.models.attention_dispatch import AttentionBackendName
 from torch import Tensor
 
+from nag._diffusers import active_backend, processor_backend, set_processor_backend
 from nag.attention import AttentionCall
 from nag.current import CurrentStep
 from nag.errors import UnsupportedPipeline
@@ -49,20 +50,20 @@ class GuidedProcessor:
     def run(self, step: GuidedStep, attn: Any, *args: Any, **kwargs: Any) -> Any:
         """The processor's own work with its attention guided; families with odd arguments override this."""
         plain: Any = self.plain
-        chosen = getattr(plain, "_attention_backend", None)
+        chosen = processor_backend(plain)
         backend = _chosen_backend(chosen)
         interception = Interception(
             lambda call: self.should_intercept(call, step),
             lambda call: self.guided_attention(replace(call, backend=backend), step),
         )
         if chosen is not None or backend is not None:
-            plain._attention_backend = NATIVE  # the one that can be answered; put back below
+            set_processor_backend(plain, NATIVE)  # the one that can be answered; put back below
         try:
             with interception:
                 out = self.inner(attn, *args, **kwargs)
         finally:
             if chosen is not None or backend is not None:
-                plain._attention_backend = chosen
+                set_processor_backend(plain, chosen)
         if not interception.answered:
             raise UnsupportedPipeline(
                 f"{type(self.inner).__name__} computed no attention that guidance could enter: its kernel is its own"
@@ -105,5 +106,5 @@ def guide_heads(z_positive: Tensor, z_negative: Tensor, step: GuidedStep) -> Ten
 
 def _chosen_backend(on_module: Any) -> Any:
     """The backend to compute with: the module's, else the process-wide one; None where that is torch's own."""
-    backend = on_module if on_module is not None else _AttentionBackendRegistry._active_backend
+    backend = on_module if on_module is not None else active_backend()
     return None if on_module is None and backend == NATIVE else backend

@@ -12,6 +12,7 @@ import torch
 from diffusers.models.attention_dispatch import dispatch_attention_fn
 from torch import Tensor
 
+from nag._diffusers import processor_backend
 from nag.formula import normalized_attention_guidance
 from nag.processors.flux_projections import QKV, join, project_image, project_text, rotate
 from nag.processors.guided import GuidedProcessor
@@ -39,9 +40,7 @@ class ReferenceFluxProcessor(GuidedProcessor):
             two_lanes = QKV(*(torch.cat([part, part]) for part in qkv))
             qkv = join(project_text(attn, encoder_hidden_states), two_lanes)
         query, key = rotate(qkv.query, image_rotary_emb), rotate(qkv.key, image_rotary_emb)
-        out = dispatch_attention_fn(
-            query, key, qkv.value, backend=getattr(self.plain, "_attention_backend", None)
-        ).flatten(2)
+        out = dispatch_attention_fn(query, key, qkv.value, backend=processor_backend(self.plain)).flatten(2)
         text, image = self._guide(out, step)
         if encoder_hidden_states is None:
             return torch.cat([text, torch.cat([image, image])], dim=1)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import copy
 import inspect
+import threading
 from contextlib import ExitStack
 from unittest import mock
 
@@ -134,3 +136,30 @@ class Subject:
 def difference(a, b):
     """‖a − b‖ / ‖b‖."""
     return float((a - b).norm() / b.norm())
+
+
+def copy_of(subject):
+    """The same models under a pipeline of its own, as another caller has it."""
+    other = copy.copy(subject)
+    other.pipe = copy.copy(subject.pipe)
+    for name, part in subject.pipe.components.items():
+        if name.startswith(("scheduler", "tokenizer")):  # these keep state of a call, tokenizers of transformers too
+            setattr(other.pipe, name, copy.deepcopy(part))
+    return other
+
+
+def run_in_threads(*calls):
+    errors = []
+
+    def guard(call):
+        try:
+            call()
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=guard, args=(call,)) for call in calls]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors, errors

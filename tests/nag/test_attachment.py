@@ -1,7 +1,5 @@
 """Guidance belongs to the calling context and is stated row by row; a call without it is plain."""
 
-import copy
-import threading
 from unittest.mock import patch
 
 import greenlet
@@ -11,7 +9,7 @@ import torch
 import nag
 from nag.families import _FAMILIES, family_of
 from tests import tiny
-from tests.nag.support import Subject, difference
+from tests.nag.support import Subject, copy_of, difference, run_in_threads
 
 NEGATIVE = "a blue square"
 #: One model for each way in which the negative prompt reaches the attention.
@@ -21,33 +19,6 @@ LAYOUTS = ("flux", "sd3", "sd", "wan", "z-image", "hunyuan-video")
 @pytest.fixture(params=LAYOUTS)
 def layout(request):
     return Subject(next(case for case in tiny.CASES if case.name == request.param))
-
-
-def copy_of(subject):
-    """The same models under a pipeline of its own, as another caller has it."""
-    other = copy.copy(subject)
-    other.pipe = copy.copy(subject.pipe)
-    for name, part in subject.pipe.components.items():
-        if name.startswith(("scheduler", "tokenizer")):  # these keep state of a call, tokenizers of transformers too
-            setattr(other.pipe, name, copy.deepcopy(part))
-    return other
-
-
-def run_in_threads(*calls):
-    errors = []
-
-    def guard(call):
-        try:
-            call()
-        except BaseException as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=guard, args=(call,)) for call in calls]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not errors, errors
 
 
 def test_a_thread_that_does_not_guide_is_plain_beside_one_that_does(layout):

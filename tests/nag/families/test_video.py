@@ -1,7 +1,6 @@
 """What is particular to some video pipelines: other guidances beside, and what is refused."""
 
 import pytest
-from diffusers import SkipLayerGuidance
 
 import nag
 from tests.nag.support import STEPS, Subject
@@ -20,13 +19,6 @@ def test_calls_that_other_guidances_compare_with_are_not_counted_as_the_prompts(
     with nag.guide(subject.pipe, NEGATIVE) as guidance:
         calls, _ = subject.calls(**others)
     assert (guidance.guided_steps, len(calls)) == (STEPS, 3 * STEPS)
-
-
-def test_a_guider_that_denoises_for_the_prompt_twice_is_refused():
-    pipe = of("motif-video").pipe
-    pipe.guider = SkipLayerGuidance(skip_layer_guidance_layers=[0])
-    with pytest.raises(nag.UnsupportedPipeline, match="SkipLayerGuidance"), nag.guide(pipe, NEGATIVE):
-        pass
 
 
 def test_a_prompt_for_each_frame_is_refused():

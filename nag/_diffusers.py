@@ -1,0 +1,113 @@
+"""Private names of diffusers that guidance needs: one function or constant each, with the reason.
+
+No other module of `nag` uses any. `tests/nag/test_private_names.py` says which of them a release of diffusers changed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from diffusers.hooks import HookRegistry
+from diffusers.hooks.hooks import StateManager
+from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
+from torch import Tensor
+
+__all__ = [
+    "CUT_CONTEXT",
+    "FASTER_CACHE",
+    "HOOK_REGISTRY",
+    "TEXT_KV_CACHE",
+    "active_backend",
+    "cache_config",
+    "cfg_truncation",
+    "current_timestep",
+    "hook_registry",
+    "is_parallel",
+    "lumina2_rotary",
+    "processor_backend",
+    "reset_caches",
+    "set_processor_backend",
+    "z_image_padded",
+    "z_image_sequence",
+]
+
+#: The argument of Kandinsky 3's `encode_prompt` for prompts without padding; its pipelines pass it.
+CUT_CONTEXT = "_cut_context"
+#: Names of hooks in a registry; each is a private constant of the module that registers it.
+FASTER_CACHE, TEXT_KV_CACHE = "faster_cache_denoiser", "text_kv_cache_transformer"
+#: The attribute of a module that holds its hooks; `HookRegistry.check_if_exists_or_initialize` would make one.
+HOOK_REGISTRY = "_diffusers_hook"
+
+
+def active_backend() -> AttentionBackendName:
+    """Returns the process-wide attention backend, which `attention_backend()` sets and nothing public tells."""
+    return _AttentionBackendRegistry._active_backend
+
+
+def processor_backend(processor: Any) -> Any:
+    """Returns the backend chosen by `set_attention_backend` for one processor, or None; there is no getter."""
+    return getattr(processor, "_attention_backend", None)
+
+
+def set_processor_backend(processor: Any, backend: Any) -> None:
+    """Chooses a processor's backend; `set_attention_backend` takes whole models, and no None."""
+    processor._attention_backend = backend
+
+
+def is_parallel(denoiser: Any) -> bool:
+    """Whether `enable_parallelism` has split the denoiser; there is no getter."""
+    return getattr(denoiser, "_parallel_config", None) is not None
+
+
+def cache_config(denoiser: Any) -> Any:
+    """Returns the configuration given to `enable_cache`, or None; public is only whether there is one."""
+    return getattr(denoiser, "_cache_config", None)
+
+
+def hook_registry(module: Any) -> HookRegistry | None:
+    """Returns the module's hooks, or None."""
+    return getattr(module, HOOK_REGISTRY, None)
+
+
+def reset_caches(denoiser: Any) -> None:
+    """Drops what step caches kept, within the `cache_context` of the pipeline; a reset alone would leave it."""
+    registries = [registry for module in denoiser.modules() if (registry := hook_registry(module)) is not None]
+    hooks = [hook for registry in registries for hook in registry.hooks.values()]
+    states = [value for hook in hooks for value in vars(hook).values() if isinstance(value, StateManager)]
+    contexts = [state._context for state in states]
+    denoiser._reset_stateful_cache()
+    for state, context in zip(states, contexts, strict=True):
+        state.set_context(context)
+
+
+def current_timestep(pipe: Any) -> Any:
+    """Returns the timestep of the pipeline's loop in the scheduler's unit, or None; not all have a property for it."""
+    return getattr(pipe, "_current_timestep", None)
+
+
+def cfg_truncation(pipe: Any) -> float | None:
+    """Returns the share of the schedule after which a Z-Image pipeline leaves CFG, or None for never."""
+    truncation: float | None = pipe._cfg_truncation
+    return truncation
+
+
+def z_image_padded(denoiser: Any, text: Tensor, size: int) -> tuple[Any, ...]:
+    """Returns a text (L, C) filled up, its places and its padding, as Z-Image's forward embeds its own."""
+    padded: tuple[Any, ...] = denoiser._pad_with_ids(text, (size, 1, 1), (1, 0, 0), text.device)
+    return padded
+
+
+def z_image_sequence(
+    denoiser: Any, texts: list[Tensor], places: list[Tensor], padding: list[Tensor]
+) -> tuple[Any, ...]:
+    """Returns embedded texts as a batch, its rotary positions and its mask, as Z-Image's refiner takes them."""
+    sequence: tuple[Any, ...] = denoiser._prepare_sequence(
+        texts, places, padding, denoiser.cap_pad_token, None, texts[0].device
+    )
+    return sequence
+
+
+def lumina2_rotary(denoiser: Any, places: Tensor) -> Tensor:
+    """Returns rotary positions (B, L, D) of places (B, L, 3); Lumina 2's `forward` makes them for whole rows only."""
+    rotary: Tensor = denoiser.rope_embedder._get_freqs_cis(places)
+    return rotary

@@ -1,0 +1,222 @@
+"""Private names of diffusers: what guidance takes each for, and that none is used elsewhere."""
+
+import ast
+import importlib
+import inspect
+from pathlib import Path
+
+import diffusers
+import pytest
+import torch
+from diffusers import FirstBlockCacheConfig, TextKVCacheConfig
+from diffusers.hooks import HookRegistry
+from diffusers.models.attention_dispatch import AttentionBackendName
+
+import nag
+from nag import _diffusers
+from tests import tiny
+
+#: Private names of others than diffusers and this package: of torch, Python and accelerate, and this package's own.
+OTHERS = {
+    "_check",
+    "_compiled_call_impl",
+    "_getframe",
+    "_hf_hook",
+    "_modules",
+    "_nag_attachment",
+    "_nag_both",
+    "_orig_mod",
+    "_parameters",
+    "_scaled_dot_product_efficient_attention",
+    "_scaled_dot_product_flash_attention",
+    "_scaled_dot_product_flash_attention_for_cpu",
+    "_version",
+}
+
+
+def pipeline(name):
+    return next(case for case in tiny.CASES if case.name == name).make(0)
+
+
+def kandinsky3_takes_prompts_without_padding():
+    for kind in (diffusers.Kandinsky3Pipeline, diffusers.Kandinsky3Img2ImgPipeline):
+        assert _diffusers.CUT_CONTEXT in inspect.signature(kind.encode_prompt).parameters
+
+
+def hooks_have_these_names():
+    registry = importlib.import_module("diffusers.hooks.faster_cache")
+    assert registry._FASTER_CACHE_DENOISER_HOOK == _diffusers.FASTER_CACHE
+    denoiser = pipeline("flux2-klein").transformer
+    denoiser.enable_cache(TextKVCacheConfig())
+    assert _diffusers.hook_registry(denoiser).get_hook(_diffusers.TEXT_KV_CACHE) is not None
+
+
+def the_process_wide_backend_is_read():
+    assert _diffusers.active_backend() == AttentionBackendName.NATIVE
+    with diffusers.attention_backend("_native_math"):
+        assert _diffusers.active_backend() == AttentionBackendName._NATIVE_MATH
+
+
+def a_processors_backend_is_read_and_written():
+    denoiser = pipeline("flux").transformer
+    processor = denoiser.transformer_blocks[0].attn.processor
+    assert _diffusers.processor_backend(processor) is None
+    denoiser.set_attention_backend("_native_math")
+    assert _diffusers.processor_backend(processor) == AttentionBackendName._NATIVE_MATH
+    _diffusers.set_processor_backend(processor, None)
+    assert _diffusers.processor_backend(processor) is None
+
+
+def parallelism_is_noticed():
+    denoiser = pipeline("flux").transformer
+    assert diffusers.ModelMixin._parallel_config is None
+    assert not _diffusers.is_parallel(denoiser)
+    assert "self._parallel_config = " in inspect.getsource(diffusers.ModelMixin._resolve_parallel_config)
+
+
+def a_caches_configuration_is_read():
+    denoiser = pipeline("flux").transformer
+    assert _diffusers.cache_config(denoiser) is None
+    config = FirstBlockCacheConfig()
+    denoiser.enable_cache(config)
+    assert _diffusers.cache_config(denoiser) is config
+
+
+def hooks_are_found():
+    denoiser = pipeline("flux").transformer
+    assert _diffusers.hook_registry(denoiser) is None
+    denoiser.enable_cache(FirstBlockCacheConfig())
+    assert isinstance(_diffusers.hook_registry(denoiser), HookRegistry)
+
+
+def caches_are_dropped_within_their_context():
+    denoiser = pipeline("flux").transformer
+    denoiser.enable_cache(FirstBlockCacheConfig())
+    states = [
+        value
+        for module in denoiser.modules()
+        if _diffusers.hook_registry(module) is not None
+        for hook in _diffusers.hook_registry(module).hooks.values()
+        for name, value in vars(hook).items()
+        if name == "state_manager"
+    ]
+    with denoiser.cache_context("cond"):
+        kept = [state.get_state() for state in states]
+        _diffusers.reset_caches(denoiser)
+        assert states
+        assert all(state.context.name == "cond" for state in states)
+        assert all(state.get_state() is not old for state, old in zip(states, kept, strict=True))
+
+
+def the_loops_timestep_is_read():
+    pipe = pipeline("flux")
+    timesteps = []
+    pipe.set_progress_bar_config(disable=True)
+    pipe(
+        "a red circle",
+        height=16,
+        width=16,
+        num_inference_steps=2,
+        max_sequence_length=15,
+        callback_on_step_end=lambda pipe, step, timestep, kwargs: (
+            timesteps.append(float(_diffusers.current_timestep(pipe)) == float(timestep)) or kwargs
+        ),
+    )
+    assert timesteps == [True, True]
+    assert _diffusers.current_timestep(pipe) is None
+
+
+def cfg_truncation_is_read():
+    pipe = pipeline("z-image")
+    pipe._cfg_truncation = 0.5  # as its __call__ does
+    assert "self._cfg_truncation = cfg_truncation" in inspect.getsource(type(pipe).__call__)
+    assert _diffusers.cfg_truncation(pipe) == 0.5
+
+
+def z_images_text_is_embedded():
+    denoiser = pipeline("z-image").transformer
+    text = torch.randn(5, denoiser.config.cap_feat_dim)
+    padded, places, padding, *_ = _diffusers.z_image_padded(denoiser, text, 32)
+    assert padded.shape == (32, text.shape[1])
+    assert torch.equal(padded[:5], text)
+    assert (places[:32, 0] == torch.arange(1, 33)).all()
+    assert padding.sum() == 27
+    tokens, rotary, mask, *_ = _diffusers.z_image_sequence(
+        denoiser, [denoiser.cap_embedder(padded)], [places], [padding]
+    )
+    assert tokens.shape[:2] == rotary.shape[:2] == (1, 32)
+    assert mask is None or mask.shape == (1, 32)
+
+
+def lumina2s_rotary_positions_are_made():
+    denoiser = pipeline("lumina2").transformer
+    rotary = _diffusers.lumina2_rotary(denoiser, torch.zeros(1, 7, 3, dtype=torch.int32))
+    assert rotary.shape[:2] == (1, 7)
+    assert torch.equal(rotary, torch.ones_like(rotary))
+
+
+CHECKS = {
+    kandinsky3_takes_prompts_without_padding: ["CUT_CONTEXT"],
+    hooks_have_these_names: ["FASTER_CACHE", "TEXT_KV_CACHE"],
+    hooks_are_found: ["HOOK_REGISTRY", "hook_registry"],
+    the_process_wide_backend_is_read: ["active_backend"],
+    a_processors_backend_is_read_and_written: ["processor_backend", "set_processor_backend"],
+    parallelism_is_noticed: ["is_parallel"],
+    a_caches_configuration_is_read: ["cache_config"],
+    caches_are_dropped_within_their_context: ["reset_caches"],
+    the_loops_timestep_is_read: ["current_timestep"],
+    cfg_truncation_is_read: ["cfg_truncation"],
+    z_images_text_is_embedded: ["z_image_padded", "z_image_sequence"],
+    lumina2s_rotary_positions_are_made: ["lumina2_rotary"],
+}
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_diffusers_still_has(check):
+    try:
+        check()
+    except Exception as error:
+        names = " and ".join(f"nag._diffusers.{name}" for name in CHECKS[check])
+        pytest.fail(f"diffusers {diffusers.__version__} has changed what {names} stands on: {error!r}")
+
+
+def test_each_name_is_checked():
+    assert sorted(name for names in CHECKS.values() for name in names) == sorted(_diffusers.__all__)
+
+
+def test_no_other_module_uses_private_names_of_diffusers():
+    package = Path(nag.__file__).parent
+    uses = {
+        f"{path.relative_to(package)}:{node.lineno} {name}"
+        for path in package.rglob("*.py")
+        if path.name != "_diffusers.py"
+        for node, name in private_names(ast.parse(path.read_text()))
+    }
+    assert not uses, f"move to nag/_diffusers.py, with the reason: {', '.join(sorted(uses))}"
+
+
+def test_private_names_are_found_in_each_form():
+    code = (
+        "from diffusers.x import _Registry\nimport diffusers._x\npipe._step\ngetattr(pipe, '_name')\n"
+        "pipe(_argument=1)\nself._own\ncls._own\nparameter._version\nmodule.__class__\n'_orig_mod'\n'_'"
+    )
+    found = [name for _, name in private_names(ast.parse(code))]
+    assert sorted(found) == ["_Registry", "_argument", "_name", "_step", "_x"]
+
+
+def private_names(tree):
+    """Names with one leading underscore that are read of anything but `self`, `cls` and this package."""
+    for node in ast.walk(tree):
+        names = []
+        match node:
+            case ast.Attribute(value=ast.Name(id="self" | "cls")):
+                pass
+            case ast.Attribute(attr=name) | ast.Constant(value=str(name)) | ast.keyword(arg=str(name)):
+                names = [name]
+            case ast.ImportFrom(module=str(module)) if not module.startswith("nag"):
+                names = [*module.split("."), *(alias.name for alias in node.names)]
+            case ast.Import():
+                names = [part for alias in node.names for part in alias.name.split(".")]
+        for name in names:
+            if name.isidentifier() and name[0] == "_" and name.strip("_") and name[1] != "_" and name not in OTHERS:
+                yield node, name
