@@ -70,7 +70,7 @@ class Guidance:
     alpha: float
     end: float
     negative_prompt: str
-    anneal: float = 0.0
+    scale_decay: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ class Applied:
     tau: float | None = None
     alpha: float | None = None
     end: float | None = None
-    anneal: float | None = None
+    scale_decay: float | None = None
 
 
 @dataclass(frozen=True)
@@ -272,10 +272,28 @@ def to_json(value: Any) -> str:
     return json.dumps(asdict(value), separators=(",", ":"), ensure_ascii=False)
 
 
+#: Numbers of the guidance by the names that former versions wrote and clients may still send.
+FORMER_NAMES = {"anneal": "scale_decay"}
+
+
+def with_present_names(guidance: dict[str, Any]) -> dict[str, Any]:
+    """The guidance of a former version, or of a catalog written for one, under the names it has now.
+
+    Raises ValueError for a number given under both names with different values.
+    """
+    for former, name in FORMER_NAMES.items():
+        if former in guidance:
+            value = guidance[former]
+            if guidance.get(name, value) != value:
+                raise ValueError(f"{former} is a former name of {name}; got {value} and {guidance[name]}, give one")
+            guidance = {key: each for key, each in guidance.items() if key != former} | {name: value}
+    return guidance
+
+
 def generation_from_json(text: str) -> Generation:
     data = json.loads(text)
     if data["nag"] is not None:
-        data["nag"] = Guidance(**data["nag"])
+        data["nag"] = Guidance(**with_present_names(data["nag"]))
     if data.get("edit") is not None:
         data["edit"] = Edit(**data["edit"])
     return Generation(**data)
@@ -286,7 +304,7 @@ def result_from_json(text: str) -> Result:
     data = json.loads(text)
     return Result(
         artifacts=tuple(_known(Artifact, each) for each in data["artifacts"]),
-        nag=_known(Applied, data["nag"]),
+        nag=_known(Applied, with_present_names(data["nag"])),
         batch_size=data["batch_size"],
         timings=_known(Timings, data["timings"]),
         warnings=tuple(data["warnings"]),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["annealed", "normalized_attention_guidance"]
+__all__ = ["decayed_scale", "normalized_attention_guidance"]
 
 #: The paper has no ε; a token whose attention output is all zero must not become NaN.
 EPSILON = torch.finfo(torch.float32).tiny
@@ -44,13 +44,13 @@ def normalized_attention_guidance(
     return torch.lerp(z_positive, z_hat, alpha).to(dtype)  # (10) refinement
 
 
-def annealed(scale: float, anneal: float, passed: float) -> float:
-    """s where a share `passed` ∈ [0, 1] of the guided timesteps lies behind: φ falls by `anneal` of it in all.
+def decayed_scale(scale: float, decay: float, passed: float) -> float:
+    """Returns s after a share `passed` ∈ [0, 1] of the guided timesteps: φ loses the share `decay` of it in all.
 
-    Not in the paper, whose φ is constant until θ. What is there at high noise decides what a picture shows, at low
-    noise how well it is drawn; figures in benchmarks/README.md.
+    Not in the paper, whose φ is constant until θ. High noise decides what an image shows, low noise how well it is
+    drawn; figures in benchmarks/README.md.
     """
-    return 1 + (scale - 1) * (1 - anneal * passed)
+    return 1 + (scale - 1) * (1 - decay * passed)
 
 
 def _l1(z: Tensor) -> Tensor:

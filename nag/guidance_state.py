@@ -155,7 +155,7 @@ class GuidanceState:
     def _check_counts(self, prompts: int) -> None:
         if self.negative_embeds is not None:
             self._check_count("negative_prompt_embeds", len(self.negative_embeds.embeds), prompts)
-        self._check_count("scale, tau, alpha, end, anneal", len(self.params), prompts)
+        self._check_count("scale, tau, alpha, end, scale_decay", len(self.params), prompts)
 
     def _check_count(self, name: str, count: int, prompts: int) -> None:
         if count not in (1, prompts):

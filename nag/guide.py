@@ -14,7 +14,7 @@ from nag.families import Family, family_of, family_of_denoiser, registered_famil
 from nag.families.table import FamilyTable
 from nag.guidance_state import GuidanceState
 from nag.negative import NegativeEmbeds
-from nag.params import NAGParams, params_by_prompt
+from nag.params import NAGParams, params_by_prompt, renamed
 from nag.pipeline_hooks import plan_pipeline, watch_encode_prompt, watch_pipeline_call
 from nag.processor_swap import original
 from nag.state import Guidance
@@ -35,6 +35,7 @@ def guide(
     tau: float | Sequence[float] | None = None,
     alpha: float | Sequence[float] | None = None,
     end: float | Sequence[float] | None = None,
+    scale_decay: float | Sequence[float] | None = None,
     anneal: float | Sequence[float] | None = None,
     reference: bool = False,
     **more: Tensor,
@@ -53,7 +54,9 @@ def guide(
         tau: τ ≥ 1, the largest growth of a token's L1 norm.
         alpha: α in [0, 1], the share of the guided output.
         end: θ in [0, 1]; guidance runs while the timestep t ≥ (1 − θ)·T. 0 is never.
-        anneal: in [0, 1], the share of φ that is lost on the way there, in a straight line over t. 0 is the paper's.
+        scale_decay: in [0, 1], the share of φ that is lost on the way there, in a straight line over t. 0 is the
+            paper's.
+        anneal: deprecated name of `scale_decay`.
         reference: Flux.1 only: the authors' layout (negative pooled prompt, second image copy in single blocks).
         more: what a family reads beside the embeddings, all with them or none (`Family.extra_negative_inputs`).
 
@@ -81,7 +84,8 @@ def guide(
         "negative_prompt_embeds_mask": negative_prompt_embeds_mask,
     }
     given = _given(family, negative_prompt_embeds, negative_pooled_prompt_embeds, masks, more)
-    params = params_by_prompt(family.defaults, scale=scale, tau=tau, alpha=alpha, end=end, anneal=anneal)
+    decay = renamed("scale_decay", scale_decay, "anneal", anneal)
+    params = params_by_prompt(family.defaults, scale=scale, tau=tau, alpha=alpha, end=end, scale_decay=decay)
     state = GuidanceState(
         params=params,
         negative_prompts=_as_prompts(negative_prompt),

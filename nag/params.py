@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 import numbers
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 from nag.errors import InvalidParameter
-from nag.formula import annealed
+from nag.formula import decayed_scale
 
-__all__ = ["NAGParams", "params_by_prompt"]
+__all__ = ["NAGParams", "params_by_prompt", "renamed"]
+
+Given = float | Sequence[float] | None
 
 
 @dataclass(frozen=True)
@@ -22,8 +25,8 @@ class NAGParams:
         tau: τ ≥ 1, the largest growth of a token's L1 norm (equation 9). Below 1 even the positive output would shrink.
         alpha: α in [0, 1], the share of the guided output (equation 10).
         end: θ in [0, 1]; guidance runs while the timestep t ≥ (1 − θ)·T. 1 is every step, 0 is none.
-        anneal: in [0, 1], the share of φ that is lost on the way there, in a straight line over t (`annealed`). 0 is a
-            constant scale, as in the paper; 1 ends in no guidance.
+        scale_decay: in [0, 1], the share of φ that is lost on the way there, in a straight line over t
+            (`decayed_scale`). 0 is a constant scale, as in the paper; 1 ends in no guidance.
 
     Raises:
         InvalidParameter: a value is not a finite number within its range.
@@ -34,14 +37,20 @@ class NAGParams:
     tau: float
     alpha: float
     end: float = 1.0
-    anneal: float = 0.0
+    scale_decay: float = 0.0
 
     def __post_init__(self) -> None:
         _check("scale", self.scale, 1.0, math.inf)
         _check("tau", self.tau, 1.0, math.inf)
         _check("alpha", self.alpha, 0.0, 1.0)
         _check("end", self.end, 0.0, 1.0)
-        _check("anneal", self.anneal, 0.0, 1.0)
+        _check("scale_decay", self.scale_decay, 0.0, 1.0)
+
+    @property
+    def anneal(self) -> float:
+        """Deprecated name of `scale_decay`."""
+        warnings.warn("NAGParams.anneal is deprecated; use scale_decay", DeprecationWarning, stacklevel=2)
+        return self.scale_decay
 
     @property
     def is_active(self) -> bool:
@@ -51,7 +60,7 @@ class NAGParams:
     @property
     def is_constant(self) -> bool:
         """Whether guidance is the same at every timestep."""
-        return self.end == 1 and self.anneal == 0
+        return self.end == 1 and self.scale_decay == 0
 
     def is_active_at(self, timestep: float, timesteps_total: float) -> bool:
         """Whether guidance runs at `timestep`, of a schedule that starts at `timesteps_total`."""
@@ -62,10 +71,10 @@ class NAGParams:
         if not self.is_active or timestep < (1.0 - self.end) * timesteps_total:
             return 1.0
         passed = (1.0 - timestep / timesteps_total) / self.end
-        return annealed(self.scale, self.anneal, min(1.0, max(0.0, passed)))
+        return decayed_scale(self.scale, self.scale_decay, min(1.0, max(0.0, passed)))
 
 
-def params_by_prompt(defaults: NAGParams, **given: float | Sequence[float] | None) -> tuple[NAGParams, ...]:
+def params_by_prompt(defaults: NAGParams, **given: Given) -> tuple[NAGParams, ...]:
     """One NAGParams for all prompts, or one per prompt where any number is a sequence.
 
     Raises:
@@ -90,6 +99,22 @@ def params_by_prompt(defaults: NAGParams, **given: float | Sequence[float] | Non
         NAGParams(**{name: column[i if len(column) > 1 else 0] for name, column in columns.items()})
         for i in range(count)
     )
+
+
+def renamed(name: str, value: Given, old_name: str, old_value: Given) -> Given:
+    """Returns what `guide` was given under a parameter's name, or under its deprecated one with a warning.
+
+    Raises:
+        InvalidParameter: both were given, with different values.
+
+    """
+    if old_value is None:
+        return value
+    # To the caller of the context manager: this function, the guide, contextlib.
+    warnings.warn(f"{old_name} is deprecated; use {name}", DeprecationWarning, stacklevel=4)
+    if value not in (None, old_value):
+        raise InvalidParameter(old_name, f"is a former name of {name}; got {old_value}, and {name} {value}; give one")
+    return old_value
 
 
 def _check(name: str, value: object, low: float, high: float) -> None:

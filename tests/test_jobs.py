@@ -7,7 +7,18 @@ from dataclasses import MISSING, asdict, fields, replace
 
 import pytest
 
-from app.jobs import Applied, Artifact, Generation, Result, Timings, generation_from_json, result_from_json, to_json
+from app.catalog import NAGDefaults
+from app.jobs import (
+    Applied,
+    Artifact,
+    Generation,
+    Guidance,
+    Result,
+    Timings,
+    generation_from_json,
+    result_from_json,
+    to_json,
+)
 
 RESULT = Result(
     (Artifact("job-0-00000000.png", "image/png", 10, 7),),
@@ -26,6 +37,19 @@ def test_what_a_request_gained_since_has_a_default() -> None:
     read = generation_from_json(json.dumps(REQUEST))
     assert {**asdict(read), **REQUEST} == asdict(read)
     assert {each.name for each in fields(Generation) if each.default is MISSING} == REQUEST.keys()
+
+
+def test_the_former_name_of_a_number_is_read() -> None:
+    numbers = {"scale": 5.0, "tau": 2.5, "alpha": 0.25, "end": 1.0}
+    written = json.dumps(REQUEST | {"nag": {**numbers, "negative_prompt": "x", "anneal": 0.5}})
+    assert generation_from_json(written).nag == Guidance(**numbers, negative_prompt="x", scale_decay=0.5)
+    result = json.loads(to_json(RESULT))
+    del result["nag"]["scale_decay"]
+    result["nag"]["anneal"] = 0.5
+    assert result_from_json(json.dumps(result)).nag == replace(RESULT.nag, scale_decay=0.5)
+    assert NAGDefaults(**numbers, anneal=0.5) == NAGDefaults(**numbers, scale_decay=0.5)  # type: ignore[call-arg]
+    with pytest.raises(ValueError, match="anneal is a former name of scale_decay"):
+        NAGDefaults(**numbers, anneal=0.5, scale_decay=1.0)  # type: ignore[call-arg]
 
 
 def test_a_request_of_a_later_version_is_not_done_by_half() -> None:

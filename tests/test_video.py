@@ -79,7 +79,7 @@ async def test_two_guidances_in_one_batch_each_the_video_it_is_alone(
             "num_frames": 17,
             "fps": 8,
             "video_codec": "av1",
-            "nag": {"scale": 3.0, "alpha": 0.5, "end": 0.5, "anneal": 0.5, "negative_prompt": "green"},
+            "nag": {"scale": 3.0, "alpha": 0.5, "end": 0.5, "scale_decay": 0.5, "negative_prompt": "green"},
         },
     ]
     accepted = [(await api.post("/v1/jobs", json=body)).json() for body in bodies]

@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from app.api.schemas import SEED_MAX, GenerationBody
+from app.api.schemas import SEED_MAX, GenerationBody, NAGBody
 from app.catalog import NAG_BOUNDS, Catalog, EditTask, Kind, Model, Range
 from app.errors import InvalidParameter, NotFound, UnsupportedParameter
 from app.formats import FORMATS, VIDEO_CODECS, VIDEOS
-from app.jobs import Generation, Guidance
+from app.jobs import FORMER_NAMES, Generation, Guidance
 
 __all__ = ["NO_MASK", "NO_TRANSPARENCY", "Resolved", "find_editing_model", "find_model", "resolve"]
 
@@ -220,11 +220,29 @@ class _Resolver:
         if own is not None and asked.negative_prompt is not None and not cfg:
             own_name, other = self._name("nag.negative_prompt"), self._name("negative_prompt")
             self.warnings.append(f"{other} was left out: {own_name} goes before it, and guidance_scale is 1")
-        numbers = {name: getattr(nag, name, None) for name in NAG_BOUNDS}
+        numbers = {name: getattr(nag, name, None) for name in NAG_BOUNDS} | self._by_former_names(nag)
         return Guidance(
             **{name: self._bounded(name, value, getattr(defaults, name)) for name, value in numbers.items()},
             negative_prompt=own if own is not None else asked.negative_prompt or "",
         )
+
+    def _by_former_names(self, nag: NAGBody | None) -> dict[str, float]:
+        """The numbers sent under a former name. Raises InvalidParameter if the present one was sent with another."""
+        numbers = {}
+        for former, name in FORMER_NAMES.items():
+            value, other = getattr(nag, former, None), getattr(nag, name, None)
+            if value is None:
+                continue
+            written = self._name(f"nag.{former}")
+            present = self._name(f"nag.{name}") if other is not None else written.replace(former, name)
+            if other not in (None, value):
+                raise InvalidParameter(
+                    f"{written}: is a former name of {present}; got {value} and {other}, send one", param=written
+                )
+            self.warnings.append(f"{written} is deprecated; send {present}")
+            self.written = {**self.written, f"nag.{name}": written}
+            numbers[name] = value
+        return numbers
 
     def _bounded(self, name: str, value: float | None, default: float) -> float:
         if value is None:

@@ -70,8 +70,11 @@ class NAGBody(_Body):
             "of the largest. Where timesteps are shifted, as in Flux, 0.5 guides more than half of the steps"
         ),
     ] = None
-    anneal: Annotated[
+    scale_decay: Annotated[
         float | None, Field(description="share of scale − 1 that is lost on the way to the end, 0 to 1")
+    ] = None
+    anneal: Annotated[
+        float | None, Field(description="former name of scale_decay", json_schema_extra={"deprecated": True})
     ] = None
     negative_prompt: Annotated[
         OptionalText, Field(description="what to steer away from; absent, the request's negative_prompt, else nothing")
@@ -165,7 +168,10 @@ class OpenAIBody(GenerationBody):
     nag_tau: Annotated[float | None, Field(description="nag.tau")] = None
     nag_alpha: Annotated[float | None, Field(description="nag.alpha")] = None
     nag_end: Annotated[float | None, Field(description="nag.end")] = None
-    nag_anneal: Annotated[float | None, Field(description="nag.anneal")] = None
+    nag_scale_decay: Annotated[float | None, Field(description="nag.scale_decay")] = None
+    nag_anneal: Annotated[
+        float | None, Field(description="former name of nag_scale_decay", json_schema_extra={"deprecated": True})
+    ] = None
     nag_negative_prompt: Annotated[OptionalText, Field(description="nag.negative_prompt")] = None
 
 

@@ -10,6 +10,7 @@ from fastapi import Request
 from pydantic import BaseModel
 
 from app.api.schemas import JobBody, NAGBody
+from app.jobs import FORMER_NAMES
 
 __all__ = ["advice", "fields_of"]
 
@@ -18,6 +19,7 @@ ELSEWHERE = {
     "sigma_end": "nag.end, a share of the noise schedule from its start",  # ComfyUI-NAG's nag_sigma_end
     "phi": "nag.scale, which is phi + 1",
     "theta": "nag.end",
+    **{former: f"nag.{name}" for former, name in FORMER_NAMES.items()},
     "negative": "negative_prompt",
     "guidance": "guidance_scale",
     "cfg": "guidance_scale",
@@ -55,7 +57,9 @@ def fields_of(request: Request) -> set[str]:
     body = getattr(request.scope.get("route"), "body_field", None)
     shape: Any = JobBody if body is None else body.field_info.annotation
     fields = set(shape.model_fields) if isinstance(shape, type) and issubclass(shape, BaseModel) else set()
-    return fields | ({f"nag.{name}" for name in NAGBody.model_fields} if "nag" in fields else set())
+    return fields | (
+        {f"nag.{name}" for name in NAGBody.model_fields if name not in FORMER_NAMES} if "nag" in fields else set()
+    )
 
 
 def advice(loc: Sequence[str], fields: set[str]) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, model_validator
+
+from app.jobs import with_present_names
 
 __all__ = ["NAG_BOUNDS", "Entry", "NAGDefaults", "Range"]
 
@@ -15,7 +17,7 @@ NAG_BOUNDS: dict[str, tuple[float, float]] = {
     "tau": (1.0, 100.0),
     "alpha": (0.0, 1.0),
     "end": (0.0, 1.0),
-    "anneal": (0.0, 1.0),
+    "scale_decay": (0.0, 1.0),
 }
 
 Number = TypeVar("Number", int, float)
@@ -75,7 +77,12 @@ class NAGDefaults(Entry):
     tau: float
     alpha: float
     end: float
-    anneal: float = 0.0
+    scale_decay: float = 0.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_present_names(cls, data: Any) -> Any:
+        return with_present_names(data) if isinstance(data, dict) else data
 
     @model_validator(mode="after")
     def _within_bounds(self) -> Self:

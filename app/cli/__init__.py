@@ -158,9 +158,10 @@ def _generate_arguments(parser: argparse.ArgumentParser) -> None:
         ("tau", "most that the guided attention may grow, as a ratio of norms"),
         ("alpha", "share of the guided attention in the result, 0 to 1"),
         ("end", "share of the noise schedule that is guided, from the first step on, 0 to 1"),
-        ("anneal", "share of scale - 1 that is lost on the way to the end, 0 to 1"),
+        ("scale-decay", "share of scale - 1 that is lost on the way to the end, 0 to 1"),
     ):
         parser.add_argument(f"--{name}", type=_finite, help=f"NAG: {meaning}")
+    parser.add_argument("--anneal", dest="scale_decay", type=_finite, help=argparse.SUPPRESS)  # its former name
     parser.add_argument(
         "--out", type=Path, help="file to write: .png, .jpg or .webp, of a video .mp4; absent: out.png or out.mp4"
     )

@@ -43,8 +43,8 @@ def list_models(settings: Settings) -> None:
 
 
 def _guidance(nag: NAGDefaults) -> str:
-    annealed = f", annealed {nag.anneal:g}" if nag.anneal else ""
-    return f"{nag.scale:g}, {nag.tau:g}, {nag.alpha:g}, {nag.end:g}{annealed}"
+    decay = f", scale decay {nag.scale_decay:g}" if nag.scale_decay else ""
+    return f"{nag.scale:g}, {nag.tau:g}, {nag.alpha:g}, {nag.end:g}{decay}"
 
 
 def _size(model: Model) -> str:

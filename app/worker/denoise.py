@@ -100,7 +100,7 @@ def denoise(pipe: Any, entry: Model, rows: Sequence[Row], device: torch.device, 
             tau=[numbers.tau for numbers in params],
             alpha=[numbers.alpha for numbers in params],
             end=[numbers.end for numbers in params],
-            anneal=[numbers.anneal for numbers in params],
+            scale_decay=[numbers.scale_decay for numbers in params],
         )
     with ExitStack() as stack:
         watch = stack.enter_context(hooks.encoding(pipe))
@@ -220,7 +220,7 @@ def _opaque(pixels: np.ndarray[Any, np.dtype[np.float32]]) -> np.ndarray[Any, np
 def _params(asked: Guidance | None) -> nag.NAGParams:
     if asked is None:
         return UNGUIDED
-    return nag.NAGParams(asked.scale, asked.tau, asked.alpha, asked.end, asked.anneal)
+    return nag.NAGParams(asked.scale, asked.tau, asked.alpha, asked.end, asked.scale_decay)
 
 
 def _applied(asked: Guidance | None, reached: bool) -> Applied:
@@ -233,7 +233,7 @@ def _applied(asked: Guidance | None, reached: bool) -> Applied:
         return Applied(False, "alpha_is_0")
     if asked.end <= 0:
         return Applied(False, "end_is_0")
-    numbers = (asked.scale, asked.tau, asked.alpha, asked.end, asked.anneal)
+    numbers = (asked.scale, asked.tau, asked.alpha, asked.end, asked.scale_decay)
     return Applied(True, None, *numbers) if reached else Applied(False, ENDED_BEFORE_FIRST_STEP, *numbers)
 
 

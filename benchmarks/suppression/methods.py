@@ -27,15 +27,15 @@ class Method:
     tau: float | None = None
     first: float | None = None  # share of the steps that are guided
     end: float | None = None  # the same as θ, which follows from a model's timesteps
-    anneal: float | None = None
+    scale_decay: float | None = None
     reference: bool = False  # the authors' layout of Flux.1
 
     @property
     def label(self) -> str:
         numbers = {"": self.scale, "α ": self.alpha, "τ ": self.tau, "θ ": self.end}
         known = [f"{name}{value:g}" for name, value in numbers.items() if value is not None]
-        annealed = [] if self.anneal is None else ["annealed"]
-        return " ".join([self.name, *known, *annealed, *([] if self.first is None else [f"first {self.first:.0%}"])])
+        decayed = [] if self.scale_decay is None else ["decayed"]
+        return " ".join([self.name, *known, *decayed, *([] if self.first is None else [f"first {self.first:.0%}"])])
 
 
 NONE, NAG = Method("none"), Method("NAG")
@@ -62,8 +62,8 @@ FAMILIES: dict[str, Sequence[Method]] = {
     "NAG, first ¾": [Method("NAG", scale, first=0.75) for scale in (3.0, 5.0, 9.0)],
     "NAG, α 0.5, first half": [Method("NAG", scale, 0.5, first=0.5) for scale in (3.0, 5.0, 7.0, 9.0)],
     "NAG, α 0.5, first ¾": [Method("NAG", scale, 0.5, first=0.75) for scale in (3.0, 5.0, 9.0)],
-    "NAG, annealed": [Method("NAG", scale, end=0.5, anneal=1.0) for scale in (5.0, 9.0, 15.0)],
-    "NAG, α 0.5, annealed": [Method("NAG", scale, 0.5, end=0.5, anneal=1.0) for scale in (3.0, 5.0, 6.0, 9.0)],
+    "NAG, decayed": [Method("NAG", scale, end=0.5, scale_decay=1.0) for scale in (5.0, 9.0, 15.0)],
+    "NAG, α 0.5, decayed": [Method("NAG", scale, 0.5, end=0.5, scale_decay=1.0) for scale in (3.0, 5.0, 6.0, 9.0)],
     "NAG without normalization": [Method("NAG without normalization", scale) for scale in (3.0, 5.0, 9.0)],
     "NAG without normalization, first half": [
         Method("NAG without normalization", scale, first=0.5) for scale in (5.0, 9.0, 15.0)

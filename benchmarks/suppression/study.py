@@ -27,7 +27,7 @@ ELSEWHERE = (
     Method("CFG", 5.0),
     NAG,
     Method("NAG", 5.0, 0.5, first=0.5),
-    Method("NAG", 5.0, 0.5, end=0.5, anneal=1.0),
+    Method("NAG", 5.0, 0.5, end=0.5, scale_decay=1.0),
     Method("NAG without normalization", 5.0),
     Method("NAG without refinement", 3.0, 1.0),
 )
@@ -57,7 +57,10 @@ class Study:
         if store.exists():
             kept = json.loads(store.read_text())
             if kept["seeds"] == seeds:
-                self._scores = {key: Score(**values) for key, values in kept["scores"].items()}
+                # Earlier tables call a decaying scale annealed.
+                self._scores = {
+                    key.replace("annealed", "decayed"): Score(**values) for key, values in kept["scores"].items()
+                }
 
     def cells(self) -> Iterator[Cell]:
         everything = [method for family in FAMILIES.values() for method in family]

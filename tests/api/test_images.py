@@ -32,7 +32,7 @@ async def test_pictures_in_openais_shape_with_our_echo(api: httpx.AsyncClient, w
     assert (body["output_format"], body["size"], body["background"]) == ("png", "64x64", "opaque")
     assert body["nag"] == {
         "applied": False, "reason": "not_requested",
-        "scale": None, "tau": None, "alpha": None, "end": None, "anneal": None,
+        "scale": None, "tau": None, "alpha": None, "end": None, "scale_decay": None,
     }  # fmt: skip
     assert (body["seed"], body["attempts"], body["worker"], body["batch_size"]) == (7, 1, "fake-1", 1)
     assert body["timings"]["total_ms"] == 40.0
@@ -82,7 +82,8 @@ async def test_blank_optional_texts_ask_for_nothing(api: httpx.AsyncClient, work
         ({"nag_negative_prompt": "a red shape", "nag_scale": 7}, Guidance(7.0, 2.5, 0.25, 1.0, "a red shape")),
         ({"nag": {"end": 0.5}, "nag_alpha": 0.5, "nag_tau": 3}, Guidance(5.0, 3.0, 0.5, 0.5, "")),
         ({"nag_end": 0, "negative_prompt": "x"}, Guidance(5.0, 2.5, 0.25, 0.0, "x")),
-        ({"nag_anneal": 1, "negative_prompt": "x"}, Guidance(5.0, 2.5, 0.25, 1.0, "x", 1.0)),
+        ({"nag_scale_decay": 1, "negative_prompt": "x"}, Guidance(5.0, 2.5, 0.25, 1.0, "x", 1.0)),
+        ({"nag_anneal": 1, "nag": {"scale_decay": 1}, "negative_prompt": "x"}, Guidance(5.0, 2.5, 0.25, 1.0, "x", 1.0)),
     ],
 )
 async def test_flat_and_nested_guidance(
@@ -90,6 +91,15 @@ async def test_flat_and_nested_guidance(
 ) -> None:
     assert (await api.post(ROUTE, json={"prompt": "a shape", **fields})).status_code == 200
     assert worker.seen[0].nag == expected
+
+
+async def test_a_former_name_is_warned_of_as_it_was_written(api: httpx.AsyncClient, worker: FakeWorker) -> None:
+    answer = await api.post(ROUTE, json={"prompt": "a shape", "nag_anneal": 0.5})
+    assert answer.json()["warnings"][0] == "nag_anneal is deprecated; send nag_scale_decay"
+    answer = await api.post(ROUTE, json={"prompt": "a shape", "nag_anneal": 0.5, "nag_scale_decay": 1})
+    error = answer.json()["error"]
+    assert (answer.status_code, error["param"]) == (400, "nag_anneal")
+    assert error["message"] == "nag_anneal: is a former name of nag_scale_decay; got 0.5 and 1.0, send one"
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ async def test_waiting_gives_the_finished_job_with_its_echo(api: httpx.AsyncClie
     job = answer.json()
     assert job["status"] == "completed"
     assert job["seed"] == 7
-    numbers = {"scale": 5.0, "tau": 2.5, "alpha": 0.25, "end": 1.0, "anneal": 0.0}
+    numbers = {"scale": 5.0, "tau": 2.5, "alpha": 0.25, "end": 1.0, "scale_decay": 0.0}
     assert job["nag"] == {"applied": True, "reason": None, **numbers}
     assert (job["attempts"], job["worker"], job["batch_size"]) == (1, "fake-1", 1)
     assert job["timings"] == {

@@ -48,10 +48,10 @@ def subject():
 
 
 def test_every_number_of_a_method_reaches_the_guidance(subject):
-    method = Method("NAG", 3.0, 0.5, 1.5, end=0.75, anneal=0.5)
+    method = Method("NAG", 3.0, 0.5, 1.5, end=0.75, scale_decay=0.5)
     with patch.object(nag, "guide", wraps=nag.guide) as guide, guiding(subject.pipe, method, ["a circle"]):
         pass
-    given = {"reference": False, "scale": 3.0, "tau": 1.5, "alpha": 0.5, "end": 0.75, "anneal": 0.5}
+    given = {"reference": False, "scale": 3.0, "tau": 1.5, "alpha": 0.5, "end": 0.75, "scale_decay": 0.5}
     assert guide.call_args.kwargs == given
 
 

@@ -90,10 +90,10 @@ def test_guidance_ends_by_the_timestep_within_a_run(subject):
 
 
 def test_rows_may_end_apart(batched):
-    with nag.guide(batched.pipe, NEGATIVE, end=[0.25, 1.0], anneal=[0.0, 1.0]):
+    with nag.guide(batched.pipe, NEGATIVE, end=[0.25, 1.0], scale_decay=[0.0, 1.0]):
         both = batched.generate(["a red circle", batched.case.beside])
     for row, (prompt, end) in enumerate([("a red circle", 0.25), (batched.case.beside, 1.0)]):
-        with nag.guide(batched.pipe, NEGATIVE, end=end, anneal=row):
+        with nag.guide(batched.pipe, NEGATIVE, end=end, scale_decay=row):
             assert difference(batched.generate(prompt, seeds=[row])[0], both[row]) < 1e-5
 
 

@@ -15,7 +15,7 @@ DEFAULTS = NAGParams(5.0, 2.5, 0.25)
         ("alpha", -0.1),
         ("end", -1),
         ("end", 1.1),
-        ("anneal", 1.5),
+        ("scale_decay", 1.5),
         ("scale", float("nan")),
         ("scale", float("inf")),
         ("tau", True),
@@ -52,7 +52,7 @@ def test_guidance_runs_down_to_one_minus_end_of_the_timestep(end, timestep, acti
 
 
 @pytest.mark.parametrize(
-    ("end", "anneal", "timestep", "scale"),
+    ("end", "decay", "timestep", "scale"),
     [
         (1.0, 0.0, 10, 5.0),
         (1.0, 1.0, 1000, 5.0),
@@ -64,5 +64,5 @@ def test_guidance_runs_down_to_one_minus_end_of_the_timestep(end, timestep, acti
         (0.5, 0.25, 499, 1.0),
     ],
 )
-def test_an_annealed_scale_falls_in_a_straight_line_to_the_end(end, anneal, timestep, scale):
-    assert NAGParams(5.0, 2.5, 0.25, end, anneal).scale_at(timestep, 1000) == pytest.approx(scale)
+def test_a_decaying_scale_falls_in_a_straight_line_to_the_end(end, decay, timestep, scale):
+    assert NAGParams(5.0, 2.5, 0.25, end, decay).scale_at(timestep, 1000) == pytest.approx(scale)

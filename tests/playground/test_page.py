@@ -32,13 +32,20 @@ def test_a_newcomer_presses_one_button_and_sees_the_three_side_by_side(page: Pag
 
 
 def test_what_is_typed_is_what_is_asked_for(page: Page, http: httpx.Client) -> None:
-    numbers = {"Seed": "41", "Steps": "3", "Pictures": "1", "scale": "7", "anneal": "0.5"}
+    numbers = {"Seed": "41", "Steps": "3", "Pictures": "1", "scale": "7", "scale_decay": "0.5"}
     ask(page, "Generate", {"Prompt": "a large circle", "Negative prompt": "blue", **numbers})
     told(page, "Done: 1 picture")
     (job_id,) = job_ids(page)
     asked = http.get(f"/v1/jobs/{job_id}").json()["request"]
     assert (asked["prompt"], asked["seed"], asked["num_inference_steps"], asked["n"]) == ("a large circle", 41, 3, 1)
-    assert asked["nag"] == {"scale": 7, "tau": 2.5, "alpha": 0.25, "end": 1, "anneal": 0.5, "negative_prompt": "blue"}
+    assert asked["nag"] == {
+        "scale": 7,
+        "tau": 2.5,
+        "alpha": 0.25,
+        "end": 1,
+        "scale_decay": 0.5,
+        "negative_prompt": "blue",
+    }
     assert [each["alt"] for each in pictures(page)] == ["a large circle, seed 41"]
     page.locator("#results summary").click()
     expect(page.get_by_text("NAG s 7, τ 2.5, α 0.25, θ 1, ↘ 0.5")).to_be_visible()

@@ -49,7 +49,7 @@ def test_pictures_in_the_answer_and_by_url(client: OpenAI) -> None:
         "tau": 2.5,
         "alpha": 0.25,
         "end": 1.0,
-        "anneal": 0.0,
+        "scale_decay": 0.0,
     }  # type: ignore[attr-defined]
     pictures = [base64.b64decode(each.b64_json or "") for each in answer.data]
     assert {opened(each).size for each in pictures} == {(64, 64)}

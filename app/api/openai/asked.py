@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from app.api.schemas import EditBody, GenerationBody, ImageBody, NAGBody, OpenAIBody, VideoBody
 from app.catalog import NAG_BOUNDS, Model
 from app.errors import InvalidParameter, UnsupportedParameter
+from app.jobs import FORMER_NAMES
 
 __all__ = ["Asked", "of_a_video", "of_an_edit", "of_images"]
 
@@ -119,7 +120,7 @@ class _Reading:
         self._warnings.append(f"{name} was left out: {why}")
 
     def _nag(self) -> NAGBody | None:
-        body, names = self._body, (*NAG_BOUNDS, "negative_prompt")
+        body, names = self._body, (*NAG_BOUNDS, *FORMER_NAMES, "negative_prompt")
         flat = {name: value for name in names if (value := getattr(body, f"nag_{name}")) is not None}
         if not flat:
             return body.nag

@@ -18,6 +18,23 @@ def subject(request):
     return Subject(next(case for case in CASES if case.name == request.param))
 
 
+def test_the_former_name_is_taken_with_a_warning():
+    pipe = Subject(CASES[0]).pipe
+    guide = nag.guide(pipe, NEGATIVE, anneal=[0.5])
+    with pytest.warns(DeprecationWarning, match="use scale_decay") as caught:
+        guidance = guide.__enter__()
+    assert caught[0].filename == __file__
+    guide.__exit__(None, None, None)
+    with pytest.warns(DeprecationWarning, match="use scale_decay"):
+        assert guidance.params[0].anneal == 0.5
+    with (
+        pytest.warns(DeprecationWarning, match="anneal"),
+        pytest.raises(nag.InvalidParameter, match=r"anneal: is a former name of scale_decay; got 0\.5, and .* 1"),
+        nag.guide(pipe, NEGATIVE, anneal=0.5, scale_decay=1),
+    ):
+        pass
+
+
 def test_each_step_has_the_scale_of_its_timestep(subject):
     timesteps, by_step = [], []
 
@@ -32,9 +49,9 @@ def test_each_step_has_the_scale_of_its_timestep(subject):
     with (
         subject.denoiser.register_forward_pre_hook(lambda *_: by_step.append(set())),
         patch.object(guided, "normalized_attention_guidance", rule),
-        nag.guide(subject.pipe, NEGATIVE, scale=9.0, anneal=0.75),
+        nag.guide(subject.pipe, NEGATIVE, scale=9.0, scale_decay=0.75),
     ):
-        annealed = subject.generate(callback_on_step_end=record)
+        decayed = subject.generate(callback_on_step_end=record)
     assert [each for (each,) in by_step] == pytest.approx([1 + 8 * (1 - 0.75 * (1 - t / 1000)) for t in timesteps])
     with nag.guide(subject.pipe, NEGATIVE, scale=9.0):
-        assert difference(subject.generate(), annealed) > 1e-4
+        assert difference(subject.generate(), decayed) > 1e-4
