@@ -11,7 +11,7 @@ import torch
 from nag.families import family_of
 from tests.tiny import Case
 
-STEPS = 4
+STEPS = 2
 
 
 class Subject:
@@ -31,6 +31,12 @@ class Subject:
     @property
     def denoiser(self):
         return self.denoisers[0]
+
+    @property
+    def processors(self):
+        """The attention processors of all denoisers."""
+        modules = (module for denoiser in self.denoisers for module in denoiser.modules())
+        return [module.processor for module in modules if hasattr(module, "processor")]
 
     def wrap(self, denoiser):
         """Puts another module in the denoiser's place."""

@@ -7,7 +7,7 @@ from tests.tiny.common import Case
 from tests.tiny.flux import flux
 from tests.tiny.unet import sd, sdxl
 
-__all__ = ["CASES", "Case", "flux", "sd", "sdxl"]
+__all__ = ["CASES", "FAMILY_CASES", "Case", "flux", "sd", "sdxl"]
 
 
 def _cases() -> tuple[Case, ...]:
@@ -23,3 +23,5 @@ def _cases() -> tuple[Case, ...]:
 
 
 CASES = _cases()
+#: Without the forms that a family has beside the first.
+FAMILY_CASES = tuple(case for case in CASES if not any(case.name.startswith(f"{other.name}-") for other in CASES))

@@ -64,7 +64,7 @@ def bria_fibo(seed: int = 0) -> BriaFiboPipeline:
 
 CASES = (
     Case(
-        "bria-fibo",
+        "fibo",
         bria_fibo,
         options={"guidance_scale": 1.0, "height": 64, "width": 96},
         cfg={"guidance_scale": 3.0, "negative_prompt": ["a triangle", "a"]},

@@ -24,7 +24,7 @@ class Case:
     """A small random pipeline in its real layout, and how to call it.
 
     Attributes:
-        name: of the family or of a form of it.
+        name: of the family; another form of it adds words behind a dash.
         make: the pipeline, from a seed.
         options: arguments of a short call without CFG.
         cfg: what turns CFG on; None where the pipeline has none.

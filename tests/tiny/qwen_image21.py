@@ -57,7 +57,7 @@ _CFG = {"true_cfg_scale": 3.0, "negative_prompt": ["a red square", "a triangle"]
 
 CASES = (
     Case(
-        "qwen-image-2.1",
+        "qwen21",
         qwen_image21,
         options={"height": 64, "width": 96},
         cfg=_CFG,
@@ -67,7 +67,7 @@ CASES = (
         beside="a blue square",  # where the image stands depends on the longest prompt
     ),
     Case(
-        "qwen-image-2.1-uncached",
+        "qwen21-uncached",
         qwen_image21,
         options={"height": 64, "width": 96, "use_kv_cache": False},
         cfg=_CFG,
@@ -77,7 +77,7 @@ CASES = (
         beside="a blue square",  # where the image stands depends on the longest prompt
     ),
     Case(
-        "qwen-image-2.1-picture",
+        "qwen21-picture",
         qwen_image21,
         options={
             "height": 64,

@@ -66,9 +66,9 @@ _FACTS: dict[str, Any] = {
 }
 
 CASES = (
-    Case("sana-video", sana_video, options=_OPTIONS, **_FACTS),
+    Case("sanavideo", sana_video, options=_OPTIONS, **_FACTS),
     Case(
-        "sana-image-to-video",
+        "sanavideo-from-image",
         sana_image_to_video,
         options=_OPTIONS | {"image": torch.linspace(0, 1, 3 * 64 * 64).view(1, 3, 64, 64)},
         takes="without copies",

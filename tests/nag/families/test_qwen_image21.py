@@ -9,7 +9,7 @@ from tests.nag.support import Subject, difference
 NEGATIVE = "a small blue square"
 
 
-@pytest.fixture(params=["qwen-image-2.1", "qwen-image-2.1-picture"])
+@pytest.fixture(params=["qwen21", "qwen21-picture"])
 def subject(request):
     return Subject(next(case for case in tiny.CASES if case.name == request.param))
 
