@@ -13,7 +13,7 @@ LAYOUTS = ("flux", "sd3", "qwen-image", "sd", "wan-two", "sana", "animatediff", 
 
 def _subject(case):
     """A small pipeline, whose tests must leave it as they found it."""
-    subject = Subject(case)
+    subject = Subject(case, steps=2)
     processors = subject.processors
     yield subject
     assert subject.processors == processors

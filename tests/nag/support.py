@@ -11,14 +11,14 @@ import torch
 from nag.families import family_of
 from tests.tiny import Case
 
-STEPS = 2
+STEPS = 4
 
 
 class Subject:
     """A small pipeline under test, with how it is called."""
 
-    def __init__(self, case: Case, seed: int = 0) -> None:
-        self.case = case
+    def __init__(self, case: Case, seed: int = 0, steps: int = STEPS) -> None:
+        self.case, self.steps = case, steps
         self.pipe = case.make(seed)
         self.pipe.set_progress_bar_config(disable=True)
 
@@ -48,7 +48,7 @@ class Subject:
         images = options.get("num_images_per_prompt", options.get("num_videos_per_prompt", 1))
         count = (1 if prompt is None or isinstance(prompt, str) else len(prompt)) * images
         generators = [torch.Generator().manual_seed(seed) for seed in (seeds or range(count))]
-        call = {"num_inference_steps": STEPS, "output_type": "latent", "prompt": prompt} | dict(self.case.options)
+        call = {"num_inference_steps": self.steps, "output_type": "latent", "prompt": prompt} | dict(self.case.options)
         call["generator"] = generators if self.case.takes != "one prompt" else generators[0]
         if cfg:
             call |= self.case.cfg

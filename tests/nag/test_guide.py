@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import nag
-from tests.nag.support import STEPS, Subject, difference
+from tests.nag.support import Subject, difference
 from tests.tiny import CASES
 
 NEGATIVE = "a blue square"
@@ -15,7 +15,7 @@ def test_numbers_that_guide_nothing_leave_the_picture_alone(layout, numbers):
     plain = layout.generate()
     with nag.guide(layout.pipe, NEGATIVE, **numbers) as guidance:
         assert torch.equal(layout.generate(), plain)
-    assert (guidance.guided_steps, guidance.plain_steps) == (0, STEPS)
+    assert (guidance.guided_steps, guidance.plain_steps) == (0, layout.steps)
 
 
 @pytest.mark.parametrize("negative", ["", "a", "a small blue square on a white background"])
