@@ -1,18 +1,21 @@
 """Normalized Attention Guidance (arXiv 2505.21179) for diffusers pipelines."""
 
 from nag.attachment import Attachment, RowGuidance
-from nag.errors import InvalidParameter, NAGError, UnsupportedPipeline
+from nag.errors import CannotJoin, InvalidParameter, NAGError, UnsupportedPipeline
 from nag.families import register_family
 from nag.formula import normalized_attention_guidance
 from nag.guide import attach, defaults_for, families, guide, supports
+from nag.joining import JoinedCall, join, joining_key
 from nag.negative import NegativeEmbeds
 from nag.params import NAGParams
 from nag.state import Guidance
 
 __all__ = [
     "Attachment",
+    "CannotJoin",
     "Guidance",
     "InvalidParameter",
+    "JoinedCall",
     "NAGError",
     "NAGParams",
     "NegativeEmbeds",
@@ -22,6 +25,8 @@ __all__ = [
     "defaults_for",
     "families",
     "guide",
+    "join",
+    "joining_key",
     "normalized_attention_guidance",
     "register_family",
     "supports",

@@ -242,8 +242,8 @@ def _step_of_rows(
     family: Family, call: dict[str, Any], rows: Sequence[RowGuidance | None], kept: KeptKeys
 ) -> GuidedStep | None:
     embeds, frames = family.embeds(call), family.frames(call)
-    if len(rows) * frames != len(embeds):
-        raise InvalidParameter("rows", f"has {len(rows)} entries for a denoiser call of {len(embeds) // frames} rows")
+    if len(rows) != family.row_count(call):
+        raise InvalidParameter("rows", f"has {len(rows)} entries for a denoiser call of {family.row_count(call)} rows")
     active = [place for place, row in enumerate(rows) if row is not None and row.is_active]
     if not active:
         return None

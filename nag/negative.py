@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nag.errors import InvalidParameter
 
-__all__ = ["NegativeEmbeds", "scatter_rows", "stack_rows"]
+__all__ = ["NegativeEmbeds", "scatter_rows", "stack_rows", "stacking_key"]
 
 #: Prompts, tokens, channels; some models have the text encoder's layers too.
 EMBEDS_NDIM_MIN = 3
@@ -96,19 +96,21 @@ def stack_rows(rows: Sequence[NegativeEmbeds | None], *, has_mask: bool) -> Nega
     Shorter prompts are padded under a mask.
 
     Raises:
-        InvalidParameter: prompts of unequal length without `has_mask`, or not all with a pooled prompt, a mask or the
-            same further inputs.
+        InvalidParameter: prompts of unequal length without `has_mask`, or not all with a pooled prompt or the same
+            further inputs.
 
     """
     first = next(row for row in rows if row is not None)
     given = [row if row is not None else first for row in rows]
     lengths = [row.embeds.shape[1] for row in given]
-    if len(set(lengths)) > 1:
-        if not has_mask or any(row.more for row in given):
-            raise InvalidParameter("negative", f"prompts of {lengths} tokens cannot share a call: there is no mask")
+    if len({stacking_key(row, has_mask=has_mask) for row in given}) > 1:
+        raise InvalidParameter(
+            "negative",
+            f"prompts of {lengths} tokens cannot share a call: they need one length unless the family has a mask, and "
+            "the same inputs",
+        )
+    if len(set(lengths)) > 1 or len({row.mask is None for row in given}) > 1:
         given = [_padded(row, max(lengths)) for row in given]
-    if len({(row.pooled is None, row.mask is None, *row.more) for row in given}) > 1:
-        raise InvalidParameter("negative", "either all rows have a pooled prompt, a mask and the same inputs, or none")
 
     def join(tensors: Sequence[Tensor | None]) -> Tensor | None:
         return None if tensors[0] is None else torch.cat([tensor for tensor in tensors if tensor is not None])
@@ -116,6 +118,13 @@ def stack_rows(rows: Sequence[NegativeEmbeds | None], *, has_mask: bool) -> Nega
     embeds = torch.cat([row.embeds for row in given])
     more = {name: torch.cat([row.more[name] for row in given]) for name in first.more}
     return NegativeEmbeds(embeds, join([row.pooled for row in given]), join([row.mask for row in given]), more)
+
+
+def stacking_key(row: NegativeEmbeds, *, has_mask: bool) -> Hashable:
+    """What must be equal in prompts that share a call."""
+    length = None if has_mask and not row.more else row.embeds.shape[1]
+    more = tuple((name, tensor.shape[1:]) for name, tensor in sorted(row.more.items()))
+    return length, has_mask or row.mask is None, row.embeds.shape[2:], row.pooled is None, more
 
 
 def _padded(row: NegativeEmbeds, length: int) -> NegativeEmbeds:

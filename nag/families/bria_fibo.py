@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import torch
 
 from nag.encoding import Arguments, encode_alone
+from nag.families.arguments import ROWS, Argument
 from nag.families.flux_like import FluxLike
 from nag.families.padding import padded
 from nag.guidance_state import GuidanceState
@@ -28,6 +29,7 @@ class BriaFibo(FluxLike):
     processors = ("BriaFiboAttnProcessor", "BriaAttnProcessor")
     negative_mask_arg = "negative_prompt_attention_mask"
     timestep_unit = 1.0
+    arguments: ClassVar[dict[str, Argument]] = {"text_encoder_layers": ROWS}
     cfg = "batched"
     #: All hidden states of the text encoder with the prompts ahead of the layers, (N, layers, L, C).
     extra_negative_inputs: ClassVar[dict[str, str]] = {"negative_prompt_layers": LAYERS}

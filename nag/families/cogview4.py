@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
+from nag.families.arguments import ROWS, Argument
 from nag.families.family import Family
 from nag.params import NAGParams
 
@@ -18,4 +21,7 @@ class CogView4(Family):
     attention_modules = ("transformer_blocks.*.attn1",)
     processors = ("CogView4AttnProcessor",)
     denoiser_mask_arg = "attention_mask"
+    arguments: ClassVar[dict[str, Argument]] = dict.fromkeys(
+        ("encoder_hidden_states", "attention_mask", "original_size", "target_size", "crop_coords"), ROWS
+    )
     cfg = "separate"

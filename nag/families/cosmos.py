@@ -7,12 +7,13 @@ first two generations tell noise levels σ in place of timesteps, which `end` re
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from nag._diffusers import current_timestep
+from nag.families.arguments import ROWS, SHARED, Argument
 from nag.families.family import Family
 from nag.negative import NegativeEmbeds
 from nag.params import NAGParams
@@ -31,6 +32,7 @@ class Cosmos(Family):
     attention_modules = ("transformer_blocks.*.attn2",)
     processors = ("CosmosAttnProcessor2_0", "CosmosAttnProcessor2_5")
     caches_text_kv = True
+    arguments: ClassVar[dict[str, Argument]] = {"condition_mask": ROWS, "padding_mask": SHARED}
     cfg = "separate"
 
     def embeds(self, call: dict[str, Any]) -> Tensor:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from nag.errors import UnsupportedPipeline
+from nag.families.arguments import ROWS, Argument
 from nag.families.family import Family
 from nag.params import NAGParams
 
@@ -20,6 +21,7 @@ class EasyAnimate(Family):
     denoiser_types = ("EasyAnimateTransformer3DModel",)
     attention_modules = ("transformer_blocks.*.attn1",)
     processors = ("EasyAnimateAttnProcessor2_0",)
+    arguments: ClassVar[dict[str, Argument]] = {"inpaint_latents": ROWS, "control_latents": ROWS}
     cfg = "batched"
 
     def check_denoiser(self, denoiser: Any) -> None:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from nag.current import CurrentStep
 from nag.encoding import Arguments, encode_alone
+from nag.families.arguments import NUMBERS, PADDED, Argument
 from nag.families.family import Family
 from nag.families.padding import padded
 from nag.negative import NegativeEmbeds
@@ -36,6 +37,7 @@ class ErnieImage(Family):
     processors = ("ErnieImageSingleStreamAttnProcessor",)
     negative_mask_arg = "negative_prompt_attention_mask"
     text_last = True
+    arguments: ClassVar[dict[str, Argument]] = {"text_bth": PADDED, "text_lens": NUMBERS}
     cfg = "batched"
 
     def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:

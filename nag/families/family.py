@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, ClassVar, Literal
 
@@ -14,6 +14,7 @@ from nag._diffusers import current_timestep
 from nag.current import CurrentStep
 from nag.encoding import Arguments, encode_alone
 from nag.errors import UnsupportedPipeline
+from nag.families.arguments import ARGUMENTS, PADDED, Argument
 from nag.guidance_state import GuidanceState
 from nag.negative import NegativeEmbeds
 from nag.params import NAGParams
@@ -25,6 +26,8 @@ from nag.token_layout import TokenLayout
 
 __all__ = ["DENOISER_NAMES", "Family", "denoisers_of"]
 
+#: The denoiser's argument for the image or video that it denoises; one of these.
+IMAGES = ("hidden_states", "sample", "x")
 #: Under which a pipeline has its denoisers.
 DENOISER_NAMES = ("transformer", "transformer_2", "unet")
 
@@ -58,6 +61,8 @@ class Family:
         timestep_unit: how many of the scheduler's are one of it, and
         timestep_rises: whether it rises from noise at 0, where the scheduler's falls from 1000.
         caches_text_kv: cross attention whose text keys are the same at every step: they are computed once a prompt.
+        arguments: how the denoiser's arguments join in `nag.join`, where `ARGUMENTS` says otherwise.
+        cannot_join: why no calls of this denoiser can share a forward, if they cannot.
         cfg: how the family's pipelines run CFG: the unconditional rows first in one batch, or as a call of their own.
         exact: what the table says of it, where the method leaves a choice: which pooled prompt modulates the tokens.
         compiled: what `torch.compile` makes of a guided step. In parts means that it does so of a plain one too.
@@ -84,6 +89,8 @@ class Family:
     timestep_unit: ClassVar[float] = 1.0
     timestep_rises: ClassVar[bool] = False
     caches_text_kv: ClassVar[bool] = False
+    arguments: ClassVar[Mapping[str, Argument]] = {}
+    cannot_join: ClassVar[str | None] = None
     cfg: ClassVar[Literal["batched", "separate"]]
     exact: ClassVar[str] = "yes"
     encoders: ClassVar[tuple[str, ...]] = ("encode_prompt",)
@@ -201,6 +208,34 @@ class Family:
     def adapt_step(self, step: GuidedStep | None, call: dict[str, Any]) -> GuidedStep | None:  # noqa: ARG002 (for subclasses)
         """The step as this family's attention modules need it; may change the call."""
         return step
+
+    # How calls join.
+
+    def row_count(self, call: Mapping[str, Any]) -> int:
+        """Rows of a denoiser call: its images or videos, each counted again for CFG."""
+        return len(next(call[name] for name in IMAGES if name in call))
+
+    def argument(self, name: Any, default: Argument) -> Argument:
+        """How the denoiser's argument `name` joins; `default` if neither the family nor `ARGUMENTS` names it."""
+        if name in self.arguments:
+            return self.arguments[name]
+        if self.denoiser_mask_arg is not None and name in ("encoder_hidden_states", self.denoiser_mask_arg):
+            return PADDED
+        return ARGUMENTS.get(name, default)
+
+    def with_masks(self, calls: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """The calls, each with a mask of its text if that of one is masked or shorter than another's."""
+        name = self.denoiser_mask_arg
+        if name is None or self.argument(name, PADDED) is not PADDED:
+            return [dict(call) for call in calls]
+        texts = [self.embeds(dict(call)) for call in calls]
+        masks = [call.get(name) for call in calls]
+        if all(mask is None for mask in masks) and len({text.shape[1] for text in texts}) == 1:
+            return [dict(call) for call in calls]
+        return [
+            {**call, name: mask if mask is not None else text.new_ones(text.shape[:2], dtype=torch.bool)}
+            for call, text, mask in zip(calls, texts, masks, strict=True)
+        ]
 
     @property
     def has_mask(self) -> bool:

@@ -6,7 +6,10 @@ tokens; Klein KV keeps their keys after the first step, and those stand where th
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from nag.attention import AttentionCall
+from nag.families.arguments import REPEATED, Argument
 from nag.families.flux_like import FluxLike
 from nag.processors import JointAttentionProcessor
 from nag.state import GuidedStep
@@ -33,3 +36,4 @@ class Flux2(FluxLike):
         "Flux2KVParallelSelfAttnProcessor",
     )
     counted = (3,)
+    arguments: ClassVar[dict[str, Argument]] = {"img_ids": REPEATED, "txt_ids": REPEATED}

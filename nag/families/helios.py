@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
+from nag.families.arguments import ROWS, SHARED, Argument
 from nag.families.family import Family
 from nag.params import NAGParams
 
@@ -18,4 +21,9 @@ class Helios(Family):
     attention_modules = ("blocks.*.attn2",)
     processors = ("HeliosAttnProcessor",)
     caches_text_kv = True
+    arguments: ClassVar[dict[str, Argument]] = {
+        **dict.fromkeys(("latents_history_short", "latents_history_mid", "latents_history_long"), ROWS),
+        "indices_hidden_states": SHARED,
+        **dict.fromkeys([f"indices_latents_history_{length}" for length in ("short", "mid", "long")], SHARED),
+    }
     cfg = "separate"

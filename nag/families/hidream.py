@@ -15,6 +15,7 @@ from torch import Tensor
 
 from nag.encoding import Arguments, encode_alone
 from nag.errors import InvalidParameter
+from nag.families.arguments import LAYERS, NUMBERS, ROWS, Argument
 from nag.families.family import Family
 from nag.negative import NegativeEmbeds
 from nag.params import NAGParams
@@ -65,6 +66,11 @@ class HiDream(Family):
     processors = ("HiDreamAttnProcessor",)
     text_last = True
     timestep_argument = "timesteps"
+    arguments: ClassVar[dict[str, Argument]] = {
+        "timesteps": NUMBERS,
+        LLAMA: LAYERS,
+        **dict.fromkeys(("pooled_embeds", "img_ids", "img_sizes", "hidden_states_masks"), ROWS),
+    }
     cfg = "batched"
     compiled = "in parts"
     exact = "equation 7, the positive's pooled prompt"

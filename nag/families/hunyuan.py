@@ -7,7 +7,7 @@ other models read a second text, of what the prompt puts in quotes, and 1.5 an i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import ExitStack
 from typing import Any, ClassVar
 
@@ -17,6 +17,7 @@ from torch import Tensor
 from nag.current import CurrentStep
 from nag.encoding import Arguments, encode_alone
 from nag.families.append_text import append_to_block
+from nag.families.arguments import Argument, Rows, once_per_tensor
 from nag.families.family import Family
 from nag.negative import NegativeEmbeds
 from nag.params import NAGParams
@@ -107,12 +108,27 @@ class HunyuanImage(HunyuanVideo):
         return _leading((POSITIVE, mask.sum(dim=1)), length=mask.shape[1])
 
 
+class _Images(Rows):
+    """The model looks whether any row of the call has an image, so those with one do not join those without."""
+
+    rule = "must have an image in all calls or in none"
+
+    def key(self, value: Any, rows: int) -> Hashable:
+        return super().key(value, rows), _is_zero(value)
+
+
+@once_per_tensor
+def _is_zero(tensor: Tensor) -> Hashable:
+    return not bool(tensor.any())
+
+
 class HunyuanVideo15(HunyuanImage):
     name = "HunyuanVideo 1.5"
     models = "HunyuanVideo 1.5, text and image to video"
     denoiser_types = ("HunyuanVideo15Transformer3DModel",)
     attention_modules = ("transformer_blocks.*.attn",)
     processors = ("HunyuanVideo15AttnProcessor2_0",)
+    arguments: ClassVar[dict[str, Argument]] = {"image_embeds": _Images()}
 
     def text_roles(self, call: dict[str, Any]) -> Tensor:
         mask = torch.cat([call["encoder_attention_mask"], call["encoder_attention_mask_2"]], dim=1)

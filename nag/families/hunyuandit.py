@@ -15,6 +15,7 @@ from torch import Tensor
 
 from nag.current import CurrentStep
 from nag.encoding import Arguments, encode_alone
+from nag.families.arguments import NUMBERS, ROWS, Argument
 from nag.families.family import Family
 from nag.negative import NegativeEmbeds
 from nag.params import NAGParams
@@ -39,6 +40,10 @@ class HunyuanDiT(Family):
         "negative_prompt_attention_mask_2": "text_embedding_mask_t5",
     }
     caches_text_kv = True
+    arguments: ClassVar[dict[str, Argument]] = {
+        **dict.fromkeys(("encoder_hidden_states", "text_embedding_mask", "text_embedding_mask_t5"), ROWS),
+        **dict.fromkeys(("image_meta_size", "style"), NUMBERS),
+    }
     cfg = "batched"
 
     def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:

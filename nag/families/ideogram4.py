@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from nag.current import CurrentStep
 from nag.encoding import Arguments, encode_alone
+from nag.families.arguments import ROWS, Argument
 from nag.families.family import Family
 from nag.guidance_state import GuidanceState
 from nag.negative import NegativeEmbeds
@@ -39,6 +40,7 @@ class Ideogram4(Family):
     negative_mask_arg = "negative_prompt_attention_mask"
     timestep_unit = 1000.0
     timestep_rises = True
+    arguments: ClassVar[dict[str, Argument]] = dict.fromkeys(("position_ids", "segment_ids", "indicator"), ROWS)
     cfg = "separate"
 
     def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:

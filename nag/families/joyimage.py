@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from nag.encoding import Arguments, encode_alone
+from nag.families.arguments import REPEATED, Argument
 from nag.families.family import Family
 from nag.negative import NegativeEmbeds
 from nag.params import NAGParams
@@ -83,6 +84,7 @@ class JoyImageEditPlus(JoyImageEdit):
     processor_class = JointAttentionProcessor
     processors = ("JoyImageEditPlusAttnProcessor",)
     denoiser_mask_arg = "encoder_hidden_states_mask"
+    arguments: ClassVar[dict[str, Argument]] = {"shape_list": REPEATED}
     cfg = "batched"
 
     def formatted(self, prompt: str, positives: Any, row: int) -> str:

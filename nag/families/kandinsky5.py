@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import torch
 
 from nag.encoding import Arguments, encode_alone
+from nag.families.arguments import SHARED, Argument
 from nag.families.family import Family
 from nag.families.padding import padded
 from nag.negative import NegativeEmbeds
@@ -35,6 +36,7 @@ class Kandinsky5(Family):
     processor_class = TextSelfAttentionProcessor
     processors = ("Kandinsky5AttnProcessor",)
     negative_mask_arg = "negative_prompt_attention_mask"
+    arguments: ClassVar[dict[str, Argument]] = dict.fromkeys(("visual_rope_pos", "text_rope_pos"), SHARED)
     cfg = "separate"
 
     def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
 from nag.encoding import Arguments, encode_alone
+from nag.families.arguments import NUMBERS, PADDED, ROWS, Argument
 from nag.families.family import Family
 from nag.negative import NegativeEmbeds
 from nag.params import NAGParams
@@ -34,6 +35,11 @@ class LTX2(Family):
     processors = ("LTX2AudioVideoAttnProcessor", "LTX2PerturbedAttnProcessor")
     denoiser_mask_arg = "encoder_attention_mask"
     negative_mask_arg = "negative_prompt_attention_mask"
+    arguments: ClassVar[dict[str, Argument]] = {
+        **dict.fromkeys((AUDIO, "audio_encoder_attention_mask"), PADDED),
+        **dict.fromkeys(("audio_timestep", "sigma", "audio_sigma"), NUMBERS),
+        **dict.fromkeys(("video_self_attention_mask", "video_keyframes_mask"), ROWS),
+    }
     extra_negative_inputs = {"negative_audio_prompt_embeds": AUDIO}  # noqa: RUF012 (a constant of the class)
     cfg = "batched"
 

@@ -7,12 +7,13 @@ from the same start. Reference images are image tokens; what the text encoder sa
 from __future__ import annotations
 
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from nag.current import CurrentStep
+from nag.families.arguments import NUMBERS, Argument
 from nag.families.family import Family
 from nag.params import NAGParams
 
@@ -31,6 +32,7 @@ class QwenImage(Family):
     denoiser_mask_arg = "encoder_hidden_states_mask"
     negative_mask_arg = "negative_prompt_embeds_mask"
     timestep_unit = 1000.0
+    arguments: ClassVar[dict[str, Argument]] = {"additional_t_cond": NUMBERS}
     cfg = "separate"
 
     def hooks(self, denoiser: Any, current: CurrentStep, stack: ExitStack) -> None:

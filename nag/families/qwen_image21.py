@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from nag.current import CurrentStep
 from nag.encoding import Arguments
+from nag.families.arguments import ROWS, Argument
 from nag.families.family import Family
 from nag.negative import NegativeEmbeds
 from nag.params import NAGParams
@@ -42,6 +43,7 @@ class QwenImage21(Family):
     denoiser_mask_arg = "encoder_hidden_states_mask"
     negative_mask_arg = "negative_prompt_embeds_mask"
     timestep_unit = 1000.0
+    arguments: ClassVar[dict[str, Argument]] = {"img_mask": ROWS}
     cfg = "separate"
     compiled = "in parts"
 

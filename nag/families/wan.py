@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from nag.families.arguments import ROWS, SHARED, Argument
 from nag.families.family import Family
 from nag.params import NAGParams
 from nag.processors import WanSplitProcessor
@@ -31,4 +32,8 @@ class Wan(Family):
     processor_class = WanSplitProcessor
     processors: ClassVar[tuple[str, ...]] = ("WanAttnProcessor", "WanAttnProcessor2_0")
     caches_text_kv = True
+    arguments: ClassVar[dict[str, Argument]] = {
+        **dict.fromkeys(("control_hidden_states", "pose_hidden_states", "face_pixel_values"), ROWS),
+        "control_hidden_states_scale": SHARED,
+    }
     cfg = "separate"

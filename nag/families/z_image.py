@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from nag._diffusers import cfg_truncation, z_image_padded, z_image_sequence
 from nag.current import CurrentStep
 from nag.encoding import Arguments, encode_alone
 from nag.errors import UnsupportedPipeline
+from nag.families.arguments import LISTED, NUMBERS, PADDED, Argument
 from nag.families.family import Family
 from nag.guidance_state import GuidanceState
 from nag.negative import NegativeEmbeds, scatter_rows
@@ -49,6 +50,7 @@ class ZImage(Family):
     timestep_argument = "t"
     timestep_unit = 1000.0
     timestep_rises = True
+    arguments: ClassVar[dict[str, Argument]] = {"x": LISTED, "t": NUMBERS, "cap_feats": PADDED}
     cfg = "batched"
     compiled = "in parts"
 

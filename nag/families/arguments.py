@@ -1,0 +1,267 @@
+"""The kinds of arguments that a denoiser takes: what of them must be equal in calls that join, and how they join.
+
+`ARGUMENTS` is the table of the names common to diffusers. A family states in `Family.arguments` what differs.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
+
+__all__ = [
+    "ARGUMENTS",
+    "LAYERS",
+    "LISTED",
+    "NUMBERS",
+    "PADDED",
+    "REPEATED",
+    "ROWS",
+    "SHARED",
+    "STATE",
+    "UNDECLARED",
+    "Argument",
+    "Rows",
+    "once_per_tensor",
+]
+
+
+class Argument:
+    """A kind of argument.
+
+    Attributes:
+        rule: what must hold of it in calls that join, for error messages.
+
+    """
+
+    rule = "must be equal"
+
+    def key(self, value: Any, rows: int) -> Hashable:
+        """What must be equal in two calls that join. rows: of the call."""
+        raise NotImplementedError
+
+    def join(self, values: Sequence[Any], counts: Sequence[int]) -> Any:  # noqa: ARG002 (for subclasses)
+        """The argument of the joined call, from one value per call. counts: rows of each call."""
+        return values[0]
+
+
+def once_per_tensor(function: Callable[[Tensor], Hashable]) -> Callable[[Tensor], Hashable]:
+    """Remembers what a function says of a tensor for as long as the tensor lives and is not written to.
+
+    Reading a tensor's values waits for the device, and pipelines pass the same tensors at every step.
+    """
+    known: Any = WeakTensorKeyDictionary()
+
+    @functools.wraps(function)
+    def call(tensor: Tensor) -> Hashable:
+        version = 0 if tensor.is_inference() else tensor._version
+        found = known.get(tensor)
+        if found is None or found[0] != version:
+            found = known[tensor] = version, function(tensor)
+        answer: Hashable = found[1]
+        return answer
+
+    return call
+
+
+@once_per_tensor
+def _content(tensor: Tensor) -> Hashable:
+    data = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+    return tensor.shape, tensor.dtype, hashlib.sha256(data.data).digest()
+
+
+@once_per_tensor
+def _content_of_each_row(tensor: Tensor) -> Hashable:
+    is_repeated = bool((tensor == tensor[:1]).all())
+    return _content(tensor[0]) if is_repeated else object()
+
+
+def _plain(value: Any) -> Hashable:
+    """The value itself, if two of its kind compare by what they say; else what equals nothing."""
+    if isinstance(value, (list, tuple)):
+        return tuple(_plain(entry) for entry in value)
+    return value if value is None or isinstance(value, (bool, int, float, str)) else object()
+
+
+class _Undeclared(Argument):
+    rule = "is not declared by its family, so it must be a plain value that is equal"
+
+    def key(self, value: Any, rows: int) -> Hashable:  # noqa: ARG002 (as every kind)
+        return _plain(value)
+
+
+class _State(Argument):
+    rule = "holds state of one request between its steps"
+
+    def key(self, value: Any, rows: int) -> Hashable:  # noqa: ARG002 (as every kind)
+        return object()
+
+
+class _Shared(Argument):
+    def key(self, value: Any, rows: int) -> Hashable:
+        if isinstance(value, (list, tuple)):
+            return tuple(self.key(entry, rows) for entry in value)
+        return _content(value) if isinstance(value, Tensor) else _plain(value)
+
+
+class Rows(Argument):
+    """Tensors whose dimension `dim` is the rows, alone or in lists and tuples; one row stands for all of its call."""
+
+    rule = "must have the same shape, dtype and device per row"
+
+    def __init__(self, dim: int = 0) -> None:
+        self.dim = dim
+
+    def key(self, value: Any, rows: int) -> Hashable:
+        if isinstance(value, (list, tuple)):
+            return tuple(self.key(entry, rows) for entry in value)
+        if not isinstance(value, Tensor):
+            return _plain(value)
+        count = value.shape[self.dim]
+        if count != 1 and count % rows:
+            return object()
+        per_row = count // rows if count > 1 else 1  # a video's frames may be rows of the text
+        return (*value.shape[: self.dim], per_row, *value.shape[self.dim + 1 :], value.dtype, value.device)
+
+    def join(self, values: Sequence[Any], counts: Sequence[int]) -> Any:
+        first = values[0]
+        if isinstance(first, (list, tuple)):
+            return type(first)(self.join(column, counts) for column in zip(*values, strict=True))
+        if not isinstance(first, Tensor):
+            return first
+        return torch.cat([self._for_each(*pair) for pair in zip(values, counts, strict=True)], dim=self.dim)
+
+    def _for_each(self, value: Tensor, count: int) -> Tensor:
+        if value.shape[self.dim] > 1:
+            return value
+        return value.expand(*value.shape[: self.dim], count, *value.shape[self.dim + 1 :])
+
+
+class _Numbers(Argument):
+    """Numbers of each row, such as its timestep; one number may stand for all rows, on any device."""
+
+    rule = "must have the same shape per row"
+
+    def key(self, value: Any, rows: int) -> Hashable:  # noqa: ARG002 (as every kind)
+        return tuple(value.shape[1:]) if isinstance(value, Tensor) else ()
+
+    def join(self, values: Sequence[Any], counts: Sequence[int]) -> Any:
+        tensors = [torch.as_tensor(value) for value in values]
+        device = next((tensor.device for tensor in tensors if tensor.device.type != "cpu"), tensors[0].device)
+        rows = [
+            tensor.to(device).expand(count, *tensor.shape[1:]) for tensor, count in zip(tensors, counts, strict=True)
+        ]
+        return torch.cat(rows)
+
+
+class _Padded(Rows):
+    """Text that a mask tells from padding, or such a mask: (B, L, ...), padded with zeros; or a list of texts."""
+
+    rule = "must have the same channels, dtype and device"
+
+    def key(self, value: Any, rows: int) -> Hashable:
+        if isinstance(value, (list, tuple)):
+            return frozenset((text.shape[1:], text.dtype, text.device) for text in value)
+        return super().key(value[:, 0], rows)
+
+    def join(self, values: Sequence[Any], counts: Sequence[int]) -> Any:
+        if isinstance(values[0], (list, tuple)):
+            return type(values[0])(text for texts in values for text in texts)
+        length = max(value.shape[1] for value in values)
+        padding = [(0, 0) * (value.ndim - 2) + (0, length - value.shape[1]) for value in values]
+        return super().join([F.pad(*pair) for pair in zip(values, padding, strict=True)], counts)
+
+
+class _Listed(Argument):
+    """A list with a tensor for each row."""
+
+    rule = "must be tensors of one shape, dtype and device"
+
+    def key(self, value: Any, rows: int) -> Hashable:
+        kinds = {(entry.shape, entry.dtype, entry.device) if isinstance(entry, Tensor) else object() for entry in value}
+        return next(iter(kinds)) if len(kinds) == 1 and len(value) == rows else object()
+
+    def join(self, values: Sequence[Any], counts: Sequence[int]) -> Any:  # noqa: ARG002 (as every kind)
+        return type(values[0])(entry for value in values for entry in value)
+
+
+class _Repeated(_Listed):
+    """An entry for each row, all of them equal: models read the first."""
+
+    rule = "must be equal in every row"
+
+    def key(self, value: Any, rows: int) -> Hashable:
+        if isinstance(value, Tensor):
+            return _content_of_each_row(value) if len(value) == rows else object()
+        entries = {_plain(entry) for entry in value}
+        return entries.pop() if len(entries) == 1 and len(value) == rows else object()
+
+    def join(self, values: Sequence[Any], counts: Sequence[int]) -> Any:
+        return torch.cat(list(values)) if isinstance(values[0], Tensor) else super().join(values, counts)
+
+
+#: Dimension 0 is the rows.
+ROWS = Rows()
+#: Dimension 0 is layers of the text encoder, dimension 1 the rows.
+LAYERS = Rows(dim=1)
+#: Numbers of each row, or one for all.
+NUMBERS = _Numbers()
+#: Text of any length, and its mask.
+PADDED = _Padded()
+#: A list with a tensor for each row.
+LISTED = _Listed()
+#: An entry for each row, all equal.
+REPEATED = _Repeated()
+#: Equal in all calls, compared by content.
+SHARED = _Shared()
+#: Never joined.
+STATE = _State()
+#: What no table names: plain values join if they are equal, tensors never.
+UNDECLARED = _Undeclared()
+
+ARGUMENTS: dict[str, Argument] = {
+    **dict.fromkeys(
+        (
+            # The image, video or sound, and images that go with it
+            "hidden_states",
+            "sample",
+            "audio_hidden_states",
+            "encoder_hidden_states_image",
+            "image_embeds",
+            # The prompt
+            "encoder_hidden_states",
+            "encoder_attention_mask",
+            "encoder_hidden_states_2",
+            "encoder_attention_mask_2",
+            "encoder_hidden_states_t5",
+            "attention_mask",
+            "pooled_projections",
+            "added_cond_kwargs",
+            "timestep_cond",
+            "class_labels",
+            # ControlNet and image adapters
+            "down_block_additional_residuals",
+            "down_intrablock_additional_residuals",
+            "mid_block_additional_residual",
+            "controlnet_block_samples",
+            "controlnet_single_block_samples",
+            "block_controlnet_hidden_states",
+            "ip_adapter_image_embeds",
+            "ip_hidden_states",
+            # Positions
+            "video_coords",
+            "audio_coords",
+        ),
+        ROWS,
+    ),
+    **dict.fromkeys(("timestep", "timestep_r", "guidance"), NUMBERS),
+    **dict.fromkeys(("img_ids", "txt_ids", "position_ids", "image_rotary_emb", "ip_adapter_masks"), SHARED),
+    **dict.fromkeys(("img_shapes",), REPEATED),
+    **dict.fromkeys(("kv_cache", "kv_cache_mode"), STATE),
+}

@@ -1,0 +1,191 @@
+"""Denoiser calls of several requests share a forward: each request's part is what it gets alone."""
+
+import inspect
+from contextlib import ExitStack
+
+import pytest
+import torch
+from diffusers import FirstBlockCacheConfig
+
+import nag
+from nag.families import family_of
+from tests import tiny
+from tests.nag.support import Subject, difference
+from tests.nag.test_attachment import row_guidance
+
+#: Of float32: the norm of the difference over that of the output. Kernels sum in another order for other batch sizes.
+TOLERANCE = 1e-4
+#: What keeps the calls of some pipelines apart: text of unequal length that nothing masks, and caches of text keys.
+APART = {
+    "bria-fibo": ("encoder_hidden_states", "joint_attention_kwargs"),
+    "joyimage-edit": ("encoder_hidden_states",),
+    "joyimage-edit-picture": ("encoder_hidden_states",),
+    "flux2-klein-kv": ("kv_cache", "kv_cache_mode"),
+    "qwen-image-2.1": ("kv_cache", "kv_cache_mode"),
+    "qwen-image-2.1-picture": ("kv_cache", "kv_cache_mode"),
+}
+
+
+def recorded_calls(subject, prompt, **options):
+    """The named arguments of each denoiser call of a run of two steps, with its denoiser."""
+    calls = []
+    with ExitStack() as stack:
+        for denoiser in subject.denoisers:
+            signature = inspect.signature(type(denoiser).forward)
+
+            def record(module, args, kwargs, signature=signature):
+                call = dict(signature.bind(module, *args, **kwargs).arguments)
+                calls.append((call.pop("self"), call))
+
+            stack.callback(denoiser.register_forward_pre_hook(record, with_kwargs=True).remove)
+        subject.generate(prompt, num_inference_steps=max(2, subject.case.fewest_steps), **options)
+    return calls
+
+
+def three_requests(subject):
+    """Calls of three requests by one denoiser and their rows' guidance: other prompts, steps, numbers and CFG."""
+    case, family = subject.case, family_of(subject.pipe)
+    first = row_guidance(subject, "a blue square", 6.0, 0.5)
+    second = row_guidance(subject, "", 3.0, 0.9)
+    early = recorded_calls(subject, "a red circle")
+    denoiser = early[-1][0]
+    late = recorded_calls(subject, case.beside)
+    calls, rows = [early[-1][1], late[-1][1]], [[first], [None]]
+    if case.cfg is not None and "pag" not in case.name:
+        prompt = ["a green shape", "a red circle"] if case.takes != "one prompt" else "a green shape"
+        in_cfg = [call for module, call in recorded_calls(subject, prompt, cfg=True) if module is denoiser]
+        taken = in_cfg[:1] if family.cfg == "batched" else in_cfg[:2]
+        calls += taken
+        conditional = iter(case.conditional_rows)
+        for call in taken:
+            rows.append([second if next(conditional) else None for _ in range(family.row_count(call))])
+    return denoiser, calls, rows
+
+
+@torch.no_grad()
+def test_calls_of_several_requests_join(subject):
+    denoiser, calls, rows = three_requests(subject)
+    keys = [nag.joining_key(denoiser, call) for call in calls]
+    apart = APART.get(subject.case.name, ())
+    for place, key in enumerate(keys[1:], start=1):
+        assert apart or key == keys[0]
+        if key != keys[0]:
+            with pytest.raises(nag.CannotJoin) as caught:
+                nag.join(denoiser, [calls[0], calls[place]])
+            assert caught.value.call == 1
+            assert caught.value.argument in apart
+    together = [place for place, key in enumerate(keys) if key == keys[0]]
+    assert not apart or len(together) < len(keys)
+    if "kv_cache" not in apart:
+        calls, rows = ([column[place] for place in together] for column in (calls, rows))
+        assert_joined_as_alone(denoiser, calls, rows)
+
+
+def assert_joined_as_alone(denoiser, calls, rows):
+    with nag.attach(denoiser) as attached:
+
+        def run(arguments, rows):
+            with attached.rows(rows):
+                return denoiser(**arguments)
+
+        alone = [run(call, of_call) for call, of_call in zip(calls, rows, strict=True)]
+        joined = nag.join(denoiser, calls, rows)
+        parts = joined.split(run(joined.arguments, joined.rows))
+    for part, expected in zip(parts, alone, strict=True):
+        assert type(part) is type(expected)
+        for tensor, other in zip(tensors_of(part), tensors_of(expected), strict=True):
+            assert difference(tensor, other) < TOLERANCE
+
+
+def tensors_of(output):
+    """All tensors in a denoiser's output."""
+    if isinstance(output, torch.Tensor):
+        return [output]
+    entries = output.values() if isinstance(output, dict) else output if isinstance(output, (list, tuple)) else ()
+    return [tensor for entry in entries for tensor in tensors_of(entry)]
+
+
+@pytest.fixture
+def flux_call(flux):
+    return recorded_calls(flux, "a red circle")[0][1]
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("hidden_states", lambda call: {"hidden_states": call["hidden_states"][:, :4]}),
+        ("hidden_states", lambda call: {"hidden_states": call["hidden_states"].half()}),
+        ("encoder_hidden_states", lambda call: {"encoder_hidden_states": call["encoder_hidden_states"][:, :4]}),
+        ("txt_ids", lambda call: {"txt_ids": call["txt_ids"] + 1}),
+        ("guidance", lambda call: {"guidance": torch.tensor([3.5])}),
+        ("joint_attention_kwargs", lambda call: {"joint_attention_kwargs": {"scale": 0.5}}),
+        ("return_dict", lambda call: {"return_dict": True}),
+        ("new_argument", lambda call: {"new_argument": torch.zeros(1, 4)}),
+        ("controlnet_block_samples", lambda call: {"controlnet_block_samples": [torch.zeros(1, 16, 32)]}),
+    ],
+)
+def test_what_keeps_calls_apart_is_named(flux, flux_call, name, change):
+    other = flux_call | change(flux_call)
+    assert nag.joining_key(flux.denoiser, flux_call) != nag.joining_key(flux.denoiser, other)
+    with pytest.raises(nag.CannotJoin, match=f"call 2 cannot join the first: {name} ") as caught:
+        nag.join(flux.denoiser, [flux_call, flux_call, other])
+    assert (caught.value.argument, caught.value.call) == (name, 2)
+
+
+def test_arguments_left_out_and_made_anew_join(flux, flux_call):
+    """Pipelines of one model leave out what others pass as None or empty, and make the same positions anew."""
+    other = {name: value for name, value in flux_call.items() if value is not None and value != {}}
+    other |= {"txt_ids": flux_call["txt_ids"].clone(), "timestep": flux_call["timestep"].double()}
+    assert nag.joining_key(flux.denoiser, flux_call) == nag.joining_key(flux.denoiser, other)
+    flux_call["txt_ids"].add_(1)
+    assert nag.joining_key(flux.denoiser, flux_call) != nag.joining_key(flux.denoiser, other)
+
+
+def test_a_step_cache_keeps_calls_apart(flux, flux_call):
+    flux.denoiser.enable_cache(FirstBlockCacheConfig())
+    with pytest.raises(nag.CannotJoin, match="denoiser has a step cache"):
+        nag.join(flux.denoiser, [flux_call, flux_call])
+
+
+def test_negative_prompts_that_cannot_share_a_call_are_named(flux, flux_call):
+    long, short = (nag.NegativeEmbeds(torch.ones(1, length, 32)) for length in (15, 4))
+    rows = [[nag.RowGuidance(negative, 5.0, 2.5, 0.25)] for negative in (long, short)]
+    assert nag.join(flux.denoiser, [flux_call] * 3, [[None], rows[0], rows[0]]).counts == (1, 1, 1)
+    with pytest.raises(nag.CannotJoin, match="negative must have as many tokens") as caught:
+        nag.join(flux.denoiser, [flux_call] * 3, [rows[0], [None], rows[1]])
+    assert caught.value.call == 2
+
+
+@torch.no_grad()
+def test_residuals_of_a_controlnet_join():
+    """Lists of tensors and one tensor, each with the rows of its call."""
+    subject = Subject(next(case for case in tiny.CASES if case.name == "sdxl"))
+    denoiser, calls, rows = three_requests(subject)
+    shapes = []
+    blocks = [*denoiser.down_blocks, denoiser.mid_block]
+    with ExitStack() as stack:
+        for block in blocks:
+            stack.callback(block.register_forward_hook(lambda *hook: shapes.append(shapes_of(hook[-1]))).remove)
+        denoiser(**calls[0])
+    first = (len(calls[0]["sample"]), denoiser.config.block_out_channels[0], *calls[0]["sample"].shape[2:])
+    down, mid = [first, *(shape for of_block in shapes[:-1] for shape in of_block[1:])], shapes[-1][0]
+
+    def residual(call, shape):
+        return torch.randn(len(call["sample"]), *shape[1:], generator=generator)
+
+    generator = torch.Generator().manual_seed(0)
+    controlled = [
+        call
+        | {
+            "down_block_additional_residuals": tuple(residual(call, shape) for shape in down),
+            "mid_block_additional_residual": residual(call, mid),
+        }
+        for call in calls
+    ]
+    assert_joined_as_alone(denoiser, controlled, rows)
+    with pytest.raises(nag.CannotJoin, match="down_block_additional_residuals"):
+        nag.join(denoiser, [controlled[0], calls[1]])
+
+
+def shapes_of(output):
+    return [tensor.shape for tensor in tensors_of(output)]
