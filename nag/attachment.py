@@ -41,7 +41,8 @@ from nag.errors import InvalidParameter
 from nag.negative import NegativeEmbeds, stack_rows
 from nag.params import NAGParams
 from nag.processor_swap import ProcessorSwapper, original
-from nag.state import GuidedStep, KeptKeys
+from nag.state import GuidedStep
+from nag.text_keys import TextKeyCache
 
 if TYPE_CHECKING:
     from nag.families import Family
@@ -97,6 +98,7 @@ class Attachment:
         self.family = family
         self.current = CurrentStep(is_traced=_is_compiled(denoiser))
         self.users = 0
+        self._text_keys = TextKeyCache()
         # Of the class: a tracer may have replaced the instance's `forward` by one that names no arguments.
         self._signature = inspect.signature(type(self.denoiser).forward)
         self._stack = ExitStack()
@@ -119,10 +121,9 @@ class Attachment:
             InvalidParameter: another number of rows, or negative prompts of unequal length in a family without a mask.
 
         """
-        kept = KeptKeys()
 
         def plan(call: dict[str, Any]) -> GuidedStep | None:
-            return _step_of_rows(self.family, call, rows, kept)
+            return _step_of_rows(self.family, call, rows)
 
         with self.planned(plan):
             yield
@@ -170,19 +171,25 @@ class Attachment:
         self.current.step = step
         negative = step.negative.scatter_rows(step.rows, len(self.family.embeds(call)))
         layout = self.family.layout(call, negative)
+        step = step.expanded_for_attention()
         if self.family.caches_text_kv:
             made_from = (self._swapper.generation, weights_fingerprint(self.denoiser))
-            if step.kept.made_from == made_from:
+            copies = (step.rows.stop - step.rows.start) // len(step.prompts)
+            step = replace(step, kept=self._text_keys.gather(step.prompts, copies, made_from))
+            if step.kept.by_attention:
                 self.current.step = replace(step, text_keys=layout.positive)
                 return call
-            step.kept.made_from = made_from
         self.current.step = replace(step, layout=layout, text_keys=layout.text)
         return self.family.pack(call, negative)
 
-    def _leave(self) -> None:
-        if self.current.step is not None:
-            self.current.step = None
-            self._swapper.restore()
+    def _leave(self, *, is_complete: bool = False) -> None:
+        step = self.current.step
+        if step is None:
+            return
+        self.current.step = None
+        self._swapper.restore()
+        if is_complete and step.layout is not None and self.family.caches_text_kv:
+            self._text_keys.keep(step.prompts, step.kept)
 
     def _register(self, denoiser: Any, stack: ExitStack) -> None:
         compiled = getattr(denoiser, "_compiled_call_impl", None)
@@ -191,10 +198,12 @@ class Attachment:
             @functools.wraps(compiled)
             def call(*args: Any, **kwargs: Any) -> Any:
                 with self.current.lock:
+                    output = None
                     try:
-                        return compiled(**self._enter(args, kwargs))
+                        output = compiled(**self._enter(args, kwargs))
                     finally:
-                        self._leave()
+                        self._leave(is_complete=output is not None)
+                    return output
 
             stack.callback(setattr, denoiser, "_compiled_call_impl", compiled)
             denoiser._compiled_call_impl = call
@@ -204,7 +213,7 @@ class Attachment:
             return (), self._enter(args, kwargs)
 
         def after(module: nn.Module, args: Any, output: Any) -> None:  # noqa: ARG001 (torch's signature)
-            self._leave()
+            self._leave(is_complete=output is not None)  # None after an exception
 
         stack.callback(denoiser.register_forward_pre_hook(before, with_kwargs=True).remove)
         stack.callback(denoiser.register_forward_hook(after, always_call=True).remove)
@@ -238,9 +247,7 @@ def attach_family(denoiser: Any, family: Family) -> Iterator[Attachment]:
                 attachment.close()
 
 
-def _step_of_rows(
-    family: Family, call: dict[str, Any], rows: Sequence[RowGuidance | None], kept: KeptKeys
-) -> GuidedStep | None:
+def _step_of_rows(family: Family, call: dict[str, Any], rows: Sequence[RowGuidance | None]) -> GuidedStep | None:
     embeds, frames = family.embeds(call), family.frames(call)
     if len(rows) != family.row_count(call):
         raise InvalidParameter("rows", f"has {len(rows)} entries for a denoiser call of {family.row_count(call)} rows")
@@ -250,16 +257,16 @@ def _step_of_rows(
     # Plain rows in between ride with scale 1, which returns Z+ exactly.
     first, last = active[0], active[-1] + 1
     guided = [row if row is not None and row.is_active else None for row in rows[first:last]]
-    negative = stack_rows([None if row is None else row.negative for row in guided], has_mask=family.has_mask)
+    stand_in = next(row.negative for row in guided if row is not None)
+    prompts = tuple(stand_in if row is None else row.negative for row in guided)
+    negative = stack_rows(prompts, has_mask=family.has_mask)
     numbers = [(row.scale, row.tau, row.alpha) if row is not None else (1.0, 1.0, 0.0) for row in guided]
     scale, tau, alpha = (
         torch.tensor(column, dtype=torch.float32, device=embeds.device).repeat_interleave(frames).view(-1, 1, 1)
         for column in zip(*numbers, strict=True)
     )
     places = torch.arange(len(guided)).repeat_interleave(frames)
-    return GuidedStep(
-        scale, tau, alpha, negative.to(embeds).at(places), slice(first * frames, last * frames), kept=kept
-    )
+    return GuidedStep(scale, tau, alpha, negative.to(embeds).at(places), slice(first * frames, last * frames), prompts)
 
 
 def _is_compiled(denoiser: Any) -> bool:

@@ -131,8 +131,9 @@ class GuidanceState:
             torch.tensor(column, dtype=torch.float32, device=embeds.device).view(-1, 1, 1)
             for column in zip(*numbers, strict=True)
         )
-        prompt = call.prompt_of_row(len(call.negative.embeds)).repeat_interleave(frames)
-        return GuidedStep(scale, tau, alpha, call.negative.to(embeds).at(prompt), rows)
+        prompt = call.prompt_of_row(len(call.negatives))
+        negative = call.negative.to(embeds).at(prompt.repeat_interleave(frames))
+        return GuidedStep(scale, tau, alpha, negative, rows, tuple(call.negatives[place] for place in prompt))
 
     def _current_call(self, rows: int) -> PipelineCall:
         """The pipeline call under way, or one with a prompt for each row if user code calls the denoiser.

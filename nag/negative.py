@@ -17,9 +17,11 @@ __all__ = ["NegativeEmbeds", "scatter_rows", "stack_rows", "stacking_key"]
 EMBEDS_NDIM_MIN = 3
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class NegativeEmbeds:
     """Encoded negative prompts, as the pipeline's encode_prompt returns them; N is 1 or one per prompt.
+
+    Text keys are kept for each object: one that stays the same from step to step saves computing them again.
 
     Attributes:
         embeds: (N, L, C).
@@ -90,34 +92,30 @@ def scatter_rows(guided: Tensor, rows: slice, count: int) -> Tensor:
     return every
 
 
-def stack_rows(rows: Sequence[NegativeEmbeds | None], *, has_mask: bool) -> NegativeEmbeds:
-    """One negative prompt per row, each of `rows` with one prompt; None stands for any of them.
-
-    Shorter prompts are padded under a mask.
+def stack_rows(rows: Sequence[NegativeEmbeds], *, has_mask: bool) -> NegativeEmbeds:
+    """One negative prompt per row, each of `rows` with one prompt. Shorter prompts are padded under a mask.
 
     Raises:
         InvalidParameter: prompts of unequal length without `has_mask`, or not all with a pooled prompt or the same
             further inputs.
 
     """
-    first = next(row for row in rows if row is not None)
-    given = [row if row is not None else first for row in rows]
-    lengths = [row.embeds.shape[1] for row in given]
-    if len({stacking_key(row, has_mask=has_mask) for row in given}) > 1:
+    first, lengths = rows[0], [row.embeds.shape[1] for row in rows]
+    if len({stacking_key(row, has_mask=has_mask) for row in rows}) > 1:
         raise InvalidParameter(
             "negative",
             f"prompts of {lengths} tokens cannot share a call: they need one length unless the family has a mask, and "
             "the same inputs",
         )
-    if len(set(lengths)) > 1 or len({row.mask is None for row in given}) > 1:
-        given = [_padded(row, max(lengths)) for row in given]
+    if len(set(lengths)) > 1 or len({row.mask is None for row in rows}) > 1:
+        rows = [_padded(row, max(lengths)) for row in rows]
 
     def join(tensors: Sequence[Tensor | None]) -> Tensor | None:
         return None if tensors[0] is None else torch.cat([tensor for tensor in tensors if tensor is not None])
 
-    embeds = torch.cat([row.embeds for row in given])
-    more = {name: torch.cat([row.more[name] for row in given]) for name in first.more}
-    return NegativeEmbeds(embeds, join([row.pooled for row in given]), join([row.mask for row in given]), more)
+    embeds = torch.cat([row.embeds for row in rows])
+    more = {name: torch.cat([row.more[name] for row in rows]) for name in first.more}
+    return NegativeEmbeds(embeds, join([row.pooled for row in rows]), join([row.mask for row in rows]), more)
 
 
 def stacking_key(row: NegativeEmbeds, *, has_mask: bool) -> Hashable:
@@ -128,5 +126,6 @@ def stacking_key(row: NegativeEmbeds, *, has_mask: bool) -> Hashable:
 
 
 def _padded(row: NegativeEmbeds, length: int) -> NegativeEmbeds:
-    beyond = length - row.embeds.shape[1]
-    return replace(row, embeds=F.pad(row.embeds, (0, 0, 0, beyond)), mask=F.pad(row.token_mask, (0, beyond)))
+    tokens = (0, length - row.embeds.shape[1])
+    embeds = F.pad(row.embeds, (0, 0) * (row.embeds.ndim - 2) + tokens)
+    return replace(row, embeds=embeds, mask=F.pad(row.token_mask, tokens))

@@ -7,7 +7,6 @@ import inspect
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import replace
 from typing import Any
 
 from diffusers import DiffusionPipeline
@@ -22,7 +21,7 @@ from nag.families import Family
 from nag.guidance_state import GuidanceState
 from nag.negative import NegativeEmbeds
 from nag.schedule import continues_step
-from nag.state import GuidedStep, KeptKeys
+from nag.state import GuidedStep
 
 __all__ = ["plan_pipeline", "watch_encode_prompt", "watch_pipeline_call"]
 
@@ -56,10 +55,7 @@ def plan_pipeline(pipe: Any, family: Family, state: GuidanceState, denoiser: nn.
         )
         if state.pipeline_call is not None and guided_before not in (None, state.pipeline_call.guided):
             reset_block_caches(denoiser)
-        if step is None:
-            return None
-        assert state.pipeline_call is not None
-        return replace(step, kept=state.pipeline_call.kept.setdefault(id(denoiser), KeptKeys()))
+        return step
 
     return plan
 

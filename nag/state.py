@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,23 +11,10 @@ from torch import Tensor
 
 from nag.negative import NegativeEmbeds
 from nag.params import NAGParams
+from nag.text_keys import KeptKeys
 from nag.token_layout import TokenLayout
 
-__all__ = ["Guidance", "GuidedStep", "KeptKeys", "PipelineCall"]
-
-
-@dataclass
-class KeptKeys:
-    """The negative's keys, values and mask in cross attention whose text is the same at every step of a pipeline call.
-
-    Attributes:
-        made_from: what they depend on beside the prompt: the denoiser's weights and processors; None before the first.
-        by_attention: (B, H, L, D) each and the mask or None, by the place of the attention module in the denoiser.
-
-    """
-
-    made_from: object = None
-    by_attention: dict[int, tuple[Tensor, Tensor, Tensor | None]] = field(default_factory=dict)
+__all__ = ["Guidance", "GuidedStep", "PipelineCall"]
 
 
 @dataclass
@@ -40,7 +28,11 @@ class PipelineCall:
     used: bool = False  # the denoiser has been called
     timestep: float = 0.0  # of the last conditional denoiser call, on the scale of training
     guided: bool | None = None  # whether the last conditional denoiser call was; None before the first
-    kept: dict[int, KeptKeys] = field(default_factory=dict)  # by the id of the denoiser
+
+    @functools.cached_property
+    def negatives(self) -> tuple[NegativeEmbeds, ...]:
+        """The negative prompts one by one; their text keys are kept for as long as this call goes on."""
+        return tuple(self.negative.at(torch.tensor([place])) for place in range(len(self.negative.embeds)))
 
     def prompt_of_row(self, count: int) -> Tensor:
         """For `count` values given, one or one per prompt: which of them each row takes."""
@@ -57,6 +49,7 @@ class GuidedStep:
     alpha: Tensor
     negative: NegativeEmbeds
     rows: slice  # the guided rows of the denoiser's batch
+    prompts: tuple[NegativeEmbeds, ...]  # of each guided image or video, one prompt; the same object at every step
     layout: TokenLayout | None = None  # set where the negative travels in the text sequence
     text_keys: int = 0  # in cross attention: keys that the attention to the text has
     kept: KeptKeys = field(default_factory=KeptKeys)

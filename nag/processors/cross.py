@@ -27,7 +27,8 @@ class CrossAttentionProcessor(GuidedProcessor):
             key, value, mask = _keys(guided, slice(count, None))
             if self.masks_negative and step.negative.mask is not None:
                 mask = step.negative.mask.bool()[:, None, None]
-            step.kept.by_attention[self.place] = key, value, mask
+            # One query's mask is every query's, whatever the size of the image that these keys meet later.
+            step.kept.by_attention[self.place] = key, value, None if mask is None else mask[..., :1, :]
             call = call.with_kv(*_keys(call, slice(count)))
         return guide_heads(call(), guided.with_kv(*step.kept.by_attention[self.place])(), step)
 

@@ -45,7 +45,7 @@ class GuidedProcessor:
         step = self.current.step
         if step is None:
             return self.plain(attn, *args, **kwargs)
-        return self.run(step.expanded_for_attention(), attn, *args, **kwargs)
+        return self.run(step, attn, *args, **kwargs)
 
     def run(self, step: GuidedStep, attn: Any, *args: Any, **kwargs: Any) -> Any:
         """The processor's own work with its attention guided; families with odd arguments override this."""

@@ -1,0 +1,114 @@
+"""Text keys of negative prompts, kept from step to step in cross attention whose text is the same at every step.
+
+They are kept per prompt, so that rows of several requests come and go: a row's keys are computed in the first call that
+it is in, and gathered in those that follow, whichever rows share the call by then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping, Sequence
+from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nag.negative import NegativeEmbeds
+
+__all__ = ["KeptKeys", "TextKeyCache"]
+
+#: Keys and values (B, H, L, D) and the mask (broadcastable to (B, H, T, L), boolean or added to the logits) or None.
+Keys = tuple[Tensor, Tensor, Tensor | None]
+
+
+@dataclass
+class KeptKeys:
+    """The negative's keys in one denoiser call, as many rows as its guided attention has.
+
+    Attributes:
+        made_from: what they depend on beside the prompts: the denoiser's weights and processors.
+        prompts: `id` of each guided row's negative prompt.
+        copies: adjacent rows that attention has for each of them (a video's frames), which have the same keys.
+        by_attention: by the place of the attention module in the denoiser.
+
+    """
+
+    made_from: object = None
+    prompts: tuple[int, ...] = ()
+    copies: int = 1
+    by_attention: dict[int, Keys] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where the keys of one prompt are: in a row of a call's, with padding of some tokens at the end."""
+
+    kept: KeptKeys
+    row: int
+    padding: int
+
+    def keys(self, attention: int) -> Keys:
+        key, value, mask = self.kept.by_attention[attention]
+        row, end = slice(self.row, self.row + 1), key.shape[2] - self.padding
+        if mask is not None:
+            mask = (mask[row] if len(mask) > 1 else mask)[..., :end]
+        return key[row, :, :end], value[row, :, :end], mask
+
+
+class TextKeyCache:
+    """The kept keys of one denoiser, for as long as their prompts live and its weights stay as they are."""
+
+    def __init__(self) -> None:
+        self._made_from: object = None
+        self._places: MutableMapping[NegativeEmbeds, _Place] = WeakKeyDictionary()
+
+    def gather(self, prompts: Sequence[NegativeEmbeds], copies: int, made_from: object) -> KeptKeys:
+        """The keys of a call's guided rows; none by attention if those of any row are yet to be computed."""
+        if self._made_from != made_from:
+            self._made_from, self._places = made_from, WeakKeyDictionary()
+        found = [self._places.get(prompt) for prompt in prompts]
+        places = [place for place in found if place is not None]
+        kept = KeptKeys(self._made_from, tuple(map(id, prompts)), copies)
+        if len(places) < len(prompts):
+            return kept
+        last = places[0].kept
+        if (last.prompts, last.copies) == (kept.prompts, copies) and all(place.kept is last for place in places):
+            return last
+        for attention in last.by_attention:
+            kept.by_attention[attention] = _joined([place.keys(attention) for place in places], copies)
+        self.keep(prompts, kept)
+        return kept
+
+    def keep(self, prompts: Sequence[NegativeEmbeds], kept: KeptKeys) -> None:
+        """Keeps what a call has computed or gathered for its rows."""
+        if kept.made_from is not self._made_from:
+            return
+        longest = max(prompt.embeds.shape[1] for prompt in prompts)
+        for row, prompt in enumerate(prompts):
+            self._places[prompt] = _Place(kept, row * kept.copies, longest - prompt.embeds.shape[1])
+
+
+def _joined(rows: Sequence[Keys], copies: int) -> Keys:
+    """Keys of one row each as rows of one call, padded under a mask where they differ in length."""
+    length = max(key.shape[2] for key, _, _ in rows)
+    masks = [mask for _, _, mask in rows if mask is not None]
+    if masks or any(key.shape[2] < length for key, _, _ in rows):
+        like = masks[0] if masks else rows[0][0].new_ones(1, 1, 1, 1, dtype=torch.bool)
+        mask = torch.cat([_mask(key.shape[2], mask, like, length) for key, _, mask in rows])
+    else:
+        mask = None
+
+    def gathered(part: int) -> Tensor:
+        tensors = [F.pad(row[part], (0, 0, 0, length - row[part].shape[2])) for row in rows]
+        return torch.cat(tensors).repeat_interleave(copies, 0)
+
+    return gathered(0), gathered(1), None if mask is None else mask.repeat_interleave(copies, 0)
+
+
+def _mask(count: int, mask: Tensor | None, like: Tensor, length: int) -> Tensor:
+    """(1, ..., length), in which the first `count` tokens are seen as `mask` says."""
+    seen, hidden = (True, False) if like.dtype == torch.bool else (0.0, -torch.inf)
+    if mask is None:
+        mask = like.new_full((1, *like.shape[1:-1], count), seen)
+    return F.pad(mask, (0, length - count), value=hidden)
