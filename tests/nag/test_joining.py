@@ -17,12 +17,12 @@ from tests.nag.test_attachment import row_guidance
 TOLERANCE = 1e-4
 #: What keeps the calls of some pipelines apart: text of unequal length that nothing masks, and caches of text keys.
 APART = {
-    "bria-fibo": ("encoder_hidden_states", "joint_attention_kwargs"),
+    "fibo": ("encoder_hidden_states", "joint_attention_kwargs"),
     "joyimage-edit": ("encoder_hidden_states",),
     "joyimage-edit-picture": ("encoder_hidden_states",),
     "flux2-klein-kv": ("kv_cache", "kv_cache_mode"),
-    "qwen-image-2.1": ("kv_cache", "kv_cache_mode"),
-    "qwen-image-2.1-picture": ("kv_cache", "kv_cache_mode"),
+    "qwen21": ("kv_cache", "kv_cache_mode"),
+    "qwen21-picture": ("kv_cache", "kv_cache_mode"),
 }
 
 
