@@ -16,7 +16,7 @@ import torch
 from nag.attachment import RowGuidance
 from nag.errors import CannotJoin, NAGError
 from nag.families import Family, family_of_denoiser
-from nag.families.arguments import UNDECLARED, Argument
+from nag.families.arguments import PADDED, UNDECLARED, Argument
 from nag.negative import stacking_key
 
 __all__ = ["JoinedCall", "join", "joining_key"]
@@ -108,7 +108,7 @@ def _keys(denoiser: Any, call: Call) -> dict[str, Hashable]:
     keys = {
         name: _key(family, name, UNDECLARED, value, rows)
         for name, value in _without_absent(call).items()
-        if name != family.denoiser_mask_arg
+        if name != family.denoiser_mask_arg or family.argument(name, UNDECLARED) is not PADDED
     }
     return keys | ({} if _obstacle(denoiser) is None else {"denoiser": object()})
 

@@ -90,24 +90,23 @@ class TextKeyCache:
 
 
 def _joined(rows: Sequence[Keys], copies: int) -> Keys:
-    """Keys of one row each as rows of one call, padded under a mask where they differ in length."""
-    length = max(key.shape[2] for key, _, _ in rows)
-    masks = [mask for _, _, mask in rows if mask is not None]
-    if masks or any(key.shape[2] < length for key, _, _ in rows):
-        like = masks[0] if masks else rows[0][0].new_ones(1, 1, 1, 1, dtype=torch.bool)
-        mask = torch.cat([_mask(key.shape[2], mask, like, length) for key, _, mask in rows])
-    else:
-        mask = None
+    """Keys of one row each as those of one call, padded under a mask if they differ in length."""
+    keys, values, masks = zip(*rows, strict=True)
+    length = max(key.shape[2] for key in keys)
 
-    def gathered(part: int) -> Tensor:
-        tensors = [F.pad(row[part], (0, 0, 0, length - row[part].shape[2])) for row in rows]
-        return torch.cat(tensors).repeat_interleave(copies, 0)
+    def gathered(tensors: Sequence[Tensor]) -> Tensor:
+        padded = [F.pad(tensor, (0, 0, 0, length - tensor.shape[2])) for tensor in tensors]
+        return torch.cat(padded).repeat_interleave(copies, 0)
 
-    return gathered(0), gathered(1), None if mask is None else mask.repeat_interleave(copies, 0)
+    if any(mask is not None for mask in masks) or any(key.shape[2] < length for key in keys):
+        like = next((mask for mask in masks if mask is not None), keys[0].new_ones(1, 1, 1, 1, dtype=torch.bool))
+        padded = [_mask(mask, key.shape[2], length, like) for key, mask in zip(keys, masks, strict=True)]
+        return gathered(keys), gathered(values), torch.cat(padded).repeat_interleave(copies, 0)
+    return gathered(keys), gathered(values), None
 
 
-def _mask(count: int, mask: Tensor | None, like: Tensor, length: int) -> Tensor:
-    """(1, ..., length), in which the first `count` tokens are seen as `mask` says."""
+def _mask(mask: Tensor | None, count: int, length: int, like: Tensor) -> Tensor:
+    """(1, ..., length): the mask of the first `count` tokens, absent if all are seen; the others are hidden."""
     seen, hidden = (True, False) if like.dtype == torch.bool else (0.0, -torch.inf)
     if mask is None:
         mask = like.new_full((1, *like.shape[1:-1], count), seen)

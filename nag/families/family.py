@@ -14,7 +14,7 @@ from nag._diffusers import current_timestep
 from nag.current import CurrentStep
 from nag.encoding import Arguments, encode_alone
 from nag.errors import UnsupportedPipeline
-from nag.families.arguments import ARGUMENTS, PADDED, Argument
+from nag.families.arguments import ARGUMENTS, PADDED, UNDECLARED, Argument
 from nag.guidance_state import GuidanceState
 from nag.negative import NegativeEmbeds
 from nag.params import NAGParams
@@ -62,7 +62,8 @@ class Family:
         timestep_rises: whether it rises from noise at 0, where the scheduler's falls from 1000.
         caches_text_kv: cross attention whose text keys are the same at every step: they are computed once a prompt.
         arguments: how the denoiser's arguments join in `nag.join`, where `ARGUMENTS` says otherwise.
-        cannot_join: why no calls of this denoiser can share a forward, if they cannot.
+        cannot_join: why no calls of this denoiser can share a forward, if they cannot; and
+        join_note: which calls do, for the table, if not all.
         cfg: how the family's pipelines run CFG: the unconditional rows first in one batch, or as a call of their own.
         exact: what the table says of it, where the method leaves a choice: which pooled prompt modulates the tokens.
         compiled: what `torch.compile` makes of a guided step. In parts means that it does so of a plain one too.
@@ -91,6 +92,7 @@ class Family:
     caches_text_kv: ClassVar[bool] = False
     arguments: ClassVar[Mapping[str, Argument]] = {}
     cannot_join: ClassVar[str | None] = None
+    join_note: ClassVar[str | None] = None
     cfg: ClassVar[Literal["batched", "separate"]]
     exact: ClassVar[str] = "yes"
     encoders: ClassVar[tuple[str, ...]] = ("encode_prompt",)
@@ -223,10 +225,15 @@ class Family:
             return PADDED
         return ARGUMENTS.get(name, default)
 
+    @property
+    def pads_text(self) -> bool:
+        """Whether calls join whose texts are of different length."""
+        return PADDED in (*self.arguments.values(), self.argument("encoder_hidden_states", UNDECLARED))
+
     def with_masks(self, calls: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """The calls, each with a mask of its text if that of one is masked or shorter than another's."""
         name = self.denoiser_mask_arg
-        if name is None or self.argument(name, PADDED) is not PADDED:
+        if name is None or self.argument(name, UNDECLARED) is not PADDED:
             return [dict(call) for call in calls]
         texts = [self.embeds(dict(call)) for call in calls]
         masks = [call.get(name) for call in calls]

@@ -36,4 +36,5 @@ class Flux2(FluxLike):
         "Flux2KVParallelSelfAttnProcessor",
     )
     counted = (3,)
+    join_note = "not of Klein KV, whose cache is state of one request"
     arguments: ClassVar[dict[str, Argument]] = {"img_ids": REPEATED, "txt_ids": REPEATED}

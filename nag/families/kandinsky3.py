@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
 from nag._diffusers import CUT_CONTEXT
 from nag.current import CurrentStep
 from nag.encoding import Arguments, encode_alone
+from nag.families.arguments import NUMBERS, ROWS, Argument
 from nag.families.plain_cross import PlainCrossAttention
 from nag.negative import NegativeEmbeds
 from nag.params import NAGParams
@@ -29,6 +30,8 @@ class Kandinsky3(PlainCrossAttention):
     denoiser_types = ("Kandinsky3UNet",)
     denoiser_mask_arg = "encoder_attention_mask"
     negative_mask_arg = "negative_prompt_attention_mask"
+    # The mean of all tokens, padding included, enters the modulation: text is not padded.
+    arguments: ClassVar[dict[str, Argument]] = {"encoder_hidden_states": ROWS, "encoder_attention_mask": NUMBERS}
     cfg = "batched"
 
     def attentions(self, denoiser: Any) -> list[Any]:

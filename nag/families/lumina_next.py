@@ -7,11 +7,10 @@ rows come first, and the timestep runs from noise at 0 to the picture at 1.
 from __future__ import annotations
 
 from contextlib import ExitStack
-from typing import Any, ClassVar
+from typing import Any
 
 from nag.current import CurrentStep
 from nag.encoding import named_arguments
-from nag.families.arguments import PADDED, Argument
 from nag.families.family import Family
 from nag.guidance_state import GuidanceState
 from nag.params import NAGParams
@@ -33,7 +32,6 @@ class LuminaNext(Family):
     timestep_unit = 1000.0
     timestep_rises = True
     caches_text_kv = True
-    arguments: ClassVar[dict[str, Argument]] = {"encoder_mask": PADDED}
     cfg = "batched"
 
     def rows(self, pipe: Any, state: GuidanceState, call: dict[str, Any]) -> slice | None:

@@ -43,7 +43,9 @@ class QwenImage21(Family):
     denoiser_mask_arg = "encoder_hidden_states_mask"
     negative_mask_arg = "negative_prompt_embeds_mask"
     timestep_unit = 1000.0
-    arguments: ClassVar[dict[str, Argument]] = {"img_mask": ROWS}
+    # The image's place depends on the longest text, so text is not padded.
+    arguments: ClassVar[dict[str, Argument]] = {"encoder_hidden_states": ROWS, "img_mask": ROWS}
+    join_note = "of pipelines called with `use_kv_cache=False`"
     cfg = "separate"
     compiled = "in parts"
 

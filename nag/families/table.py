@@ -8,7 +8,19 @@ from nag.families.family import Family
 
 __all__ = ["FamilyTable"]
 
-COLUMNS = ("family", "models", "attention", "exact", "CFG", "torch.compile", "scale", "tau", "alpha", "defaults from")
+COLUMNS = (
+    "family",
+    "models",
+    "attention",
+    "exact",
+    "CFG",
+    "torch.compile",
+    "calls join",
+    "scale",
+    "tau",
+    "alpha",
+    "defaults from",
+)
 
 
 class FamilyTable(tuple[Family, ...]):
@@ -31,7 +43,14 @@ class FamilyTable(tuple[Family, ...]):
 def _row(family: Family) -> Sequence[str]:
     numbers = (family.defaults.scale, family.defaults.tau, family.defaults.alpha)
     if family.refused is not None:
-        return [family.name, family.models, family.attention, f"refused: {family.refused}", *[""] * 6]
+        return [family.name, family.models, family.attention, f"refused: {family.refused}", *[""] * (len(COLUMNS) - 4)]
     cfg = {"batched": "in one batch", "separate": "calls of its own"}[family.cfg]
-    facts = [family.exact, cfg, family.compiled]
+    facts = [family.exact, cfg, family.compiled, _joining(family)]
     return [family.name, family.models, family.attention, *facts, *(f"{n:g}" for n in numbers), family.source]
+
+
+def _joining(family: Family) -> str:
+    if family.cannot_join is not None:
+        return f"no: {family.cannot_join}"
+    text = "text of any length" if family.pads_text else "text of one length"
+    return text if family.join_note is None else f"{text}, {family.join_note}"

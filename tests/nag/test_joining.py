@@ -1,7 +1,9 @@
 """Denoiser calls of several requests share a forward: each request's part is what it gets alone."""
 
 import inspect
+import re
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ from diffusers import FirstBlockCacheConfig
 
 import nag
 from nag.families import family_of
+from nag.families.arguments import PADDED, UNDECLARED
 from tests import tiny
 from tests.nag.support import Subject, difference
 from tests.nag.test_attachment import row_guidance
@@ -50,7 +53,7 @@ def three_requests(subject):
     early = recorded_calls(subject, "a red circle")
     denoiser = early[-1][0]
     late = recorded_calls(subject, case.beside)
-    calls, rows = [early[-1][1], late[-1][1]], [[first], [None]]
+    calls, rows = [without_padding(family, run[-1][1]) for run in (early, late)], [[first], [None]]
     if case.cfg is not None and "pag" not in case.name:
         prompt = ["a green shape", "a red circle"] if case.takes != "one prompt" else "a green shape"
         in_cfg = [call for module, call in recorded_calls(subject, prompt, cfg=True) if module is denoiser]
@@ -60,6 +63,16 @@ def three_requests(subject):
         for call in taken:
             rows.append([second if next(conditional) else None for _ in range(family.row_count(call))])
     return denoiser, calls, rows
+
+
+def without_padding(family, call):
+    """The call as a pipeline makes it that cuts its text's padding off, if the model masks it."""
+    name = family.denoiser_mask_arg
+    if name is None or call.get(name) is None or family.argument(name, UNDECLARED) is not PADDED:
+        return call
+    count = int(call[name].bool().any(0).nonzero().max()) + 1
+    texts = [name for name in call if family.argument(name, UNDECLARED) is PADDED]
+    return call | {name: call[name][:, :count] for name in texts}
 
 
 @torch.no_grad()
@@ -189,3 +202,17 @@ def test_residuals_of_a_controlnet_join():
 
 def shapes_of(output):
     return [tensor.shape for tensor in tensors_of(output)]
+
+
+@torch.no_grad()
+def test_the_example_of_the_readme_runs(monkeypatch):
+    root = Path(__file__).parents[2]
+    monkeypatch.chdir(root)
+    section = (root / "README.md").read_text().split("### Several requests in one denoiser call")[1]
+    names = {}
+    exec(re.search(r"```python\n(.*?)```", section, re.DOTALL)[1], names)
+    (plain,) = names["pipe"].transformer(**names["calls"][3])
+    (part,) = names["second"]
+    assert difference(part, plain) < TOLERANCE
+    (guided,), (call, *_) = names["first"], names["calls"]
+    assert difference(guided, names["pipe"].transformer(**call)[0]) > 0.01
