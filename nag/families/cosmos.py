@@ -24,7 +24,7 @@ __all__ = ["Cosmos"]
 
 class Cosmos(Family):
     name = "Cosmos"
-    models = "Predict 1, 2, 2.5, Transfer 2.5"
+    models = "Predict 1, 2, 2.5, Transfer 2.5; Anima"
     defaults = NAGParams(scale=5.0, tau=2.5, alpha=0.375)
     source = "as SANA, PixArt, not tuned"
     attention = "cross"

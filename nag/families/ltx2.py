@@ -26,7 +26,7 @@ AUDIO = "audio_encoder_hidden_states"
 
 class LTX2(Family):
     name = "LTX-2"
-    models = "2.0, 2.3, 2.5: T2V, I2V, conditions, IC-LoRA"
+    models = "2.0, 2.3, 2.5: T2V, I2V, conditions, IC-LoRA; Echo"
     defaults = NAGParams(scale=11.0, tau=2.5, alpha=0.25)
     source = "ports of the method, not the paper"
     attention = "cross"

@@ -7,7 +7,7 @@ from typing import Any
 from nag.families.family import Family
 from nag.params import NAGParams
 
-__all__ = ["Flux3", "GlmImage", "OmniGen"]
+__all__ = ["GlmImage", "OmniGen"]
 
 
 class _Refused(Family):
@@ -21,13 +21,6 @@ class _Refused(Family):
 
     def attentions(self, denoiser: Any) -> list[Any]:
         raise NotImplementedError
-
-
-class Flux3(_Refused):
-    name = "Flux.3"
-    models = "dev, distilled"
-    denoiser_types = ("Flux3Transformer2DModel",)
-    refused = "diffusers runs it by modular blocks alone, and no pipeline tells when its prompt is encoded"
 
 
 class GlmImage(_Refused):

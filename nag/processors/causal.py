@@ -12,28 +12,34 @@ from nag.attention import AttentionCall
 from nag.intercept import Interception
 from nag.processors.image_query import ImageQueryProcessor
 from nag.state import GuidedStep
+from nag.token_layout import TokenLayout
 
 __all__ = ["CausalTextProcessor"]
 
 
 class CausalTextProcessor(ImageQueryProcessor):
-    """The image's queries are guided; the negative's words, which stand last, see nothing of the positive's."""
+    """The image's queries are guided; each prompt's tokens see what both prompts share and their own prompt."""
 
     def run(self, step: GuidedStep, attn: Any, *args: Any, **kwargs: Any) -> Any:
         layout = step.layout
         assert layout is not None
 
-        def of_text(call: AttentionCall) -> bool:
+        def is_of_text(call: AttentionCall) -> bool:
             queries, keys = call.query.shape[2], call.key.shape[2]
             return queries == layout.text and keys == layout.shared + layout.text
 
-        def apart(call: AttentionCall) -> Tensor:
-            token = torch.arange(layout.text, device=call.query.device)
-            of_negative, of_positive = token >= layout.positive, token < layout.positive
-            ahead = of_positive.new_zeros(layout.text, layout.shared)
-            hidden = torch.cat([ahead, of_negative[:, None] & of_positive], dim=1)
-            assert call.attn_mask is not None
-            return replace(call, attn_mask=call.attn_mask & ~hidden)()
+        def attend_apart(call: AttentionCall) -> Tensor:
+            return torch.cat([_of_one(call, layout, negative=negative)() for negative in (False, True)], dim=2)
 
-        with Interception(of_text, apart):
+        with Interception(is_of_text, attend_apart):
             return super().run(step, attn, *args, **kwargs)
+
+
+def _of_one(call: AttentionCall, layout: TokenLayout, *, negative: bool) -> AttentionCall:
+    """The text's call with one of the prompts taken out; its queries are the prompts' alone."""
+    queries = replace(layout, shared=0)
+    mask = call.attn_mask
+    if mask is not None:
+        mask = queries.of_one(layout.of_one(mask, -1, negative=negative), -2, negative=negative)
+    key, value = (layout.of_one(states, 2, negative=negative) for states in (call.key, call.value))
+    return replace(call, query=queries.of_one(call.query, 2, negative=negative), key=key, value=value, attn_mask=mask)

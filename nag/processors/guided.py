@@ -98,7 +98,7 @@ def guide_heads(z_positive: Tensor, z_negative: Tensor, step: GuidedStep) -> Ten
     rows = step.rows
     plus, minus = (z.transpose(1, 2).flatten(2) for z in (z_positive[rows], z_negative))
     guided = normalized_attention_guidance(plus, minus, step.scale, step.tau, step.alpha)
-    z = guided.reshape(*guided.shape[:2], z_positive.shape[1], -1).transpose(1, 2)
+    z = guided.reshape(*guided.shape[:2], *z_positive.shape[1::2]).transpose(1, 2)
     if len(z) == len(z_positive):
         return z
     return torch.cat([z_positive[: rows.start], z, z_positive[rows.stop :]])

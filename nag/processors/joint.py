@@ -21,21 +21,22 @@ Outputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
 class JointAttentionProcessor(GuidedProcessor):
-    """For any joint attention whose sequence a `TokenLayout` describes.
+    """For any joint attention whose sequence a `TokenLayout` describes, and for blocks that refine the text alone.
 
-    Image × image is computed once and merged by log-sum-exp; where a backend was chosen, the text is masked or no
-    kernel returns the log-sum-exp, two attention calls give the same.
+    Image × image is computed once and merged by log-sum-exp; where there is no image, a backend was chosen, the text is
+    masked or no kernel returns the log-sum-exp, two attention calls give the same.
     """
 
     def should_intercept(self, call: AttentionCall, step: GuidedStep) -> bool:
         # Queries of text and image together; an adapter's further calls attend to keys of their own.
         assert step.layout is not None
-        return call.query.shape[2] == call.key.shape[2] > step.layout.text
+        return call.query.shape[2] == call.key.shape[2] >= step.layout.text
 
     def guided_attention(self, call: AttentionCall, step: GuidedStep) -> Tensor:
         layout = step.layout
         assert layout is not None
-        attend = merged_attention if supports_lse(call) else two_call_attention
+        has_image = call.key.shape[2] > layout.text
+        attend = merged_attention if has_image and supports_lse(call) else two_call_attention
         shared, positive, negative, z_positive, z_negative = attend(call, layout, step.rows)
         negative = scatter_rows(negative, step.rows, len(positive))  # rows without guidance have none to speak of
         image = guide_heads(z_positive, z_negative, step)

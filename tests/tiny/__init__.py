@@ -2,26 +2,29 @@
 
 import importlib
 import pkgutil
+from typing import Any
 
+from tests.tiny.calls import DenoiserCall
 from tests.tiny.common import Case
 from tests.tiny.flux import flux
 from tests.tiny.unet import sd, sdxl
 
-__all__ = ["CASES", "FAMILY_CASES", "Case", "flux", "sd", "sdxl"]
+__all__ = ["CALLS", "CASES", "FAMILY_CASES", "Case", "DenoiserCall", "flux", "sd", "sdxl"]
 
 
-def _cases() -> tuple[Case, ...]:
-    """Of every module here; those whose models an older diffusers lacks are left out."""
-    cases: list[Case] = []
+def _gathered(name: str) -> tuple[Any, ...]:
+    """Those of every module here; modules whose models an older diffusers lacks are left out."""
+    cases: list[Any] = []
     for module in pkgutil.iter_modules(__path__):
         try:
-            cases += getattr(importlib.import_module(f"{__name__}.{module.name}"), "CASES", ())
+            cases += getattr(importlib.import_module(f"{__name__}.{module.name}"), name, ())
         except ImportError as error:
             if error.name != "diffusers":
                 raise
     return tuple(cases)
 
 
-CASES = _cases()
+CASES: tuple[Case, ...] = _gathered("CASES")
 #: Without the forms that a family has beside the first.
 FAMILY_CASES = tuple(case for case in CASES if not any(case.name.startswith(f"{other.name}-") for other in CASES))
+CALLS: tuple[DenoiserCall, ...] = _gathered("CALLS")

@@ -49,9 +49,8 @@ def _connectors(**more: Any) -> LTX2TextConnectors:
     ).eval()
 
 
-def ltx2(seed: int = 0, registers: int | None = None, **more: Any) -> LTX2Pipeline:
-    torch.manual_seed(seed)
-    transformer = LTX2VideoTransformer3DModel(
+def transformer(**more: Any) -> LTX2VideoTransformer3DModel:
+    model = LTX2VideoTransformer3DModel(
         in_channels=LATENTS,
         out_channels=LATENTS,
         num_attention_heads=2,
@@ -66,7 +65,13 @@ def ltx2(seed: int = 0, registers: int | None = None, **more: Any) -> LTX2Pipeli
         caption_channels=WIDTH,
         **more,
     )
-    strengthen(transformer, 4.0)
+    strengthen(model, 4.0)
+    return model.eval()
+
+
+def ltx2(seed: int = 0, registers: int | None = None, **more: Any) -> LTX2Pipeline:
+    torch.manual_seed(seed)
+    model = transformer(**more)
     tokenizer = gemma_tokenizer()
     return LTX2Pipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(),
@@ -87,7 +92,7 @@ def ltx2(seed: int = 0, registers: int | None = None, **more: Any) -> LTX2Pipeli
         connectors=_connectors(
             video_connector_num_learnable_registers=registers, audio_connector_num_learnable_registers=registers
         ),
-        transformer=transformer.eval(),
+        transformer=model,
         vocoder=None,
     )
 

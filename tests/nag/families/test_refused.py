@@ -9,7 +9,6 @@ import nag
 @pytest.mark.parametrize(
     ("denoiser", "family", "why"),
     [
-        ("Flux3Transformer2DModel", "Flux.3", "modular"),
         ("GlmImageTransformer2DModel", "GLM-Image", "in quotes"),
         ("OmniGenTransformer2DModel", "OmniGen", "one causal sequence"),
     ],

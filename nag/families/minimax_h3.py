@@ -1,0 +1,55 @@
+"""MiniMax-H3: one packed sequence `[text | conditions | audio | video]`; every token but the text's is guided.
+
+Text stands at its place on the time axis, so the negative's counts from zero again, and the media's clock stays where
+the positive's length has put it. Blocks of their own refine the text, each prompt's by itself.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+
+from nag.families.family import Family
+from nag.negative import NegativeEmbeds
+from nag.params import NAGParams
+
+__all__ = ["MiniMaxH3"]
+
+#: What the model calls a token of text; those of pictures in a prompt are tagged as video.
+TEXT_TAG = 1
+
+
+class MiniMaxH3(Family):
+    name = "MiniMax-H3"
+    models = "text, keyframes or references to video with sound"
+    defaults = NAGParams(scale=5.0, tau=2.5, alpha=0.25)
+    source = "as Flux.1, not tuned"
+    attention = "joint"
+    denoiser_types = ("MiniMaxH3Transformer3DModel",)
+    attention_modules = ("token_refiner.refiner_blocks.*.attn", "transformer_blocks.*.attn")
+    processors = ("MiniMaxH3AttnProcessor",)
+    extra_negative_inputs: ClassVar[dict[str, str]] = {"negative_text_token_tags": "token_tags"}
+    cfg = "separate"
+
+    def timestep(self, pipe: Any, call: dict[str, Any]) -> float:  # noqa: ARG002 (the call tells it)
+        # It rises from noise at 0; sound and conditions have others, which are nearer to their end.
+        return 1000 * (1 - float(call["timestep"].min()))
+
+    def pack(self, call: dict[str, Any], negative: NegativeEmbeds) -> dict[str, Any]:
+        text, count = self.embeds(call).shape[1], negative.embeds.shape[1]
+        places, timesteps, tags = (call[name] for name in ("position_ids", "timestep_indices", "token_tags"))
+        negative_places = places.new_zeros(count, places.shape[1])
+        negative_places[:, 0] = torch.arange(count)
+        given = negative.more.get("token_tags")
+        negative_tags = tags.new_full((count,), TEXT_TAG) if given is None else given[0]
+        inserted = {
+            "position_ids": negative_places,
+            "timestep_indices": timesteps[:1].expand(count),
+            "token_tags": negative_tags,
+        }
+        packed = super().pack(call, negative) | {
+            name: torch.cat([call[name][:text], tokens, call[name][text:]]) for name, tokens in inserted.items()
+        }
+        packed["text_indices"] = torch.arange(text + count, device=tags.device)
+        return packed | {name: call[name] + count for name in ("audio_indices", "video_indices")}

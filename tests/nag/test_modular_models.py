@@ -1,0 +1,57 @@
+"""Models that only modular pipelines run: calls of their denoisers, in the shapes that those pipelines make them."""
+
+import functools
+
+import pytest
+import torch
+
+import nag
+from tests import tiny
+from tests.nag import oracle
+from tests.nag.support import difference
+
+TOKENS = 9
+
+
+@pytest.fixture(params=tiny.CALLS, ids=lambda case: case.name)
+def case(request):
+    return request.param
+
+
+def guidance_of(case, negative, scales, alpha, tau):
+    rows = [case.negative(row[None]) for row in negative]
+    return [nag.RowGuidance(row, scale, tau, alpha) for row, scale in zip(rows, scales, strict=True)]
+
+
+@torch.no_grad()
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+@pytest.mark.parametrize("tokens", [7, TOKENS, 12])
+def test_a_call_is_the_method_written_out_on_two_prompts(case, tokens):
+    denoiser = case.make(0)
+    positive, negative = case.text(case.rows, TOKENS), case.text(case.rows, tokens)
+    scales, tau, alpha = torch.tensor([9.0, 3.0])[: case.rows], 1.5, 0.8
+
+    def image_queries(queries, keys, lane):
+        return oracle.image_queries(case.attention, queries, keys, case.text_tokens or (TOKENS, tokens)[lane])
+
+    arguments = case.arguments(positive, TOKENS)
+    forward = functools.partial(type(denoiser).forward, denoiser)
+    expected = oracle.call(forward, arguments, case.arguments(negative, TOKENS), (scales, tau, alpha), image_queries)
+    plain = denoiser(**arguments)
+    with (
+        nag.attach(denoiser) as attached,
+        attached.rows(guidance_of(case, negative, scales.tolist(), alpha, tau)),
+    ):
+        guided = denoiser(**arguments)
+        again = denoiser(**arguments)  # with the keys that the first may have kept
+    for output, kept, wanted, before in zip(
+        outputs(guided), outputs(again), outputs(expected), outputs(plain), strict=True
+    ):
+        assert difference(output, wanted) < 1e-5
+        assert difference(kept, wanted) < 1e-5
+        assert difference(output, before) > 0.01
+
+
+def outputs(output):
+    """What a denoiser predicts, a tensor for each modality."""
+    return [torch.stack(list(value)) if isinstance(value, list) else value for value in output.values()]
