@@ -38,7 +38,8 @@ class Cosmos3(Family):
     encoders = ("tokenize_prompt",)
 
     def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
-        tokens = [encode_prompt(**(arguments | {"prompt": prompt}))[0] for prompt in prompts]
+        # The pipelines put what a negative prompt is to say of length and size in other words than a prompt's.
+        tokens = [encode_prompt(**(arguments | {"negative_prompt": prompt}))[1] for prompt in prompts]
         return padded([_embeds(torch.tensor(ids)) for ids in tokens])
 
     def embeds(self, call: dict[str, Any]) -> Tensor:

@@ -5,12 +5,10 @@ Before the blocks a small transformer fuses the text by itself; both prompts pas
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from typing import Any
 
 import torch
 
-from nag.current import CurrentStep
 from nag.families.family import Family
 from nag.negative import NegativeEmbeds
 from nag.params import NAGParams
@@ -25,7 +23,7 @@ class Krea2(Family):
     source = "as Flux.1, not tuned"
     attention = "joint"
     denoiser_types = ("Krea2Transformer2DModel",)
-    attention_modules = ("transformer_blocks.*.attn",)
+    attention_modules = ("text_fusion.refiner_blocks.*.attn", "transformer_blocks.*.attn")
     processors = ("Krea2AttnProcessor",)
     denoiser_mask_arg = "encoder_attention_mask"
     negative_mask_arg = "negative_prompt_embeds_mask"
@@ -40,20 +38,3 @@ class Krea2(Family):
         if packed.get("encoder_attention_mask") is not None:
             packed["encoder_attention_mask"] = packed["encoder_attention_mask"].bool()
         return packed
-
-    def hooks(self, denoiser: Any, current: CurrentStep, stack: ExitStack) -> None:
-        def keep_apart(
-            module: Any,  # noqa: ARG001 (torch's signature)
-            args: tuple[Any, ...],
-            kwargs: dict[str, Any],
-        ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-            step = current.step
-            if step is None or step.layout is None:
-                return args, kwargs
-            layout, device = step.layout, args[0].device
-            of_negative = torch.arange(layout.text, device=device) >= layout.positive
-            own = of_negative[:, None] == of_negative
-            mask = kwargs.get("attention_mask")
-            return args, kwargs | {"attention_mask": own[None, None] if mask is None else mask & own}
-
-        stack.callback(denoiser.text_fusion.register_forward_pre_hook(keep_apart, with_kwargs=True).remove)

@@ -86,7 +86,7 @@ class Subject:
         defaults = {"device": self.pipe.device, "num_images_per_prompt": 1}
         options = {name: value for name, value in (defaults | dict(self.case.options)).items() if name in names}
         needed = {name for name, each in names.items() if each.default is each.empty} - {"prompt"}
-        if len(family.encoders) > 1 or needed - options.keys():
+        if family.encoders != ("encode_prompt",) or needed - options.keys():
             return self._given(family, self._encode_as_called(family, negative))
         with torch.no_grad():
             encoded = family.encode(self.pipe.encode_prompt, [negative], options)

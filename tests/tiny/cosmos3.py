@@ -1,17 +1,19 @@
-"""Cosmos 3: video with sound and action."""
+"""Cosmos 3: video by the classic pipeline, and with sound and action by a call of the denoiser."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
-from diffusers import Cosmos3OmniTransformer
-from torch import Tensor
+from diffusers import Cosmos3OmniPipeline, Cosmos3OmniTransformer, UniPCMultistepScheduler
+from torch import Tensor, nn
 
 from tests.tiny.calls import DenoiserCall
-from tests.tiny.common import WIDTH, strengthen
+from tests.tiny.chat import chat_tokenizer
+from tests.tiny.common import WIDTH, Case, strengthen
+from tests.tiny.qwen_image import VISION
+from tests.tiny.wan import LATENTS, wan_vae
 
-LATENTS = 4
 WORDS = 40
 SOUND, ACTION = 3, 5
 FRAMES, SIDE, PATCH = 2, 4, 2
@@ -41,7 +43,20 @@ def denoiser(seed: int = 0, **more: Any) -> Cosmos3OmniTransformer:
     }
     model = Cosmos3OmniTransformer(**(sizes | more))
     strengthen(model, 4.0)
+    nn.init.normal_(model.embed_tokens.weight, std=1.0)
     return model.eval()
+
+
+def pipeline(seed: int = 0) -> Cosmos3OmniPipeline:
+    tokenizer = chat_tokenizer(extra=VISION)
+    model = denoiser(seed, vocab_size=len(tokenizer), sound_gen=False, action_gen=False)
+    return Cosmos3OmniPipeline(
+        transformer=model,
+        text_tokenizer=tokenizer,
+        vae=wan_vae(),
+        scheduler=UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True),
+        enable_safety_checker=False,
+    )
 
 
 def arguments(text: Tensor, places: int) -> dict[str, Any]:
@@ -85,3 +100,27 @@ def words(rows: int, tokens: int) -> Tensor:
 
 
 CALLS = (DenoiserCall("cosmos3", denoiser, arguments, "beside", rows=1, text=words),)
+
+CASES = (
+    Case(
+        "cosmos-3",
+        pipeline,
+        options={
+            "height": 32,
+            "width": 32,
+            "num_frames": 5,
+            "guidance_scale": 1.0,
+            "use_system_prompt": False,
+            "add_resolution_template": False,
+            "add_duration_template": False,
+        },
+        cfg={"guidance_scale": 4.0},
+        conditional_rows=(True, False),
+        text=("input_ids",),
+        text_tokens=10,
+        attention="beside",
+        output="video",
+        one_length=True,
+        takes="one prompt",
+    ),
+)

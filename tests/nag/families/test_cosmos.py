@@ -1,11 +1,13 @@
-"""Cosmos Transfer 2.5: the denoiser reads text and an image in one argument."""
+"""Cosmos Transfer 2.5: the denoiser reads text and an image in one argument. Cosmos 3: the words of a negative."""
 
 import torch
 
 import nag
+from nag.families import family_of
 from tests.nag.support import difference
 from tests.tiny.common import WIDTH
 from tests.tiny.cosmos import cosmos_2_5, transformer
+from tests.tiny.cosmos3 import pipeline as cosmos_3
 from tests.tiny.wan import LATENTS
 
 CONTEXT = {"img_context_dim_in": 8, "img_context_num_tokens": 3, "img_context_dim_out": WIDTH}
@@ -32,3 +34,11 @@ def test_text_is_guided_and_the_image_beside_it_is_not():
         assert torch.equal(denoise(), guided)
         image += 1
         assert difference(denoise(), guided) > 1e-3
+
+
+def test_cosmos_3_says_length_and_size_of_a_negative_in_other_words():
+    pipe = cosmos_3()
+    arguments = {"prompt": "a red circle", "num_frames": 5, "height": 32, "width": 32}
+    positive, negative = pipe.tokenize_prompt(**arguments, negative_prompt="a red circle")
+    encoded = family_of(pipe).encode(pipe.tokenize_prompt, ["a red circle"], arguments)
+    assert encoded.embeds.flatten().long().tolist() == negative != positive
