@@ -69,21 +69,25 @@ def transformer(**more: Any) -> LTX2VideoTransformer3DModel:
     return model.eval()
 
 
+def video_vae() -> AutoencoderKLLTX2Video:
+    return AutoencoderKLLTX2Video(
+        latent_channels=LATENTS,
+        block_out_channels=(8, 8, 8, 8),
+        decoder_block_out_channels=(8, 8, 8),
+        layers_per_block=(1, 1, 1, 1, 1),
+        decoder_layers_per_block=(1, 1, 1, 1),
+        spatial_compression_ratio=32,
+        temporal_compression_ratio=8,
+    ).eval()
+
+
 def ltx2(seed: int = 0, registers: int | None = None, **more: Any) -> LTX2Pipeline:
     torch.manual_seed(seed)
     model = transformer(**more)
     tokenizer = gemma_tokenizer()
     return LTX2Pipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(),
-        vae=AutoencoderKLLTX2Video(
-            latent_channels=LATENTS,
-            block_out_channels=(8, 8, 8, 8),
-            decoder_block_out_channels=(8, 8, 8),
-            layers_per_block=(1, 1, 1, 1, 1),
-            decoder_layers_per_block=(1, 1, 1, 1),
-            spatial_compression_ratio=32,
-            temporal_compression_ratio=8,
-        ).eval(),
+        vae=video_vae(),
         audio_vae=AutoencoderKLLTX2Audio(
             base_channels=AUDIO_LATENTS, ch_mult=(1, 1, 1), num_res_blocks=1, latent_channels=2, mel_bins=8
         ).eval(),
