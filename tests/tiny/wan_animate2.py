@@ -21,10 +21,18 @@ GRID = (SIZE[0] // 16, SIZE[1] // 16)
 TEXT = 512
 
 
-def denoiser(seed: int = 0) -> WanAnimate2Transformer3DModel:
+def denoiser(seed: int = 0, **more: Any) -> WanAnimate2Transformer3DModel:
     torch.manual_seed(seed)
     model = WanAnimate2Transformer3DModel(
-        in_dim=2 * LATENTS, dim=24, ffn_dim=32, freq_dim=16, text_dim=WIDTH, out_dim=LATENTS, num_heads=2, num_layers=2
+        in_dim=2 * LATENTS,
+        dim=24,
+        ffn_dim=32,
+        freq_dim=16,
+        text_dim=WIDTH,
+        out_dim=LATENTS,
+        num_heads=2,
+        num_layers=2,
+        **more,
     )
     strengthen(model, 4.0)
     for block in model.blocks:
