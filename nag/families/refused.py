@@ -7,7 +7,7 @@ from typing import Any
 from nag.families.family import Family
 from nag.params import NAGParams
 
-__all__ = ["GlmImage", "OmniGen"]
+__all__ = ["GlmImage", "MiniMaxMusic3", "OmniGen"]
 
 
 class _Refused(Family):
@@ -31,6 +31,13 @@ class GlmImage(_Refused):
         "the prompt reaches the picture as tokens that a language model adds to it; attention reads only the words in "
         "quotes that the picture is to spell"
     )
+
+
+class MiniMaxMusic3(_Refused):
+    name = "MiniMax-Music 3"
+    models = "MiniMax-Music 3"
+    denoiser_types = ("MiniMaxMusic3Transformer1DModel",)
+    refused = "a language model makes of the prompt a state for each frame of sound, and no attention reads the prompt"
 
 
 class OmniGen(_Refused):

@@ -10,6 +10,7 @@ import nag
     ("denoiser", "family", "why"),
     [
         ("GlmImageTransformer2DModel", "GLM-Image", "in quotes"),
+        ("MiniMaxMusic3Transformer1DModel", "MiniMax-Music 3", "no attention reads"),
         ("OmniGenTransformer2DModel", "OmniGen", "one causal sequence"),
     ],
 )
