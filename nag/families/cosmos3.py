@@ -6,7 +6,7 @@ so the negative's is counted from zero again. Prompts are token ids, which count
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -36,6 +36,7 @@ class Cosmos3(Family):
     timestep_argument = "vision_timesteps"
     cfg = "separate"
     encoders = ("tokenize_prompt",)
+    cannot_join = "packs one request into one sequence"
 
     def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
         # The pipelines put what a negative prompt is to say of length and size in other words than a prompt's.
@@ -44,6 +45,9 @@ class Cosmos3(Family):
 
     def embeds(self, call: dict[str, Any]) -> Tensor:
         return _embeds(call["input_ids"])[None]
+
+    def row_count(self, call: Mapping[str, Any]) -> int:  # noqa: ARG002 (of one request)
+        return 1
 
     def rows(self, pipe: Any, state: GuidanceState, call: dict[str, Any]) -> slice | None:  # noqa: ARG002
         return slice(0, 1) if state.is_conditional(call["input_ids"], call["vision_timesteps"]) else None

@@ -6,6 +6,9 @@ tokens. Step-distilled models are the same, told a timestep more.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
+from nag.families.arguments import NUMBERS, ROWS, SHARED, Argument
 from nag.families.flux_like import FluxLike
 
 __all__ = ["Flux3"]
@@ -17,4 +20,9 @@ class Flux3(FluxLike):
     denoiser_types = ("Flux3Transformer2DModel",)
     attention_modules = ("txt_mode_blocks.*.attn", "single_transformer_blocks.*.attn")
     processors = ("Flux3AttnProcessor",)
+    arguments: ClassVar[dict[str, Argument]] = {
+        "image_cond_hidden_states": ROWS,
+        "image_cond_ids": SHARED,
+        "target_timestep": NUMBERS,
+    }
     counted = (3,)

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from nag.families.arguments import SHARED, Argument
 from nag.families.family import Family
 from nag.negative import NegativeEmbeds
 from nag.params import NAGParams
@@ -29,6 +30,10 @@ class MiniMaxH3(Family):
     denoiser_types = ("MiniMaxH3Transformer3DModel",)
     attention_modules = ("token_refiner.refiner_blocks.*.attn", "transformer_blocks.*.attn")
     processors = ("MiniMaxH3AttnProcessor",)
+    # All rows of a call have one layout, and its timesteps are of its tokens.
+    arguments: ClassVar[dict[str, Argument]] = dict.fromkeys(
+        ("timestep", "timestep_indices", "token_tags", "video_indices", "audio_indices", "text_indices"), SHARED
+    )
     extra_negative_inputs: ClassVar[dict[str, str]] = {"negative_text_token_tags": "token_tags"}
     cfg = "separate"
 

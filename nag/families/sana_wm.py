@@ -7,12 +7,13 @@ refiner is not the pipeline's denoiser, so `nag.guide` leaves it plain; `nag.att
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from nag.encoding import Arguments
+from nag.families.arguments import ROWS, SHARED, Argument
 from nag.families.family import Family
 from nag.families.ltx import LTXVideo
 from nag.families.sana import Sana
@@ -29,6 +30,12 @@ class SanaWM(Sana):
     attention_modules = ("blocks.*.cross_attn",)
     processors = ("SanaWMCrossAttnProcessor",)
     denoiser_mask_arg = "mask"
+    arguments: ClassVar[dict[str, Argument]] = {
+        **dict.fromkeys(
+            ("camera_conditions", "chunk_plucker", "raymats", "frame_valid_mask", "image_vae_embeds"), ROWS
+        ),
+        "data_info": SHARED,
+    }
 
     def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
         own = {"negative_prompt_embeds": None, "negative_prompt_attention_mask": None}
@@ -57,3 +64,4 @@ class SanaWMRefiner(LTXVideo):
     source = "as LTX-Video, not tuned"
     denoiser_types = ("SanaWMLTX2RefinerTransformer3DModel",)
     processors = ("SanaWMLTX2AudioVideoAttnProcessor", "SanaWMLTX2PerturbedAttnProcessor")
+    arguments: ClassVar[dict[str, Argument]] = {"video_rotary_emb": ROWS}

@@ -38,6 +38,7 @@ class WanAnimate2(Family):
     attention_modules = ("blocks.*.cross_attn",)
     processors = ("WanAnimate2CrossAttnProcessor",)
     caches_text_kv = True
+    cannot_join = "reads keys kept of one request's driving video"
     cfg = "separate"
 
     def check_denoiser(self, denoiser: Any) -> None:

@@ -1,4 +1,4 @@
-"""Models that only modular pipelines run: calls of their denoisers, in the shapes that those pipelines make them."""
+"""Models that no classic pipeline runs: calls of their denoisers, in the shapes that modular pipelines make them."""
 
 import functools
 
@@ -6,9 +6,11 @@ import pytest
 import torch
 
 import nag
+from nag.families import family_of_denoiser
 from tests import tiny
 from tests.nag import oracle
 from tests.nag.support import difference
+from tests.nag.test_joining import assert_joined_as_alone
 
 TOKENS = 9
 
@@ -50,6 +52,20 @@ def test_a_call_is_the_method_written_out_on_two_prompts(case, tokens):
         assert difference(output, wanted) < 1e-5
         assert difference(kept, wanted) < 1e-5
         assert difference(output, before) > 0.01
+
+
+@torch.no_grad()
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+def test_calls_of_two_requests_join_or_say_what_keeps_them_apart(case):
+    denoiser = case.make(0)
+    calls = [case.arguments(case.text(1, TOKENS), TOKENS) for _ in range(2)]
+    rows = [guidance_of(case, case.text(1, 7), [9.0], 0.8, 1.5), [None]]
+    why = family_of_denoiser(denoiser).cannot_join
+    if why is None:
+        assert_joined_as_alone(denoiser, calls, rows)
+        return
+    with pytest.raises(nag.CannotJoin, match=why):
+        nag.join(denoiser, calls, rows)
 
 
 def outputs(output):

@@ -18,8 +18,10 @@ from tests.nag.test_attachment import row_guidance
 
 #: Of float32: the norm of the difference over that of the output. Kernels sum in another order for other batch sizes.
 TOLERANCE = 1e-4
-#: What keeps the calls of some pipelines apart: text of unequal length that nothing masks, and caches of text keys.
+#: What keeps the calls of some pipelines apart: text of unequal length that nothing masks, caches of text keys, and a
+#: sequence without rows.
 APART = {
+    "cosmos-3": ("input_ids",),
     "fibo": ("encoder_hidden_states", "joint_attention_kwargs"),
     "joyimage-edit": ("encoder_hidden_states",),
     "joyimage-edit-picture": ("encoder_hidden_states",),

@@ -1,4 +1,4 @@
-"""Denoiser calls in the shapes that modular pipelines make them, for models that have no classic pipeline."""
+"""Denoiser calls in the shapes that modular pipelines make them, for what no classic pipeline does."""
 
 from __future__ import annotations
 
