@@ -1,7 +1,8 @@
 """Cosmos 3: text attends to itself causally; video, sound and action attend to the text and to one another.
 
 All but the text is guided, and stands where the positive's length has put it. The text sees nothing but its own prompt,
-so the negative's is counted from zero again. Prompts are token ids, which count as embeddings of one channel.
+so the negative's is counted from zero again. Prompts are token ids, which count as embeddings of one channel; a
+negative is put in the words of a prompt, not in those of CFG's negative ("The video is not 5 seconds long").
 """
 
 from __future__ import annotations
@@ -39,8 +40,7 @@ class Cosmos3(Family):
     cannot_join = "packs one request into one sequence"
 
     def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
-        # The pipelines put what a negative prompt is to say of length and size in other words than a prompt's.
-        tokens = [encode_prompt(**(arguments | {"negative_prompt": prompt}))[1] for prompt in prompts]
+        tokens = [encode_prompt(**(arguments | {"prompt": prompt}))[0] for prompt in prompts]
         return padded([_embeds(torch.tensor(ids)) for ids in tokens])
 
     def embeds(self, call: dict[str, Any]) -> Tensor:

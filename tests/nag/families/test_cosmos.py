@@ -36,9 +36,9 @@ def test_text_is_guided_and_the_image_beside_it_is_not():
         assert difference(denoise(), guided) > 1e-3
 
 
-def test_cosmos_3_says_length_and_size_of_a_negative_in_other_words():
+def test_a_negative_of_cosmos_3_is_put_in_the_words_of_a_prompt():
     pipe = cosmos_3()
-    arguments = {"prompt": "a red circle", "num_frames": 5, "height": 32, "width": 32}
-    positive, negative = pipe.tokenize_prompt(**arguments, negative_prompt="a red circle")
-    encoded = family_of(pipe).encode(pipe.tokenize_prompt, ["a red circle"], arguments)
-    assert encoded.embeds.flatten().long().tolist() == negative != positive
+    arguments = {"num_frames": 5, "height": 32, "width": 32}
+    positive, of_cfg = pipe.tokenize_prompt("a red circle", "a red circle", **arguments)
+    encoded = family_of(pipe).encode(pipe.tokenize_prompt, ["a red circle"], {"prompt": "a"} | arguments)
+    assert encoded.embeds.flatten().long().tolist() == positive != of_cfg
