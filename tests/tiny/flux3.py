@@ -17,18 +17,18 @@ CHANNELS = 4
 
 def denoiser(seed: int = 0, **more: Any) -> Flux3Transformer2DModel:
     torch.manual_seed(seed)
-    model = Flux3Transformer2DModel(
-        in_channels=CHANNELS,
-        cond_in_channels=CHANNELS,
-        num_layers=2,
-        num_single_layers=2,
-        attention_head_dim=16,
-        num_attention_heads=2,
-        joint_attention_dim=WIDTH,
-        timestep_channels=16,
-        axes_dims_rope=(4, 4, 4, 4),
-        **more,
-    )
+    sizes: dict[str, Any] = {
+        "in_channels": CHANNELS,
+        "cond_in_channels": CHANNELS,
+        "num_layers": 2,
+        "num_single_layers": 2,
+        "attention_head_dim": 16,
+        "num_attention_heads": 2,
+        "joint_attention_dim": WIDTH,
+        "timestep_channels": 16,
+        "axes_dims_rope": (4, 4, 4, 4),
+    }
+    model = Flux3Transformer2DModel(**(sizes | more))
     strengthen(model)
     return model.eval()
 
