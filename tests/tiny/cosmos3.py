@@ -101,19 +101,20 @@ def words(rows: int, tokens: int) -> Tensor:
 
 CALLS = (DenoiserCall("cosmos3", denoiser, arguments, "beside", rows=1, text=words),)
 
+OPTIONS = {
+    "height": 32,
+    "width": 32,
+    "num_frames": 5,
+    "use_system_prompt": False,
+    "add_resolution_template": False,
+    "add_duration_template": False,
+}
+
 CASES = (
     Case(
         "cosmos-3",
         pipeline,
-        options={
-            "height": 32,
-            "width": 32,
-            "num_frames": 5,
-            "guidance_scale": 1.0,
-            "use_system_prompt": False,
-            "add_resolution_template": False,
-            "add_duration_template": False,
-        },
+        options=OPTIONS | {"guidance_scale": 1.0},
         cfg={"guidance_scale": 4.0},
         conditional_rows=(True, False),
         text=("input_ids",),

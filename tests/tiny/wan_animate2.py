@@ -23,31 +23,31 @@ TEXT = 512
 
 def denoiser(seed: int = 0, **more: Any) -> WanAnimate2Transformer3DModel:
     torch.manual_seed(seed)
-    model = WanAnimate2Transformer3DModel(
-        in_dim=2 * LATENTS,
-        dim=24,
-        ffn_dim=32,
-        freq_dim=16,
-        text_dim=WIDTH,
-        out_dim=LATENTS,
-        num_heads=2,
-        num_layers=2,
-        **more,
-    )
+    sizes: dict[str, Any] = {
+        "in_dim": 2 * LATENTS,
+        "dim": 24,
+        "ffn_dim": 32,
+        "freq_dim": 16,
+        "text_dim": WIDTH,
+        "out_dim": LATENTS,
+        "num_heads": 2,
+        "num_layers": 2,
+    }
+    model = WanAnimate2Transformer3DModel(**(sizes | more))
     strengthen(model, 4.0)
     for block in model.blocks:
         block.cross_attn.norm_q.weight.data.mul_(8.0)  # few of the tokens are words, the rest padding
-    _mask_uncompiled(model)
+    make_mask(model, FRAMES)
     return model.eval()
 
 
-def _mask_uncompiled(model: Any) -> None:
-    """Makes the mask that the model would compile, in a way that torch gives up."""
+def make_mask(model: Any, frames: int) -> None:
+    """Makes the mask of so many latent frames, which the model would compile in a way that torch gives up."""
     uncompiled = mock.patch.object(
         wan_animate_2, "create_block_mask", lambda *args, _compile, **sizes: create_block_mask(*args, **sizes)
     )
     with uncompiled:
-        model.block_masks[FRAMES, GRID[0] * GRID[1]] = model.create_mask(FRAMES, GRID[0] * GRID[1], "cpu")
+        model.block_masks[frames, GRID[0] * GRID[1]] = model.create_mask(frames, GRID[0] * GRID[1], "cpu")
 
 
 def arguments(text: Tensor, places: int, mode: str = "cached") -> dict[str, Any]:
