@@ -98,11 +98,11 @@ def negative(text: Tensor) -> NegativeEmbeds:
     return NegativeEmbeds(text, mask=last_is_padding(text))
 
 
-CALLS = (DenoiserCall("sana-wm-refiner", refiner, arguments, "cross", negative=negative),)
+CALLS = (DenoiserCall("sanawm-refiner", refiner, arguments, "cross", negative=negative),)
 
 CASES = (
     Case(
-        "sana-wm",
+        "sanawm",
         pipeline,
         options={
             "image": IMAGE,
