@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from diffusers.guiders import BaseGuidance
 from diffusers.hooks import HookRegistry
 from diffusers.hooks.hooks import StateManager
 from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
@@ -24,8 +25,12 @@ __all__ = [
     "hook_registry",
     "is_parallel",
     "lumina2_rotary",
+    "pipeline_blocks",
+    "prediction_name",
     "processor_backend",
     "reset_caches",
+    "set_current_timestep",
+    "set_pipeline_blocks",
     "set_processor_backend",
     "z_image_padded",
     "z_image_sequence",
@@ -83,6 +88,30 @@ def reset_caches(denoiser: Any) -> None:
 def current_timestep(pipe: Any) -> Any:
     """Returns the timestep of the pipeline's loop in the scheduler's unit, or None; not all have a property for it."""
     return getattr(pipe, "_current_timestep", None)
+
+
+def set_current_timestep(pipe: Any, timestep: Any) -> None:
+    """Writes what `current_timestep` reads, for loops of modular pipelines, which keep it nowhere; None removes it."""
+    if timestep is None:
+        vars(pipe).pop("_current_timestep", None)
+    else:
+        pipe._current_timestep = timestep
+
+
+def pipeline_blocks(pipe: Any) -> Any:
+    """Returns the blocks that a modular pipeline runs; `pipe.blocks` is a copy of them."""
+    return pipe._blocks
+
+
+def set_pipeline_blocks(pipe: Any, blocks: Any) -> None:
+    """Makes a modular pipeline run other blocks; public is only to make a pipeline of them."""
+    pipe._blocks = blocks
+
+
+def prediction_name(batch: Any) -> str:
+    """Returns which of its predictions a guider has prepared this batch for."""
+    name: str = getattr(batch, BaseGuidance._identifier_key)
+    return name
 
 
 def cfg_truncation(pipe: Any) -> float | None:

@@ -30,6 +30,10 @@ class GuidanceState:
     pipeline_call: PipelineCall | None = None
     #: Whether a pipeline calls the denoiser: then its settings tell which rows are conditional.
     inside_pipeline_call: bool = False
+    #: Whether the denoiser call under way is conditional, where the pipeline's loop or its guider says so.
+    is_call_conditional: bool | None = None
+    #: Arguments for `on_prompts_encoded`, where the encoding is complete only at the first denoiser call.
+    late_arguments: Arguments | None = None
     # Data pointers of the conditional and unconditional embeddings; see `is_conditional`.
     cond_ptr: int | None = None
     cond_timestep: Tensor | float = 0.0
@@ -67,7 +71,7 @@ class GuidanceState:
 
     def end_call(self) -> None:
         """Marks the end of a pipeline call; later denoiser calls come from user code."""
-        self.pipeline_call = self.cond_ptr = self.uncond_ptr = None
+        self.pipeline_call = self.cond_ptr = self.uncond_ptr = self.late_arguments = None
         self.inside_pipeline_call = False
 
     def is_conditional(self, embeds: Tensor, timestep: Tensor | float) -> bool:
@@ -79,6 +83,8 @@ class GuidanceState:
         """
         if not self.inside_pipeline_call:
             return True
+        if self.is_call_conditional is not None:
+            return self.is_call_conditional
         pointer = embeds.data_ptr()
         if pointer == self.uncond_ptr:
             return False
@@ -142,6 +148,8 @@ class GuidanceState:
             NAGError: called by user code with a negative prompt that was never encoded.
 
         """
+        if self.pipeline_call is None and self.late_arguments is not None:
+            self.on_prompts_encoded(self.late_arguments)
         if self.pipeline_call is None or (not self.inside_pipeline_call and self.pipeline_call.prompts != rows):
             if self.negative_embeds is None:
                 raise NAGError(

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+from diffusers.modular_pipelines import ModularPipeline
 from torch import Tensor
 
 from nag.attachment import Attachment, attach_family
@@ -13,6 +14,7 @@ from nag.errors import InvalidParameter, UnsupportedPipeline
 from nag.families import Family, family_of, family_of_denoiser, registered_families
 from nag.families.table import FamilyTable
 from nag.guidance_state import GuidanceState
+from nag.modular import watch_blocks
 from nag.negative import NegativeEmbeds
 from nag.params import NAGParams, params_by_prompt, renamed
 from nag.pipeline_hooks import plan_pipeline, watch_encode_prompt, watch_pipeline_call
@@ -77,7 +79,8 @@ def guide(
     family = family_of(pipe)
     if (negative_prompt is None) == (negative_prompt_embeds is None):
         raise InvalidParameter("negative_prompt", "give either the text or negative_prompt_embeds")
-    if family.refused is None and not any(hasattr(pipe, name) for name in family.encoders):
+    encodes = isinstance(pipe, ModularPipeline) or any(hasattr(pipe, name) for name in family.encoders)
+    if family.refused is None and not encodes:
         raise UnsupportedPipeline(f"{type(pipe).__name__} has no {' or '.join(family.encoders)}")
     masks = {
         "negative_prompt_attention_mask": negative_prompt_attention_mask,
@@ -110,8 +113,12 @@ def guide(
                 yield
 
         stack.enter_context(planned())
-        watch_encode_prompt(pipe, family, state, stack)
-        watch_pipeline_call(pipe, state, planned, stack)
+        contexts = [planned]
+        if isinstance(pipe, ModularPipeline):
+            contexts.append(lambda: watch_blocks(pipe, family, state))
+        else:
+            watch_encode_prompt(pipe, family, state, stack)
+        watch_pipeline_call(pipe, state, contexts, stack)
         yield state.guidance
 
 

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
 from diffusers import DiffusionPipeline
+from diffusers.modular_pipelines import ModularPipeline, ModularPipelineBlocks
 from torch import nn
 
 from nag.attachment import Plan
@@ -23,7 +24,7 @@ from nag.negative import NegativeEmbeds
 from nag.schedule import continues_step
 from nag.state import GuidedStep
 
-__all__ = ["plan_pipeline", "watch_encode_prompt", "watch_pipeline_call"]
+__all__ = ["override_call", "plan_pipeline", "watch_encode_prompt", "watch_pipeline_call"]
 
 
 def plan_pipeline(pipe: Any, family: Family, state: GuidanceState, denoiser: nn.Module) -> Plan:
@@ -82,25 +83,39 @@ def watch_encode_prompt(pipe: Any, family: Family, state: GuidanceState, stack: 
 
 
 def watch_pipeline_call(
-    pipe: Any, state: GuidanceState, planned: Callable[[], AbstractContextManager[None]], stack: ExitStack
+    pipe: Any,
+    state: GuidanceState,
+    contexts: Sequence[Callable[[], AbstractContextManager[None]]],
+    stack: ExitStack,
 ) -> None:
-    """Marks the begin and end of each pipeline call in the state, and guides it in whatever thread it runs.
+    """Marks the begin and end of each pipeline call in the state, and runs it in contexts, in whatever thread."""
 
-    Python looks `__call__` up on the class, so the pipeline is of a subclass of its own meanwhile.
-    """
-    kind = type(pipe)
-
-    @functools.wraps(kind.__call__)
-    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+    def run(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         state.begin_call()
         try:
-            with planned():
-                return kind.__call__(self, *args, **kwargs)
+            with ExitStack() as entered:
+                for context in contexts:
+                    entered.enter_context(context())
+                return call(*args, **kwargs)
         finally:
             state.end_call()
 
-    stack.callback(setattr, pipe, "__class__", kind)
-    pipe.__class__ = type(kind.__name__, (kind,), {"__call__": call, "__module__": kind.__module__})
+    stack.callback(setattr, pipe, "__class__", type(pipe))
+    override_call(pipe, run)
+
+
+def override_call(instance: Any, run: Callable[..., Any]) -> None:
+    """Makes a call of the instance `run(call, instance, …)`, with the call of its class.
+
+    Python looks `__call__` up on the class, so the instance is of a subclass of its own from then on.
+    """
+    kind = type(instance)
+
+    @functools.wraps(kind.__call__)
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return run(kind.__call__, self, *args, **kwargs)
+
+    instance.__class__ = type(kind.__name__, (kind,), {"__call__": call, "__module__": kind.__module__})
 
 
 def _encode_negative(
@@ -126,7 +141,8 @@ def _refuse_other_pipelines(pipe: Any) -> None:
     while (frame := frame.f_back) is not None:  # type: ignore[assignment]  # the loop ends there
         if frame.f_code.co_name == "__call__":
             caller = frame.f_locals.get("self")
-            if isinstance(caller, DiffusionPipeline) and caller is not pipe:
+            is_pipeline = isinstance(caller, DiffusionPipeline | ModularPipeline | ModularPipelineBlocks)
+            if is_pipeline and caller is not pipe:
                 name = type(caller).__name__
                 raise UnsupportedPipeline(
                     f"{name} was called inside the guide of a {type(pipe).__name__} that shares its denoiser; leave "

@@ -5,12 +5,10 @@ The mask that reaches the denoiser covers text and image, so the negative's goes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
-from nag.encoding import Arguments, encode_alone
 from nag.families.flux_like import FluxLike
 from nag.negative import NegativeEmbeds
 
@@ -23,10 +21,7 @@ class Chroma(FluxLike):
     denoiser_types = ("ChromaTransformer2DModel",)
     processors = ("FluxAttnProcessor", "FluxIPAdapterAttnProcessor")
     negative_mask_arg = "negative_prompt_attention_mask"
-
-    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
-        embeds, _, mask = encode_alone(encode_prompt, prompts, arguments)[:3]
-        return NegativeEmbeds(embeds, mask=mask)
+    encoded = ("embeds", "", "mask")
 
     def pack(self, call: dict[str, Any], negative: NegativeEmbeds) -> dict[str, Any]:
         packed = super().pack(call, negative)

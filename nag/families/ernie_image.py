@@ -5,7 +5,6 @@ The image's rotary positions begin where the positive prompt ends, and the text 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any, ClassVar
 
@@ -13,10 +12,8 @@ import torch
 from torch import Tensor
 
 from nag.current import CurrentStep
-from nag.encoding import Arguments, encode_alone
 from nag.families.arguments import NUMBERS, PADDED, Argument
 from nag.families.family import Family
-from nag.families.padding import padded
 from nag.negative import NegativeEmbeds
 from nag.params import NAGParams
 from nag.processors.masked_joint import MaskedJointProcessor, masked_layout
@@ -39,9 +36,6 @@ class ErnieImage(Family):
     text_last = True
     arguments: ClassVar[dict[str, Argument]] = {"text_bth": PADDED, "text_lens": NUMBERS}
     cfg = "batched"
-
-    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
-        return padded(encode_alone(encode_prompt, prompts, arguments))
 
     def embeds(self, call: dict[str, Any]) -> Tensor:
         embeds: Tensor = call["text_bth"]

@@ -15,6 +15,7 @@ from nag.current import CurrentStep
 from nag.encoding import Arguments, encode_alone
 from nag.errors import UnsupportedPipeline
 from nag.families.arguments import ARGUMENTS, PADDED, UNDECLARED, Argument
+from nag.families.padding import padded
 from nag.guidance_state import GuidanceState
 from nag.negative import NegativeEmbeds
 from nag.params import NAGParams
@@ -67,7 +68,8 @@ class Family:
         cfg: how the family's pipelines run CFG: the unconditional rows first in one batch, or as a call of their own.
         exact: what the table says of it, where the method leaves a choice: which pooled prompt modulates the tokens.
         compiled: what `torch.compile` makes of a guided step. In parts means that it does so of a plain one too.
-        encoders: names of the pipelines' methods that encode a prompt, whichever they call.
+        encoders: names of the pipelines' methods that encode a prompt, whichever they call, and
+        encoded: names of what these return, in order: "embeds", "pooled", "mask" or more that `negative_embeds` reads.
         refused: why these models are not guided, if they are not; `check_denoiser` raises it.
         reference: the authors' own layout, used by `guide(reference=True)`, if it differs from this one.
 
@@ -96,6 +98,7 @@ class Family:
     cfg: ClassVar[Literal["batched", "separate"]]
     exact: ClassVar[str] = "yes"
     encoders: ClassVar[tuple[str, ...]] = ("encode_prompt",)
+    encoded: ClassVar[tuple[str, ...]] = ("embeds", "mask")
     compiled: ClassVar[Literal["one graph", "in parts"]] = "one graph"
     refused: ClassVar[str | None] = None
     reference: ClassVar[Family | None] = None
@@ -139,12 +142,25 @@ class Family:
     # What a prompt is.
 
     def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
-        """Negative prompts to embeddings, by the pipeline's own encode_prompt and its arguments for the positive.
-
-        Where the family masks its text, the mask comes second.
-        """
+        """Encodes negative prompts by the pipeline's own encode_prompt and its arguments for the positive."""
         encoded = encode_alone(encode_prompt, prompts, arguments)
-        return NegativeEmbeds(encoded[0], mask=encoded[1] if self.negative_mask_arg is not None else None)
+        return self.negative_embeds(
+            dict(zip(self.encoded, encoded if isinstance(encoded, tuple) else (encoded,), strict=False))
+        )
+
+    def negative_embeds(self, encoded: Mapping[str, Any]) -> NegativeEmbeds:
+        """Makes of what a pipeline's encoders return for negative prompts what the denoiser needs of them.
+
+        Args:
+            encoded: by the names of `encoded`, where a pipeline is modular with all else that its text blocks make.
+
+        """
+        embeds = encoded["embeds"]
+        if isinstance(embeds, list):  # one tensor per prompt
+            return padded(embeds)
+        return NegativeEmbeds(
+            embeds, encoded.get("pooled"), encoded.get("mask") if self.negative_mask_arg is not None else None
+        )
 
     # What a step is.
 
@@ -157,8 +173,8 @@ class Family:
         """The conditional rows of a denoiser call; None where it has none. call: its arguments by name."""
         embeds = self.embeds(call)
         count = len(embeds)
-        if self.cfg == "separate":
-            return slice(0, count) if state.is_conditional(embeds, call["timestep"]) else None
+        if self.cfg == "separate" or state.is_call_conditional is not None:
+            return slice(0, count) if state.is_conditional(embeds, call[self.timestep_argument]) else None
         if not state.inside_pipeline_call:
             return slice(0, count)
         told = state.pipeline_call is not None and state.pipeline_call.in_cfg

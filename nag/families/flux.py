@@ -5,7 +5,6 @@ The pooled CLIP prompt stays the positive one, which is equation (7) to the lett
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any, ClassVar
 
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from nag.current import CurrentStep
-from nag.encoding import Arguments, encode_alone, named_arguments
+from nag.encoding import named_arguments
 from nag.errors import InvalidParameter, UnsupportedPipeline
 from nag.families.family import Family
 from nag.negative import NegativeEmbeds
@@ -34,11 +33,8 @@ class Flux(Family):
     processors: ClassVar[tuple[str, ...]] = ("FluxAttnProcessor", "FluxIPAdapterAttnProcessor")
     timestep_unit = 1000.0
     cfg = "separate"
+    encoded = ("embeds", "pooled")
     exact = "equation 7, the positive's pooled prompt; `reference=True` is the authors' form"
-
-    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
-        embeds, pooled, _ = encode_alone(encode_prompt, prompts, arguments)
-        return NegativeEmbeds(embeds, pooled)
 
     def pack(self, call: dict[str, Any], negative: NegativeEmbeds) -> dict[str, Any]:
         # Flux puts every text token at the origin, so the negative's positions start where the positive's do.

@@ -7,15 +7,16 @@ other models read a second text, of what the prompt puts in quotes, and 1.5 an i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from nag.current import CurrentStep
-from nag.encoding import Arguments, encode_alone
+from nag.encoding import Arguments
 from nag.families.append_text import append_to_block
 from nag.families.arguments import Argument, Rows, once_per_tensor
 from nag.families.family import Family
@@ -41,10 +42,7 @@ class HunyuanVideo(Family):
     text_last = True
     cfg = "separate"
     exact = "equation 7, the positive's pooled prompt"
-
-    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
-        embeds, pooled, mask = encode_alone(encode_prompt, prompts, arguments)
-        return NegativeEmbeds(embeds, pooled, mask)
+    encoded = ("embeds", "pooled", "mask")
 
     def text_roles(self, call: dict[str, Any]) -> Tensor:
         """Of the tokens as the model orders them, (B, L). It takes them for as many as the mask has ones."""
@@ -91,13 +89,16 @@ class HunyuanImage(HunyuanVideo):
     processors = ("HunyuanImageAttnProcessor",)
     negative_mask_arg = "negative_prompt_embeds_mask"
     exact = "yes"
+    encoded = ("embeds", "mask", "prompt_embeds_2", "prompt_embeds_mask_2")
 
     def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
-        arguments = arguments | {"batch_size": len(prompts)}
-        embeds, mask, *second = encode_alone(encode_prompt, prompts, arguments)
-        if not second or not second[1].any():  # nothing in quotes
-            return NegativeEmbeds(embeds, mask=mask)
-        return NegativeEmbeds(embeds, mask=mask, more=dict(zip(("embeds_2", "mask_2"), second, strict=True)))
+        return super().encode(encode_prompt, prompts, arguments | {"batch_size": len(prompts)})
+
+    def negative_embeds(self, encoded: Mapping[str, Any]) -> NegativeEmbeds:
+        negative, mask = super().negative_embeds(encoded), encoded.get("prompt_embeds_mask_2")
+        if mask is None or not mask.any():  # nothing in quotes
+            return negative
+        return replace(negative, more={"embeds_2": encoded["prompt_embeds_2"], "mask_2": mask})
 
     def text_roles(self, call: dict[str, Any]) -> Tensor:
         masks = [call["encoder_attention_mask"], call.get("encoder_attention_mask_2")]

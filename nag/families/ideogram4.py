@@ -5,7 +5,7 @@ Padding is a segment of its own. The pipeline's unconditional predictions are an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any, ClassVar
 
@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from nag.current import CurrentStep
-from nag.encoding import Arguments, encode_alone
 from nag.families.arguments import ROWS, Argument
 from nag.families.family import Family
 from nag.guidance_state import GuidanceState
@@ -42,10 +41,15 @@ class Ideogram4(Family):
     timestep_rises = True
     arguments: ClassVar[dict[str, Argument]] = dict.fromkeys(("position_ids", "segment_ids", "indicator"), ROWS)
     cfg = "separate"
+    encoded = ("embeds", "", "", "roles")
 
-    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
-        embeds, _, _, roles = encode_alone(encode_prompt, prompts, arguments)
-        mask = roles == ROLES["text"]
+    def negative_embeds(self, encoded: Mapping[str, Any]) -> NegativeEmbeds:
+        if "roles" in encoded:
+            embeds, mask = encoded["embeds"], encoded["roles"] == ROLES["text"]
+        else:
+            embeds = encoded["text_features"]
+            lengths = torch.tensor(encoded["text_lengths"], device=embeds.device)
+            mask = torch.arange(embeds.shape[1], 0, -1, device=embeds.device) <= lengths[:, None]
         used = mask.any(dim=0).nonzero()  # it pads to the longest prompt that it takes
         tokens = slice(int(used.min()), int(used.max()) + 1)
         return NegativeEmbeds(embeds[:, tokens], mask=mask[:, tokens])

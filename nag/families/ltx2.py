@@ -8,7 +8,7 @@ perturbed or isolated attention, which other guidances compare with, stay plain.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -48,6 +48,12 @@ class LTX2(Family):
         pipe = inspect.unwrap(encode_prompt).__self__
         side = getattr(getattr(pipe, "tokenizer", None), "padding_side", "left")
         video, audio, mask = pipe.connectors(embeds, mask, padding_side=side)
+        return NegativeEmbeds(video, mask=mask, more={AUDIO: audio})
+
+    def negative_embeds(self, encoded: Mapping[str, Any]) -> NegativeEmbeds:
+        video, audio, mask = (
+            encoded[f"connector_{name}"] for name in ("prompt_embeds", "audio_prompt_embeds", "attention_mask")
+        )
         return NegativeEmbeds(video, mask=mask, more={AUDIO: audio})
 
     def pack(self, call: dict[str, Any], negative: NegativeEmbeds) -> dict[str, Any]:

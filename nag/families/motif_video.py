@@ -6,13 +6,10 @@ ahead of the text; they count as part of the image.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
 from nag.current import CurrentStep
-from nag.encoding import Arguments, encode_alone
 from nag.families.family import Family
-from nag.negative import NegativeEmbeds
 from nag.params import NAGParams
 from nag.processor_swap import class_names
 from nag.processors import CrossAttentionProcessor, GuidedProcessor, JointAttentionProcessor
@@ -32,6 +29,7 @@ class MotifVideo(Family):
     negative_mask_arg = "negative_prompt_attention_mask"
     text_last = True
     cfg = "separate"
+    encoded = ("embeds", "", "mask")
 
     def attentions(self, denoiser: Any) -> list[Any]:
         single = denoiser.single_transformer_blocks
@@ -41,7 +39,3 @@ class MotifVideo(Family):
     def processor(self, current: CurrentStep, plain: Any) -> GuidedProcessor:
         crosses = "MotifVideoCrossAttnProcessor2_0" in class_names(plain)
         return (CrossAttentionProcessor if crosses else JointAttentionProcessor)(current, plain)
-
-    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
-        embeds, _, mask, _ = encode_alone(encode_prompt, prompts, arguments)
-        return NegativeEmbeds(embeds, mask=mask)

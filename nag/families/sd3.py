@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from nag.encoding import Arguments, encode_alone
+from nag.encoding import Arguments
 from nag.errors import UnsupportedPipeline
 from nag.families.family import Family
 from nag.guidance_state import GuidanceState
@@ -30,6 +30,7 @@ class StableDiffusion3(Family):
     processors = ("JointAttnProcessor2_0", "FusedJointAttnProcessor2_0", "SD3IPAdapterJointAttnProcessor2_0")
     text_last = True
     cfg = "batched"
+    encoded = ("embeds", "", "pooled")
     exact = "equation 7, the positive's pooled prompt, as the authors"
 
     def check(self, pipe: Any) -> None:
@@ -37,8 +38,7 @@ class StableDiffusion3(Family):
             raise UnsupportedPipeline("perturbed attention guidance puts its own processors on the model at each call")
 
     def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
-        embeds, _, pooled, _ = encode_alone(encode_prompt, prompts, {"prompt_2": None, "prompt_3": None} | arguments)
-        return NegativeEmbeds(embeds, pooled)
+        return super().encode(encode_prompt, prompts, {"prompt_2": None, "prompt_3": None} | arguments)
 
     def rows(self, pipe: Any, state: GuidanceState, call: dict[str, Any]) -> slice | None:
         # The call of skip-layer guidance is the prompt's own rows alone, within a run of CFG.

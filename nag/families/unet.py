@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 
 from diffusers.models.attention_processor import Attention
+from diffusers.modular_pipelines import ModularPipeline
 
 from nag.errors import UnsupportedPipeline
 from nag.families.plain_cross import PlainCrossAttention
@@ -34,7 +35,7 @@ class StableDiffusion(PlainCrossAttention):
 
     def check(self, pipe: Any) -> None:
         super().check(pipe)
-        if not hasattr(type(pipe), "do_classifier_free_guidance"):
+        if not isinstance(pipe, ModularPipeline) and not hasattr(type(pipe), "do_classifier_free_guidance"):
             raise UnsupportedPipeline(f"{type(pipe).__name__} does not tell which rows of its batch are conditional")
 
 

@@ -8,17 +8,15 @@ ControlNet, which adds to the text's tokens what it makes of the positive's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 
 from nag._diffusers import cfg_truncation, z_image_padded, z_image_sequence
 from nag.current import CurrentStep
-from nag.encoding import Arguments, encode_alone
 from nag.errors import UnsupportedPipeline
 from nag.families.arguments import LISTED, NUMBERS, PADDED, Argument
 from nag.families.family import Family
@@ -52,6 +50,7 @@ class ZImage(Family):
     timestep_rises = True
     arguments: ClassVar[dict[str, Argument]] = {"x": LISTED, "t": NUMBERS, "cap_feats": PADDED}
     cfg = "batched"
+    encoded = ("embeds",)
     compiled = "in parts"
 
     def check(self, pipe: Any) -> None:
@@ -59,11 +58,6 @@ class ZImage(Family):
             raise UnsupportedPipeline("this ControlNet adds to the prompt's tokens, and knows of one prompt alone")
         if "ZImageOmniPipeline" in class_names(pipe):
             raise UnsupportedPipeline("this model's prompt stands in parts between its images, which are not entered")
-
-    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
-        texts = encode_alone(encode_prompt, prompts, arguments)[0]
-        mask = pad_sequence([torch.ones(len(text), device=text.device) for text in texts], batch_first=True)
-        return NegativeEmbeds(pad_sequence(texts, batch_first=True), mask=mask)
 
     def embeds(self, call: dict[str, Any]) -> Tensor:
         # Texts are of any lengths; what is asked of them here is how many, of what kind and where.
@@ -75,8 +69,8 @@ class ZImage(Family):
                 "the denoiser was called with several images a row or with ControlNet's residuals"
             )
         count = len(call["cap_feats"])
-        if not state.inside_pipeline_call:
-            return slice(0, count)
+        if state.is_call_conditional is not None or not state.inside_pipeline_call:
+            return super().rows(pipe, state, call)
         truncation = cfg_truncation(pipe)
         # From a certain step on, a pipeline may leave CFG.
         truncated = truncation is not None and float(truncation) <= 1 and float(call["t"][0]) > truncation

@@ -1,0 +1,194 @@
+"""Modular Diffusers: reads from a pipeline's blocks and guiders what prompt it encodes and what each denoiser call is.
+
+The pipeline runs copies of its own blocks and guiders that report to the state of one `nag.guide`:
+
+- A block that encodes the prompt runs once more for the negative prompt, in a state of its own.
+- A guider names each prediction it asks for. The denoiser call of `pred_cond` is the conditional one; every other
+  stays plain, whatever the guider combines them to. A loop without a guider makes conditional calls alone.
+- Loops and guiders tell the timestep as the scheduler has it.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from diffusers.guiders import BaseGuidance
+from diffusers.modular_pipelines import (
+    LoopSequentialPipelineBlocks,
+    ModularPipelineBlocks,
+    PipelineState,
+)
+
+from nag._diffusers import pipeline_blocks, prediction_name, set_current_timestep, set_pipeline_blocks
+from nag.errors import UnsupportedPipeline
+from nag.families import Family
+from nag.guidance_state import GuidanceState
+from nag.negative import NegativeEmbeds
+from nag.pipeline_hooks import override_call
+
+__all__ = ["text_blocks", "watch_blocks"]
+
+#: The prediction of a guider that is the prompt's own.
+CONDITIONAL = "pred_cond"
+#: What text blocks call the fields of `NegativeEmbeds`.
+ENCODED_NAMES = {
+    "prompt_embeds": "embeds",
+    "pooled_prompt_embeds": "pooled",
+    "prompt_attention_mask": "mask",
+    "prompt_embeds_mask": "mask",
+}
+
+
+@contextmanager
+def watch_blocks(pipe: Any, family: Family, state: GuidanceState) -> Iterator[None]:
+    """Lets the pipeline's blocks and guiders report to `state` inside the block.
+
+    Raises:
+        UnsupportedPipeline: while the pipeline runs, if its guider does not name the conditional prediction.
+
+    """
+    guiders = {name: part for name, part in pipe.components.items() if isinstance(part, BaseGuidance)}
+    with ExitStack() as stack:
+        state.is_call_conditional = not guiders
+        stack.callback(setattr, state, "is_call_conditional", None)
+        stack.callback(vars(pipe).pop, "_current_timestep", None)
+        watched = {name: _watched_guider(pipe, guider, state) for name, guider in guiders.items()}
+        watched["_blocks"] = _watched_blocks(pipe, family, state, list(watched.values()))
+        for name, part in watched.items():
+            stack.callback(setattr, pipe, name, getattr(pipe, name))
+            setattr(pipe, name, part)
+        yield
+
+
+def _watched_guider(pipe: Any, guider: BaseGuidance, state: GuidanceState) -> BaseGuidance:
+    watched = copy.copy(guider)
+    predictions: list[str] = []
+
+    def set_state(*args: Any, **kwargs: Any) -> None:
+        guider_type.set_state(watched, *args, **kwargs)
+        set_current_timestep(pipe, watched.get_state()["timestep"])
+
+    def record(batches: list[Any]) -> list[Any]:
+        predictions[:] = [prediction_name(batch) for batch in batches]
+        if CONDITIONAL not in predictions:
+            raise UnsupportedPipeline(
+                f"{guider_type.__name__} does not name a prediction {CONDITIONAL!r}, so which denoiser call is the "
+                f"prompt's own is unknown; it names {predictions}"
+            )
+        return batches
+
+    def prepare_models(denoiser: Any) -> None:
+        # Of two guiders for one denoiser, the first leads; what the other asks for beside it follows unnamed.
+        state.is_call_conditional = bool(predictions) and predictions.pop(0) == CONDITIONAL
+        guider_type.prepare_models(watched, denoiser)
+
+    def cleanup_models(denoiser: Any) -> None:
+        state.is_call_conditional = False
+        guider_type.cleanup_models(watched, denoiser)
+
+    guider_type: Any = type(guider)
+    watched.set_state = set_state
+    watched.prepare_models, watched.cleanup_models = prepare_models, cleanup_models
+    for name in ("prepare_inputs", "prepare_inputs_from_block_state"):
+        prepare = getattr(guider_type, name)
+        setattr(watched, name, lambda *args, prepare=prepare, **kwargs: record(prepare(watched, *args, **kwargs)))
+    return watched
+
+
+def text_blocks(blocks: ModularPipelineBlocks) -> list[ModularPipelineBlocks]:
+    """The blocks that encode the prompt, and those that read nothing but what these made of it."""
+    found: list[ModularPipelineBlocks] = []
+    encoded: set[str] = set()
+    for block in _leaves(blocks):
+        inputs, outputs = set(filter(None, block.input_names)), set(block.output_names)
+        encodes = "prompt" in inputs and "prompt" not in outputs
+        if encodes or (inputs and inputs <= encoded):
+            found.append(block)
+            encoded |= outputs
+    return found
+
+
+def _leaves(block: ModularPipelineBlocks) -> Iterator[ModularPipelineBlocks]:
+    if isinstance(block, LoopSequentialPipelineBlocks) or not block.sub_blocks:
+        yield block
+        return
+    for sub_block in block.sub_blocks.values():
+        yield from _leaves(sub_block)
+
+
+def _watched_blocks(
+    pipe: Any, family: Family, state: GuidanceState, guiders: list[BaseGuidance]
+) -> ModularPipelineBlocks:
+    """A copy of the pipeline's blocks whose text blocks encode the negative prompt too."""
+    texts = text_blocks(pipeline_blocks(pipe))
+    negative = _NegativeRun(family, state, guiders)
+
+    def watched(block: ModularPipelineBlocks) -> ModularPipelineBlocks:
+        if any(block is text for text in texts):
+            watched_block = copy.copy(block)
+            override_call(watched_block, negative.run_block)
+            return watched_block
+        if isinstance(block, LoopSequentialPipelineBlocks):
+            return _watched_loop(pipe, block)
+        if not block.sub_blocks:
+            return block
+        block = copy.copy(block)
+        block.sub_blocks = copy.copy(block.sub_blocks)
+        for name, sub_block in block.sub_blocks.items():
+            block.sub_blocks[name] = watched(sub_block)
+        return block
+
+    return watched(pipeline_blocks(pipe))
+
+
+def _watched_loop(pipe: Any, loop: LoopSequentialPipelineBlocks) -> LoopSequentialPipelineBlocks:
+    watched = copy.copy(loop)
+
+    def loop_step(components: Any, state: Any, **kwargs: Any) -> Any:
+        set_current_timestep(pipe, kwargs.get("t"))
+        return loop.loop_step(components, state, **kwargs)
+
+    watched.loop_step = loop_step
+    return watched
+
+
+class _NegativeRun:
+    """The text blocks run once more, for the negative prompt."""
+
+    def __init__(self, family: Family, state: GuidanceState, guiders: list[BaseGuidance]) -> None:
+        self.family, self.state, self.guiders = family, state, guiders
+        self.values: PipelineState | None = None
+
+    def run_block(self, call: Callable[..., Any], block: Any, pipe: Any, values: PipelineState) -> Any:
+        """Calls a block for the pipeline, whose state is `values`, then for the negative prompt."""
+        if "prompt" in block.input_names:
+            self.begin(block, values)
+        result = call(block, pipe, values)
+        if self.values is not None:
+            with ExitStack() as stack:
+                for guider in self.guiders:  # CFG's own negative is not needed here
+                    if guider.get_state()["enabled"]:
+                        guider.disable()
+                        stack.callback(guider.enable)
+                call(block, pipe, self.values)
+        return result
+
+    def begin(self, block: ModularPipelineBlocks, values: PipelineState) -> None:
+        """Copies the pipeline's state with the negative prompt in the prompt's place."""
+        names = ("num_images_per_prompt", "num_videos_per_prompt")
+        self.state.late_arguments = {name: values.get(name) for name in ("prompt", *names)}
+        if self.state.negative_prompts is None:
+            return
+        changed = dict.fromkeys(names, 1) | {"prompt": list(self.state.negative_prompts)}
+        changed |= dict.fromkeys(("prompt_2", "prompt_3", *(n for n in block.input_names if "negative" in (n or ""))))
+        self.values = PipelineState(values.values | changed, copy.deepcopy(values.kwargs_mapping))
+        self.state.encode = lambda prompts, arguments: self.encoded()  # noqa: ARG005
+
+    def encoded(self) -> NegativeEmbeds:
+        """The negative prompt, once every text block has run."""
+        assert self.values is not None
+        encoded = {ENCODED_NAMES.get(name, name): value for name, value in self.values.values.items()}
+        return self.family.negative_embeds(encoded)
