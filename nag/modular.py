@@ -54,12 +54,12 @@ def watch_blocks(pipe: Any, family: Family, state: GuidanceState) -> Iterator[No
     with ExitStack() as stack:
         state.is_call_conditional = not guiders
         stack.callback(setattr, state, "is_call_conditional", None)
-        stack.callback(vars(pipe).pop, "_current_timestep", None)
-        watched = {name: _watched_guider(pipe, guider, state) for name, guider in guiders.items()}
-        watched["_blocks"] = _watched_blocks(pipe, family, state, list(watched.values()))
-        for name, part in watched.items():
-            stack.callback(setattr, pipe, name, getattr(pipe, name))
-            setattr(pipe, name, part)
+        stack.callback(set_current_timestep, pipe, None)
+        stack.callback(set_pipeline_blocks, pipe, pipeline_blocks(pipe))
+        set_pipeline_blocks(pipe, _watched_blocks(pipe, family, state))
+        for name, guider in guiders.items():
+            stack.callback(setattr, pipe, name, guider)
+            setattr(pipe, name, _watched_guider(pipe, guider, state))
         yield
 
 
@@ -119,12 +119,10 @@ def _leaves(block: ModularPipelineBlocks) -> Iterator[ModularPipelineBlocks]:
         yield from _leaves(sub_block)
 
 
-def _watched_blocks(
-    pipe: Any, family: Family, state: GuidanceState, guiders: list[BaseGuidance]
-) -> ModularPipelineBlocks:
+def _watched_blocks(pipe: Any, family: Family, state: GuidanceState) -> ModularPipelineBlocks:
     """A copy of the pipeline's blocks whose text blocks encode the negative prompt too."""
     texts = text_blocks(pipeline_blocks(pipe))
-    negative = _NegativeRun(family, state, guiders)
+    negative = _NegativeRun(family, state)
 
     def watched(block: ModularPipelineBlocks) -> ModularPipelineBlocks:
         if any(block is text for text in texts):
@@ -158,8 +156,8 @@ def _watched_loop(pipe: Any, loop: LoopSequentialPipelineBlocks) -> LoopSequenti
 class _NegativeRun:
     """The text blocks run once more, for the negative prompt."""
 
-    def __init__(self, family: Family, state: GuidanceState, guiders: list[BaseGuidance]) -> None:
-        self.family, self.state, self.guiders = family, state, guiders
+    def __init__(self, family: Family, state: GuidanceState) -> None:
+        self.family, self.state = family, state
         self.values: PipelineState | None = None
 
     def run_block(self, call: Callable[..., Any], block: Any, pipe: Any, values: PipelineState) -> Any:
@@ -168,12 +166,7 @@ class _NegativeRun:
             self.begin(block, values)
         result = call(block, pipe, values)
         if self.values is not None:
-            with ExitStack() as stack:
-                for guider in self.guiders:  # CFG's own negative is not needed here
-                    if guider.get_state()["enabled"]:
-                        guider.disable()
-                        stack.callback(guider.enable)
-                call(block, pipe, self.values)
+            call(block, pipe, self.values)
         return result
 
     def begin(self, block: ModularPipelineBlocks, values: PipelineState) -> None:
