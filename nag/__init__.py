@@ -5,6 +5,7 @@ from nag.errors import CannotJoin, InvalidParameter, NAGError, UnsupportedPipeli
 from nag.families import register_family
 from nag.formula import normalized_attention_guidance
 from nag.guide import attach, defaults_for, families, guide, supports
+from nag.guider import NAGGuider
 from nag.joining import JoinedCall, join, joining_key
 from nag.negative import NegativeEmbeds
 from nag.params import NAGParams
@@ -17,6 +18,7 @@ __all__ = [
     "InvalidParameter",
     "JoinedCall",
     "NAGError",
+    "NAGGuider",
     "NAGParams",
     "NegativeEmbeds",
     "RowGuidance",

@@ -121,12 +121,16 @@ class Attachment:
             InvalidParameter: another number of rows, or negative prompts of unequal length in a family without a mask.
 
         """
+        with self.planned(self.plan_rows(rows)):
+            yield
+
+    def plan_rows(self, rows: Sequence[RowGuidance | None]) -> Plan:
+        """Returns the plan of `rows`, for `planned`."""
 
         def plan(call: dict[str, Any]) -> GuidedStep | None:
             return _step_of_rows(self.family, call, rows)
 
-        with self.planned(plan):
-            yield
+        return plan
 
     @contextmanager
     def planned(self, plan: Plan) -> Iterator[None]:

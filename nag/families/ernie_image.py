@@ -5,6 +5,7 @@ The image's rotary positions begin where the positive prompt ends, and the text 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any, ClassVar
 
@@ -14,6 +15,7 @@ from torch import Tensor
 from nag.current import CurrentStep
 from nag.families.arguments import NUMBERS, PADDED, Argument
 from nag.families.family import Family
+from nag.families.padding import padded
 from nag.negative import NegativeEmbeds
 from nag.params import NAGParams
 from nag.processors.masked_joint import MaskedJointProcessor, masked_layout
@@ -36,6 +38,12 @@ class ErnieImage(Family):
     text_last = True
     arguments: ClassVar[dict[str, Argument]] = {"text_bth": PADDED, "text_lens": NUMBERS}
     cfg = "batched"
+    prompt_arguments: ClassVar[dict[str, str]] = {"text_bth": "embeds", "text_lens": "lengths"}
+
+    def negative_embeds(self, encoded: Mapping[str, Any]) -> NegativeEmbeds:
+        if "lengths" in encoded:
+            return padded([row[:length] for row, length in zip(encoded["embeds"], encoded["lengths"], strict=True)])
+        return super().negative_embeds(encoded)
 
     def embeds(self, call: dict[str, Any]) -> Tensor:
         embeds: Tensor = call["text_bth"]

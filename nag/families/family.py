@@ -70,6 +70,7 @@ class Family:
         compiled: what `torch.compile` makes of a guided step. In parts means that it does so of a plain one too.
         encoders: names of the pipelines' methods that encode a prompt, whichever they call, and
         encoded: names of what these return, in order: "embeds", "pooled", "mask" or more that `negative_embeds` reads.
+        prompt_arguments: arguments by which a loop hands its guider a prompt, and the names of `encoded` for them.
         refused: why these models are not guided, if they are not; `check_denoiser` raises it.
         reference: the authors' own layout, used by `guide(reference=True)`, if it differs from this one.
 
@@ -99,6 +100,11 @@ class Family:
     exact: ClassVar[str] = "yes"
     encoders: ClassVar[tuple[str, ...]] = ("encode_prompt",)
     encoded: ClassVar[tuple[str, ...]] = ("embeds", "mask")
+    prompt_arguments: ClassVar[dict[str, str]] = {
+        "encoder_hidden_states": "embeds",
+        "encoder_hidden_states_mask": "mask",
+        "encoder_attention_mask": "mask",
+    }
     compiled: ClassVar[Literal["one graph", "in parts"]] = "one graph"
     refused: ClassVar[str | None] = None
     reference: ClassVar[Family | None] = None
@@ -161,6 +167,18 @@ class Family:
         return NegativeEmbeds(
             embeds, encoded.get("pooled"), encoded.get("mask") if self.negative_mask_arg is not None else None
         )
+
+    def negative_of_arguments(self, arguments: Mapping[str, Any]) -> NegativeEmbeds:
+        """The negative prompt as a guider has it: by the denoiser's arguments, a row for each of the call's.
+
+        Raises:
+            UnsupportedPipeline: it is not among them.
+
+        """
+        encoded = {self.prompt_arguments.get(name, name): value for name, value in arguments.items()}
+        if all(encoded.get(name) is None for name in self.prompt_arguments.values()):
+            raise UnsupportedPipeline(f"the loop hands its guider no negative prompt, but {', '.join(arguments)}")
+        return self.negative_embeds(encoded)
 
     # What a step is.
 

@@ -90,6 +90,12 @@ class HunyuanImage(HunyuanVideo):
     negative_mask_arg = "negative_prompt_embeds_mask"
     exact = "yes"
     encoded = ("embeds", "mask", "prompt_embeds_2", "prompt_embeds_mask_2")
+    prompt_arguments: ClassVar[dict[str, str]] = {
+        "encoder_hidden_states": "embeds",
+        "encoder_attention_mask": "mask",
+        "encoder_hidden_states_2": "prompt_embeds_2",
+        "encoder_attention_mask_2": "prompt_embeds_mask_2",
+    }
 
     def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
         return super().encode(encode_prompt, prompts, arguments | {"batch_size": len(prompts)})

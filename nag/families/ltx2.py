@@ -42,6 +42,11 @@ class LTX2(Family):
     }
     extra_negative_inputs = {"negative_audio_prompt_embeds": AUDIO}  # noqa: RUF012 (a constant of the class)
     cfg = "batched"
+    prompt_arguments: ClassVar[dict[str, str]] = {
+        "encoder_hidden_states": "connector_prompt_embeds",
+        AUDIO: "connector_audio_prompt_embeds",
+        "encoder_attention_mask": "connector_attention_mask",
+    }
 
     def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
         embeds, mask, *_ = encode_alone(encode_prompt, prompts, arguments)

@@ -23,6 +23,7 @@ class StableDiffusion(PlainCrossAttention):
     denoiser_types: ClassVar[tuple[str, ...]] = ("UNet2DConditionModel",)
     processors = (*PlainCrossAttention.processors, "IPAdapterAttnProcessor2_0")
     cfg = "batched"
+    prompt_arguments: ClassVar[dict[str, str]] = {"prompt_embeds": "embeds"}
 
     def fits(self, denoiser: Any) -> bool:
         return unet_form(original(denoiser)) == "sd"

@@ -51,6 +51,7 @@ class ZImage(Family):
     arguments: ClassVar[dict[str, Argument]] = {"x": LISTED, "t": NUMBERS, "cap_feats": PADDED}
     cfg = "batched"
     encoded = ("embeds",)
+    prompt_arguments: ClassVar[dict[str, str]] = {"cap_feats": "embeds"}
     compiled = "in parts"
 
     def check(self, pipe: Any) -> None:

@@ -4,6 +4,7 @@ import ast
 import importlib
 import inspect
 from pathlib import Path
+from unittest import mock
 
 import diffusers
 import pytest
@@ -126,6 +127,35 @@ def the_loops_timestep_is_read():
     assert _diffusers.current_timestep(pipe) is None
 
 
+def the_loops_timestep_is_written():
+    pipe = modular_pipeline()
+    _diffusers.set_current_timestep(pipe, 3.0)
+    assert _diffusers.current_timestep(pipe) == 3.0
+    _diffusers.set_current_timestep(pipe, None)
+    assert "_current_timestep" not in vars(pipe)
+
+
+def modular_pipelines_run_these_blocks():
+    pipe = modular_pipeline()
+    blocks = mock.Mock(return_value=(pipe, diffusers.modular_pipelines.PipelineState()), inputs=[])
+    assert type(_diffusers.pipeline_blocks(pipe)) is type(pipe.blocks)
+    _diffusers.set_pipeline_blocks(pipe, blocks)
+    assert _diffusers.pipeline_blocks(pipe) is blocks
+    pipe()
+    assert blocks.called
+
+
+def guiders_name_their_predictions():
+    batches = diffusers.ClassifierFreeGuidance().prepare_inputs(
+        {"encoder_hidden_states": (torch.ones(1), torch.ones(1))}
+    )
+    assert [_diffusers.prediction_name(batch) for batch in batches] == ["pred_cond", "pred_uncond"]
+
+
+def modular_pipeline():
+    return diffusers.FluxModularPipeline(blocks=diffusers.FluxAutoBlocks())
+
+
 def cfg_truncation_is_read():
     pipe = pipeline("z-image")
     pipe._cfg_truncation = 0.5  # as its __call__ does
@@ -165,6 +195,9 @@ CHECKS = {
     a_caches_configuration_is_read: ["cache_config"],
     caches_are_dropped_within_their_context: ["reset_caches"],
     the_loops_timestep_is_read: ["current_timestep"],
+    the_loops_timestep_is_written: ["set_current_timestep"],
+    modular_pipelines_run_these_blocks: ["pipeline_blocks", "set_pipeline_blocks"],
+    guiders_name_their_predictions: ["prediction_name"],
     cfg_truncation_is_read: ["cfg_truncation"],
     z_images_text_is_embedded: ["z_image_padded", "z_image_sequence"],
     lumina2s_rotary_positions_are_made: ["lumina2_rotary"],
