@@ -55,7 +55,9 @@ def decayed_scale(scale: float, decay: float, passed: float) -> float:
 
 def _l1(z: Tensor) -> Tensor:
     """‖Z[i]‖₁ of each token, summed in float32: half precision overflows over thousands of channels."""
-    return torch.linalg.vector_norm(z, 1, -1, keepdim=True, dtype=torch.promote_types(z.dtype, torch.float32))
+    dtype = torch.promote_types(z.dtype, torch.float32)
+    norm: Tensor = torch.linalg.vector_norm(z, 1, -1, keepdim=True, dtype=dtype)
+    return norm
 
 
 def _like(value: float | Tensor, z: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ __all__ = ["NAGGuider"]
 TIMESTEPS_TOTAL = 1000.0
 
 
-class NAGGuider(BaseGuidance):  # type: ignore[misc]  # untyped
+class NAGGuider(BaseGuidance):
     """Guides a modular pipeline away from its own negative prompt by one denoiser call per step.
 
     It is for loops that take a guider: `pipe.update_components(guider=nag.NAGGuider(scale=5))`. `nag.guide(pipe, …)` is
@@ -71,7 +71,7 @@ class NAGGuider(BaseGuidance):  # type: ignore[misc]  # untyped
     @property
     def num_conditions(self) -> int:
         """How many prompts the pipeline must encode; a step makes one denoiser call all the same."""
-        return 1 + self._enabled
+        return 2 if self._enabled else 1
 
     def active_predictions(self) -> list[str]:
         """The predictions of a step."""

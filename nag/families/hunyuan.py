@@ -42,7 +42,7 @@ class HunyuanVideo(Family):
     text_last = True
     cfg = "separate"
     exact = "equation 7, the positive's pooled prompt"
-    encoded = ("embeds", "pooled", "mask")
+    encoded: ClassVar[tuple[str, ...]] = ("embeds", "pooled", "mask")
 
     def text_roles(self, call: dict[str, Any]) -> Tensor:
         """Of the tokens as the model orders them, (B, L). It takes them for as many as the mask has ones."""
