@@ -1,6 +1,7 @@
-"""CogVideoX: joint attention, text first; rotary positions, where there are any, are of the image alone.
+"""CogVideoX and ConsisID: joint attention, text first; rotary positions, where there are any, are of the image alone.
 
 The patch embedding adds positions to a text of one fixed length, so the negative's tokens join at the first block.
+ConsisID's attention to a face stays plain, and the negative's tokens leave it behind the last block.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from nag.families.family import Family
 from nag.negative import NegativeEmbeds
 from nag.params import NAGParams
 
-__all__ = ["CogVideoX"]
+__all__ = ["CogVideoX", "ConsisID"]
 
 
 class CogVideoX(Family):
@@ -44,3 +45,20 @@ class CogVideoX(Family):
             return negative
 
         append_to_block(denoiser.transformer_blocks[0], 1, "encoder_hidden_states", tokens, current, stack)
+
+
+class ConsisID(CogVideoX):
+    name = "ConsisID"
+    models = "ConsisID-preview"
+    denoiser_types = ("ConsisIDTransformer3DModel",)
+
+    def hooks(self, denoiser: Any, current: CurrentStep, stack: ExitStack) -> None:
+        super().hooks(denoiser, current, stack)
+
+        def drop_negative(module: Any, args: tuple[Tensor]) -> tuple[Tensor]:  # noqa: ARG001 (torch's signature)
+            # Behind the blocks the model takes as many tokens for text as its own prompt has.
+            if current.step is None or current.step.layout is None:
+                return args
+            return (current.step.layout.of_one(args[0], 1, negative=False),)
+
+        stack.callback(denoiser.norm_final.register_forward_pre_hook(drop_negative).remove)

@@ -1,8 +1,9 @@
-"""HunyuanVideo 1.0 and 1.5, HunyuanImage: joint attention, image first, with rotary positions of the image alone.
+"""HunyuanVideo 1.0, 1.5, Framepack, HunyuanImage: joint attention, image first, rotary positions of the image alone.
 
 Each prompt passes the text refiner on its own, which reads the mean of its tokens. Rows are then ordered each by its
 own masks, `[tokens | padding]`, so tokens are told by role. HunyuanVideo 1.0's pooled prompt stays the positive's; the
-other models read a second text, of what the prompt puts in quotes, and 1.5 an image, which both prompts see.
+other models but Framepack read a second text, of what the prompt puts in quotes; 1.5 and Framepack read an image,
+which both prompts see.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from nag.params import NAGParams
 from nag.processors.per_row_mask import NEGATIVE, NOBODY, POSITIVE, SHARED, TokenRoleProcessor, TokenRoles
 from nag.token_layout import TokenLayout
 
-__all__ = ["HunyuanImage", "HunyuanVideo", "HunyuanVideo15"]
+__all__ = ["Framepack", "HunyuanImage", "HunyuanVideo", "HunyuanVideo15"]
 
 
 class HunyuanVideo(Family):
@@ -77,6 +78,21 @@ class HunyuanVideo(Family):
         stack.callback(denoiser.context_embedder.register_forward_hook(embedded).remove)
         block = denoiser.transformer_blocks[0]
         append_to_block(block, 1, "encoder_hidden_states", tokens, current, stack)
+
+
+class Framepack(HunyuanVideo):
+    name = "HunyuanVideo-Framepack"
+    models = "FramePack I2V, F1"
+    source = "as HunyuanVideo, not tuned"
+    denoiser_types = ("HunyuanVideoFramepackTransformer3DModel",)
+    compiled = "in parts"
+
+    def text_roles(self, call: dict[str, Any]) -> Tensor:
+        # The model puts the start image's tokens ahead of the text, and cuts the padding off a single prompt.
+        mask, image = call["encoder_attention_mask"], call["image_embeds"].shape[1]
+        tokens = mask.sum(dim=1).long()
+        length = mask.shape[1] if len(mask) > 1 else int(tokens)
+        return _leading((SHARED, torch.full_like(tokens, image)), (POSITIVE, tokens), length=image + length)
 
 
 class HunyuanImage(HunyuanVideo):

@@ -105,6 +105,8 @@ def generate(subject: Subject, prompt, negative, scale, tau, alpha, *, seeds=Non
     def guided(denoiser, *args, **kwargs):
         forward = type(denoiser).forward
         positive = dict(inspect.signature(forward).bind(denoiser, *args, **kwargs).arguments)
+        if case.is_plain(positive):
+            return forward(**positive)
         others = texts | {name: own_cache(cache) for name, cache in positive.items() if name == "kv_cache" and cache}
         modulation = denoiser.get_submodule(case.modulation) if case.modulation else None
         return call(
