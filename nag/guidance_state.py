@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -26,6 +26,7 @@ class GuidanceState:
     negative_embeds: NegativeEmbeds | None
     timesteps_total: float
     guidance: Guidance
+    extra_negative_prompts: Mapping[str, Sequence[str]] = field(default_factory=dict)
     encode: Callable[[Sequence[str], Arguments], NegativeEmbeds] | None = None
     pipeline_call: PipelineCall | None = None
     #: Whether a pipeline calls the denoiser: then its settings tell which rows are conditional.
@@ -54,7 +55,8 @@ class GuidanceState:
         embeds = arguments.get("prompt_embeds", arguments.get("prompt_embeds_t5"))
         prompts = len(embeds) if embeds is not None else 1 if isinstance(prompt, str) else len(prompt or ())
         if self.negative_prompts is not None:
-            self._check_count("negative_prompt", len(self.negative_prompts), prompts)
+            for name, texts in {"negative_prompt": self.negative_prompts, **self.extra_negative_prompts}.items():
+                self._check_count(name, len(texts), prompts)
         self._check_counts(prompts)
         negative = self.negative_embeds
         if negative is None and self.encode is not None and self.negative_prompts is not None:

@@ -40,7 +40,7 @@ def guide(
     scale_decay: float | Sequence[float] | None = None,
     anneal: float | Sequence[float] | None = None,
     reference: bool = False,
-    **more: Tensor,
+    **more: Any,
 ) -> Iterator[Guidance]:
     """Guide every call of `pipe` inside the block away from the negative prompt.
 
@@ -60,7 +60,9 @@ def guide(
             paper's.
         anneal: deprecated name of `scale_decay`.
         reference: Flux.1 only: the authors' layout (negative pooled prompt, second image copy in single blocks).
-        more: what a family reads beside the embeddings, all with them or none (`Family.extra_negative_inputs`).
+        more: what a family reads beside the embeddings, all with them or none, where only masks may be left out
+            (`Family.extra_negative_inputs`), or beside the text (`Family.extra_negative_prompts`): LTX-2 takes
+            `negative_audio_prompt`, a string or one per prompt, which guides the sound in place of `negative_prompt`.
 
     Each number may be one for all prompts or a sequence, one per prompt; a number not given is the family's default.
 
@@ -86,13 +88,21 @@ def guide(
         "negative_prompt_attention_mask": negative_prompt_attention_mask,
         "negative_prompt_embeds_mask": negative_prompt_embeds_mask,
     }
+    extra_prompts = {
+        name: _as_prompts(texts, name)
+        for name in family.extra_negative_prompts
+        if (texts := more.pop(name, None)) is not None
+    }
+    for name in extra_prompts if negative_prompt is None else ():
+        raise InvalidParameter(name, "needs negative_prompt beside it")
     given = _given(family, negative_prompt_embeds, negative_pooled_prompt_embeds, masks, more)
     decay = renamed("scale_decay", scale_decay, "anneal", anneal)
     params = params_by_prompt(family.defaults, scale=scale, tau=tau, alpha=alpha, end=end, scale_decay=decay)
     state = GuidanceState(
         params=params,
-        negative_prompts=_as_prompts(negative_prompt),
+        negative_prompts=None if negative_prompt is None else _as_prompts(negative_prompt, "negative_prompt"),
         negative_embeds=given,
+        extra_negative_prompts=extra_prompts,
         timesteps_total=float(pipe.scheduler.config.get("num_train_timesteps", 1000)),
         guidance=Guidance(params),
     )
@@ -179,7 +189,8 @@ def _given(
     for name in more.keys() - family.extra_negative_inputs.keys():
         raise TypeError(f"guide() got an unexpected keyword argument {name!r}")
     for name in family.extra_negative_inputs.keys() - more.keys() if embeds is not None else more.keys():
-        raise InvalidParameter(name, f"{family.name} takes it and negative_prompt_embeds together")
+        if embeds is None or not name.endswith("mask"):
+            raise InvalidParameter(name, f"{family.name} takes it and negative_prompt_embeds together")
     mask = masks.pop(family.negative_mask_arg, None) if family.negative_mask_arg else None
     for name, value in {
         **masks,
@@ -199,10 +210,8 @@ def _given(
     return negative
 
 
-def _as_prompts(negative_prompt: str | Sequence[str] | None) -> tuple[str, ...] | None:
-    if negative_prompt is None:
-        return None
-    prompts = (negative_prompt,) if isinstance(negative_prompt, str) else tuple(negative_prompt)
+def _as_prompts(texts: str | Sequence[str], name: str) -> tuple[str, ...]:
+    prompts = (texts,) if isinstance(texts, str) else tuple(texts)
     if not prompts or not all(isinstance(prompt, str) for prompt in prompts):
-        raise InvalidParameter("negative_prompt", "must be a string or a sequence of strings, one per prompt")
+        raise InvalidParameter(name, "must be a string or a sequence of strings, one per prompt")
     return prompts

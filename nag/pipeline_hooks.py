@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import functools
 import inspect
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
-from diffusers import DiffusionPipeline
-from diffusers.modular_pipelines import ModularPipeline, ModularPipelineBlocks
 from torch import nn
 
 from nag.attachment import Plan
 from nag.cache_context import is_conditional_context
+from nag.calling_pipeline import calling_pipeline
 from nag.compat import check_unconditional, reset_block_caches
 from nag.encoding import Arguments
 from nag.errors import InvalidParameter, UnsupportedPipeline
@@ -72,7 +70,9 @@ def watch_encode_prompt(pipe: Any, family: Family, state: GuidanceState, stack: 
         signature = inspect.signature(encode_prompt)
 
         def encode_negative(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            state.encode = functools.partial(_encode_negative, pipe, family, encode_prompt)
+            state.encode = functools.partial(
+                _encode_negative, pipe, family, encode_prompt, state.extra_negative_prompts
+            )
             state.on_prompts_encoded(dict(signature.bind(*args, **kwargs).arguments))
 
         _call_after(pipe, name, encode_negative, stack)
@@ -80,6 +80,7 @@ def watch_encode_prompt(pipe: Any, family: Family, state: GuidanceState, stack: 
     for name in family.encoders:
         if hasattr(pipe, name):
             watch(name)
+    family.watch_conditions(pipe, state, stack)
 
 
 def watch_pipeline_call(
@@ -119,13 +120,18 @@ def override_call(instance: Any, run: Callable[..., Any]) -> None:
 
 
 def _encode_negative(
-    pipe: Any, family: Family, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments
+    pipe: Any,
+    family: Family,
+    encode_prompt: Callable[..., Any],
+    extra_prompts: Mapping[str, Sequence[str]],
+    prompts: Sequence[str],
+    arguments: Arguments,
 ) -> NegativeEmbeds:
     """Encodes negative prompts. Raises InvalidParameter if the pipeline lacks the text encoders for it."""
     encoders = {name: part for name, part in pipe.components.items() if name.startswith(("text_encoder", "tokenizer"))}
     missing = [name for name, part in encoders.items() if part is None]
     try:
-        return family.encode(encode_prompt, prompts, arguments)
+        return family.encode(encode_prompt, prompts, arguments, **extra_prompts)
     except Exception as error:
         if not missing:
             raise
@@ -137,17 +143,13 @@ def _encode_negative(
 
 def _refuse_other_pipelines(pipe: Any) -> None:
     """Raises UnsupportedPipeline if another pipeline is calling: which rows are whose is known of `pipe` alone."""
-    frame = sys._getframe(1)
-    while (frame := frame.f_back) is not None:  # type: ignore[assignment]  # the loop ends there
-        if frame.f_code.co_name == "__call__":
-            caller = frame.f_locals.get("self")
-            is_pipeline = isinstance(caller, DiffusionPipeline | ModularPipeline | ModularPipelineBlocks)
-            if is_pipeline and caller is not pipe:
-                name = type(caller).__name__
-                raise UnsupportedPipeline(
-                    f"{name} was called inside the guide of a {type(pipe).__name__} that shares its denoiser; leave "
-                    f"that guide, and enter one for the {name} itself: nag.guide(that pipeline, …)"
-                )
+    caller = calling_pipeline()
+    if caller is not None and caller is not pipe:
+        name = type(caller).__name__
+        raise UnsupportedPipeline(
+            f"{name} was called inside the guide of a {type(pipe).__name__} that shares its denoiser; leave "
+            f"that guide, and enter one for the {name} itself: nag.guide(that pipeline, …)"
+        )
 
 
 def _call_after(

@@ -57,6 +57,8 @@ class Family:
         negative_mask_arg: the name of that mask for the negative prompt in the family's pipelines and `nag.guide`.
         extra_negative_inputs: what `nag.guide` takes of a negative prompt besides its embeddings and mask, and the
             denoiser's argument that each stands for (`NegativeEmbeds.more`).
+        extra_negative_prompts: what `nag.guide` takes beside the negative prompt as texts, one or one per prompt;
+            `encode` gets them by these names.
         text_last: whether the text stands behind the image in joint attention.
         timestep_argument: the denoiser's argument for the timestep,
         timestep_unit: how many of the scheduler's are one of it, and
@@ -88,6 +90,7 @@ class Family:
     denoiser_mask_arg: ClassVar[str | None] = None
     negative_mask_arg: ClassVar[str | None] = None
     extra_negative_inputs: ClassVar[dict[str, str]] = {}
+    extra_negative_prompts: ClassVar[tuple[str, ...]] = ()
     text_last: ClassVar[bool] = False
     timestep_argument: ClassVar[str] = "timestep"
     timestep_unit: ClassVar[float] = 1.0
@@ -179,6 +182,9 @@ class Family:
         if all(encoded.get(name) is None for name in self.prompt_arguments.values()):
             raise UnsupportedPipeline(f"the loop hands its guider no negative prompt, but {', '.join(arguments)}")
         return self.negative_embeds(encoded)
+
+    def watch_conditions(self, pipe: Any, state: GuidanceState, stack: ExitStack) -> None:
+        """Registers on the stack what completes the negative prompt when the pipeline completes its own."""
 
     # What a step is.
 

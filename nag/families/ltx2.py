@@ -1,8 +1,9 @@
 """LTX-2: video and audio streams, each of which attends to its own form of the prompt under one mask.
 
 Between encode_prompt and the denoiser the pipelines' connectors make both forms; a negative given as embeddings is what
-they return. Newer models modulate the text by the noise level, so its keys are made anew at each step. Calls with
-perturbed or isolated attention, which other guidances compare with, stay plain.
+they return. The sound may have a negative prompt of its own. Newer models modulate the text by the noise level, so its
+keys are made anew at each step. Calls with perturbed or isolated attention, which other guidances compare with, stay
+plain.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
-import torch
+from torch import Tensor
 
 from nag.encoding import Arguments, encode_alone
+from nag.errors import InvalidParameter
 from nag.families.arguments import NUMBERS, PADDED, ROWS, Argument
 from nag.families.family import Family
 from nag.negative import NegativeEmbeds
@@ -21,7 +23,7 @@ from nag.params import NAGParams
 
 __all__ = ["LTX2"]
 
-AUDIO = "audio_encoder_hidden_states"
+AUDIO, AUDIO_MASK = "audio_encoder_hidden_states", "audio_encoder_attention_mask"
 
 
 class LTX2(Family):
@@ -36,11 +38,15 @@ class LTX2(Family):
     denoiser_mask_arg = "encoder_attention_mask"
     negative_mask_arg = "negative_prompt_attention_mask"
     arguments: ClassVar[dict[str, Argument]] = {
-        **dict.fromkeys((AUDIO, "audio_encoder_attention_mask"), PADDED),
+        **dict.fromkeys((AUDIO, AUDIO_MASK), PADDED),
         **dict.fromkeys(("audio_timestep", "sigma", "audio_sigma"), NUMBERS),
         **dict.fromkeys(("video_self_attention_mask", "video_keyframes_mask"), ROWS),
     }
-    extra_negative_inputs = {"negative_audio_prompt_embeds": AUDIO}  # noqa: RUF012 (a constant of the class)
+    extra_negative_inputs: ClassVar[dict[str, str]] = {
+        "negative_audio_prompt_embeds": AUDIO,
+        "negative_audio_prompt_attention_mask": AUDIO_MASK,
+    }
+    extra_negative_prompts = ("negative_audio_prompt",)
     cfg = "batched"
     prompt_arguments: ClassVar[dict[str, str]] = {
         "encoder_hidden_states": "connector_prompt_embeds",
@@ -48,12 +54,32 @@ class LTX2(Family):
         "encoder_attention_mask": "connector_attention_mask",
     }
 
-    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
-        embeds, mask, *_ = encode_alone(encode_prompt, prompts, arguments)
+    def encode(
+        self,
+        encode_prompt: Callable[..., Any],
+        prompts: Sequence[str],
+        arguments: Arguments,
+        *,
+        negative_audio_prompt: Sequence[str] | None = None,
+    ) -> NegativeEmbeds:
         pipe = inspect.unwrap(encode_prompt).__self__
         side = getattr(getattr(pipe, "tokenizer", None), "padding_side", "left")
-        video, audio, mask = pipe.connectors(embeds, mask, padding_side=side)
-        return NegativeEmbeds(video, mask=mask, more={AUDIO: audio})
+
+        def forms(prompts: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
+            embeds, mask, *_ = encode_alone(encode_prompt, prompts, arguments)
+            video, audio, mask = pipe.connectors(embeds, mask, padding_side=side)
+            return video, audio, mask
+
+        if negative_audio_prompt is None:
+            video, audio, mask = forms(prompts)
+            return NegativeEmbeds(video, mask=mask, more={AUDIO: audio})
+        count = max(len(prompts), len(negative_audio_prompt))
+        of_video, of_audio = (
+            list(texts) * count if len(texts) == 1 else texts for texts in (prompts, negative_audio_prompt)
+        )
+        video, _, mask = forms(of_video)
+        _, audio, audio_mask = forms(of_audio)
+        return NegativeEmbeds(video, mask=mask, more={AUDIO: audio, AUDIO_MASK: audio_mask})
 
     def negative_embeds(self, encoded: Mapping[str, Any]) -> NegativeEmbeds:
         video, audio, mask = (
@@ -62,8 +88,16 @@ class LTX2(Family):
         return NegativeEmbeds(video, mask=mask, more={AUDIO: audio})
 
     def pack(self, call: dict[str, Any], negative: NegativeEmbeds) -> dict[str, Any]:
-        packed = super().pack(call, negative)
-        packed[AUDIO] = torch.cat([call[AUDIO], negative.more[AUDIO]], dim=1)
-        masks = {"encoder_attention_mask": call.get("audio_encoder_attention_mask")}
-        packed["audio_encoder_attention_mask"] = super().pack(call | masks, negative).get("encoder_attention_mask")
-        return packed
+        of_audio = NegativeEmbeds(negative.more[AUDIO], mask=negative.more.get(AUDIO_MASK, negative.mask))
+        if of_audio.embeds.shape[1] != negative.embeds.shape[1]:
+            raise InvalidParameter(
+                "negative_audio_prompt_embeds",
+                f"must have as many tokens as negative_prompt_embeds, {negative.embeds.shape[1]}, "
+                f"got {of_audio.embeds.shape[1]}",
+            )
+        audio_call = {"encoder_hidden_states": call[AUDIO], "encoder_attention_mask": call.get(AUDIO_MASK)}
+        audio = super().pack(audio_call, of_audio)
+        return super().pack(call, negative) | {
+            AUDIO: audio["encoder_hidden_states"],
+            AUDIO_MASK: audio["encoder_attention_mask"],
+        }

@@ -88,11 +88,14 @@ def softmax_attention(query, key, value, attn_mask=None, dropout_p=0.0, is_causa
     return logits.softmax(-1).nan_to_num() @ v  # padding may see nothing
 
 
-def generate(subject: Subject, prompt, negative, scale, tau, alpha, *, seeds=None):
-    """Latents as `subject.generate`, guided. prompt, negative: equally many, of the same token count."""
+def generate(subject: Subject, prompt, negative, scale, tau, alpha, *, seeds=None, other_texts=None):
+    """Latents as `subject.generate`, guided. prompt, negative: equally many, of the same token count.
+
+    other_texts: arguments of the denoiser to take in place of the negative's, by name.
+    """
     case = subject.case
     negative_call = subject.calls(negative, num_inference_steps=case.fewest_steps)[0][0]
-    texts = {name: negative_call.get(name) for name in case.text}
+    texts = {name: negative_call.get(name) for name in case.text} | (other_texts or {})
     length = case.text_tokens or negative_call[case.text[0]].shape[1]
     caches = {}  # of keys: an object of the call that the denoiser fills; each lane has its own
 

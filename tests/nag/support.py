@@ -12,6 +12,8 @@ from nag.families import family_of
 from tests.tiny import Case
 
 STEPS = 4
+#: What pipelines of videos and sound call `num_images_per_prompt`.
+COPIES = ("num_videos_per_prompt", "num_waveforms_per_prompt")
 
 
 class Subject:
@@ -60,10 +62,11 @@ class Subject:
             return output[-1] if isinstance(output, list) else output  # some tell of each section, the last of all
 
     def _as_the_pipeline_calls_them(self, options, stack):
-        """Older pipelines have a callback that only watches, or none; some make videos."""
+        """Older pipelines have a callback that only watches, or none; some make videos or sound."""
         names = inspect.signature(self.pipe.__call__).parameters
-        if "num_videos_per_prompt" in names and "num_images_per_prompt" in options:
-            options = options | {"num_videos_per_prompt": options["num_images_per_prompt"]}
+        copies = next((name for name in COPIES if name in names), None)
+        if copies is not None and "num_images_per_prompt" in options:
+            options = options | {copies: options["num_images_per_prompt"]}
             del options["num_images_per_prompt"]
         then = options.get("callback_on_step_end")
         if then is None or "callback_on_step_end" in names:

@@ -1,0 +1,174 @@
+"""Models of sound: cross attention to the prompt's tokens, whose keys are the same at every step.
+
+Stable Audio puts two tokens for the time span behind the prompt's; the negative's get the same two. LongCat-Audio
+embeds its text and mixes neighbouring tokens ahead of its blocks, each prompt by itself, and modulates by the mean of
+the positive's. ACE-Step reads lyrics and timbre beside the prompt, and with the negative prompt the same ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from nag.calling_pipeline import calling_pipeline
+from nag.current import CurrentStep
+from nag.encoding import Arguments, encode_alone
+from nag.families.family import Family
+from nag.families.padding import padded
+from nag.guidance_state import GuidanceState
+from nag.negative import NegativeEmbeds, scatter_rows
+from nag.params import NAGParams
+from nag.processors import CrossAttentionProcessor
+from nag.state import PipelineCall
+from nag.token_layout import TokenLayout
+
+__all__ = ["AceStep", "LongCatAudio", "StableAudio"]
+
+#: Tokens for the start and the end of Stable Audio's time span.
+SPAN = 2
+
+
+class _MaskedNegativeProcessor(CrossAttentionProcessor):
+    masks_negative = True
+
+
+class _Audio(Family):
+    defaults = NAGParams(scale=5.0, tau=2.5, alpha=0.25)
+    source = "as Wan 2.1, not tuned"
+    attention = "cross"
+    caches_text_kv = True
+    cfg: ClassVar[Literal["batched", "separate"]] = "batched"
+
+
+class StableAudio(_Audio):
+    name = "Stable Audio"
+    models = "Stable Audio Open 1.0"
+    denoiser_types = ("StableAudioDiTModel",)
+    attention_modules = ("transformer_blocks.*.attn2",)
+    processors = ("StableAudioAttnProcessor2_0",)
+
+    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
+        return NegativeEmbeds(encode_alone(encode_prompt, prompts, arguments))
+
+    def rows(self, pipe: Any, state: GuidanceState, call: dict[str, Any]) -> slice | None:
+        rows = super().rows(pipe, state, call)
+        # The pipeline makes several waveforms of a prompt without a word of it to `encode_prompt`.
+        if rows is not None and state.inside_pipeline_call and state.pipeline_call is not None:
+            state.pipeline_call.images_per_prompt = (rows.stop - rows.start) // state.pipeline_call.prompts
+        return rows
+
+    def layout(self, call: dict[str, Any], negative: NegativeEmbeds) -> TokenLayout:
+        return TokenLayout(self.embeds(call).shape[1], negative.embeds.shape[1] + SPAN)
+
+    def pack(self, call: dict[str, Any], negative: NegativeEmbeds) -> dict[str, Any]:
+        with_span = torch.cat([negative.embeds, self.embeds(call)[:, -SPAN:]], dim=1)
+        return super().pack(call, replace(negative, embeds=with_span))
+
+
+class LongCatAudio(_Audio):
+    name = "LongCat-Audio"
+    models = "LongCat-AudioDiT"
+    denoiser_types = ("LongCatAudioDiTTransformer",)
+    attention_modules = ("blocks.*.cross_attn",)
+    processor_class = _MaskedNegativeProcessor
+    processors = ("AudioDiTCrossAttnProcessor",)
+    negative_mask_arg = "negative_prompt_attention_mask"
+    timestep_unit = 1000.0
+    timestep_rises = True
+    cfg = "separate"
+    exact = "equation 7, the positive's mean text"
+
+    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
+        # One at a time: in a batch each would mix with as many paddings as the longest has tokens more.
+        return padded([encode_alone(encode_prompt, [prompt], arguments)[0][0] for prompt in prompts])
+
+    def pack(self, call: dict[str, Any], negative: NegativeEmbeds) -> dict[str, Any]:  # noqa: ARG002 (see `hooks`)
+        return call
+
+    def hooks(self, denoiser: Any, current: CurrentStep, stack: ExitStack) -> None:
+        def text(embeds: Tensor) -> Tensor:
+            embedded: Tensor = denoiser.text_embed.forward(embeds)
+            return denoiser.text_conv_layer(embedded) if denoiser.text_conv else embedded
+
+        def refine(module: Any, args: Any, output: Any) -> None:  # noqa: ARG001 (torch's signature)
+            step = current.step
+            if step is None or step.layout is None:
+                return
+            embeds, mask = step.negative.embeds, step.negative.mask
+            step.scratch["rope"] = denoiser.rotary_embed(embeds, embeds.shape[1])
+            if mask is None:
+                step.scratch["text"] = text(embeds)
+                return
+            step.scratch["text"] = refined = embeds.new_zeros(*embeds.shape[:2], denoiser.config.dit_dim)
+            for row, own in enumerate(mask.bool()):
+                refined[row, own] = text(embeds[row : row + 1, own])[0]
+
+        stack.callback(denoiser.text_embed.register_forward_hook(refine).remove)
+        for block in denoiser.blocks:
+            append = _append_text(block.cross_attn_norm_c, current)
+            stack.callback(block.cross_attn.register_forward_pre_hook(append, with_kwargs=True).remove)
+
+
+class AceStep(_Audio):
+    name = "ACE-Step"
+    models = "ACE-Step 1.5 base, SFT, turbo"
+    denoiser_types = ("AceStepTransformer1DModel",)
+    attention_modules = ("layers.*.cross_attn",)
+    processor_class = _MaskedNegativeProcessor
+    processors = ("AceStepAttnProcessor2_0",)
+    negative_mask_arg = "negative_prompt_attention_mask"
+
+    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
+        # One at a time: the model reads the padding of prompts of unequal length. Of a negative it is masked.
+        alone = arguments | {"lyrics": "", "vocal_language": "en"}
+        return padded([encode_alone(encode_prompt, [prompt], alone)[0][0] for prompt in prompts])
+
+    def watch_conditions(self, pipe: Any, state: GuidanceState, stack: ExitStack) -> None:
+        completed: PipelineCall | None = None
+
+        def complete(encoder: Any, args: Any, kwargs: dict[str, Any], output: Any) -> None:  # noqa: ARG001
+            nonlocal completed
+            call = state.pipeline_call
+            if call is None or call is completed or calling_pipeline() is not pipe:
+                return
+            text = kwargs["text_hidden_states"]
+            row = torch.arange(len(text)) if len(call.negative.embeds) > 1 else torch.zeros(len(text), dtype=torch.long)
+            negative = call.negative.to(text).at(row)
+            of_negative = {"text_hidden_states": negative.embeds, "text_attention_mask": negative.token_mask.bool()}
+            tokens, mask = encoder.forward(**(kwargs | of_negative))
+            call.negative, completed = NegativeEmbeds(tokens, mask=mask), call
+
+        stack.callback(pipe.condition_encoder.register_forward_hook(complete, with_kwargs=True).remove)
+
+    def rows(self, pipe: Any, state: GuidanceState, call: dict[str, Any]) -> slice | None:  # noqa: ARG002
+        # Under CFG the unconditional rows come last, and at some steps not at all.
+        if state.inside_pipeline_call and state.pipeline_call is not None:
+            return slice(0, state.pipeline_call.prompts)
+        return slice(0, len(self.embeds(call)))
+
+    def timestep(self, pipe: Any, call: dict[str, Any]) -> float:  # noqa: ARG002 (its scheduler counts from 1)
+        return float(call["timestep"].max())
+
+
+def _append_text(norm: Any, current: CurrentStep) -> Callable[[Any, Any, dict[str, Any]], Any]:
+    """Returns the hook that puts the negative's tokens, mask and positions behind the positive's."""
+
+    def append(module: Any, args: Any, kwargs: dict[str, Any]) -> Any:  # noqa: ARG001 (torch's signature)
+        step = current.step
+        if step is None or step.layout is None:
+            return args, kwargs
+        text, mask = kwargs["encoder_hidden_states"], kwargs["attention_mask"]
+        negative = scatter_rows(norm(step.scratch["text"]), step.rows, len(text))
+        pairs = zip(kwargs["prompt_rotary_emb"], step.scratch["rope"], strict=True)
+        return args, kwargs | {
+            "encoder_hidden_states": torch.cat([text, negative], dim=1),
+            "attention_mask": torch.cat([mask, mask.new_ones(negative.shape[:2])], dim=1),
+            "prompt_rotary_emb": tuple(torch.cat(pair) for pair in pairs),
+        }
+
+    return append
