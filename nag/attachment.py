@@ -160,12 +160,19 @@ class Attachment:
         guiding.place = place
         return guiding
 
-    def _enter(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-        """The arguments of a denoiser call by name, with the negative prompt's tokens if the call is guided."""
+    def _enter(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Returns the arguments of a denoiser call, with the negative prompt's tokens if the call is guided.
+
+        Those that were passed by place stay so: a compiler makes another graph for another form of the call.
+        """
         self._leave()  # an interrupt may have kept the last call from doing so
-        plan = self._plan()
         call = dict(self._signature.bind(self.denoiser, *args, **kwargs).arguments)
         del call["self"]
+        call = self._begin_step(call)
+        return tuple(call.pop(name) for name in list(call)[: len(args)]), call
+
+    def _begin_step(self, call: dict[str, Any]) -> dict[str, Any]:
+        plan = self._plan()
         step = None if plan is None else plan(call)
         step = self.family.adapt_step(step, call)
         if step is None:
@@ -196,25 +203,29 @@ class Attachment:
             self._text_keys.keep(step.prompts, step.kept)
 
     def _register(self, denoiser: Any, stack: ExitStack) -> None:
-        compiled = getattr(denoiser, "_compiled_call_impl", None)
-        if compiled is not None:
-            # `denoiser.compile()` traces hooks too, and what a step does is decided outside of the graph.
-            @functools.wraps(compiled)
+        if self.current.is_traced:
+            # In the place of the whole call: `denoiser.compile()` traces hooks too, what a step does is decided outside
+            # of the graph, and torch runs no hook to release a lock after an interrupt.
+            found = denoiser._compiled_call_impl
+            inner = found or denoiser._call_impl
+
+            @functools.wraps(inner)
             def call(*args: Any, **kwargs: Any) -> Any:
                 with self.current.lock:
                     output = None
                     try:
-                        output = compiled(**self._enter(args, kwargs))
+                        args, kwargs = self._enter(args, kwargs)
+                        output = inner(*args, **kwargs)
                     finally:
                         self._leave(is_complete=output is not None)
                     return output
 
-            stack.callback(setattr, denoiser, "_compiled_call_impl", compiled)
+            stack.callback(setattr, denoiser, "_compiled_call_impl", found)
             denoiser._compiled_call_impl = call
             return
 
-        def before(module: nn.Module, args: Any, kwargs: Any) -> tuple[tuple[()], dict[str, Any]]:  # noqa: ARG001
-            return (), self._enter(args, kwargs)
+        def before(module: nn.Module, args: Any, kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:  # noqa: ARG001
+            return self._enter(args, kwargs)
 
         def after(module: nn.Module, args: Any, output: Any) -> None:  # noqa: ARG001 (torch's signature)
             self._leave(is_complete=output is not None)  # None after an exception

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
+
+import torch
+from torch import Tensor
 
 from nag.state import GuidedStep
 
@@ -15,9 +19,8 @@ class CurrentStep:
     A denoiser call never leaves its thread, so calls in other threads, greenlets and tasks do not see the step.
 
     Args:
-        is_traced: whether parts of the denoiser are compiled. A compiler reads a plain attribute and no thread-local
-            one, so calls of several threads must take turns. `Attachment` holds `lock` for a denoiser compiled in
-            place; callers of a wrapped one, or of one with compiled blocks, must see to it themselves.
+        is_traced: whether the denoiser or parts of it are compiled. A compiler reads a plain attribute and no
+            thread-local one, so calls of several threads take turns: `Attachment` holds `lock` during each call.
 
     """
 
@@ -25,18 +28,47 @@ class CurrentStep:
         self.is_traced = is_traced
         self.lock = threading.RLock()
         self._shared: GuidedStep | None = None
+        self._counts: Tensor | None = None
         self._local = threading.local()
 
     @property
     def step(self) -> GuidedStep | None:
         """The step, or None."""
-        if self.is_traced:
-            return self._shared
-        return getattr(self._local, "step", None)
+        if not self.is_traced:
+            return getattr(self._local, "step", None)
+        if self._shared is None or self._counts is None:
+            return None
+        return _with_counts(self._shared, self._counts)
 
     @step.setter
     def step(self, step: GuidedStep | None) -> None:
-        if self.is_traced:
-            self._shared = step
-        else:
+        if not self.is_traced:
             self._local.step = step
+            return
+        self._shared = None if step is None else _without_counts(step)
+        self._counts = None if step is None else _counts(step)
+
+
+def _counts(step: GuidedStep) -> Tensor:
+    """The step's numbers of rows and tokens as the shape of an empty tensor.
+
+    A compiler makes a graph for each value of an integer that it finds on a module, and one for all sizes of a tensor.
+    """
+    layout = step.layout
+    tokens = (0, 0, 0) if layout is None else (layout.positive, layout.negative, layout.shared)
+    return torch.empty(step.rows.start, step.rows.stop, step.text_keys, *tokens, 0)
+
+
+def _without_counts(step: GuidedStep) -> GuidedStep:
+    layout = None if step.layout is None else replace(step.layout, positive=0, negative=0, shared=0)
+    return replace(step, rows=slice(None), text_keys=0, layout=layout)
+
+
+def _with_counts(step: GuidedStep, counts: Tensor) -> GuidedStep:
+    start, stop, text_keys, positive, negative, shared, _ = counts.shape
+    layout = step.layout
+    if layout is not None:
+        layout = replace(layout, positive=positive, negative=negative, shared=shared)
+    step = replace(step, text_keys=text_keys, layout=layout)
+    object.__setattr__(step, "rows", slice(start, stop))  # of a slice in a constructor it would take the numbers
+    return step

@@ -133,7 +133,8 @@ class Caller:
                 if shares_models(entry) and move_on():
                     hooks.on_denoised()
 
-            told = Hooks(hooks.on_step, on_denoised, previews, encoding, hooks.files)
+            on_recompile_limit = partial(self.recorder.add, Event.RECOMPILE_LIMIT, entry.id)
+            told = Hooks(hooks.on_step, on_denoised, previews, encoding, hooks.files, on_recompile_limit)
             denoised = denoise(pipe, entry, rows, self.device, told)
         stages_ms = {
             Stage.PROMPTS: denoised.encode_ms, Stage.DENOISE: denoised.denoise_ms, Stage.DECODE: denoised.decode_ms

@@ -16,6 +16,7 @@ import nag
 from app.catalog import Model
 from app.jobs import ENDED_BEFORE_FIRST_STEP, Applied, Guidance
 from app.worker.batching import Row
+from app.worker.compilation import compiled_calls
 from app.worker.editing import Editing
 from app.worker.loading import denoisers
 from app.worker.pipelines import callbacks_of, cfg_arguments, step_arguments
@@ -35,7 +36,8 @@ Encoding = Callable[[Any], AbstractContextManager[TokenizerWatch]]
 @dataclass(frozen=True)
 class Hooks:
     """Optional callbacks of one pipeline call. `on_step(steps done)` follows each denoiser step and may raise to leave
-    the batch there; `on_denoised()` follows the last one, when only decoding is left and the denoiser is as it was.
+    the batch there; `on_denoised()` follows the last one, when only decoding is left and the denoiser is as it was;
+    `on_recompile_limit()` is called when torch stops compiling a function of the denoiser.
     """
 
     on_step: Callable[[int], None] = lambda _: None
@@ -43,6 +45,7 @@ class Hooks:
     previews: Previews | None = None
     encoding: Encoding = watch_tokenizers
     files: Mapping[str, bytes] = field(default_factory=dict)  # by name, what edits start from
+    on_recompile_limit: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,8 @@ def denoise(pipe: Any, entry: Model, rows: Sequence[Row], device: torch.device, 
             scale_decay=[numbers.scale_decay for numbers in params],
         )
     with ExitStack() as stack:
+        if entry.compile == "denoiser":
+            stack.enter_context(compiled_calls(entry.id, hooks.on_recompile_limit))
         watch = stack.enter_context(hooks.encoding(pipe))
         guidance = stack.enter_context(guiding)
         made = stack.enter_context(scales_become_rows(cfg.get(entry.cfg, 1.0)))
@@ -240,18 +245,21 @@ def _applied(asked: Guidance | None, reached: bool) -> Applied:
 @contextmanager
 def _before_first_forward(pipe: Any, call: Callable[[], None]) -> Iterator[None]:
     """Call once, as the pipeline's denoiser is first entered."""
-    handles: list[torch.utils.hooks.RemovableHandle] = []
+    with ExitStack() as undo:
 
-    def remove() -> None:
-        while handles:
-            handles.pop().remove()
+        def watch(denoiser: Any) -> None:
+            # In the place of the whole call: a hook would be compiled with the denoiser.
+            found = denoiser._compiled_call_impl
+            inner = found or denoiser._call_impl
 
-    def first(*_: Any) -> None:
-        remove()
-        call()
+            def first(*args: Any, **kwargs: Any) -> Any:
+                undo.close()
+                call()
+                return inner(*args, **kwargs)
 
-    handles += [each.register_forward_pre_hook(first) for each in denoisers(pipe)]
-    try:
+            undo.callback(setattr, denoiser, "_compiled_call_impl", found)
+            denoiser._compiled_call_impl = first
+
+        for denoiser in denoisers(pipe):
+            watch(denoiser)
         yield
-    finally:
-        remove()

@@ -31,6 +31,9 @@ class Event(StrEnum):
     OOM_HALVED = "oom_halved"  # a pipeline call ran out of memory and was split
     BATCH_BISECTED = "batch_bisected"  # a batch raised and was split, to find the job at fault
     NAN_OUTPUT = "nan_output"  # a picture that is no numbers
+    RECOMPILE_LIMIT = (
+        "recompile_limit"  # a compiled function has too many graphs; further kinds of calls run uncompiled
+    )
 
 
 class Stage(StrEnum):
@@ -51,6 +54,7 @@ SHOWN = {
     Event.OOM_HALVED: (d.FAULTS, "out_of_memory"),
     Event.BATCH_BISECTED: (d.FAULTS, "raised"),
     Event.NAN_OUTPUT: (d.FAULTS, "nan_output"),
+    Event.RECOMPILE_LIMIT: (d.FAULTS, "recompile_limit"),
 }
 
 

@@ -1,11 +1,15 @@
 """`torch.compile`, as users apply it: what a step does is decided outside, and the denoiser is one graph."""
 
+from contextlib import nullcontext
+from unittest import mock
+
 import pytest
 import torch
 
 import nag
 from nag.families import family_of
-from tests.nag.support import Subject, difference
+from tests import tiny
+from tests.nag.support import Subject, difference, run_in_threads
 from tests.tiny import CASES, FAMILY_CASES
 
 NEGATIVE = "a blue square"
@@ -47,3 +51,121 @@ def test_guided_and_plain_steps_of_a_compiled_denoiser_are_those_of_the_plain_on
     assert guidance.guided_steps > 0
     assert guidance.plain_steps > 0
     assert difference(compiled, expected) < 1e-5
+
+
+def blocks_one_by_one(subject, whole):
+    for block in [*subject.denoiser.transformer_blocks, *subject.denoiser.single_transformer_blocks]:
+        block.compile(fullgraph=whole, backend="eager")
+
+
+@pytest.fixture
+def small_flux():
+    """Flux with one block of each kind: compiled in a second."""
+    subject = Subject(next(case for case in CASES if case.name == "flux"))
+    subject.pipe = tiny.flux(double_blocks=1, single_blocks=1)
+    subject.pipe.set_progress_bar_config(disable=True)
+    torch.compiler.reset()
+    return subject
+
+
+class CountingBackend:
+    """Counts the graphs that are made, and the times that one of them runs."""
+
+    def __init__(self):
+        self.graphs = self.runs = 0
+
+    def __call__(self, module, inputs):
+        self.graphs += 1
+
+        def run(*args):
+            self.runs += 1
+            return module.forward(*args)
+
+        return run
+
+
+def graphs_of(subject, load):
+    """Runs a load, of each run the options of the pipeline and of the guide; None for no guide.
+
+    Returns the number of graphs. Every denoiser call runs one, and gives what it does without a compiler.
+    """
+    calls, backend = [], CountingBackend()
+
+    def run():
+        for options, guidance in load:
+            with nullcontext() if guidance is None else nag.guide(subject.pipe, **guidance, scale=6.0):
+                yield subject.generate(**options, num_inference_steps=subject.case.fewest_steps)
+
+    handle = subject.denoiser.register_forward_pre_hook(lambda module, args: calls.append(1))
+    expected = list(run())
+    handle.remove()
+    torch.compiler.reset()
+    subject.denoiser.compile(backend=backend)
+    assert all(difference(image, image_expected) < 1e-5 for image, image_expected in zip(run(), expected, strict=True))
+    assert backend.runs == len(calls)
+    return backend.graphs
+
+
+def prompts(count):
+    return ["a red circle"] * count
+
+
+def test_a_mixed_load_makes_few_graphs_and_every_call_is_compiled(small_flux):
+    guides = [None, {"negative_prompt": NEGATIVE}]
+    load = [({"prompt": prompts(n), "cfg": cfg}, guide) for guide in guides for cfg in (False, True) for n in (1, 2, 3)]
+    # Plain and guided, one row and several; one more, as Flux takes one negative prompt of CFG for all rows.
+    assert graphs_of(small_flux, load) <= 5
+
+
+def test_texts_of_any_length_share_graphs(small_flux):
+    embeds = small_flux.encode(NEGATIVE)["negative_prompt_embeds"]
+    load = [
+        ({"max_sequence_length": positive}, {"negative_prompt_embeds": embeds[:, :negative]})
+        for positive, negative in [(15, 15), (12, 9), (9, 12), (14, 2), (2, 14)]
+    ]
+    # One for the first lengths, one for all others.
+    assert graphs_of(small_flux, load) <= 2
+
+
+def test_rows_under_cfg_share_graphs():
+    sd = Subject(next(case for case in CASES if case.name == "sd"))
+    load = [({"prompt": prompts(n), "cfg": True}, {"negative_prompt": NEGATIVE}) for n in (2, 3, 4)]
+    assert graphs_of(sd, load) <= 2
+
+
+@pytest.mark.parametrize("apply", [in_place, wrapped, blocks_one_by_one])
+def test_threads_take_turns_on_a_compiled_denoiser(small_flux, apply):
+    (call, *_), _ = small_flux.calls(num_inference_steps=1)
+    apply(small_flux, True)
+    denoiser = small_flux.denoiser
+    guidance = nag.RowGuidance(
+        nag.NegativeEmbeds(small_flux.encode(NEGATIVE)["negative_prompt_embeds"]), scale=6.0, tau=2.0, alpha=0.5
+    )
+    outputs = {"plain": [], "guided": []}
+    with nag.attach(denoiser) as attached:
+
+        @torch.no_grad()
+        def run(name, rows, count):
+            with attached.rows(rows):
+                outputs[name] += [denoiser(**call)[0] for _ in range(count)]
+
+        run("plain", [None], 1)
+        run("guided", [guidance], 1)
+        run_in_threads(lambda: run("plain", [None], 20), lambda: run("guided", [guidance], 20))
+    assert difference(outputs["guided"][0], outputs["plain"][0]) > 1e-3
+    for results in outputs.values():
+        assert all(torch.equal(output, results[0]) for output in results)
+
+
+@pytest.mark.parametrize("apply", [in_place, wrapped, blocks_one_by_one])
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_a_call_that_is_left_by_an_error_lets_other_threads_call(small_flux, apply, error):
+    (call, *_), (plain, *_) = small_flux.calls(num_inference_steps=1)
+    apply(small_flux, False)
+    denoiser = small_flux.denoiser
+    with nag.attach(denoiser) as attached, torch.no_grad():
+        with pytest.raises(error), attached.planned(mock.Mock(side_effect=error)):
+            denoiser(**call)
+        outputs = []
+        run_in_threads(torch.no_grad()(lambda: outputs.append(denoiser(**call)[0])))
+    assert difference(outputs[0], plain) < 1e-6

@@ -19,6 +19,7 @@ from tests import tiny
 
 #: Private names of others than diffusers and this package: of torch, Python and accelerate, and this package's own.
 OTHERS = {
+    "_call_impl",
     "_check",
     "_compiled_call_impl",
     "_getframe",
