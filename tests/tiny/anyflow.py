@@ -46,6 +46,5 @@ CASES = (
         output="frames",
         sections=2,
         is_plain=lambda call: (call.get("kv_cache_flag") or {}).get("is_cache_step", False),
-        row_dims={"full_cache": 1, "compressed_cache": 1, "chunk_partition": None},
     ),
 )

@@ -42,7 +42,6 @@ class Case:
         fewest_steps: that a call of the pipeline can run.
         sections: how many parts of the output a call denoises in turn, each by all its steps.
         is_plain: whether a denoiser call, by its arguments, denoises nothing and is never guided.
-        row_dims: arguments of the denoiser whose rows are not their first dimension; None where they have no rows.
         frames: rows of text that the denoiser gets of one picture.
         one_length: whether the image's places follow from how long the text is, so that the oracle's rows, each with
             one prompt, compare only where all prompts have as many tokens.
@@ -69,7 +68,6 @@ class Case:
     fewest_steps: int = 1
     sections: int = 1
     is_plain: Callable[[dict[str, Any]], bool] = lambda call: False
-    row_dims: Mapping[str, int | None] = field(default_factory=dict)
     frames: int = 1
     one_length: bool = False
     takes: str = "prompts"
