@@ -91,7 +91,13 @@ class RowGuidance:
 
 
 class Attachment:
-    """The hooks and guiding processors on one denoiser. Made by `nag.attach`, and shared by all that guide it."""
+    """The hooks and guiding processors on one denoiser. Made by `nag.attach`, and shared by all that guide it.
+
+    Attributes:
+        denoiser: without the wrapper of `torch.compile`.
+        family: for `nag.join` and `nag.joining_key`.
+
+    """
 
     def __init__(self, denoiser: nn.Module, family: Family) -> None:
         self.denoiser = original(denoiser)

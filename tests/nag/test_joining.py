@@ -162,6 +162,24 @@ def test_a_step_cache_keeps_calls_apart(flux, flux_call):
         nag.join(flux.denoiser, [flux_call, flux_call])
 
 
+def test_a_family_that_cannot_join_says_why(flux, flux_call, monkeypatch):
+    monkeypatch.setattr(type(family_of(flux.pipe)), "cannot_join", "its rows see each other")
+    with pytest.raises(nag.CannotJoin, match="its rows see each other"):
+        nag.join(flux.denoiser, [flux_call, flux_call])
+    assert nag.joining_key(flux.denoiser, flux_call) != nag.joining_key(flux.denoiser, flux_call)
+    assert "no: its rows see each other" in str(nag.families())
+
+
+def test_video_with_a_first_image_does_not_join_video_without():
+    """HunyuanVideo 1.5 looks whether any row of the call has an image."""
+    subject = Subject(next(case for case in tiny.CASES if case.name == "hunyuan-15"))
+    call = recorded_calls(subject, "a red circle")[0][1]
+    assert not call["image_embeds"].any()
+    other = call | {"image_embeds": torch.ones_like(call["image_embeds"])}
+    with pytest.raises(nag.CannotJoin, match="image_embeds must have an image in all calls or in none"):
+        nag.join(subject.denoiser, [call, other])
+
+
 def test_negative_prompts_that_cannot_share_a_call_are_named(flux, flux_call):
     long, short = (nag.NegativeEmbeds(torch.ones(1, length, 32)) for length in (15, 4))
     rows = [[nag.RowGuidance(negative, 5.0, 2.5, 0.25)] for negative in (long, short)]
