@@ -22,7 +22,11 @@ def encode_alone(encode_prompt: Callable[..., Any], prompts: Sequence[str], argu
     }
     changed |= {"prompt": list(prompts)}
     names = inspect.signature(encode_prompt).parameters
-    changed |= {name: 1 for name in ("num_images_per_prompt", "num_videos_per_prompt") if name in names}
+    changed |= {
+        name: 1
+        for name in ("num_images_per_prompt", "num_videos_per_prompt", "num_waveforms_per_prompt")
+        if name in names
+    }
     if "do_classifier_free_guidance" in names:
         changed["do_classifier_free_guidance"] = False
     return encode_prompt(**(arguments | changed))

@@ -20,18 +20,21 @@ __all__ = ["Interception"]
 
 
 class Interception(TorchFunctionMode):
-    """Hands the first attention call that `should_intercept` selects to `guided_attention`.
+    """Hands the first attention calls that `should_intercept` selects, one or `count`, to `guided_attention`.
 
     Every other call runs as it is.
     """
 
     def __init__(
-        self, should_intercept: Callable[[AttentionCall], bool], guided_attention: Callable[[AttentionCall], Tensor]
+        self,
+        should_intercept: Callable[[AttentionCall], bool],
+        guided_attention: Callable[[AttentionCall], Tensor],
+        count: int = 1,
     ) -> None:
         super().__init__()
         self.should_intercept = should_intercept
         self.guided_attention = guided_attention
-        self.answered = False
+        self.answered, self._left = False, count
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -40,7 +43,8 @@ class Interception(TorchFunctionMode):
         if func is F.scaled_dot_product_attention and not self.answered:
             call = AttentionCall(*args, **kwargs)
             if self.should_intercept(call):
-                self.answered = True
+                self._left -= 1
+                self.answered = self._left <= 0
                 return self.guided_attention(call)
         if func is torch.Tensor.unflatten:
             # The method cannot be traced into a full graph from here; the function of the same name can.

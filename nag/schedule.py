@@ -15,7 +15,8 @@ OTHER_UNITS_MAX = 2.0
 def training_timestep(scheduler: Any, timestep: float) -> float:
     """The timestep on the scale of training, which falls from `num_train_timesteps` to 0.
 
-    A scheduler with other units has no such scale. Its steps are spread evenly over it, as trailing timesteps are.
+    A scheduler with other units has no such scale. Its steps are spread evenly over it, as trailing timesteps are. One
+    that was trained on timesteps from 1 to 0 has.
 
     Args:
         scheduler: of a diffusers pipeline, with its timesteps set.
@@ -23,10 +24,12 @@ def training_timestep(scheduler: Any, timestep: float) -> float:
 
     """
     schedule = getattr(scheduler, "timesteps", None)
+    total = float(scheduler.config.get("num_train_timesteps", 1000))
+    if total <= OTHER_UNITS_MAX:
+        return timestep
     if schedule is None or len(schedule) == 0 or float(schedule.max()) > OTHER_UNITS_MAX:
         return timestep
     step = int(torch.argmin((schedule - timestep).abs()))
-    total = float(scheduler.config.get("num_train_timesteps", 1000))
     return total * (1 - step / len(schedule)) - 1
 
 

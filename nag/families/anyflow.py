@@ -6,8 +6,9 @@ calls stay plain.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
+from nag.families.arguments import NUMBERS, STATE, Argument
 from nag.families.family import Family
 from nag.guidance_state import GuidanceState
 from nag.params import NAGParams
@@ -25,6 +26,8 @@ class AnyFlow(Family):
     attention_modules = ("blocks.*.attn2",)
     processors = ("AnyFlowCrossAttnProcessor",)
     caches_text_kv = True
+    arguments: ClassVar[dict[str, Argument]] = {"r_timestep": NUMBERS, "kv_cache_flag": STATE}
+    join_note = "not of FAR, whose cache is state of one request"
     cfg = "batched"
 
     def rows(self, pipe: Any, state: GuidanceState, call: dict[str, Any]) -> slice | None:

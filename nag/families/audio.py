@@ -1,6 +1,6 @@
-"""Models of sound: cross attention to the prompt's tokens, whose keys are the same at every step.
+"""Models of sound: cross attention to the prompt's tokens.
 
-Stable Audio puts two tokens for the time span behind the prompt's; the negative's get the same two. LongCat-Audio
+Stable Audio puts tokens for the time span behind the prompt's; the negative's get the same ones. LongCat-Audio
 embeds its text and mixes neighbouring tokens ahead of its blocks, each prompt by itself, and modulates by the mean of
 the positive's. ACE-Step reads lyrics and timbre beside the prompt, and with the negative prompt the same ones.
 """
@@ -13,24 +13,25 @@ from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from nag.calling_pipeline import calling_pipeline
 from nag.current import CurrentStep
 from nag.encoding import Arguments, encode_alone
+from nag.errors import UnsupportedPipeline
+from nag.families.arguments import ROWS, SHARED, Argument
 from nag.families.family import Family
 from nag.families.padding import padded
 from nag.guidance_state import GuidanceState
 from nag.negative import NegativeEmbeds, scatter_rows
 from nag.params import NAGParams
 from nag.processors import CrossAttentionProcessor
+from nag.processors.differential import DifferentialCrossProcessor
 from nag.state import PipelineCall
 from nag.token_layout import TokenLayout
 
-__all__ = ["AceStep", "LongCatAudio", "StableAudio"]
-
-#: Tokens for the start and the end of Stable Audio's time span.
-SPAN = 2
+__all__ = ["AceStep", "LongCatAudio", "StableAudio", "StableAudio3"]
 
 
 class _MaskedNegativeProcessor(CrossAttentionProcessor):
@@ -41,16 +42,26 @@ class _Audio(Family):
     defaults = NAGParams(scale=5.0, tau=2.5, alpha=0.25)
     source = "as Wan 2.1, not tuned"
     attention = "cross"
-    caches_text_kv = True
+    caches_text_kv: ClassVar[bool] = True
     cfg: ClassVar[Literal["batched", "separate"]] = "batched"
 
 
 class StableAudio(_Audio):
+    """As `Family`.
+
+    Attributes:
+        span: tokens for the sound's length behind those of the prompt.
+
+    """
+
     name = "Stable Audio"
     models = "Stable Audio Open 1.0"
     denoiser_types = ("StableAudioDiTModel",)
     attention_modules = ("transformer_blocks.*.attn2",)
     processors = ("StableAudioAttnProcessor2_0",)
+    caches_text_kv = False  # for the time span is a call's own
+    arguments: ClassVar[dict[str, Argument]] = {"global_hidden_states": ROWS, "rotary_embedding": SHARED}
+    span: ClassVar[int] = 2
 
     def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
         return NegativeEmbeds(encode_alone(encode_prompt, prompts, arguments))
@@ -63,11 +74,36 @@ class StableAudio(_Audio):
         return rows
 
     def layout(self, call: dict[str, Any], negative: NegativeEmbeds) -> TokenLayout:
-        return TokenLayout(self.embeds(call).shape[1], negative.embeds.shape[1] + SPAN)
+        return TokenLayout(self.embeds(call).shape[1], negative.embeds.shape[1] + self.span)
 
     def pack(self, call: dict[str, Any], negative: NegativeEmbeds) -> dict[str, Any]:
-        with_span = torch.cat([negative.embeds, self.embeds(call)[:, -SPAN:]], dim=1)
-        return super().pack(call, replace(negative, embeds=with_span))
+        embeds = torch.cat([negative.embeds, self.embeds(call)[:, -self.span :]], dim=1)
+        mask = None if negative.mask is None else F.pad(negative.mask, (0, self.span), value=1)
+        return super().pack(call, replace(negative, embeds=embeds, mask=mask))
+
+
+class StableAudio3(StableAudio):
+    name = "Stable Audio 3"
+    models = "Stable Audio 3, text to sound, sound to sound, inpainting"
+    denoiser_types = ("StableAudio3DiTModel",)
+    attention_modules = ("transformer_blocks.*.cross_attn",)
+    processor_class = DifferentialCrossProcessor
+    processors = ("StableAudio3CrossAttnProcessor",)
+    denoiser_mask_arg = "encoder_attention_mask"
+    negative_mask_arg = "negative_prompt_attention_mask"
+    arguments: ClassVar[dict[str, Argument]] = dict.fromkeys(
+        ("encoder_hidden_states", "encoder_attention_mask", "global_hidden_states", "local_add_cond"), ROWS
+    )
+    span = 1
+    has_mask = False  # a learned token stands for each padding, and is read
+
+    def check_denoiser(self, denoiser: Any) -> None:
+        if not denoiser.config.use_differential_attention:
+            raise UnsupportedPipeline("this Stable Audio 3 takes no difference of two attentions, as all released do")
+
+    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
+        embeds, mask = encode_alone(encode_prompt, prompts, arguments)
+        return NegativeEmbeds(embeds, mask=mask)
 
 
 class LongCatAudio(_Audio):
@@ -80,6 +116,7 @@ class LongCatAudio(_Audio):
     negative_mask_arg = "negative_prompt_attention_mask"
     timestep_unit = 1000.0
     timestep_rises = True
+    arguments: ClassVar[dict[str, Argument]] = {"latent_cond": ROWS}
     cfg = "separate"
     exact = "equation 7, the positive's mean text"
 
@@ -121,6 +158,7 @@ class AceStep(_Audio):
     attention_modules = ("layers.*.cross_attn",)
     processor_class = _MaskedNegativeProcessor
     processors = ("AceStepAttnProcessor2_0",)
+    arguments: ClassVar[dict[str, Argument]] = {"context_latents": ROWS}
     negative_mask_arg = "negative_prompt_attention_mask"
 
     def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
@@ -150,9 +188,6 @@ class AceStep(_Audio):
         if state.inside_pipeline_call and state.pipeline_call is not None:
             return slice(0, state.pipeline_call.prompts)
         return slice(0, len(self.embeds(call)))
-
-    def timestep(self, pipe: Any, call: dict[str, Any]) -> float:  # noqa: ARG002 (its scheduler counts from 1)
-        return float(call["timestep"].max())
 
 
 def _append_text(norm: Any, current: CurrentStep) -> Callable[[Any, Any, dict[str, Any]], Any]:

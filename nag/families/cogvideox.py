@@ -7,12 +7,13 @@ ConsisID's attention to a face stays plain, and the negative's tokens leave it b
 from __future__ import annotations
 
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
 from nag.current import CurrentStep
 from nag.families.append_text import append_to_block
+from nag.families.arguments import ROWS, Argument
 from nag.families.family import Family
 from nag.negative import NegativeEmbeds
 from nag.params import NAGParams
@@ -51,6 +52,7 @@ class ConsisID(CogVideoX):
     name = "ConsisID"
     models = "ConsisID-preview"
     denoiser_types = ("ConsisIDTransformer3DModel",)
+    arguments: ClassVar[dict[str, Argument]] = dict.fromkeys(("id_cond", "id_vit_hidden"), ROWS)
 
     def hooks(self, denoiser: Any, current: CurrentStep, stack: ExitStack) -> None:
         super().hooks(denoiser, current, stack)

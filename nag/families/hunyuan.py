@@ -19,7 +19,8 @@ from torch import Tensor
 from nag.current import CurrentStep
 from nag.encoding import Arguments
 from nag.families.append_text import append_to_block
-from nag.families.arguments import Argument, Rows, once_per_tensor
+from nag.families.arguments import ROWS, Argument, Rows, once_per_tensor
+from nag.families.arguments import SHARED as EQUAL
 from nag.families.family import Family
 from nag.negative import NegativeEmbeds
 from nag.params import NAGParams
@@ -27,6 +28,14 @@ from nag.processors.per_row_mask import NEGATIVE, NOBODY, POSITIVE, SHARED, Toke
 from nag.token_layout import TokenLayout
 
 __all__ = ["Framepack", "HunyuanImage", "HunyuanVideo", "HunyuanVideo15"]
+
+#: Framepack's places in time of the frames that it denoises and of those that it has.
+INDICES = (
+    "indices_latents",
+    "indices_latents_clean",
+    "indices_latents_history_2x",
+    "indices_latents_history_4x",
+)
 
 
 class HunyuanVideo(Family):
@@ -85,6 +94,10 @@ class Framepack(HunyuanVideo):
     models = "FramePack I2V, F1"
     source = "as HunyuanVideo, not tuned"
     denoiser_types = ("HunyuanVideoFramepackTransformer3DModel",)
+    arguments: ClassVar[dict[str, Argument]] = {
+        **dict.fromkeys(("latents_clean", "latents_history_2x", "latents_history_4x"), ROWS),
+        **dict.fromkeys(INDICES, EQUAL),
+    }
     compiled = "in parts"
 
     def text_roles(self, call: dict[str, Any]) -> Tensor:

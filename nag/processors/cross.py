@@ -8,7 +8,7 @@ from nag.attention import AttentionCall
 from nag.processors.guided import GuidedProcessor, guide_heads
 from nag.state import GuidedStep
 
-__all__ = ["CrossAttentionProcessor"]
+__all__ = ["CrossAttentionProcessor", "keys_of"]
 
 
 class CrossAttentionProcessor(GuidedProcessor):
@@ -24,15 +24,16 @@ class CrossAttentionProcessor(GuidedProcessor):
         guided = call.at(step.rows)
         if step.layout is not None:
             count = step.layout.positive
-            key, value, mask = _keys(guided, slice(count, None))
+            key, value, mask = keys_of(guided, slice(count, None))
             if self.masks_negative and step.negative.mask is not None:
                 mask = step.negative.mask.bool()[:, None, None]
             # One query's mask is every query's, whatever the size of the image that these keys meet later.
             step.kept.by_attention[self.place] = key, value, None if mask is None else mask[..., :1, :]
-            call = call.with_kv(*_keys(call, slice(count)))
+            call = call.with_kv(*keys_of(call, slice(count)))
         return guide_heads(call(), guided.with_kv(*step.kept.by_attention[self.place])(), step)
 
 
-def _keys(call: AttentionCall, part: slice) -> tuple[Tensor, Tensor, Tensor | None]:
+def keys_of(call: AttentionCall, part: slice) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Keys, values and mask of some of a call's text tokens."""
     mask = call.attn_mask
     return call.key[:, :, part], call.value[:, :, part], None if mask is None else mask[..., part]

@@ -30,6 +30,8 @@ class GuidedProcessor:
     A backend chosen on the module reaches `plain`, which stays, and computes the guided attention too.
     """
 
+    attention_calls = 1  # that make up one attention
+
     def __new__(cls, current: CurrentStep, plain: Any, *args: Any, **kwargs: Any) -> Self:  # noqa: ARG004
         kinds: Any = (cls, type(plain))
         made: Self = super().__new__(_as_called(*kinds))
@@ -55,6 +57,7 @@ class GuidedProcessor:
         interception = Interception(
             lambda call: self.should_intercept(call, step),
             lambda call: self.guided_attention(replace(call, backend=backend), step),
+            self.attention_calls,
         )
         if chosen is not None or backend is not None:
             set_processor_backend(plain, NATIVE)  # the one that can be answered; put back below

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from tests.nag.support import Subject
 
 
-def call(run, positive, negative, numbers, image_queries, *, modulation=None, shared=0):
+def call(run, positive, negative, numbers, image_queries, *, modulation=None, shared=0, differential=False):
     """What `run(**positive)` returns, guided away from `run(**negative)`, whose arguments differ in the text alone.
 
     Args:
@@ -32,6 +32,7 @@ def call(run, positive, negative, numbers, image_queries, *, modulation=None, sh
         image_queries: the image's places among an attention's queries, or None where it does not attend to the prompt;
             from the counts of queries and keys and, for each lane, its number.
         modulation: a submodule that makes a modulation of the text, which stays the positive's.
+        differential: whether an attention to the prompt is the difference of two in turn.
         shared: how many tokens behind the image are of no prompt: there is one of each, and it reads the positive.
 
     """
@@ -49,7 +50,13 @@ def call(run, positive, negative, numbers, image_queries, *, modulation=None, sh
 
     def attention(query, key, *args, **kwargs):
         out = softmax_attention(query, key, *args, **kwargs)
-        place = image_queries(query.shape[2], key.shape[2], lanes.index(greenlet.getcurrent()))
+        lane = lanes.index(greenlet.getcurrent())
+        place = image_queries(query.shape[2], key.shape[2], lane)
+        if place is not None and differential:
+            if lane not in first_of_two:
+                first_of_two[lane] = out
+                return torch.zeros_like(query)
+            out = first_of_two.pop(lane) - out
         both = meet((out, place))
         if place is not None:
             (plus, of_plus), (minus, of_minus) = both
@@ -59,11 +66,12 @@ def call(run, positive, negative, numbers, image_queries, *, modulation=None, sh
             out[:, :, place] = z.unflatten(-1, (out.shape[1], -1)).transpose(1, 2)
             behind = slice(place.stop, place.stop + shared) if shared else slice(0)
             out[:, :, behind] = plus[:, :, behind]
-        return out.to(query.dtype)
+        return (-out if place is not None and differential else out).to(query.dtype)
 
     def modulate_by_the_positive(module, args, kwargs):
         return meet((args, kwargs))[0]
 
+    first_of_two = {}  # by lane: the minuend of a difference whose subtrahend is to come
     lanes = [greenlet.greenlet(lambda arguments=arguments: run(**arguments)) for arguments in (positive, negative)]
     with ExitStack() as stack:
         stack.enter_context(mock.patch.object(F, "scaled_dot_product_attention", attention))
@@ -119,6 +127,7 @@ def generate(subject: Subject, prompt, negative, scale, tau, alpha, *, seeds=Non
             (scale, tau, alpha),
             place,
             modulation=modulation,
+            differential=case.differential,
             shared=case.shared if case.attention == "text_last" else 0,
         )
 

@@ -151,7 +151,7 @@ def row_guidance(subject, text, scale, alpha):
         given["negative_prompt_embeds"],
         given.get("negative_pooled_prompt_embeds"),
         given.get(family.negative_mask_arg),
-        {argument: given[name] for name, argument in family.extra_negative_inputs.items()},
+        {argument: given[name] for name, argument in family.extra_negative_inputs.items() if name in given},
     )
     return nag.RowGuidance(negative, scale, 2.0, alpha)
 

@@ -13,7 +13,7 @@ NEGATIVE = "a blue square"
 def test_text_and_embeddings_guide_alike_and_the_prompt_as_its_own_negative_does_not(subject):
     with nag.guide(subject.pipe, NEGATIVE) as guidance:
         by_text = subject.generate()
-    assert guidance.guided_steps == subject.steps
+    assert guidance.guided_steps == subject.steps * subject.case.sections
     assert guidance.params == (nag.defaults_for(subject.pipe),)
     with nag.guide(subject.pipe, **subject.encode(NEGATIVE)):
         assert torch.equal(subject.generate(), by_text)

@@ -21,6 +21,7 @@ TOLERANCE = 1e-4
 #: What keeps the calls of some pipelines apart: text of unequal length that nothing masks, caches of text keys, and a
 #: sequence without rows.
 APART = {
+    "anyflow-far": ("chunk_partition", "kv_cache", "kv_cache_flag"),
     "cosmos-3": ("input_ids",),
     "fibo": ("encoder_hidden_states", "joint_attention_kwargs"),
     "joyimage-edit": ("encoder_hidden_states",),

@@ -10,22 +10,27 @@ from diffusers import (
     AceStepPipeline,
     AceStepTransformer1DModel,
     AutoencoderOobleck,
+    AutoencoderSAME,
     EDMDPMSolverMultistepScheduler,
     FlowMatchEulerDiscreteScheduler,
     LongCatAudioDiTPipeline,
     LongCatAudioDiTTransformer,
     LongCatAudioDiTVae,
+    StableAudio3DiTModel,
+    StableAudio3DurationEmbedder,
+    StableAudio3Pipeline,
     StableAudioDiTModel,
     StableAudioPipeline,
     StableAudioProjectionModel,
 )
 from diffusers.pipelines.ace_step import AceStepConditionEncoder
 from torch import nn
-from transformers import Qwen3Config, Qwen3Model
+from transformers import Qwen3Config, Qwen3Model, T5GemmaConfig, T5GemmaEncoderModel
 
 from tests.tiny.chat import chat_tokenizer, language_model
 from tests.tiny.common import SEPARATE, WIDTH, Case, strengthen
 from tests.tiny.evenly import EvenTokens
+from tests.tiny.gemma import gemma_tokenizer
 from tests.tiny.video import umt5
 from training import text
 from training.shapes.world import WORDS
@@ -80,6 +85,47 @@ def stable_audio(seed: int = 0) -> StableAudioPipeline:
         scheduler=EDMDPMSolverMultistepScheduler(
             sigma_min=0.3, sigma_max=500.0, sigma_schedule="exponential", prediction_type="v_prediction"
         ),
+    )
+
+
+def stable_audio3(seed: int = 0) -> StableAudio3Pipeline:
+    torch.manual_seed(seed)
+    tokenizer = gemma_tokenizer()
+    tokenizer.model_max_length = TOKENS
+    sizes = {"hidden_size": WIDTH, "intermediate_size": WIDTH, "num_hidden_layers": 2, "num_attention_heads": 2}
+    gemma = sizes | {"num_key_value_heads": 1, "head_dim": 16, "vocab_size": len(tokenizer)}
+    encoder = T5GemmaEncoderModel(T5GemmaConfig(encoder=gemma, decoder=gemma, is_encoder_decoder=False))
+    nn.init.normal_(encoder.get_input_embeddings().weight, std=1.0)
+    transformer = StableAudio3DiTModel(
+        io_channels=CHANNELS,
+        embed_dim=32,
+        depth=2,
+        num_heads=2,
+        cond_token_dim=WIDTH,
+        global_cond_dim=WIDTH,
+        local_add_cond_dim=CHANNELS + 1,
+        timestep_features_dim=16,
+        num_memory_tokens=2,
+    )
+    strengthen(transformer, 4.0)
+    nn.init.normal_(transformer.prompt_padding_embedding)
+    return StableAudio3Pipeline(
+        vae=vae(
+            AutoencoderSAME,
+            patch_size=2,
+            encoder_channels=8,
+            encoder_c_mults=(1,),
+            encoder_strides=(2,),
+            encoder_transformer_depths=(1,),
+            latent_dim=CHANNELS,
+            dim_heads=4,
+            sampling_rate=4 * LATENTS_PER_S,
+        ),
+        text_encoder=encoder.eval(),
+        tokenizer=tokenizer,
+        duration_embedder=StableAudio3DurationEmbedder(output_dim=WIDTH, fourier_dim=16).eval(),
+        transformer=transformer.eval(),
+        scheduler=FlowMatchEulerDiscreteScheduler(num_train_timesteps=1),
     )
 
 
@@ -153,6 +199,16 @@ CASES = (
         # A quarter of log σ, from 1.55 down to -0.3; the first two of four steps are the noisier half.
         timestep=lambda told: 1000.0 * (told > 0.6),
         fewest_steps=2,
+    ),
+    Case(
+        "stable-audio-3",
+        stable_audio3,
+        options={"guidance_scale": 1.0, "duration": 0.8, "logsnr_max": 6.0},
+        cfg={"guidance_scale": 4.0},
+        text=("encoder_hidden_states", "encoder_attention_mask"),
+        output="audios",
+        timestep=lambda told: 1000 * told,
+        differential=True,
     ),
     Case(
         "longcat-audio",

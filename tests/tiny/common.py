@@ -36,6 +36,7 @@ class Case:
         attention: where the image's queries stand: in a joint sequence behind the text ("text_first") or ahead of it
             ("text_last"), or all of them, against the text ("cross") or text and image ("beside");
             "text_last, cross" is two of these in turn.
+        differential: whether the attention is the difference of two.
         in_one_call: a processor that does in one attention call what the model's own does in one for each row.
         output: the field of the pipeline's output.
         timestep: on a scale of 1000, of the one that the pipeline's callback is told.
@@ -62,6 +63,7 @@ class Case:
     shared: int = 0
     modulation: str | None = None
     attention: str = "cross"
+    differential: bool = False
     in_one_call: Callable[[], Any] | None = None
     output: str = "images"
     timestep: Callable[[float], float] = float

@@ -1,0 +1,31 @@
+"""Cross attention whose output is the difference of two attentions to the same values (arXiv 2410.05258)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from nag.attention import AttentionCall
+from nag.processors.cross import CrossAttentionProcessor, keys_of
+from nag.processors.guided import guide_heads
+from nag.state import GuidedStep
+
+__all__ = ["DifferentialCrossProcessor"]
+
+
+class DifferentialCrossProcessor(CrossAttentionProcessor):
+    """Guides the difference as a whole: the original processor is handed 0 and −Z, whose difference is Z."""
+
+    attention_calls = 2
+
+    def guided_attention(self, call: AttentionCall, step: GuidedStep) -> Tensor:
+        assert step.layout is not None
+        count = step.layout.positive
+        guided = call.at(step.rows)
+        z_positive = call.with_kv(*keys_of(call, slice(count)))()
+        z_negative = guided.with_kv(*keys_of(guided, slice(count, None)))()
+        first = step.scratch.pop("first of two", None)
+        if first is None:
+            step.scratch["first of two"] = z_positive, z_negative
+            return torch.zeros_like(z_positive)
+        return -guide_heads(first[0] - z_positive, first[1] - z_negative, step)
