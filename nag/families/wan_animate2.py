@@ -40,6 +40,7 @@ class WanAnimate2(Family):
     caches_text_kv = True
     cannot_join = "reads keys kept of one request's driving video"
     cfg = "separate"
+    compiled = "in parts"
 
     def check_denoiser(self, denoiser: Any) -> None:
         if denoiser.config.text_len != TEXT:

@@ -68,6 +68,24 @@ def test_calls_of_two_requests_join_or_say_what_keeps_them_apart(case):
         nag.join(denoiser, calls, rows)
 
 
+@torch.no_grad()
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+@pytest.mark.parametrize("name", ["flux3", "minimax-h3", "wan-animate-2"])
+def test_a_guided_call_is_as_few_graphs_as_the_table_says(name):
+    case = next(case for case in tiny.CALLS if case.name == name)
+    denoiser = case.make(0)
+    arguments = case.arguments(case.text(1, TOKENS), TOKENS)
+    rows = guidance_of(case, case.text(1, 7), [9.0], 0.8, 1.5)
+    with nag.attach(denoiser) as attached, attached.rows(rows):
+        expected = denoiser(**arguments)
+    torch.compiler.reset()
+    denoiser.compile(fullgraph=family_of_denoiser(denoiser).compiled == "one graph", backend="eager")
+    with nag.attach(denoiser) as attached, attached.rows(rows):
+        compiled = denoiser(**arguments)
+    for output, wanted in zip(outputs(compiled), outputs(expected), strict=True):
+        assert difference(output, wanted) < 1e-5
+
+
 def outputs(output):
     """What a denoiser predicts, a tensor for each modality."""
     return [torch.stack(list(value)) if isinstance(value, list) else value for value in output.values()]
