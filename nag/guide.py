@@ -19,6 +19,7 @@ from nag.negative import NegativeEmbeds
 from nag.params import NAGParams, params_by_prompt, renamed
 from nag.pipeline_hooks import plan_pipeline, watch_encode_prompt, watch_pipeline_call
 from nag.processor_swap import original
+from nag.schedule import scheduler_of, timesteps_total
 from nag.state import Guidance
 
 __all__ = ["attach", "defaults_for", "families", "guide", "supports"]
@@ -103,7 +104,7 @@ def guide(
         negative_prompts=None if negative_prompt is None else _as_prompts(negative_prompt, "negative_prompt"),
         negative_embeds=given,
         extra_negative_prompts=extra_prompts,
-        timesteps_total=float(pipe.scheduler.config.get("num_train_timesteps", 1000)),
+        timesteps_total=timesteps_total(scheduler_of(pipe)),
         guidance=Guidance(params),
     )
     if reference and family.reference is None:

@@ -175,7 +175,10 @@ class _NegativeRun:
         self.state.late_arguments = {name: values.get(name) for name in ("prompt", *names)}
         if self.state.negative_prompts is None:
             return
-        changed: dict[str, Any] = dict.fromkeys(names, 1) | {"prompt": list(self.state.negative_prompts)}
+        prompts = self.state.negative_prompts
+        # Some blocks take a prompt, but no list of one.
+        is_text = isinstance(values.get("prompt"), str) and len(prompts) == 1
+        changed: dict[str, Any] = dict.fromkeys(names, 1) | {"prompt": prompts[0] if is_text else list(prompts)}
         changed |= dict.fromkeys(("prompt_2", "prompt_3", *(n for n in block.input_names if "negative" in (n or ""))))
         self.values = PipelineState(values.values | changed, copy.deepcopy(values.kwargs_mapping))
         self.state.encode = lambda prompts, arguments: self.encoded()  # noqa: ARG005

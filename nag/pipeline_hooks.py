@@ -19,7 +19,7 @@ from nag.errors import InvalidParameter, UnsupportedPipeline
 from nag.families import Family
 from nag.guidance_state import GuidanceState
 from nag.negative import NegativeEmbeds
-from nag.schedule import continues_step
+from nag.schedule import continues_step, scheduler_of
 from nag.state import GuidedStep
 
 __all__ = ["override_call", "plan_pipeline", "watch_encode_prompt", "watch_pipeline_call"]
@@ -50,7 +50,7 @@ def plan_pipeline(pipe: Any, family: Family, state: GuidanceState, denoiser: nn.
             rows,
             lambda: family.timestep(pipe, call),
             frames=family.frames(call),
-            continues_step=state.inside_pipeline_call and continues_step(pipe.scheduler),
+            continues_step=state.inside_pipeline_call and continues_step(scheduler_of(pipe)),
         )
         if state.pipeline_call is not None and guided_before not in (None, state.pipeline_call.guided):
             reset_block_caches(denoiser)

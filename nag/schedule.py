@@ -6,10 +6,20 @@ from typing import Any
 
 import torch
 
-__all__ = ["continues_step", "training_timestep"]
+__all__ = ["continues_step", "scheduler_of", "timesteps_total", "training_timestep"]
 
 #: Schedulers that count timesteps in units of their own (EDM and continuous ones ¼ log σ, IPNDM an angle) stay below.
 OTHER_UNITS_MAX = 2.0
+
+
+def scheduler_of(pipe: Any) -> Any:
+    """The scheduler of a pipeline; None where its loop keeps its own noise levels."""
+    return getattr(pipe, "scheduler", None)
+
+
+def timesteps_total(scheduler: Any) -> float:
+    """How many timesteps the scheduler counts in training; 1000 without a scheduler."""
+    return 1000.0 if scheduler is None else float(scheduler.config.get("num_train_timesteps", 1000))
 
 
 def training_timestep(scheduler: Any, timestep: float) -> float:
@@ -23,11 +33,8 @@ def training_timestep(scheduler: Any, timestep: float) -> float:
         timestep: the scheduler's own, as it is passed to the denoiser.
 
     """
-    schedule = getattr(scheduler, "timesteps", None)
-    total = float(scheduler.config.get("num_train_timesteps", 1000))
-    if total <= OTHER_UNITS_MAX:
-        return timestep
-    if schedule is None or len(schedule) == 0 or float(schedule.max()) > OTHER_UNITS_MAX:
+    schedule, total = getattr(scheduler, "timesteps", None), timesteps_total(scheduler)
+    if total <= OTHER_UNITS_MAX or schedule is None or len(schedule) == 0 or float(schedule.max()) > OTHER_UNITS_MAX:
         return timestep
     step = int(torch.argmin((schedule - timestep).abs()))
     return total * (1 - step / len(schedule)) - 1

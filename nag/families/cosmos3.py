@@ -43,6 +43,9 @@ class Cosmos3(Family):
         tokens = [encode_prompt(**(arguments | {"prompt": prompt}))[0] for prompt in prompts]
         return padded([_embeds(torch.tensor(ids)) for ids in tokens])
 
+    def negative_embeds(self, encoded: Mapping[str, Any]) -> NegativeEmbeds:
+        return NegativeEmbeds(_embeds(torch.tensor(encoded["cond_input_ids"]))[None])
+
     def embeds(self, call: dict[str, Any]) -> Tensor:
         return _embeds(call["input_ids"])[None]
 

@@ -21,7 +21,7 @@ from nag.negative import NegativeEmbeds
 from nag.params import NAGParams
 from nag.processor_swap import original
 from nag.processors import CrossAttentionProcessor, GuidedProcessor, JointAttentionProcessor
-from nag.schedule import training_timestep
+from nag.schedule import scheduler_of, training_timestep
 from nag.state import GuidedStep
 from nag.token_layout import TokenLayout
 
@@ -214,7 +214,7 @@ class Family:
 
     def timestep(self, pipe: Any, call: dict[str, Any]) -> float:
         """The timestep of a call on the scale of training, 1000 at pure noise."""
-        return training_timestep(pipe.scheduler, self.scheduler_timestep(pipe, call))
+        return training_timestep(scheduler_of(pipe), self.scheduler_timestep(pipe, call))
 
     def scheduler_timestep(self, pipe: Any, call: dict[str, Any]) -> float:
         """The timestep of a call in the scheduler's unit: the pipeline's own if it is known, for the denoiser's copy

@@ -6,6 +6,7 @@ the positive's length has put it. Blocks of their own refine the text, each prom
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -36,6 +37,9 @@ class MiniMaxH3(Family):
     )
     extra_negative_inputs: ClassVar[dict[str, str]] = {"negative_text_token_tags": "token_tags"}
     cfg = "separate"
+
+    def negative_embeds(self, encoded: Mapping[str, Any]) -> NegativeEmbeds:
+        return NegativeEmbeds(encoded["embeds"], more={"token_tags": encoded["text_token_tags"][None]})
 
     def timestep(self, pipe: Any, call: dict[str, Any]) -> float:  # noqa: ARG002 (the call tells it)
         # It rises from noise at 0; sound and conditions have others, which are nearer to their end.

@@ -102,7 +102,8 @@ def generate(subject: Subject, prompt, negative, scale, tau, alpha, *, seeds=Non
     other_texts: arguments of the denoiser to take in place of the negative's, by name.
     """
     case = subject.case
-    negative_call = subject.calls(negative, num_inference_steps=case.fewest_steps)[0][0]
+    negative_calls = subject.calls(negative, num_inference_steps=case.fewest_steps)[0]
+    negative_call = next(call for call in negative_calls if not case.is_plain(call))
     texts = {name: negative_call.get(name) for name in case.text} | (other_texts or {})
     length = case.text_tokens or negative_call[case.text[0]].shape[1]
     caches = {}  # of keys: an object of the call that the denoiser fills; each lane has its own

@@ -117,7 +117,7 @@ NOT_COMPARED = dict.fromkeys(
         "WanAnimate2DistilledModularPipeline",
         "WanAnimate2ModularPipeline",
     ),
-    "has no classic pipeline",
+    "has no classic pipeline, or is compared in test_modular_models.py",
 )
 
 
