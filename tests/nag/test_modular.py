@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 from unittest import mock
 
 import diffusers
@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 import torch
 from diffusers import ClassifierFreeGuidance, LTX2Guidance
-from diffusers.modular_pipelines.hunyuan_video1_5 import encoders as hunyuan15
+from diffusers.hooks import LayerSkipConfig, SmoothedEnergyGuidanceConfig
+from diffusers.modular_pipelines import ComponentSpec
 
 import nag
+from nag.modular import text_blocks
 from tests import tiny
 from tests.nag.support import Subject
 from tests.tiny.hunyuan_glyph import GLYPH_TOKENS, IMAGE_TOKENS, TOKENS
@@ -65,13 +67,13 @@ QWEN_TEMPLATE = {
     "qwenimage.encoders.QWENIMAGE_PROMPT_TEMPLATE_START_IDX": 2,
 }
 HUNYUAN15_TEMPLATE = {
-    "hunyuan_video1_5.encoders._get_mllm_prompt_embeds": partial(
-        hunyuan15._get_mllm_prompt_embeds, tokenizer_max_length=TOKENS, crop_start=0
-    ),
-    "hunyuan_video1_5.encoders._get_byt5_prompt_embeds": partial(
-        hunyuan15._get_byt5_prompt_embeds, tokenizer_max_length=GLYPH_TOKENS
-    ),
-    "hunyuan_video1_5.modular_pipeline.HunyuanVideo15ModularPipeline.vision_num_semantic_tokens": IMAGE_TOKENS,
+    f"hunyuan_video1_5.modular_pipeline.HunyuanVideo15ModularPipeline.{name}": value
+    for name, value in {
+        "tokenizer_max_length": TOKENS,
+        "tokenizer_2_max_length": GLYPH_TOKENS,
+        "prompt_template_encode_start_idx": 0,
+        "vision_num_semantic_tokens": IMAGE_TOKENS,
+    }.items()
 }
 WHOLE_TIMESTEPS = {"sigmas": [0.9, 0.5]}  # the modular loops cut fractions off
 
@@ -101,6 +103,17 @@ FORMS = {
     "WanImage2VideoModularPipeline": Form("wan-i2v", in_cfg=True),
     "WanModularPipeline": Form("wan", in_cfg=True),
     "ZImageModularPipeline": Form("z-image"),
+}
+
+#: Of these the ones whose loops take no guider.
+WITHOUT_GUIDER = {
+    "Flux2KleinModularPipeline",
+    "Flux2ModularPipeline",
+    "FluxKontextModularPipeline",
+    "FluxModularPipeline",
+    "Ideogram4ModularPipeline",
+    "Krea2TurboModularPipeline",
+    "QwenImage21TurboModularPipeline",
 }
 
 #: Modular pipelines that are not compared with a classic one, and why.
@@ -199,3 +212,226 @@ def test_the_image_is_the_classic_pipelines(modular):
     assert np.abs(guided - expected.reshape(guided.shape)).max() < 1e-4
     assert np.abs(guided - plain).max() > 1e-3
     assert (modular.images(cfg=cfg) == plain).all()
+
+
+@pytest.mark.parametrize("name", sorted(FORMS.keys() | NOT_COMPARED.keys()))
+def test_the_text_blocks_of_each_pipeline_are_found(name):
+    blocks = getattr(diffusers, getattr(diffusers, name).default_blocks_name)()
+    found = [type(block).__name__ for block in text_blocks(blocks)]
+    assert any("Text" in name or "Tokenize" in name for name in found)
+    assert not any("Latents" in name or "Denoise" in name for name in found)
+
+
+@pytest.mark.parametrize(
+    "modular", ["QwenImageModularPipeline", "StableDiffusionXLModularPipeline", "ZImageModularPipeline"], indirect=True
+)
+def test_cfgs_unconditional_calls_stay_plain(modular):
+    with nag.guide(modular.subject.pipe, NEGATIVE):
+        expected = modular.classic_images(cfg=True)
+    with nag.guide(modular.pipe, NEGATIVE) as guidance:
+        guided = modular.images(cfg=True)
+    assert guidance.guided_steps == STEPS
+    assert np.abs(guided - expected).max() < 1e-4
+
+
+@pytest.mark.parametrize("modular", ["FluxModularPipeline"], indirect=True)
+def test_each_image_is_guided_by_the_numbers_of_its_prompt(modular):
+    numbers = {"scale": [2.0, 9.0], "end": [1.0, 0.4]}
+    call = {"prompt": ["a red circle", "a blue triangle"], "num_images_per_prompt": 2}
+    with nag.guide(modular.subject.pipe, [NEGATIVE, "red"], **numbers) as guidance:
+        expected = modular.classic_images(**call)
+    with nag.guide(modular.pipe, [NEGATIVE, "red"], **numbers) as modular_guidance:
+        guided = modular.images(**call)
+    assert len(guided) == 4
+    assert modular_guidance == guidance
+    assert np.abs(guided - expected).max() < 1e-4
+
+
+@pytest.mark.parametrize("modular", ["FluxModularPipeline"], indirect=True)
+def test_guidance_ends_where_it_does_in_the_classic_pipeline(modular):
+    with nag.guide(modular.pipe, NEGATIVE, end=0.4) as guidance:
+        modular.images()
+    assert (guidance.guided_steps, guidance.plain_steps) == (1, 1)
+
+
+@pytest.mark.parametrize("modular", ["FluxModularPipeline"], indirect=True)
+def test_encoded_prompts_need_an_encoded_negative(modular):
+    encoder = modular.subject.pipe.encode_prompt
+    embeds, pooled, _ = encoder("a red circle", None, max_sequence_length=15)
+    negative, _, _ = encoder(NEGATIVE, None, max_sequence_length=15)
+    del modular.pipe.blocks.sub_blocks["text_encoder"]
+    blocks = modular.pipe.blocks
+    del blocks.sub_blocks["text_encoder"]
+    pipe = blocks.init_pipeline()
+    pipe.update_components(**{name: getattr(modular.pipe, name) for name in ("vae", "scheduler", "transformer")})
+    with nag.guide(modular.pipe, NEGATIVE):
+        expected = modular.images()
+    modular.pipe = pipe
+    call = {"prompt_embeds": embeds, "pooled_prompt_embeds": pooled}
+    with nag.guide(pipe, NEGATIVE), pytest.raises(nag.NAGError, match="give negative_prompt_embeds"):
+        modular.images(**call)
+    with nag.guide(pipe, negative_prompt_embeds=negative):
+        guided = modular.images(**call)
+    assert np.abs(guided - expected).max() < 1e-4
+
+
+class Interrupted(Exception):
+    pass
+
+
+@pytest.mark.parametrize("modular", ["FluxModularPipeline", "QwenImageModularPipeline"], indirect=True)
+def test_an_exception_leaves_everything_as_it_was(modular):
+    pipe = modular.pipe
+    plain, parts, attributes = modular.images(), dict(pipe.components), dict(vars(pipe))
+
+    def interrupt(module, args, output):
+        raise Interrupted
+
+    handle = pipe.transformer.register_forward_hook(interrupt)
+    with nag.guide(pipe, NEGATIVE), pytest.raises(Interrupted):
+        modular.images()
+    handle.remove()
+    assert pipe.components == parts
+    assert vars(pipe) == attributes
+    assert type(pipe) is getattr(diffusers, type(pipe).__name__)
+    assert "_nag_attachment" not in vars(pipe.transformer)
+    assert (modular.images() == plain).all()
+
+
+@pytest.mark.parametrize("modular", ["FluxModularPipeline"], indirect=True)
+def test_blocks_and_pipelines_that_share_the_denoiser_are_refused(modular):
+    other = modular.pipe.blocks.init_pipeline()
+    other.update_components(**modular.pipe.components)
+    for guided, called in ((modular.pipe, other), (modular.subject.pipe, modular.pipe)):
+        modular.pipe = called
+        with nag.guide(guided, NEGATIVE), pytest.raises(nag.UnsupportedPipeline, match="shares its denoiser"):
+            modular.images()
+
+
+#: Arguments of each guider of diffusers that runs with any model.
+LAYERS = LayerSkipConfig([0], fqn="transformer_blocks")
+GUIDERS = {
+    "AdaptiveProjectedGuidance": {},
+    "AdaptiveProjectedMixGuidance": {},
+    "AutoGuidance": {"auto_guidance_config": LayerSkipConfig([0], fqn="transformer_blocks", dropout=0.5)},
+    "ClassifierFreeGuidance": {},
+    "ClassifierFreeZeroStarGuidance": {},
+    "MagnitudeAwareGuidance": {},
+    "PerturbedAttentionGuidance": {"perturbed_guidance_config": LAYERS, "perturbed_guidance_start": 0.0},
+    "SkipLayerGuidance": {"skip_layer_config": LAYERS, "skip_layer_guidance_start": 0.0},
+    "SmoothedEnergyGuidance": {"seg_guidance_config": SmoothedEnergyGuidanceConfig([0], fqn="transformer_blocks")},
+    "TangentialClassifierFreeGuidance": {},
+}
+
+
+@pytest.mark.parametrize("guider", GUIDERS)
+@pytest.mark.parametrize("modular", ["QwenImageModularPipeline"], indirect=True)
+def test_under_any_guider_the_prompts_own_prediction_alone_is_guided(modular, guider):
+    modular.pipe.update_components(guider=getattr(diffusers, guider)(**GUIDERS[guider]))
+    transformer, calls, conditions = modular.pipe.transformer, [], []
+
+    def record(module, args):
+        is_guided = vars(transformer)["_nag_attachment"].current.step is not None
+        calls.append((is_guided, modular.pipe.guider.num_conditions))
+
+    handle = transformer.transformer_blocks[-1].register_forward_pre_hook(record)
+    try:
+        with nag.guide(modular.pipe, NEGATIVE) as guidance:
+            modular.images()
+    finally:
+        handle.remove()
+    while calls:
+        count = calls[0][1]
+        assert [is_guided for is_guided, _ in calls[:count]] == [True] + [False] * (count - 1)
+        conditions.append(count)
+        del calls[:count]
+    assert guidance.guided_steps == len(conditions) == STEPS
+    assert max(conditions) > 1
+
+
+class Nameless(ClassifierFreeGuidance):
+    _input_predictions: ClassVar = ["first", "second"]
+
+
+@pytest.mark.parametrize("modular", ["QwenImageModularPipeline"], indirect=True)
+def test_a_guider_that_names_no_conditional_prediction_is_refused(modular):
+    modular.pipe.update_components(guider=Nameless(3.0))
+    with nag.guide(modular.pipe, NEGATIVE), pytest.raises(nag.UnsupportedPipeline, match="Nameless does not name"):
+        modular.images()
+
+
+HAS_GUIDER = [name for name, form in FORMS.items() if name not in WITHOUT_GUIDER]
+
+
+@pytest.mark.parametrize("modular", HAS_GUIDER, indirect=True)
+def test_naggguider_guides_from_the_pipelines_own_negative_prompt(modular):
+    negative = NEGATIVE if "negative_prompt" in modular.pipe.blocks.input_names else ""
+    modular.set_guiders(nag.NAGGuider)
+    denoisers = modular.subject.denoisers
+    with ExitStack() as stack:
+        calls = [stack.enter_context(mock.patch.object(each, "forward", wraps=each.forward)) for each in denoisers]
+        guided = modular.images(negative_prompt=negative)
+    assert sum(call.call_count for call in calls) == STEPS
+    assert not any("_nag_attachment" in vars(denoiser) for denoiser in denoisers)
+    with nag.guide(modular.subject.pipe, negative):
+        expected = modular.classic_images()
+    assert np.abs(guided - expected.reshape(guided.shape)).max() < 1e-4
+
+
+@pytest.mark.parametrize("modular", ["QwenImageModularPipeline"], indirect=True)
+def test_nagguider_ends_and_can_be_turned_off(modular):
+    plain = modular.images()
+    modular.set_guiders(partial(nag.NAGGuider, enabled=False))
+    assert (modular.images() == plain).all()
+    modular.set_guiders(partial(nag.NAGGuider, end=0.0))
+    assert (modular.images(negative_prompt=NEGATIVE) == plain).all()
+    with nag.guide(modular.subject.pipe, NEGATIVE, scale=9.0, end=0.4) as guidance:
+        expected = modular.classic_images()
+    modular.set_guiders(nag.NAGGuider, 9.0, None, None, 0.4)
+    assert guidance.plain_steps == 1
+    assert np.abs(modular.images(negative_prompt=NEGATIVE) - expected).max() < 1e-4
+
+
+@pytest.mark.parametrize("modular", ["QwenImageModularPipeline"], indirect=True)
+def test_after_an_exception_under_nagguider_the_denoiser_is_plain(modular):
+    plain, transformer = modular.images(), modular.pipe.transformer
+    modular.set_guiders(nag.NAGGuider)
+
+    def interrupt(module, args, output):
+        raise Interrupted
+
+    handle = transformer.register_forward_hook(interrupt)
+    with pytest.raises(Interrupted):
+        modular.images(negative_prompt=NEGATIVE)
+    handle.remove()
+    modular.set_guiders(ClassifierFreeGuidance, 1.0)
+    assert (modular.images() == plain).all()
+    with nag.guide(modular.pipe, NEGATIVE):
+        modular.images()
+
+
+@pytest.mark.parametrize("modular", ["QwenImageModularPipeline"], indirect=True)
+def test_nagguider_inside_a_guide_is_refused(modular):
+    modular.set_guiders(nag.NAGGuider)
+    with nag.guide(modular.pipe, NEGATIVE), pytest.raises(nag.InvalidParameter, match="use one of the two"):
+        modular.images(negative_prompt=NEGATIVE)
+    assert "_nag_attachment" not in vars(modular.pipe.transformer)
+
+
+def test_nagguider_takes_numbers_within_range():
+    with pytest.raises(nag.InvalidParameter, match="scale must be at least 1"):
+        nag.NAGGuider(scale=0.5)
+
+
+@pytest.mark.parametrize("modular", ["QwenImageModularPipeline"], indirect=True)
+def test_nagguider_is_saved_and_loaded_with_the_pipeline(modular, tmp_path):
+    guider = nag.NAGGuider(scale=7.0, end=0.5)
+    guider.save_pretrained(tmp_path / "guider")
+    spec = ComponentSpec("guider", nag.NAGGuider, pretrained_model_name_or_path=str(tmp_path), subfolder="guider")
+    modular.pipe.update_components(guider=spec.load())
+    modular.pipe.save_pretrained(str(tmp_path / "pipe"), overwrite_modular_index=True)
+    loaded = diffusers.ModularPipeline.from_pretrained(str(tmp_path / "pipe"))
+    loaded.load_components("guider")
+    assert isinstance(loaded.guider, nag.NAGGuider)
+    assert loaded.guider.config == modular.pipe.guider.config
+    assert dict(loaded.guider.config).items() >= {"scale": 7.0, "tau": None, "end": 0.5, "enabled": True}.items()
