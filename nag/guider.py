@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any, ClassVar
 
@@ -11,9 +12,10 @@ from diffusers.guiders import BaseGuidance
 from diffusers.guiders.guider_utils import GuiderOutput
 from torch import Tensor, nn
 
-from nag.attachment import RowGuidance, attach_family
+from nag.attachment import Attachment, Plan, RowGuidance, attach_family
 from nag.errors import InvalidParameter
 from nag.families import family_of_denoiser
+from nag.negative import NegativeEmbeds
 from nag.params import NAGParams, params_by_prompt
 from nag.processor_swap import original
 from nag.state import GuidedStep
@@ -60,8 +62,7 @@ class NAGGuider(BaseGuidance):
         self._numbers = {"scale": scale, "tau": tau, "alpha": alpha, "end": end}
         params_by_prompt(NAGParams(scale=1.0, tau=1.0, alpha=0.0), **self._numbers)
         self._negative: dict[str, Any] = {}
-        self._plan = ExitStack()
-        self._attachments = ExitStack()
+        self._call, self._attachments = ExitStack(), ExitStack()
 
     @property
     def is_conditional(self) -> bool:
@@ -90,22 +91,30 @@ class NAGGuider(BaseGuidance):
     def prepare_models(self, denoiser: nn.Module) -> None:
         """Makes the next call of the denoiser a guided one."""
         super().prepare_models(denoiser)
-        self._plan.close()  # of a call that was never made
+        self._call.close()  # of a call that failed
         if self._step == 0:
             self._attachments.close()
         if not self._enabled:
             return
         family = family_of_denoiser(denoiser)
         family.check_denoiser(original(denoiser))
-        attachment = self._attachments.enter_context(attach_family(denoiser, family))
-        if attachment.is_planned:
-            self._attachments.close()
-            raise InvalidParameter("guider", "its denoiser is guided by nag.guide already; use one of the two")
-        (params,) = params_by_prompt(family.defaults, **self._numbers)
-        negative = family.negative_of_arguments(self._negative)
+        with ExitStack() as stack:
+            attachment = stack.enter_context(attach_family(denoiser, family))
+            if attachment.is_planned:
+                raise InvalidParameter("guider", "its denoiser is guided by nag.guide already; use one of the two")
+            if attachment.current.is_traced:
+                # What is attached anew is compiled anew.
+                self._attachments.enter_context(attach_family(denoiser, family))
+            one_call = stack.enter_context(ExitStack())
+            plan = self._plan(attachment, family.negative_of_arguments(self._negative), one_call.close)
+            one_call.enter_context(attachment.planned(plan))
+            self._call = stack.pop_all()
+
+    def _plan(self, attachment: Attachment, negative: NegativeEmbeds, on_call: Callable[[], None]) -> Plan:
+        (params,) = params_by_prompt(attachment.family.defaults, **self._numbers)
 
         def plan(call: dict[str, Any]) -> GuidedStep | None:
-            self._plan.close()  # one call; it is made even if it fails
+            on_call()  # even if it fails, which no guider is told
             timestep = TIMESTEPS_TOTAL if params.is_constant else float(self._timestep)
             scale = params.scale_at(timestep, TIMESTEPS_TOTAL)
             rows = [
@@ -114,12 +123,12 @@ class NAGGuider(BaseGuidance):
             ]
             return attachment.plan_rows(rows)(call)
 
-        self._plan.enter_context(attachment.planned(plan))
+        return plan
 
     def cleanup_models(self, denoiser: nn.Module) -> None:  # noqa: ARG002 (the guider's contract)
-        """Leaves the denoiser as it was, after the last step."""
-        self._plan.close()
-        if self._step is None or self._num_inference_steps is None or self._step + 1 >= self._num_inference_steps:
+        """Leaves the denoiser as it was; a compiled one after the last step."""
+        self._call.close()
+        if self._num_inference_steps is None or self._step is None or self._step + 1 >= self._num_inference_steps:
             self._attachments.close()
 
     def __call__(self, data: list[Any]) -> Any:
