@@ -16,7 +16,8 @@ The life of a guided call:
    (`Family.layout`, `Family.pack`).
 5. In each attention module the original processor runs on the tokens of both prompts (`GuidedProcessor.run`). Its
    attention call is intercepted (`Interception`) and computed for both prompts (`guided_attention`).
-6. `guide_heads` applies equations 7 to 10 (`normalized_attention_guidance`) to the guided rows.
+6. `guide_heads` guides the rows by their method: equations 7 to 10 (`normalized_attention_guidance`), or another rule
+   of `nag.formula`.
 7. `Attachment._leave` ends the step, and the original processors are back (`ProcessorSwapper.restore`).
 """
 
@@ -25,7 +26,7 @@ from __future__ import annotations
 import functools
 import inspect
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
@@ -41,7 +42,7 @@ from nag.errors import InvalidParameter
 from nag.negative import NegativeEmbeds, stack_rows
 from nag.params import NAGParams
 from nag.processor_swap import ProcessorSwapper, original
-from nag.state import GuidedStep
+from nag.state import GuidedStep, RowNumbers
 from nag.text_keys import TextKeyCache
 
 if TYPE_CHECKING:
@@ -67,9 +68,10 @@ class RowGuidance:
         scale: s ≥ 1 at this step; the paper's φ is s − 1.
         tau: τ ≥ 1, the largest growth of a token's L1 norm (equation 9).
         alpha: α in [0, 1], the share of the guided output (equation 10).
+        method: "nag", "orthogonal" or "vsf", as `NAGParams.method`.
 
     Raises:
-        InvalidParameter: a number out of its range, or not exactly one negative prompt.
+        InvalidParameter: a number out of its range, no method, or not exactly one negative prompt.
 
     """
 
@@ -77,9 +79,10 @@ class RowGuidance:
     scale: float
     tau: float
     alpha: float
+    method: str = "nag"
 
     def __post_init__(self) -> None:
-        NAGParams(self.scale, self.tau, self.alpha)
+        NAGParams(self.scale, self.tau, self.alpha, method=self.method)
         if len(self.negative.embeds) != 1:
             raise InvalidParameter("negative", f"must hold one prompt, got {len(self.negative.embeds)}")
         self.negative.check("negative")
@@ -117,26 +120,50 @@ class Attachment:
             self._stack = stack.pop_all()
 
     @contextmanager
-    def rows(self, rows: Sequence[RowGuidance | None]) -> Iterator[None]:
+    def rows(self, rows: Sequence[RowGuidance | None], *, blocks: Collection[int] | None = None) -> Iterator[None]:
         """Guides the calls of this denoiser that the calling context makes inside the block.
 
         Args:
             rows: one entry for each row of the call (for each image or video); None for a plain row.
+            blocks: as `nag.guide` takes them.
+
+        Raises:
+            InvalidParameter: blocks that the denoiser does not have.
 
         Raises, when the denoiser is called:
             InvalidParameter: another number of rows, or negative prompts of unequal length in a family without a mask.
 
         """
-        with self.planned(self.plan_rows(rows)):
+        with self.planned(self.plan_rows(rows, blocks=blocks)):
             yield
 
-    def plan_rows(self, rows: Sequence[RowGuidance | None]) -> Plan:
+    def plan_rows(self, rows: Sequence[RowGuidance | None], *, blocks: Collection[int] | None = None) -> Plan:
         """Returns the plan of `rows`, for `planned`."""
+        places = self.places_of(blocks)
 
         def plan(call: dict[str, Any]) -> GuidedStep | None:
-            return _step_of_rows(self.family, call, rows)
+            step = _step_of_rows(self.family, call, rows)
+            return None if step is None else replace(step, blocks=places)
 
         return plan
+
+    def places_of(self, blocks: Collection[int] | None) -> frozenset[int] | None:
+        """The places of attention modules that guide; None if all do.
+
+        Raises:
+            InvalidParameter: there is none, or not in this denoiser.
+
+        """
+        if blocks is None:
+            return None
+        places, count = frozenset(blocks), len(self._swapper.modules)
+        if not places or not places <= set(range(count)):
+            raise InvalidParameter(
+                "blocks",
+                f"must be places of attention modules, 0 to {count - 1} in this {type(self.denoiser).__name__}, "
+                f"got {sorted(places)}",
+            )
+        return places
 
     @contextmanager
     def planned(self, plan: Plan) -> Iterator[None]:
@@ -281,13 +308,16 @@ def _step_of_rows(family: Family, call: dict[str, Any], rows: Sequence[RowGuidan
     stand_in = next(row.negative for row in guided if row is not None)
     prompts = tuple(stand_in if row is None else row.negative for row in guided)
     negative = stack_rows(prompts, has_mask=family.has_mask)
-    numbers = [(row.scale, row.tau, row.alpha) if row is not None else (1.0, 1.0, 0.0) for row in guided]
-    scale, tau, alpha = (
-        torch.tensor(column, dtype=torch.float32, device=embeds.device).repeat_interleave(frames).view(-1, 1, 1)
-        for column in zip(*numbers, strict=True)
+    numbers = RowNumbers.of(
+        [
+            (row.scale, row.tau, row.alpha, row.method) if row is not None else (1.0, 1.0, 0.0, "nag")
+            for row in guided
+            for _ in range(frames)
+        ],
+        embeds.device,
     )
     places = torch.arange(len(guided)).repeat_interleave(frames)
-    return GuidedStep(scale, tau, alpha, negative.to(embeds).at(places), slice(first * frames, last * frames), prompts)
+    return GuidedStep(numbers, negative.to(embeds).at(places), slice(first * frames, last * frames), prompts)
 
 
 def _is_compiled(denoiser: Any) -> bool:

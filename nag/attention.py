@@ -6,7 +6,7 @@ log-sum-exps. So attention of the image to itself, the bulk of the work, is comp
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -75,12 +75,40 @@ class AttentionCall:
         """The same queries against other keys."""
         return replace(self, key=key, value=value, attn_mask=attn_mask)
 
+    def with_more_kv(self, key: Tensor, value: Tensor, attn_mask: Tensor | None = None) -> AttentionCall:
+        """The same queries against these keys as well, by one softmax."""
+        counts = self.key.shape[2], key.shape[2]
+        return self.with_kv(
+            torch.cat([self.key, key], 2),
+            torch.cat([self.value, value], 2),
+            _joined((self.attn_mask, attn_mask), counts),
+        )
+
     def at(self, rows: slice) -> AttentionCall:
         """The same for some rows of the batch."""
         mask = self.attn_mask
         if mask is not None and mask.ndim == 4 and mask.shape[0] > 1:
             mask = mask[rows]
         return replace(self, query=self.query[rows], key=self.key[rows], value=self.value[rows], attn_mask=mask)
+
+
+def _joined(masks: Sequence[Tensor | None], counts: Sequence[int]) -> Tensor | None:
+    """The mask over runs of keys, as many as `counts`, with a mask each; None where all are seen."""
+    given = [mask for mask in masks if mask is not None]
+    if not given:
+        return None
+    like = next((mask for mask in given if mask.is_floating_point()), given[0])
+
+    def alike(mask: Tensor | None, count: int) -> Tensor:
+        if mask is None:
+            mask = torch.ones(1, 1, 1, count, dtype=torch.bool, device=like.device)
+        if mask.dtype == like.dtype:
+            return mask
+        return torch.zeros_like(mask, dtype=like.dtype).masked_fill(~mask, -torch.inf)
+
+    parts = [alike(mask, count) for mask, count in zip(masks, counts, strict=True)]
+    shape = torch.broadcast_shapes(*(part.shape[:-1] for part in parts))
+    return torch.cat([part.expand(*shape, -1) for part in parts], -1)
 
 
 def supports_lse(call: AttentionCall) -> bool:

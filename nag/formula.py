@@ -1,11 +1,15 @@
-"""Normalized Attention Guidance: equations 7 to 10 of arXiv 2505.21179 in the paper's symbols, written once."""
+"""Guidance of attention outputs, each rule written once in its paper's symbols.
+
+Normalized Attention Guidance (NAG): equations 7 to 10 of arXiv 2505.21179. Orthogonal negative guidance: arXiv
+2605.29390. Value sign flip (VSF): arXiv 2508.10931.
+"""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-__all__ = ["decayed_scale", "normalized_attention_guidance"]
+__all__ = ["decayed_scale", "normalized_attention_guidance", "orthogonalized", "sign_flipped"]
 
 #: The paper has no ε; a token whose attention output is all zero must not become NaN.
 EPSILON = torch.finfo(torch.float32).tiny
@@ -42,6 +46,39 @@ def normalized_attention_guidance(
     factor = (tau.float() * norm_positive / norm_tilde.clamp_min(EPSILON)).clamp_max(1)
     z_hat = factor.to(z_tilde.dtype) * z_tilde
     return torch.lerp(z_positive, z_hat, alpha).to(dtype)  # (10) refinement
+
+
+def orthogonalized(z_positive: Tensor, z_negative: Tensor) -> Tensor:
+    """Returns what takes the place of Z− in equation 7 if only its part orthogonal to Z+ is subtracted.
+
+    Z−⊥ = Z− − (Z−·Z+ / Z+·Z+) Z+ for each token, over all heads together (arXiv 2605.29390). Equation 7 of Z+ + Z−⊥ is
+    Z~ = Z+ − φ Z−⊥. Equations 8 to 10 follow, which that paper does not have.
+
+    Args:
+        z_positive: Z+, (B, T, C) with all heads in C.
+        z_negative: Z−, same shape.
+
+    Returns:
+        Z+ + Z−⊥, (B, T, C), in the dtype of z_positive.
+
+    """
+    plus, minus = (z.to(torch.promote_types(z.dtype, torch.float32)) for z in (z_positive, z_negative))
+    along = (minus * plus).sum(-1, keepdim=True) / plus.square().sum(-1, keepdim=True).clamp_min(EPSILON)
+    return torch.addcmul(minus, plus, 1 - along).to(z_positive.dtype)
+
+
+def sign_flipped(value: Tensor, scale: Tensor) -> Tensor:
+    """Returns the negative prompt's values as VSF attends to them: −φ V−.
+
+    The image attends to both prompts by one softmax: softmax(Q [K+, K−]ᵀ / √d) [V+, −φ V−] (arXiv 2508.10931, without
+    its bias on the logits of K−).
+
+    Args:
+        value: V−, (B, H, L, D).
+        scale: s = 1 + φ, (B, 1, 1).
+
+    """
+    return value * (1 - scale).to(value.dtype).unsqueeze(-1)
 
 
 def decayed_scale(scale: float, decay: float, passed: float) -> float:

@@ -12,7 +12,7 @@ from nag.encoding import Arguments
 from nag.errors import InvalidParameter, NAGError, UnsupportedPipeline
 from nag.negative import NegativeEmbeds
 from nag.params import NAGParams
-from nag.state import Guidance, GuidedStep, PipelineCall
+from nag.state import Guidance, GuidedStep, PipelineCall, RowNumbers
 
 __all__ = ["GuidanceState"]
 
@@ -27,6 +27,7 @@ class GuidanceState:
     timesteps_total: float
     guidance: Guidance
     extra_negative_prompts: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    blocks: frozenset[int] | None = None  # as `Attachment.places_of` returns them
     encode: Callable[[Sequence[str], Arguments], NegativeEmbeds] | None = None
     pipeline_call: PipelineCall | None = None
     #: Whether a pipeline calls the denoiser: then its settings tell which rows are conditional.
@@ -133,15 +134,11 @@ class GuidanceState:
         self.guidance.guided_steps += not continues_step
         self._check_width(call.negative, embeds)
         index = call.prompt_of_row(len(self.params)).repeat_interleave(frames).tolist()
-        # A row without guidance rides with scale 1, which returns Z+ exactly.
-        numbers = [(scales[i], self.params[i].tau, self.params[i].alpha) for i in index]
-        scale, tau, alpha = (
-            torch.tensor(column, dtype=torch.float32, device=embeds.device).view(-1, 1, 1)
-            for column in zip(*numbers, strict=True)
-        )
+        rows_given = [(scales[i], self.params[i].tau, self.params[i].alpha, self.params[i].method) for i in index]
+        numbers = RowNumbers.of(rows_given, embeds.device)
         prompt = call.prompt_of_row(len(call.negatives))
         negative = call.negative.to(embeds).at(prompt.repeat_interleave(frames))
-        return GuidedStep(scale, tau, alpha, negative, rows, tuple(call.negatives[place] for place in prompt))
+        return GuidedStep(numbers, negative, rows, tuple(call.negatives[place] for place in prompt))
 
     def _current_call(self, rows: int) -> PipelineCall:
         """The pipeline call under way, or one with a prompt for each row if user code calls the denoiser.
@@ -166,7 +163,7 @@ class GuidanceState:
     def _check_counts(self, prompts: int) -> None:
         if self.negative_embeds is not None:
             self._check_count("negative_prompt_embeds", len(self.negative_embeds.embeds), prompts)
-        self._check_count("scale, tau, alpha, end, scale_decay", len(self.params), prompts)
+        self._check_count("scale, tau, alpha, end, scale_decay, start, method", len(self.params), prompts)
 
     def _check_count(self, name: str, count: int, prompts: int) -> None:
         if count not in (1, prompts):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -40,6 +40,9 @@ def guide(
     end: float | Sequence[float] | None = None,
     scale_decay: float | Sequence[float] | None = None,
     anneal: float | Sequence[float] | None = None,
+    start: float | Sequence[float] | None = None,
+    method: str | Sequence[str] | None = None,
+    blocks: Collection[int] | None = None,
     reference: bool = False,
     **more: Any,
 ) -> Iterator[Guidance]:
@@ -57,15 +60,21 @@ def guide(
         tau: τ ≥ 1, the largest growth of a token's L1 norm.
         alpha: α in [0, 1], the share of the guided output.
         end: θ in [0, 1]; guidance runs while the timestep t ≥ (1 − θ)·T. 0 is never.
-        scale_decay: in [0, 1], the share of φ that is lost on the way there, in a straight line over t. 0 is the
+        scale_decay: in [0, 1], the share of φ that is lost from start to end, in a straight line over t. 0 is the
             paper's.
         anneal: deprecated name of `scale_decay`.
+        start: in [0, 1), below `end`; guidance runs while the timestep t ≤ (1 − start)·T. 0 is from the first step on.
+        method: "nag", "orthogonal" or "vsf" (`NAGParams.method`).
+        blocks: places of the attention modules that guide, counted from 0 in the denoiser's order (`range(19)` is
+            Flux.1's double blocks); None is all. In the others the image attends to the positive prompt alone; the
+            negative prompt's tokens go through them as ever, since later ones may need them.
         reference: Flux.1 only: the authors' layout (negative pooled prompt, second image copy in single blocks).
         more: what a family reads beside the embeddings, all with them or none, where only masks may be left out
             (`Family.extra_negative_inputs`), or beside the text (`Family.extra_negative_prompts`): LTX-2 takes
             `negative_audio_prompt`, a string or one per prompt, which guides the sound in place of `negative_prompt`.
 
-    Each number may be one for all prompts or a sequence, one per prompt; a number not given is the family's default.
+    Each number and the method may be one for all prompts or a sequence, one per prompt; what is not given is the
+    family's default.
 
     Between denoiser calls the model is as it was found: adapters may be loaded, scaled and unloaded inside the block.
     Where the negative's keys are kept for a whole call, weights that change within it are noticed, except those written
@@ -98,7 +107,8 @@ def guide(
         raise InvalidParameter(name, "needs negative_prompt beside it")
     given = _given(family, negative_prompt_embeds, negative_pooled_prompt_embeds, masks, more)
     decay = renamed("scale_decay", scale_decay, "anneal", anneal)
-    params = params_by_prompt(family.defaults, scale=scale, tau=tau, alpha=alpha, end=end, scale_decay=decay)
+    numbers = {"scale": scale, "tau": tau, "alpha": alpha, "end": end, "scale_decay": decay, "start": start}
+    params = params_by_prompt(family.defaults, **numbers, method=method)
     state = GuidanceState(
         params=params,
         negative_prompts=None if negative_prompt is None else _as_prompts(negative_prompt, "negative_prompt"),
@@ -109,12 +119,16 @@ def guide(
     )
     if reference and family.reference is None:
         raise InvalidParameter("reference", f"{family.name} has one form only; leave it out")
+    if reference and (blocks is not None or any(prompt.method != "nag" for prompt in params)):
+        raise InvalidParameter("reference", "the authors' layout has neither blocks nor another method; leave them out")
     layout = family.reference if reference and family.reference is not None else family
     family.check(pipe)
     with ExitStack() as stack:
         attachments = [stack.enter_context(attach_family(denoiser, layout)) for denoiser in family.denoisers(pipe)]
         if any(attachment.is_planned for attachment in attachments):
             raise InvalidParameter("pipe", "its denoiser is guided already; leave the other guide first")
+        for attachment in attachments:
+            state.blocks = attachment.places_of(blocks)
 
         @contextmanager
         def planned() -> Iterator[None]:

@@ -7,13 +7,17 @@ import numbers
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 from nag.errors import InvalidParameter
 from nag.formula import decayed_scale
 
-__all__ = ["NAGParams", "params_by_prompt", "renamed"]
+__all__ = ["METHODS", "NAGParams", "params_by_prompt", "renamed"]
 
-Given = float | Sequence[float] | None
+Given = float | str | Sequence[float] | Sequence[str] | None
+
+#: The rules of guidance, by the names that `method` takes: NAG, orthogonal negative guidance and value sign flip.
+METHODS = ("nag", "orthogonal", "vsf")
 
 
 @dataclass(frozen=True)
@@ -25,11 +29,15 @@ class NAGParams:
         tau: τ ≥ 1, the largest growth of a token's L1 norm (equation 9). Below 1 even the positive output would shrink.
         alpha: α in [0, 1], the share of the guided output (equation 10).
         end: θ in [0, 1]; guidance runs while the timestep t ≥ (1 − θ)·T. 1 is every step, 0 is none.
-        scale_decay: in [0, 1], the share of φ that is lost on the way there, in a straight line over t
+        scale_decay: in [0, 1], the share of φ that is lost from start to end, in a straight line over t
             (`decayed_scale`). 0 is a constant scale, as in the paper; 1 ends in no guidance.
+        start: in [0, 1) and below `end` (unless that is 0); guidance runs while t ≤ (1 − start)·T. 0 is from the first
+            step on, as in the paper.
+        method: "nag", equations 7 to 10; "orthogonal", which subtracts the part of Z− orthogonal to Z+ alone
+            (`orthogonalized`); "vsf", value sign flip (`sign_flipped`), which reads neither τ nor α.
 
     Raises:
-        InvalidParameter: a value is not a finite number within its range.
+        InvalidParameter: a value is not a finite number within its range, or no method.
 
     """
 
@@ -38,6 +46,8 @@ class NAGParams:
     alpha: float
     end: float = 1.0
     scale_decay: float = 0.0
+    start: float = 0.0
+    method: str = "nag"
 
     def __post_init__(self) -> None:
         _check("scale", self.scale, 1.0, math.inf)
@@ -45,6 +55,11 @@ class NAGParams:
         _check("alpha", self.alpha, 0.0, 1.0)
         _check("end", self.end, 0.0, 1.0)
         _check("scale_decay", self.scale_decay, 0.0, 1.0)
+        _check("start", self.start, 0.0, 1.0)
+        if 0 < self.end <= self.start:
+            raise InvalidParameter("start", f"must be below end, got {self.start} and end {self.end}")
+        if self.method not in METHODS:
+            raise InvalidParameter("method", f"must be one of {', '.join(METHODS)}, got {self.method!r}")
 
     @property
     def anneal(self) -> float:
@@ -60,7 +75,7 @@ class NAGParams:
     @property
     def is_constant(self) -> bool:
         """Whether guidance is the same at every timestep."""
-        return self.end == 1 and self.scale_decay == 0
+        return self.end == 1 and self.scale_decay == 0 and self.start == 0
 
     def is_active_at(self, timestep: float, timesteps_total: float) -> bool:
         """Whether guidance runs at `timestep`, of a schedule that starts at `timesteps_total`."""
@@ -68,9 +83,10 @@ class NAGParams:
 
     def scale_at(self, timestep: float, timesteps_total: float) -> float:
         """s at `timestep`, of a schedule that starts at `timesteps_total`; 1 where no guidance runs."""
-        if not self.is_active or timestep < (1.0 - self.end) * timesteps_total:
+        is_early = self.start > 0 and timestep > (1.0 - self.start) * timesteps_total
+        if not self.is_active or is_early or timestep < (1.0 - self.end) * timesteps_total:
             return 1.0
-        passed = (1.0 - timestep / timesteps_total) / self.end
+        passed = (1.0 - self.start - timestep / timesteps_total) / (self.end - self.start)
         return decayed_scale(self.scale, self.scale_decay, min(1.0, max(0.0, passed)))
 
 
@@ -81,15 +97,16 @@ def params_by_prompt(defaults: NAGParams, **given: Given) -> tuple[NAGParams, ..
         InvalidParameter: a number out of range, an empty sequence, or sequences of different lengths.
 
     """
-    columns: dict[str, Sequence[float]] = {}
+    columns: dict[str, Sequence[Any]] = {}
     for name in (field.name for field in fields(NAGParams)):
-        value = given.get(name)
+        value: Any = given.get(name)
         if value is None:
             value = getattr(defaults, name)
-        if isinstance(value, numbers.Real):
-            value = [float(value)]
+        kind, noun = (str, "name") if name == "method" else (numbers.Real, "number")
+        if isinstance(value, kind):
+            value = [value if kind is str else float(value)]
         if isinstance(value, str) or not isinstance(value, Sequence) or len(value) == 0:
-            raise InvalidParameter(name, f"must be a number or a sequence of numbers, one per prompt, got {value!r}")
+            raise InvalidParameter(name, f"must be a {noun} or a sequence of {noun}s, one per prompt, got {value!r}")
         columns[name] = value
     count = max(len(column) for column in columns.values())
     for name, column in columns.items():

@@ -6,6 +6,7 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
@@ -54,7 +55,7 @@ def plan_pipeline(pipe: Any, family: Family, state: GuidanceState, denoiser: nn.
         )
         if state.pipeline_call is not None and guided_before not in (None, state.pipeline_call.guided):
             reset_block_caches(denoiser)
-        return step
+        return None if step is None else replace(step, blocks=state.blocks)
 
     return plan
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,7 +15,7 @@ from nag.params import NAGParams
 from nag.text_keys import KeptKeys
 from nag.token_layout import TokenLayout
 
-__all__ = ["Guidance", "GuidedStep", "PipelineCall"]
+__all__ = ["Guidance", "GuidedStep", "PipelineCall", "RowNumbers"]
 
 
 @dataclass
@@ -41,12 +42,51 @@ class PipelineCall:
 
 
 @dataclass(frozen=True)
-class GuidedStep:
-    """What the attention processors of one denoiser call need. Numbers are (B, 1, 1), a row a picture."""
+class RowNumbers:
+    """The numbers of the guided rows, (B, 1, 1) each, and which rows another method than NAG guides.
+
+    Attributes:
+        orthogonal: True in rows of that method; None if there are none, and
+        flipped: the same of value sign flip.
+        is_only_flipped: whether all rows are.
+
+    """
 
     scale: Tensor
     tau: Tensor
     alpha: Tensor
+    orthogonal: Tensor | None = None
+    flipped: Tensor | None = None
+    is_only_flipped: bool = False
+
+    @classmethod
+    def of(cls, rows: Sequence[tuple[float, float, float, str]], device: torch.device) -> RowNumbers:
+        """From scale, tau, alpha and method of each row. A row of scale 1, which is Z+ exactly, is NAG's."""
+
+        def column(values: Sequence[float]) -> Tensor:
+            return torch.tensor(values, device=device).view(-1, 1, 1)
+
+        *numbers, methods = zip(*rows, strict=True)
+        methods = [method if scale > 1 else "nag" for method, scale in zip(methods, numbers[0], strict=True)]
+        orthogonal, flipped = (
+            column([method == name for method in methods]) if name in methods else None
+            for name in ("orthogonal", "vsf")
+        )
+        scale, tau, alpha = (column(list(map(float, values))) for values in numbers)
+        return cls(scale, tau, alpha, orthogonal, flipped, set(methods) == {"vsf"})
+
+    def at(self, index: Tensor | slice) -> RowNumbers:
+        """Those of the rows that `index` names."""
+        orthogonal, flipped = (None if rows is None else rows[index] for rows in (self.orthogonal, self.flipped))
+        scale, tau, alpha = self.scale[index], self.tau[index], self.alpha[index]
+        return RowNumbers(scale, tau, alpha, orthogonal, flipped, self.is_only_flipped)
+
+
+@dataclass(frozen=True)
+class GuidedStep:
+    """What the attention processors of one denoiser call need."""
+
+    numbers: RowNumbers
     negative: NegativeEmbeds
     rows: slice  # the guided rows of the denoiser's batch
     prompts: tuple[NegativeEmbeds, ...]  # of each guided image or video, one prompt; the same object at every step
@@ -54,18 +94,18 @@ class GuidedStep:
     text_keys: int = 0  # in cross attention: keys that the attention to the text has
     kept: KeptKeys = field(default_factory=KeptKeys)
     scratch: dict[str, Any] = field(default_factory=dict)  # what hooks of one denoiser call hand to each other
+    blocks: frozenset[int] | None = None  # places of the attention modules that guide; None if all do
+    guides: bool = True  # whether the attention module at hand is one of them
     rows_per_sample: int = 1  # adjacent rows that attention has for each of the denoiser's (a video's frames)
 
     def expanded_for_attention(self) -> GuidedStep:
         """The step with rows and numbers as attention has them."""
         if self.rows_per_sample == 1:
             return self
-        scale, tau, alpha = (
-            each.repeat_interleave(self.rows_per_sample, 0) for each in (self.scale, self.tau, self.alpha)
-        )
+        index = torch.arange(len(self.negative.embeds)).repeat_interleave(self.rows_per_sample)
+        numbers = self.numbers.at(index.to(self.numbers.scale.device))
         rows = slice(self.rows.start * self.rows_per_sample, self.rows.stop * self.rows_per_sample)
-        negative = self.negative.at(torch.arange(len(self.negative.embeds)).repeat_interleave(self.rows_per_sample))
-        return replace(self, scale=scale, tau=tau, alpha=alpha, rows=rows, negative=negative, rows_per_sample=1)
+        return replace(self, numbers=numbers, rows=rows, negative=self.negative.at(index), rows_per_sample=1)
 
 
 @dataclass

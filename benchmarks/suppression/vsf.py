@@ -39,7 +39,7 @@ def _cross(self: CrossAttentionProcessor, call: AttentionCall, step: GuidedStep)
 
 
 def _strength(step: GuidedStep, values: Tensor) -> Tensor:
-    return torch.as_tensor(step.scale - 1).to(values).reshape(-1, 1, 1, 1)
+    return torch.as_tensor(step.numbers.scale - 1).to(values).reshape(-1, 1, 1, 1)
 
 
 #: Replaces each processor's `guided_attention`.

@@ -30,7 +30,13 @@ class CrossAttentionProcessor(GuidedProcessor):
             # One query's mask is every query's, whatever the size of the image that these keys meet later.
             step.kept.by_attention[self.place] = key, value, None if mask is None else mask[..., :1, :]
             call = call.with_kv(*keys_of(call, slice(count)))
-        return guide_heads(call(), guided.with_kv(*step.kept.by_attention[self.place])(), step)
+        key, value, mask = step.kept.by_attention[self.place]
+        return guide_heads(
+            call(),
+            guided.with_kv(key, value, mask),
+            lambda flip: call.at(step.rows).with_more_kv(key, flip(value), mask)(),
+            step,
+        )
 
 
 def keys_of(call: AttentionCall, part: slice) -> tuple[Tensor, Tensor, Tensor | None]:

@@ -22,10 +22,18 @@ class DifferentialCrossProcessor(CrossAttentionProcessor):
         assert step.layout is not None
         count = step.layout.positive
         guided = call.at(step.rows)
-        z_positive = call.with_kv(*keys_of(call, slice(count)))()
-        z_negative = guided.with_kv(*keys_of(guided, slice(count, None)))()
+        key, value, mask = keys_of(guided, slice(count, None))
+        positive = guided.with_kv(*keys_of(guided, slice(count)))
+        parts = (
+            call.with_kv(*keys_of(call, slice(count)))(),
+            guided.with_kv(key, value, mask),
+            lambda flip: positive.with_more_kv(key, flip(value), mask)(),
+        )
         first = step.scratch.pop("first of two", None)
         if first is None:
-            step.scratch["first of two"] = z_positive, z_negative
-            return torch.zeros_like(z_positive)
-        return -guide_heads(first[0] - z_positive, first[1] - z_negative, step)
+            step.scratch["first of two"] = parts
+            return torch.zeros_like(parts[0])
+        z, z_negative, z_flipped = parts
+        return -guide_heads(
+            first[0] - z, lambda: first[1]() - z_negative(), lambda flip: first[2](flip) - z_flipped(flip), step
+        )

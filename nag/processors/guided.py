@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Self
 
@@ -14,13 +15,15 @@ from nag._diffusers import active_backend, processor_backend, set_processor_back
 from nag.attention import AttentionCall
 from nag.current import CurrentStep
 from nag.errors import UnsupportedPipeline
-from nag.formula import normalized_attention_guidance
+from nag.formula import normalized_attention_guidance, orthogonalized, sign_flipped
 from nag.intercept import Interception
-from nag.state import GuidedStep
+from nag.state import GuidedStep, RowNumbers
 
-__all__ = ["GuidedProcessor", "guide_heads"]
+__all__ = ["GuidedProcessor", "Values", "guide_heads"]
 
 NATIVE = AttentionBackendName.NATIVE
+#: Changes values (B, H, L, D).
+Values = Callable[[Tensor], Tensor]
 
 
 class GuidedProcessor:
@@ -47,6 +50,8 @@ class GuidedProcessor:
         step = self.current.step
         if step is None:
             return self.plain(attn, *args, **kwargs)
+        if step.blocks is not None and self.place not in step.blocks:
+            step = replace(step, guides=False)
         return self.run(step, attn, *args, **kwargs)
 
     def run(self, step: GuidedStep, attn: Any, *args: Any, **kwargs: Any) -> Any:
@@ -93,18 +98,40 @@ def _as_called(kind: Any, plain: Any) -> Any:
     return type(kind.__name__, (kind,), {"__call__": call, "__module__": kind.__module__})
 
 
-def guide_heads(z_positive: Tensor, z_negative: Tensor, step: GuidedStep) -> Tensor:
-    """The formula for the step's guided rows of Z+ (B, H, T, D), all heads of a token together; other rows stay.
+def guide_heads(
+    z_positive: Tensor, z_negative: Callable[[], Tensor], z_flipped: Callable[[Values], Tensor], step: GuidedStep
+) -> Tensor:
+    """Guides the step's rows of Z+ by their methods; other rows stay, and all do where a block does not guide.
 
-    z_negative holds the guided rows alone.
+    Args:
+        z_positive: Z+ of every row, (B, H, T, D).
+        z_negative: computes Z− of the guided rows alone, if a row's method needs it.
+        z_flipped: computes, if a row's method needs it, the guided rows' attention to both prompts at once, with the
+            negative prompt's values (B, H, L, D) changed by the function that it is given.
+        step: whose rows, numbers and methods they are.
+
     """
-    rows = step.rows
-    plus, minus = (z.transpose(1, 2).flatten(2) for z in (z_positive[rows], z_negative))
-    guided = normalized_attention_guidance(plus, minus, step.scale, step.tau, step.alpha)
-    z = guided.reshape(*guided.shape[:2], *z_positive.shape[1::2]).transpose(1, 2)
+    if not step.guides:
+        return z_positive
+    rows, numbers = step.rows, step.numbers
+    if numbers.flipped is not None:
+        z = z_flipped(functools.partial(sign_flipped, scale=numbers.scale))
+        if not numbers.is_only_flipped:
+            z = torch.where(numbers.flipped[..., None], z, _guided(z_positive[rows], z_negative(), numbers))
+    else:
+        z = _guided(z_positive[rows], z_negative(), numbers)
     if len(z) == len(z_positive):
         return z
     return torch.cat([z_positive[: rows.start], z, z_positive[rows.stop :]])
+
+
+def _guided(z_positive: Tensor, z_negative: Tensor, numbers: RowNumbers) -> Tensor:
+    """Equations 7 to 10 over all heads of a token together, (B, H, T, D)."""
+    plus, minus = (z.transpose(1, 2).flatten(2) for z in (z_positive, z_negative))
+    if numbers.orthogonal is not None:
+        minus = torch.where(numbers.orthogonal, orthogonalized(plus, minus), minus)
+    guided = normalized_attention_guidance(plus, minus, numbers.scale, numbers.tau, numbers.alpha)
+    return guided.reshape(*guided.shape[:2], *z_positive.shape[1::2]).transpose(1, 2)
 
 
 def _chosen_backend(on_module: Any) -> Any:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from nag.attention import AttentionCall, attention_with_lse, merge_by_lse, supports_lse
-from nag.processors.guided import GuidedProcessor, guide_heads
+from nag.processors.guided import GuidedProcessor, Values, guide_heads
 from nag.state import GuidedStep
 from nag.token_layout import TokenLayout
 
@@ -30,18 +31,37 @@ class ImageQueryProcessor(GuidedProcessor):
         return guide_heads(*attend(call, layout, step.rows), step)
 
 
-def _merged(call: AttentionCall, layout: TokenLayout, rows: slice) -> tuple[Tensor, Tensor]:
+#: Of the image, as `guide_heads` takes them.
+Outputs = tuple[Tensor, Callable[[], Tensor], Callable[[Values], Tensor]]
+
+
+def _merged(call: AttentionCall, layout: TokenLayout, rows: slice) -> Outputs:
     key, value = layout.split(call.key, 2), layout.split(call.value, 2)
     (shared_k, pos_k, neg_k, image_k), (shared_v, pos_v, neg_v, image_v) = key, value
     both_k, both_v = torch.cat([shared_k, image_k], 2), torch.cat([shared_v, image_v], 2)
     out, lse = attention_with_lse(call.query, both_k, both_v, call.scale)
     of_positive = attention_with_lse(call.query, pos_k, pos_v, call.scale)
-    of_negative = attention_with_lse(call.query[rows], neg_k[rows], neg_v[rows], call.scale)
-    return merge_by_lse(out, lse, *of_positive), merge_by_lse(out[rows], lse[rows], *of_negative)
+    z_positive = merge_by_lse(out, lse, *of_positive)
+
+    def with_negative(z: Tensor, lse: Tensor, value: Tensor) -> Tensor:
+        of_negative = attention_with_lse(call.query[rows], neg_k[rows], value, call.scale)
+        return merge_by_lse(z[rows], lse[rows], *of_negative)
+
+    return (
+        z_positive,
+        lambda: with_negative(out, lse, neg_v[rows]),
+        lambda flip: with_negative(z_positive, torch.logaddexp(lse, of_positive[1]), flip(neg_v[rows])),
+    )
 
 
-def _twice(call: AttentionCall, layout: TokenLayout, rows: slice) -> tuple[Tensor, Tensor]:
-    return _keys(call, layout, negative=False)(), _keys(call.at(rows), layout, negative=True)()
+def _twice(call: AttentionCall, layout: TokenLayout, rows: slice) -> Outputs:
+    guided = call.at(rows)
+
+    def z_flipped(flip: Values) -> Tensor:
+        shared_v, pos_v, neg_v, image_v = layout.split(guided.value, 2)
+        return replace(guided, value=layout.join(shared_v, pos_v, flip(neg_v), image_v, 2))()
+
+    return _keys(call, layout, negative=False)(), _keys(guided, layout, negative=True), z_flipped
 
 
 def _keys(call: AttentionCall, layout: TokenLayout, *, negative: bool) -> AttentionCall:

@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from nag.attention import AttentionCall, attention_with_lse, merge_by_lse, supports_lse
 from nag.negative import scatter_rows
-from nag.processors.guided import GuidedProcessor, guide_heads
+from nag.processors.guided import GuidedProcessor, Values, guide_heads
 from nag.state import GuidedStep
 from nag.token_layout import TokenLayout
 
 __all__ = ["JointAttentionProcessor", "merged_attention", "two_call_attention"]
 
-#: Outputs of the shared, positive and negative tokens, and of the image as Z+ and Z−; (B, H, tokens, D) each, the
-#: negative's and Z− of the guided rows alone.
-Outputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+
+#: Places in what `TokenLayout.split` returns.
+NEGATIVE, IMAGE = 2, 3
+
+
+class Outputs(NamedTuple):
+    """Outputs of the shared, positive and negative tokens and of the image, (B, H, tokens, D) each.
+
+    The negative's, Z− and what is flipped are of the guided rows alone; the last two as `guide_heads` takes them.
+    """
+
+    shared: Tensor
+    positive: Tensor
+    negative: Tensor
+    z_positive: Tensor
+    z_negative: Callable[[], Tensor]
+    z_flipped: Callable[[Values], Tensor]
 
 
 class JointAttentionProcessor(GuidedProcessor):
@@ -37,9 +53,9 @@ class JointAttentionProcessor(GuidedProcessor):
         assert layout is not None
         has_image = call.key.shape[2] > layout.text
         attend = merged_attention if has_image and supports_lse(call) else two_call_attention
-        shared, positive, negative, z_positive, z_negative = attend(call, layout, step.rows)
+        shared, positive, negative, *image_outputs = attend(call, layout, step.rows)
         negative = scatter_rows(negative, step.rows, len(positive))  # rows without guidance have none to speak of
-        image = guide_heads(z_positive, z_negative, step)
+        image = guide_heads(*image_outputs, step)
         # In the order that kernels leave in memory and processors ask for: all heads of a token side by side.
         shared, positive, negative, image = (each.transpose(1, 2) for each in (shared, positive, negative, image))
         return layout.join(shared, positive, negative, image, dim=1).transpose(1, 2)
@@ -59,22 +75,45 @@ def merged_attention(call: AttentionCall, layout: TokenLayout, rows: slice) -> O
     def add(out: Tensor, lse: Tensor, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         return merge_by_lse(out, lse, *attention_with_lse(query, key, value, call.scale))
 
-    return (
+    of_positive = attention_with_lse(image_q, pos_k, pos_v, call.scale)
+    z_positive = merge_by_lse(image_out, image_lse, *of_positive)
+
+    def z_negative() -> Tensor:
+        return add(image_out[rows], image_lse[rows], image_q[rows], neg_k[rows], neg_v[rows])
+
+    def z_flipped(flip: Values) -> Tensor:
+        lse = torch.logaddexp(image_lse[rows], of_positive[1][rows])
+        return add(z_positive[rows], lse, image_q[rows], neg_k[rows], flip(neg_v[rows]))
+
+    return Outputs(
         add(shared_out, shared_lse, shared_q, pos_k, pos_v) if layout.shared else shared_out,
         add(pos_out, pos_lse, pos_q, pos_k, pos_v),
         add(neg_out[rows], neg_lse[rows], neg_q[rows], neg_k[rows], neg_v[rows]),
-        add(image_out, image_lse, image_q, pos_k, pos_v),
-        add(image_out[rows], image_lse[rows], image_q[rows], neg_k[rows], neg_v[rows]),
+        z_positive,
+        z_negative,
+        z_flipped,
     )
 
 
 def two_call_attention(call: AttentionCall, layout: TokenLayout, rows: slice) -> Outputs:
-    """The same by attending twice, over the positive and the image and over the negative and the image."""
-    of_positive = _over(call, layout, negative=False)()
-    of_negative = _over(call.at(rows), layout, negative=True)()
-    shared, positive, _, z_positive = replace(layout, negative=0).split(of_positive, 2)
-    _, _, negative, z_negative = replace(layout, positive=0).split(of_negative, 2)
-    return shared, positive, negative, z_positive, z_negative
+    """The same by attending to the positive and the image, and to the negative and the image."""
+    shared, positive, _, z_positive = replace(layout, negative=0).split(_over(call, layout, negative=False)(), 2)
+    guided, alone = call.at(rows), replace(layout, positive=0)
+    to_negative = _over(guided, layout, negative=True)
+
+    def z_flipped(flip: Values) -> Tensor:
+        shared_v, pos_v, neg_v, image_v = layout.split(guided.value, 2)
+        value = layout.join(shared_v, pos_v, flip(neg_v), image_v, 2)
+        return _queries(replace(guided, value=value), layout, IMAGE)()
+
+    return Outputs(
+        shared,
+        positive,
+        _queries(to_negative, alone, NEGATIVE)(),
+        z_positive,
+        _queries(to_negative, alone, IMAGE),
+        z_flipped,
+    )
 
 
 def _over(call: AttentionCall, layout: TokenLayout, *, negative: bool) -> AttentionCall:
@@ -88,3 +127,11 @@ def _over(call: AttentionCall, layout: TokenLayout, *, negative: bool) -> Attent
         mask = keep(mask, -1)
         mask = keep(mask, -2) if mask.shape[-2] > 1 else mask
     return replace(call, query=keep(call.query, 2), key=keep(call.key, 2), value=keep(call.value, 2), attn_mask=mask)
+
+
+def _queries(call: AttentionCall, layout: TokenLayout, part: int) -> AttentionCall:
+    """The call with one part of the layout's split for its queries."""
+    mask = call.attn_mask
+    if mask is not None and mask.shape[-2] > 1:
+        mask = layout.split(mask, mask.ndim - 2)[part]
+    return replace(call, query=layout.split(call.query, 2)[part], attn_mask=mask)

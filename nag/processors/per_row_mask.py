@@ -13,7 +13,7 @@ from torch import Tensor
 from nag.attention import AttentionCall
 from nag.errors import UnsupportedPipeline
 from nag.intercept import Interception
-from nag.processors.guided import GuidedProcessor, guide_heads
+from nag.processors.guided import GuidedProcessor, Values, guide_heads
 from nag.state import GuidedStep
 from nag.token_layout import TokenLayout
 
@@ -100,9 +100,15 @@ def attend_by_role(call: AttentionCall, roles: Tensor, step: GuidedStep) -> Tens
     z_positive = replace(call, attn_mask=_seen(roles, POSITIVE))()
     if step.rows.start == step.rows.stop:
         return z_positive
-    z_negative = replace(call.at(step.rows), attn_mask=_seen(roles[step.rows], NEGATIVE))()
-    role_of_token = roles[:, None, :, None]
-    out = torch.where(role_of_token == IMAGE, guide_heads(z_positive, z_negative, step), z_positive)
+    guided, role_of_token = call.at(step.rows), roles[:, None, :, None]
+    z_negative = replace(guided, attn_mask=_seen(roles[step.rows], NEGATIVE))()
+
+    def z_flipped(flip: Values) -> Tensor:
+        value = torch.where(role_of_token[step.rows] == NEGATIVE, flip(guided.value), guided.value)
+        return replace(guided, value=value, attn_mask=_seen(roles[step.rows], POSITIVE, NEGATIVE))()
+
+    image = guide_heads(z_positive, lambda: z_negative, z_flipped, step)
+    out = torch.where(role_of_token == IMAGE, image, z_positive)
     out[step.rows] = torch.where(role_of_token[step.rows] == NEGATIVE, z_negative, out[step.rows])
     return out
 
@@ -112,9 +118,11 @@ def _step_of_row(step: GuidedStep, row: int) -> GuidedStep:
     place = row - step.rows.start
     if not 0 <= place < step.rows.stop - step.rows.start:
         return replace(step, rows=slice(0, 0))
-    one = slice(place, place + 1)
-    return replace(step, rows=slice(0, 1), scale=step.scale[one], tau=step.tau[one], alpha=step.alpha[one])
+    return replace(step, rows=slice(0, 1), numbers=step.numbers.at(slice(place, place + 1)))
 
 
-def _seen(roles: Tensor, prompt: int) -> Tensor:
-    return ((roles == IMAGE) | (roles == SHARED) | (roles == prompt))[:, None, None, :]
+def _seen(roles: Tensor, *prompts: int) -> Tensor:
+    seen = (roles == IMAGE) | (roles == SHARED)
+    for prompt in prompts:
+        seen = seen | (roles == prompt)
+    return seen[:, None, None, :]

@@ -52,4 +52,5 @@ class ReferenceFluxProcessor(GuidedProcessor):
         length = step.negative.embeds.shape[1]
         text, image = out[:, :length], out[:, length:]
         z_positive, z_negative = image.chunk(2)
-        return text, normalized_attention_guidance(z_positive, z_negative, step.scale, step.tau, step.alpha)
+        numbers = step.numbers
+        return text, normalized_attention_guidance(z_positive, z_negative, numbers.scale, numbers.tau, numbers.alpha)

@@ -1,9 +1,9 @@
-"""NAG by brute force: the plain denoiser runs once for each prompt, attention and formula in float64.
+"""Guidance by brute force: the plain denoiser runs once for each prompt, attention and formula in float64.
 
 Shares nothing with `nag`. The two runs of a denoiser call are lanes that wait for each other at every attention call:
 torch's attention is answered by a plain softmax, after which the image's outputs of both are replaced by equations 7 to
-10. All but the text is the same in both, so their images stay equal, which is what "the same Q against both prompts"
-asks for.
+10 or another method's. All but the text is the same in both, so their images stay equal, which is what "the same Q
+against both prompts" asks for.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
+import itertools
 from contextlib import ExitStack
 from unittest import mock
 
@@ -21,7 +22,7 @@ import torch.nn.functional as F
 from tests.nag.support import Subject
 
 
-def call(run, positive, negative, numbers, image_queries, *, modulation=None, shared=0, differential=False):
+def call(run, positive, negative, numbers, image_queries, *, modulation=None, shared=0, differential=False, **other):
     """What `run(**positive)` returns, guided away from `run(**negative)`, whose arguments differ in the text alone.
 
     Args:
@@ -34,22 +35,45 @@ def call(run, positive, negative, numbers, image_queries, *, modulation=None, sh
         modulation: a submodule that makes a modulation of the text, which stays the positive's.
         differential: whether an attention to the prompt is the difference of two in turn.
         shared: how many tokens behind the image are of no prompt: there is one of each, and it reads the positive.
+        other: `method`, names by row; `blocks`, which of the attentions to the prompt guide, in the order of their
+            calls; for value sign flip `text_keys`, the places of a prompt's keys among as many as given.
 
     """
+    method, blocks, text_keys = other.get("method", ("nag",)), other.get("blocks"), other.get("text_keys")
+    counts = itertools.count(), itertools.count()  # of each lane's attentions to the prompt
     scale, tau, alpha = (torch.as_tensor(number, dtype=torch.float64).view(-1, 1, 1) for number in numbers)
 
-    def formula(plus, minus):
+    def formula(plus, minus, name):
         tilde = plus + (scale - 1) * (plus - minus)
+        if name == "orthogonal":
+            unit = plus / plus.norm(dim=-1, keepdim=True)
+            tilde = plus - (scale - 1) * (minus - (minus * unit).sum(-1, keepdim=True) * unit)
         ratio = tilde.abs().sum(-1, keepdim=True) / plus.abs().sum(-1, keepdim=True)
         hat = torch.minimum(ratio, tau) / ratio * tilde
         return alpha * hat + (1 - alpha) * plus
+
+    def flipped(plus, minus):
+        """One softmax of the positive lane's image over all that it sees and over the negative lane's text."""
+        (logits, value), (others, other_value) = plus, minus
+        text = text_keys(value.shape[2])
+        weights = torch.cat([logits, others[..., text]], -1).softmax(-1)
+        z = weights @ torch.cat([value, -(scale - 1)[..., None] * other_value[:, :, text]], 2)
+        return z.transpose(1, 2).flatten(2)
+
+    def guided(images, seen):
+        images = [image.transpose(1, 2).flatten(2) for image in images]
+        by_method = {name: flipped(*seen) if name == "vsf" else formula(*images, name) for name in set(method)}
+        if len(by_method) == 1:
+            return by_method[method[0]]
+        return torch.stack([by_method[name][row] for row, name in enumerate(method)])
 
     def meet(value):
         """What both lanes have here, the positive's first."""
         return greenlet.getcurrent().parent.switch(value)
 
     def attention(query, key, *args, **kwargs):
-        out = softmax_attention(query, key, *args, **kwargs)
+        logits, value = logits_and_values(query, key, *args, **kwargs)
+        out = logits.softmax(-1).nan_to_num() @ value  # padding may see nothing
         lane = lanes.index(greenlet.getcurrent())
         place = image_queries(query.shape[2], key.shape[2], lane)
         if place is not None and differential:
@@ -57,13 +81,16 @@ def call(run, positive, negative, numbers, image_queries, *, modulation=None, sh
                 first_of_two[lane] = out
                 return torch.zeros_like(query)
             out = first_of_two.pop(lane) - out
-        both = meet((out, place))
+        both = meet((out, place, logits, value))
         if place is not None:
-            (plus, of_plus), (minus, of_minus) = both
+            (plus, of_plus, *_), (minus, of_minus, *_) = both
             out = out.clone()  # which the other lane is still to read
-            lane_images = (plus[:, :, of_plus], minus[:, :, of_minus])
-            z = formula(*(image.transpose(1, 2).flatten(2) for image in lane_images))
-            out[:, :, place] = z.unflatten(-1, (out.shape[1], -1)).transpose(1, 2)
+            if blocks is None or next(counts[lane]) in blocks:
+                seen = [(logits[:, :, image], value) for _, image, logits, value in both]
+                z = guided((plus[:, :, of_plus], minus[:, :, of_minus]), seen)
+                out[:, :, place] = z.unflatten(-1, (out.shape[1], -1)).transpose(1, 2)
+            else:
+                out[:, :, place] = plus[:, :, of_plus]
             behind = slice(place.stop, place.stop + shared) if shared else slice(0)
             out[:, :, behind] = plus[:, :, behind]
         return (-out if place is not None and differential else out).to(query.dtype)
@@ -84,8 +111,8 @@ def call(run, positive, negative, numbers, image_queries, *, modulation=None, sh
     return both[0]
 
 
-def softmax_attention(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False):
-    """Attention written out, in float64."""
+def logits_and_values(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False):
+    """What attention is made of, in float64."""
     groups = query.shape[1] // key.shape[1]
     q, k, v = query.double(), key.double().repeat_interleave(groups, 1), value.double().repeat_interleave(groups, 1)
     logits = q @ k.transpose(-1, -2) * (q.shape[-1] ** -0.5 if scale is None else scale)
@@ -93,13 +120,13 @@ def softmax_attention(query, key, value, attn_mask=None, dropout_p=0.0, is_causa
         attn_mask = torch.ones(logits.shape[-2:], dtype=torch.bool).tril()
     if attn_mask is not None:
         logits = logits.masked_fill(~attn_mask, -torch.inf) if attn_mask.dtype == torch.bool else logits + attn_mask
-    return logits.softmax(-1).nan_to_num() @ v  # padding may see nothing
+    return logits, v
 
 
-def generate(subject: Subject, prompt, negative, scale, tau, alpha, *, seeds=None, other_texts=None):
+def generate(subject: Subject, prompt, negative, scale, tau, alpha, *, seeds=None, other_texts=None, **other):
     """Latents as `subject.generate`, guided. prompt, negative: equally many, of the same token count.
 
-    other_texts: arguments of the denoiser to take in place of the negative's, by name.
+    other_texts: arguments of the denoiser to take in place of the negative's, by name. other: as `call` takes it.
     """
     case = subject.case
     negative_calls = subject.calls(negative, num_inference_steps=case.fewest_steps)[0]
@@ -130,6 +157,8 @@ def generate(subject: Subject, prompt, negative, scale, tau, alpha, *, seeds=Non
             modulation=modulation,
             differential=case.differential,
             shared=case.shared if case.attention == "text_last" else 0,
+            text_keys=functools.partial(text_keys, case.attention, length),
+            **other,
         )
 
     with ExitStack() as stack:
@@ -140,6 +169,13 @@ def generate(subject: Subject, prompt, negative, scale, tau, alpha, *, seeds=Non
                 for module in (each for each in denoiser.modules() if hasattr(each, "processor")):
                     stack.enter_context(mock.patch.object(module, "processor", case.in_one_call()))
         return subject.generate(prompt, seeds=seeds)
+
+
+def text_keys(attention, text, keys):
+    """The places of a prompt's tokens among an attention's keys, of which none are of neither."""
+    if attention == "text_last":
+        return slice(keys - text, None)
+    return slice(0, text)
 
 
 def image_queries(attention, queries, keys, text):

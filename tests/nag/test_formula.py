@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from nag import normalized_attention_guidance
+from nag.formula import orthogonalized
 
 
 def paper(z_positive, z_negative, phi, tau, alpha):
@@ -29,6 +30,15 @@ def z():
 def test_equals_the_paper(z, scale, tau, alpha):
     expected = paper(z[0].numpy(), z[1].numpy(), scale - 1, tau, alpha)
     torch.testing.assert_close(normalized_attention_guidance(*z, scale, tau, alpha), torch.tensor(expected).float())
+
+
+def test_orthogonalized_leaves_only_what_is_orthogonal_to_z_positive(z):
+    positive, negative = z
+    part = orthogonalized(positive, negative).double() - positive
+    unit = positive.double() / positive.double().norm(dim=-1, keepdim=True)
+    expected = negative - (negative * unit).sum(-1, keepdim=True) * unit
+    torch.testing.assert_close(part, expected, atol=1e-6, rtol=1e-5)
+    assert torch.equal(orthogonalized(torch.zeros_like(positive), negative), negative)
 
 
 def test_scale_one_alpha_zero_and_equal_prompts_return_z_positive_exactly(z):

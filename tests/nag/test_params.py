@@ -20,6 +20,8 @@ DEFAULTS = NAGParams(5.0, 2.5, 0.25)
         ("scale", float("inf")),
         ("tau", True),
         ("alpha", "0.5"),
+        ("start", 1.5),
+        ("method", "apg"),
     ],
 )
 def test_a_value_out_of_range_is_refused_by_name(name, value):
@@ -52,6 +54,31 @@ def test_guidance_runs_down_to_one_minus_end_of_the_timestep(end, timestep, acti
 
 
 @pytest.mark.parametrize(
+    ("start", "timestep", "active"),
+    [(0.0, 1001, True), (0.25, 751, False), (0.25, 750, True), (0.25, 500, True), (0.25, 499, False)],
+)
+def test_guidance_runs_from_one_minus_start_of_the_timestep(start, timestep, active):
+    params = NAGParams(5.0, 2.5, 0.25, end=0.5, start=start)
+    assert params.is_active_at(timestep, 1000) is active
+    assert params.is_constant is False
+    assert NAGParams(5.0, 2.5, 0.25, start=start).is_constant is (start == 0)
+
+
+def test_a_start_that_is_not_before_the_end_is_refused_with_both():
+    for end in (0.5, 0.3):
+        with pytest.raises(InvalidParameter, match=f"start: must be below end, got 0.5 and end {end}"):
+            NAGParams(5.0, 2.5, 0.25, end=end, start=0.5)
+    assert not NAGParams(5.0, 2.5, 0.25, end=0.0, start=0.5).is_active
+
+
+def test_methods_may_differ_by_prompt():
+    assert [params.method for params in params_by_prompt(DEFAULTS, method=["vsf", "nag"])] == ["vsf", "nag"]
+    assert params_by_prompt(DEFAULTS, method="orthogonal")[0].method == "orthogonal"
+    with pytest.raises(InvalidParameter, match="method: must be a name or a sequence of names"):
+        params_by_prompt(DEFAULTS, method=3)
+
+
+@pytest.mark.parametrize(
     ("end", "decay", "timestep", "scale"),
     [
         (1.0, 0.0, 10, 5.0),
@@ -66,3 +93,9 @@ def test_guidance_runs_down_to_one_minus_end_of_the_timestep(end, timestep, acti
 )
 def test_a_decaying_scale_falls_in_a_straight_line_to_the_end(end, decay, timestep, scale):
     assert NAGParams(5.0, 2.5, 0.25, end, decay).scale_at(timestep, 1000) == pytest.approx(scale)
+
+
+@pytest.mark.parametrize(("timestep", "scale"), [(801, 1.0), (800, 5.0), (650, 4.0), (500, 3.0), (499, 1.0)])
+def test_a_scale_decays_from_start_to_end(timestep, scale):
+    params = NAGParams(5.0, 2.5, 0.25, end=0.5, scale_decay=0.5, start=0.2)
+    assert params.scale_at(timestep, 1000) == pytest.approx(scale)

@@ -1,4 +1,4 @@
-"""A scale that falls on the way to the end."""
+"""A scale that falls on the way to the end, and guidance that starts late."""
 
 from unittest.mock import patch
 
@@ -7,7 +7,7 @@ import torch
 
 import nag
 from nag.processors import guided
-from tests.nag.support import Subject, difference
+from tests.nag.support import STEPS, Subject, difference
 from tests.tiny import CASES
 
 NEGATIVE = "a blue square"
@@ -55,3 +55,11 @@ def test_each_step_has_the_scale_of_its_timestep(subject):
     assert [each for (each,) in by_step] == pytest.approx([1 + 8 * (1 - 0.75 * (1 - t / 1000)) for t in timesteps])
     with nag.guide(subject.pipe, NEGATIVE, scale=9.0):
         assert difference(subject.generate(), decayed) > 1e-4
+
+
+def test_guidance_starts_by_the_timestep_within_a_run(subject):
+    with nag.guide(subject.pipe, NEGATIVE, scale=9.0, start=0.3) as guidance:
+        late = subject.generate()
+    assert 0 < guidance.guided_steps < STEPS == guidance.guided_steps + guidance.plain_steps
+    with nag.guide(subject.pipe, NEGATIVE, scale=9.0):
+        assert difference(subject.generate(), late) > 1e-4
