@@ -71,6 +71,8 @@ class Guidance:
     end: float
     negative_prompt: str
     scale_decay: float = 0.0
+    start: float = 0.0
+    method: str = "nag"
 
 
 @dataclass(frozen=True)
@@ -156,6 +158,8 @@ class Generation:
 
 #: The reason where an edit starts at a timestep that guidance does not reach.
 ENDED_BEFORE_FIRST_STEP = "ended_before_first_step"
+#: The reason where guidance starts later than at the first step, and no step has its timestep between start and end.
+NO_STEP_WITHIN = "no_step_within_start_and_end"
 
 
 @dataclass(frozen=True)
@@ -169,6 +173,8 @@ class Applied:
     alpha: float | None = None
     end: float | None = None
     scale_decay: float | None = None
+    start: float | None = None
+    method: str | None = None
 
 
 @dataclass(frozen=True)

@@ -127,11 +127,11 @@ class GuidanceState:
             is_constant = all(params.is_constant for params in self.params)
             call.timestep = self.timesteps_total if is_constant else timestep()
         scales = [params.scale_at(call.timestep, self.timesteps_total) for params in self.params]
+        if not continues_step:
+            self.guidance.add_step([scale > 1 for scale in scales])
         call.guided = any(scale > 1 for scale in scales)
         if not call.guided:
-            self.guidance.plain_steps += not continues_step
             return None
-        self.guidance.guided_steps += not continues_step
         self._check_width(call.negative, embeds)
         index = call.prompt_of_row(len(self.params)).repeat_interleave(frames).tolist()
         rows_given = [(scales[i], self.params[i].tau, self.params[i].alpha, self.params[i].method) for i in index]

@@ -114,4 +114,12 @@ class Guidance:
 
     params: tuple[NAGParams, ...]
     guided_steps: int = 0  # steps in which guidance ran
-    plain_steps: int = 0  # steps in which every row was past its end or unguided
+    plain_steps: int = 0  # steps in which every row was outside its guided interval or unguided
+    guided_steps_by_params: list[int] = field(default_factory=list)  # steps in which each of `params` guided
+
+    def add_step(self, are_guided: Sequence[bool]) -> None:
+        """Counts a step. are_guided: whether each of `params` guides it."""
+        self.guided_steps += any(are_guided)
+        self.plain_steps += not any(are_guided)
+        before = self.guided_steps_by_params or [0] * len(are_guided)
+        self.guided_steps_by_params = [count + guided for count, guided in zip(before, are_guided, strict=True)]

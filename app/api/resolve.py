@@ -221,8 +221,15 @@ class _Resolver:
             own_name, other = self._name("nag.negative_prompt"), self._name("negative_prompt")
             self.warnings.append(f"{other} was left out: {own_name} goes before it, and guidance_scale is 1")
         numbers = {name: getattr(nag, name, None) for name in NAG_BOUNDS} | self._by_former_names(nag)
+        bounded = {name: self._bounded(name, value, getattr(defaults, name)) for name, value in numbers.items()}
+        if 0 < bounded["end"] <= bounded["start"]:
+            start, end = self._name("nag.start"), self._name("nag.end")
+            raise InvalidParameter(
+                f"{start}: must be below {end}, got {bounded['start']:g} and {bounded['end']:g}", param=start
+            )
         return Guidance(
-            **{name: self._bounded(name, value, getattr(defaults, name)) for name, value in numbers.items()},
+            **bounded,
+            method=getattr(nag, "method", None) or defaults.method,
             negative_prompt=own if own is not None else asked.negative_prompt or "",
         )
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
+from app.catalog import Method
 from app.jobs import Priority
 
 __all__ = [
@@ -72,6 +73,20 @@ class NAGBody(_Body):
     ] = None
     scale_decay: Annotated[
         float | None, Field(description="share of scale − 1 that is lost on the way to the end, 0 to 1")
+    ] = None
+    start: Annotated[
+        float | None,
+        Field(
+            description="share of the noise schedule that goes by before guidance begins, 0 to 1 and below end: steps "
+            "are guided whose timestep is at most 1 − start of the largest"
+        ),
+    ] = None
+    method: Annotated[
+        Method | None,
+        Field(
+            description="nag; orthogonal, which takes away only what is orthogonal to the prompt's attention; or vsf, "
+            "value sign flip, which reads scale alone of the numbers above but end, start and scale_decay"
+        ),
     ] = None
     anneal: Annotated[
         float | None, Field(description="former name of scale_decay", json_schema_extra={"deprecated": True})
@@ -169,6 +184,8 @@ class OpenAIBody(GenerationBody):
     nag_alpha: Annotated[float | None, Field(description="nag.alpha")] = None
     nag_end: Annotated[float | None, Field(description="nag.end")] = None
     nag_scale_decay: Annotated[float | None, Field(description="nag.scale_decay")] = None
+    nag_start: Annotated[float | None, Field(description="nag.start")] = None
+    nag_method: Annotated[Method | None, Field(description="nag.method")] = None
     nag_anneal: Annotated[
         float | None, Field(description="former name of nag_scale_decay", json_schema_extra={"deprecated": True})
     ] = None

@@ -19,6 +19,7 @@ ELSEWHERE = {
     "sigma_end": "nag.end, a share of the noise schedule from its start",  # ComfyUI-NAG's nag_sigma_end
     "phi": "nag.scale, which is phi + 1",
     "theta": "nag.end",
+    "sigma_start": "nag.start, a share of the noise schedule",
     **{former: f"nag.{name}" for former, name in FORMER_NAMES.items()},
     "negative": "negative_prompt",
     "guidance": "guidance_scale",

@@ -4,7 +4,7 @@ from app.catalog.catalog import Catalog
 from app.catalog.entry import EditTask, Kind, Model
 from app.catalog.errors import CatalogError
 from app.catalog.loading import Autoencoder, Lora, Quantization, Scheduler, Source, Weights
-from app.catalog.numbers import NAG_BOUNDS, NAGDefaults, Range
+from app.catalog.numbers import NAG_BOUNDS, Method, NAGDefaults, Range
 
 __all__ = [
     "NAG_BOUNDS",
@@ -14,6 +14,7 @@ __all__ = [
     "EditTask",
     "Kind",
     "Lora",
+    "Method",
     "Model",
     "NAGDefaults",
     "Quantization",

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from app.jobs import with_present_names
 
-__all__ = ["NAG_BOUNDS", "Entry", "NAGDefaults", "Range"]
+__all__ = ["NAG_BOUNDS", "Entry", "Method", "NAGDefaults", "Range"]
 
 #: What each number of the guidance may be, both ends included; the same for every model and every request.
 NAG_BOUNDS: dict[str, tuple[float, float]] = {
@@ -18,7 +18,11 @@ NAG_BOUNDS: dict[str, tuple[float, float]] = {
     "alpha": (0.0, 1.0),
     "end": (0.0, 1.0),
     "scale_decay": (0.0, 1.0),
+    "start": (0.0, 1.0),  # and below the end
 }
+
+#: The rules of guidance (nag.NAGParams.method): NAG, orthogonal negative guidance, value sign flip.
+Method = Literal["nag", "orthogonal", "vsf"]
 
 Number = TypeVar("Number", int, float)
 
@@ -78,6 +82,8 @@ class NAGDefaults(Entry):
     alpha: float
     end: float
     scale_decay: float = 0.0
+    start: float = 0.0
+    method: Method = "nag"
 
     @model_validator(mode="before")
     @classmethod
@@ -89,4 +95,6 @@ class NAGDefaults(Entry):
         for name, (low, high) in NAG_BOUNDS.items():
             if not low <= getattr(self, name) <= high:
                 raise ValueError(f"{name} must be {low:g} to {high:g}, not {getattr(self, name)}")
+        if 0 < self.end <= self.start:
+            raise ValueError(f"start must be below end, got {self.start:g} and end {self.end:g}")
         return self

@@ -8,9 +8,11 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import get_args
 
 from pydantic import ValidationError
 
+from app.catalog import Method
 from app.cli.arguments import add_bench_arguments, add_top_arguments
 from app.cli.keys import add_arguments
 from app.settings import SECRET, Settings
@@ -158,9 +160,11 @@ def _generate_arguments(parser: argparse.ArgumentParser) -> None:
         ("tau", "most that the guided attention may grow, as a ratio of norms"),
         ("alpha", "share of the guided attention in the result, 0 to 1"),
         ("end", "share of the noise schedule that is guided, from the first step on, 0 to 1"),
+        ("start", "share of the noise schedule before guidance begins, 0 to 1 and below the end"),
         ("scale-decay", "share of scale - 1 that is lost on the way to the end, 0 to 1"),
     ):
         parser.add_argument(f"--{name}", type=_finite, help=f"NAG: {meaning}")
+    parser.add_argument("--method", choices=get_args(Method), help="NAG: the rule of guidance; absent: the model's")
     parser.add_argument("--anneal", dest="scale_decay", type=_finite, help=argparse.SUPPRESS)  # its former name
     parser.add_argument(
         "--out", type=Path, help="file to write: .png, .jpg or .webp, of a video .mp4; absent: out.png or out.mp4"

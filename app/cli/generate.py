@@ -59,7 +59,7 @@ def _body(arguments: argparse.Namespace, output_format: str | None) -> dict[str,
     names = ("model", "seed", "num_inference_steps", "guidance_scale", "width", "height", "num_frames", "fps")
     body = {"prompt": arguments.prompt, "negative_prompt": arguments.negative, "output_format": output_format}
     body |= {name: getattr(arguments, name) for name in names}
-    numbers = {name: value for name in NAG_BOUNDS if (value := getattr(arguments, name)) is not None}
+    numbers = {name: value for name in (*NAG_BOUNDS, "method") if (value := getattr(arguments, name)) is not None}
     if numbers:
         body["nag"] = numbers
     return {name: value for name, value in body.items() if value is not None}

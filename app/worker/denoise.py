@@ -14,7 +14,7 @@ import torch
 
 import nag
 from app.catalog import Model
-from app.jobs import ENDED_BEFORE_FIRST_STEP, Applied, Guidance
+from app.jobs import ENDED_BEFORE_FIRST_STEP, NO_STEP_WITHIN, Applied, Guidance
 from app.worker.batching import Row
 from app.worker.compilation import compiled_calls
 from app.worker.editing import Editing
@@ -86,7 +86,6 @@ def denoise(pipe: Any, entry: Model, rows: Sequence[Row], device: torch.device, 
     params = [_params(request.nag) for request in requests]
     seams: dict[str, float] = {}
     findings: list[tuple[PromptFinding, ...]] = []
-    first_timestep: list[float] = []
 
     def seam(name: str) -> None:
         if device.type == "cuda":
@@ -104,6 +103,8 @@ def denoise(pipe: Any, entry: Model, rows: Sequence[Row], device: torch.device, 
             alpha=[numbers.alpha for numbers in params],
             end=[numbers.end for numbers in params],
             scale_decay=[numbers.scale_decay for numbers in params],
+            start=[numbers.start for numbers in params],
+            method=[numbers.method for numbers in params],
         )
     with ExitStack() as stack:
         if entry.compile == "denoiser":
@@ -117,9 +118,7 @@ def denoise(pipe: Any, entry: Model, rows: Sequence[Row], device: torch.device, 
             seam("encoded")
             findings.extend(_check(rows, watch))
 
-        def step_done(_: Any, step: int, timestep: Any, __: dict[str, Any]) -> dict[str, Any]:
-            if not first_timestep:
-                first_timestep.append(float(timestep))
+        def step_done(_: Any, step: int, timestep: Any, __: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG001
             # A scheduler of second order calls the denoiser twice per step.
             before, done = (requests[0].steps * calls // callbacks_of(pipe) for calls in (step, step + 1))
             if step + 1 == callbacks_of(pipe):
@@ -166,15 +165,10 @@ def denoise(pipe: Any, entry: Model, rows: Sequence[Row], device: torch.device, 
     shape = (requests[0].height, requests[0].width, 3)
     assert pixels.shape == (len(rows), *(() if frames is None else (frames,)), *shape), pixels.shape
 
-    steps_guided = guidance.guided_steps if guidance is not None else 0
-    timesteps_total = float(pipe.scheduler.config.get("num_train_timesteps", 1000))
+    steps = guidance.guided_steps_by_params if guidance is not None else [0] * len(requests)
     return Denoised(
         pixels=pixels,
-        applied=tuple(
-            # Timesteps fall, so a row that guidance did not reach at the first step it never reached.
-            _applied(request.nag, steps_guided > 0 and numbers.is_active_at(first_timestep[0], timesteps_total))
-            for request, numbers in zip(requests, params, strict=True)
-        ),
+        applied=tuple(_applied(request.nag, guided > 0) for request, guided in zip(requests, steps, strict=True)),
         encode_ms=seams["encoded"] - seams["begun"],
         denoise_ms=seams["denoised"] - seams["encoded"],
         decode_ms=seams["decoded"] - seams["denoised"],
@@ -225,7 +219,7 @@ def _opaque(pixels: np.ndarray[Any, np.dtype[np.float32]]) -> np.ndarray[Any, np
 def _params(asked: Guidance | None) -> nag.NAGParams:
     if asked is None:
         return UNGUIDED
-    return nag.NAGParams(asked.scale, asked.tau, asked.alpha, asked.end, asked.scale_decay)
+    return nag.NAGParams(asked.scale, asked.tau, asked.alpha, asked.end, asked.scale_decay, asked.start, asked.method)
 
 
 def _applied(asked: Guidance | None, reached: bool) -> Applied:
@@ -238,8 +232,10 @@ def _applied(asked: Guidance | None, reached: bool) -> Applied:
         return Applied(False, "alpha_is_0")
     if asked.end <= 0:
         return Applied(False, "end_is_0")
-    numbers = (asked.scale, asked.tau, asked.alpha, asked.end, asked.scale_decay)
-    return Applied(True, None, *numbers) if reached else Applied(False, ENDED_BEFORE_FIRST_STEP, *numbers)
+    numbers = (asked.scale, asked.tau, asked.alpha, asked.end, asked.scale_decay, asked.start, asked.method)
+    if reached:
+        return Applied(True, None, *numbers)
+    return Applied(False, NO_STEP_WITHIN if asked.start > 0 else ENDED_BEFORE_FIRST_STEP, *numbers)
 
 
 @contextmanager

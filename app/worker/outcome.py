@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from app.formats import MEDIA_TYPES
-from app.jobs import ENDED_BEFORE_FIRST_STEP, Applied, Generation, Job, JobError
+from app.jobs import ENDED_BEFORE_FIRST_STEP, NO_STEP_WITHIN, Applied, Generation, Job, JobError
 from app.worker.batching import Row
 from app.worker.denoise import Denoised
 from app.worker.encode import METADATA_MAX_CHARS, encode, thumbnail
@@ -90,6 +90,11 @@ def _guidance_warnings(request: Generation, applied: Applied) -> Iterator[str]:
         edit = request.edit
         at, more = ("", "") if edit is None else (f" of an edit at strength {edit.strength:g}", " or strength")
         yield f"nag was not applied: end {applied.end:g} is over before the first step{at}; raise nag.end{more}"
+    if applied.reason == NO_STEP_WITHIN:
+        yield (
+            f"nag was not applied: no step lies between start {applied.start:g} and end {applied.end:g}; "
+            "lower nag.start or raise nag.end"
+        )
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ def parameters(request: Generation, seed: int, applied: Applied) -> str:
         del said["strict"]  # the default of the API
     if applied.applied and request.nag is not None:
         numbers = {name: getattr(applied, name) for name in NAG_BOUNDS}
-        said["nag"] = {**numbers, "negative_prompt": request.nag.negative_prompt}
+        said["nag"] = {**numbers, "method": applied.method, "negative_prompt": request.nag.negative_prompt}
     if request.edit is not None:
         said["strength"] = request.edit.strength
     said["software"] = SOFTWARE

@@ -60,7 +60,7 @@ class Plan:
         asked = self.generation("NAG", 0).nag
         assert asked is not None
         numbers = {name: getattr(asked, name) for name in NAG_BOUNDS}
-        if not NAGParams(**numbers).is_active:
+        if not NAGParams(**numbers, method=asked.method).is_active:
             raise Unsuited(f"NAG with {numbers} changes nothing, so there is nothing to compare")
 
     def generation(self, method: str, place: int) -> Generation:

@@ -90,7 +90,7 @@ class FakeWorker:
         applied = (
             Applied(applied=False, reason="not_requested")
             if nag is None
-            else Applied(True, None, nag.scale, nag.tau, nag.alpha, nag.end, nag.scale_decay)
+            else Applied(True, None, nag.scale, nag.tau, nag.alpha, nag.end, nag.scale_decay, nag.start, nag.method)
         )
         await self.queue.finish(self.name, job.id, Result(tuple(artifacts), applied, 1, TIMINGS, ("a worker's word",)))
 

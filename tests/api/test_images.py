@@ -32,7 +32,8 @@ async def test_pictures_in_openais_shape_with_our_echo(api: httpx.AsyncClient, w
     assert (body["output_format"], body["size"], body["background"]) == ("png", "64x64", "opaque")
     assert body["nag"] == {
         "applied": False, "reason": "not_requested",
-        "scale": None, "tau": None, "alpha": None, "end": None, "scale_decay": None,
+        "scale": None, "tau": None, "alpha": None, "end": None, "scale_decay": None, "start": None,
+        "method": None,
     }  # fmt: skip
     assert (body["seed"], body["attempts"], body["worker"], body["batch_size"]) == (7, 1, "fake-1", 1)
     assert body["timings"]["total_ms"] == 40.0
@@ -84,6 +85,11 @@ async def test_blank_optional_texts_ask_for_nothing(api: httpx.AsyncClient, work
         ({"nag_end": 0, "negative_prompt": "x"}, Guidance(5.0, 2.5, 0.25, 0.0, "x")),
         ({"nag_scale_decay": 1, "negative_prompt": "x"}, Guidance(5.0, 2.5, 0.25, 1.0, "x", 1.0)),
         ({"nag_anneal": 1, "nag": {"scale_decay": 1}, "negative_prompt": "x"}, Guidance(5.0, 2.5, 0.25, 1.0, "x", 1.0)),
+        (
+            {"nag_start": 0.5, "nag_method": "vsf", "negative_prompt": "x"},
+            Guidance(5.0, 2.5, 0.25, 1.0, "x", 0.0, 0.5, "vsf"),
+        ),
+        ({"nag": {"method": "orthogonal"}}, Guidance(5.0, 2.5, 0.25, 1.0, "", method="orthogonal")),
     ],
 )
 async def test_flat_and_nested_guidance(

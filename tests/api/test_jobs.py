@@ -35,8 +35,8 @@ async def test_waiting_gives_the_finished_job_with_its_echo(api: httpx.AsyncClie
     job = answer.json()
     assert job["status"] == "completed"
     assert job["seed"] == 7
-    numbers = {"scale": 5.0, "tau": 2.5, "alpha": 0.25, "end": 1.0, "scale_decay": 0.0}
-    assert job["nag"] == {"applied": True, "reason": None, **numbers}
+    numbers = {"scale": 5.0, "tau": 2.5, "alpha": 0.25, "end": 1.0, "scale_decay": 0.0, "start": 0.0}
+    assert job["nag"] == {"applied": True, "reason": None, **numbers, "method": "nag"}
     assert (job["attempts"], job["worker"], job["batch_size"]) == (1, "fake-1", 1)
     assert job["timings"] == {
         "queue_ms": 1.5, "encode_ms": 2.0, "denoise_ms": 30.0, "decode_ms": 4.25, "total_ms": 40.0,

@@ -22,7 +22,7 @@ async def test_the_catalog_in_openais_shape_with_limits(api: httpx.AsyncClient) 
     assert model["width"] == {"default": 64, "min": 64, "max": 64, "multiple": 16, "offset": None}
     assert (model["kind"], model["num_frames"], model["fps"]) == ("image", None, None)
     assert model["nag_supported"]
-    assert model["nag"].keys() == {"scale", "tau", "alpha", "end", "scale_decay"}
+    assert model["nag"].keys() == {"scale", "tau", "alpha", "end", "scale_decay", "start", "method"}
     assert "repository" not in model  # a folder of this machine is nobody's business
     assert (await api.get("/v1/models/shapes-flux")).json() == model
 

@@ -1,7 +1,11 @@
+from dataclasses import fields
+from typing import get_args
+
 import pytest
 
+from app.catalog import NAG_BOUNDS, Method
 from nag import InvalidParameter, NAGError, NAGParams
-from nag.params import params_by_prompt
+from nag.params import METHODS, params_by_prompt
 
 DEFAULTS = NAGParams(5.0, 2.5, 0.25)
 
@@ -69,6 +73,11 @@ def test_a_start_that_is_not_before_the_end_is_refused_with_both():
         with pytest.raises(InvalidParameter, match=f"start: must be below end, got 0.5 and end {end}"):
             NAGParams(5.0, 2.5, 0.25, end=end, start=0.5)
     assert not NAGParams(5.0, 2.5, 0.25, end=0.0, start=0.5).is_active
+
+
+def test_the_service_names_the_same_methods_and_numbers():
+    assert get_args(Method) == METHODS
+    assert {*NAG_BOUNDS, "method"} == {field.name for field in fields(NAGParams)}
 
 
 def test_methods_may_differ_by_prompt():

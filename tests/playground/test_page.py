@@ -44,6 +44,8 @@ def test_what_is_typed_is_what_is_asked_for(page: Page, http: httpx.Client) -> N
         "alpha": 0.25,
         "end": 1,
         "scale_decay": 0.5,
+        "start": 0,
+        "method": "nag",
         "negative_prompt": "blue",
     }
     assert [each["alt"] for each in pictures(page)] == ["a large circle, seed 41"]

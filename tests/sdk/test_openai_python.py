@@ -50,6 +50,8 @@ def test_pictures_in_the_answer_and_by_url(client: OpenAI) -> None:
         "alpha": 0.25,
         "end": 1.0,
         "scale_decay": 0.0,
+        "start": 0.0,
+        "method": "nag",
     }  # type: ignore[attr-defined]
     pictures = [base64.b64decode(each.b64_json or "") for each in answer.data]
     assert {opened(each).size for each in pictures} == {(64, 64)}

@@ -33,6 +33,8 @@ def test_a_picture_is_the_same_alone_and_in_a_batch(pipe: Any, entry: Model, mak
         make_job("plain", seed=1),
         make_job("guided", seed=2, prompt="a shape", nag=NAG),
         make_job("half", seed=3, nag=Guidance(3.0, 2.0, 0.5, 0.5, "a square on a black background")),
+        make_job("flipped", seed=5, nag=replace(NAG, scale=2.0, method="vsf")),
+        make_job("late", seed=6, nag=replace(NAG, start=0.3, method="orthogonal")),
         make_job("off", seed=4, nag=Guidance(1.0, 2.5, 0.25, 1.0, "green")),
     ]
     together = run(pipe, entry, *jobs)
@@ -58,7 +60,15 @@ def test_the_seed_and_the_guidance_change_the_picture(pipe: Any, entry: Model, m
         (Guidance(1.0, 2.5, 0.25, 1.0, "x"), Applied(False, "scale_is_1")),
         (Guidance(5.0, 2.5, 0.0, 1.0, "x"), Applied(False, "alpha_is_0")),
         (Guidance(5.0, 2.5, 0.25, 0.0, "x"), Applied(False, "end_is_0")),
-        (Guidance(5.0, 2.5, 0.5, 1.0, "x", 0.75), Applied(True, None, 5.0, 2.5, 0.5, 1.0, 0.75)),
+        (Guidance(5.0, 2.5, 0.5, 1.0, "x", 0.75), Applied(True, None, 5.0, 2.5, 0.5, 1.0, 0.75, 0.0, "nag")),
+        (
+            Guidance(5.0, 2.5, 0.5, 1.0, "x", 0.0, 0.1, "vsf"),
+            Applied(True, None, 5.0, 2.5, 0.5, 1.0, 0.0, 0.1, "vsf"),
+        ),
+        (
+            Guidance(5.0, 2.5, 0.5, 1.0, "x", start=0.999),
+            Applied(False, "no_step_within_start_and_end", 5.0, 2.5, 0.5, 1.0, 0.0, 0.999, "nag"),
+        ),
     ],
 )
 def test_what_was_applied_is_said_alone_and_beside_others(

@@ -122,7 +122,7 @@ def test_guidance_that_is_over_before_the_first_step_is_said(engine: TorchEngine
     made, off = outcomes["a"], outcomes["b"]
     assert isinstance(made, Made)
     assert isinstance(off, Made)
-    assert made.applied == Applied(False, "ended_before_first_step", 5.0, 2.5, 0.25, 0.1, 0.0)
+    assert made.applied == Applied(False, "ended_before_first_step", 5.0, 2.5, 0.25, 0.1, 0.0, 0.0, "nag")
     assert made.warnings == (
         "nag was not applied: end 0.1 is over before the first step of an edit at strength 0.25; raise nag.end or "
         "strength",

@@ -14,7 +14,7 @@ from app.jobs import Applied
 from app.settings import Settings
 from app.worker.parameters import parameters
 
-GUIDED = Applied(True, None, 4.0, 2.0, 0.5, 1.0, 0.5)
+GUIDED = Applied(True, None, 4.0, 2.0, 0.5, 1.0, 0.5, 0.1, "vsf")
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,8 @@ GUIDED = Applied(True, None, 4.0, 2.0, 0.5, 1.0, 0.5)
         {"prompt": "a 漢 shape", "n": 3, "seed": 5, "output_format": "webp", "output_compression": 30},
         {
             "prompt": "a shape", "seed": 5, "num_inference_steps": 3,
-            "nag": {"scale": 4.0, "tau": 2.0, "alpha": 0.5, "end": 1.0, "scale_decay": 0.5, "negative_prompt": "red"},
+            "nag": {"scale": 4.0, "tau": 2.0, "alpha": 0.5, "end": 1.0, "scale_decay": 0.5, "start": 0.1,
+                    "method": "vsf", "negative_prompt": "red"},
         },
         {"prompt": "a shape", "seed": 5, "negative_prompt": "red", "guidance_scale": 2.0},
     ],

@@ -120,7 +120,7 @@ class _Reading:
         self._warnings.append(f"{name} was left out: {why}")
 
     def _nag(self) -> NAGBody | None:
-        body, names = self._body, (*NAG_BOUNDS, *FORMER_NAMES, "negative_prompt")
+        body, names = self._body, (*NAG_BOUNDS, *FORMER_NAMES, "method", "negative_prompt")
         flat = {name: value for name in names if (value := getattr(body, f"nag_{name}")) is not None}
         if not flat:
             return body.nag

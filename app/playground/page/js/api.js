@@ -4,7 +4,7 @@ import { key, keyRefused } from "./key.js";
 
 /**
  * @typedef {{default: number, min: number, max: number, multiple: number | null, offset: number | null}} Range
- * @typedef {{scale: number, tau: number, alpha: number, end: number, scale_decay: number}} Numbers
+ * @typedef {{scale: number, tau: number, alpha: number, end: number, scale_decay: number, start: number}} Numbers
  * @typedef {{
  *   id: string, description: string, kind: "image" | "video", default: boolean,
  *   num_inference_steps: Range, guidance_scale: Range, width: Range, height: Range,

@@ -3,7 +3,7 @@
 import { changed, state } from "./state.js";
 
 const DRAFT = "nag.draft";
-export const NUMBERS = ["scale", "tau", "alpha", "end", "scale_decay"];
+export const NUMBERS = ["scale", "tau", "alpha", "end", "scale_decay", "start"];
 /** What one model's numbers mean, another's may not. */
 const OF_A_MODEL = [
   "num_inference_steps", "guidance_scale", "width", "height", "num_frames", "fps", ...NUMBERS.map((each) => `nag.${each}`),
@@ -17,7 +17,7 @@ const EMPTY = {
   "sweep.over": "scale", "sweep.from": "1", "sweep.to": "11", "sweep.count": "6",
 };
 /** @type {Record<string, [string, string]>} */
-export const SWEEPS = { scale: ["1", "11"], tau: ["1", "6"], alpha: ["0", "1"], end: ["0", "1"], scale_decay: ["0", "1"] };
+export const SWEEPS = { scale: ["1", "11"], tau: ["1", "6"], alpha: ["0", "1"], end: ["0", "1"], scale_decay: ["0", "1"], start: ["0", "0.9"] };
 
 /** @type {Form} */
 export const form = { ...EMPTY, ...draft() };

@@ -167,7 +167,7 @@ function used(cell) {
   if (job?.status !== "completed" || job.timings === null || job.nag === null) return nothing;
   const { nag, timings } = job;
   const guidance = nag.applied
-    ? `NAG s ${nag.scale}, τ ${nag.tau}, α ${nag.alpha}, θ ${nag.end}${nag.scale_decay ? `, ↘ ${nag.scale_decay}` : ""}`
+    ? `NAG s ${nag.scale}, τ ${nag.tau}, α ${nag.alpha}, θ ${nag.end}${nag.scale_decay ? `, ↘ ${nag.scale_decay}` : ""}${nag.start ? `, ⊢ ${nag.start}` : ""}`
     : `no NAG (${(nag.reason ?? "").replaceAll("_", " ")})`;
   const cfg = job.request.guidance_scale > 1 ? `, CFG ${job.request.guidance_scale}` : "";
   return html`

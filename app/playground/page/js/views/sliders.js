@@ -11,6 +11,7 @@ const SLIDERS = {
   tau: { symbol: "τ", min: 1, max: 10, step: 0.1, help: "The most that guidance may enlarge a feature, as a ratio. Lower is tamer." },
   alpha: { symbol: "α", min: 0, max: 1, step: 0.005, help: "How much of the guided feature is blended in. 0 is none of it." },
   end: { symbol: "θ", min: 0, max: 1, step: 0.05, help: "The share of the noise schedule that is guided, from its start. 1 is every step; on Flux, 0.5 is most of them." },
+  start: { symbol: "⊢", min: 0, max: 0.95, step: 0.05, help: "The share of the noise schedule that goes by before guidance begins. Stays below end." },
   scale_decay: { symbol: "↘", min: 0, max: 1, step: 0.05, help: "How much of the scale is lost on the way to the end. 1 ends in none." },
 };
 
