@@ -31,8 +31,11 @@ END = 0.25
 Way = Callable[[float], Tensor]
 
 
-def ways_of(work: Denoiser) -> dict[str, tuple[Way, dict[str, Any] | None]]:
-    """Each way of taking a step at a timestep, and the arguments of the `guide` around it (None: no guidance)."""
+def ways_of(work: Denoiser, *, options: bool = False) -> dict[str, tuple[Way, dict[str, Any] | None]]:
+    """Each way of taking a step at a timestep, and the arguments of the `guide` around it (None: no guidance).
+
+    options: guidance in some blocks and by other methods, too.
+    """
     family, given = family_of(work.pipe), work.negative
 
     def plain(timestep: float) -> Tensor:
@@ -49,6 +52,11 @@ def ways_of(work: Denoiser) -> dict[str, tuple[Way, dict[str, Any] | None]]:
     else:
         ways["NAG, the authors' layout (negative projected every step)"] = (plain, given | {"project": True})
     ways["NAG, ours"] = (plain, given)
+    if options:
+        half = max(1, len(family.attentions(work.module)) // 2)
+        ways[f"NAG, the first {half} attention modules"] = (plain, given | {"blocks": range(half)})
+        ways["orthogonal"] = (plain, given | {"method": "orthogonal"})
+        ways["VSF"] = (plain, given | {"method": "vsf"})
     return ways
 
 
@@ -111,16 +119,17 @@ def _resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 
-def measure(work: Denoiser, rounds: int, device: str) -> dict[str, dict[str, list[float]]]:
+def measure(work: Denoiser, rounds: int, device: str, *, options: bool = False) -> dict[str, dict[str, list[float]]]:
     """Seconds a step and peak bytes of each way, the ways in turn within each round, after one that does not count."""
-    ways = {name: (way, guide, 1.0) for name, (way, guide) in ways_of(work).items()}
+    ways = {name: (way, guide, 1.0) for name, (way, guide) in ways_of(work, options=options).items()}
     ways["NAG, ours, past its end"] = (*ways["NAG, ours"][:2], END)
     results: dict[str, dict[str, list[float]]] = {name: {"seconds": [], "bytes": []} for name in ways}
     with tqdm(total=(rounds + 1) * len(ways), unit="step") as bar:
         for round_ in range(rounds + 1):
             for name, (way, guide, end) in ways.items():
                 with Guided(work, way, guide, end) as step:
-                    if name == "NAG, ours" and family_of(work.pipe).caches_text_kv:
+                    projects = guide is None or "project" in guide
+                    if not projects and end == 1.0 and family_of(work.pipe).caches_text_kv:
                         step(TIMESTEPS[0])  # the one step a prompt that projects the negative's keys
                     with PeakMemory(device) as memory:
                         begun = time.perf_counter()
@@ -173,6 +182,7 @@ def main() -> None:
     parser.add_argument("--family", choices=sorted(MAKERS), nargs="+", default=["flux"])
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--full", action="store_true", help="all blocks, for a GPU of 80 GB")
+    parser.add_argument("--options", action="store_true", help="some blocks alone and the other methods, too")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--exact", action="store_true", help="the difference to two plain attention calls in float32")
     arguments = parser.parse_args()
@@ -184,8 +194,8 @@ def main() -> None:
         for name in arguments.family:
             torch.manual_seed(0)
             work = MAKERS[name](Draw(device, torch.bfloat16), arguments.full)
-            results = measure(work, arguments.rounds, device)
-            kind = f"{device.split(':')[0]}{'-full' if arguments.full else ''}"
+            results = measure(work, arguments.rounds, device, options=arguments.options)
+            kind = f"{device.split(':')[0]}{'-full' if arguments.full else ''}{'-options' if arguments.options else ''}"
             report.write(
                 f"nag_cost-{name}-{kind}",
                 f"Cost of a step: {work.what}, bfloat16, {arguments.rounds} rounds in turn",

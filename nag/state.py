@@ -63,16 +63,15 @@ class RowNumbers:
     def of(cls, rows: Sequence[tuple[float, float, float, str]], device: torch.device) -> RowNumbers:
         """From scale, tau, alpha and method of each row. A row of scale 1, which is Z+ exactly, is NAG's."""
 
-        def column(values: Sequence[float]) -> Tensor:
-            return torch.tensor(values, device=device).view(-1, 1, 1)
+        def column(values: Sequence[float], dtype: torch.dtype) -> Tensor:
+            return torch.tensor(values, dtype=dtype, device=device).view(-1, 1, 1)
 
-        *numbers, methods = zip(*rows, strict=True)
-        methods = [method if scale > 1 else "nag" for method, scale in zip(methods, numbers[0], strict=True)]
+        methods = [method if scale > 1 else "nag" for scale, _, _, method in rows]
         orthogonal, flipped = (
-            column([method == name for method in methods]) if name in methods else None
+            column([method == name for method in methods], torch.bool) if name in methods else None
             for name in ("orthogonal", "vsf")
         )
-        scale, tau, alpha = (column(list(map(float, values))) for values in numbers)
+        scale, tau, alpha = (column([row[place] for row in rows], torch.float32) for place in range(3))
         return cls(scale, tau, alpha, orthogonal, flipped, set(methods) == {"vsf"})
 
     def at(self, index: Tensor | slice) -> RowNumbers:

@@ -45,7 +45,7 @@ class Plan:
     rows: int  # a batch
     first_seed: int = 0
     asked: dict[str, Any] = field(default_factory=dict)
-    guidance: dict[str, float] = field(default_factory=dict)
+    guidance: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.entry.kind == "video":

@@ -11,7 +11,7 @@ import re
 from benchmarks import report
 from benchmarks.suppression import pictures
 from benchmarks.suppression.methods import NONE
-from benchmarks.suppression.score import Score, interval
+from benchmarks.suppression.score import Score, percent
 from benchmarks.suppression.study import Cell, Study
 from benchmarks.suppression.subject import Subject
 
@@ -50,13 +50,8 @@ def main() -> None:
 
 
 def _row(cell: Cell, score: Score) -> list[str]:
-    shares = (_share(value, score.count) for value in (score.absent, score.clean, score.kept))
+    shares = (percent(value, score.count) for value in (score.absent, score.clean, score.kept))
     return [str(cell.steps), cell.split, cell.method.label, *shares, f"{score.diversity:.2f}"]
-
-
-def _share(value: float, count: int) -> str:
-    low, high = interval(value, count)
-    return f"{100 * value:.1f} ({100 * low:.1f}–{100 * high:.1f})"
 
 
 if __name__ == "__main__":

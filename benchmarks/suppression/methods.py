@@ -9,7 +9,7 @@ from typing import Any
 from unittest.mock import patch
 
 import nag
-from benchmarks.suppression import rules, vsf
+from benchmarks.suppression import rules
 from benchmarks.suppression.interval import ending
 from benchmarks.suppression.rules import Rule
 from nag.processors import guided
@@ -28,14 +28,26 @@ class Method:
     first: float | None = None  # share of the steps that are guided
     end: float | None = None  # the same as θ, which follows from a model's timesteps
     scale_decay: float | None = None
+    start: float | None = None
+    blocks: range | None = None
     reference: bool = False  # the authors' layout of Flux.1
 
     @property
     def label(self) -> str:
-        numbers = {"": self.scale, "α ": self.alpha, "τ ": self.tau, "θ ": self.end}
+        numbers = {"": self.scale, "α ": self.alpha, "τ ": self.tau, "θ ": self.end, "start ": self.start}
         known = [f"{name}{value:g}" for name, value in numbers.items() if value is not None]
         decayed = [] if self.scale_decay is None else ["decayed"]
-        return " ".join([self.name, *known, *decayed, *([] if self.first is None else [f"first {self.first:.0%}"])])
+        blocks = [] if self.blocks is None else [f"blocks {self.blocks.start} to {self.blocks.stop - 1}"]
+        first = [] if self.first is None else [f"first {self.first:.0%}"]
+        return " ".join([self.name, *known, *decayed, *blocks, *first])
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Arguments of `nag.guide`; those absent are left to the model family."""
+        names = (field.name for field in fields(nag.NAGParams) if field.name != "method")
+        options = {name: getattr(self, name) for name in (*names, "blocks")}
+        options["method"] = {"NAG, orthogonal": "orthogonal", "VSF": "vsf"}.get(self.name)
+        return {name: value for name, value in options.items() if value is not None}
 
 
 NONE, NAG = Method("none"), Method("NAG")
@@ -43,7 +55,6 @@ _RULES: dict[str, Rule] = {
     "NASA": rules.nasa,
     "NAG without normalization": rules.without_normalization,
     "NAG with L2": rules.l2_norm,
-    "NAG, orthogonal": rules.orthogonal,
     "NAG, 10 % clipped": rules.clip_rate(0.1),
     "NAG, 50 % clipped": rules.clip_rate(0.5),
 }
@@ -94,21 +105,15 @@ def guiding(pipe: Any, method: Method, negatives: Sequence[str]) -> Iterator[Non
     if method.name in ("none", "CFG"):
         yield
         return
-    numbers = {each.name: getattr(method, each.name) for each in fields(nag.NAGParams)}
-    given = {name: value for name, value in numbers.items() if value is not None}
-    with _standing_in(method), nag.guide(pipe, list(negatives), reference=method.reference, **given):
+    with _standing_in(method), nag.guide(pipe, list(negatives), reference=method.reference, **method.options):
         yield
 
 
 @contextmanager
 def _standing_in(method: Method) -> Iterator[None]:
     rule = _RULES.get(method.name)
-    if rule is not None:
-        with patch.object(guided, "normalized_attention_guidance", rule):
-            yield
-    elif method.name == "VSF":
-        joint, cross = vsf.ANSWERS.items()
-        with patch.object(joint[0], "guided_attention", joint[1]), patch.object(cross[0], "guided_attention", cross[1]):
-            yield
-    else:
+    if rule is None:
+        yield
+        return
+    with patch.object(guided, "normalized_attention_guidance", rule):
         yield

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-__all__ = ["Rule", "clip_rate", "l2_norm", "nasa", "orthogonal", "without_normalization"]
+__all__ = ["Rule", "clip_rate", "l2_norm", "nasa", "without_normalization"]
 
 Rule = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 SCALE_MAX = 30.0
@@ -32,13 +32,6 @@ def l2_norm(z_positive: Tensor, z_negative: Tensor, scale: Tensor, tau: Tensor, 
     """The Euclidean norm in equations 8 and 9."""
     z_tilde = torch.lerp(z_negative, z_positive, scale)
     return _refined(z_positive, z_tilde, tau, alpha, order=2)
-
-
-def orthogonal(z_positive: Tensor, z_negative: Tensor, scale: Tensor, tau: Tensor, alpha: Tensor) -> Tensor:
-    """Only the part of Z− orthogonal to Z+ is subtracted (after arXiv 2605.29390); equations 8 to 10 follow."""
-    along = (z_negative * z_positive).sum(-1, keepdim=True) / z_positive.square().sum(-1, keepdim=True).clamp_min(1e-12)
-    z_tilde = z_positive - (scale - 1) * (z_negative - along * z_positive)
-    return _refined(z_positive, z_tilde, tau, alpha, order=1)
 
 
 def clip_rate(share: float) -> Rule:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from benchmarks.suppression.pairs import Pair
 from training.shapes.judge import Reading
 
-__all__ = ["Score", "interval", "score"]
+__all__ = ["Score", "interval", "percent", "score"]
 
 ATTRIBUTES = ("size", "color", "shape", "background", "motion")
 
@@ -57,6 +57,12 @@ def interval(share: float, count: int) -> tuple[float, float]:
     centre = (share + z * z / (2 * count)) / (1 + z * z / count)
     half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
     return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def percent(share: float, count: int) -> str:
+    """A share as a table has it: in percent, with its interval."""
+    low, high = interval(share, count)
+    return f"{100 * share:.1f} ({100 * low:.1f}–{100 * high:.1f})"
 
 
 def _entropy(values: Sequence[str | None]) -> float:

@@ -53,9 +53,9 @@ class JointAttentionProcessor(GuidedProcessor):
         assert layout is not None
         has_image = call.key.shape[2] > layout.text
         attend = merged_attention if has_image and supports_lse(call) else two_call_attention
-        shared, positive, negative, *image_outputs = attend(call, layout, step.rows)
+        shared, positive, negative, z_positive, z_negative, z_flipped = attend(call, layout, step.rows)
         negative = scatter_rows(negative, step.rows, len(positive))  # rows without guidance have none to speak of
-        image = guide_heads(*image_outputs, step)
+        image = guide_heads(z_positive, z_negative, z_flipped, step)
         # In the order that kernels leave in memory and processors ask for: all heads of a token side by side.
         shared, positive, negative, image = (each.transpose(1, 2) for each in (shared, positive, negative, image))
         return layout.join(shared, positive, negative, image, dim=1).transpose(1, 2)

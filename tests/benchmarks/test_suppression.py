@@ -1,6 +1,5 @@
 """The study's parts: its pairs, the rivals' rules against their equations, the scores of made-up readings."""
 
-from types import SimpleNamespace
 from unittest.mock import patch
 
 import pytest
@@ -9,7 +8,7 @@ from PIL import Image
 
 import nag
 from benchmarks.suppression import interval as interval_cfg
-from benchmarks.suppression import rules, vsf
+from benchmarks.suppression import rules
 from benchmarks.suppression.methods import FAMILIES, NONE, Method, guiding
 from benchmarks.suppression.pairs import Pair, pairs
 from benchmarks.suppression.pictures import save_front
@@ -17,11 +16,6 @@ from benchmarks.suppression.score import Score, interval, score
 from benchmarks.suppression.study import Cell
 from benchmarks.suppression.subject import Subject
 from nag import NAGParams, normalized_attention_guidance
-from nag.attention import AttentionCall
-from nag.processors.cross import CrossAttentionProcessor
-from nag.processors.joint import JointAttentionProcessor
-from nag.state import KeptKeys
-from nag.token_layout import TokenLayout
 from training.shapes.judge import Reading
 from training.shapes.world import Caption
 
@@ -48,11 +42,11 @@ def subject():
 
 
 def test_every_number_of_a_method_reaches_the_guidance(subject):
-    method = Method("NAG", 3.0, 0.5, 1.5, end=0.75, scale_decay=0.5)
+    method = Method("VSF", 3.0, 0.5, 1.5, end=0.75, scale_decay=0.5, start=0.1, blocks=range(2))
     with patch.object(nag, "guide", wraps=nag.guide) as guide, guiding(subject.pipe, method, ["a circle"]):
         pass
     given = {"reference": False, "scale": 3.0, "tau": 1.5, "alpha": 0.5, "end": 0.75, "scale_decay": 0.5}
-    assert guide.call_args.kwargs == given
+    assert guide.call_args.kwargs == given | {"start": 0.1, "blocks": range(2), "method": "vsf"}
 
 
 @pytest.mark.parametrize(("first", "guided"), [(0.25, 1), (0.5, 2), (0.75, 3), (1.0, 4)])
@@ -78,13 +72,6 @@ def test_l2_bounds_the_euclidean_norm():
     assert float(growth.max()) == pytest.approx(1.5)
 
 
-def test_orthogonal_leaves_what_both_prompts_share():
-    shared = rules.orthogonal(PLUS, 2 * PLUS, SCALE, TAU, ALPHA)
-    assert torch.allclose(shared, PLUS)
-    guided = rules.orthogonal(PLUS, MINUS, SCALE, torch.tensor(100.0), torch.tensor(1.0))
-    assert torch.allclose(((guided - PLUS) * PLUS).sum(-1), torch.zeros(3, 5, dtype=torch.float64), atol=1e-9)
-
-
 def test_a_clip_rate_is_about_met():
     plus, minus = torch.randn(2, 2, 400, 16, generator=torch.Generator().manual_seed(1)).unbind(0)
     guided = rules.clip_rate(0.25)(plus, plus + 0.2 * minus, SCALE.float(), torch.tensor(2.5), torch.tensor(1.0))
@@ -92,7 +79,7 @@ def test_a_clip_rate_is_about_met():
     assert 0.1 < float((growth > 2.499).float().mean()) < 0.4
 
 
-@pytest.mark.parametrize("rule", [rules.without_normalization, rules.l2_norm, rules.orthogonal])
+@pytest.mark.parametrize("rule", [rules.without_normalization, rules.l2_norm])
 def test_a_rule_without_guidance_gives_back_the_positive(rule):
     one = torch.tensor(1.0, dtype=torch.float64)
     for scale, alpha in ((one, ALPHA), (SCALE, 0 * one)):
@@ -106,33 +93,6 @@ def test_the_front_is_drawn_of_what_has_been_read(tmp_path):
     save_front([*read, (Cell(8, "held-out", NONE), read[0][1])], 4, tmp_path / "front.png", "Suppression: all")
     with Image.open(tmp_path / "front.png") as picture:
         assert picture.width > 1000
-
-
-def attended(query, key, value):
-    return torch.softmax(query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5, -1) @ value
-
-
-def test_vsf_turns_the_negatives_values_round_in_one_softmax():
-    query, key, value = torch.randn(3, 2, 1, 9, 4, generator=torch.Generator().manual_seed(2)).unbind(0)
-    step = SimpleNamespace(layout=TokenLayout(positive=2, negative=3), rows=slice(0, 2), scale=3.0)
-    out = vsf.ANSWERS[JointAttentionProcessor](None, AttentionCall(query, key, value), step)
-    flipped = torch.cat([value[:, :, :2], -2 * value[:, :, 2:5], value[:, :, 5:]], 2)
-    assert torch.allclose(out[:, :, 5:], attended(query, key, flipped)[:, :, 5:], atol=1e-5)
-    own = torch.cat([key[:, :, 2:5], key[:, :, 5:]], 2), torch.cat([value[:, :, 2:5], value[:, :, 5:]], 2)
-    assert torch.allclose(out[:, :, 2:5], attended(query[:, :, 2:5], *own), atol=1e-5)
-
-
-def test_vsf_by_cross_attention_keeps_the_negatives_keys():
-    query, key, value = torch.randn(3, 2, 1, 6, 4, generator=torch.Generator().manual_seed(3)).unbind(0)
-    kept = KeptKeys()
-    packed = SimpleNamespace(layout=TokenLayout(positive=2, negative=4), rows=slice(0, 2), scale=2.0, kept=kept)
-    later = SimpleNamespace(layout=None, rows=slice(0, 2), scale=2.0, kept=kept)
-    holder = SimpleNamespace(place=0)
-    answer = vsf.ANSWERS[CrossAttentionProcessor]
-    expected = attended(query, key, torch.cat([value[:, :, :2], -value[:, :, 2:]], 2))
-    assert torch.allclose(answer(holder, AttentionCall(query, key, value), packed), expected, atol=1e-5)
-    again = answer(holder, AttentionCall(query, key[:, :, :2], value[:, :, :2]), later)
-    assert torch.allclose(again, expected, atol=1e-5)
 
 
 def test_scores_count_what_is_asked():
