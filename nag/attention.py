@@ -107,7 +107,7 @@ def _joined(masks: Sequence[Tensor | None], counts: Sequence[int]) -> Tensor | N
         return torch.zeros_like(mask, dtype=like.dtype).masked_fill(~mask, -torch.inf)
 
     parts = [alike(mask, count) for mask, count in zip(masks, counts, strict=True)]
-    shape = torch.broadcast_tensors(*(part[..., :1] for part in parts))[0].shape[:-1]
+    shape = [max(sizes) for sizes in zip(*(part.shape[:-1] for part in parts), strict=True)]
     return torch.cat([part.expand(*shape, -1) for part in parts], -1)
 
 

@@ -71,7 +71,7 @@ class RowNumbers:
             column([method == name for method in methods], torch.bool) if name in methods else None
             for name in ("orthogonal", "vsf")
         )
-        scale, tau, alpha = (column([row[place] for row in rows], torch.float32) for place in range(3))
+        scale, tau, alpha = (column(values, torch.float32) for values in zip(*(row[:3] for row in rows), strict=True))
         return cls(scale, tau, alpha, orthogonal, flipped, set(methods) == {"vsf"})
 
     def at(self, index: Tensor | slice) -> RowNumbers:
