@@ -65,7 +65,7 @@ def guide(
         anneal: deprecated name of `scale_decay`.
         start: in [0, 1), below `end`; guidance runs while the timestep t ≤ (1 − start)·T. 0 is from the first step on.
         method: "nag", "orthogonal" or "vsf" (`NAGParams.method`).
-        blocks: places of the attention modules that guide, counted from 0 in the denoiser's order (`range(19)` is
+        blocks: places of the attention modules that guide, counted from 0 as `named_modules()` has them (`range(19)` is
             Flux.1's double blocks); None is all. In the others the image attends to the positive prompt alone; the
             negative prompt's tokens go through them as ever, since later ones may need them.
         reference: Flux.1 only: the authors' layout (negative pooled prompt, second image copy in single blocks).
