@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from nag.attention import AttentionCall
 from nag.processors.cross import CrossAttentionProcessor, keys_of
-from nag.processors.guided import guide_heads
+from nag.processors.guided import Values, guide_heads
 from nag.state import GuidedStep
 
 __all__ = ["DifferentialCrossProcessor"]
@@ -24,7 +26,7 @@ class DifferentialCrossProcessor(CrossAttentionProcessor):
         guided = call.at(step.rows)
         key, value, mask = keys_of(guided, slice(count, None))
         positive = guided.with_kv(*keys_of(guided, slice(count)))
-        parts = (
+        parts: tuple[Tensor, Callable[[], Tensor], Callable[[Values], Tensor]] = (
             call.with_kv(*keys_of(call, slice(count)))(),
             guided.with_kv(key, value, mask),
             lambda flip: positive.with_more_kv(key, flip(value), mask)(),
