@@ -28,7 +28,7 @@ class CurrentStep:
         self.is_traced = is_traced
         self.lock = threading.RLock()
         self._shared: GuidedStep | None = None
-        self._counts: Tensor | None = None
+        self._traced: tuple[GuidedStep, Tensor] | None = None  # the same as a compiler reads it
         self._local = threading.local()
 
     @property
@@ -36,17 +36,17 @@ class CurrentStep:
         """The step, or None."""
         if not self.is_traced:
             return getattr(self._local, "step", None)
-        if self._shared is None or self._counts is None:
-            return None
-        return _with_counts(self._shared, self._counts)
+        if not torch.compiler.is_compiling():
+            return self._shared
+        return None if self._traced is None else _with_counts(*self._traced)
 
     @step.setter
     def step(self, step: GuidedStep | None) -> None:
         if not self.is_traced:
             self._local.step = step
             return
-        self._shared = None if step is None else _without_counts(step)
-        self._counts = None if step is None else _counts(step)
+        self._shared = step
+        self._traced = None if step is None else (_without_counts(step), _counts(step))
 
 
 def _counts(step: GuidedStep) -> Tensor:
@@ -61,7 +61,7 @@ def _counts(step: GuidedStep) -> Tensor:
 
 def _without_counts(step: GuidedStep) -> GuidedStep:
     layout = None if step.layout is None else replace(step.layout, positive=0, negative=0, shared=0)
-    return replace(step, rows=slice(None), text_keys=0, layout=layout)
+    return replace(step, rows=slice(None), prompts=(), text_keys=0, layout=layout)
 
 
 def _with_counts(step: GuidedStep, counts: Tensor) -> GuidedStep:
