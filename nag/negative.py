@@ -58,16 +58,16 @@ class NegativeEmbeds:
 
     def to(self, like: Tensor) -> NegativeEmbeds:
         """On the device of `like`, floating point in its dtype."""
-        return self._each(lambda each: each.to(like) if each.is_floating_point() else each.to(like.device))
+        return self._map(lambda tensor: tensor.to(like) if tensor.is_floating_point() else tensor.to(like.device))
 
     def at(self, index: Tensor) -> NegativeEmbeds:
         """The rows `index` (B,) names."""
         index = index.to(self.embeds.device)
-        return self._each(lambda each: each[index])
+        return self._map(lambda tensor: tensor[index])
 
     def scatter_rows(self, rows: slice, count: int) -> NegativeEmbeds:
         """As `rows` of `count`; the others, which are not guided, are zero."""
-        return self._each(lambda each: scatter_rows(each, rows, count))
+        return self._map(lambda tensor: scatter_rows(tensor, rows, count))
 
     @property
     def token_mask(self) -> Tensor:
@@ -76,10 +76,10 @@ class NegativeEmbeds:
             return self.mask
         return torch.ones(self.embeds.shape[:2], dtype=torch.long, device=self.embeds.device)
 
-    def _each(self, change: Callable[[Tensor], Tensor]) -> NegativeEmbeds:
-        pooled, mask = (None if each is None else change(each) for each in (self.pooled, self.mask))
+    def _map(self, change: Callable[[Tensor], Tensor]) -> NegativeEmbeds:
+        pooled, mask = (None if tensor is None else change(tensor) for tensor in (self.pooled, self.mask))
         return NegativeEmbeds(
-            change(self.embeds), pooled, mask, {name: change(each) for name, each in self.more.items()}
+            change(self.embeds), pooled, mask, {name: change(tensor) for name, tensor in self.more.items()}
         )
 
 

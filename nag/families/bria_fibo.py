@@ -38,7 +38,7 @@ class BriaFibo(FluxLike):
         # One at a time: beside longer prompts an empty one would be as long as they are.
         alone = [encode_alone(encode_prompt, [prompt], arguments | {"guidance_scale": 1.0}) for prompt in prompts]
         negative = padded([embeds[0] for embeds, *_ in alone])
-        layers = [padded([each[5][layer][0] for each in alone]).embeds for layer in range(len(alone[0][5]))]
+        layers = [padded([encoded[5][layer][0] for encoded in alone]).embeds for layer in range(len(alone[0][5]))]
         return NegativeEmbeds(negative.embeds, mask=negative.mask, more={LAYERS: torch.stack(layers, dim=1)})
 
     def rows(self, pipe: Any, state: GuidanceState, call: dict[str, Any]) -> slice | None:

@@ -1,5 +1,5 @@
 """DreamLite: SD's UNet by another name. Its pipelines encode the prompt and CFG's negative in one call, as rows that
-they lay out by hand, two or three to a picture."""
+they lay out by hand, two or three per image."""
 
 from __future__ import annotations
 

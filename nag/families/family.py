@@ -209,7 +209,7 @@ class Family:
         return slice(part * in_cfg, count - part * perturbed)
 
     def frames(self, call: dict[str, Any]) -> int:  # noqa: ARG002 (for subclasses)
-        """Rows that one picture has: its frames, where each of them is a row to the attention."""
+        """Rows that one image or video has: its frames, where each of them is a row to the attention."""
         return 1
 
     def timestep(self, pipe: Any, call: dict[str, Any]) -> float:

@@ -90,7 +90,7 @@ class HiDream(Family):
             raise InvalidParameter("negative_prompt_embeds_llama3", "must be (prompts, layers, tokens, channels)")
         llama = call[LLAMA].shape[2], negative.more[LLAMA].shape[2]
         of_each = ((self.embeds(call).shape[1], negative.embeds.shape[1]), llama, llama)
-        positive, negative_count = (sum(each) for each in zip(*of_each, strict=True))
+        positive, negative_count = (sum(counts) for counts in zip(*of_each, strict=True))
         return Texts(positive, negative_count, text_last=True, of_each=of_each)
 
     def pack(self, call: dict[str, Any], negative: NegativeEmbeds) -> dict[str, Any]:

@@ -71,7 +71,7 @@ class HunyuanVideo(Family):
         """The negative's text as the blocks take it, in the order of its masks."""
         refined = denoiser.context_embedder.forward(negative.embeds, timestep, negative.token_mask)
         second = _second(negative)[:1]
-        return torch.cat([refined, *(denoiser.context_embedder_2(each) for each in second)], dim=1)
+        return torch.cat([refined, *(denoiser.context_embedder_2(text) for text in second)], dim=1)
 
     def hooks(self, denoiser: Any, current: CurrentStep, stack: ExitStack) -> None:
         def embedded(module: Any, args: Any, output: Tensor) -> None:  # noqa: ARG001 (torch's signature)
@@ -137,7 +137,7 @@ class HunyuanImage(HunyuanVideo):
 
     def text_roles(self, call: dict[str, Any]) -> Tensor:
         masks = [call["encoder_attention_mask"], call.get("encoder_attention_mask_2")]
-        mask = torch.cat([each for each in masks if each is not None], dim=1)
+        mask = torch.cat([mask for mask in masks if mask is not None], dim=1)
         if masks[1] is None:
             # The refiner's model has no second text and leaves the tokens where they are.
             return torch.where(mask.bool(), POSITIVE, NOBODY)

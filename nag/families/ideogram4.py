@@ -77,8 +77,8 @@ class Ideogram4(Family):
             "indicator": torch.where(mask, ROLES["text"], ROLES["padding"]),
         }
         return call | {
-            name: torch.cat([call[name][:, :text], each.to(call[name].dtype), call[name][:, text:]], dim=1)
-            for name, each in of_negative.items()
+            name: torch.cat([call[name][:, :text], tokens.to(call[name].dtype), call[name][:, text:]], dim=1)
+            for name, tokens in of_negative.items()
         }
 
     def hooks(self, denoiser: Any, current: CurrentStep, stack: ExitStack) -> None:

@@ -1,4 +1,4 @@
-"""JoyImage: joint attention, image first; the text, with what its encoder saw of pictures given, stands behind.
+"""JoyImage: joint attention, image first; the text, with what its encoder saw of images given, stands behind.
 
 JoyImage-Edit masks no padding, so that of a negative is masked here; where it counts its text on the rotary axes, past
 the image's, the negative's is counted from the same place. Edit Plus masks, and has no positions for its text.
@@ -48,7 +48,7 @@ class _RestartedPositionsProcessor(MaskedJointProcessor):
 
 class JoyImageEdit(Family):
     name = "JoyImage-Edit"
-    models = "JoyImage-Edit, with a picture given or without"
+    models = "JoyImage-Edit, with an image given or without"
     defaults = NAGParams(scale=5.0, tau=2.5, alpha=0.25)
     source = "as Flux.1, not tuned"
     attention = "joint"
@@ -64,7 +64,7 @@ class JoyImageEdit(Family):
     def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
         positives = arguments.get("prompt")
         if arguments.get("images") is not None and isinstance(positives, list) and len(prompts) == 1:
-            prompts = list(prompts) * len(positives)  # each beside pictures of its own
+            prompts = list(prompts) * len(positives)  # each with images of its own
         prompts = [self.formatted(prompt, positives, row) for row, prompt in enumerate(prompts)]
         embeds, mask = encode_alone(encode_prompt, prompts, arguments)
         return NegativeEmbeds(embeds, mask=None if bool(mask.all()) else mask)
@@ -79,7 +79,7 @@ class JoyImageEdit(Family):
 
 class JoyImageEditPlus(JoyImageEdit):
     name = "JoyImage-Edit Plus"
-    models = "JoyImage-Edit Plus, with any number of pictures given"
+    models = "JoyImage-Edit Plus, with any number of images given"
     denoiser_types = ("JoyImageEditPlusTransformer3DModel",)
     processor_class = JointAttentionProcessor
     processors = ("JoyImageEditPlusAttnProcessor",)
@@ -88,7 +88,7 @@ class JoyImageEditPlus(JoyImageEdit):
     cfg = "batched"
 
     def formatted(self, prompt: str, positives: Any, row: int) -> str:
-        # The pipeline gives its own prompts with a mark for each picture in front.
+        # The pipeline gives its own prompts with a mark for each image in front.
         positive = positives[min(row, len(positives) - 1)] if isinstance(positives, list) else positives
         found = re.match(r"<\|im_start\|>user\n(?:<image>\n)*", positive or "")
         return f"{found[0]}{prompt}<|im_end|>\n" if found else prompt

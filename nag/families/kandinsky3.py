@@ -37,7 +37,7 @@ class Kandinsky3(PlainCrossAttention):
     def attentions(self, denoiser: Any) -> list[Any]:
         # A block's first attention is the image's to itself, though it too was made with a width for a context.
         blocks = (*denoiser.down_blocks, *denoiser.up_blocks)
-        return [each.attention for block in blocks if block.context_dim is not None for each in block.attentions[1:]]
+        return [attn.attention for block in blocks if block.context_dim is not None for attn in block.attentions[1:]]
 
     def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
         # Without padding, as the pipelines always ask for it.

@@ -96,6 +96,6 @@ def _roles(step: GuidedStep, text_lengths: list[int], lengths: list[int]) -> Tok
     mask = torch.zeros(len(lengths), step.negative.embeds.shape[1], dtype=torch.bool, device=device)
     mask[step.rows] = step.negative.token_mask.bool()
     place = torch.arange(max(lengths), device=device)
-    text_end, end = (torch.tensor(each, device=device)[:, None] for each in (text_lengths, lengths))
+    text_end, end = (torch.tensor(ends, device=device)[:, None] for ends in (text_lengths, lengths))
     of = torch.where(place < text_end, POSITIVE, torch.where(place < end, IMAGE, NOBODY))
     return TokenRoles(max(text_lengths), mask.shape[1], of=torch.cat([of, torch.where(mask, NEGATIVE, NOBODY)], dim=1))

@@ -1,7 +1,7 @@
 """Lumina-Next: cross attention to masked Gemma tokens, which are the same at every step.
 
 The mean of the prompt's tokens also enters the modulation: there the positive's stay alone. Under CFG the conditional
-rows come first, and the timestep runs from noise at 0 to the picture at 1.
+rows come first, and the timestep runs from noise at 0 to the image at 1.
 """
 
 from __future__ import annotations

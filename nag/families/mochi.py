@@ -44,7 +44,7 @@ class Mochi(Family):
     def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
         # One at a time: a last prompt that is empty may blank all that are encoded with it.
         encoded = [encode_alone(encode_prompt, [prompt], arguments)[:2] for prompt in prompts]
-        embeds, mask = (torch.cat(each) for each in zip(*encoded, strict=True))
+        embeds, mask = (torch.cat(tensors) for tensors in zip(*encoded, strict=True))
         return NegativeEmbeds(embeds, mask=mask)
 
     def layout(self, call: dict[str, Any], negative: NegativeEmbeds) -> TokenLayout:

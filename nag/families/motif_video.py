@@ -34,7 +34,7 @@ class MotifVideo(Family):
     def attentions(self, denoiser: Any) -> list[Any]:
         single = denoiser.single_transformer_blocks
         blocks = (*denoiser.transformer_blocks, *single[: len(single) - denoiser.num_decoder_layers])
-        return [each for block in blocks for each in (block.attn, block.cross_attn) if each is not None]
+        return [attn for block in blocks for attn in (block.attn, block.cross_attn) if attn is not None]
 
     def processor(self, current: CurrentStep, plain: Any) -> GuidedProcessor:
         crosses = "MotifVideoCrossAttnProcessor2_0" in class_names(plain)

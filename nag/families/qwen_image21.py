@@ -1,4 +1,4 @@
-"""Qwen-Image 2.1: one causal sequence, `[pictures given and the template's words | prompt | image]`.
+"""Qwen-Image 2.1: one causal sequence, `[images given and the template's words | prompt | image]`.
 
 The text never sees the image, so its keys are the same at every step and are kept after the first. Those of guided
 steps, with both prompts', are kept apart from the pipeline's own. What stands ahead of the prompt is the same for both.
@@ -26,13 +26,13 @@ from nag.token_layout import TokenLayout
 
 __all__ = ["QwenImage21"]
 
-#: The image's tokens for each place that the text encoder keeps for a picture.
+#: The image's tokens for each place that the text encoder keeps for an image.
 TOKENS_PER_SLOT = 4
 
 
 class QwenImage21(Family):
     name = "Qwen-Image 2.1"
-    models = "Qwen-Image 2.1, with pictures given or without"
+    models = "Qwen-Image 2.1, with images given or without"
     defaults = NAGParams(scale=5.0, tau=2.5, alpha=0.25)
     source = "as Flux.1, not tuned"
     attention = "joint"
@@ -71,10 +71,10 @@ class QwenImage21(Family):
 
     def layout(self, call: dict[str, Any], negative: NegativeEmbeds) -> TokenLayout:
         start = self._start(call)
-        pictures = sum(math.prod(shape) for shape in call["img_shapes"][0][:-1])
-        slots = pictures // TOKENS_PER_SLOT
+        given = sum(math.prod(shape) for shape in call["img_shapes"][0][:-1])
+        slots = given // TOKENS_PER_SLOT
         positive, negative_count = (embeds.shape[1] - start for embeds in (self.embeds(call), negative.embeds))
-        return TokenLayout(positive, negative_count, shared=start - slots + pictures)
+        return TokenLayout(positive, negative_count, shared=start - slots + given)
 
     def pack(self, call: dict[str, Any], negative: NegativeEmbeds) -> dict[str, Any]:
         start, text = self._start(call), self.embeds(call).shape[1]
@@ -86,7 +86,7 @@ class QwenImage21(Family):
 
     @staticmethod
     def _start(call: dict[str, Any]) -> int:
-        """Where the prompt's own words begin: behind the last picture given."""
+        """Where the prompt's own words begin: behind the last image given."""
         if len(call["img_shapes"][0]) == 1:
             return 0
         text = call["encoder_hidden_states"].shape[1]

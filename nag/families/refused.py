@@ -28,8 +28,8 @@ class GlmImage(_Refused):
     models = "GLM-Image"
     denoiser_types = ("GlmImageTransformer2DModel",)
     refused = (
-        "the prompt reaches the picture as tokens that a language model adds to it; attention reads only the words in "
-        "quotes that the picture is to spell"
+        "the prompt reaches the image as tokens that a language model adds to it; attention reads only the words in "
+        "quotes that the image is to spell"
     )
 
 
@@ -44,4 +44,4 @@ class OmniGen(_Refused):
     name = "OmniGen"
     models = "OmniGen v1"
     denoiser_types = ("OmniGenTransformer2DModel",)
-    refused = "prompt, pictures and the timestep share one causal sequence of a language model, padded on the left"
+    refused = "prompt, images and the timestep share one causal sequence of a language model, padded on the left"

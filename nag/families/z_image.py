@@ -85,7 +85,9 @@ class ZImage(Family):
     def layout(self, call: dict[str, Any], negative: NegativeEmbeds) -> TokenLayout:
         positive = [len(text) for text in call["cap_feats"]]
         device = negative.embeds.device
-        return text_behind(*(_filled_up(each, device) for each in (positive, negative.token_mask.sum(dim=1).tolist())))
+        return text_behind(
+            *(_filled_up(lengths, device) for lengths in (positive, negative.token_mask.sum(dim=1).tolist()))
+        )
 
     def pack(self, call: dict[str, Any], negative: NegativeEmbeds) -> dict[str, Any]:  # noqa: ARG002 (see `hooks`)
         return call

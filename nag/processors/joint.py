@@ -57,7 +57,7 @@ class JointAttentionProcessor(GuidedProcessor):
         negative = scatter_rows(negative, step.rows, len(positive))  # rows without guidance have none to speak of
         image = guide_heads(z_positive, z_negative, z_flipped, step)
         # In the order that kernels leave in memory and processors ask for: all heads of a token side by side.
-        shared, positive, negative, image = (each.transpose(1, 2) for each in (shared, positive, negative, image))
+        shared, positive, negative, image = (out.transpose(1, 2) for out in (shared, positive, negative, image))
         return layout.join(shared, positive, negative, image, dim=1).transpose(1, 2)
 
 
