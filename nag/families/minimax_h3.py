@@ -18,7 +18,7 @@ from nag.params import NAGParams
 
 __all__ = ["MiniMaxH3"]
 
-#: What the model calls a token of text; those of pictures in a prompt are tagged as video.
+#: What the model calls a token of text; those of images in a prompt are tagged as video.
 TEXT_TAG = 1
 
 

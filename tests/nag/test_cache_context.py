@@ -101,7 +101,7 @@ def test_calls_by_hand_have_the_roles_that_their_threads_name(name):
             both_inside.wait()
 
     run_in_threads(lambda: run("cond"), lambda: run("uncond"))
-    assert torch.equal(outputs["uncond"], plain)
+    assert difference(outputs["uncond"], plain) < 1e-6  # torch shares its work out otherwise in a thread
     assert difference(outputs["cond"], plain) > 1e-3
 
 
