@@ -34,6 +34,7 @@ class SanaWM(Sana):
         **dict.fromkeys(
             ("camera_conditions", "chunk_plucker", "raymats", "frame_valid_mask", "image_vae_embeds"), ROWS
         ),
+        **dict.fromkeys(("encoder_hidden_states", "mask"), ROWS),  # tokens are their third axis: not padded
         "data_info": SHARED,
     }
 
