@@ -131,7 +131,15 @@ NOT_COMPARED = dict.fromkeys(
         "WanAnimate2ModularPipeline",
     ),
     "has no classic pipeline, or is compared in test_modular_models.py",
-)
+) | {
+    "HeliosPyramidDistilledModularPipeline": "HeliosModularPipeline's denoiser calls, at several sizes in turn",
+    "HeliosPyramidModularPipeline": "HeliosModularPipeline's denoiser calls, at several sizes in turn",
+    "QwenImageEditModularPipeline": "QwenImageModularPipeline's loop, with image tokens",
+    "QwenImageEditPlusModularPipeline": "QwenImageModularPipeline's loop, with image tokens",
+    "QwenImageLayeredModularPipeline": "QwenImageModularPipeline's loop, with image tokens",
+    "Wan22Image2VideoModularPipeline": "Wan22ModularPipeline's loop, with image latents",
+    "Wan22VaceModularPipeline": "Wan22ModularPipeline's loop, with control latents",
+}
 
 
 class Modular:
