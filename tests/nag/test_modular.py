@@ -51,6 +51,11 @@ class Form:
     patches: Mapping[str, Any] = field(default_factory=dict)
 
 
+def counted_from_zero(guidance_scale):
+    """CFG as Z-Image's classic pipeline writes it."""
+    return ClassifierFreeGuidance(guidance_scale + 1) if guidance_scale > 1 else ClassifierFreeGuidance(1.0)
+
+
 def without_perturbation(guidance_scale):
     return LTX2Guidance(guidance_scale, stg_scale=0.0, modality_scale=1.0, guidance_rescale=0.0)
 
@@ -102,7 +107,7 @@ FORMS = {
     "Wan22ModularPipeline": Form("wan-two", in_cfg=True),
     "WanImage2VideoModularPipeline": Form("wan-i2v", in_cfg=True),
     "WanModularPipeline": Form("wan", in_cfg=True),
-    "ZImageModularPipeline": Form("z-image"),
+    "ZImageModularPipeline": Form("z-image", guider=counted_from_zero),
 }
 
 #: Of these the ones whose loops take no guider.
@@ -234,10 +239,11 @@ def test_the_text_blocks_of_each_pipeline_are_found(name):
     "modular", ["QwenImageModularPipeline", "StableDiffusionXLModularPipeline", "ZImageModularPipeline"], indirect=True
 )
 def test_cfgs_unconditional_calls_stay_plain(modular):
+    cfg = {"cfg": True, "negative_prompt": "a triangle"}
     with nag.guide(modular.subject.pipe, NEGATIVE):
-        expected = modular.classic_images(cfg=True)
+        expected = modular.classic_images(**cfg)
     with nag.guide(modular.pipe, NEGATIVE) as guidance:
-        guided = modular.images(cfg=True)
+        guided = modular.images(**cfg)
     assert guidance.guided_steps == STEPS
     assert np.abs(guided - expected).max() < 1e-4
 
