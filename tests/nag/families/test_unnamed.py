@@ -38,7 +38,6 @@ UNNAMED = {
     "I2VGenXLUNet": "attends to text and image in one softmax; diffusers has deprecated its pipeline",
     "StableCascadeUNet": "is two models in turn, one of which reads pooled text alone",
     "BriaFibo2Transformer2DModel": "is not guided yet",
-    "StableAudio3DiTModel": "is not guided yet",
 }
 
 
