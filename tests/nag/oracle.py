@@ -145,6 +145,7 @@ def generate(subject: Subject, prompt, negative, scale, tau, alpha, *, seeds=Non
         forward = type(denoiser).forward
         positive = dict(inspect.signature(forward).bind(denoiser, *args, **kwargs).arguments)
         if case.is_plain(positive):
+            caches.clear()  # which such a call fills for both lanes
             return forward(**positive)
         others = texts | {name: own_cache(cache) for name, cache in positive.items() if name == "kv_cache" and cache}
         modulation = denoiser.get_submodule(case.modulation) if case.modulation else None
