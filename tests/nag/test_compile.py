@@ -13,6 +13,8 @@ from tests.nag.support import Subject, difference, run_in_threads
 from tests.tiny import CASES, FAMILY_CASES
 
 NEGATIVE = "a blue square"
+#: These two have the denoiser of Stable Diffusion, which is slow to trace.
+COMPILED = [case for case in FAMILY_CASES if case.name not in ("sdxl", "kolors")]
 
 pytestmark = pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`")
 
@@ -30,18 +32,20 @@ def generate(subject, **options):
         return subject.generate(**options), guidance
 
 
-@pytest.mark.parametrize("case", FAMILY_CASES, ids=lambda case: case.name)
-def test_a_guided_step_is_as_few_graphs_as_the_table_says(case):
+@pytest.mark.parametrize("case", COMPILED, ids=lambda case: case.name)
+def test_a_guided_step_is_one_graph_if_the_table_says_so(case):
+    """What it calls "in parts" is more than one graph unguided too; one such family is tried."""
     subject = Subject(case)
+    is_one_graph = family_of(subject.pipe).compiled == "one graph"
+    if not is_one_graph and case.name != "z-image":
+        return
     expected, _ = generate(subject, num_inference_steps=case.fewest_steps)
     torch.compiler.reset()
-    # Where the table says "in parts", it is the plain denoiser already that is not one graph.
-    in_place(subject, family_of(subject.pipe).compiled == "one graph")
+    in_place(subject, is_one_graph)
     assert difference(generate(subject, num_inference_steps=case.fewest_steps)[0], expected) < 1e-5
 
 
-@pytest.mark.parametrize("apply", [in_place, wrapped])
-@pytest.mark.parametrize("name", ["flux", "sd"])
+@pytest.mark.parametrize(("name", "apply"), [("flux", wrapped), ("sd", in_place)])
 def test_guided_and_plain_steps_of_a_compiled_denoiser_are_those_of_the_plain_one(name, apply):
     subject = Subject(next(case for case in CASES if case.name == name))
     expected, _ = generate(subject, end=0.5)

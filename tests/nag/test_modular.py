@@ -38,7 +38,8 @@ class Form:
             frames, height, width) there.
         in_cfg: whether it is compared under CFG; some loops of diffusers run in no other way.
         guider: what does CFG there, from its scale.
-        patches: what the case's pipeline has in place of its long templates, under the names of the blocks' modules.
+        patches: what the case's pipeline has in place of its long templates, under the names of the blocks' modules, and
+        block_attributes: the same where each block keeps it.
 
     """
 
@@ -49,6 +50,7 @@ class Form:
     in_cfg: bool = False
     guider: Any = ClassifierFreeGuidance
     patches: Mapping[str, Any] = field(default_factory=dict)
+    block_attributes: Mapping[str, Any] = field(default_factory=dict)
 
 
 def counted_from_zero(guidance_scale):
@@ -68,8 +70,8 @@ KREA2_TEMPLATE = {
     "krea2.encoders._PROMPT_TEMPLATE_ENCODE_NUM_SUFFIX_TOKENS": 3,
 }
 QWEN_TEMPLATE = {
-    "qwenimage.encoders.QWENIMAGE_PROMPT_TEMPLATE": "<|im_start|>user {}<|im_end|><|im_start|>assistant",
-    "qwenimage.encoders.QWENIMAGE_PROMPT_TEMPLATE_START_IDX": 2,
+    "prompt_template_encode": "<|im_start|>user {}<|im_end|><|im_start|>assistant",
+    "prompt_template_encode_start_idx": 2,
 }
 HUNYUAN15_TEMPLATE = {
     f"hunyuan_video1_5.modular_pipeline.HunyuanVideo15ModularPipeline.{name}": value
@@ -101,7 +103,7 @@ FORMS = {
     "LTXModularPipeline": Form("ltx", in_cfg=True),
     "QwenImage21ModularPipeline": Form("qwen21"),
     "QwenImage21TurboModularPipeline": Form("qwen21"),
-    "QwenImageModularPipeline": Form("qwen-image", patches=QWEN_TEMPLATE),
+    "QwenImageModularPipeline": Form("qwen-image", block_attributes=QWEN_TEMPLATE),
     "StableDiffusion3ModularPipeline": Form("sd3"),
     "StableDiffusionXLModularPipeline": Form("sdxl"),
     "Wan22ModularPipeline": Form("wan-two", in_cfg=True),
@@ -157,6 +159,10 @@ class Modular:
         self.subject = Subject(next(case for case in tiny.CASES if case.name == form.case), steps=STEPS)
         kind = getattr(diffusers, name)
         blocks = getattr(diffusers, kind.default_blocks_name)()
+        # Blocks are shared by all pipelines of a kind.
+        for block in text_blocks(blocks):
+            for attribute, value in form.block_attributes.items():
+                stack.enter_context(mock.patch.object(block, attribute, value))
         if not form.decodes:
             del blocks.sub_blocks["decode"]
         self.pipe = kind(blocks=blocks)
