@@ -13,13 +13,18 @@ from app.catalog import Model
 from app.jobs import Generation
 from app.worker.loading import load
 from app.worker.scales import row_scale
+from nag import UnsupportedPipeline
+from nag.families import Family, family_of
 
-__all__ = ["callbacks_of", "cfg_arguments", "load", "resolve_device", "step_arguments", "takes_scale_a_row"]
-
-#: Pipelines that guide row by row in Python, so that they do not take a RowScale.
-ONE_SCALE = ("ZImage",)
-#: Pipelines that extrapolate from the prompt's own prediction: their CFG is off at 0, not at 1.
-OFF_AT_ZERO = ("ZImage", "Krea2")
+__all__ = [
+    "callbacks_of",
+    "cfg_arguments",
+    "family_or_default",
+    "load",
+    "resolve_device",
+    "step_arguments",
+    "takes_scale_a_row",
+]
 
 
 def resolve_device(name: str) -> torch.device:
@@ -29,9 +34,17 @@ def resolve_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def family_or_default(pipe: Any) -> Family:
+    """The family of a pipeline; one with the default declarations if it belongs to none."""
+    try:
+        return family_of(pipe)
+    except UnsupportedPipeline:
+        return Family()
+
+
 def takes_scale_a_row(pipe: Any) -> bool:
     """Whether rows of different guidance_scale may share a call."""
-    return not type(pipe).__name__.startswith(ONE_SCALE)
+    return family_or_default(pipe).supports_row_scales
 
 
 def cfg_arguments(pipe: Any, entry: Model, requests: Sequence[Generation]) -> dict[str, Any]:
@@ -43,8 +56,7 @@ def cfg_arguments(pipe: Any, entry: Model, requests: Sequence[Generation]) -> di
     if entry.embedded_guidance is not None:
         arguments["guidance_scale"] = entry.embedded_guidance
     if entry.cfg != "none":
-        off_at_zero = type(pipe).__name__.startswith(OFF_AT_ZERO)
-        arguments[entry.cfg] = 0.0 if off_at_zero and scale <= 1 else scale
+        arguments[entry.cfg] = scale if scale > 1 else min(scale, family_or_default(pipe).cfg_off)
     return arguments
 
 

@@ -13,36 +13,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from app.worker.pipelines import family_or_default
 from app.worker.recorder import Event, Recorder
 from app.worker.tokens import PromptReading, TokenizerWatch, watch_tokenizers
-from nag import UnsupportedPipeline
 from nag.compat import weights_fingerprint
-from nag.families import family_of
+from nag.families import Family
 
-__all__ = ["LAYOUTS", "EncodedPrompt", "PromptCache", "encoding_kept"]
-
-#: What encode_prompt returns, by family; a pipeline that returns fewer values returns the first of these. One letter a
-#: value, small ones of the prompt and capitals of CFG's negative prompt: p rows, one a prompt; s the same for all
-#: prompts; l a list of rows, each of its own length; r rows as long as the longest of them, and m their mask, None
-#: where all are that long. Other families encode every prompt anew.
-LAYOUTS = {
-    "Flux.1": "pps",
-    "Stable Diffusion 1.5/2": "pP",
-    "SDXL": "pPpP",
-    "Stable Diffusion 3": "pPpP",
-    "Wan": "pP",
-    "Qwen-Image": "rm",
-    "SANA": "ppPP",
-    "PixArt": "ppPP",
-    "Chroma": "pspPSP",
-    "LTX-Video": "ppPP",
-    "Z-Image": "lL",
-}
+__all__ = ["EncodedPrompt", "PromptCache", "encoding_kept"]
 
 #: Arguments beside the prompts that can stand in a key by what they print; with any other the cache is left out.
 PLAIN = (str, int, float, bool, type(None), torch.dtype, torch.device)
 
-Row = tuple[Any, ...]  # one prompt's part of each returned value
+Row = tuple[Any, ...]  # one prompt's part of each returned value, by the names of `Family.encoded`
 Encode = Callable[..., tuple[Any, ...]]
 
 
@@ -73,7 +55,8 @@ class PromptCache:
 
     def put(self, key: Any, prompt: EncodedPrompt) -> None:
         """Keep a prompt, unless it alone is too large."""
-        size = sum(part.nbytes for part in prompt.row if isinstance(part, Tensor))
+        parts = [part for value in prompt.row for part in (value if isinstance(value, list) else [value])]
+        size = sum(part.nbytes for part in parts if isinstance(part, Tensor))
         if key in self._rows or size > self._most_bytes:
             return
         self._rows[key] = prompt, size
@@ -86,26 +69,21 @@ class PromptCache:
 def encoding_kept(pipe: Any, model: str, cache: PromptCache, recorder: Recorder) -> Iterator[TokenizerWatch]:
     """Within the block `pipe` encodes only prompts that the cache does not hold: its own, CFG's and the guidance's.
 
-    `pipe` must be this call's own copy of the pipeline.
+    `pipe` must be this call's own copy of the pipeline. A family without `encoded_rows` encodes every prompt anew.
     """
-    layout = _layout(pipe)
+    family = family_or_default(pipe)
     with watch_tokenizers(pipe) as watch:
-        if layout is not None:
-            pipe.encode_prompt = _kept(pipe, model, layout, cache, recorder, watch)
+        if family.encoded_rows is not None and hasattr(pipe, "encode_prompt"):
+            pipe.encode_prompt = _kept(pipe, model, family, cache, recorder, watch)
         try:
             yield watch
         finally:
             pipe.__dict__.pop("encode_prompt", None)
 
 
-def _layout(pipe: Any) -> str | None:
-    try:
-        return LAYOUTS.get(family_of(pipe).name) if hasattr(pipe, "encode_prompt") else None
-    except UnsupportedPipeline:
-        return None
-
-
-def _kept(pipe: Any, model: str, layout: str, cache: PromptCache, recorder: Recorder, watch: TokenizerWatch) -> Encode:
+def _kept(
+    pipe: Any, model: str, family: Family, cache: PromptCache, recorder: Recorder, watch: TokenizerWatch
+) -> Encode:
     encode: Encode = pipe.encode_prompt
     signature = inspect.signature(encode)
     parts = (part for name, part in pipe.components.items() if name.startswith("text_encoder"))
@@ -137,7 +115,7 @@ def _kept(pipe: Any, model: str, layout: str, cache: PromptCache, recorder: Reco
                 values = encode(**(arguments | more(list(missing.values()))))
                 watch.assign(list(missing.values()))
                 for i, (key, text) in enumerate(missing.items()):
-                    found[key] = EncodedPrompt(_row(layout, values, i), watch.readings.get(text, ()))
+                    found[key] = EncodedPrompt(_row(family, values, i), watch.readings.get(text, ()))
                     cache.put(key, found[key])
             return [found[key].row for key in keys]
 
@@ -149,7 +127,7 @@ def _kept(pipe: Any, model: str, layout: str, cache: PromptCache, recorder: Reco
             both = {"do_classifier_free_guidance": True}
             negative = rows(negatives, "negative", lambda texts: {"prompt": texts, "negative_prompt": texts, **both})
         device = asked.get("device") or pipe._execution_device
-        return _joined(layout, positive, negative, device)
+        return _joined(family, positive, negative, device)
 
     return encode_prompt
 
@@ -165,42 +143,45 @@ def _plain(arguments: dict[str, Any]) -> bool:
     return all(isinstance(each, PLAIN) for each in values) and all(each in (1, None) for each in copies)
 
 
-def _row(layout: str, values: Sequence[Any], index: int) -> Row:
+def _row(family: Family, values: Sequence[Any], index: int) -> Row:
     """One prompt's part of what encode_prompt returned for several, in main memory and alone there."""
-    row: list[Any] = []
-    for i, (letter, value) in enumerate(zip(layout, values, strict=False)):
-        part = value
-        if letter in "pPlLr" and value is not None and len(value):
-            part = value[index]
-        if letter == "r" and values[i + 1] is not None:
-            part = part[: int(values[i + 1][index].sum())]
-        if letter == "m":
-            part = None  # all ones, as long as the row before it
-        row.append(part.to("cpu", copy=True) if isinstance(part, Tensor) else part)
-    return tuple(row)
+    if family.encoded_rows == "trimmed":
+        embeds, mask = values
+        row = embeds[index] if mask is None else embeds[index, : int(mask[index].sum())]
+        return row.to("cpu", copy=True), None
+    return tuple(_part(name, value, index) for name, value in zip(family.encoded, values, strict=False))
 
 
-def _joined(layout: str, positive: Sequence[Row], negative: Sequence[Row], device: Any) -> tuple[Any, ...]:
+def _part(name: str, value: Any, index: int) -> Any:
+    """One prompt's part of a value: of a list its one item in a list, of a tensor (B, ...) its row."""
+    if isinstance(value, list):
+        return [row.to("cpu", copy=True) for row in value[index : index + 1]]
+    if not isinstance(value, Tensor):  # a value that this call has not
+        return value
+    return (value if name.endswith("_ids") else value[index]).to("cpu", copy=True)
+
+
+def _joined(family: Family, positive: Sequence[Row], negative: Sequence[Row], device: Any) -> tuple[Any, ...]:
     """As encode_prompt would have returned them for all of the prompts together."""
+    if family.encoded_rows == "trimmed":
+        return _padded([embeds for embeds, _ in positive], device)
     values: list[Any] = []
-    for i, letter in enumerate(layout[: len(positive[0])]):
-        rows = [row[i] for row in (negative if letter.isupper() and negative else positive)]
-        first = rows[0]
-        if not isinstance(first, Tensor):  # a value that this call has not
-            values.append(_mask([row[i - 1] for row in positive], device) if letter == "m" else first)
-        elif letter in "sS":
-            values.append(first.to(device))
-        elif letter in "lL":
-            values.append([row.to(device) for row in rows])
-        elif letter == "r":
-            values.append(nn.utils.rnn.pad_sequence(rows, batch_first=True).to(device))
+    for i, name in enumerate(family.encoded[: len(positive[0])]):
+        parts = [row[i] for row in (negative if name.startswith("negative_") and negative else positive)]
+        first = parts[0]
+        if isinstance(first, list):
+            values.append([row.to(device) for part in parts for row in part])
+        elif not isinstance(first, Tensor):
+            values.append(first)
         else:
-            values.append(torch.stack(rows).to(device))
+            values.append((first if name.endswith("_ids") else torch.stack(parts)).to(device))
     return tuple(values)
 
 
-def _mask(rows: Sequence[Tensor], device: Any) -> Tensor | None:
+def _padded(rows: Sequence[Tensor], device: Any) -> tuple[Tensor, Tensor | None]:
+    """Rows (L, C) as long as the longest of them, (B, L, C), and their mask, (B, L); None if all are that long."""
+    embeds = nn.utils.rnn.pad_sequence(list(rows), batch_first=True).to(device)
     if len({len(row) for row in rows}) == 1:
-        return None
+        return embeds, None
     ones = [torch.ones(len(row), dtype=torch.long) for row in rows]
-    return nn.utils.rnn.pad_sequence(ones, batch_first=True).to(device)
+    return embeds, nn.utils.rnn.pad_sequence(ones, batch_first=True).to(device)

@@ -33,7 +33,8 @@ class Flux(Family):
     processors: ClassVar[tuple[str, ...]] = ("FluxAttnProcessor", "FluxIPAdapterAttnProcessor")
     timestep_unit = 1000.0
     cfg = "separate"
-    encoded = ("embeds", "pooled")
+    encoded = ("embeds", "pooled", "text_ids")
+    encoded_rows = "whole"
     exact = "equation 7, the positive's pooled prompt; `reference=True` is the authors' form"
 
     def pack(self, call: dict[str, Any], negative: NegativeEmbeds) -> dict[str, Any]:

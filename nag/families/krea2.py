@@ -29,6 +29,7 @@ class Krea2(Family):
     negative_mask_arg = "negative_prompt_embeds_mask"
     timestep_unit = 1000.0
     cfg = "separate"
+    cfg_off = 0.0
 
     def pack(self, call: dict[str, Any], negative: NegativeEmbeds) -> dict[str, Any]:
         packed = super().pack(call, negative)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from nag.families.family import Family
+from typing import ClassVar
+
+from nag.families.family import EncodedRows, Family
 from nag.params import NAGParams
 
 __all__ = ["LTXVideo"]
@@ -21,3 +23,5 @@ class LTXVideo(Family):
     negative_mask_arg = "negative_prompt_attention_mask"
     caches_text_kv = True
     cfg = "batched"
+    encoded = ("embeds", "mask", "negative_embeds", "negative_mask")
+    encoded_rows: ClassVar[EncodedRows] = "whole"

@@ -30,7 +30,8 @@ class StableDiffusion3(Family):
     processors = ("JointAttnProcessor2_0", "FusedJointAttnProcessor2_0", "SD3IPAdapterJointAttnProcessor2_0")
     text_last = True
     cfg = "batched"
-    encoded = ("embeds", "", "pooled")
+    encoded = ("embeds", "negative_embeds", "pooled", "negative_pooled")
+    encoded_rows = "whole"
     exact = "equation 7, the positive's pooled prompt, as the authors"
 
     def check(self, pipe: Any) -> None:

@@ -50,7 +50,10 @@ class ZImage(Family):
     timestep_rises = True
     arguments: ClassVar[dict[str, Argument]] = {"x": LISTED, "t": NUMBERS, "cap_feats": PADDED}
     cfg = "batched"
-    encoded = ("embeds",)
+    cfg_off = 0.0
+    supports_row_scales = False
+    encoded = ("embeds", "negative_embeds")
+    encoded_rows = "whole"
     prompt_arguments: ClassVar[dict[str, str]] = {"cap_feats": "embeds"}
     compiled = "in parts"
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import nag
+from nag.families import family_of
 from tests.nag import oracle
 from tests.nag.support import difference
 
@@ -93,3 +94,14 @@ def test_under_cfg_the_unconditional_rows_stay_plain(subject):
     expected = list(subject.case.conditional_rows)
     assert [c for call in changed for c in call] == expected
     assert [not c for call in same for c in call] == expected
+
+
+def test_cfg_is_off_at_the_scale_that_the_family_names_and_on_above_it(subject):
+    cfg = subject.case.cfg or {}
+    name = next((name for name in ("true_cfg_scale", "guidance_scale") if name in cfg), None)
+    if name is None or "pag_scale" in cfg:
+        pytest.skip("these pipelines take no scale of CFG, or one of perturbed attention beside it")
+    prompts = "a red circle" if subject.case.takes == "one prompt" else ["a red circle", "a green shape"]
+    scales = family_of(subject.pipe).cfg_off, family_of(subject.pipe).cfg_off + 0.5
+    off, on = (sum(map(len, subject.calls_of_a_step(prompts, cfg=True, **{name: scale}))) for scale in scales)
+    assert off < on == len(subject.case.conditional_rows)

@@ -17,6 +17,7 @@ from app.worker.denoise import Denoised, Hooks, denoise
 from app.worker.pipelines import cfg_arguments
 from app.worker.scales import RowScale
 from app.worker.work import Stopped
+from tests.tiny import CASES
 
 Make = Callable[..., Job]
 CPU = torch.device("cpu")
@@ -123,6 +124,15 @@ def test_guidance_has_its_pipelines_names(pipe: Any, entry: Model, make_job: Mak
     requests[1] = replace(requests[1], guidance_scale=1.0)
     assert arguments("guidance_scale", None, requests[1:]) == {"guidance_scale": 1.0}
     assert arguments("none", 4.5, requests[1:]) == {"guidance_scale": 4.5}
+
+
+@pytest.mark.parametrize("name", ["z-image", "krea2"])
+def test_no_cfg_is_asked_by_zero_of_pipelines_that_run_it_above_zero(name: str, entry: Model, make_job: Make) -> None:
+    pipe = next(case for case in CASES if case.name == name).make(0)
+    entry = entry.model_copy(update={"cfg": "guidance_scale", "embedded_guidance": None})
+    assert cfg_arguments(pipe, entry, [make_job("a", guidance_scale=1.0).request]) == {"guidance_scale": 0.0}
+    request = make_job("b", guidance_scale=4.0, negative_prompt="no").request
+    assert cfg_arguments(pipe, entry, [request]) == {"guidance_scale": 4.0, "negative_prompt": ["no"]}
 
 
 def test_rows_of_different_cfg_share_a_batch(pipe: Any, entry: Model, make_job: Make) -> None:

@@ -13,9 +13,9 @@ import torch
 from peft import LoraConfig
 
 import nag
-from app.worker.prompts import LAYOUTS, EncodedPrompt, PromptCache, encoding_kept
+from app.worker.prompts import EncodedPrompt, PromptCache, encoding_kept
 from app.worker.recorder import Event, Recorder
-from nag.families import family_of
+from nag.families import family_of, registered_families
 from tests.nag.support import Subject, difference
 from tests.tiny import CASES, Case
 
@@ -52,13 +52,14 @@ class Kept(Subject):
 
 NAMES = (
     "flux", "sd", "sdxl", "sd3", "wan", "wan-i2v", "qwen-image", "sana", "sana-sprint", "pixart", "pixart-alpha",
-    "chroma", "ltx", "z-image",
+    "chroma", "ltx", "z-image", "kolors", "skyreels", "sanavideo",
 )  # fmt: skip
 BY_NAME = {case.name: case for case in CASES}
 
 
-def test_every_family_of_the_table_is_tried() -> None:
-    assert {family_of(BY_NAME[name].make(0)).name for name in NAMES} == set(LAYOUTS)
+def test_every_family_whose_prompts_are_kept_is_tried() -> None:
+    kept = {family.name for family in registered_families() if family.encoded_rows is not None}
+    assert {family_of(BY_NAME[name].make(0)).name for name in NAMES} == kept
 
 
 @pytest.mark.parametrize("cfg", [False, True])
@@ -120,4 +121,5 @@ def test_the_cache_holds_no_more_than_it_may_and_lets_the_least_recently_used_go
     cache.put("c", rows["c"])
     assert (cache.held_bytes, len(cache), cache.get("b")) == (80, 2, None)
     cache.put("large", EncodedPrompt((torch.zeros(26),)))
-    assert (cache.held_bytes, cache.get("large")) == (80, None)
+    cache.put("list", EncodedPrompt(([torch.zeros(26)],)))
+    assert (cache.held_bytes, cache.get("large"), cache.get("list")) == (80, None, None)
