@@ -38,7 +38,7 @@ class Form:
             frames, height, width) there.
         in_cfg: whether it is compared under CFG; some loops of diffusers run in no other way.
         guider: what does CFG there, from its scale.
-        patches: what the case's pipeline has in place of its long templates, under the names of the blocks' modules, and
+        patches: what the case's pipeline has in place of its long templates, under the names of the modules, and
         block_attributes: the same where each block keeps it.
 
     """
