@@ -89,21 +89,21 @@ def _plain(value: Any) -> Hashable:
     return value if value is None or isinstance(value, (bool, int, float, str)) else object()
 
 
-class _Undeclared(Argument):
+class _UndeclaredArgument(Argument):
     rule = "is not declared by its family, so it must be a plain value that is equal"
 
     def key(self, value: Any, rows: int) -> Hashable:  # noqa: ARG002 (as every kind)
         return _plain(value)
 
 
-class _State(Argument):
+class _StateArgument(Argument):
     rule = "holds state of one request between its steps"
 
     def key(self, value: Any, rows: int) -> Hashable:  # noqa: ARG002 (as every kind)
         return object()
 
 
-class _Shared(Argument):
+class _SharedArgument(Argument):
     def key(self, value: Any, rows: int) -> Hashable:
         if isinstance(value, (list, tuple)):
             return tuple(self.key(entry, rows) for entry in value)
@@ -143,7 +143,7 @@ class Rows(Argument):
         return value.expand(*value.shape[: self.dim], count, *value.shape[self.dim + 1 :])
 
 
-class _Numbers(Argument):
+class _NumbersPerRow(Argument):
     """Numbers of each row, such as its timestep; one number may stand for all rows, on any device."""
 
     rule = "must have the same shape per row"
@@ -160,7 +160,7 @@ class _Numbers(Argument):
         return torch.cat(rows)
 
 
-class _Padded(Rows):
+class _PaddedText(Rows):
     """Text that a mask tells from padding, or such a mask: (B, L, ...), padded with zeros; or a list of texts."""
 
     rule = "must have the same channels, dtype and device"
@@ -178,7 +178,7 @@ class _Padded(Rows):
         return super().join([F.pad(*pair) for pair in zip(values, padding, strict=True)], counts)
 
 
-class _Listed(Argument):
+class _ListPerRow(Argument):
     """A list with a tensor for each row."""
 
     rule = "must be tensors of one shape, dtype and device"
@@ -191,7 +191,7 @@ class _Listed(Argument):
         return type(values[0])(entry for value in values for entry in value)
 
 
-class _Repeated(_Listed):
+class _RepeatedList(_ListPerRow):
     """An entry for each row, all of them equal: models read the first."""
 
     rule = "must be equal in every row"
@@ -211,19 +211,19 @@ ROWS = Rows()
 #: Dimension 0 is layers of the text encoder, dimension 1 the rows.
 LAYERS = Rows(dim=1)
 #: Numbers of each row, or one for all.
-NUMBERS = _Numbers()
+NUMBERS = _NumbersPerRow()
 #: Text of any length, and its mask.
-PADDED = _Padded()
+PADDED = _PaddedText()
 #: A list with a tensor for each row.
-LISTED = _Listed()
+LISTED = _ListPerRow()
 #: An entry for each row, all equal.
-REPEATED = _Repeated()
+REPEATED = _RepeatedList()
 #: Equal in all calls, compared by content.
-SHARED = _Shared()
+SHARED = _SharedArgument()
 #: Never joined.
-STATE = _State()
+STATE = _StateArgument()
 #: What no table names: plain values join if they are equal, tensors never.
-UNDECLARED = _Undeclared()
+UNDECLARED = _UndeclaredArgument()
 
 ARGUMENTS: dict[str, Argument] = {
     **dict.fromkeys(
