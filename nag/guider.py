@@ -18,12 +18,13 @@ from nag.families import family_of_denoiser
 from nag.negative import NegativeEmbeds
 from nag.params import NAGParams, params_by_prompt
 from nag.processor_swap import original
+from nag.schedule import timesteps_total
 from nag.state import GuidedStep
 
 __all__ = ["NAGGuider"]
 
 #: What `end` is a share of: a guider gets the scheduler's timestep and no scheduler.
-TIMESTEPS_TOTAL = 1000.0
+TIMESTEPS_TOTAL = timesteps_total(None)
 
 
 class NAGGuider(BaseGuidance):

@@ -74,14 +74,14 @@ def encoding_kept(pipe: Any, model: str, cache: PromptCache, recorder: Recorder)
     family = family_or_default(pipe)
     with watch_tokenizers(pipe) as watch:
         if family.encoded_rows is not None and hasattr(pipe, "encode_prompt"):
-            pipe.encode_prompt = _kept(pipe, model, family, cache, recorder, watch)
+            pipe.encode_prompt = _cache_encode_prompt(pipe, model, family, cache, recorder, watch)
         try:
             yield watch
         finally:
             pipe.__dict__.pop("encode_prompt", None)
 
 
-def _kept(
+def _cache_encode_prompt(
     pipe: Any, model: str, family: Family, cache: PromptCache, recorder: Recorder, watch: TokenizerWatch
 ) -> Encode:
     encode: Encode = pipe.encode_prompt

@@ -38,7 +38,7 @@ def test_a_guided_step_is_one_graph_if_the_table_says_so(case):
     subject = Subject(case)
     is_one_graph = family_of(subject.pipe).compiled == "one graph"
     if not is_one_graph and case.name != "z-image":
-        return
+        pytest.skip("these denoisers are compiled in parts, guided or not")
     expected, _ = generate(subject, num_inference_steps=case.fewest_steps)
     torch.compiler.reset()
     in_place(subject, is_one_graph)
