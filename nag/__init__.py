@@ -1,6 +1,6 @@
 """Normalized Attention Guidance (arXiv 2505.21179) for diffusers pipelines."""
 
-from nag.attachment import Attachment, RowGuidance
+from nag.attachment import Attachment
 from nag.errors import CannotJoin, InvalidParameter, NAGError, UnsupportedPipeline
 from nag.families import register_family
 from nag.formula import normalized_attention_guidance
@@ -9,7 +9,7 @@ from nag.guider import NAGGuider
 from nag.joining import JoinedCall, join, joining_key
 from nag.negative import NegativeEmbeds
 from nag.params import NAGParams
-from nag.state import Guidance
+from nag.state import Guidance, RowGuidance
 
 __all__ = [
     "Attachment",

@@ -11,7 +11,7 @@ The life of a guided call:
    `Family.encode`).
 3. The pipeline calls the denoiser. `Attachment._enter` asks the plan whether the call is for the prompt
    (`is_conditional_context`), which rows are conditional (`Family.rows`) and what guides them at this timestep
-   (`GuidanceState.plan_step`): a `GuidedStep`, or None for a plain call.
+   (`GuidanceState.plan_rows`): a `RowGuidance` for each row, which make a `GuidedStep`, or None for a plain call.
 4. The guiding processors are put in place (`ProcessorSwapper.install`), and the negative prompt's tokens join the call
    (`Family.layout`, `Family.pack`).
 5. In each attention module the original processor runs on the tokens of both prompts (`GuidedProcessor.run`). Its
@@ -26,10 +26,10 @@ from __future__ import annotations
 import functools
 import inspect
 import threading
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -39,58 +39,24 @@ from nag.cache_context import watch_cache_context
 from nag.compat import check_compatible, weights_fingerprint
 from nag.current import CurrentStep
 from nag.errors import InvalidParameter
-from nag.negative import NegativeEmbeds, stack_rows
-from nag.params import NAGParams
+from nag.negative import stack_rows
 from nag.processor_swap import ProcessorSwapper, original
-from nag.state import GuidedStep, RowNumbers
+from nag.state import GuidedStep, RowGuidance, RowNumbers
 from nag.text_keys import TextKeyCache
 
 if TYPE_CHECKING:
     from nag.families import Family
 
-__all__ = ["Attachment", "RowGuidance", "attach_family"]
+__all__ = ["Attachment", "attach_family"]
 
-#: Decides what a denoiser call, given by its named arguments, is guided by; None if by nothing.
-Plan = Callable[[dict[str, Any]], GuidedStep | None]
+#: Decides what guides the rows of a denoiser call, given by its named arguments; None if nothing guides any.
+Plan = Callable[[dict[str, Any]], "Sequence[RowGuidance | None] | None"]
 
-_PLANS: ContextVar[tuple[tuple[Attachment, Plan], ...]] = ContextVar("nag_plans", default=())
+#: The plans of the calling context, with the places of the attention modules that guide.
+_PLANS: ContextVar[tuple[tuple[Attachment, Plan, frozenset[int] | None], ...]] = ContextVar("nag_plans", default=())
 #: The attribute of a denoiser that holds its attachment.
 _ATTRIBUTE = "_nag_attachment"
 _attaching = threading.RLock()
-
-
-@dataclass(frozen=True)
-class RowGuidance:
-    """Guidance of one row of a denoiser call at one step.
-
-    Attributes:
-        negative: the encoded negative prompt, one row: embeds (1, L, C).
-        scale: s ≥ 1 at this step; the paper's φ is s − 1.
-        tau: τ ≥ 1, the largest growth of a token's L1 norm (equation 9).
-        alpha: α in [0, 1], the share of the guided output (equation 10).
-        method: "nag", "orthogonal" or "vsf", as `NAGParams.method`.
-
-    Raises:
-        InvalidParameter: a number out of its range, no method, or not exactly one negative prompt.
-
-    """
-
-    negative: NegativeEmbeds
-    scale: float
-    tau: float
-    alpha: float
-    method: str = "nag"
-
-    def __post_init__(self) -> None:
-        NAGParams(self.scale, self.tau, self.alpha, method=self.method)
-        if len(self.negative.embeds) != 1:
-            raise InvalidParameter("negative", f"must hold one prompt, got {len(self.negative.embeds)}")
-        self.negative.check("negative")
-
-    @property
-    def is_active(self) -> bool:
-        """Whether these numbers change anything."""
-        return self.scale > 1 and self.alpha > 0
 
 
 class Attachment:
@@ -108,6 +74,7 @@ class Attachment:
         self.current = CurrentStep(is_traced=_is_compiled(denoiser))
         self.users = 0
         self._text_keys = TextKeyCache()
+        self._last_step: tuple[Hashable, GuidedStep | None] | None = None  # the same rows make the same step
         # Of the class: a tracer may have replaced the instance's `forward` by one that names no arguments.
         self._signature = inspect.signature(type(self.denoiser).forward)
         self._stack = ExitStack()
@@ -134,18 +101,28 @@ class Attachment:
             InvalidParameter: another number of rows, or negative prompts of unequal length in a family without a mask.
 
         """
-        with self.planned(self.plan_rows(rows, blocks=blocks)):
+        with self.planned(lambda call: rows, self.places_of(blocks)):  # noqa: ARG005 (a plan's signature)
             yield
 
-    def plan_rows(self, rows: Sequence[RowGuidance | None], *, blocks: Collection[int] | None = None) -> Plan:
-        """Returns the plan of `rows`, for `planned`."""
-        places = self.places_of(blocks)
+    def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the arguments of a denoiser call by name."""
+        arguments = dict(self._signature.bind(self.denoiser, *args, **kwargs).arguments)
+        del arguments["self"]
+        return arguments
 
-        def plan(call: dict[str, Any]) -> GuidedStep | None:
-            step = _step_of_rows(self.family, call, rows)
-            return None if step is None else replace(step, blocks=places)
+    def planned_rows(self, call: dict[str, Any]) -> Sequence[RowGuidance | None]:
+        """Returns what the calling context's plan guides a denoiser call by: an entry for each row, None if plain.
 
-        return plan
+        Whoever makes the call elsewhere, joined with others, states these rows there by `rows`. The plan counts the
+        call as made.
+
+        Args:
+            call: the arguments by name, as `bind` returns them.
+
+        """
+        found = self._plan()
+        rows = None if found is None else found[0](call)
+        return [None] * self.family.row_count(call) if rows is None else rows
 
     def places_of(self, blocks: Collection[int] | None) -> frozenset[int] | None:
         """The places of attention modules that guide; None if all do.
@@ -166,9 +143,12 @@ class Attachment:
         return places
 
     @contextmanager
-    def planned(self, plan: Plan) -> Iterator[None]:
-        """Makes `plan` decide on the calls of this denoiser in the calling context."""
-        entry = (self, plan)
+    def planned(self, plan: Plan, places: frozenset[int] | None = None) -> Iterator[None]:
+        """Makes `plan` decide on the calls of this denoiser in the calling context.
+
+        places: of the attention modules that guide, as `places_of` returns them.
+        """
+        entry = (self, plan, places)
         _PLANS.set((*_PLANS.get(), entry))
         try:
             yield
@@ -185,8 +165,9 @@ class Attachment:
         self._leave()
         self._stack.close()
 
-    def _plan(self) -> Plan | None:
-        return next((plan for attachment, plan in reversed(_PLANS.get()) if attachment is self), None)
+    def _plan(self) -> tuple[Plan, frozenset[int] | None] | None:
+        plans = reversed(_PLANS.get())
+        return next(((plan, places) for attachment, plan, places in plans if attachment is self), None)
 
     def _wrap(self, processor: Any, place: int) -> Any:
         guiding = self.family.processor(self.current, processor)
@@ -199,15 +180,11 @@ class Attachment:
         Those that were passed by place stay so: a compiler makes another graph for another form of the call.
         """
         self._leave()  # an interrupt may have kept the last call from doing so
-        call = dict(self._signature.bind(self.denoiser, *args, **kwargs).arguments)
-        del call["self"]
-        call = self._begin_step(call)
+        call = self._begin_step(self.bind(args, kwargs))
         return tuple(call.pop(name) for name in list(call)[: len(args)]), call
 
     def _begin_step(self, call: dict[str, Any]) -> dict[str, Any]:
-        plan = self._plan()
-        step = None if plan is None else plan(call)
-        step = self.family.adapt_step(step, call)
+        step = self.family.adapt_step(self._planned_step(call), call)
         if step is None:
             return call
         check_compatible(self.denoiser)  # again, for what was set up since the hooks were registered
@@ -225,6 +202,18 @@ class Attachment:
                 return call
         self.current.step = replace(step, layout=layout, text_keys=layout.text)
         return self.family.pack(call, negative)
+
+    def _planned_step(self, call: dict[str, Any]) -> GuidedStep | None:
+        found = self._plan()
+        rows = None if found is None else found[0](call)
+        if found is None or rows is None:
+            return None
+        embeds, frames = self.family.embeds(call), self.family.frames(call)
+        made_from = (tuple(rows), found[1], frames, embeds.device, embeds.dtype)
+        if self._last_step is None or self._last_step[0] != made_from:
+            self._last_step = made_from, _step_of_rows(self.family, call, rows, found[1])
+        step = self._last_step[1]
+        return None if step is None else replace(step, scratch={})
 
     def _leave(self, *, is_complete: bool = False) -> None:
         step = self.current.step
@@ -295,7 +284,9 @@ def attach_family(denoiser: Any, family: Family) -> Iterator[Attachment]:
                 attachment.close()
 
 
-def _step_of_rows(family: Family, call: dict[str, Any], rows: Sequence[RowGuidance | None]) -> GuidedStep | None:
+def _step_of_rows(
+    family: Family, call: dict[str, Any], rows: Sequence[RowGuidance | None], places: frozenset[int] | None
+) -> GuidedStep | None:
     embeds, frames = family.embeds(call), family.frames(call)
     if len(rows) != family.row_count(call):
         raise InvalidParameter("rows", f"has {len(rows)} entries for a denoiser call of {family.row_count(call)} rows")
@@ -316,8 +307,9 @@ def _step_of_rows(family: Family, call: dict[str, Any], rows: Sequence[RowGuidan
         ],
         embeds.device,
     )
-    places = torch.arange(len(guided)).repeat_interleave(frames)
-    return GuidedStep(numbers, negative.to(embeds).at(places), slice(first * frames, last * frames), prompts)
+    index = torch.arange(len(guided)).repeat_interleave(frames)
+    rows_guided = slice(first * frames, last * frames)
+    return GuidedStep(numbers, negative.to(embeds).at(index), rows_guided, prompts, blocks=places)
 
 
 def _is_compiled(denoiser: Any) -> bool:

@@ -12,7 +12,7 @@ from nag.encoding import Arguments
 from nag.errors import InvalidParameter, NAGError, UnsupportedPipeline
 from nag.negative import NegativeEmbeds
 from nag.params import NAGParams
-from nag.state import Guidance, GuidedStep, PipelineCall, RowNumbers
+from nag.state import Guidance, PipelineCall, RowGuidance
 
 __all__ = ["GuidanceState"]
 
@@ -27,7 +27,6 @@ class GuidanceState:
     timesteps_total: float
     guidance: Guidance
     extra_negative_prompts: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    blocks: frozenset[int] | None = None  # as `Attachment.places_of` returns them
     encode: Callable[[Sequence[str], Arguments], NegativeEmbeds] | None = None
     pipeline_call: PipelineCall | None = None
     #: Whether a pipeline calls the denoiser: then its settings tell which rows are conditional.
@@ -98,16 +97,16 @@ class GuidanceState:
         self.cond_ptr, self.cond_timestep = pointer, timestep
         return True
 
-    def plan_step(
+    def plan_rows(
         self, embeds: Tensor, rows: slice, timestep: Callable[[], float], *, frames: int, continues_step: bool
-    ) -> GuidedStep | None:
-        """The step for the guided `rows` of a call with prompt tokens `embeds` (B, L, C); None if nothing is guided.
+    ) -> list[RowGuidance | None] | None:
+        """What guides each image or video of a call with prompt tokens `embeds` (B, L, C); None if nothing is guided.
 
         Args:
             embeds: of all rows.
             rows: the conditional ones.
             timestep: returns the timestep on the scale of training.
-            frames: adjacent rows that are one video.
+            frames: adjacent rows of `embeds` that are one video.
             continues_step: whether this is a second call for the same step, which is guided like the first.
 
         Raises:
@@ -133,12 +132,14 @@ class GuidanceState:
         if not call.guided:
             return None
         self._check_width(call.negative, embeds)
-        index = call.prompt_of_row(len(self.params)).repeat_interleave(frames).tolist()
-        rows_given = [(scales[i], self.params[i].tau, self.params[i].alpha, self.params[i].method) for i in index]
-        numbers = RowNumbers.of(rows_given, embeds.device)
-        prompt = call.prompt_of_row(len(call.negatives))
-        negative = call.negative.to(embeds).at(prompt.repeat_interleave(frames))
-        return GuidedStep(numbers, negative, rows, tuple(call.negatives[place] for place in prompt))
+        guided = [
+            call.row_guidance(prompt, scales[place], self.params[place])
+            for prompt, place in zip(
+                call.prompt_of_row(len(call.negatives)), call.prompt_of_row(len(self.params)), strict=True
+            )
+        ]
+        first, last, total = rows.start // frames, rows.stop // frames, len(embeds) // frames
+        return [None] * first + guided + [None] * (total - last)
 
     def _current_call(self, rows: int) -> PipelineCall:
         """The pipeline call under way, or one with a prompt for each row if user code calls the denoiser.

@@ -127,14 +127,14 @@ def guide(
         attachments = [stack.enter_context(attach_family(denoiser, layout)) for denoiser in family.denoisers(pipe)]
         if any(attachment.is_planned for attachment in attachments):
             raise InvalidParameter("pipe", "its denoiser is guided already; leave the other guide first")
-        for attachment in attachments:
-            state.blocks = attachment.places_of(blocks)
+        places = [attachment.places_of(blocks) for attachment in attachments]
 
         @contextmanager
         def planned() -> Iterator[None]:
             with ExitStack() as plans:
-                for attachment in attachments:
-                    plans.enter_context(attachment.planned(plan_pipeline(pipe, family, state, attachment.denoiser)))
+                for attachment, guiding in zip(attachments, places, strict=True):
+                    plan = plan_pipeline(pipe, family, state, attachment.denoiser)
+                    plans.enter_context(attachment.planned(plan, guiding))
                 yield
 
         stack.enter_context(planned())

@@ -6,20 +6,19 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any, ClassVar
 
-import torch
 from diffusers.configuration_utils import register_to_config
 from diffusers.guiders import BaseGuidance
 from diffusers.guiders.guider_utils import GuiderOutput
 from torch import Tensor, nn
 
-from nag.attachment import Attachment, Plan, RowGuidance, attach_family
+from nag.attachment import Attachment, Plan, attach_family
 from nag.errors import InvalidParameter
 from nag.families import family_of_denoiser
 from nag.negative import NegativeEmbeds
 from nag.params import NAGParams, params_by_prompt
 from nag.processor_swap import original
 from nag.schedule import timesteps_total
-from nag.state import GuidedStep
+from nag.state import RowGuidance
 
 __all__ = ["NAGGuider"]
 
@@ -114,15 +113,11 @@ class NAGGuider(BaseGuidance):
     def _plan(self, attachment: Attachment, negative: NegativeEmbeds, on_call: Callable[[], None]) -> Plan:
         (params,) = params_by_prompt(attachment.family.defaults, **self._numbers)
 
-        def plan(call: dict[str, Any]) -> GuidedStep | None:
+        def plan(call: dict[str, Any]) -> list[RowGuidance | None]:  # noqa: ARG001 (a plan's signature)
             on_call()  # even if it fails, which no guider is told
             timestep = TIMESTEPS_TOTAL if params.is_constant else float(self._timestep)
             scale = params.scale_at(timestep, TIMESTEPS_TOTAL)
-            rows = [
-                RowGuidance(negative.at(torch.tensor([row])), scale, params.tau, params.alpha)
-                for row in range(len(negative.embeds))
-            ]
-            return attachment.plan_rows(rows)(call)
+            return [RowGuidance(row, scale, params.tau, params.alpha) for row in negative.rows]
 
         return plan
 

@@ -13,11 +13,11 @@ from typing import Any
 
 import torch
 
-from nag.attachment import RowGuidance
 from nag.errors import CannotJoin, NAGError
 from nag.families import Family, family_of_denoiser
 from nag.families.arguments import PADDED, UNDECLARED, Argument
 from nag.negative import stacking_key
+from nag.state import RowGuidance
 
 __all__ = ["JoinedCall", "join", "joining_key"]
 

@@ -65,6 +65,11 @@ class NegativeEmbeds:
         index = index.to(self.embeds.device)
         return self._map(lambda tensor: tensor[index])
 
+    @property
+    def rows(self) -> tuple[NegativeEmbeds, ...]:
+        """The prompts one by one."""
+        return tuple(self.at(torch.tensor([row])) for row in range(len(self.embeds)))
+
     def scatter_rows(self, rows: slice, count: int) -> NegativeEmbeds:
         """As `rows` of `count`; the others, which are not guided, are zero."""
         return self._map(lambda tensor: scatter_rows(tensor, rows, count))

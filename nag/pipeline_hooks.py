@@ -6,7 +6,6 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import replace
 from typing import Any
 
 from torch import nn
@@ -21,7 +20,7 @@ from nag.families import Family
 from nag.guidance_state import GuidanceState
 from nag.negative import NegativeEmbeds
 from nag.schedule import continues_step, scheduler_of
-from nag.state import GuidedStep
+from nag.state import RowGuidance
 
 __all__ = ["override_call", "plan_pipeline", "watch_encode_prompt", "watch_pipeline_call"]
 
@@ -32,7 +31,7 @@ def plan_pipeline(pipe: Any, family: Family, state: GuidanceState, denoiser: nn.
     It raises UnsupportedPipeline for a call by another pipeline that shares the denoiser.
     """
 
-    def plan(call: dict[str, Any]) -> GuidedStep | None:
+    def plan(call: dict[str, Any]) -> Sequence[RowGuidance | None] | None:
         if not state.inside_pipeline_call:
             _refuse_other_pipelines(pipe)
         is_conditional = is_conditional_context()
@@ -46,7 +45,7 @@ def plan_pipeline(pipe: Any, family: Family, state: GuidanceState, denoiser: nn.
             check_unconditional(denoiser)
             return None
         guided_before = None if state.pipeline_call is None else state.pipeline_call.guided
-        step = state.plan_step(
+        planned = state.plan_rows(
             family.embeds(call),
             rows,
             lambda: family.timestep(pipe, call),
@@ -55,7 +54,7 @@ def plan_pipeline(pipe: Any, family: Family, state: GuidanceState, denoiser: nn.
         )
         if state.pipeline_call is not None and guided_before not in (None, state.pipeline_call.guided):
             reset_block_caches(denoiser)
-        return None if step is None else replace(step, blocks=state.blocks)
+        return planned
 
     return plan
 

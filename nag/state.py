@@ -10,12 +10,47 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nag.errors import InvalidParameter
 from nag.negative import NegativeEmbeds
 from nag.params import NAGParams
 from nag.text_keys import KeptKeys
 from nag.token_layout import TokenLayout
 
-__all__ = ["Guidance", "GuidedStep", "PipelineCall", "RowNumbers"]
+__all__ = ["Guidance", "GuidedStep", "PipelineCall", "RowGuidance", "RowNumbers"]
+
+
+@dataclass(frozen=True)
+class RowGuidance:
+    """Guidance of one row of a denoiser call at one step.
+
+    Attributes:
+        negative: the encoded negative prompt, one row: embeds (1, L, C).
+        scale: s ≥ 1 at this step; the paper's φ is s − 1.
+        tau: τ ≥ 1, the largest growth of a token's L1 norm (equation 9).
+        alpha: α in [0, 1], the share of the guided output (equation 10).
+        method: "nag", "orthogonal" or "vsf", as `NAGParams.method`.
+
+    Raises:
+        InvalidParameter: a number out of its range, no method, or not exactly one negative prompt.
+
+    """
+
+    negative: NegativeEmbeds
+    scale: float
+    tau: float
+    alpha: float
+    method: str = "nag"
+
+    def __post_init__(self) -> None:
+        NAGParams(self.scale, self.tau, self.alpha, method=self.method)
+        if len(self.negative.embeds) != 1:
+            raise InvalidParameter("negative", f"must hold one prompt, got {len(self.negative.embeds)}")
+        self.negative.check("negative")
+
+    @property
+    def is_active(self) -> bool:
+        """Whether these numbers change anything."""
+        return self.scale > 1 and self.alpha > 0
 
 
 @dataclass
@@ -29,16 +64,25 @@ class PipelineCall:
     used: bool = False  # the denoiser has been called
     timestep: float = 0.0  # of the last conditional denoiser call, on the scale of training
     guided: bool | None = None  # whether the last conditional denoiser call was; None before the first
+    _row_guidance: dict[tuple[int, float, NAGParams], RowGuidance] = field(default_factory=dict)
 
     @functools.cached_property
     def negatives(self) -> tuple[NegativeEmbeds, ...]:
         """The negative prompts one by one; their text keys are kept for as long as this call goes on."""
-        return tuple(self.negative.at(torch.tensor([place])) for place in range(len(self.negative.embeds)))
+        return self.negative.rows
 
-    def prompt_of_row(self, count: int) -> Tensor:
+    def prompt_of_row(self, count: int) -> list[int]:
         """For `count` values given, one or one per prompt: which of them each row takes."""
-        prompts = torch.arange(self.prompts).repeat_interleave(self.images_per_prompt)
-        return prompts if count > 1 else torch.zeros_like(prompts)
+        return [prompt if count > 1 else 0 for prompt in range(self.prompts) for _ in range(self.images_per_prompt)]
+
+    def row_guidance(self, prompt: int, scale: float, params: NAGParams) -> RowGuidance:
+        """What guides a row with negative prompt number `prompt` at scale s; the same object at every step."""
+        key = prompt, scale, params
+        if key not in self._row_guidance:
+            self._row_guidance[key] = RowGuidance(
+                self.negatives[prompt], scale, params.tau, params.alpha, params.method
+            )
+        return self._row_guidance[key]
 
 
 @dataclass(frozen=True)

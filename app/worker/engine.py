@@ -1,146 +1,551 @@
-"""The models of a worker, and jobs through them. Runs in the torch threads; the only importer of torch's side."""
+"""The engine: runs every image and video as a pipeline call of its own, and joins them where they call shared modules.
+
+One thread runs all pipeline calls, one at a time, and calls the modules for them:
+
+1. `submit` hands a job over; `_admit` begins a pipeline call for each of its images, which runs until it calls a shared
+   module.
+2. Text encoders run at once, so that what is new can join the next step. `choose_group` decides which denoiser or
+   decoder calls run next; they become one call (`call_module`), and each pipeline call continues with its part.
+3. Where a group fails, it is halved, until the call at fault fails alone.
+4. When all images of a job are there, another thread encodes its files, and the job's future is done.
+
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+import traceback
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import partial
-from time import perf_counter
+from queue import Empty, SimpleQueue
+from time import monotonic, perf_counter, time
 from typing import Any
 
-from app.catalog import Catalog
-from app.jobs import Job, JobError
+import torch
+
+import nag
+from app.catalog import Catalog, Model
+from app.jobs import PROMPT_TOO_LONG, Job, JobError
 from app.logs import Log
 from app.settings import Settings
 from app.worker import memory, pipelines
-from app.worker.budget import measure
-from app.worker.caller import Budgets, Caller
 from app.worker.downloads import Downloads
+from app.worker.encoder_memo import EncoderMemo
 from app.worker.gpu import GpuCollector
-from app.worker.outcome import NAN, outcome
-from app.worker.pool import ModelUnavailable, Pool
-from app.worker.prompts import PromptCache
+from app.worker.model_cache import ModelCache, ModelUnavailable, NoRoom
+from app.worker.pace import Pace
+from app.worker.pipeline_call import PipelineCall, call_module
+from app.worker.postprocess import NAN, to_job_output
+from app.worker.previews import Sketch
+from app.worker.prompt_checks import PromptTooLong
+from app.worker.protocol import Cancelled, JobControl, JobOutput, Room
 from app.worker.recorder import Event, Recorder, Stage
-from app.worker.stages import Stages
+from app.worker.scheduler import WaitingCall, charge_tenants, choose_group
+from app.worker.shared_model import SharedModel
+from app.worker.side_lane import SideLane
 from app.worker.states import ModelStates
-from app.worker.trial import trial_s
 from app.worker.video import can_write
-from app.worker.work import Control, Made
+from app.worker.warmup import measure_batch_size, trial_s
 
-__all__ = ["UNWRITABLE", "TorchEngine"]
+__all__ = ["OUT_OF_MEMORY", "UNWRITABLE", "TorchEngine"]
 
 UNWRITABLE = JobError("codec_unavailable", "video_codec: this worker's FFmpeg cannot write it; h264 is always there")
+OUT_OF_MEMORY = JobError("out_of_memory", "one image of this size does not fit into the worker's memory")
+ADVICE = '; shorten it, or send "strict": false'
+#: Rows in flight, as a multiple of those of one denoiser call: some are encoded or decoded meanwhile.
+IN_FLIGHT = 2
+POLL_S = 0.05  # between two looks at jobs that wait for a module call in another thread, or for room
+#: The share of the newest time in the running mean of a module's seconds per unit of cost.
+NEWEST_SHARE = 0.3
 _log = Log("worker")
 
 
+@dataclass(eq=False)
+class _Running:
+    """A job in flight."""
+
+    job: Job
+    files: Mapping[str, bytes]
+    control: JobControl
+    future: Future[JobOutput | JobError]
+    calls: list[PipelineCall] = field(default_factory=list)
+
+
+class _OutOfMemory(Exception):
+    """Thrown into the pipeline call whose module call does not fit even with nothing else resident."""
+
+
 class TorchEngine:
-    """Implements work.Engine. Raises what torch raises where the device is not there."""
+    """Implements protocol.Engine. Raises what torch raises where the device is not there."""
 
     def __init__(self, catalog: Catalog, settings: Settings, recorder: Recorder) -> None:
-        self._models = catalog.models
+        self.on_room: Callable[[], object] = lambda: None
         self.recorder = recorder
+        self.states = ModelStates()
+        self._models = catalog.models
         self._measures = settings.batch_budget == "measured"
+        self._batch_size = settings.batch_size
         self._device = device = pipelines.resolve_device(settings.device)
-        overlap = settings.overlap == "on" or (settings.overlap == "auto" and device.type == "cuda")
-        self._stages = Stages(device, overlap)
         if device.type == "cuda":
             recorder.registry.register(GpuCollector(device))
         budget_bytes = settings.model_memory_bytes or memory.budget_bytes(device)
-        self.states = ModelStates()
-        self._pool = Pool(self._models, device, budget_bytes, pipelines.load, recorder, self._stages.quiet, self.states)
-        self._downloads = Downloads(self._models, self.states, self._pool.fail)
-        self._measured: set[str] = set()
-        self._budgets = Budgets(settings.batch_size)
-        prompts = PromptCache(settings.prompt_cache_bytes)
-        self._caller = Caller(device, self._stages, self._pool, prompts, self._budgets, recorder)
+        self._cache = ModelCache(
+            self._models, device, budget_bytes, pipelines.load, recorder, self._models_in_use, self.states
+        )
+        self._downloads = Downloads(self._models, self.states, self._cache.fail)
+        self._memo = EncoderMemo(settings.prompt_cache_bytes)
+        self._sketches: dict[str, Sketch] = {}
+        self._limits: dict[str, int] = {}  # by model: the most cost of a denoiser call
+        self._unmeasured: list[str] = []
+
+        overlap = settings.overlap == "on" or (settings.overlap == "auto" and device.type == "cuda")
+        self._side = SideLane(device) if overlap else None
+        self._pace = Pace(device)
+        self._encoding = ThreadPoolExecutor(1, thread_name_prefix="files")
+        self._thread = threading.Thread(target=self._serve, name="torch", daemon=True)
+        self._inbox: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._is_closed = False
+        self._failure: BaseException | None = None  # of the device, for good
+        self._busy_since = 0.0
+
+        self._lock = threading.Lock()  # of the numbers in flight, which any thread reads
+        self._jobs_in_flight = 0
+        self._cost_in_flight: Counter[str] = Counter()
+        self._has_lost_job = False  # a job in flight took a worker down before
+
+        # Of the engine's thread alone.
+        self._calls_begun = 0
+        self._running: dict[PipelineCall, _Running] = {}
+        self._waiting: OrderedDict[PipelineCall, float] = OrderedDict()  # suspended, with the time of that
+        self._deferred: list[_Running] = []  # until their model has room
+        self._too_large: list[PipelineCall] = []  # to be run with nothing else resident
+        self._last_group: list[PipelineCall] = []
+        self._served_s: dict[str, float] = {}
+        self._seconds_per_cost: dict[tuple[str, str], float] = {}
+
+    # Of any thread.
 
     @property
     def warm(self) -> tuple[str, ...]:
         states = self.states.snapshot()  # one that is loaded at the start is not warm before it was measured
-        return tuple(model for model in self._pool.warm if states[model].stage == "warm")
+        return tuple(model for model in self._cache.warm if states[model].stage == "warm")
 
     @property
     def is_downloading(self) -> bool:
         return self._downloads.is_active
 
+    @property
+    def stuck_s(self) -> float:
+        begun = [since for since in (self._busy_since, self._side.busy_since if self._side else 0.0) if since]
+        return monotonic() - min(begun) if begun else 0.0
+
     def takes_jobs(self, model: str) -> bool:
-        return self._downloads.is_complete(model) or self._pool.failure(model) is not None
+        return self._downloads.is_complete(model) or self._cache.failure(model) is not None
 
     def download(self, model: str) -> None:
         self._downloads.start(model)
 
     def fits(self, model: str) -> bool:
-        return self._pool.fits(model)
+        return self._cache.fits(model)
 
-    def budget(self, model: str) -> int:
-        return self._budgets.of(self._models[model])
+    def start(self) -> None:
+        self._thread.start()
 
-    def load(self, model: str) -> None:
-        with self._stages.enter():
-            self.pipe(model)
+    def close(self) -> None:
+        self._is_closed = True
+        self._inbox.put(lambda: None)
+
+    def load(self, model: str) -> Future[None]:
+        future: Future[None] = Future()
+        self._inbox.put(partial(_answer, future, partial(self._load, model)))
+        return future
+
+    def room(self, model: str) -> Room:
+        whole = IN_FLIGHT * self._limit(self._models[model])
+        with self._lock:
+            is_full = bool(self._deferred or self._too_large) or self._has_lost_job
+            free = 0 if is_full else whole - self._cost_in_flight[model]
+            return Room(free, whole, self._jobs_in_flight)
+
+    def submit(self, job: Job, files: Mapping[str, bytes], control: JobControl) -> Future[JobOutput | JobError]:
+        running = _Running(job, files, control, Future())
+        with self._lock:
+            self._jobs_in_flight += 1
+            self._cost_in_flight[job.request.model] += job.request.cost
+            self._has_lost_job = self._has_lost_job or job.attempts > 1
+        self._inbox.put(partial(self._admit, running))
+        return running.future
+
+    # Of the engine's thread.
+
+    def _serve(self) -> None:
         try:
-            self._warm_up(model)
-        except Exception:
-            with self._stages.enter(alone=True):
-                if model in self._pool.warm:
-                    self._pool.drop(model)
-            raise
-        self.states.set(model, "warm")
+            # Pipelines turn gradients off and restore what was before, in whatever order they end.
+            with torch.no_grad():
+                while not self._is_closed:
+                    self._busy_since = monotonic()
+                    self._receive()
+                    if not self._advance():
+                        self._busy_since = 0.0
+                        self._rest()
+        except Exception as error:  # the device has failed for good
+            self._failure = error
+            _log.error("engine_failed", error=type(error).__name__, message=error)
+        self._busy_since = 0.0
+        left = {id(running): running for running in (*self._running.values(), *self._deferred)}
+        for running in left.values():
+            running.future.set_exception(self._failure or Cancelled())
+        self._running.clear()
+        self._waiting.clear()
 
-    def is_measured(self, model: str) -> bool:
-        return not self._measures or model in self._measured
+    def _receive(self) -> None:
+        """Does what other threads have asked for."""
+        with suppress(Empty):
+            while True:
+                self._inbox.get_nowait()()
 
-    def measure(self, model: str) -> None:
+    def _rest(self) -> None:
+        """Waits for something to do."""
+        is_idle = not self._running and not self._deferred
+        if is_idle and self._unmeasured:
+            self._measure(self._unmeasured.pop(0))
+            return
+        with suppress(Empty):
+            self._inbox.get(timeout=None if is_idle else POLL_S)()
+
+    def _advance(self) -> bool:
+        """Runs one group of module calls. False if there is none to run now."""
+        self._leave_cancelled()
+        self._admit_deferred()
+        texts = [call for call in self._waiting if call.suspended.module.kind == "text"]
+        waiting = {call.number: call for call in self._waiting if call not in self._too_large}
+        if texts:
+            self._run([call for call in texts if call.suspended.key == texts[0].suspended.key])
+        elif waiting:
+            described = [self._describe(call) for call in waiting.values()]
+            chosen = choose_group(described, self._served_s, time())
+            group = [waiting[call.id] for call in chosen]
+            self._count_preemption(group)
+            seconds = self._run(group)
+            self._served_s = charge_tenants(self._served_s, chosen, seconds, {call.tenant for call in described})
+        elif self._too_large and not self._is_busy_aside:
+            self._run([self._too_large.pop(0)], alone=True)
+        else:
+            return False
+        return True
+
+    @property
+    def _is_busy_aside(self) -> bool:
+        return self._side is not None and self._side.busy_since > 0
+
+    def _admit(self, running: _Running) -> None:
+        """Begins the pipeline calls of a job, or defers it until its model has room."""
+        request = running.job.request
+        if running.control.is_cancelled:
+            self._end(running, error=Cancelled())
+            return
+        if request.video_codec is not None and not can_write(request.video_codec):
+            self._end(running, UNWRITABLE)
+            return
         try:
-            self._warm_up(model)
-        except Exception as error:  # it has served a job: the budget stays what it was
-            self._measured.add(model)
-            _log.error("model_not_measured", model=model, error=type(error).__name__, message=error)
+            model = self._model(request.model)
+        except NoRoom:
+            self._deferred.append(running)
+            return
+        except ModelUnavailable as error:
+            self._downloads.check(request.model)
+            self._end(running, JobError("model_unavailable", str(error)))
+            return
+        running.calls = [self._pipeline_call(model, running, index) for index in range(request.n)]
+        self._running |= dict.fromkeys(running.calls, running)
+        for call in running.calls:
+            if call in self._running:  # none before it has failed
+                call.start()
+                self._settle(call)
 
-    def _warm_up(self, model: str) -> None:
-        entry = self._models[model]
-        with self._stages.enter(alone=True):
-            begun = perf_counter()
-            trial = partial(trial_s, self.pipe(model), entry, self._device, sketch=self._caller.sketch(entry))
-            found = measure(trial, self._budgets.most_pictures if self._measures else 1)
-        if self._measures:
-            self._budgets.measured(entry, found.pictures)
-        self._measured.add(model)
-        warm_up_ms = (perf_counter() - begun) * 1000
-        _log.info(
-            "model_warm", model=model, pictures=found.pictures if self._measures else self._budgets.most_pictures,
-            budget=self.budget(model), why=found.why if self._measures else "setting",
-            pictures_per_s=found.table(), warm_up_ms=warm_up_ms,
+    def _admit_deferred(self) -> None:
+        deferred, self._deferred = self._deferred, []
+        for running in deferred:
+            self._admit(running)
+
+    def _model(self, name: str) -> SharedModel:
+        """The model, loaded if need be; then it is measured as soon as nothing is in flight."""
+        is_cold = name not in self._cache.warm
+        model = self._cache.get(name)
+        if is_cold:
+            self.states.set(name, "warm")
+            self._unmeasured.append(name)
+        return model
+
+    def _pipeline_call(
+        self, model: SharedModel, running: _Running, index: int, *, learns: bool = False
+    ) -> PipelineCall:
+        entry = model.entry
+        sketch = None
+        if learns or running.job.request.previews:
+            sketch = self._sketches.setdefault(entry.id, Sketch(max(entry.width.default, entry.height.default)))
+        self._calls_begun += 1
+        return PipelineCall(
+            self._calls_begun, model, running.job, index, running.files, running.control, self._device, self._memo,
+            sketch, self.recorder,
         )  # fmt: skip
 
-    def run(self, jobs: Sequence[Job], control: Control) -> dict[str, Made | JobError]:
-        entry = self._models[jobs[0].request.model]
-        outcomes: dict[str, Made | JobError] = {job.id: UNWRITABLE for job in jobs if not _can_write(job)}
-        jobs = [job for job in jobs if job.id not in outcomes]
-        if not jobs:
-            return outcomes
+    def _describe(self, call: PipelineCall) -> WaitingCall:
+        """What the scheduler needs to know of a suspended call."""
+        job, suspended = call.job, call.suspended
+        step_s = call.cost * self._seconds_per_cost.get((job.request.model, suspended.module.kind), 0.0)
+        return WaitingCall(
+            id=call.number,
+            group=suspended.key,
+            cost=call.cost,
+            limit=self._limit(call.model.entry),
+            tenant=job.tenant,
+            priority=job.priority,
+            deadline_at=job.deadline_at,
+            remaining_s=step_s * max(1, job.request.steps - call.steps_done),
+            step_s=step_s,
+            waiting_since=self._waiting[call],
+        )
+
+    def _count_preemption(self, group: Sequence[PipelineCall]) -> None:
+        """Counts a step of newer requests that goes before those of the last group which still wait."""
+        left = [call for call in self._last_group if call in self._waiting]
+        if left and not {*left} & {*group} and min(call.number for call in group) > max(call.number for call in left):
+            self.recorder.add(Event.PREEMPTED, left[0].job.request.model)
+        self._last_group = list(group)
+
+    def _run(self, group: Sequence[PipelineCall], *, alone: bool = False) -> float:
+        """Calls the module that a group waits for, and continues each pipeline call with its part; returns seconds."""
+        for call in group:
+            self._waiting.pop(call, None)
+        module, cost = group[0].suspended.module, sum(call.cost for call in group)
+        rows = [row for call in group for row in call.suspended.rows]
+        model = module.model.entry.id
+
+        def note_time(seconds: float) -> None:
+            mean = self._seconds_per_cost.get((model, module.kind), seconds / cost)
+            self._seconds_per_cost[model, module.kind] = mean + NEWEST_SHARE * (seconds / cost - mean)
+            if module.kind == "denoiser":
+                self.recorder.denoiser_call(model, _guidance_label(group), len(group), len(rows), cost, seconds)
+
+        with self._pace.timed(note_time):
+            outcomes = self._outcomes(group, alone=alone)
+        for call, outcome in zip(group, outcomes, strict=True):
+            self._continue(call, outcome)
+        return cost * self._seconds_per_cost.get((model, module.kind), 0.0)
+
+    def _outcomes(self, group: Sequence[PipelineCall], *, alone: bool) -> list[Any]:
+        """The module's output for each call, or the exception to throw into it; None for one to be tried alone.
+
+        A module call is a function of its arguments, so a group that fails is halved and each half is called again.
+        """
+        model = group[0].model.entry
+        error: Exception | None = None
         try:
-            with self._stages.enter():
-                control.check()
-                pipe = self.pipe(entry.id)
-                self.states.set(entry.id, "warm")
-        except ModelUnavailable as error:
-            self._downloads.check(entry.id)
-            return outcomes | {job.id: JobError("model_unavailable", str(error)) for job in jobs}
-        done = self._caller.run(pipe, entry, jobs, control)
-        for job in jobs:
-            with self.recorder.timed(Stage.FILE, entry.id):
-                outcomes[job.id] = outcome(job, done)
-        self.recorder.add(Event.NAN_OUTPUT, entry.id, sum(each is NAN for each in outcomes.values()))
-        return outcomes
-
-    def pipe(self, model: str) -> Any:
-        """The model's pipeline, loaded if need be. Raises ModelUnavailable."""
-        return self._pool.get(model)
-
-    def recover(self) -> None:
-        """After a batch that raised: free its memory. Raises where the device itself has failed for good."""
+            return call_module(group)
+        except nag.CannotJoin:  # what their keys do not tell
+            pass
+        except Exception as raised:
+            is_out_of_memory = memory.is_out_of_memory(raised)
+            if not is_out_of_memory:
+                error = raised
+            elif len(group) > 1:
+                self._lower_limit(model, group)
+            event = Event.OUT_OF_MEMORY if is_out_of_memory else Event.CALL_RAISED
+            self.recorder.add(event, model.id)
+            _log.warning(event.value, model=model.id, calls=len(group), error=type(raised).__name__)
+        # Only here is an exception for want of memory gone, and with its frames the tensors they held.
         memory.free(self._device)
+        if len(group) > 1:
+            half = len(group) // 2
+            return [*self._outcomes(group[:half], alone=alone), *self._outcomes(group[half:], alone=alone)]
+        if error is not None:
+            return [error]
+        if not alone:
+            return [None]
+        return call_module(group) if self._cache.drop_idle() else [_OutOfMemory()]
+
+    def _continue(self, call: PipelineCall, outcome: Any) -> None:
+        running = self._running.get(call)
+        if running is None:  # another image of its job has failed
+            return
+        if outcome is None:
+            self._too_large.append(call)
+            self._waiting[call] = time()
+            return
+        if running.control.is_cancelled:
+            outcome = Cancelled()
+        (call.throw if isinstance(outcome, Exception) else call.resume)(outcome)
+        self._settle(call)
+
+    def _settle(self, call: PipelineCall) -> None:
+        """Notes where a pipeline call has come to: its end, or another module call."""
+        running = self._running[call]
+        step = sum(call.steps_done for call in running.calls) // len(running.calls)
+        if step != running.control.step:
+            running.control.step = step
+            running.control.on_step()
+        if call.error is not None:
+            self._fail(running, call.error)
+        elif call.has_ended:
+            del self._running[call]
+            if all(call.has_ended for call in running.calls):
+                self._finish(running)
+        elif self._side is not None and call.suspended.module.kind in ("encode", "decode"):
+            self._side.run(partial(self._outcomes, [call], alone=False), partial(self._continue_aside, call))
+        else:
+            self._waiting[call] = time()
+
+    def _continue_aside(self, call: PipelineCall, outcomes: list[Any] | Exception) -> None:
+        """Called in the side lane's thread."""
+        if isinstance(outcomes, Exception):
+            self._inbox.put(partial(_raise, outcomes))
+        else:
+            self._inbox.put(partial(self._continue, call, outcomes[0]))
+
+    def _leave_cancelled(self) -> None:
+        for running in dict.fromkeys(self._running.values()):
+            if running.control.is_cancelled:
+                self._fail(running, Cancelled())
+
+    def _fail(self, running: _Running, error: Exception) -> None:
+        """Leaves what is left of a job's pipeline calls, and tells its end."""
+        for call in running.calls:
+            if self._running.pop(call, None) is not None and not call.has_ended and call in self._waiting:
+                del self._waiting[call]
+                call.throw(Cancelled())
+        self._too_large = [call for call in self._too_large if call in self._running]
+        if isinstance(error, Cancelled):
+            self._end(running, error=error)
+        elif isinstance(error, PromptTooLong):
+            self._end(running, JobError(PROMPT_TOO_LONG, f"{error}{ADVICE}"))
+        elif isinstance(error, _OutOfMemory) or memory.is_out_of_memory(error):
+            self._end(running, OUT_OF_MEMORY)
+        else:
+            name = type(error).__name__
+            _log.error("generation_failed", job=running.job.id, error=name, **_described(error, running.job))
+            self._end(running, JobError("generation_failed", f"the model could not generate this ({name})"))
+
+    def _finish(self, running: _Running) -> None:
+        """Encodes a job's files in another thread, and tells its end."""
+        job, images = running.job, [call.made for call in running.calls]
+        running.calls = []
+        for image in images:
+            self.recorder.image(job.request.model, image.encode_ms, image.denoise_ms, image.decode_ms)
+
+        def encode() -> JobOutput | JobError:
+            with self.recorder.timed(Stage.FILE, job.request.model):
+                output = to_job_output(job, images)
+            if output is NAN:
+                self.recorder.add(Event.NAN_OUTPUT, job.request.model)
+            return output
+
+        self._release(running)
+        self._encoding.submit(_answer, running.future, encode)
+
+    def _end(self, running: _Running, outcome: JobError | None = None, *, error: Exception | None = None) -> None:
+        self._release(running)
+        if error is not None:
+            running.future.set_exception(error)
+        elif outcome is not None:
+            running.future.set_result(outcome)
+
+    def _release(self, running: _Running) -> None:
+        """Gives back a job's room, and moves what is offloaded off the device when its model has nothing in flight."""
+        job = running.job
+        with self._lock:
+            self._jobs_in_flight -= 1
+            self._cost_in_flight[job.request.model] -= job.request.cost
+            self._has_lost_job = self._has_lost_job and self._jobs_in_flight > 0
+        if job.request.model in self._cache.warm and job.request.model not in self._models_in_use():
+            self._cache.get(job.request.model).free_modules()
+        self.on_room()
+
+    def _models_in_use(self) -> set[str]:
+        return {call.job.request.model for call in self._running}
+
+    # The limit of a denoiser call.
+
+    def _limit(self, entry: Model) -> int:
+        return self._limits.get(entry.id, self._batch_size * entry.default_cost)
+
+    def _lower_limit(self, entry: Model, group: Sequence[PipelineCall]) -> None:
+        """No denoiser call of the model is as large as this group from now on."""
+        self._limits[entry.id] = min(self._limit(entry), sum(call.cost for call in group[: len(group) // 2]))
+
+    def _load(self, name: str) -> None:
+        self._cache.get(name)
+        try:
+            self._warm_up(name)
+        except Exception:
+            if name in self._cache.warm:
+                self._cache.drop(name)
+            raise
+        self.states.set(name, "warm")
+
+    def _measure(self, name: str) -> None:
+        if name not in self._cache.warm:
+            return
+        try:
+            self._warm_up(name)
+        except Exception as error:  # it has served a job: the limit stays what it was
+            _log.error("model_not_measured", model=name, error=type(error).__name__, message=error)
+
+    def _warm_up(self, name: str) -> None:
+        """Generates the model's first images, by which the most rows of a denoiser call are measured."""
+        model, begun = self._cache.get(name), perf_counter()
+
+        def make_calls(jobs: Sequence[Job]) -> list[PipelineCall]:
+            trials = [_Running(job, {}, JobControl(), Future()) for job in jobs]
+            return [self._pipeline_call(model, trial, 0, learns=True) for trial in trials]
+
+        def run_s(count: int) -> float | None:
+            seconds = trial_s(model.entry, make_calls, count)
+            if seconds is None:
+                memory.free(self._device)
+            return seconds
+
+        found = measure_batch_size(run_s, self._batch_size if self._measures else 1)
+        if self._measures:
+            self._limits[name] = found.images * model.entry.default_cost
+        _log.info(
+            "model_warm", model=name, images=found.images if self._measures else self._batch_size,
+            limit=self._limit(model.entry), why=found.why if self._measures else "setting",
+            images_per_s=found.table(), warm_up_ms=(perf_counter() - begun) * 1000,
+        )  # fmt: skip
 
 
-def _can_write(job: Job) -> bool:
-    return job.request.video_codec is None or can_write(job.request.video_codec)
+def _answer(future: Future[Any], call: Callable[[], Any]) -> None:
+    """Gives a future what the call returns or raises."""
+    try:
+        result = call()
+    except Exception as error:
+        future.set_exception(error)
+    else:
+        future.set_result(result)
+
+
+def _raise(error: Exception) -> None:
+    raise error
+
+
+def _guidance_label(group: Sequence[PipelineCall]) -> str:
+    """What guides a denoiser call: by NAG none, all or some of the requests; with CFG, if that of any is on."""
+    guided = {any(row is not None and row.is_active for row in call.suspended.rows) for call in group}
+    by_nag = "mixed" if len(guided) > 1 else "nag" if guided == {True} else "plain"
+    if not any(call.job.request.cfg for call in group):
+        return by_nag
+    return {"plain": "cfg"}.get(by_nag, f"{by_nag}_cfg")
+
+
+def _described(error: Exception, job: Job) -> dict[str, str]:
+    """An exception for the log: where it was raised and its message, with every prompt struck out."""
+    message, request = str(error), job.request
+    for text in (request.prompt, request.negative_prompt, request.nag.negative_prompt if request.nag else None):
+        message = message.replace(text, "…") if text else message
+    frames = traceback.extract_tb(error.__traceback__)
+    return {"at": f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "", "message": message}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from inspect import signature
 from typing import Any
 
@@ -12,7 +12,6 @@ import torch
 from app.catalog import Model
 from app.jobs import Generation
 from app.worker.loading import load
-from app.worker.scales import row_scale
 from nag import UnsupportedPipeline
 from nag.families import Family, family_of
 
@@ -23,7 +22,6 @@ __all__ = [
     "load",
     "resolve_device",
     "step_arguments",
-    "takes_scale_a_row",
 ]
 
 
@@ -42,17 +40,12 @@ def family_or_default(pipe: Any) -> Family:
         return Family()
 
 
-def takes_scale_a_row(pipe: Any) -> bool:
-    """Whether rows of different guidance_scale may share a call."""
-    return family_or_default(pipe).supports_row_scales
-
-
-def cfg_arguments(pipe: Any, entry: Model, requests: Sequence[Generation]) -> dict[str, Any]:
-    """How guidance is asked of this model's pipeline, a scale and a negative prompt a row."""
-    scale = row_scale([request.guidance_scale for request in requests])
+def cfg_arguments(pipe: Any, entry: Model, request: Generation) -> dict[str, Any]:
+    """The arguments by which this model's pipeline takes CFG's scale and negative prompt."""
+    scale = request.guidance_scale
     arguments: dict[str, Any] = {}
     if scale > 1:
-        arguments["negative_prompt"] = [request.negative_prompt or "" for request in requests]
+        arguments["negative_prompt"] = [request.negative_prompt or ""]
     if entry.embedded_guidance is not None:
         arguments["guidance_scale"] = entry.embedded_guidance
     if entry.cfg != "none":

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from app.worker.batching import Row
-from app.worker.work import Preview
+from app.jobs import Generation, Job
+from app.worker.protocol import Preview
 
 __all__ = ["Previews", "Sketch", "predicted", "steps_shown"]
 
@@ -78,11 +78,12 @@ class Sketch:
 
 
 class Previews:
-    """Of one pipeline call; handed to `show` in the torch thread. Where no row asks for any, the sketch only learns."""
+    """The previews of one image, handed to `show` in the engine's thread. If none are asked for, the sketch learns."""
 
-    def __init__(self, sketch: Sketch, rows: Sequence[Row], show: Callable[[Preview], object]) -> None:
+    def __init__(self, sketch: Sketch, job: Job, index: int, show: Callable[[Preview], object]) -> None:
         self._sketch = sketch
-        self._rows = rows
+        self._job = job
+        self._index = index
         self._show = show
         self._latest: Callable[[], torch.Tensor | None] = lambda: None
 
@@ -93,28 +94,27 @@ class Previews:
             yield
 
     def step_done(self, step: int) -> None:
-        asking = [i for i, row in enumerate(self._rows) if step in steps_shown(row)]
-        latents = self._latest() if asking else None
-        if latents is None or len(latents) != len(self._rows):
+        """Shows the image as predicted after so many steps, if a preview is due then."""
+        request = self._job.request
+        latents = self._latest() if step in steps_shown(request) else None
+        if latents is None or len(latents) != 1:
             return
-        request = self._rows[0].request
-        drawn = self._sketch.draw(latents[asking], request.height, request.width)
+        drawn = self._sketch.draw(latents, request.height, request.width)
         if drawn is not None:
-            for i, pixels in zip(asking, drawn, strict=True):
-                self._show(Preview(self._rows[i].job.id, self._rows[i].index, step, pixels))
+            self._show(Preview(self._job.id, self._index, step, drawn[0]))
 
     def decoded(self, pixels: Pixels) -> None:
-        """What the last step's latents have become."""
+        """Learns from what the last step's latents have become, (H, W, 3)."""
         latents = self._latest()
-        if any(row.request.task == "inpaint" for row in self._rows):
-            return  # what was decoded is in part the picture it started from
-        if latents is not None and len(latents) == len(pixels) and pixels.ndim == 4:
-            self._sketch.learn(latents, pixels)
+        if self._job.request.task == "inpaint":
+            return  # what was decoded is in part the image it started from
+        if latents is not None and len(latents) == 1 and pixels.ndim == 3:
+            self._sketch.learn(latents, pixels[None])
 
 
-def steps_shown(row: Row) -> set[int]:
+def steps_shown(request: Generation) -> set[int]:
     """Steps after which a preview is shown: evenly spread, the last one not among them."""
-    total, count = row.request.steps, row.request.previews
+    total, count = request.steps, request.previews
     return {round(total * i / (count + 1)) for i in range(1, count + 1)} & set(range(1, total))
 
 

@@ -22,11 +22,7 @@ class PromptFinding:
 
 
 class PromptTooLong(Exception):
-    """Raised before the first step of a call in which strict jobs have prompts that the model does not read whole."""
-
-    def __init__(self, messages: Mapping[str, str]) -> None:
-        super().__init__(f"prompts of {len(messages)} jobs are too long")
-        self.messages = messages  # by job
+    """Raised before the first step of a strict job whose prompt the model does not read whole; says which part."""
 
 
 def check_prompts(request: Generation, readings: Readings) -> list[PromptFinding]:

@@ -50,7 +50,7 @@ class JobOutput:
     seeds: tuple[int, ...]
     media_type: str
     applied: Applied
-    batch_size: int  # most rows of a denoiser call that the job's rows were part of, its own included
+    batch_size: int  # most images or videos, its own included, that shared a denoiser call
     encode_ms: float
     denoise_ms: float
     decode_ms: float

@@ -28,9 +28,10 @@ class Event(StrEnum):
     MODEL_LOADED = "model_loaded"
     MODEL_EVICTED = "model_evicted"  # to make room for another
     MODEL_FAILED = "model_failed"  # could not be loaded
-    OOM_HALVED = "oom_halved"  # a pipeline call ran out of memory and was split
-    BATCH_BISECTED = "batch_bisected"  # a batch raised and was split, to find the job at fault
-    NAN_OUTPUT = "nan_output"  # a picture that is no numbers
+    OUT_OF_MEMORY = "out_of_memory"  # a module call ran out of memory, and is repeated with fewer rows or fails
+    CALL_RAISED = "call_raised"  # a module call raised, and is repeated by halves to find the request at fault
+    PREEMPTED = "preempted"  # a step of a newer request went before one of a request in progress
+    NAN_OUTPUT = "nan_output"  # an image that is no numbers
     RECOMPILE_LIMIT = (
         "recompile_limit"  # a compiled function has too many graphs; further kinds of calls run uncompiled
     )
@@ -51,8 +52,9 @@ SHOWN = {
     Event.MODEL_LOADED: (d.MODELS, "loaded"),
     Event.MODEL_EVICTED: (d.MODELS, "evicted"),
     Event.MODEL_FAILED: (d.MODELS, "failed"),
-    Event.OOM_HALVED: (d.FAULTS, "out_of_memory"),
-    Event.BATCH_BISECTED: (d.FAULTS, "raised"),
+    Event.OUT_OF_MEMORY: (d.FAULTS, "out_of_memory"),
+    Event.CALL_RAISED: (d.FAULTS, "raised"),
+    Event.PREEMPTED: (d.FAULTS, "preempted"),
     Event.NAN_OUTPUT: (d.FAULTS, "nan_output"),
     Event.RECOMPILE_LIMIT: (d.FAULTS, "recompile_limit"),
 }
@@ -91,13 +93,17 @@ class Recorder:
         """A claim, and why it holds no more: planner.StopReason."""
         self._batches.labels(model, stop).observe(pictures)
 
-    def call(self, model: str, guidance: str, steps: int, pixels: int, stages_ms: dict[Stage, float]) -> None:
-        """One pipeline call; `pixels` of all its rows' pictures."""
-        for stage, taken_ms in stages_ms.items():
+    def denoiser_call(self, model: str, guidance: str, images: int, rows: int, pixels: int, seconds: float) -> None:
+        """One denoiser call for so many images or videos; `pixels` of all its rows."""
+        self._steps.labels(model, guidance).observe(seconds)
+        self._pixels.labels(model, guidance).inc(pixels)
+
+    def image(self, model: str, encode_ms: float, denoise_ms: float, decode_ms: float) -> None:
+        """One image or video is there."""
+        for stage, taken_ms in (
+            (Stage.PROMPTS, encode_ms), (Stage.DENOISE, denoise_ms), (Stage.DECODE, decode_ms)
+        ):  # fmt: skip
             self._stages.labels(model, stage.value).observe(taken_ms / 1000)
-        for _ in range(steps):  # only the call's ends are seen in time: a device may run behind its queue
-            self._steps.labels(model, guidance).observe(stages_ms[Stage.DENOISE] / 1000 / steps)
-        self._pixels.labels(model, guidance).inc(pixels * steps)
 
     @contextmanager
     def timed(self, stage: Stage, model: str) -> Iterator[None]:

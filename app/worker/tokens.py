@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-__all__ = ["PromptReading", "TokenizerWatch", "watch_tokenizers"]
+__all__ = ["PromptReading", "TokenizerWatch", "route_tokenizers", "watch_tokenizers"]
 
 QUOTE_MAX_CHARS = 40
 UNKNOWN_MAX = 5  # words per prompt and tokenizer
@@ -27,6 +28,9 @@ class PromptReading:
     cut_word: int = 0  # number of the first word that was cut, from 1; 0 if none was
     cut_text: str = ""  # the text from there on, shortened
     unknown: tuple[str, ...] = ()  # words with a character that the tokenizer has no token for
+
+
+_WATCH: ContextVar[TokenizerWatch | None] = ContextVar("tokenizer_watch", default=None)
 
 
 @dataclass(frozen=True)
@@ -68,26 +72,37 @@ class TokenizerWatch:
         self.readings |= {prompt: tuple(readings.values()) for prompt, readings in found.items()}
 
 
-@contextmanager
-def watch_tokenizers(pipe: Any) -> Iterator[TokenizerWatch]:
-    """Python looks `__call__` up on the class, so each tokenizer is of one of its own within the block."""
+def watch_tokenizers(pipe: Any) -> TokenizerWatch:
+    """Begins to record what the pipeline's tokenizers read in the calling context (thread, greenlet or task).
+
+    `route_tokenizers` must have been called for the pipeline that it is a copy of.
+    """
     parameter = inspect.signature(type(pipe).__call__).parameters.get("max_sequence_length")
     watch = TokenizerWatch(None if parameter is None else parameter.default)
-    with ExitStack() as stack:
-        for name, component in pipe.components.items():
-            tokenizer = getattr(component, "tokenizer", component)  # a processor has one
-            if isinstance(tokenizer, PreTrainedTokenizerBase):
-                stack.callback(setattr, tokenizer, "__class__", type(tokenizer))
-                tokenizer.__class__ = _watched(type(tokenizer), name, watch)
-        yield watch
+    _WATCH.set(watch)
+    return watch
 
 
-def _watched(kind: type, name: str, watch: TokenizerWatch) -> type:
+def route_tokenizers(pipe: Any, stack: ExitStack) -> None:
+    """Makes the pipeline's tokenizers report to the watch of the calling context, until the stack closes.
+
+    Python looks `__call__` up on the class, so each tokenizer is of one of its own until then.
+    """
+    for name, component in pipe.components.items():
+        tokenizer = getattr(component, "tokenizer", component)  # a processor has one
+        if isinstance(tokenizer, PreTrainedTokenizerBase):
+            stack.callback(setattr, tokenizer, "__class__", type(tokenizer))
+            tokenizer.__class__ = _watched(type(tokenizer), name)
+
+
+def _watched(kind: type, name: str) -> type:
     plain: Callable[..., Any] = kind.__call__
 
     @wraps(plain)
     def call(self: Any, text: Any = None, *args: Any, **kwargs: Any) -> Any:
-        watch.called(name, self, text, kwargs)
+        watch = _WATCH.get()
+        if watch is not None:
+            watch.called(name, self, text, kwargs)
         return plain(self, text, *args, **kwargs)
 
     return type(kind.__name__, (kind,), {"__call__": call, "__module__": kind.__module__})

@@ -1,12 +1,13 @@
-"""Pictures that start from others: the same warm models under diffusers' own pipelines for it."""
+"""Edits: the same loaded models under diffusers' own pipelines for img2img and inpainting."""
 
 from __future__ import annotations
 
 import copy
 import inspect
 import io
+import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ with warnings.catch_warnings():
     from diffusers import AutoPipelineForImage2Image, AutoPipelineForInpainting
     from diffusers.pipelines import auto_pipeline
 
-__all__ = ["Editing", "Share", "task_class"]
+__all__ = ["Edit", "strength_of", "task_class", "task_pipeline"]
 
 Pixels = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -57,61 +58,55 @@ def task_class(kind: Any, task: str) -> Any:
     return found
 
 
-class Editing:
-    """Of one pipeline call, whose rows are all of one task and of as many steps."""
+def task_pipeline(pipe: Any, task: str) -> Any:
+    """Returns the task's pipeline with the parts of `pipe`; for "generate" that is `pipe` itself."""
+    if task == "generate":
+        return pipe
+    made = TASKS[task][0].from_pipe(pipe)
+    made.set_progress_bar_config(disable=True)
+    if getattr(made, "latent_channels", None) == CHANNELS:
+        made.latent_channels = None  # it tells latents from an image by how many channels they have
+    if task == "inpaint" and hasattr(made, "unet"):
+        made.unet = _with_usual_channels(made.unet, made.vae.config.latent_channels)
+    return made
 
-    def __init__(self, requests: Sequence[Generation], files: Mapping[str, bytes]) -> None:
-        self._request = requests[0]
-        edits = [each.edit for each in requests if each.edit is not None]
-        self._images = [_opened(files[each.image], "RGB") for each in edits]
-        self._masks = [_opened(files[each.mask], "L") for each in edits if each.mask is not None]
 
-    def pipeline(self, pipe: Any) -> Any:
-        """Returns the task's pipeline with the parts of `pipe`, its scheduler among them."""
-        made = TASKS[self._request.task][0].from_pipe(pipe)
-        made.set_progress_bar_config(disable=True)
-        if getattr(made, "latent_channels", None) == CHANNELS:
-            made.latent_channels = None  # it tells latents from an image by how many channels they have
-        if self._request.task == "inpaint" and hasattr(made, "unet"):
-            made.unet = _with_usual_channels(made.unet, made.vae.config.latent_channels)
-        return made
+class Edit:
+    """The images that one edit starts from. `files` has them by artifact name."""
+
+    def __init__(self, request: Generation, files: Mapping[str, bytes]) -> None:
+        assert request.edit is not None
+        self._request = request
+        self._image = _opened(files[request.edit.image], "RGB")
+        self._mask = None if request.edit.mask is None else _opened(files[request.edit.mask], "L")
 
     def arguments(self, pipe: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """Of the call, from those of a generation: a pipeline that takes no size makes that of its pictures."""
+        """The arguments of the call, from those of a generation: a pipeline without a size takes that of its image."""
         takes = inspect.signature(type(pipe).__call__).parameters
         sized = {name: value for name, value in arguments.items() if name in takes or name not in ("width", "height")}
-        masks = {"mask_image": self._masks} if self._masks else {}
-        strength = Share(self._request.steps, self._request.num_inference_steps)
-        return {**sized, "image": self._images, "strength": strength, **masks}
+        masks = {} if self._mask is None else {"mask_image": [self._mask]}
+        strength = strength_of(self._request.steps, self._request.num_inference_steps)
+        return {**sized, "image": [self._image], "strength": strength, **masks}
 
-    def kept(self, pixels: Pixels) -> Pixels:
-        """Blends the source images back in by their masks: an autoencoder gives nothing back exactly."""
-        if not self._masks:
+    def blend(self, pixels: Pixels) -> Pixels:
+        """Blends the source image back in by its mask: an autoencoder gives nothing back exactly."""
+        if self._mask is None:
             return pixels
-        before = np.stack([_values(image) for image in self._images])
-        share = np.stack([_values(mask) for mask in self._masks])[..., None]
+        share = _values(self._mask)[..., None]
         # In two terms, so that a share of 0 and of 1 gives one of them to the bit.
-        blended: Pixels = before * (1 - share) + pixels * share
+        blended: Pixels = _values(self._image) * (1 - share) + pixels * share
         return blended
 
 
-class Share(float):
-    """A strength as so many of all steps. A pipeline multiplies it with all of them and rounds, one up, another down:
-    from this number they get the very count.
+def strength_of(part: int, whole: int) -> float:
+    """The strength of an edit that runs `part` of `whole` steps.
+
+    Pipelines multiply it by `whole` and round, some up and some down, so the product should be `part` exactly. Where no
+    float has that product, it is a little above, and a pipeline that rounds up runs one step more.
     """
-
-    part: int
-    whole: int
-
-    def __new__(cls, part: int, whole: int) -> Share:
-        self = super().__new__(cls, part / whole)
-        self.part, self.whole = part, whole
-        return self
-
-    def __rmul__(self, steps: float) -> float:
-        return steps * self.part / self.whole
-
-    __mul__ = __rmul__
+    near = part / whole
+    floats = (near, math.nextafter(near, 0), math.nextafter(near, 2))
+    return next((strength for strength in floats if whole * strength == part), max(floats))
 
 
 def _with_usual_channels(unet: Any, latent_channels: int) -> Any:

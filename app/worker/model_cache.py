@@ -1,11 +1,11 @@
-"""The warm pipelines of a worker: several models under one memory budget, the least recently used makes room."""
+"""The loaded models of a worker under one memory budget; the least recently used of the idle ones makes room."""
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from time import monotonic, perf_counter
 from typing import Any
@@ -18,9 +18,10 @@ from app.worker import memory
 from app.worker.errors import public_reason
 from app.worker.model_size import model_size
 from app.worker.recorder import Event, Recorder
+from app.worker.shared_model import SharedModel
 from app.worker.states import ModelStates
 
-__all__ = ["ModelUnavailable", "Pool"]
+__all__ = ["ModelCache", "ModelUnavailable", "NoRoom"]
 
 PROGRESS_S = 1.0  # between two looks at how far a model is loaded
 RETRY_S = 60.0  # a model that could not be loaded is not tried again before
@@ -31,14 +32,18 @@ class ModelUnavailable(Exception):
     """The model cannot be loaded. Clients may read the message; the log has the rest."""
 
 
+class NoRoom(Exception):
+    """The model fits only once calls of other models have ended."""
+
+
 @dataclass(frozen=True)
 class _Held:
-    pipe: Any
+    model: SharedModel
     bytes: int
 
 
-class Pool:
-    """Used by one thread at a time. `load` makes a pipeline of an entry; models are let go within `quiet`."""
+class ModelCache:
+    """Used by one thread. `load` makes a pipeline of an entry; `in_use()` says which models have calls in flight."""
 
     def __init__(
         self,
@@ -47,7 +52,7 @@ class Pool:
         budget_bytes: int,
         load: Callable[[Model, torch.device], Any],
         recorder: Recorder,
-        quiet: Callable[[], AbstractContextManager[None]],
+        in_use: Callable[[], Collection[str]],
         states: ModelStates,
     ) -> None:
         self._models = models
@@ -55,7 +60,7 @@ class Pool:
         self._budget_bytes = budget_bytes
         self._load = load
         self._recorder = recorder
-        self._quiet = quiet
+        self._in_use = in_use
         self._states = states
         self.warm: tuple[str, ...] = ()  # whole at any time, for other threads to read
         self._held: OrderedDict[str, _Held] = OrderedDict()  # least recently used first
@@ -82,18 +87,20 @@ class Pool:
         until_s, reason = self._failed.get(model, (0.0, ""))
         return reason if monotonic() < until_s else None
 
-    def get(self, model: str) -> Any:
-        """The model's pipeline, loaded if need be. Raises ModelUnavailable."""
+    def get(self, model: str) -> SharedModel:
+        """The model, loaded if need be. Raises ModelUnavailable, or NoRoom where it may fit later."""
         if model in self._held:
             self._held.move_to_end(model)
-            return self._held[model].pipe
+            return self._held[model].model
         if (reason := self.failure(model)) is not None:
             raise ModelUnavailable(reason)
         size = self._size(model)
-        self._make_room(size or 0)
+        if not self._make_room(size or 0):
+            raise NoRoom(model)
         reason = None
         try:
             pipe = self._loaded(model)
+            shared = SharedModel(self._models[model], pipe)
         except Exception as error:  # whatever loading raises is this model's fault alone
             reason = f"the model could not be loaded ({public_reason(error)})"
             _log.error("model_failed", model=model, error=type(error).__name__, message=error)
@@ -105,14 +112,17 @@ class Pool:
         held_bytes = memory.held_bytes(pipe)
         if size is not None and self._models[model].offload != "none":  # most of what it holds is not on the device
             held_bytes = min(size, held_bytes)
-        self._held[model] = _Held(pipe, held_bytes)
+        self._held[model] = _Held(shared, held_bytes)
         self.warm = tuple(self._held)
         self._make_room(0)
-        return pipe
+        return shared
 
     def drop(self, model: str) -> None:
         """Let a model go, and its memory with it."""
-        size = self._held.pop(model).bytes
+        held = self._held.pop(model)
+        held.model.close()
+        size = held.bytes
+        del held
         self.warm = tuple(self._held)
         memory.free(self._device)
         self._recorder.add(Event.MODEL_EVICTED, model)
@@ -129,7 +139,7 @@ class Pool:
                     raise
                 pipe = None
             if pipe is None:  # here, where the exception no longer holds what was loaded
-                self._make_room(self._budget_bytes)
+                self.drop_idle()
                 pipe = self._load(self._models[model], self._device)
         load_ms = (perf_counter() - begun) * 1000
         self._recorder.loaded(model, load_ms / 1000)
@@ -162,9 +172,23 @@ class Pool:
             self._sizes[model] = size.of_device(self._device.type)
         return self._sizes.get(model)
 
-    def _make_room(self, size: int) -> None:
-        """Evict until `size` bytes fit; the newest is kept when nothing is to come."""
-        keep = 0 if size else 1
-        while len(self._held) > keep and self.held_bytes + size > self._budget_bytes:
-            with self._quiet():  # what is being decoded is done by then
-                self.drop(next(iter(self._held)))
+    def drop_idle(self) -> bool:
+        """Lets every model without calls in flight go. Returns whether there was one."""
+        idle = self._idle()
+        for model in idle:
+            self.drop(model)
+        return bool(idle)
+
+    def _idle(self) -> list[str]:
+        in_use = self._in_use()
+        return [model for model in self._held if model not in in_use]
+
+    def _make_room(self, size: int) -> bool:
+        """Evicts idle models until `size` bytes fit; the newest is kept when nothing is to come. False if models that
+        are in use take the room.
+        """
+        newest = None if size else next(reversed(self._held), None)
+        evictable = [model for model in self._idle() if model != newest]
+        while evictable and self.held_bytes + size > self._budget_bytes:
+            self.drop(evictable.pop(0))
+        return self.held_bytes + size <= self._budget_bytes or not self._held

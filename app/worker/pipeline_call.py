@@ -1,0 +1,216 @@
+"""One image or video of a job: a diffusers pipeline call of its own, which meets others at the shared modules."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass, field, fields
+from time import perf_counter, time
+from typing import Any
+
+import numpy as np
+import torch
+
+import nag
+from app.jobs import ENDED_BEFORE_FIRST_STEP, NO_STEP_WITHIN, Applied, Guidance, Job
+from app.worker.calls import Coroutine
+from app.worker.encoder_memo import EncoderMemo, memoize_encoders
+from app.worker.img2img import Edit
+from app.worker.pipelines import callbacks_of, cfg_arguments, step_arguments
+from app.worker.previews import Previews, Sketch
+from app.worker.prompt_checks import PromptFinding, PromptTooLong, check_prompts
+from app.worker.protocol import JobControl
+from app.worker.recorder import Recorder
+from app.worker.shared_model import SharedModel
+from app.worker.tokens import TokenizerWatch, watch_tokenizers
+
+__all__ = ["CallResult", "PipelineCall", "call_module"]
+
+Pixels = np.ndarray[Any, np.dtype[np.float32]]
+
+
+@dataclass
+class CallResult:
+    """What one pipeline call made, and how.
+
+    Attributes:
+        seed: of its generator.
+        pixels: (H, W, 3), of a video (F, H, W, 3), float32 in [0, 1] or NaN.
+        applied: the guidance that was in force.
+        findings: what was not read of its prompts.
+        batch_size: the most images or videos, itself included, that shared a denoiser call with it.
+        begun_at, first_step_at: Unix seconds.
+        encode_ms: from the call to its first denoiser call,
+        denoise_ms: from there to the end of its last step, and
+        decode_ms: from there to the pixels in main memory; waiting for other calls included.
+
+    """
+
+    seed: int
+    pixels: Pixels = field(default_factory=lambda: np.zeros(0, dtype=np.float32))
+    applied: Applied = field(default_factory=lambda: Applied(False))
+    findings: tuple[PromptFinding, ...] = ()
+    batch_size: int = 0
+    begun_at: float = 0.0
+    first_step_at: float = 0.0
+    encode_ms: float = 0.0
+    denoise_ms: float = 0.0
+    decode_ms: float = 0.0
+
+
+class PipelineCall(Coroutine):
+    """A coroutine that makes image or video `index` of a job on a copy of the model's pipeline.
+
+    Its error is Cancelled if the job was, PromptTooLong before the first step of a strict job whose prompt the model
+    does not read whole, or whatever the model raised.
+
+    Attributes:
+        number: rises in the order in which the calls are admitted.
+        steps_done: denoising steps so far, of the request's steps.
+
+    """
+
+    def __init__(
+        self, number: int, model: SharedModel, job: Job, index: int, files: Mapping[str, bytes], control: JobControl,
+        device: torch.device, memo: EncoderMemo, sketch: Sketch | None, recorder: Recorder,
+    ) -> None:  # fmt: skip
+        super().__init__(self._generate)
+        self.number, self.model, self.job, self.index, self.control = number, model, job, index, control
+        # The n images of a job use seed, seed + 1, …; within what a generator takes.
+        self.made = CallResult((job.request.seed + index) % 2**64)
+        self.steps_done = 0
+        self._files, self._device, self._memo, self._sketch, self._recorder = files, device, memo, sketch, recorder
+        self._watch: TokenizerWatch | None = None
+        self._times_ms: dict[str, float] = {}
+
+    @property
+    def cost(self) -> int:
+        """What the module call that it waits for costs, in units of Generation.cost: pixels of all its rows."""
+        request = self.job.request
+        return len(self.suspended.rows) * request.width * request.height * (request.num_frames or 1)
+
+    def _switch(self, switch: Any, *values: Any) -> None:
+        super()._switch(switch, *values)
+        if self.suspended is not None and self.suspended.module.kind == "denoiser" and not self.made.first_step_at:
+            self._note("encoded")
+            self.made.first_step_at = time()
+            try:
+                self.made.findings = self._check_prompts()
+            except PromptTooLong as error:
+                self.throw(error)
+
+    def _generate(self) -> None:
+        request, model = self.job.request, self.model
+        pipe = model.own_pipeline(request.task)
+        edit = None if request.edit is None else Edit(request, self._files)
+        self._watch = watch_tokenizers(pipe)
+        memoize_encoders(pipe, model.entry.id, self._memo, self._recorder, self._watch)
+        previews = None
+        if self._sketch is not None:
+            previews = Previews(self._sketch, self.job, self.index, self.control.on_preview)
+
+        def step_done(_: Any, step: int, timestep: Any, __: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG001
+            # A scheduler of second order calls the denoiser twice per step.
+            before, self.steps_done = self.steps_done, request.steps * (step + 1) // callbacks_of(pipe)
+            if step + 1 == callbacks_of(pipe):
+                self._note("denoised")
+            if previews is not None and self.steps_done > before:
+                previews.step_done(self.steps_done)
+            return {}
+
+        arguments = {
+            "prompt": [request.prompt],
+            "generator": [torch.Generator(self._device).manual_seed(self.made.seed)],
+            "num_inference_steps": request.num_inference_steps,
+            "width": request.width,
+            "height": request.height,
+            "output_type": "np",
+            **step_arguments(pipe, step_done),
+            **cfg_arguments(pipe, model.entry, request),
+            **model.entry.call,
+        }
+        if request.num_frames is not None:
+            arguments["num_frames"] = request.num_frames
+        if edit is not None:
+            arguments = edit.arguments(pipe, arguments)
+        with ExitStack() as stack:
+            guidance = stack.enter_context(_guided(pipe, request.nag))
+            if previews is not None:
+                stack.enter_context(previews.watching(pipe.scheduler))
+            self.made.begun_at = time()
+            self._note("begun")
+            output = pipe(**arguments)
+            frames = output.images if request.num_frames is None else output.frames
+            pixels = _opaque(np.asarray(frames, dtype=np.float32)[0])
+            self._note("decoded")
+            if previews is not None:
+                previews.decoded(pixels)
+        self.made.pixels = pixels if edit is None else edit.blend(pixels)
+        assert pixels.shape[-3:] == (request.height, request.width, 3), pixels.shape
+        self.made.applied = _applied(request.nag, guidance is not None and guidance.guided_steps > 0)
+        # A pipeline that never called back after its last step decoded within what counts as its denoising.
+        times_ms = {"encoded": self._times_ms["begun"], "denoised": self._times_ms["decoded"]} | self._times_ms
+        self.made.encode_ms = times_ms["encoded"] - times_ms["begun"]
+        self.made.denoise_ms = times_ms["denoised"] - times_ms["encoded"]
+        self.made.decode_ms = times_ms["decoded"] - times_ms["denoised"]
+
+    def _note(self, name: str) -> None:
+        self._times_ms[name] = perf_counter() * 1000
+
+    def _check_prompts(self) -> tuple[PromptFinding, ...]:
+        """Returns what the model does not read of the prompts. Raises PromptTooLong for a strict job."""
+        request, watch = self.job.request, self._watch
+        assert watch is not None
+        guiding = request.nag.negative_prompt if request.nag is not None else ""
+        watch.assign([request.prompt], [request.negative_prompt or ""], [guiding])
+        findings = tuple(check_prompts(request, watch.readings))
+        ineffective = next((finding for finding in findings if finding.has_no_effect), None)
+        if ineffective is not None and request.strict:
+            raise PromptTooLong(ineffective.message)
+        return findings
+
+
+def call_module(calls: Sequence[PipelineCall]) -> list[Any]:
+    """Calls the shared module that these calls, suspended with one key, wait for; returns each one's part."""
+    module = calls[0].suspended.module
+    outputs: list[Any] = module.run([call.suspended for call in calls])
+    if module.kind == "denoiser":
+        for call in calls:
+            call.made.batch_size = max(call.made.batch_size, len(calls))
+    return outputs
+
+
+def _guided(pipe: Any, guidance: Guidance | None) -> AbstractContextManager[nag.Guidance | None]:
+    numbers = _numbers(guidance)
+    if guidance is None or not nag.NAGParams(**numbers).is_active:
+        return nullcontext()
+    return nag.guide(pipe, negative_prompt=guidance.negative_prompt, **numbers)
+
+
+def _opaque(pixels: Pixels) -> Pixels:
+    """Lays pixels (…, 4), as of Qwen-Image 2.1, over white; its text encoder sees transparent images so, too."""
+    if pixels.shape[-1] != 4:
+        return pixels
+    alpha = pixels[..., 3:]
+    return pixels[..., :3] * alpha + (1 - alpha)
+
+
+def _numbers(guidance: Guidance | None) -> dict[str, Any]:
+    """The fields of nag.NAGParams, which `nag.guide` and Applied have too."""
+    return {} if guidance is None else {part.name: getattr(guidance, part.name) for part in fields(nag.NAGParams)}
+
+
+def _applied(guidance: Guidance | None, has_guided: bool) -> Applied:
+    """The numbers if guidance ran, otherwise the reason that it did not; both if the numbers are the reason."""
+    if guidance is None:
+        return Applied(False, "not_requested")
+    if guidance.scale <= 1:
+        return Applied(False, "scale_is_1")
+    if guidance.alpha <= 0:
+        return Applied(False, "alpha_is_0")
+    if guidance.end <= 0:
+        return Applied(False, "end_is_0")
+    if has_guided:
+        return Applied(True, None, **_numbers(guidance))
+    reason = NO_STEP_WITHIN if guidance.start > 0 else ENDED_BEFORE_FIRST_STEP
+    return Applied(False, reason, **_numbers(guidance))

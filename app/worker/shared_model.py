@@ -1,0 +1,232 @@
+"""A loaded model whose modules are shared by many pipeline calls, and how their calls of a module become one."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import nag
+from app.catalog import Model
+from app.worker.calls import suspend_calls, suspend_method
+from app.worker.img2img import task_pipeline
+from app.worker.loading import denoisers
+from app.worker.tokens import route_tokenizers
+from nag.negative import stacking_key
+
+__all__ = ["ModuleCall", "SharedModel", "SharedModule"]
+
+
+@dataclass(frozen=True, eq=False)
+class ModuleCall:
+    """A call of a shared module that a suspended pipeline call waits for.
+
+    Attributes:
+        module: what is called.
+        key: calls of equal keys share a forward. That of a call which joins no other equals no other.
+        arguments: by name if the module names them.
+        rows: the guidance of each row of a denoiser call, None for a plain one; of another module's, None for each row.
+
+    """
+
+    module: SharedModule
+    key: Hashable
+    args: tuple[Any, ...]
+    arguments: Mapping[str, Any]
+    rows: Sequence[nag.RowGuidance | None]
+
+
+class SharedModule:
+    """A module, or a method of one, with its calls by several pipeline calls.
+
+    Attributes:
+        kind: what it does in a pipeline call.
+
+    """
+
+    kind = "denoiser"
+
+    def __init__(self, model: SharedModel) -> None:
+        self.model = model
+        self.inner: Callable[..., Any] = _not_entered
+
+    def prepare(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ModuleCall:
+        """Makes a ModuleCall of the arguments, in the coroutine that makes the call."""
+        raise NotImplementedError
+
+    def run(self, calls: Sequence[ModuleCall]) -> list[Any]:
+        """Calls the module once for calls of one key; returns each one's part of the output."""
+        raise NotImplementedError
+
+
+class _Denoiser(SharedModule):
+    """Joins calls of a family that `nag.join` knows; rows of requests with and without guidance share a forward."""
+
+    def __init__(self, model: SharedModel, attachment: nag.Attachment) -> None:
+        super().__init__(model)
+        self.attachment = attachment
+
+    def prepare(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ModuleCall:
+        arguments = self.attachment.bind(args, kwargs)
+        rows = self.attachment.planned_rows(arguments)
+        family = self.attachment.family
+        has_step_cache = getattr(self.attachment.denoiser, "is_cache_enabled", False)
+        key = object() if has_step_cache else nag.joining_key(family, arguments)
+        negative = next((row.negative for row in rows if row is not None and row.is_active), None)
+        text = None if negative is None else stacking_key(negative, has_mask=family.has_mask)
+        return ModuleCall(self, (self, key, text), (), arguments, rows)
+
+    def run(self, calls: Sequence[ModuleCall]) -> list[Any]:
+        # Rows without guidance between guided ones ride along as guided ones of scale 1; so they go first.
+        order = sorted(range(len(calls)), key=lambda place: any(calls[place].rows))
+        ordered = [calls[place] for place in order]
+        if self.model.entry.compile == "denoiser":
+            ordered += ordered[-1:] * (_next_size(len(calls)) - len(calls))
+        joined = nag.join(self.attachment.family, [call.arguments for call in ordered], [call.rows for call in ordered])
+        with self.attachment.rows(joined.rows):
+            parts = joined.split(self.inner(**joined.arguments))
+        return [part for _, part in sorted(zip(order, parts, strict=False), key=lambda pair: pair[0])]
+
+
+class _Rowwise(SharedModule):
+    """Joins calls whose tensors all have the rows as their first dimension, and whose other arguments are equal."""
+
+    def __init__(self, model: SharedModel, kind: str, *, joins: bool = True) -> None:
+        super().__init__(model)
+        self.kind = kind
+        self._joins = joins
+
+    def prepare(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ModuleCall:
+        values = [*args, *kwargs.values()]
+        tensors = [value for value in values if isinstance(value, Tensor)]
+        counts = {len(tensor) if tensor.ndim else 0 for tensor in tensors}
+        count = counts.pop() if len(counts) == 1 else 0
+        key: Hashable = object()
+        if self._joins and count:
+            key = (len(args), tuple(kwargs), tuple(_row_kind(value) for value in values))
+        return ModuleCall(self, (self, key), args, kwargs, [None] * max(1, count))
+
+    def run(self, calls: Sequence[ModuleCall]) -> list[Any]:
+        if len(calls) == 1:
+            return [self.inner(*calls[0].args, **calls[0].arguments)]
+        args = [_joined(column) for column in zip(*(call.args for call in calls), strict=True)]
+        kwargs = {name: _joined([call.arguments[name] for call in calls]) for name in calls[0].arguments}
+        counts = [len(call.rows) for call in calls]
+        try:
+            return _split(self.inner(*args, **kwargs), counts)
+        except _CannotSplit:  # known from now on
+            self._joins = False
+            return [part for call in calls for part in self.run([call])]
+
+
+class _Alone(SharedModule):
+    """A denoiser of no family: its calls take turns."""
+
+    def prepare(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ModuleCall:
+        return ModuleCall(self, object(), args, kwargs, [None])
+
+    def run(self, calls: Sequence[ModuleCall]) -> list[Any]:
+        return [self.inner(*call.args, **call.arguments) for call in calls]
+
+
+class SharedModel:
+    """A loaded pipeline whose modules suspend the pipeline calls that call them.
+
+    Attributes:
+        entry: its catalog entry.
+        pipe: as it was loaded; each call runs on a copy of its own (`own_pipeline`).
+
+    """
+
+    def __init__(self, entry: Model, pipe: Any) -> None:
+        self.entry = entry
+        self.pipe = pipe
+        self._tasks: dict[str, Any] = {}
+        with ExitStack() as stack:
+            for denoiser in denoisers(pipe):
+                self._share_denoiser(denoiser, stack)
+            for name, part in pipe.components.items():
+                if name.startswith("text_encoder") and isinstance(part, nn.Module):
+                    text = _Rowwise(self, "text")
+                    text.inner = suspend_calls(part, text.prepare, stack)
+            vae = getattr(pipe, "vae", None)
+            for name in ("encode", "decode"):
+                if hasattr(vae, name):
+                    # What an encoder returns is a distribution, whose rows are not known.
+                    method = _Rowwise(self, name, joins=name == "decode")
+                    method.inner = suspend_method(vae, name, method.prepare, stack)
+            route_tokenizers(pipe, stack)
+            self._stack = stack.pop_all()
+
+    def _share_denoiser(self, denoiser: nn.Module, stack: ExitStack) -> None:
+        shared: SharedModule
+        try:
+            # Attached for as long as the model is loaded: a request neither waits for it nor compiles anything anew.
+            shared = _Denoiser(self, stack.enter_context(nag.attach(denoiser)))
+        except nag.UnsupportedPipeline:
+            shared = _Alone(self)
+        shared.inner = suspend_calls(denoiser, shared.prepare, stack)
+
+    def own_pipeline(self, task: str) -> Any:
+        """Returns a pipeline for one call of a task, with a scheduler of its own and the shared modules."""
+        if task not in self._tasks:
+            self._tasks[task] = task_pipeline(self.pipe, task)
+        own = copy.copy(self._tasks[task])
+        own.scheduler = copy.deepcopy(self.pipe.scheduler)
+        # Offloaded modules go when the model is idle, not when one of several calls ends.
+        own.maybe_free_model_hooks = lambda: None
+        return own
+
+    def free_modules(self) -> None:
+        """Moves offloaded modules off the device, between calls."""
+        if self.entry.offload == "model":
+            self.pipe.maybe_free_model_hooks()
+
+    def close(self) -> None:
+        """Leaves the modules as they were loaded."""
+        self._stack.close()
+
+
+def _not_entered(*_: Any, **__: Any) -> Any:
+    raise AssertionError("the module is not shared yet")
+
+
+def _next_size(count: int) -> int:
+    """The power of two that is at least `count`: compiled modules see few sizes."""
+    return 1 << (count - 1).bit_length()
+
+
+class _CannotSplit(Exception):
+    """An output has values that belong to no row."""
+
+
+def _row_kind(value: Any) -> Hashable:
+    """What must be equal in values of calls that share a forward."""
+    if isinstance(value, Tensor):
+        return tuple(value.shape), value.dtype, value.device
+    return value if value is None or isinstance(value, bool | int | float | str) else object()
+
+
+def _joined(values: Sequence[Any]) -> Any:
+    return torch.cat(list(values)) if isinstance(values[0], Tensor) else values[0]
+
+
+def _split(output: Any, counts: Sequence[int]) -> list[Any]:
+    """Each call's rows of an output: tensors, or tuples, lists and mappings of them."""
+    if isinstance(output, Tensor):
+        if output.ndim == 0 or len(output) != sum(counts):
+            raise _CannotSplit
+        return list(torch.split(output, list(counts)))
+    if output is None:
+        return [None] * len(counts)
+    if isinstance(output, Mapping):
+        parts = zip(*(_split(part, counts) for part in output.values()), strict=True)
+        return [type(output)(**dict(zip(output, part, strict=True))) for part in parts]
+    if isinstance(output, tuple | list):
+        return [type(output)(part) for part in zip(*(_split(part, counts) for part in output), strict=True)]
+    raise _CannotSplit

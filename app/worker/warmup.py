@@ -1,0 +1,117 @@
+"""The first images of a loaded model: they warm it up, teach its previews, and measure how many rows a call may have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Literal
+
+from app.catalog import Model
+from app.jobs import Generation, Guidance, Job
+from app.worker import memory
+from app.worker.pipeline_call import PipelineCall, call_module
+
+__all__ = ["BatchSize", "measure_batch_size", "run_calls", "trial_jobs", "trial_s"]
+
+GAIN = 1.1  # images per second, to be worth twice the batch: the wait of the first in it doubles
+STEPS = 2  # what the first one alone sets up must not count for all of them
+NEGATIVE = "blurry"
+#: Of many colours, so that a sketch of the model learns them all.
+PROMPTS = (
+    "a red circle on a white background", "a blue square on a black background",
+    "a green triangle on a gray background", "a yellow circle on a black background",
+    "a purple square on a white background", "an orange triangle on a gray background",
+    "a green circle on a white background", "a red square on a black background",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class BatchSize:
+    """The most images of the model's default size per denoiser call, why no more, and images per second by size."""
+
+    images: int
+    why: Literal["throughput", "memory", "setting"]
+    images_per_s: dict[int, float]
+
+    def table(self) -> str:
+        """`1: 12.5/s, 2: 20.1/s`, for the log."""
+        return ", ".join(f"{size}: {rate:.3g}/s" for size, rate in self.images_per_s.items())
+
+
+def measure_batch_size(run_s: Callable[[int], float | None], most: int) -> BatchSize:
+    """Tries batches of 1, 2, 4, … up to `most` images, until twice the batch gains too little.
+
+    `run_s(size)` is the seconds it took, or None where memory did not suffice. Raises MemoryError where one image does
+    not fit.
+    """
+    rates: dict[int, float] = {}
+    best, size = 0, 1
+    while best < most:
+        seconds = run_s(size)
+        if seconds is None:
+            if best == 0:
+                raise MemoryError("one image does not fit into memory")
+            return BatchSize(best, "memory", rates)
+        rates[size] = size / seconds
+        if best and rates[size] < GAIN * rates[best]:
+            return BatchSize(best, "throughput", rates)
+        best, size = size, min(2 * size, most)
+    return BatchSize(best, "setting", rates)
+
+
+def trial_jobs(entry: Model, count: int) -> list[Job]:
+    """Jobs by the model's defaults, but for the steps; guided where it can be, for that takes the most memory."""
+    nag, steps = entry.nag, entry.num_inference_steps
+    return [
+        Job(
+            id="trial",
+            request=Generation(
+                model=entry.id,
+                prompt=PROMPTS[index % len(PROMPTS)],
+                negative_prompt=NEGATIVE,
+                seed=index,
+                num_inference_steps=max(steps.min, min(STEPS, steps.max)),
+                guidance_scale=entry.guidance_scale.default,
+                width=entry.width.default,
+                height=entry.height.default,
+                n=1,
+                output_format="png",
+                output_compression=100,
+                nag=Guidance(**nag.model_dump(), negative_prompt=NEGATIVE) if nag is not None else None,
+                num_frames=entry.num_frames.default if entry.num_frames is not None else None,
+                fps=entry.fps.default if entry.fps is not None else None,
+            ),
+        )
+        for index in range(count)
+    ]
+
+
+def trial_s(entry: Model, make_calls: Callable[[Sequence[Job]], list[PipelineCall]], count: int) -> float | None:
+    """Seconds that a batch of so many would take at the default number of steps; None where memory does not suffice."""
+    jobs = trial_jobs(entry, count)
+    calls = make_calls(jobs)
+    begun = perf_counter()
+    try:
+        run_calls(calls)
+    except Exception as error:
+        if not memory.is_out_of_memory(error):
+            raise
+        return None
+    total_s = perf_counter() - begun
+    denoise_s = max(call.made.denoise_ms for call in calls) / 1000
+    share = entry.num_inference_steps.default / jobs[0].request.num_inference_steps
+    return total_s + denoise_s * (share - 1)
+
+
+def run_calls(calls: Sequence[PipelineCall]) -> None:
+    """Runs pipeline calls to their end, joined wherever they can be. Raises the first error of any."""
+    for call in calls:
+        call.start()
+    while waiting := [call for call in calls if not call.has_ended]:
+        group = [call for call in waiting if call.suspended.key == waiting[0].suspended.key]
+        for call, output in zip(group, call_module(group), strict=True):
+            call.resume(output)
+    for call in calls:
+        if call.error is not None:
+            raise call.error
