@@ -22,7 +22,7 @@ import transformers
 import nag
 from app.catalog import Model, Source
 from app.worker.components import component_dtype
-from app.worker.editing import task_class
+from app.worker.img2img import task_class
 from app.worker.errors import LoadError
 from app.worker.grids import grid_problems
 from app.worker.hub import File, files_of

@@ -27,8 +27,7 @@ from typing import Any
 
 import torch
 
-import nag
-from app.catalog import Catalog, Model
+from app.catalog import Catalog
 from app.jobs import PROMPT_TOO_LONG, Job, JobError
 from app.logs import Log
 from app.settings import Settings
@@ -37,8 +36,8 @@ from app.worker.downloads import Downloads
 from app.worker.encoder_memo import EncoderMemo
 from app.worker.gpu import GpuCollector
 from app.worker.model_cache import ModelCache, ModelUnavailable, NoRoom
-from app.worker.pace import Pace
-from app.worker.pipeline_call import PipelineCall, call_module
+from app.worker.module_runner import ModuleRunner, OutOfMemory, TryAlone
+from app.worker.pipeline_call import PipelineCall
 from app.worker.postprocess import NAN, to_job_output
 from app.worker.previews import Sketch
 from app.worker.prompt_checks import PromptTooLong
@@ -59,8 +58,6 @@ ADVICE = '; shorten it, or send "strict": false'
 #: Rows in flight, as a multiple of those of one denoiser call: some are encoded or decoded meanwhile.
 IN_FLIGHT = 2
 POLL_S = 0.05  # between two looks at jobs that wait for a module call in another thread, or for room
-#: The share of the newest time in the running mean of a module's seconds per unit of cost.
-NEWEST_SHARE = 0.3
 _log = Log("worker")
 
 
@@ -75,10 +72,6 @@ class _Running:
     calls: list[PipelineCall] = field(default_factory=list)
 
 
-class _OutOfMemory(Exception):
-    """Thrown into the pipeline call whose module call does not fit even with nothing else resident."""
-
-
 class TorchEngine:
     """Implements protocol.Engine. Raises what torch raises where the device is not there."""
 
@@ -88,7 +81,7 @@ class TorchEngine:
         self.states = ModelStates()
         self._models = catalog.models
         self._measures = settings.batch_budget == "measured"
-        self._batch_size = settings.batch_size
+        self._images_max = settings.batch_size
         self._device = device = pipelines.resolve_device(settings.device)
         if device.type == "cuda":
             recorder.registry.register(GpuCollector(device))
@@ -99,12 +92,11 @@ class TorchEngine:
         self._downloads = Downloads(self._models, self.states, self._cache.fail)
         self._memo = EncoderMemo(settings.prompt_cache_bytes)
         self._sketches: dict[str, Sketch] = {}
-        self._limits: dict[str, int] = {}  # by model: the most cost of a denoiser call
         self._unmeasured: list[str] = []
 
         overlap = settings.overlap == "on" or (settings.overlap == "auto" and device.type == "cuda")
         self._side = SideLane(device) if overlap else None
-        self._pace = Pace(device)
+        self._runner = ModuleRunner(device, recorder, settings.batch_size, self._cache.drop_idle)
         self._encoding = ThreadPoolExecutor(1, thread_name_prefix="files")
         self._thread = threading.Thread(target=self._serve, name="torch", daemon=True)
         self._inbox: SimpleQueue[Callable[[], None]] = SimpleQueue()
@@ -125,7 +117,6 @@ class TorchEngine:
         self._too_large: list[PipelineCall] = []  # to be run with nothing else resident
         self._last_group: list[PipelineCall] = []
         self._served_s: dict[str, float] = {}
-        self._seconds_per_cost: dict[tuple[str, str], float] = {}
 
     # Of any thread.
 
@@ -165,7 +156,7 @@ class TorchEngine:
         return future
 
     def room(self, model: str) -> Room:
-        whole = IN_FLIGHT * self._limit(self._models[model])
+        whole = IN_FLIGHT * self._runner.limit(self._models[model])
         with self._lock:
             is_full = bool(self._deferred or self._too_large) or self._has_lost_job
             free = 0 if is_full else whole - self._cost_in_flight[model]
@@ -233,7 +224,7 @@ class TorchEngine:
             seconds = self._run(group)
             self._served_s = charge_tenants(self._served_s, chosen, seconds, {call.tenant for call in described})
         elif self._too_large and not self._is_busy_aside:
-            self._run([self._too_large.pop(0)], alone=True)
+            self._run([self._too_large.pop(0)], is_alone=True)
         else:
             return False
         return True
@@ -297,12 +288,12 @@ class TorchEngine:
     def _describe(self, call: PipelineCall) -> WaitingCall:
         """What the scheduler needs to know of a suspended call."""
         job, suspended = call.job, call.suspended
-        step_s = call.cost * self._seconds_per_cost.get((job.request.model, suspended.module.kind), 0.0)
+        step_s = self._runner.estimate_s(call)
         return WaitingCall(
             id=call.number,
             group=suspended.key,
             cost=call.cost,
-            limit=self._limit(call.model.entry),
+            limit=self._runner.limit(call.model.entry),
             tenant=job.tenant,
             priority=job.priority,
             deadline_at=job.deadline_at,
@@ -318,62 +309,20 @@ class TorchEngine:
             self.recorder.add(Event.PREEMPTED, left[0].job.request.model)
         self._last_group = list(group)
 
-    def _run(self, group: Sequence[PipelineCall], *, alone: bool = False) -> float:
-        """Calls the module that a group waits for, and continues each pipeline call with its part; returns seconds."""
+    def _run(self, group: Sequence[PipelineCall], *, is_alone: bool = False) -> float:
+        """Calls the module that a group waits for, and continues each pipeline call; returns an estimate of seconds."""
         for call in group:
             self._waiting.pop(call, None)
-        module, cost = group[0].suspended.module, sum(call.cost for call in group)
-        rows = [row for call in group for row in call.suspended.rows]
-        model = module.model.entry.id
-
-        def note_time(seconds: float) -> None:
-            mean = self._seconds_per_cost.get((model, module.kind), seconds / cost)
-            self._seconds_per_cost[model, module.kind] = mean + NEWEST_SHARE * (seconds / cost - mean)
-            if module.kind == "denoiser":
-                self.recorder.denoiser_call(model, _guidance_label(group), len(group), len(rows), cost, seconds)
-
-        with self._pace.timed(note_time):
-            outcomes = self._outcomes(group, alone=alone)
-        for call, outcome in zip(group, outcomes, strict=True):
+        estimate_s = sum(self._runner.estimate_s(call) for call in group)
+        for call, outcome in zip(group, self._runner.run(group, is_alone=is_alone), strict=True):
             self._continue(call, outcome)
-        return cost * self._seconds_per_cost.get((model, module.kind), 0.0)
-
-    def _outcomes(self, group: Sequence[PipelineCall], *, alone: bool) -> list[Any]:
-        """The module's output for each call, or the exception to throw into it; None for one to be tried alone.
-
-        A module call is a function of its arguments, so a group that fails is halved and each half is called again.
-        """
-        model = group[0].model.entry
-        error: Exception | None = None
-        try:
-            return call_module(group)
-        except nag.CannotJoin:  # what their keys do not tell
-            pass
-        except Exception as raised:
-            is_out_of_memory = memory.is_out_of_memory(raised)
-            if not is_out_of_memory:
-                error = raised
-            elif len(group) > 1:
-                self._lower_limit(model, group)
-            event = Event.OUT_OF_MEMORY if is_out_of_memory else Event.CALL_RAISED
-            self.recorder.add(event, model.id)
-            _log.warning(event.value, model=model.id, calls=len(group), error=type(raised).__name__)
-        # Only here is an exception for want of memory gone, and with its frames the tensors they held.
-        memory.free(self._device)
-        if len(group) > 1:
-            half = len(group) // 2
-            return [*self._outcomes(group[:half], alone=alone), *self._outcomes(group[half:], alone=alone)]
-        if error is not None:
-            return [error]
-        if not alone:
-            return [None]
-        return call_module(group) if self._cache.drop_idle() else [_OutOfMemory()]
+        return estimate_s
 
     def _continue(self, call: PipelineCall, outcome: Any) -> None:
         running = self._running.get(call)
         if running is None:  # another image of its job has failed
             return
-        if outcome is None:
+        if isinstance(outcome, TryAlone):
             self._too_large.append(call)
             self._waiting[call] = time()
             return
@@ -396,7 +345,7 @@ class TorchEngine:
             if all(call.has_ended for call in running.calls):
                 self._finish(running)
         elif self._side is not None and call.suspended.module.kind in ("encode", "decode"):
-            self._side.run(partial(self._outcomes, [call], alone=False), partial(self._continue_aside, call))
+            self._side.run(partial(self._runner.run, [call]), partial(self._continue_aside, call))
         else:
             self._waiting[call] = time()
 
@@ -423,7 +372,7 @@ class TorchEngine:
             self._end(running, error=error)
         elif isinstance(error, PromptTooLong):
             self._end(running, JobError(PROMPT_TOO_LONG, f"{error}{ADVICE}"))
-        elif isinstance(error, _OutOfMemory) or memory.is_out_of_memory(error):
+        elif isinstance(error, OutOfMemory) or memory.is_out_of_memory(error):
             self._end(running, OUT_OF_MEMORY)
         else:
             name = type(error).__name__
@@ -468,15 +417,6 @@ class TorchEngine:
     def _models_in_use(self) -> set[str]:
         return {call.job.request.model for call in self._running}
 
-    # The limit of a denoiser call.
-
-    def _limit(self, entry: Model) -> int:
-        return self._limits.get(entry.id, self._batch_size * entry.default_cost)
-
-    def _lower_limit(self, entry: Model, group: Sequence[PipelineCall]) -> None:
-        """No denoiser call of the model is as large as this group from now on."""
-        self._limits[entry.id] = min(self._limit(entry), sum(call.cost for call in group[: len(group) // 2]))
-
     def _load(self, name: str) -> None:
         self._cache.get(name)
         try:
@@ -509,12 +449,12 @@ class TorchEngine:
                 memory.free(self._device)
             return seconds
 
-        found = measure_batch_size(run_s, self._batch_size if self._measures else 1)
+        found = measure_batch_size(run_s, self._images_max if self._measures else 1)
         if self._measures:
-            self._limits[name] = found.images * model.entry.default_cost
+            self._runner.set_images_max(model.entry, found.images)
         _log.info(
-            "model_warm", model=name, images=found.images if self._measures else self._batch_size,
-            limit=self._limit(model.entry), why=found.why if self._measures else "setting",
+            "model_warm", model=name, images=found.images if self._measures else self._images_max,
+            limit=self._runner.limit(model.entry), why=found.why if self._measures else "setting",
             images_per_s=found.table(), warm_up_ms=(perf_counter() - begun) * 1000,
         )  # fmt: skip
 
@@ -531,15 +471,6 @@ def _answer(future: Future[Any], call: Callable[[], Any]) -> None:
 
 def _raise(error: Exception) -> None:
     raise error
-
-
-def _guidance_label(group: Sequence[PipelineCall]) -> str:
-    """What guides a denoiser call: by NAG none, all or some of the requests; with CFG, if that of any is on."""
-    guided = {any(row is not None and row.is_active for row in call.suspended.rows) for call in group}
-    by_nag = "mixed" if len(guided) > 1 else "nag" if guided == {True} else "plain"
-    if not any(call.job.request.cfg for call in group):
-        return by_nag
-    return {"plain": "cfg"}.get(by_nag, f"{by_nag}_cfg")
 
 
 def _described(error: Exception, job: Job) -> dict[str, str]:

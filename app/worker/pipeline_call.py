@@ -24,7 +24,7 @@ from app.worker.recorder import Recorder
 from app.worker.shared_model import SharedModel
 from app.worker.tokens import TokenizerWatch, watch_tokenizers
 
-__all__ = ["CallResult", "PipelineCall", "call_module"]
+__all__ = ["CallResult", "PipelineCall", "call_module", "run_calls"]
 
 Pixels = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -178,6 +178,19 @@ def call_module(calls: Sequence[PipelineCall]) -> list[Any]:
         for call in calls:
             call.made.batch_size = max(call.made.batch_size, len(calls))
     return outputs
+
+
+def run_calls(calls: Sequence[PipelineCall]) -> None:
+    """Runs pipeline calls to their end, joined wherever they can be. Raises the first error of any."""
+    for call in calls:
+        call.start()
+    while waiting := [call for call in calls if not call.has_ended]:
+        group = [call for call in waiting if call.suspended.key == waiting[0].suspended.key]
+        for call, output in zip(group, call_module(group), strict=True):
+            call.resume(output)
+    for call in calls:
+        if call.error is not None:
+            raise call.error
 
 
 def _guided(pipe: Any, guidance: Guidance | None) -> AbstractContextManager[nag.Guidance | None]:

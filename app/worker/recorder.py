@@ -93,7 +93,7 @@ class Recorder:
         """A claim, and why it holds no more: planner.StopReason."""
         self._batches.labels(model, stop).observe(pictures)
 
-    def denoiser_call(self, model: str, guidance: str, images: int, rows: int, pixels: int, seconds: float) -> None:
+    def denoiser_call(self, model: str, guidance: str, images: int, rows: int, pixels: int, seconds: float) -> None:  # noqa: ARG002
         """One denoiser call for so many images or videos; `pixels` of all its rows."""
         self._steps.labels(model, guidance).observe(seconds)
         self._pixels.labels(model, guidance).inc(pixels)

@@ -156,7 +156,7 @@ class SharedModel:
                     text.inner = suspend_calls(part, text.prepare, stack)
             vae = getattr(pipe, "vae", None)
             for name in ("encode", "decode"):
-                if hasattr(vae, name):
+                if isinstance(vae, nn.Module) and hasattr(vae, name):
                     # What an encoder returns is a distribution, whose rows are not known.
                     method = _Rowwise(self, name, joins=name == "decode")
                     method.inner = suspend_method(vae, name, method.prepare, stack)

@@ -1,4 +1,4 @@
-"""The first images of a loaded model: they warm it up, teach its previews, and measure how many rows a call may have."""
+"""The first images of a loaded model, which warm it up, teach its previews and measure its batch size."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Literal
 from app.catalog import Model
 from app.jobs import Generation, Guidance, Job
 from app.worker import memory
-from app.worker.pipeline_call import PipelineCall, call_module
+from app.worker.pipeline_call import PipelineCall, run_calls
 
-__all__ = ["BatchSize", "measure_batch_size", "run_calls", "trial_jobs", "trial_s"]
+__all__ = ["BatchSize", "measure_batch_size", "trial_jobs", "trial_s"]
 
 GAIN = 1.1  # images per second, to be worth twice the batch: the wait of the first in it doubles
 STEPS = 2  # what the first one alone sets up must not count for all of them
@@ -102,16 +102,3 @@ def trial_s(entry: Model, make_calls: Callable[[Sequence[Job]], list[PipelineCal
     denoise_s = max(call.made.denoise_ms for call in calls) / 1000
     share = entry.num_inference_steps.default / jobs[0].request.num_inference_steps
     return total_s + denoise_s * (share - 1)
-
-
-def run_calls(calls: Sequence[PipelineCall]) -> None:
-    """Runs pipeline calls to their end, joined wherever they can be. Raises the first error of any."""
-    for call in calls:
-        call.start()
-    while waiting := [call for call in calls if not call.has_ended]:
-        group = [call for call in waiting if call.suspended.key == waiting[0].suspended.key]
-        for call, output in zip(group, call_module(group), strict=True):
-            call.resume(output)
-    for call in calls:
-        if call.error is not None:
-            raise call.error
