@@ -22,10 +22,10 @@ import transformers
 import nag
 from app.catalog import Model, Source
 from app.worker.components import component_dtype
-from app.worker.img2img import task_class
 from app.worker.errors import LoadError
 from app.worker.grids import grid_problems
 from app.worker.hub import File, files_of
+from app.worker.img2img import task_class
 from app.worker.loading import DENOISERS, pipeline_class, scheduler_class
 from app.worker.prompt_window import window_problems
 from app.worker.weights import require_package

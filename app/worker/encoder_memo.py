@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from app.worker.pipelines import family_or_default
+from app.worker.pipelines import family_or_default, signature_of
 from app.worker.recorder import Event, Recorder
 from app.worker.tokens import PromptReading, TokenizerWatch
 from nag.compat import weights_fingerprint
@@ -75,14 +74,15 @@ def _memoized(
 ) -> Callable[..., Any]:
     encode: Callable[..., Any] = getattr(pipe, name)
     kind = type(pipe)
-    signature = inspect.signature(encode)
+    signature = signature_of(kind, name)
     parts = [part for part_name, part in pipe.components.items() if part_name.startswith("text_encoder")]
 
     @functools.wraps(encode)
     def encode_prompt(*args: Any, **kwargs: Any) -> Any:
-        bound = signature.bind(*args, **kwargs)
+        bound = signature.bind(pipe, *args, **kwargs)
         bound.apply_defaults()
-        arguments = bound.arguments
+        _, *named = bound.arguments.items()
+        arguments = dict(named)
         watch.max_sequence_length = arguments.get("max_sequence_length", watch.max_sequence_length)
         groups = list(_texts(arguments))
         plain = _plain(list(arguments.items()))
@@ -105,6 +105,8 @@ def _memoized(
         memo.put(key, EncodedPrompt(_map(values, lambda tensor: tensor.to("cpu", copy=True)), readings))
         return values
 
+    bound_parameters = list(signature.parameters.values())[1:]
+    encode_prompt.__signature__ = signature.replace(parameters=bound_parameters)  # type: ignore[attr-defined]
     return encode_prompt
 
 

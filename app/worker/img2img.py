@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from app.jobs import Generation
+from app.worker.pipelines import signature_of
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)  # of one of the many pipelines in these tables
@@ -82,7 +83,7 @@ class Edit:
 
     def arguments(self, pipe: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments of the call, from those of a generation: a pipeline without a size takes that of its image."""
-        takes = inspect.signature(type(pipe).__call__).parameters
+        takes = signature_of(type(pipe), "__call__").parameters
         sized = {name: value for name, value in arguments.items() if name in takes or name not in ("width", "height")}
         masks = {} if self._mask is None else {"mask_image": [self._mask]}
         strength = strength_of(self._request.steps, self._request.num_inference_steps)

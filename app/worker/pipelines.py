@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from inspect import signature
+from functools import lru_cache
+from inspect import Signature, signature, unwrap
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ __all__ = [
     "family_or_default",
     "load",
     "resolve_device",
+    "signature_of",
     "step_arguments",
 ]
 
@@ -76,4 +78,12 @@ def callbacks_of(pipe: Any) -> int:
 
 
 def _has_step_end(pipe: Any) -> bool:
-    return "callback_on_step_end" in signature(type(pipe).__call__).parameters
+    return "callback_on_step_end" in signature_of(type(pipe), "__call__").parameters
+
+
+def signature_of(kind: type, method: str) -> Signature:
+    """The signature of a class's method, found once: looking takes longer than much of what a call does."""
+    return _signature(unwrap(getattr(kind, method)))
+
+
+_signature = lru_cache(maxsize=256)(signature)

@@ -146,6 +146,7 @@ class SharedModel:
     def __init__(self, entry: Model, pipe: Any) -> None:
         self.entry = entry
         self.pipe = pipe
+        self._device = pipe._execution_device
         self._tasks: dict[str, Any] = {}
         with ExitStack() as stack:
             for denoiser in denoisers(pipe):
@@ -175,7 +176,12 @@ class SharedModel:
     def own_pipeline(self, task: str) -> Any:
         """Returns a pipeline for one call of a task, with a scheduler of its own and the shared modules."""
         if task not in self._tasks:
-            self._tasks[task] = task_pipeline(self.pipe, task)
+            self._tasks[task] = copy.copy(task_pipeline(self.pipe, task))
+            kind = type(self._tasks[task])
+            # A pipeline looks for its device through all modules, several times per call.
+            self._tasks[task].__class__ = type(
+                kind.__name__, (kind,), {"_execution_device": self._device, "__module__": kind.__module__}
+            )
         own = copy.copy(self._tasks[task])
         own.scheduler = copy.deepcopy(self.pipe.scheduler)
         # Offloaded modules go when the model is idle, not when one of several calls ends.

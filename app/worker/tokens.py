@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from contextvars import ContextVar
@@ -11,6 +10,8 @@ from functools import wraps
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
+
+from app.worker.pipelines import signature_of
 
 __all__ = ["PromptReading", "TokenizerWatch", "route_tokenizers", "watch_tokenizers"]
 
@@ -77,7 +78,7 @@ def watch_tokenizers(pipe: Any) -> TokenizerWatch:
 
     `route_tokenizers` must have been called for the pipeline that it is a copy of.
     """
-    parameter = inspect.signature(type(pipe).__call__).parameters.get("max_sequence_length")
+    parameter = signature_of(type(pipe), "__call__").parameters.get("max_sequence_length")
     watch = TokenizerWatch(None if parameter is None else parameter.default)
     _WATCH.set(watch)
     return watch

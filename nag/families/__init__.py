@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import pkgutil
 from typing import Any
@@ -25,6 +26,7 @@ def register_family(family: Family) -> None:
     if family.name in _FAMILIES:
         raise ValueError(f"a family named {family.name!r} is registered already")
     _FAMILIES[family.name] = family
+    _families_of_class.cache_clear()
 
 
 def registered_families() -> tuple[Family, ...]:
@@ -39,19 +41,26 @@ def family_of_denoiser(denoiser: Any) -> Family:
         UnsupportedPipeline: no family fits, or several do.
 
     """
-    by_distance: dict[int, list[Family]] = {}
-    for family in _FAMILIES.values():
-        distance = family.class_distance(denoiser)
-        if distance is not None:
-            by_distance.setdefault(distance, []).append(family)
-    nearest = [family for family in by_distance[min(by_distance)] if family.fits(denoiser)] if by_distance else []
+    kind = type(original(denoiser))
+    nearest = [family for family in _families_of_class(kind) if family.fits(denoiser)]
     if len(nearest) == 1:
         return nearest[0]
-    name = type(original(denoiser)).__name__
+    name = kind.__name__
     if nearest:
         raise UnsupportedPipeline(f"{name} fits several families: {' and '.join(family.name for family in nearest)}")
     known = ", ".join(family.name for family in registered_families())
     raise UnsupportedPipeline(f"{name} belongs to no family known here ({known})")
+
+
+@functools.lru_cache(maxsize=256)
+def _families_of_class(kind: type) -> tuple[Family, ...]:
+    """The families that name the most derived class among the bases of `kind`."""
+    by_distance: dict[int, list[Family]] = {}
+    for family in _FAMILIES.values():
+        distance = family.class_distance(kind)
+        if distance is not None:
+            by_distance.setdefault(distance, []).append(family)
+    return tuple(by_distance[min(by_distance)]) if by_distance else ()
 
 
 def family_of(pipe: Any) -> Family:
