@@ -17,9 +17,9 @@ gets as much of the device. A call is overdue after OVERDUE_S + OVERDUE_ROUNDS r
 of its own, because a tenant with many calls would have overdue ones at all times and go before everybody else.
 As it is, overdue calls of one tenant take at most 1 / OVERDUE_ROUNDS of that tenant's share of the device.
 
-Starvation bound: a call begins at the latest OVERDUE_S + OVERDUE_ROUNDS × its tenant's longest round meanwhile after it
-was suspended, plus one forward that is then under way, plus one forward for each call that was suspended before it or at
-the same moment and still waits. Calls that come later, of whatever tenant and priority, do not delay it further.
+Starvation bound: a call begins at the latest OVERDUE_S + OVERDUE_ROUNDS × its tenant's longest round meanwhile after
+it was suspended, plus one forward that is then under way, plus one forward for each call that was suspended before it
+or at the same moment. Calls that come later, of whatever tenant and priority, do not delay it further.
 """
 
 from __future__ import annotations
@@ -82,13 +82,11 @@ def choose_group(waiting: Sequence[WaitingCall], served_s: Mapping[str, float], 
         tenant: now - OVERDUE_S - OVERDUE_ROUNDS * len(asked_s) * seconds for tenant, seconds in asked_s.items()
     }
 
-    def order(call: WaitingCall) -> tuple[float, float, float, str, int, float, int, int]:
-        tenant = call.tenant
+    def order(call: WaitingCall) -> tuple[float, float, float, int, float, int, int]:
         return (
-            0.0 if call.waiting_since <= overdue_since[tenant] else math.inf,
-            ahead_s[tenant],
-            asked_s[tenant],
-            tenant,
+            call.waiting_since if call.waiting_since <= overdue_since[call.tenant] else math.inf,
+            ahead_s[call.tenant],
+            asked_s[call.tenant],
             RANKS[call.priority],
             _endangered_slack_s(call, now),
             math.frexp(max(call.remaining_s, SHORT_S))[1],
