@@ -53,6 +53,13 @@ class RowGuidance:
         return self.scale > 1 and self.alpha > 0
 
 
+class EncodedRowGuidance(RowGuidance):
+    """Guidance by what a pipeline has encoded, of which nothing is checked: an empty prompt may hide all its tokens."""
+
+    def __post_init__(self) -> None:
+        pass
+
+
 @dataclass
 class PipelineCall:
     """One pipeline call: how its rows are made of prompts, and the negative prompt encoded as it encodes its own."""
@@ -79,7 +86,7 @@ class PipelineCall:
         """What guides a row with negative prompt number `prompt` at scale s; the same object at every step."""
         key = prompt, scale, params
         if key not in self._row_guidance:
-            self._row_guidance[key] = RowGuidance(
+            self._row_guidance[key] = EncodedRowGuidance(
                 self.negatives[prompt], scale, params.tau, params.alpha, params.method
             )
         return self._row_guidance[key]
