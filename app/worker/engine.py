@@ -101,7 +101,7 @@ class TorchEngine:
         self._thread = threading.Thread(target=self._serve, name="torch", daemon=True)
         self._inbox: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._is_closed = False
-        self._failure: BaseException | None = None  # of the device, for good
+        self._failure: Exception | None = None  # of the device, for good
         self._busy_since = 0.0
 
         self._lock = threading.Lock()  # of the numbers in flight, which any thread reads
@@ -147,12 +147,13 @@ class TorchEngine:
         self._thread.start()
 
     def close(self) -> None:
-        self._is_closed = True
-        self._inbox.put(lambda: None)
+        with self._lock:
+            self._is_closed = True
+            self._inbox.put(lambda: None)
 
     def load(self, model: str) -> Future[None]:
         future: Future[None] = Future()
-        self._inbox.put(partial(_answer, future, partial(self._load, model)))
+        self._ask(partial(_answer, future, partial(self._load, model)), future)
         return future
 
     def room(self, model: str) -> Room:
@@ -168,8 +169,16 @@ class TorchEngine:
             self._jobs_in_flight += 1
             self._cost_in_flight[job.request.model] += job.request.cost
             self._has_lost_job = self._has_lost_job or job.attempts > 1
-        self._inbox.put(partial(self._admit, running))
+        self._ask(partial(self._admit, running), running.future)
         return running.future
+
+    def _ask(self, call: Callable[[], None], future: Future[Any]) -> None:
+        """Has the engine's thread do something, unless it has ended."""
+        with self._lock:
+            if not self._is_closed:
+                self._inbox.put(call)
+                return
+        future.set_exception(self._failure or Cancelled())
 
     # Of the engine's thread.
 
@@ -187,11 +196,17 @@ class TorchEngine:
             self._failure = error
             _log.error("engine_failed", error=type(error).__name__, message=error)
         self._busy_since = 0.0
-        left = {id(running): running for running in (*self._running.values(), *self._deferred)}
-        for running in left.values():
+        self.close()
+        for running in dict.fromkeys((*self._running.values(), *self._deferred)):
+            for call in running.calls:
+                if call in self._waiting:
+                    call.throw(Cancelled())
             running.future.set_exception(self._failure or Cancelled())
         self._running.clear()
         self._waiting.clear()
+        self._deferred.clear()
+        self._receive()  # what was asked for meanwhile ends with the same error
+        self._encoding.shutdown(wait=False)
 
     def _receive(self) -> None:
         """Does what other threads have asked for."""
@@ -236,8 +251,8 @@ class TorchEngine:
     def _admit(self, running: _Running) -> None:
         """Begins the pipeline calls of a job, or defers it until its model has room."""
         request = running.job.request
-        if running.control.is_cancelled:
-            self._end(running, error=Cancelled())
+        if self._is_closed or running.control.is_cancelled:
+            self._end(running, error=self._failure or Cancelled())
             return
         if request.video_codec is not None and not can_write(request.video_codec):
             self._end(running, UNWRITABLE)
@@ -320,7 +335,8 @@ class TorchEngine:
 
     def _continue(self, call: PipelineCall, outcome: Any) -> None:
         running = self._running.get(call)
-        if running is None:  # another image of its job has failed
+        if running is None:  # its job has ended while another thread was at work for it
+            call.throw(Cancelled())
             return
         if isinstance(outcome, TryAlone):
             self._too_large.append(call)

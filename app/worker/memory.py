@@ -4,19 +4,55 @@ from __future__ import annotations
 
 import gc
 import itertools
+import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-__all__ = ["budget_bytes", "free", "held_bytes", "is_out_of_memory", "used_bytes"]
+__all__ = ["CallMemory", "budget_bytes", "free", "held_bytes", "is_out_of_memory", "used_bytes"]
 
 #: Of the device's memory, for the models of the pool; the rest is for what their work needs.
 MODELS_SHARE = {"cuda": 0.8, "cpu": 0.5}
+#: Of the memory that is free, for one denoiser call: what the allocator has reserved is in pieces.
+CALL_SHARE = 0.8
 #: As torch's CPU allocators say it; that is a plain RuntimeError.
 NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
+
+
+class CallMemory:
+    """Bytes that the denoiser calls of each model take per unit of cost, the most so far.
+
+    Only CUDA's allocator tells; on a CPU nothing is known, and nothing bounded.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._bytes_per_cost: dict[str, float] = {}
+
+    @contextmanager
+    def measured(self, model: str, cost: int) -> Iterator[None]:
+        """Measures the denoiser call inside the block."""
+        if self._device.type != "cuda":
+            yield
+            return
+        torch.cuda.reset_peak_memory_stats(self._device)
+        before = torch.cuda.memory_allocated(self._device)
+        yield
+        taken = torch.cuda.max_memory_allocated(self._device) - before
+        self._bytes_per_cost[model] = max(self._bytes_per_cost.get(model, 0.0), taken / cost)
+
+    def cost_max(self, model: str) -> float:
+        """The cost of a denoiser call that what is free now suffices for; infinite if nothing is known."""
+        bytes_per_cost = self._bytes_per_cost.get(model)
+        if not bytes_per_cost:
+            return math.inf
+        unused = torch.cuda.memory_reserved(self._device) - torch.cuda.memory_allocated(self._device)
+        return CALL_SHARE * (torch.cuda.mem_get_info(self._device)[0] + unused) / bytes_per_cost
 
 
 def budget_bytes(device: torch.device) -> int:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
@@ -34,7 +34,7 @@ class TryAlone(Exception):
 
 
 class ModuleRunner:
-    """Knows of each model the most cost of a denoiser call, and of each module the time it takes.
+    """Knows of each model the most cost of a denoiser call, by throughput and memory, and each module's time.
 
     Args:
         device: of all modules.
@@ -51,11 +51,12 @@ class ModuleRunner:
         self._images_max, self._free_models = images_max, free_models
         self._limits: dict[str, int] = {}
         self._seconds_per_cost: dict[tuple[str, str], float] = {}
-        self._pace = Pace(device)
+        self._pace, self._memory = Pace(device), memory.CallMemory(device)
 
     def limit(self, entry: Model) -> int:
         """The most cost of a denoiser call of the model, in units of Generation.cost."""
-        return self._limits.get(entry.id, self._images_max * entry.default_cost)
+        images = self._limits.get(entry.id, self._images_max * entry.default_cost)
+        return int(min(images, self._memory.cost_max(entry.id)))
 
     def set_images_max(self, entry: Model, images: int) -> None:
         """Makes so many images of the default size the limit of the model."""
@@ -85,7 +86,7 @@ class ModuleRunner:
 
         error: Exception | None = None
         try:
-            with self._compiling(entry, module.kind), self._pace.timed(note_time):
+            with self._watched(entry, module.kind, cost), self._pace.timed(note_time):
                 return call_module(group)
         except nag.CannotJoin:  # for a reason that their keys do not tell
             pass
@@ -110,10 +111,16 @@ class ModuleRunner:
             return [TryAlone()]
         return self.run(group, is_alone=True) if self._free_models() else [OutOfMemory()]
 
-    def _compiling(self, entry: Model, kind: str) -> AbstractContextManager[object]:
-        if entry.compile == "none" or kind != "denoiser":
-            return nullcontext()
-        return compiled_calls(entry.id, partial(self._recorder.add, Event.RECOMPILE_LIMIT, entry.id))
+    @contextmanager
+    def _watched(self, entry: Model, kind: str, cost: int) -> Iterator[None]:
+        """Watches what a denoiser call takes of memory, and what torch compiles in it."""
+        with ExitStack() as stack:
+            if kind == "denoiser":
+                stack.enter_context(self._memory.measured(entry.id, cost))
+                if entry.compile == "denoiser":
+                    on_limit = partial(self._recorder.add, Event.RECOMPILE_LIMIT, entry.id)
+                    stack.enter_context(compiled_calls(entry.id, on_limit))
+            yield
 
 
 def _guidance_label(group: Sequence[PipelineCall]) -> str:
