@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +55,21 @@ def settings(tmp_path: Path, valkey_url: str) -> Settings:
 
 
 @pytest.fixture
-async def queue(settings: Settings) -> AsyncIterator[Queue]:
-    queue = Queue.connect(settings)
-    yield queue
-    await queue.close()
+async def connect() -> AsyncIterator[Callable[..., Queue]]:
+    """`connect(settings, url)`: a queue that is closed after the test, also if the test fails."""
+    async with AsyncExitStack() as stack:
+
+        def connect(settings: Settings, url: str | None = None, kind: type[Queue] = Queue) -> Queue:
+            queue = kind.connect(settings, url)
+            stack.push_async_callback(queue.close)
+            return queue
+
+        yield connect
+
+
+@pytest.fixture
+def queue(settings: Settings, connect: Callable[..., Queue]) -> Queue:
+    return connect(settings)
 
 
 @pytest.fixture
