@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -19,6 +20,11 @@ from app.queue import embedded
 from app.queue.queue import Queue
 from app.settings import Settings
 from tests import catalogs
+from tests.event_loop import CheckedEventLoop
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    return {"checked": CheckedEventLoop}
 
 
 @pytest.fixture(autouse=True)
