@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,11 @@ from app.queue import embedded
 from app.queue.queue import Queue
 from app.settings import Settings
 from tests import catalogs
+from tests.event_loop import CheckedEventLoop
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    return {"checked": CheckedEventLoop}
 
 
 @pytest.fixture(autouse=True)
@@ -54,10 +61,21 @@ def settings(tmp_path: Path, valkey_url: str) -> Settings:
 
 
 @pytest.fixture
-async def queue(settings: Settings) -> AsyncIterator[Queue]:
-    queue = Queue.connect(settings)
-    yield queue
-    await queue.close()
+async def connect() -> AsyncIterator[Callable[..., Queue]]:
+    """`connect(settings, url)`: a queue that is closed after the test, also if the test fails."""
+    async with AsyncExitStack() as stack:
+
+        def connect(settings: Settings, url: str | None = None, kind: type[Queue] = Queue) -> Queue:
+            queue = kind.connect(settings, url)
+            stack.push_async_callback(queue.close)
+            return queue
+
+        yield connect
+
+
+@pytest.fixture
+def queue(settings: Settings, connect: Callable[..., Queue]) -> Queue:
+    return connect(settings)
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from tests.claiming import claim
 from tests.metrics_text import read, series
 
 Make = Callable[..., Job]
+Connect = Callable[..., Queue]
 MODEL = "shapes-flux"
 
 
@@ -59,9 +60,9 @@ async def test_a_job_is_counted_whichever_api_took_it_in(settings: Settings, que
             assert said["nag_jobs_accepted_total", MODEL, "normal"] == 3
 
 
-async def test_each_way_a_job_can_end_is_counted(settings: Settings, make_job: Make) -> None:
+async def test_each_way_a_job_can_end_is_counted(settings: Settings, make_job: Make, connect: Connect) -> None:
     hasty = settings.model_copy(update={"lease_s": 0.05, "max_attempts": 2, "queue_limit_per_model": 4})
-    queue = Queue.connect(hasty)
+    queue = connect(hasty)
     async with serving(hasty) as api:
         for name in "abc":
             await queue.submit(make_job(name), deadline_s=0.01 if name == "c" else None)
@@ -74,7 +75,6 @@ async def test_each_way_a_job_can_end_is_counted(settings: Settings, make_job: M
         for _ in range(5):
             await api.post("/v1/jobs", json={"prompt": "a", "priority": "high"})
         said = await read(api)
-    await queue.close()
     ends = {name[-1]: value for name, value in said.items() if name[:2] == ("nag_jobs_total", MODEL)}
     assert ends == {"completed": 0, "cancelled": 1, "expired": 1, "failed": 1}
     codes = {name[1]: value for name, value in said.items() if name[0] == "nag_job_errors_total"}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
@@ -8,10 +9,14 @@ from app.queue.cancel import end
 from app.queue.queue import Queue
 from app.settings import Settings
 
+Connect = Callable[..., Queue]
+
 
 @pytest.mark.parametrize("turns", range(30))
-async def test_a_task_that_talks_to_redis_ends_whenever_it_is_cancelled(settings: Settings, turns: int) -> None:
-    queue = Queue.connect(settings)
+async def test_a_task_that_talks_to_redis_ends_whenever_it_is_cancelled(
+    settings: Settings, turns: int, connect: Connect
+) -> None:
+    queue = connect(settings)
 
     async def talk() -> None:
         await queue.registry.announce("w", [], 5)
@@ -22,7 +27,6 @@ async def test_a_task_that_talks_to_redis_ends_whenever_it_is_cancelled(settings
         await asyncio.sleep(0)
     async with asyncio.timeout(5):
         await end(task)
-    await queue.close()
 
 
 async def test_the_error_of_a_task_is_not_lost() -> None:

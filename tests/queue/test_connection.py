@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -18,15 +18,7 @@ from tests.queue.servers import Server, sentinel, valkey, wait_until
 from tests.queue.support import MODEL, RESULT, look
 
 Make = Callable[..., Job]
-
-
-@asynccontextmanager
-async def connected(settings: Settings, url: str) -> AsyncIterator[Queue]:
-    queue = Queue.connect(settings, url)
-    try:
-        yield queue
-    finally:
-        await queue.close()
+Connect = Callable[..., Queue]
 
 
 def replicate(replica: Server, primary: Server) -> None:
@@ -40,63 +32,67 @@ def fail_over(primary: Server, replica: Server) -> None:
     replicate(primary, replica)
 
 
-async def test_a_connection_closed_while_idle_is_opened_again(tmp_path: Path, settings: Settings) -> None:
+async def test_a_connection_closed_while_idle_is_opened_again(
+    tmp_path: Path, settings: Settings, connect: Connect
+) -> None:
     with valkey(tmp_path, "--timeout", "1") as server:
-        async with connected(settings, server.url) as queue:
-            await asyncio.gather(*(queue.ping() for _ in range(4)))
-            wait_until(lambda: len(server.admin.client_list()) == 1)
-            assert await asyncio.gather(*(queue.loads() for _ in range(4))) == [[]] * 4
+        queue = connect(settings, server.url)
+        await asyncio.gather(*(queue.ping() for _ in range(4)))
+        wait_until(lambda: len(server.admin.client_list()) == 1)
+        assert await asyncio.gather(*(queue.loads() for _ in range(4))) == [[]] * 4
 
 
 async def test_a_primary_that_was_demoted_is_left_for_the_new_one(
-    tmp_path: Path, settings: Settings, make_job: Make
+    tmp_path: Path, settings: Settings, make_job: Make, connect: Connect
 ) -> None:
     with valkey(tmp_path / "a") as old, valkey(tmp_path / "b") as new:
         replicate(new, old)
         address = tmp_path / "sock"  # as a name in DNS leads to another server after a failover
         address.symlink_to(old.socket)
-        async with connected(settings, f"unix://{address}") as queue:
-            await queue.submit(make_job("a"))
-            waiting = asyncio.create_task(queue.wait("a", 60))
-            async with queue.follow("a") as feed:
-                await feed.next(60)
-                fail_over(old, new)
-                address.unlink()
-                address.symlink_to(new.socket)
-                await queue.submit(make_job("b"))
-                assert [job.id for job in await claim(queue, "w", MODEL, 2, 1)] == ["a", "b"]
-                assert await queue.finish("w", "a", RESULT)
-                # Those who subscribed at the old primary are told by replication.
-                job = await waiting
-                assert job is not None
-                assert job.status is JobStatus.COMPLETED
-                heard: list[str] = []
-                while "completed" not in heard:
-                    heard += [event.type for event in await feed.next(60)]
-            assert new.admin.exists(queue.keys.job("b"))
+        queue = connect(settings, f"unix://{address}")
+        await queue.submit(make_job("a"))
+        waiting = asyncio.create_task(queue.wait("a", 60))
+        async with queue.follow("a") as feed:
+            await feed.next(60)
+            fail_over(old, new)
+            address.unlink()
+            address.symlink_to(new.socket)
+            await queue.submit(make_job("b"))
+            assert [job.id for job in await claim(queue, "w", MODEL, 2, 1)] == ["a", "b"]
+            assert await queue.finish("w", "a", RESULT)
+            # Those who subscribed at the old primary are told by replication.
+            job = await waiting
+            assert job is not None
+            assert job.status is JobStatus.COMPLETED
+            heard: list[str] = []
+            while "completed" not in heard:
+                heard += [event.type for event in await feed.next(60)]
+        assert new.admin.exists(queue.keys.job("b"))
 
 
-async def test_a_server_that_stays_a_replica_is_an_error(tmp_path: Path, settings: Settings, make_job: Make) -> None:
+async def test_a_server_that_stays_a_replica_is_an_error(
+    tmp_path: Path, settings: Settings, make_job: Make, connect: Connect
+) -> None:
     with valkey(tmp_path / "a") as primary, valkey(tmp_path / "b") as replica:
         replicate(replica, primary)
-        async with connected(settings, replica.url) as queue:
-            with pytest.raises(RedisError, match="read only replica"):
-                await queue.submit(make_job("a"))
+        queue = connect(settings, replica.url)
+        with pytest.raises(RedisError, match="read only replica"):
+            await queue.submit(make_job("a"))
 
 
 async def test_sentinels_name_the_primary_before_and_after_a_failover(
-    tmp_path: Path, settings: Settings, make_job: Make
+    tmp_path: Path, settings: Settings, make_job: Make, connect: Connect
 ) -> None:
     with valkey(tmp_path / "a") as old, valkey(tmp_path / "b") as new:
         replicate(new, old)
         with sentinel(tmp_path / "a", "primary", old) as watcher:
             wait_until(lambda: watcher.admin.sentinel_slaves("primary"))
-            async with connected(settings, f"sentinel://127.0.0.1:1,127.0.0.1:{watcher.port}/primary") as queue:
-                await queue.submit(make_job("a"))
-                old.admin.shutdown(nosave=True)
-                async with asyncio.timeout(60):
-                    while not new.admin.exists(queue.keys.job("b")):
-                        with suppress(RedisError):  # until the Sentinel has made the replica the primary
-                            await queue.submit(make_job("b"))
-                        await asyncio.sleep(0.05)
-                assert (await look(queue, "a")).status is JobStatus.QUEUED
+            queue = connect(settings, f"sentinel://127.0.0.1:1,127.0.0.1:{watcher.port}/primary")
+            await queue.submit(make_job("a"))
+            old.admin.shutdown(nosave=True)
+            async with asyncio.timeout(60):
+                while not new.admin.exists(queue.keys.job("b")):
+                    with suppress(RedisError):  # until the Sentinel has made the replica the primary
+                        await queue.submit(make_job("b"))
+                    await asyncio.sleep(0.05)
+            assert (await look(queue, "a")).status is JobStatus.QUEUED

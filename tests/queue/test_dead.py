@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 
 import pytest
 from redis.asyncio import Redis
@@ -16,15 +16,14 @@ from tests.claiming import claim
 from tests.queue.support import MODEL, RESULT, look, lose
 
 Make = Callable[..., Job]
+Connect = Callable[..., Queue]
 
 
 @pytest.fixture
-async def forgetful(settings: Settings) -> AsyncIterator[Queue]:
+def forgetful(settings: Settings, connect: Connect) -> Queue:
     """A hasty queue that keeps no ended job for long."""
     changed = settings.model_copy(update={"lease_s": 0.02, "max_attempts": 2, "retention_s": 0.1})
-    queue = Queue.connect(changed)
-    yield queue
-    await queue.close()
+    return connect(changed)
 
 
 async def test_a_dead_letter_outlives_the_retention_with_its_idempotency_key(forgetful: Queue, make_job: Make) -> None:

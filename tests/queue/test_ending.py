@@ -14,6 +14,7 @@ from tests.claiming import claim
 from tests.queue.support import MODEL, RESULT, look
 
 Make = Callable[..., Job]
+Connect = Callable[..., Queue]
 
 
 async def test_a_waiting_job_is_cancelled_at_once(queue: Queue, make_job: Make) -> None:
@@ -97,13 +98,12 @@ async def test_a_worker_hears_of_a_job_it_lost_by_silence(hasty: Queue, make_job
         assert await revoked.within(10)
 
 
-async def test_every_job_has_a_deadline(settings: Settings, make_job: Make) -> None:
-    queue = Queue.connect(settings.model_copy(update={"deadline_max_s": 100.0}))
+async def test_every_job_has_a_deadline(settings: Settings, make_job: Make, connect: Connect) -> None:
+    queue = connect(settings.model_copy(update={"deadline_max_s": 100.0}))
     for name, deadline_s, kept_s in (("a", None, 100), ("b", 7.5, 7.5), ("c", 1000, 100)):
         job = await queue.submit(make_job(name), deadline_s=deadline_s)
         assert job.deadline_at is not None
         assert job.deadline_at - job.created_at == pytest.approx(kept_s)
-    await queue.close()
 
 
 async def test_a_late_waiting_job_expires(queue: Queue, make_job: Make) -> None:

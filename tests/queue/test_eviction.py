@@ -16,6 +16,7 @@ from tests.queue.servers import valkey
 from tests.queue.support import MODEL, RESULT, assert_consistent, lose
 
 Make = Callable[..., Job]
+Connect = Callable[..., Queue]
 
 
 async def mend(queue: Queue) -> int:
@@ -97,12 +98,10 @@ async def test_a_job_whose_data_is_gone_does_not_count_against_its_key(queue: Qu
 
 
 @pytest.fixture
-async def evicting(tmp_path: Path, settings: Settings) -> AsyncIterator[Queue]:
+async def evicting(tmp_path: Path, settings: Settings, connect: Connect) -> AsyncIterator[Queue]:
     """A queue on a server with little memory, which evicts keys."""
     with valkey(tmp_path / "valkey", "--maxmemory", "3mb", "--maxmemory-policy", "allkeys-lru") as server:
-        queue = Queue.connect(settings, server.url)
-        yield queue
-        await queue.close()
+        yield connect(settings, server.url)
 
 
 async def test_on_a_server_that_evicts_every_job_ends(evicting: Queue, make_job: Make) -> None:

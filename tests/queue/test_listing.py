@@ -21,6 +21,7 @@ from tests.queue.support import MODEL, RESULT, assert_consistent, lose
 keys = Keys("nag")
 
 Make = Callable[..., Job]
+Connect = Callable[..., Queue]
 
 
 async def names(queue: Queue, limit: int = 100, **chosen: object) -> list[str]:
@@ -74,8 +75,10 @@ async def test_a_tenant_sees_its_own_alone(queue: Queue, make_job: Make) -> None
         await queue.page("t", 9, after="b")
 
 
-async def test_a_job_that_is_no_longer_kept_is_forgotten(settings: Settings, make_job: Make, valkey_url: str) -> None:
-    queue = Queue.connect(settings.model_copy(update={"retention_s": 0.1}))
+async def test_a_job_that_is_no_longer_kept_is_forgotten(
+    settings: Settings, make_job: Make, valkey_url: str, connect: Connect
+) -> None:
+    queue = connect(settings.model_copy(update={"retention_s": 0.1}))
     for name in "ab":
         await queue.submit(make_job(name))
     await queue.cancel("a")
@@ -87,7 +90,6 @@ async def test_a_job_that_is_no_longer_kept_is_forgotten(settings: Settings, mak
             await asyncio.sleep(0.02)
         assert await redis.zcard(keys.owned(TENANT)) == 1
         assert await redis.zcard(keys.KEPT) == 0
-    await queue.close()
 
 
 @pytest.mark.parametrize("state", ["queued", "in_progress", "completed", "dead"])

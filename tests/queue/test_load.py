@@ -16,6 +16,7 @@ from tests.claiming import claim
 from tests.queue.support import MODEL, RESULT
 
 Make = Callable[..., Job]
+Connect = Callable[..., Queue]
 WORK = 64 * 64 * 2  # of a job of make_job
 
 
@@ -103,9 +104,11 @@ async def test_the_measure_follows_a_change(queue: Queue, make_job: Make, monkey
     assert speeds[-1] > 2 * speeds[1]
 
 
-async def test_a_full_queue_says_when_its_work_will_be_done(settings: Settings, make_job: Make) -> None:
+async def test_a_full_queue_says_when_its_work_will_be_done(
+    settings: Settings, make_job: Make, connect: Connect
+) -> None:
     changed = settings.model_copy(update={"queue_limit_per_model": 20, "queue_limit": 23})
-    queue = Queue.connect(changed)
+    queue = connect(changed)
     await queue.registry.announce("w", [MODEL, "other"], 30)
     for name, model, takes_s in (("first", MODEL, 0.3), ("quick", "other", 0.01)):
         await queue.submit(make_job(name, model=model))
@@ -125,4 +128,3 @@ async def test_a_full_queue_says_when_its_work_will_be_done(settings: Settings, 
         await queue.submit(make_job(name, model="other"))
     with pytest.raises(QueueFull, match="the queue is full"):
         await queue.submit(make_job("c", model="other"))
-    await queue.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 
 import pytest
 
@@ -14,13 +14,12 @@ from tests.claiming import claim
 from tests.queue.support import MODEL, RESULT, make_every_transition
 
 Make = Callable[..., Job]
+Connect = Callable[..., Queue]
 
 
 @pytest.fixture
-async def neighbour(settings: Settings) -> AsyncIterator[Queue]:
-    queue = Queue.connect(other(settings))
-    yield queue
-    await queue.close()
+def neighbour(settings: Settings, connect: Connect) -> Queue:
+    return connect(other(settings))
 
 
 def other(settings: Settings) -> Settings:
@@ -62,11 +61,10 @@ async def test_neither_counts_the_others_requests(queue: Queue, neighbour: Queue
     assert (await neighbour.rates.take("key", "reads", 5)).remaining == 4
 
 
-async def test_no_key_lies_outside_the_namespace(settings: Settings, make_job: Make) -> None:
+async def test_no_key_lies_outside_the_namespace(settings: Settings, make_job: Make, connect: Connect) -> None:
     assert settings.redis_url is not None
     await make_every_transition(settings.redis_url, other(settings), make_job)
-    looker = Queue.connect(settings)
+    looker = connect(settings)
     names = [str(name) async for name in looker._redis.scan_iter()]
-    await looker.close()
     # The library that counts rates puts its own word before the prefix.
     assert {name.split(":")[0] for name in names} == {"{other}"}, names

@@ -17,6 +17,7 @@ from tests.claiming import claim
 from tests.queue.support import MODEL, RESULT
 
 Make = Callable[..., Job]
+Connect = Callable[..., Queue]
 
 
 def ids(jobs: list[Job]) -> list[str]:
@@ -189,8 +190,8 @@ async def test_a_submission_sent_twice_is_stored_once(queue: Queue, make_job: Ma
     assert await queue.depth(MODEL) == 1
 
 
-async def test_a_full_queue_refuses_with_a_time_to_retry(settings: Settings, make_job: Make) -> None:
-    queue = Queue.connect(settings.model_copy(update={"queue_limit": 2}))
+async def test_a_full_queue_refuses_with_a_time_to_retry(settings: Settings, make_job: Make, connect: Connect) -> None:
+    queue = connect(settings.model_copy(update={"queue_limit": 2}))
     await queue.submit(make_job("a"), idempotency_key="k")
     await queue.submit(make_job("b", model="other"))
     with pytest.raises(QueueFull) as refused:
@@ -200,7 +201,6 @@ async def test_a_full_queue_refuses_with_a_time_to_retry(settings: Settings, mak
     assert (await queue.submit(make_job("d"), idempotency_key="k")).id == "a"
     await claim(queue, "w", MODEL, 1, 0)
     await queue.submit(make_job("c"))
-    await queue.close()
 
 
 async def test_wait_wakes_when_the_job_ends(queue: Queue, make_job: Make) -> None:
@@ -247,8 +247,10 @@ async def test_a_lost_subscription_is_made_anew(queue: Queue, make_job: Make, va
     assert job.status is JobStatus.COMPLETED
 
 
-async def test_an_ended_job_and_its_idempotency_key_expire(settings: Settings, make_job: Make) -> None:
-    queue = Queue.connect(settings.model_copy(update={"retention_s": 0.05}))
+async def test_an_ended_job_and_its_idempotency_key_expire(
+    settings: Settings, make_job: Make, connect: Connect
+) -> None:
+    queue = connect(settings.model_copy(update={"retention_s": 0.05}))
     await queue.submit(make_job("a"), idempotency_key="k")
     await asyncio.sleep(0.1)
     assert await queue.get("a") is not None
@@ -257,7 +259,6 @@ async def test_an_ended_job_and_its_idempotency_key_expire(settings: Settings, m
     await asyncio.sleep(0.1)
     assert await queue.get("a") is None
     assert (await queue.submit(make_job("b"), idempotency_key="k", fingerprint="other")).id == "b"
-    await queue.close()
 
 
 async def test_the_registry_of_workers(queue: Queue) -> None:

@@ -20,6 +20,7 @@ from tests.queue.servers import Server, valkey
 from tests.queue.support import MODEL, RESULT, look, make_every_transition
 
 Make = Callable[..., Job]
+Connect = Callable[..., Queue]
 MEMORY_BYTES = 4_000_000
 
 
@@ -66,11 +67,10 @@ async def test_a_right_to_other_names_is_none(server: Server, settings: Settings
 
 
 async def test_the_rights_that_are_checked_are_all_that_is_needed(
-    server: Server, settings: Settings, make_job: Make
+    server: Server, settings: Settings, make_job: Make, connect: Connect
 ) -> None:
-    queue = Queue.connect(settings)
+    queue = connect(settings)
     names = {*queue._scripts.commands, *KEY_COMMANDS, *CHANNEL_COMMANDS, *OTHER_COMMANDS}
-    await queue.close()
     granted = [f"+{name.lower().replace(' ', '|')}" for name in sorted(names)]
     url = as_user(server, "~{nag}:*", "&{nag}:*", *granted, "+evalsha", "+script|load", "+hello", "+client")
     await Queue.check(settings_for(settings, url))
@@ -99,9 +99,9 @@ async def test_a_server_that_is_away_is_waited_for(settings: Settings) -> None:
 
 
 async def test_eviction_is_warned_of_and_measured(
-    server: Server, settings: Settings, caplog: pytest.LogCaptureFixture
+    server: Server, settings: Settings, caplog: pytest.LogCaptureFixture, connect: Connect
 ) -> None:
-    queue = Queue.connect(settings, server.url)
+    queue = connect(settings, server.url)
     await Queue.check(settings_for(settings, server.url))
     assert "redis_may_evict" not in caplog.text
     assert not (await queue.measures()).redis_may_evict
@@ -109,7 +109,6 @@ async def test_eviction_is_warned_of_and_measured(
     await Queue.check(settings_for(settings, server.url))
     assert "redis_may_evict policy=allkeys-lru" in caplog.text
     assert (await queue.measures()).redis_may_evict
-    await queue.close()
 
 
 def fill(server: Server) -> None:
@@ -118,9 +117,9 @@ def fill(server: Server) -> None:
 
 
 async def test_at_its_maxmemory_redis_takes_no_job_but_every_end(
-    server: Server, settings: Settings, make_job: Make
+    server: Server, settings: Settings, make_job: Make, connect: Connect
 ) -> None:
-    queue = Queue.connect(settings, server.url)
+    queue = connect(settings, server.url)
     for name in "abcd":
         await queue.submit(make_job(name))
     await claim(queue, "w", MODEL, 2, 0)
@@ -138,7 +137,6 @@ async def test_at_its_maxmemory_redis_takes_no_job_but_every_end(
     assert await queue.delete("d") is not None
     await queue.registry.announce("w", [MODEL], 30)
     assert (await look(queue, "a")).status is JobStatus.COMPLETED
-    await queue.close()
 
 
 @pytest.mark.parametrize(
@@ -146,13 +144,12 @@ async def test_at_its_maxmemory_redis_takes_no_job_but_every_end(
     [("min-replicas-to-write", "1", "too few replicas"), ("maxmemory", "100000", "maxmemory")],
 )
 async def test_a_refusal_says_its_cause(
-    server: Server, settings: Settings, make_job: Make, option: str, value: str, message: str
+    server: Server, settings: Settings, make_job: Make, option: str, value: str, message: str, connect: Connect
 ) -> None:
-    queue = Queue.connect(settings, server.url)
+    queue = connect(settings, server.url)
     server.admin.config_set(option, value)
     with pytest.raises(RedisError) as caught:
         await queue.submit(make_job("a"))
-    await queue.close()
     refusal = unavailable(caught.value)
     assert isinstance(refusal, Unavailable)
     assert refusal.error_code == "queue_refused"

@@ -18,6 +18,7 @@ from tests.claiming import claim
 from tests.queue.support import MODEL, RESULT, assert_consistent
 
 Make = Callable[..., Job]
+Connect = Callable[..., Queue]
 
 
 async def test_a_waiting_job_is_shown_as_it_is(queue: Queue, make_job: Make) -> None:
@@ -34,8 +35,8 @@ async def test_a_waiting_job_is_shown_as_it_is(queue: Queue, make_job: Make) -> 
     assert (stored.tenant, stored.priority) == (odd.tenant, odd.priority)
 
 
-async def test_what_is_shown_is_bounded_and_fair(settings: Settings, make_job: Make) -> None:
-    queue = Queue.connect(settings)
+async def test_what_is_shown_is_bounded_and_fair(settings: Settings, make_job: Make, connect: Connect) -> None:
+    queue = connect(settings)
     await asyncio.gather(*(queue.submit(replace(make_job(f"x{i}"), tenant="x")) for i in range(300)))
     assert len((await queue.waiting(MODEL)).candidates) == 256
     for tenant in range(20):
@@ -59,7 +60,6 @@ async def test_what_is_shown_is_bounded_and_fair(settings: Settings, make_job: M
             first = min((each for each in shown if each.tenant == tenant), key=lambda each: each.sequence)
             await queue.claim("w", MODEL, [first.id], Turns())
     assert seen == {"x", *map(str, range(20))}
-    await queue.close()
 
 
 async def test_lanes_are_shown_oldest_first(queue: Queue, make_job: Make) -> None:

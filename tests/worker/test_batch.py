@@ -23,6 +23,7 @@ from tests.claiming import claim
 
 MODEL = "shapes-flux"
 Make = Callable[..., Job]
+Connect = Callable[..., Queue]
 
 
 class QuickEngine:
@@ -110,17 +111,16 @@ async def test_a_file_saved_for_nothing_is_removed_where_the_job_completed_other
 
 
 async def test_a_file_stays_whose_result_was_written_though_nobody_heard_so(
-    settings: Settings, queue: Queue, make_job: Make
+    settings: Settings, queue: Queue, make_job: Make, connect: Connect
 ) -> None:
     class Unheard(Queue):
         async def finish(self, worker: str, job_id: str, result: Result) -> bool:
             assert await super().finish(worker, job_id, result)
             return await super().finish(worker, job_id, result)  # as after an answer that was lost
 
-    unheard = Unheard.connect(settings)
+    unheard = connect(settings, kind=Unheard)
     await queue.submit(make_job("a"))
     await run(settings, unheard, Artifacts.open(settings), QuickEngine())
-    await unheard.close()
     job = await queue.get("a")
     assert job is not None
     assert job.result is not None
@@ -128,7 +128,7 @@ async def test_a_file_stays_whose_result_was_written_though_nobody_heard_so(
 
 
 async def test_a_worker_that_stands_still_while_it_saves_leaves_the_file_of_the_one_that_took_over(
-    settings: Settings, queue: Queue, make_job: Make
+    settings: Settings, queue: Queue, make_job: Make, connect: Connect
 ) -> None:
     hasty = settings.model_copy(update={"lease_s": 0.1})
 
@@ -137,11 +137,10 @@ async def test_a_worker_that_stands_still_while_it_saves_leaves_the_file_of_the_
             in_its_place(taken_over(hasty))  # the loop stands still until they are done
             return await super().save(name, data)
 
-    hurried = Queue.connect(hasty)
+    hurried = connect(hasty)
     await hurried.submit(make_job("a"))
     artifacts = StandingStill.open(settings)
     await run(hasty, hurried, artifacts, QuickEngine())
-    await hurried.close()
     job = await queue.get("a")
     assert job is not None
     assert job.status is JobStatus.COMPLETED
@@ -212,17 +211,18 @@ class Reading(QuickEngine):
         return super().run(jobs, control)
 
 
-async def test_what_a_job_starts_from_outlives_its_worker(settings: Settings, queue: Queue, make_job: Make) -> None:
+async def test_what_a_job_starts_from_outlives_its_worker(
+    settings: Settings, queue: Queue, make_job: Make, connect: Connect
+) -> None:
     artifacts, name = Artifacts.open(settings), artifact_name("a-image", 0, "png")
     await artifacts.save(name, b"a picture")
-    short = Queue.connect(settings.model_copy(update={"lease_s": 0.01}))
+    short = connect(settings.model_copy(update={"lease_s": 0.01}))
     await queue.submit(make_job("a", edit=Edit(0.5, name)))
     assert await claim(short, "dead", MODEL, 1, 0)
     while not await queue.upkeep.reap():  # noqa: ASYNC110 - looking is what is tested
         await asyncio.sleep(0.01)
     engine = Reading()
     await run(settings, queue, artifacts, engine)
-    await short.close()
     assert engine.files == [{name: b"a picture"}]
     job = await queue.get("a")
     assert job is not None

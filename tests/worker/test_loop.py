@@ -26,6 +26,7 @@ from tests.queue.servers import valkey
 
 MODEL = "shapes-flux"
 Make = Callable[..., Job]
+Connect = Callable[..., Queue]
 
 
 class ScriptedEngine:
@@ -131,6 +132,18 @@ async def ended(queue: Queue, job_id: str) -> Job:
     return job
 
 
+async def wait_for_batch(engine: ScriptedEngine) -> None:
+    """Waits until the engine is at work on a batch."""
+    assert await asyncio.to_thread(engine.running.wait, 30)
+
+
+async def wait_for_announcement(queue: Queue, worker: Worker) -> None:
+    """Waits until the worker is in the registry."""
+    async with asyncio.timeout(30):
+        while worker.name not in await queue.registry.workers():  # noqa: ASYNC110 - the registry tells nobody
+            await asyncio.sleep(0.01)
+
+
 async def test_claim_run_store_finish(settings: Settings, queue: Queue, engine: ScriptedEngine, make_job: Make) -> None:
     async with working(settings, queue, engine) as worker:
         await queue.submit(make_job("a", n=2))
@@ -183,7 +196,7 @@ async def test_stopping_hands_back_what_does_not_end_in_time(
     for name in "ab":
         await queue.submit(make_job(name, prompt="slow"))
     async with working(settings, queue, engine) as worker:
-        await asyncio.to_thread(engine.running.wait, 30)
+        await wait_for_batch(engine)
     assert not worker.busy  # it was left at a step, not abandoned
     for name in "ab":
         job = await queue.get(name)
@@ -198,7 +211,7 @@ async def test_stopping_finishes_what_ends_in_time(
     for name in "ab":
         await queue.submit(make_job(name, prompt="slow"))
     async with working(settings, queue, engine) as worker:
-        await asyncio.to_thread(engine.running.wait, 30)
+        await wait_for_batch(engine)
         worker.stop()
         await queue.submit(make_job("c"))
         await asyncio.sleep(0.1)
@@ -215,7 +228,7 @@ async def test_told_twice_a_worker_does_not_wait(
     settings = settings.model_copy(update={"drain_s": 3600.0})
     await queue.submit(make_job("a", prompt="slow"))
     async with working(settings, queue, engine) as worker:
-        await asyncio.to_thread(engine.running.wait, 30)
+        await wait_for_batch(engine)
         worker.stop()
     job = await queue.get("a")
     assert job is not None
@@ -229,7 +242,7 @@ async def test_a_batch_that_cannot_be_left_is_handed_back_all_the_same(
     settings = settings.model_copy(update={"drain_s": 0.0})
     await queue.submit(make_job("a", prompt="decode"))
     async with working(settings, queue, engine) as worker:
-        await asyncio.to_thread(engine.running.wait, 30)
+        await wait_for_batch(engine)
     engine.decode.set()
     assert worker.busy  # the process must not wait for the thread
     job = await queue.get("a")
@@ -315,9 +328,7 @@ async def test_a_worker_serves_once_it_takes_jobs(settings: Settings, queue: Que
     engine.load = load
     async with working(settings, queue, engine) as worker:
         assert await asyncio.to_thread(loading.wait, 30)
-        async with asyncio.timeout(30):
-            while worker.name not in await queue.registry.workers():  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
+        await wait_for_announcement(queue, worker)
         assert await queue.registry.served() == set()
         engine.go.set()
         async with asyncio.timeout(30):
@@ -354,13 +365,13 @@ async def test_a_model_loaded_by_a_job_is_measured_after_its_first_batch(
 
 
 async def test_leases_are_kept_and_the_step_is_told(
-    settings: Settings, queue: Queue, engine: ScriptedEngine, make_job: Make
+    settings: Settings, queue: Queue, engine: ScriptedEngine, make_job: Make, connect: Connect
 ) -> None:
     settings = settings.model_copy(update={"lease_s": 0.6})
-    short = Queue.connect(settings)
+    short = connect(settings)
     await short.submit(make_job("a", prompt="slow"))
     async with working(settings, short, engine):
-        await asyncio.to_thread(engine.running.wait, 30)
+        await wait_for_batch(engine)
         await asyncio.sleep(1.5)
         assert await short.upkeep.reap() == 0
         job = await short.get("a")
@@ -368,7 +379,6 @@ async def test_leases_are_kept_and_the_step_is_told(
         assert (job.status, job.step) == (JobStatus.IN_PROGRESS, 1)
         engine.go.set()
         assert (await ended(queue, "a")).attempts == 1
-    await short.close()
 
 
 async def test_a_batch_nobody_wants_any_more_is_left(
@@ -376,7 +386,7 @@ async def test_a_batch_nobody_wants_any_more_is_left(
 ) -> None:
     await queue.submit(make_job("a", prompt="slow"))
     async with working(settings, queue, engine) as worker:
-        await asyncio.to_thread(engine.running.wait, 30)
+        await wait_for_batch(engine)
         assert await queue.fail(worker.name, "a", JobError("elsewhere", "ended elsewhere"))
         await queue.submit(make_job("b"))
         assert (await ended(queue, "b")).status is JobStatus.COMPLETED
@@ -390,7 +400,7 @@ async def test_a_cancelled_batch_is_left_long_before_its_next_heartbeat(
     for name in "ab":
         await queue.submit(make_job(name, prompt="slow"))
     async with working(settings, queue, engine):
-        await asyncio.to_thread(engine.running.wait, 30)
+        await wait_for_batch(engine)
         await queue.cancel("a")
         await queue.submit(make_job("c"))
         waiting = await queue.wait("c", 0.3)
@@ -421,7 +431,7 @@ async def test_what_is_left_of_a_cancelled_batch_is_finished(
     for name in "ab":
         await queue.submit(make_job(name, prompt="slow"))
     async with working(settings, queue, engine):
-        await asyncio.to_thread(engine.running.wait, 30)
+        await wait_for_batch(engine)
         await queue.cancel("a")
         await asyncio.sleep(0.3)
         engine.go.set()
@@ -433,7 +443,7 @@ async def test_what_is_left_of_a_cancelled_batch_is_finished(
 async def test_a_late_batch_is_left(settings: Settings, queue: Queue, engine: ScriptedEngine, make_job: Make) -> None:
     await queue.submit(make_job("a", prompt="slow"), deadline_s=0.5)
     async with working(settings, queue, engine):
-        await asyncio.to_thread(engine.running.wait, 30)
+        await wait_for_batch(engine)
         await queue.submit(make_job("b"))
         assert (await ended(queue, "b")).status is JobStatus.COMPLETED
     assert (await ended(queue, "a")).status is JobStatus.EXPIRED
@@ -450,9 +460,9 @@ async def test_a_late_job_that_nobody_takes_expires(
 
 
 async def test_a_job_that_was_lost_runs_alone(
-    settings: Settings, queue: Queue, engine: ScriptedEngine, make_job: Make
+    settings: Settings, queue: Queue, engine: ScriptedEngine, make_job: Make, connect: Connect
 ) -> None:
-    hasty = Queue.connect(settings.model_copy(update={"lease_s": 0.01}))
+    hasty = connect(settings.model_copy(update={"lease_s": 0.01}))
     for name in "abc":
         await hasty.submit(make_job(name))
     await claim(hasty, "dead", MODEL, 1, 0)
@@ -462,7 +472,6 @@ async def test_a_job_that_was_lost_runs_alone(
         attempts = [(await ended(queue, name)).attempts for name in "abc"]
     assert engine.batches == [["a"], ["b", "c"]]
     assert attempts == [2, 1, 1]
-    await hasty.close()
 
 
 async def test_a_model_that_cannot_be_loaded_leaves_the_others_their_worker(
@@ -531,18 +540,21 @@ def test_a_stop_is_no_error() -> None:
 
 
 async def test_after_redis_took_no_writes_a_finished_job_is_reported_before_it_is_reaped(
-    settings: Settings, tmp_path: Path, engine: ScriptedEngine, make_job: Make
+    settings: Settings, tmp_path: Path, engine: ScriptedEngine, make_job: Make, connect: Connect
 ) -> None:
-    settings = settings.model_copy(update={"lease_s": 0.3})
+    settings = settings.model_copy(update={"lease_s": 1.0})
+    other = ScriptedEngine()
+    other.go.set()  # a job that was reaped would end there, in its second attempt
     with valkey(tmp_path / "valkey") as server:
-        queue = Queue.connect(settings, server.url)
+        queue = connect(settings, server.url)
         await queue.submit(make_job("a", prompt="slow"))
-        async with working(settings, queue, engine), working(settings, queue, ScriptedEngine()):
-            await asyncio.to_thread(engine.running.wait, 30)
-            server.admin.config_set("min-replicas-to-write", "1")
-            engine.go.set()
-            await asyncio.sleep(1.0)  # more than a lease
-            server.admin.config_set("min-replicas-to-write", "0")
-            job = await ended(queue, "a")
-        assert (job.status, job.attempts) == (JobStatus.COMPLETED, 1)
-        await queue.close()
+        async with working(settings, queue, engine):
+            await wait_for_batch(engine)  # before there is another worker, which could claim the job
+            async with working(settings, queue, other) as reaper:
+                await wait_for_announcement(queue, reaper)
+                server.admin.config_set("min-replicas-to-write", "1")
+                engine.go.set()
+                await asyncio.sleep(2 * settings.lease_s)
+                server.admin.config_set("min-replicas-to-write", "0")
+                job = await ended(queue, "a")
+    assert (job.status, job.attempts) == (JobStatus.COMPLETED, 1)
