@@ -42,7 +42,7 @@ def family_of_denoiser(denoiser: Any) -> Family:
 
     """
     kind = type(original(denoiser))
-    nearest = [family for family in _families_of_class(kind) if family.fits(denoiser)]
+    nearest = [family for family in _families_of_class(kind) if family.fits(denoiser)]  # type: ignore[arg-type]
     if len(nearest) == 1:
         return nearest[0]
     name = kind.__name__
