@@ -98,6 +98,39 @@ def test_guides_of_several_greenlets_share_a_denoiser(layout):
     assert all(torch.equal(together[place], image) for place, image in enumerate(alone))
 
 
+@pytest.mark.parametrize("cfg", [False, True])
+def test_a_pipelines_calls_can_be_made_elsewhere(layout, cfg):
+    """A pipeline's plan says what guides each row of its calls; whoever makes a call for it states these rows."""
+    options = {"num_inference_steps": max(2, layout.case.fewest_steps), "cfg": cfg and layout.case.cfg is not None}
+    denoiser, main = layout.denoiser, greenlet.getcurrent()
+    with nag.guide(layout.pipe, NEGATIVE, scale=6.0, end=0.6):
+        expected = layout.generate(**options)
+
+    def generate():
+        with nag.guide(layout.pipe, NEGATIVE, scale=6.0, end=0.6):
+            return layout.generate(**options)
+
+    with nag.attach(denoiser) as attached:
+        call_denoiser, call_from_pipeline = denoiser._call_impl, greenlet.greenlet(generate)
+
+        def suspend(*args, **kwargs):
+            call = attached.bind(args, kwargs)
+            return main.switch(call, attached.planned_rows(call))
+
+        denoiser._compiled_call_impl = suspend
+        planned, result = [], call_from_pipeline.switch()
+        while not call_from_pipeline.dead:
+            call, rows = result
+            planned.append([row is not None for row in rows])
+            with torch.no_grad(), attached.rows(rows):
+                output = call_denoiser(**call)
+            result = call_from_pipeline.switch(output)
+        denoiser._compiled_call_impl = None
+    assert torch.equal(result, expected)
+    assert any(map(any, planned))
+    assert len(planned[0]) == attached.family.row_count(call)
+
+
 def test_rows_state_what_a_call_by_hand_is_guided_by(layout):
     """Each row of a call has guidance of its own or none, and comes out as a pipeline guided like that has it."""
     prompts = ["a red circle", "a green shape", layout.case.beside]
