@@ -26,7 +26,6 @@ def register_family(family: Family) -> None:
     if family.name in _FAMILIES:
         raise ValueError(f"a family named {family.name!r} is registered already")
     _FAMILIES[family.name] = family
-    _families_of_class.cache_clear()
 
 
 def registered_families() -> tuple[Family, ...]:
@@ -42,7 +41,7 @@ def family_of_denoiser(denoiser: Any) -> Family:
 
     """
     kind = type(original(denoiser))
-    nearest = [family for family in _families_of_class(kind) if family.fits(denoiser)]  # type: ignore[arg-type]
+    nearest = [family for family in _nearest(kind, tuple(_FAMILIES.values())) if family.fits(denoiser)]  # type: ignore[arg-type]
     if len(nearest) == 1:
         return nearest[0]
     name = kind.__name__
@@ -53,10 +52,10 @@ def family_of_denoiser(denoiser: Any) -> Family:
 
 
 @functools.lru_cache(maxsize=256)
-def _families_of_class(kind: type) -> tuple[Family, ...]:
-    """The families that name the most derived class among the bases of `kind`."""
+def _nearest(kind: type, families: tuple[Family, ...]) -> tuple[Family, ...]:
+    """Of the families those that name the most derived class among the bases of `kind`."""
     by_distance: dict[int, list[Family]] = {}
-    for family in _FAMILIES.values():
+    for family in families:
         distance = family.class_distance(kind)
         if distance is not None:
             by_distance.setdefault(distance, []).append(family)
