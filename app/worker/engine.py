@@ -216,15 +216,11 @@ class TorchEngine:
 
     def _rest(self) -> None:
         """Waits for something to do."""
-        is_idle = not self._running and not self._deferred
-        if is_idle and self._unmeasured:
-            self._measure(self._unmeasured.pop(0))
-            return
         with suppress(Empty):
-            self._inbox.get(timeout=None if is_idle else POLL_S)()
+            self._inbox.get(timeout=POLL_S if self._running or self._deferred else None)()
 
     def _advance(self) -> bool:
-        """Runs one group of module calls. False if there is none to run now."""
+        """Runs one group of module calls, or measures a model. False if there is nothing to do now."""
         self._leave_cancelled()
         self._admit_deferred()
         texts = [call for call in self._waiting if call.suspended.module.kind == "text"]
@@ -240,6 +236,8 @@ class TorchEngine:
             self._served_s = charge_tenants(self._served_s, chosen, seconds, {call.tenant for call in described})
         elif self._too_large and not self._is_busy_aside:
             self._run([self._too_large.pop(0)], is_alone=True)
+        elif self._unmeasured and not self._running and not self._deferred:
+            self._measure(self._unmeasured.pop(0))
         else:
             return False
         return True
