@@ -139,13 +139,6 @@ class Generation:
         return "img2img" if self.edit.mask is None else "inpaint"
 
     @property
-    def batch_key(self) -> str:
-        """What changes the computation's shape; generations of one model with equal keys may share a batch."""
-        frames = "" if self.num_frames is None else f"x{self.num_frames}"
-        key = f"{self.width}x{self.height}{frames}/{self.num_inference_steps}/{'cfg' if self.cfg else 'plain'}"
-        return key if self.edit is None else f"{key}/{self.task}-{self.steps}"
-
-    @property
     def cost(self) -> int:
         """Units of a batch's budget, the room it takes in one: pixels of every row that the denoiser is given."""
         return self.n * self.width * self.height * (self.num_frames or 1) * (2 if self.cfg else 1)

@@ -103,10 +103,6 @@ class Settings(BaseSettings):
             "requests no longer",
         ),
     ] = 10.0
-    batch_window_ms: Annotated[
-        int,
-        Field(ge=0, le=10_000, description="how long a batch that is not full waits for more of its kind; 0 is off"),
-    ] = 20
     oldest_wait_s: Annotated[
         float, Field(gt=0, description="a job that has waited longer goes before its tenant's other jobs")
     ] = 30.0
@@ -125,6 +121,10 @@ class Settings(BaseSettings):
     lease_s: Annotated[float, Field(gt=0, description="a job whose worker is silent for this long is queued again")] = (
         15.0
     )
+    stuck_s: Annotated[
+        float,
+        Field(gt=0, description="a worker ends if one model call or load takes longer; its jobs are queued again"),
+    ] = 900.0
     max_attempts: Annotated[int, Field(ge=1, description="a job lost by this many workers fails as worker_lost")] = 3
     retention_s: Annotated[float, Field(gt=0, description="how long a finished job and its artifacts are kept")] = (
         86_400.0

@@ -115,7 +115,7 @@ async def listen(
         assert await queue.claim(WORKER, MODEL, [job_id], Turns())
     for step in range(1, steps + 1):
         told_s.append(perf_counter())
-        await queue.heartbeat(WORKER, ids, step)
+        await queue.heartbeat(WORKER, dict.fromkeys(ids, step))
         await asyncio.sleep(step_s)
     with_all_bytes = process.memory_info().rss
     for job_id in ids:

@@ -11,12 +11,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from app.worker.loop import Worker
 
 from app.jobs import Applied, Job, JobError
 from app.queue.queue import Queue
 from app.settings import Settings
 from app.tracing import Tracing
-from app.worker.loop import Worker
 from app.worker.models import Models
 from app.worker.states import ModelStates
 from app.worker.work import Control, Made

@@ -40,21 +40,21 @@ class Events:
         self._subscribed = asyncio.Event()
 
     @asynccontextmanager
-    async def watch(self, channel: str, payloads: Iterable[str]) -> AsyncIterator[Signal]:
+    async def watch(self, channel: str, payloads: Iterable[str], signal: Signal | None = None) -> AsyncIterator[Signal]:
         """A signal set by each message on `channel` that says one of `payloads`. Entered, nothing is missed."""
         self._start()
         names = [(channel, each) for each in payloads]
-        event = Signal()
+        signal = signal or Signal()
         for name in names:
-            self._waiting[name].add(event)
+            self._waiting[name].add(signal)
         try:
             with suppress(TimeoutError):  # a server that is away: the caller's own command will say so
                 async with asyncio.timeout(RECONNECT_S):
                     await self._subscribed.wait()
-            yield event
+            yield signal
         finally:
             for name in names:
-                self._waiting[name].discard(event)
+                self._waiting[name].discard(signal)
                 if not self._waiting[name]:
                     del self._waiting[name]
 

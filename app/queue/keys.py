@@ -25,10 +25,10 @@ class Keys:
         self.MODELS = tag + "models"  # set: every model that ever had a queue
 
         self.QUEUE = tag + "queue:"  # + model: sorted set, the ids waiting, by the order they came in
-        self.LANE = tag + "lane:"  # + JSON [model, tenant, rank, batch key]: sorted set, the part of the queue alike
-        self.LANES = tag + "lanes:"  # + JSON [model, tenant, rank]: sorted set, batch keys, by their lane's first
+        self.LANE = tag + "lane:"  # + JSON [model, tenant, rank]: sorted set, ids waiting, by the order they came in
+        self.FORMER_LANES = tag + "lanes:"  # of older versions, + JSON [model, tenant, rank]: sorted set, batch keys
         self.TENANTS = tag + "tenants:"  # + model: sorted set, tenants with waiting jobs, by when they were last served
-        self.SERVED = tag + "served"  # counter: batches claimed
+        self.SERVED = tag + "served"  # counter: claims
         self.TURNS = tag + "turns"  # hash: model to the planner's memory, as JSON
 
         self.LEASES = tag + "leases"  # sorted set: ids in progress, by the millisecond their lease ends

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from time import monotonic
 from typing import Final
@@ -112,8 +112,8 @@ class Queue:
         """
         request, most_s = job.request, self._settings.deadline_max_s
         answer = await self._scripts.run(
-            "submit", job.id, request.model, job.tenant, job.priority.rank, request.batch_key, request.cost,
-            request.work, to_json(request), json.dumps(job.warnings),
+            "submit", job.id, request.model, job.tenant, job.priority.rank, request.cost, request.work,
+            to_json(request), json.dumps(job.warnings),
             round(min(most_s, most_s if deadline_s is None else deadline_s) * 1000),
             self.keys.idempotency(job.tenant, idempotency_key) if idempotency_key else "", fingerprint or "",
             self._settings.queue_limit, self._settings.queue_limit_per_model,
@@ -196,13 +196,13 @@ class Queue:
         _log.info("job_deleted", job=job_id)
         return job_from_fields(fields)
 
-    async def waiting(self, model: str) -> Waiting:
-        """What a worker may choose its next batch from."""
-        return Waiting.from_json(model, await self._scripts.run("waiting", model))
+    async def waiting(self, *models: str) -> Waiting:
+        """Reads the queue of the first of these models that has waiting jobs, otherwise that of the last."""
+        return Waiting.from_json(await self._scripts.run("waiting", *models))
 
-    def arrivals(self, models: Iterable[str]) -> AbstractAsyncContextManager[Signal]:
-        """A signal set by each job that begins to wait for one of these models."""
-        return self._events.watch(self.keys.QUEUED, models)
+    def arrivals(self, models: Iterable[str], signal: Signal | None = None) -> AbstractAsyncContextManager[Signal]:
+        """Sets a signal when a job begins to wait for one of these models."""
+        return self._events.watch(self.keys.QUEUED, models, signal)
 
     async def claim(self, worker: str, model: str, job_ids: Sequence[str], turns: Turns) -> list[Job]:
         """Lease those of the jobs that still wait, all of one model; with any, `turns` is the planner's memory.
@@ -212,16 +212,17 @@ class Queue:
         answer = await self._scripts.run("claim", worker, model, self._lease_ms, turns.to_json(), *job_ids)
         jobs = [job_from_fields(pairs(fields)) for fields in answer]
         for job in jobs:
-            _log.info("job_claimed", job=job.id, worker=worker, attempts=job.attempts, batch=len(jobs))
+            _log.info("job_claimed", job=job.id, worker=worker, attempts=job.attempts)
         return jobs
 
-    def revocations(self, job_ids: Iterable[str]) -> AbstractAsyncContextManager[Signal]:
-        """A signal set when one of these jobs is taken from its worker; `heartbeat` says which."""
-        return self._events.watch(self.keys.REVOKED, job_ids)
+    def revocations(self, job_id: str, signal: Signal | None = None) -> AbstractAsyncContextManager[Signal]:
+        """Sets a signal when the job is taken from its worker."""
+        return self._events.watch(self.keys.REVOKED, [job_id], signal)
 
-    async def heartbeat(self, worker: str, job_ids: Sequence[str], step: int) -> list[str]:
-        """Extend the leases and record the step; returns the ids that are no longer this worker's."""
-        lost = await self._scripts.run("heartbeat", worker, step, self._lease_ms, *job_ids)
+    async def heartbeat(self, worker: str, steps: Mapping[str, int]) -> list[str]:
+        """Extends the leases of jobs and records the step of each; returns the ids that are no longer this worker's."""
+        ids_and_steps = [word for job in steps.items() for word in job]
+        lost = await self._scripts.run("heartbeat", worker, self._lease_ms, *ids_and_steps)
         for job_id, status in lost:
             if status in WITHDRAWN:
                 _log.info("job_withdrawn", job=job_id, worker=worker, reason=status or "deleted")

@@ -21,6 +21,7 @@ class Upkeep:
         self._scripts = scripts
         self._max_attempts = max_attempts
         self._cursor, self._place = "0", 0  # where `mend` goes on
+        self._has_mended = False
 
     async def reap(self) -> int:
         """Requeue the jobs whose lease has ended, as Queue.release does but counted; once settings.max_attempts workers
@@ -50,12 +51,18 @@ class Upkeep:
     async def mend(self) -> int:
         """Strike off open jobs whose data the server has evicted, and index those again that the queue has lost.
 
-        Each call takes the next part of them; returns how many were struck off.
+        The first call takes all open jobs, since an older version may have indexed them otherwise; each later one takes
+        the next part of them. Returns how many were struck off.
         """
-        self._cursor, self._place, *gone = await self._scripts.run("mend", self._cursor, self._place, MENDED_A_CALL)
-        for job_id in gone:
-            _log.error("job_data_gone", job=job_id)
-        return len(gone)
+        count = 0
+        while True:
+            self._cursor, self._place, *gone = await self._scripts.run("mend", self._cursor, self._place, MENDED_A_CALL)
+            for job_id in gone:
+                _log.error("job_data_gone", job=job_id)
+            count += len(gone)
+            self._has_mended = self._has_mended or not self._place
+            if self._has_mended:
+                return count
 
     async def forget(self) -> int:
         """Strike jobs whose retention has passed off their tenants' lists; returns how many."""

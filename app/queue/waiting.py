@@ -1,4 +1,4 @@
-"""What the queue shows of the jobs that wait: enough to plan a batch, bounded, and no request's content."""
+"""What the queue shows of the jobs that wait: enough to plan a claim, bounded, and no request's content."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from app.jobs import Priority
 __all__ = ["Candidate", "Turns", "Waiting"]
 
 
-class Candidate(NamedTuple):  # made by the hundred for every batch, which a dataclass is slow at
+class Candidate(NamedTuple):  # made by the hundred for every claim, which a dataclass is slow at
     """A waiting job. Cost and work are in the units of app.jobs.Generation."""
 
     id: str
-    batch_key: str
     tenant: str
     priority: Priority
     sequence: int  # the order jobs came in
@@ -28,13 +27,9 @@ class Candidate(NamedTuple):  # made by the hundred for every batch, which a dat
 
 @dataclass(frozen=True)
 class Turns:
-    """Whose turn it is: the planner's memory from one batch to the next, shared by all workers of a model.
+    """Whose turn it is: the planner's memory from one claim to the next, shared by all workers of a model."""
 
-    Both mappings are rings, next first, each name with its credit in units of work.
-    """
-
-    tenants: Mapping[str, float] = field(default_factory=dict)
-    batch_keys: Mapping[str, float] = field(default_factory=dict)
+    tenants: Mapping[str, float] = field(default_factory=dict)  # a ring, next first, with their credit in units of work
     overdue_last: tuple[str, ...] = ()  # tenants whose last turn went to a job that had waited too long
 
     def to_json(self) -> str:
@@ -51,16 +46,17 @@ class Waiting:
     turns: Turns
 
     @classmethod
-    def from_json(cls, model: str, text: str) -> Waiting:
-        """As `scripts/waiting.lua` writes it."""
+    def from_json(cls, text: str) -> Waiting:
+        """Reads the answer of `scripts/waiting.lua`."""
         data = json.loads(text)
         candidates = []
-        for tenant, rank, batch_key, *jobs in data["lanes"]:
+        for tenant, rank, *jobs in data["lanes"]:
             priority = list(Priority)[int(rank)]
-            for each in jobs:
-                job_id, *numbers = each.split(" ")
-                candidates.append(Candidate(job_id, batch_key, tenant, priority, *map(int, numbers)))
-        turns = json.loads(data["turns"]) if data["turns"] else {}
-        if turns:
-            turns["overdue_last"] = tuple(turns["overdue_last"])
-        return cls(model, int(data["now_ms"]), tuple(candidates), Turns(**turns))
+            for job in jobs:
+                job_id, *numbers = job.split(" ")
+                candidates.append(Candidate(job_id, tenant, priority, *map(int, numbers)))
+        turns = Turns()
+        if data["turns"]:
+            kept = json.loads(data["turns"])
+            turns = Turns(kept["tenants"], tuple(kept["overdue_last"]))
+        return cls(data["model"], int(data["now_ms"]), tuple(candidates), turns)

@@ -1,88 +1,109 @@
-"""The leases of one claim: kept while it is at work, given back in the end."""
+"""The leases of a worker's jobs: renewed together, each until its job ends, is taken away or handed back."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Sequence
-from functools import partial
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from time import monotonic
 
 from redis.exceptions import RedisError
 
-from app.jobs import Job
 from app.logs import Log
-from app.queue.cancel import end
 from app.queue.queue import Queue
-from app.worker.work import Control
+from app.queue.signal import Signal
+from app.worker.protocol import JobControl
 
 __all__ = ["Leases"]
 
-BEAT_S = 1.0  # between two heartbeats where no step is done; the lease may ask for more
-STEP_S = 0.1  # between two heartbeats where steps are quicker
+BEAT_S = 1.0  # between two heartbeats if no step is done; a short lease asks for more
+STEP_S = 0.1  # between two heartbeats if steps are quicker
 _log = Log("worker")
 
 
 class Leases:
-    """Those still held: a job has one until it ends, is taken away, or is handed back. Without any, the work stops."""
+    """A job whose lease is lost is cancelled."""
 
-    def __init__(self, worker: str, jobs: Sequence[Job], lease_s: float, queue: Queue, control: Control) -> None:
+    def __init__(self, worker: str, lease_s: float, queue: Queue) -> None:
         self._worker = worker
-        self._claimed = [job.id for job in jobs]
         self._beat_s = min(BEAT_S, lease_s / 3)
         self._queue = queue
-        self._control = control
-        self._held = set(self._claimed)
-        self._lock = asyncio.Lock()  # a heartbeat never crosses the end of a job, which it would take for a loss
+        self._held: dict[str, JobControl] = {}
+        self._due = Signal()  # a heartbeat is due now
+        self._is_step_noted = False
+        self._renewed_s = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._renewing = asyncio.Lock()
 
     def __contains__(self, job_id: str) -> bool:
         return job_id in self._held
 
-    @contextlib.asynccontextmanager
-    async def kept(self) -> AsyncIterator[None]:
-        beating = asyncio.create_task(self._beat(), name="heartbeat")
-        try:
-            yield
-        finally:
-            await end(beating)
+    @asynccontextmanager
+    async def hold(self, job_id: str, control: JobControl) -> AsyncIterator[None]:
+        """Renews the job's lease within the block, until `drop` or `release`; a job taken away is cancelled at once."""
+        loop = asyncio.get_running_loop()
 
-    @contextlib.asynccontextmanager
-    async def ending(self, job_id: str) -> AsyncIterator[None]:
-        """Within, the job's end is told; its lease is no longer held."""
-        async with self._lock:
-            self._held.discard(job_id)
-            yield
+        def note_step() -> None:
+            if not self._is_step_noted:
+                self._is_step_noted = True
+                loop.call_soon_threadsafe(self._schedule)
+
+        self._held[job_id] = control
+        try:
+            async with self._queue.revocations(job_id, self._due):
+                self._schedule()  # finds out what was revoked before the watch began
+                control.on_step = note_step
+                yield
+        finally:
+            control.on_step = lambda: None
+            if self._held.get(job_id) is control:
+                del self._held[job_id]
+
+    async def keep(self, is_stuck: Callable[[], bool]) -> None:
+        """Renews all leases until the engine is stuck."""
+        while not is_stuck():
+            await self.renew()
+            await self._due.within(self._beat_s)
 
     async def renew(self) -> None:
-        """One heartbeat now, which finds out what was taken away."""
-        async with self._lock:
-            if not self._held:
+        """Sends one heartbeat, which finds out what was taken away."""
+        async with self._renewing:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._is_step_noted = False
+            self._renewed_s = monotonic()
+            steps = {job_id: control.step for job_id, control in self._held.items()}
+            if not steps:
                 return
             try:
-                lost = await self._queue.heartbeat(self._worker, sorted(self._held), self._control.step)
+                lost = await self._queue.heartbeat(self._worker, steps)
             except RedisError as error:
                 _log.warning("redis_away", error=type(error).__name__)
                 return
-            self._held.difference_update(lost)
-            if not self._held:  # nobody wants this batch any more
-                self._control.stopping = True
+            for job_id in lost:
+                if control := self._held.pop(job_id, None):
+                    control.is_cancelled = True
 
-    async def release(self) -> None:
-        """Hand back what is held."""
-        async with self._lock:
-            if not self._held:
-                return
-            job_ids = sorted(self._held)
-            self._held.clear()
+    async def drop(self, job_id: str) -> None:
+        """Ends the renewal of a job whose end is told next: no heartbeat crosses that, which would look like a loss."""
+        self._held.pop(job_id, None)
+        async with self._renewing:
+            pass
+
+    async def release(self, *job_ids: str) -> None:
+        """Hands back those of the jobs whose lease is held."""
+        held = [job_id for job_id in job_ids if self._held.pop(job_id, None)]
+        if not held:
+            return
+        async with self._renewing:
             try:
-                await self._queue.release(self._worker, job_ids)
+                await self._queue.release(self._worker, held)
             except RedisError as error:  # their leases end by themselves
                 _log.warning("redis_away", error=type(error).__name__)
 
-    async def _beat(self) -> None:
-        gap_s = min(STEP_S, self._beat_s)
-        async with self._queue.revocations(self._claimed) as changed:
-            self._control.on_step = partial(asyncio.get_running_loop().call_soon_threadsafe, changed.set)
-            while True:  # at once: what was revoked before the watch began is found out here
-                await self.renew()
-                await asyncio.sleep(gap_s)
-                await changed.within(self._beat_s - gap_s)
+    def _schedule(self) -> None:
+        """Makes a heartbeat due STEP_S after the last one."""
+        if self._timer is not None:
+            self._timer.cancel()
+        wait_s = self._renewed_s + STEP_S - monotonic()
+        self._timer = asyncio.get_running_loop().call_later(max(0.0, wait_s), self._due.set)

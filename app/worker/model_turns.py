@@ -1,4 +1,4 @@
-"""Which of its models a worker takes work for first: a pure decision."""
+"""Decides which of its models a worker claims for first; pure."""
 
 from __future__ import annotations
 
@@ -6,25 +6,29 @@ from collections.abc import Collection, Sequence
 
 __all__ = ["ModelTurns"]
 
-STAY = 8  # batches of warm models before one that has to be loaded comes first: loading costs more than a batch
+STAY = 8.0  # full batches of warm models before one that has to be loaded comes first: loading costs more than a batch
 
 
 class ModelTurns:
-    """The models in the order of their turns: the one served longest ago first, but warm ones before cold ones for
-    STAY batches at most, so that models which do not fit together do not evict each other at every batch.
+    """The order of a worker's models: the one served longest ago first, but warm ones before cold ones.
+
+    After STAY full batches of warm models, cold ones have their turn too. So models that do not fit together do not
+    evict each other at every claim.
     """
 
     def __init__(self, models: Sequence[str]) -> None:
         self._models = list(models)
-        self._stayed = 0
+        self._stayed = 0.0
 
-    def order(self, warm: Collection[str]) -> list[str]:
-        if self._stayed < STAY:
-            return sorted(self._models, key=lambda model: model not in warm)
-        return list(self._models)
+    def order(self, warm: Collection[str], loadable: Collection[str]) -> list[str]:
+        """Returns the models to claim for; before the turn of the cold ones, only `loadable` ones of them."""
+        if self._stayed >= STAY:
+            return list(self._models)
+        models = [model for model in self._models if model in warm or model in loadable]
+        return sorted(models, key=lambda model: model not in warm)
 
-    def served(self, model: str, warm: Collection[str]) -> None:
-        """A batch of `model` was begun; `warm` as it was told to `order`."""
-        self._stayed = self._stayed + 1 if model in warm and self._stayed < STAY else 0
+    def note_claim(self, model: str, warm: Collection[str], batches: float) -> None:
+        """Notes a claim of so many full batches; `warm` is what `order` was given."""
+        self._stayed = self._stayed + batches if model in warm and self._stayed < STAY else 0.0
         self._models.remove(model)
         self._models.append(model)

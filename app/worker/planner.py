@@ -1,141 +1,106 @@
-"""Which waiting jobs make the next batch: a pure decision, so without a clock and without I/O.
+"""Decides which waiting jobs of a model a worker claims next; pure, so without a clock and without I/O.
 
-Three questions, in this order. Whose turn is it? Tenants take turns by deficit round-robin in units of work, so that
-one who floods the queue delays itself. Which of the tenant's jobs leads? The oldest of its highest priority, from the
-batch key whose turn it is, by the same round-robin; but at least every second turn the job that has waited too long,
-if there is one, so that nothing starves. What rides along? Jobs of the leader's key, from all tenants in turn, each at
-its tenant's expense, while the budget lasts.
+Tenants take turns by deficit round robin in units of work, so that a tenant who floods the queue delays itself. A turn
+goes to the tenant's oldest job of its highest priority; but at least every second turn of a tenant goes to its oldest
+overdue job, so that nothing starves. Jobs are taken while they fit. A job that does not fit is skipped in favor of
+other lanes (a lane: jobs of one tenant and priority, oldest first). It is skipped no longer once it is overdue, or once
+its tenant is behind the others by the work of the largest job: then nothing more is taken before it fits.
 """
 
 from __future__ import annotations
 
 import math
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
-from enum import StrEnum
 
 from app.queue.waiting import Candidate, Turns
+from app.worker.protocol import Room
 
-__all__ = ["Plan", "Rules", "StopReason", "plan"]
+__all__ = ["Plan", "Rules", "plan"]
 
-#: A turn's credit as a share of the largest batch's work: smaller is finer, and this many rounds pay the largest debt.
+#: A turn's credit as a share of the largest job's work: smaller is finer, and this many rounds pay the largest debt.
 CREDIT_SHARE = 1 / 16
-
-
-class StopReason(StrEnum):
-    """Why a batch grew no further."""
-
-    FULL = "full"  # the next job of its key would not fit
-    WINDOW = "window"  # none of its key came in time
-    NO_MORE = "no_more"  # none of its key waits, and holding it open would delay others, or is not wanted
-    ALONE = "alone"  # its one job takes no other with it: it was lost before, or exceeds the budget by itself
 
 
 @dataclass(frozen=True)
 class Rules:
-    """What an operator sets."""
+    """Settings of the planner."""
 
-    window_ms: int  # a batch with room left waits so long for more of its key, since its oldest job came in
-    oldest_wait_ms: int  # a job that has waited longer goes before its tenant's others
+    oldest_wait_ms: int  # a job that has waited longer is overdue
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A batch, in the order it was chosen. `hold_ms` above 0: look again then, or when a job comes in."""
+    """The jobs to claim, in the order they were chosen, and whose turn it is after them."""
 
     ids: tuple[str, ...]
-    stop: StopReason
-    hold_ms: int
     turns: Turns
+    needs_idle: bool = False  # an overdue job must run alone: nothing of any model is claimed before it does
 
 
-def plan(waiting: Sequence[Candidate], turns: Turns, budget: int, now_ms: int, rules: Rules) -> Plan:
-    """The next batch from the jobs of one model, and whose turn it is after it; empty where none waits.
+def plan(waiting: Sequence[Candidate], turns: Turns, room: Room, now_ms: int, rules: Rules) -> Plan:
+    """Chooses the jobs of one model that fill its room.
 
-    `budget` is in units of Generation.cost; a job that exceeds it is taken alone.
+    A job that another worker died with is taken alone, and only if nothing is in flight.
     """
-    if not waiting:
-        return Plan((), StopReason.NO_MORE, 0, turns)
-    waiting = sorted(waiting, key=lambda each: each.sequence)
-    largest = max(each.work * max(1.0, budget / each.cost) for each in waiting)
-    credit = largest * CREDIT_SHARE
+    lanes: dict[str, dict[int, deque[Candidate]]] = defaultdict(lambda: defaultdict(deque))
+    for job in sorted(waiting, key=lambda job: job.sequence):
+        lanes[job.tenant][job.priority.rank].append(job)
+    largest = max((job.work for job in waiting), default=0)
+    ring = _enter(turns.tenants, lanes, largest)
+    overdue_last = {*turns.overdue_last} & lanes.keys()
+    chosen: list[str] = []
+    free, is_empty, needs_idle = room.free, room.jobs == 0, False
+    while lanes and free > 0:
+        tenant, ring = _next_turn(ring, lanes.keys(), largest * CREDIT_SHARE)
+        firsts = [lane[0] for lane in lanes[tenant].values()]
+        overdue = [job for job in firsts if now_ms - job.queued_ms > rules.oldest_wait_ms]
+        by_age = bool(overdue) and tenant not in overdue_last
+        job = min(overdue, key=lambda job: job.sequence) if by_age else min(firsts, key=lambda job: job.priority.rank)
+        was_lost = job.attempts > 0
+        fits = is_empty if was_lost else job.cost <= free or free == room.whole > 0
+        if fits:
+            chosen.append(job.id)
+            ring[tenant] -= job.work
+            overdue_last = overdue_last | {tenant} if by_age else overdue_last - {tenant}
+            turns = Turns(ring, tuple(sorted(overdue_last)))
+            if was_lost:
+                break
+            free, is_empty = free - job.cost, False
+            lanes[tenant][job.priority.rank].popleft()
+        elif job in overdue or ring[tenant] >= largest:
+            needs_idle = was_lost
+            break
+        else:
+            lanes[tenant][job.priority.rank].clear()
+        if not lanes[tenant][job.priority.rank]:
+            del lanes[tenant][job.priority.rank]
+        if not lanes[tenant]:
+            del lanes[tenant]
+    return Plan(tuple(chosen), turns, needs_idle)
 
-    tenants = _ring(turns.tenants, (each.tenant for each in waiting), largest)
-    batch_keys = _ring(turns.batch_keys, (each.batch_key for each in waiting), largest)
-    tenant, tenants = _turn(tenants, set(tenants), credit)
-    mine = [each for each in waiting if each.tenant == tenant]
-    overdue = [each for each in mine if now_ms - each.queued_ms > rules.oldest_wait_ms]
-    overdue_last = {*turns.overdue_last} & tenants.keys()
-    if overdue and tenant not in overdue_last:
-        leader = overdue[0]
-        overdue_last.add(tenant)
-    else:
-        first = min(each.priority.rank for each in mine)
-        ahead = [each for each in mine if each.priority.rank == first]
-        batch_key, batch_keys = _turn(batch_keys, {each.batch_key for each in ahead}, credit)
-        leader = next(each for each in ahead if each.batch_key == batch_key)
-        overdue_last.discard(tenant)
 
-    batch, stop = _fill(leader, waiting, tenants, budget)
-    hold_ms = 0
-    if stop is StopReason.NO_MORE and rules.window_ms and all(each.batch_key == leader.batch_key for each in waiting):
-        hold_ms = max(0, min(each.queued_ms for each in batch) + rules.window_ms - now_ms)
-        stop = StopReason.WINDOW
-    for each in batch:
-        tenants[each.tenant] -= each.work
-        batch_keys[each.batch_key] -= each.work
-    after = Turns(tenants, batch_keys, tuple(sorted(overdue_last)))
-    return Plan(tuple(each.id for each in batch), stop, hold_ms, after)
-
-
-def _ring(ring: Mapping[str, float], names: Iterable[str], largest: float) -> dict[str, float]:
-    """The ring of those that wait: others leave it, the new begin at its tail; no debt exceeds the largest batch."""
+def _enter(ring: Mapping[str, float], names: Iterable[str], largest: float) -> dict[str, float]:
+    """The ring of those that wait: others leave it, new ones begin at its tail; no credit or debt exceeds `largest`."""
     waiting = dict.fromkeys(names)
-    kept = {name: max(-largest, left) for name, left in ring.items() if name in waiting}
+    kept = {name: min(largest, max(-largest, credit)) for name, credit in ring.items() if name in waiting}
     return kept | {name: largest * CREDIT_SHARE for name in waiting if name not in kept}
 
 
-def _turn(ring: Mapping[str, float], among: Set[str], credit: float) -> tuple[str, dict[str, float]]:
-    """Deficit round-robin: the one of `among` whose turn it is, and the ring after that choice.
+def _next_turn(ring: Mapping[str, float], among: Set[str], credit: float) -> tuple[str, dict[str, float]]:
+    """Finds the one of `among` whose turn it is, and the ring after that choice, by deficit round robin.
 
-    A turn lasts while there is credit left; who has none is passed over, gets `credit` and goes to the tail. A batch
-    may overdraw what is left: that debt is paid by being passed over.
+    A turn lasts while there is credit left; a name without any is passed over and goes to the tail. A job may overdraw
+    what is left. If no one has credit, all get some.
     """
-    left = {name: each for name, each in ring.items() if name in among}
-    # Whole rounds in which nobody comes out of debt, at once.
-    rounds = min(0 if each > 0 else math.floor(-each / credit) for each in left.values())
-    left = {name: each + rounds * credit for name, each in left.items()}
-    order = deque(left)
-    while left[order[0]] <= 0:
-        left[order[0]] += credit
+    most = max(ring[name] for name in among)
+    while most <= 0:  # whole rounds, until one of them is out of debt; the credit of the others is kept for later
+        rounds = math.floor(-most / credit) + 1
+        ring = {name: has + rounds * credit for name, has in ring.items()}
+        most = max(ring[name] for name in among)
+    order = deque(name for name in ring if name in among)
+    while ring[order[0]] <= 0:
         order.rotate(-1)
-    others = {name: each for name, each in ring.items() if name not in among}
-    return order[0], others | {name: left[name] for name in order}
-
-
-def _fill(
-    leader: Candidate, waiting: Sequence[Candidate], tenants: Iterable[str], budget: int
-) -> tuple[list[Candidate], StopReason]:
-    """The leader's batch: its key's jobs, one of each tenant in turn, each tenant's by priority and age.
-
-    A tenant's job that does not fit ends that tenant's part: none is overtaken in its lane.
-    """
-    if leader.attempts > 0 or leader.cost > budget:
-        return [leader], StopReason.ALONE
-    lines: dict[str, deque[Candidate]] = {tenant: deque() for tenant in tenants}
-    for each in sorted(waiting, key=lambda each: (each.priority.rank, each.sequence)):
-        if each.batch_key == leader.batch_key and each is not leader:
-            lines[each.tenant].append(each)
-    batch, room, full = [leader], budget - leader.cost, False
-    lines[leader.tenant] = lines.pop(leader.tenant)  # it has had its first
-    while lines:
-        for tenant, line in list(lines.items()):
-            if not line or line[0].attempts > 0 or line[0].cost > room:
-                full = full or bool(line and line[0].attempts == 0)
-                del lines[tenant]
-                continue
-            batch.append(line.popleft())
-            room -= batch[-1].cost
-    full = full or room < min(each.cost for each in batch)  # the least that is likely to come
-    return batch, StopReason.FULL if full else StopReason.NO_MORE
+    names = [*(name for name in ring if name not in among), *order]
+    return order[0], {name: ring[name] for name in names}

@@ -12,10 +12,10 @@ from app.queue.queue import Queue
 from app.settings import Settings
 from app.tracing import Tracing
 from app.worker.exposition import exposed
-from app.worker.loop import Worker
 from app.worker.models import Models
+from app.worker.protocol import Engine
 from app.worker.recorder import Recorder
-from app.worker.work import Engine
+from app.worker.worker import Worker
 
 __all__ = ["main"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from time import perf_counter
@@ -111,10 +111,10 @@ class Recorder:
         yield
         self._stages.labels(model, stage.value).observe(perf_counter() - begun_s)
 
-    def ended(self, worker: str, claimed_at: float, jobs: Sequence[Ended]) -> None:
-        """A batch is over; `claimed_at` is in Unix seconds."""
+    def ended(self, worker: str, ended: Ended) -> None:
+        """Traces a job that has ended."""
         if self.tracing is not None:
-            trace(self.tracing, worker, claimed_at, jobs)
+            trace(self.tracing, worker, ended)
 
     def loaded(self, model: str, took_s: float) -> None:
         self.add(Event.MODEL_LOADED, model)

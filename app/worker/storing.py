@@ -10,8 +10,8 @@ from redis.exceptions import RedisError
 from app.artifacts import Artifacts, ArtifactsError, artifact_name
 from app.jobs import Artifact, Job, Result
 from app.queue.queue import Queue
+from app.worker.protocol import JobOutput
 from app.worker.recorder import Recorder, Stage
-from app.worker.work import Made
 
 __all__ = ["Storing"]
 
@@ -23,18 +23,18 @@ class Storing:
         self._artifacts = artifacts
         self._recorder = recorder
 
-    async def store(self, job: Job, made: Made) -> tuple[Artifact, ...]:
+    async def store(self, job: Job, output: JobOutput) -> tuple[Artifact, ...]:
         """Raises ArtifactsError; then none is left."""
         artifacts: list[Artifact] = []
-        for index, (data, seed) in enumerate(zip(made.files, made.seeds, strict=True)):
+        for index, (data, seed) in enumerate(zip(output.files, output.seeds, strict=True)):
             name = artifact_name(job.id, index, job.request.output_format)
-            beside = artifact_name(job.id, index, "jpeg") if made.thumbnails else None
+            beside = artifact_name(job.id, index, "jpeg") if output.thumbnails else None
             try:
                 with self._recorder.timed(Stage.STORE, job.request.model):
                     size_bytes = await self._artifacts.save(name, data)
-                    artifacts.append(Artifact(name, made.media_type, size_bytes, seed, beside))
+                    artifacts.append(Artifact(name, output.media_type, size_bytes, seed, beside))
                     if beside is not None:
-                        await self._artifacts.save(beside, made.thumbnails[index])
+                        await self._artifacts.save(beside, output.thumbnails[index])
             except ArtifactsError:
                 await self._delete(_names(artifacts))
                 raise

@@ -32,7 +32,7 @@ async def work(queue: Queue, settings: Settings, first: int = 1, last: int = STE
         await claim(queue, "fake-1", "shapes-flux", 1, 10)
     [job_id] = await held(queue)
     for step in range(first, last + 1):
-        await queue.heartbeat("fake-1", [job_id], step)
+        await queue.heartbeat("fake-1", {job_id: step})
     if last == STEPS:
         job = await queue.get(job_id)
         assert job is not None

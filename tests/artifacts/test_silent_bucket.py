@@ -16,11 +16,11 @@ from app.artifacts import Artifacts, artifact_name
 from app.artifacts.links import Links
 from app.queue.queue import Queue
 from app.settings import Settings
-from app.worker import loop
-from app.worker.loop import Worker
+from app.worker import worker as module
 from app.worker.models import Models
+from app.worker.worker import Worker
 from tests import s3
-from tests.worker.test_loop import ScriptedEngine
+from tests.worker.scripted import ScriptedEngine
 
 #: Less than the bucket is given to answer, and many times what an API needs to end.
 END_S = 45
@@ -55,7 +55,7 @@ async def test_an_api_ends(tmp_path: Path) -> None:
 
 
 async def test_a_worker_ends(settings: Settings, queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "STORE_PATIENCE_S", 0.0)
+    monkeypatch.setattr(module, "STORE_PATIENCE_S", 0.0)
     with s3.silent() as (server, bucket):
         place = {"artifacts_url": bucket.url, "artifacts_options": dict(bucket.options)}
         settings = Settings(**{**settings.model_dump(), **place})

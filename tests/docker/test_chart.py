@@ -20,7 +20,7 @@ from cloudcoil.models.prometheus_operator.v1 import PodMonitor, PrometheusRule, 
 
 from app.metrics import definitions
 from app.settings import SECRET, Settings
-from app.worker.loop import LEAVE_S
+from app.worker.worker import LEAVE_S
 from tests.docker import compose, dockerfile
 from tests.docker.tools import ROOT, needed
 

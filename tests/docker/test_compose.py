@@ -15,7 +15,7 @@ import yaml
 from app.access import file as access
 from app.catalog import Catalog
 from app.settings import Settings
-from app.worker.loop import LEAVE_S
+from app.worker.worker import LEAVE_S
 from tests.docker import compose, dockerfile
 from tests.docker.compose import ROOT, seconds
 

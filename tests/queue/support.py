@@ -57,15 +57,9 @@ async def assert_consistent(redis: Redis) -> None:
         assert await _number(redis, keys.HELD_WORK, model) == sum(int(each["work"]) for each in of_model)
         assert set(await redis.zrange(keys.TENANTS + model, 0, -1)) == {each["tenant"] for each in mine}
     lanes: dict[str, list[str]] = {}
-    firsts: dict[str, dict[str, float]] = {}
     for each in sorted(waiting, key=lambda each: int(each["sequence"])):
-        of = [each["model"], each["tenant"], each["rank"]]
-        lanes.setdefault(keys.LANE + _name([*of, each["batch_key"]]), []).append(each["id"])
-        firsts.setdefault(keys.LANES + _name(of), {}).setdefault(each["batch_key"], float(each["sequence"]))
+        lanes.setdefault(keys.LANE + _name([each["model"], each["tenant"], each["rank"]]), []).append(each["id"])
     assert {name: await redis.zrange(name, 0, -1) async for name in redis.scan_iter(f"{keys.LANE}*")} == lanes
-    found = {name: dict(await redis.zrange(name, 0, -1, withscores=True)) for name in firsts}
-    assert found == firsts
-    assert {name async for name in redis.scan_iter(f"{keys.LANES}*")} == firsts.keys()
     assert set(await redis.zrange(keys.LEASES, 0, -1)) == {each["id"] for each in held}
     assert set(await redis.zrange(keys.DEADLINES, 0, -1)) == {each["id"] for each in [*waiting, *held]}
     dead = set(await redis.zrange(keys.DEAD, 0, -1))
@@ -111,7 +105,7 @@ async def make_every_transition(url: str, settings: Settings, make_job: Callable
         await queue.submit(make_job(name), idempotency_key=name, api_key="key", pending_jobs=9)
     await queue.registry.announce("w", [MODEL], 30)
     assert len(await claim(queue, "w", MODEL, 3, 0)) == 3
-    await queue.heartbeat("w", ["a", "b", "c"], 1)
+    await queue.heartbeat("w", {"a": 1, "b": 1, "c": 1})
     assert await queue.preview("w", "a", 1, 0, b"x", "image/jpeg")
     await queue.finish("w", "a", RESULT)
     await queue.fail("w", "b", JobError("x", "x"))

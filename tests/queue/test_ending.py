@@ -34,10 +34,10 @@ async def test_a_job_at_work_is_taken_from_its_worker(queue: Queue, make_job: Ma
     for name in "ab":
         await queue.submit(make_job(name))
     await claim(queue, "w", MODEL, 2, 0)
-    async with queue.revocations(["a", "b"]) as revoked:
+    async with queue.revocations("a") as revoked:
         await queue.cancel("a")
         assert await revoked.within(10)
-    assert await queue.heartbeat("w", ["a", "b"], 1) == ["a"]
+    assert await queue.heartbeat("w", {"a": 1, "b": 1}) == ["a"]
     assert not await queue.finish("w", "a", RESULT)
     await queue.release("w", ["a"])
     assert await queue.upkeep.reap() == 0
@@ -60,7 +60,7 @@ async def test_the_log_names_why_a_job_left_its_live_worker(
             await asyncio.sleep(0.35)
     caplog.clear()
     with caplog.at_level("INFO"):
-        assert await queue.heartbeat("w", ["a"], 1) == ["a"]
+        assert await queue.heartbeat("w", {"a": 1}) == ["a"]
     assert [(line.levelname, line.getMessage()) for line in caplog.records] == [
         ("INFO", f"job_withdrawn job=a worker=w reason={reason}")
     ]
@@ -74,7 +74,7 @@ async def test_the_log_warns_of_a_job_lost_by_silence(
     await asyncio.sleep(0.05)
     await hasty.upkeep.reap()
     caplog.clear()
-    assert await hasty.heartbeat("w", ["a"], 1) == ["a"]
+    assert await hasty.heartbeat("w", {"a": 1}) == ["a"]
     assert [(line.levelname, line.getMessage()) for line in caplog.records] == [
         ("WARNING", "lease_lost job=a worker=w status=queued")
     ]
@@ -93,7 +93,7 @@ async def test_a_worker_hears_of_a_job_it_lost_by_silence(hasty: Queue, make_job
     await hasty.submit(make_job("a"))
     await claim(hasty, "w", MODEL, 1, 0)
     await asyncio.sleep(0.05)
-    async with hasty.revocations(["a"]) as revoked:
+    async with hasty.revocations("a") as revoked:
         await hasty.upkeep.reap()
         assert await revoked.within(10)
 
@@ -134,11 +134,11 @@ async def test_many_late_jobs_and_lost_leases_are_seen_to_at_once(
 async def test_a_late_job_is_taken_from_its_worker(queue: Queue, make_job: Make) -> None:
     await queue.submit(make_job("late"), deadline_s=0.2)
     await claim(queue, "w", MODEL, 1, 0)
-    async with queue.revocations(["late"]) as revoked:
+    async with queue.revocations("late") as revoked:
         await asyncio.sleep(0.25)
         await queue.upkeep.expire()
         assert await revoked.within(10)
-    assert await queue.heartbeat("w", ["late"], 1) == ["late"]
+    assert await queue.heartbeat("w", {"late": 1}) == ["late"]
 
 
 @pytest.mark.parametrize("how", ["look", "claim", "heartbeat", "finish", "cancel", "reap"])
@@ -151,7 +151,7 @@ async def test_no_transition_overlooks_a_deadline(queue: Queue, hasty: Queue, ma
         case "claim":
             assert await claim(queue, "w", MODEL, 1, 0) == []
         case "heartbeat":
-            assert await queue.heartbeat("w", ["late"], 1) == ["late"]
+            assert await queue.heartbeat("w", {"late": 1}) == ["late"]
         case "finish":
             assert not await queue.finish("w", "late", RESULT)
         case "cancel":

@@ -45,10 +45,10 @@ async def test_a_job_tells_its_life(queue: Queue, make_job: Make) -> None:
     await queue.submit(make_job("a", num_inference_steps=4))
     await claim(queue, "w1", MODEL, 1, 0)
     for step in (0, 1, 1, 3):
-        await queue.heartbeat("w1", ["a"], step)
+        await queue.heartbeat("w1", {"a": step})
     await queue.release("w1", ["a"])
     await claim(queue, "w2", MODEL, 1, 0)
-    await queue.heartbeat("w2", ["a"], 1)
+    await queue.heartbeat("w2", {"a": 1})
     await queue.finish("w2", "a", RESULT)
     events = await told(queue, "a")
     assert [(event.type.value, event.data) for event in events] == [
@@ -103,7 +103,7 @@ async def test_what_becomes_of_a_job_is_heard_as_it_does(queue: Queue, make_job:
         following = asyncio.gather(*(heard(each, EventType.COMPLETED) for each in (one, other)))
         await claim(queue, "w", MODEL, 1, 0)
         for step in range(1, 30):
-            await queue.heartbeat("w", ["a"], step)
+            await queue.heartbeat("w", {"a": step})
         await queue.finish("w", "a", RESULT)
         of_one, of_other = await following
     assert of_other == await told(queue, "a")
@@ -120,7 +120,7 @@ async def test_nothing_is_missed_when_the_connection_is_lost(
         for step in range(1, 40):
             if step % 10 == 0:
                 await redis.execute_command("CLIENT KILL TYPE pubsub")
-            await queue.heartbeat("w", ["a"], step)
+            await queue.heartbeat("w", {"a": step})
         await queue.finish("w", "a", RESULT)
         assert await following == await told(queue, "a")
 
@@ -136,7 +136,7 @@ async def test_a_slow_listener_reads_what_it_could_not_hear(
         await heard(slow, EventType.STARTED)  # so its subscription stands
         following = asyncio.create_task(heard(quick, EventType.COMPLETED))
         for step in range(1, 20):
-            await queue.heartbeat("w", ["a"], step)
+            await queue.heartbeat("w", {"a": step})
         await queue.finish("w", "a", RESULT)
         await following
         assert await slow.next(0) == (await told(queue, "a"))[2:]
@@ -162,7 +162,7 @@ async def test_events_are_bounded_and_end_with_their_job(queue: Queue, make_job:
         await queue.submit(make_job("a"))
         await claim(queue, "w", MODEL, 1, 0)
         for step in range(1, 1010):
-            await queue.heartbeat("w", ["a"], step)
+            await queue.heartbeat("w", {"a": step})
         assert await redis.xlen(keys.events("a")) == 1000
         assert await redis.pttl(keys.events("a")) == -1
         await queue.finish("w", "a", RESULT)

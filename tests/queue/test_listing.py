@@ -106,7 +106,7 @@ async def test_a_deleted_job_leaves_nothing_behind(
             await claim(queue, "w", MODEL, 1, 0)
         if state == "completed":
             await queue.finish("w", "a", RESULT)
-        async with queue.revocations(["a"]) as revoked:
+        async with queue.revocations("a") as revoked:
             deleted = await queue.delete("a")
             assert state != "in_progress" or await revoked.within(10)
         assert deleted is not None
@@ -115,7 +115,7 @@ async def test_a_deleted_job_leaves_nothing_behind(
         assert await queue.delete("a") is None
         assert await queue.get("a") is None
         assert await names(queue) == ["other"]
-        assert await queue.heartbeat("w", ["a"], 1) == ["a"]
+        assert await queue.heartbeat("w", {"a": 1}) == ["a"]
         assert not await queue.finish("w", "a", RESULT)
         await queue.release("w", ["a"])
         assert (await queue.upkeep.reap(), await queue.depth(MODEL), await queue.dead.list()) == (0, 0, [])

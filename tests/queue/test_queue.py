@@ -44,15 +44,14 @@ async def test_a_job_comes_back_as_it_went_in(queue: Queue, make_job: Make) -> N
     assert await queue.get("unknown") is None
 
 
-async def test_equal_batch_keys_are_claimed_together_oldest_first(queue: Queue, make_job: Make) -> None:
+async def test_jobs_of_every_kind_are_claimed_together_oldest_first(queue: Queue, make_job: Make) -> None:
     for name, width in [("a", 64), ("b", 128), ("c", 64), ("d", 64), ("e", 128)]:
-        await queue.submit(make_job(name, width=width))
-    first = await claim(queue, "w", MODEL, 2, 0)
-    assert ids(first) == ["a", "c"]
+        await queue.submit(make_job(name, width=width, num_inference_steps=width // 16))
+    first = await claim(queue, "w", MODEL, 3, 0)
+    assert ids(first) == ["a", "b"]
     assert all((job.status, job.attempts, job.worker) == (JobStatus.IN_PROGRESS, 1, "w") for job in first)
     assert all(job.started_at is not None and job.started_at >= job.created_at for job in first)
-    assert ids(await claim(queue, "w", MODEL, 9, 0)) == ["b", "e"]
-    assert ids(await claim(queue, "w", MODEL, 9, 0)) == ["d"]
+    assert ids(await claim(queue, "w", MODEL, 9, 0)) == ["c", "d", "e"]
 
 
 async def test_the_claim_limit_counts_pictures(queue: Queue, make_job: Make) -> None:
@@ -111,14 +110,15 @@ async def test_fail_keeps_the_error(queue: Queue, make_job: Make) -> None:
     assert (job.status, job.error) == (JobStatus.FAILED, JobError("invalid_output", "said"))
 
 
-async def test_heartbeat_extends_notes_the_step_and_names_what_is_lost(queue: Queue, make_job: Make) -> None:
-    await queue.submit(make_job("a"))
-    await claim(queue, "w", MODEL, 1, 0)
-    assert await queue.heartbeat("w", ["a", "never"], 3) == ["never"]
-    assert await queue.heartbeat("other", ["a"], 4) == ["a"]
-    job = await queue.get("a")
-    assert job is not None
-    assert job.step == 3
+async def test_heartbeat_extends_notes_the_steps_and_names_what_is_lost(queue: Queue, make_job: Make) -> None:
+    for name in "ab":
+        await queue.submit(make_job(name))
+    await claim(queue, "w", MODEL, 2, 0)
+    assert await queue.heartbeat("w", {"a": 2, "b": 7}) == []
+    assert await queue.heartbeat("w", {"a": 3, "never": 3}) == ["never"]
+    assert await queue.heartbeat("other", {"a": 4}) == ["a"]
+    jobs = [await queue.get(name) for name in "ab"]
+    assert [job.step for job in jobs if job is not None] == [3, 7]
 
 
 async def test_an_ended_lease_requeues_at_the_front(hasty: Queue, make_job: Make) -> None:
@@ -280,7 +280,7 @@ async def test_no_prompt_is_logged(queue: Queue, make_job: Make, caplog: pytest.
         await claim(queue, "w", MODEL, 1, 0)
         await queue.finish("w", "a", RESULT)
     events = [each.getMessage().split()[0] for each in caplog.records]
-    assert events == ["job_queued", "job_claimed", "batch_claimed", "job_completed"]
+    assert events == ["job_queued", "job_claimed", "job_completed"]
     assert "topsecret" not in caplog.text
 
 

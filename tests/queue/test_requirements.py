@@ -129,7 +129,7 @@ async def test_at_its_maxmemory_redis_takes_no_job_but_every_end(
     refusal = unavailable(caught.value)
     assert (refusal.error_code, refusal.retry_after_s) == ("queue_refused", 10)
     assert "maxmemory" in refusal.message
-    assert await queue.heartbeat("w", ["a", "b"], 1) == []
+    assert await queue.heartbeat("w", {"a": 1, "b": 1}) == []
     assert await queue.finish("w", "a", RESULT)
     await queue.release("w", ["b"])
     assert [job.id for job in await claim(queue, "w", MODEL, 1, 0)] == ["b"]

@@ -7,12 +7,13 @@ from collections.abc import Callable
 from time import sleep
 from typing import Any
 
+from app.worker.loop import Worker
+
 from app.catalog import Catalog
 from app.jobs import Guidance, Job, JobStatus
 from app.queue.queue import Queue
 from app.settings import Settings
 from app.worker.engine import TorchEngine
-from app.worker.loop import Worker
 from app.worker.models import Models
 from app.worker.recorder import Recorder
 

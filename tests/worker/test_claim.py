@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from time import monotonic
 from typing import Any
 
 import pytest
@@ -14,44 +12,30 @@ from app.jobs import Job, Priority
 from app.queue.queue import Queue
 from app.queue.waiting import Turns
 from app.settings import Settings
-from app.worker.claim import Claimed, claim, rules
-from app.worker.planner import Rules, StopReason
+from app.worker.claim import claim
+from app.worker.planner import Rules
+from app.worker.protocol import Room
 from tests.claiming import PICTURE
+from tests.queue.support import lose
 
 MODEL = "shapes-flux"
-BUDGETS = {MODEL: 4 * PICTURE}
-AT_ONCE = Rules(window_ms=0, oldest_wait_ms=60_000)
-PATIENT = Rules(window_ms=600_000, oldest_wait_ms=600_000)
+WHOLE = 4 * PICTURE
+ROOMS = {MODEL: Room(WHOLE, WHOLE, 0)}
+RULES = Rules(oldest_wait_ms=60_000)
 Make = Callable[..., Job]
 
 
-def ids(claimed: Claimed | None) -> list[str]:
-    assert claimed is not None
-    return [job.id for job in claimed.jobs]
+def ids(jobs: Sequence[Job]) -> list[str]:
+    return [job.id for job in jobs]
 
 
-def test_the_rules_are_the_settings(settings: Settings) -> None:
-    changed = settings.model_copy(update={"batch_window_ms": 7, "oldest_wait_s": 1.5})
-    assert rules(changed) == Rules(window_ms=7, oldest_wait_ms=1500)
-
-
-async def test_guidance_values_share_a_batch_and_cfg_does_not(queue: Queue, make_job: Make) -> None:
-    for name, scale in (("a", 2.0), ("b", 1.0), ("c", 7.5), ("d", 0.0), ("e", 3.0)):
-        await queue.submit(make_job(name, guidance_scale=scale))
-    assert ids(await claim(queue, "w", BUDGETS, AT_ONCE, 0)) == ["a", "c"]  # each counts twice: the budget is full
-    assert ids(await claim(queue, "w", BUDGETS, AT_ONCE, 0)) == ["b", "d"]
-    assert ids(await claim(queue, "w", BUDGETS, AT_ONCE, 0)) == ["e"]
-
-
-@pytest.mark.parametrize(
-    "changes", [{"width": 80}, {"height": 80}, {"num_inference_steps": 3}, {"guidance_scale": 2.0}, {"num_frames": 5}]
-)
-async def test_what_changes_the_computations_shape_is_apart(
-    queue: Queue, make_job: Make, changes: dict[str, Any]
-) -> None:
-    await queue.submit(make_job("a"))
-    await queue.submit(make_job("b", **changes))
-    assert len(ids(await claim(queue, "w", BUDGETS, AT_ONCE, 0))) == 1
+async def test_jobs_of_every_kind_are_claimed_together_as_far_as_they_fit(queue: Queue, make_job: Make) -> None:
+    kinds: list[dict[str, Any]] = [{"guidance_scale": 2.0}, {"num_inference_steps": 3}, {"width": 32}, {}, {}]
+    for name, changes in zip("abcde", kinds, strict=True):
+        await queue.submit(make_job(name, **changes))
+    assert ids(await claim(queue, "w", ROOMS, RULES)) == ["a", "b", "c"]  # two rows, one, and half of one
+    assert ids(await claim(queue, "w", ROOMS, RULES)) == ["d", "e"]
+    assert await claim(queue, "w", ROOMS, RULES) == []
 
 
 async def test_priorities_and_tenants_reach_the_planner(queue: Queue, make_job: Make) -> None:
@@ -59,73 +43,56 @@ async def test_priorities_and_tenants_reach_the_planner(queue: Queue, make_job: 
         await queue.submit(make_job(f"flood{i}"))
     await queue.submit(replace(make_job("high"), priority=Priority.HIGH))
     await queue.submit(replace(make_job("other"), tenant="other"))
-    assert ids(await claim(queue, "w", BUDGETS, AT_ONCE, 0)) == ["high", "other", "flood0", "flood1"]
+    assert ids(await claim(queue, "w", ROOMS, RULES)) == ["high", "other", "flood0", "flood1"]
 
 
 async def test_workers_take_turns_together(queue: Queue, make_job: Make) -> None:
     """The memory is the queue's: a second worker goes on where the first has left."""
     for i in range(8):
-        await queue.submit(make_job(f"a{i}"))
+        await queue.submit(make_job(f"a{i}", n=4))
     for i in range(4):
-        await queue.submit(make_job(f"b{i}", width=80))
-    first = ids(await claim(queue, "v", BUDGETS, AT_ONCE, 0))
-    second = ids(await claim(queue, "w", BUDGETS, AT_ONCE, 0))
-    assert (first[0], second[0]) == ("a0", "b0")
+        await queue.submit(replace(make_job(f"b{i}", n=4), tenant="other"))
+    assert ids(await claim(queue, "v", ROOMS, RULES)) == ["a0"]
+    assert ids(await claim(queue, "w", ROOMS, RULES)) == ["b0"]
 
 
-async def test_a_batch_with_room_is_held_open_for_its_window(queue: Queue, make_job: Make) -> None:
-    await queue.submit(make_job("a"))
-    claiming = asyncio.create_task(claim(queue, "w", BUDGETS, Rules(2000, 60_000), 30))
-    await asyncio.sleep(0.2)
-    assert not claiming.done()
-    await queue.submit(make_job("b"))
-    claimed = await claiming
-    assert ids(claimed) == ["a", "b"]
-    assert claimed is not None
-    assert claimed.stop is StopReason.WINDOW
+async def test_the_first_model_with_a_job_that_fits_is_claimed(queue: Queue, make_job: Make) -> None:
+    for model in ("full", "large", MODEL):
+        await queue.submit(make_job(model, model=model, n=2))
+    small = Room(PICTURE, WHOLE, 3)
+    rooms = {"full": Room(0, WHOLE, 3), "idle": Room(WHOLE, WHOLE, 3), "large": small, MODEL: Room(WHOLE, WHOLE, 3)}
+    assert ids(await claim(queue, "w", rooms, RULES)) == [MODEL]
+    assert await claim(queue, "w", rooms, RULES) == []
 
 
-@pytest.mark.parametrize(("more", "stop"), [([{}, {}, {}], StopReason.FULL), ([{"width": 80}], StopReason.NO_MORE)])
-async def test_a_window_ends_early_when_there_is_no_more_to_wait_for(
-    queue: Queue, make_job: Make, more: Sequence[dict[str, Any]], stop: StopReason
+async def test_an_overdue_job_that_must_run_alone_holds_up_every_model(
+    settings: Settings, queue: Queue, make_job: Make
 ) -> None:
-    await queue.submit(make_job("a"))
-    claiming = asyncio.create_task(claim(queue, "w", BUDGETS, PATIENT, 600))
-    await asyncio.sleep(0.1)
-    for number, changes in enumerate(more):
-        await queue.submit(make_job(f"more{number}", **changes))
-    claimed = await claiming
-    assert claimed is not None
-    assert claimed.stop is stop
-
-
-async def test_a_window_does_not_hold_up_another_model(queue: Queue, make_job: Make) -> None:
-    await queue.submit(make_job("a"))
-    await queue.submit(make_job("b", model="other", n=4))
-    assert ids(await claim(queue, "w", {**BUDGETS, "other": 4 * PICTURE}, PATIENT, 600)) == ["b"]
-
-
-async def test_a_claim_ends_at_its_timeout_with_a_window_open(queue: Queue, make_job: Make) -> None:
-    await queue.submit(make_job("a"))
-    begun = monotonic()
-    assert await claim(queue, "w", BUDGETS, PATIENT, 0.1) is None
-    assert monotonic() - begun < 60
+    hasty = Queue.connect(settings.model_copy(update={"lease_s": 0.02}))
+    await queue.submit(make_job("lost"))
+    await lose(hasty, "lost", 1)
+    await hasty.close()
+    await queue.submit(make_job("other", model="other"))
+    busy = {MODEL: Room(WHOLE, WHOLE, 1), "other": Room(WHOLE, WHOLE, 1)}
+    assert await claim(queue, "w", busy, Rules(oldest_wait_ms=-1)) == []
+    assert ids(await claim(queue, "w", busy, RULES)) == ["other"]
+    assert ids(await claim(queue, "w", ROOMS, RULES)) == ["lost"]
 
 
 async def test_a_worker_that_was_beaten_to_all_of_it_plans_again(
     queue: Queue, make_job: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await queue.submit(make_job("a", width=80))
+    await queue.submit(make_job("a", n=4))
     await queue.submit(make_job("b"))
     look, beaten = queue.waiting, False
 
-    async def late(model: str) -> Any:
+    async def late(*models: str) -> Any:
         nonlocal beaten
-        waiting = await look(model)
+        waiting = await look(*models)
         if not beaten:
             beaten = True
             await queue.claim("quicker", MODEL, ["a"], Turns())
         return waiting
 
     monkeypatch.setattr(queue, "waiting", late)
-    assert ids(await claim(queue, "w", BUDGETS, AT_ONCE, 0)) == ["b"]
+    assert ids(await claim(queue, "w", ROOMS, RULES)) == ["b"]

@@ -10,13 +10,13 @@ from pathlib import Path
 from time import sleep
 
 import pytest
+from app.worker.loop import Worker
 
 from app.artifacts import Artifacts
 from app.jobs import Applied, Job, JobError, JobStatus
 from app.queue.queue import Queue
 from app.settings import Settings
 from app.worker import loop
-from app.worker.loop import Worker
 from app.worker.models import Models
 from app.worker.recorder import Recorder
 from app.worker.states import ModelStates

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-import base64
 import copy
 import io
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from time import sleep
+from collections.abc import Callable
 from typing import Any
 
 import diffusers
@@ -17,18 +13,11 @@ import pytest
 import torch
 from PIL import Image
 
-from app.artifacts import Artifacts
-from app.jobs import Applied, Job
-from app.queue.queue import Queue
-from app.settings import Settings
-from app.worker.batch import Batch
+from app.jobs import Job
 from app.worker.batching import Row
-from app.worker.encode import encode
 from app.worker.engine import TorchEngine
 from app.worker.previews import Sketch, predicted, steps_shown
-from app.worker.recorder import Recorder
 from app.worker.work import Control, Made, Preview
-from tests.claiming import claim
 
 MODEL = "shapes-flux"
 Make = Callable[..., Job]
@@ -133,56 +122,6 @@ def test_previews_foretell_the_picture_and_change_nothing(engine: TorchEngine, m
             off = {name: float(np.abs(picture(done) - each.pixels).mean()) for name, done in made.items()}
             assert min(off, key=lambda name: off[name]) == each.job_id
             assert off[each.job_id] < 30
-
-
-class Showing:
-    """Shows a preview of each job after each of so many steps, in the torch thread."""
-
-    warm: tuple[str, ...] = (MODEL,)
-
-    def __init__(self, steps: int) -> None:
-        self._steps = steps
-
-    def run(self, jobs: Sequence[Job], control: Control) -> dict[str, Made]:
-        for step in range(1, self._steps + 1):
-            for job in jobs:
-                control.on_preview(Preview(job.id, 0, step, np.full((16, 16, 3), (200, 0, 0), np.uint8)))
-        return {job.id: Made((b"one",), (7,), "image/png", Applied(False, "no"), 1, 1.0, 2.0, 3.0) for job in jobs}
-
-
-@pytest.mark.parametrize("steps", [3, 0])
-async def test_previews_are_told_in_their_order_before_the_end_or_missed_in_a_warning(
-    settings: Settings, queue: Queue, make_job: Make, steps: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    late = iter([0.3])  # the first takes longest to encode
-
-    def slow(*arguments: Any) -> bytes:
-        sleep(next(late, 0.0))
-        return encode(*arguments)
-
-    monkeypatch.setattr("app.worker.batch.encode", slow)
-    await queue.submit(make_job("a", previews=3))
-    jobs = await claim(queue, "w", MODEL, 1, 0)
-    engine: Any = Showing(steps)
-    with ThreadPoolExecutor(1) as thread:
-        batch = Batch(
-            "w", jobs, settings.lease_s, queue, Artifacts.open(settings), engine, thread, Recorder()
-        )  # fmt: skip
-        await batch.run()
-    async with queue.follow("a") as feed, asyncio.timeout(30):
-        events = await feed.next(10)
-    assert [event.type.value for event in events] == ["queued", "started", *["preview"] * steps, "completed"]
-    job = await queue.get("a")
-    assert job is not None
-    assert job.result is not None
-    assert job.result.warnings == (() if steps else ("previews: none could be made",))
-    previews = [event.data for event in events[2:-1]]
-    assert [(each["step"], each["index"]) for each in previews] == [(step, 0) for step in range(1, steps + 1)]
-    for each in previews:
-        assert each["media_type"] == "image/jpeg"
-        image = Image.open(io.BytesIO(base64.b64decode(each["b64_json"])))
-        assert (image.format, image.size) == ("JPEG", (16, 16))
-    assert not await queue.preview("w", "a", 1, 0, b"", "image/jpeg")  # nothing after the end
 
 
 def test_a_copy_of_a_watched_scheduler_steps_for_itself() -> None:

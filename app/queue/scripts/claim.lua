@@ -1,4 +1,4 @@
--- Lease the jobs of a planned batch that still wait, and remember whose turn is next.
+-- Lease the planned jobs that still wait, and remember whose turn is next.
 -- Bound: the ids given. Asked again after a lost answer, the same worker gets the same jobs.
 -- ARGV: worker, model, lease in ms, the planner's memory, ids…
 -- Returns a list of jobs' fields; empty when another worker was quicker with all of them.

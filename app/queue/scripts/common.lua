@@ -55,22 +55,28 @@ local function tell(id, kind, data)
   notify(id, kind, entry)
 end
 
-local function lanes_of(model, tenant, rank)
-  return LANES .. cjson.encode({ model, tenant, rank })
+local function lane_of(model, tenant, rank)
+  return LANE .. cjson.encode({ model, tenant, rank })
 end
 
--- A lane has changed: keep what is known of its first job, and of the tenant.
-local function note_first(model, tenant, rank, batch_key, lane)
-  local first = redis.call('ZRANGE', lane, 0, 0, 'WITHSCORES')
-  local lanes = lanes_of(model, tenant, rank)
-  if first[1] then
-    redis.call('ZADD', lanes, first[2], batch_key)
+-- A job that an older version queued is in a lane for its batch key: it leaves that one.
+local function leave_former_lane(id)
+  local job = redis.call('HMGET', JOB .. id, 'model', 'tenant', 'rank', 'batch_key')
+  if not job[4] then
     return
   end
-  redis.call('ZREM', lanes, batch_key)
-  local left = redis.call('EXISTS',
-    lanes_of(model, tenant, '0'), lanes_of(model, tenant, '1'), lanes_of(model, tenant, '2'))
-  if left == 0 then
+  local lane = LANE .. cjson.encode(job)
+  redis.call('ZREM', lane, id)
+  if redis.call('EXISTS', lane) == 0 then
+    redis.call('ZREM', FORMER_LANES .. cjson.encode({ job[1], job[2], job[3] }), job[4])
+  end
+  redis.call('HDEL', JOB .. id, 'batch_key')
+end
+
+-- Take a job out of its lane, and its tenant off the list if it was the tenant's last one.
+local function leave_lane(model, tenant, rank, id)
+  redis.call('ZREM', lane_of(model, tenant, rank), id)
+  if redis.call('EXISTS', lane_of(model, tenant, '0'), lane_of(model, tenant, '1'), lane_of(model, tenant, '2')) == 0 then
     redis.call('ZREM', TENANTS .. model, tenant)
   end
 end
@@ -78,13 +84,12 @@ end
 -- Enter a waiting job into the queue's indexes, at the place its first submission gave it: a job handed back keeps its
 -- turn. Entered twice, nothing changes.
 local function index(id)
-  local job = redis.call('HMGET', JOB .. id, 'model', 'tenant', 'rank', 'batch_key', 'sequence')
+  leave_former_lane(id)
+  local job = redis.call('HMGET', JOB .. id, 'model', 'tenant', 'rank', 'sequence')
   local model, tenant = job[1], job[2]
-  local lane = LANE .. cjson.encode({ model, tenant, job[3], job[4] })
-  redis.call('ZADD', QUEUE .. model, job[5], id)
-  redis.call('ZADD', lane, job[5], id)
+  redis.call('ZADD', QUEUE .. model, job[4], id)
+  redis.call('ZADD', lane_of(model, tenant, job[3]), job[4], id)
   redis.call('ZADD', TENANTS .. model, 'NX', redis.call('GET', SERVED) or 0, tenant)
-  note_first(model, tenant, job[3], job[4], lane)
 end
 
 local function enqueue(id)
@@ -107,15 +112,13 @@ end
 
 -- Out of the queue. False when it does not wait.
 local function dequeue(id)
-  local job = redis.call('HMGET', JOB .. id, 'model', 'tenant', 'rank', 'batch_key', 'work', 'status')
-  local model = job[1]
-  if job[6] ~= 'queued' then
+  local job = redis.call('HMGET', JOB .. id, 'model', 'tenant', 'rank', 'work', 'status')
+  if job[5] ~= 'queued' then
     return false
   end
-  leave_queue(model, id, job[5])
-  local lane = LANE .. cjson.encode({ model, job[2], job[3], job[4] })
-  redis.call('ZREM', lane, id)
-  note_first(model, job[2], job[3], job[4], lane)
+  leave_queue(job[1], id, job[4])
+  leave_former_lane(id)
+  leave_lane(job[1], job[2], job[3], id)
   return true
 end
 

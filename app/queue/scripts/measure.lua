@@ -10,14 +10,11 @@ for _, model in ipairs(redis.call('SMEMBERS', MODELS)) do
   local waiting, oldest = { 0, 0, 0 }, { now, now, now }
   for _, tenant in ipairs(redis.call('ZRANGE', TENANTS .. model, 0, -1)) do
     for rank = 1, 3 do
-      local name = string.format('%d', rank - 1)
-      for _, batch_key in ipairs(redis.call('ZRANGE', lanes_of(model, tenant, name), 0, -1)) do
-        local lane = LANE .. cjson.encode({ model, tenant, name, batch_key })
-        waiting[rank] = waiting[rank] + redis.call('ZCARD', lane)
-        local first = redis.call('ZRANGE', lane, 0, 0)[1]
-        local since = first and redis.call('HGET', JOB .. first, 'queued_ms') or now
-        oldest[rank] = math.min(oldest[rank], tonumber(since))
-      end
+      local lane = lane_of(model, tenant, string.format('%d', rank - 1))
+      waiting[rank] = waiting[rank] + redis.call('ZCARD', lane)
+      local first = redis.call('ZRANGE', lane, 0, 0)[1]
+      local since = first and redis.call('HGET', JOB .. first, 'queued_ms') or now
+      oldest[rank] = math.min(oldest[rank], tonumber(since))
     end
   end
   for rank, priority in ipairs(PRIORITIES) do

@@ -5,9 +5,12 @@ local first, most = tonumber(ARGV[2]), tonumber(ARGV[3])
 local open = redis.call('ZRANGE', DEADLINES, first, first + most - 1)
 local answer = {}
 for _, id in ipairs(open) do
-  if redis.call('EXISTS', JOB .. id) == 0 then
+  local status = redis.call('HGET', JOB .. id, 'status')
+  if not status then
     strike_off(id)
     answer[#answer + 1] = id
+  elseif status == 'queued' then
+    index(id)
   end
 end
 table.insert(answer, 1, #open < most and 0 or first + most - #answer)

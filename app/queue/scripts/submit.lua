@@ -1,10 +1,10 @@
 -- Store a job and queue it; or answer with the earlier job of the same idempotency key.
 -- Bound: the models that ever had a queue.
--- ARGV: id, model, tenant, priority's rank, batch key, cost, work, request, warnings, deadline in ms from now,
+-- ARGV: id, model, tenant, priority's rank, cost, work, request, warnings, deadline in ms from now,
 --   idempotency key or '', fingerprint, most queued jobs of all models, most of this one,
 --   id of the API key or '', most of its jobs that have not ended or '', webhook or '', traceparent or ''
 -- Returns {'new' | 'earlier', the job's fields}, {'conflict'}, or {'full', 'all' | 'model' | 'key'}.
-local id, model, idempotency, fingerprint = ARGV[1], ARGV[2], ARGV[11], ARGV[12]
+local id, model, idempotency, fingerprint = ARGV[1], ARGV[2], ARGV[10], ARGV[11]
 local key = JOB .. id
 
 if redis.call('EXISTS', key) == 1 then -- the client sent it again after losing the answer
@@ -20,22 +20,22 @@ if idempotency ~= '' then
   end
 end
 
-local api_key = ARGV[15]
+local api_key = ARGV[14]
 local function pending()
   return redis.call('SCARD', PENDING .. api_key)
 end
-if ARGV[16] ~= '' and pending() >= tonumber(ARGV[16]) then
+if ARGV[15] ~= '' and pending() >= tonumber(ARGV[15]) then
   for _, other in ipairs(redis.call('SMEMBERS', PENDING .. api_key)) do
     if redis.call('EXISTS', JOB .. other) == 0 then
       redis.call('SREM', PENDING .. api_key, other)
     end
   end
 end
-if ARGV[16] ~= '' and pending() >= tonumber(ARGV[16]) then
+if ARGV[15] ~= '' and pending() >= tonumber(ARGV[15]) then
   count(METRICS.JOBS_REFUSED, model, 'key')
   return { 'full', 'key' }
 end
-if redis.call('ZCARD', QUEUE .. model) >= tonumber(ARGV[14]) then
+if redis.call('ZCARD', QUEUE .. model) >= tonumber(ARGV[13]) then
   count(METRICS.JOBS_REFUSED, model, 'model')
   return { 'full', 'model' }
 end
@@ -44,16 +44,16 @@ local waiting = 0
 for _, each in ipairs(redis.call('SMEMBERS', MODELS)) do
   waiting = waiting + redis.call('ZCARD', QUEUE .. each)
 end
-if waiting >= tonumber(ARGV[13]) then
+if waiting >= tonumber(ARGV[12]) then
   count(METRICS.JOBS_REFUSED, model, 'all')
   return { 'full', 'all' }
 end
 
 local now, sequence = now_ms(), redis.call('INCR', SEQUENCE)
-local deadline = now + ARGV[10]
-redis.call('HSET', key, 'id', id, 'model', model, 'tenant', ARGV[3], 'rank', ARGV[4], 'batch_key', ARGV[5],
-  'cost', ARGV[6], 'work', ARGV[7], 'request', ARGV[8], 'warnings', ARGV[9], 'status', 'queued', 'created_ms', now,
-  'trace', ARGV[18], 'queued_ms', now, 'deadline_ms', deadline, 'attempts', 0, 'step', 0, 'sequence', sequence)
+local deadline = now + ARGV[9]
+redis.call('HSET', key, 'id', id, 'model', model, 'tenant', ARGV[3], 'rank', ARGV[4], 'cost', ARGV[5],
+  'work', ARGV[6], 'request', ARGV[7], 'warnings', ARGV[8], 'status', 'queued', 'created_ms', now,
+  'trace', ARGV[17], 'queued_ms', now, 'deadline_ms', deadline, 'attempts', 0, 'step', 0, 'sequence', sequence)
 redis.call('ZADD', OWNED .. ARGV[3], sequence, id)
 redis.call('ZADD', DEADLINES, deadline, id)
 if idempotency ~= '' then
@@ -66,8 +66,8 @@ if api_key ~= '' then
   redis.call('HSET', key, 'api_key', api_key)
   redis.call('SADD', PENDING .. api_key, id)
 end
-if ARGV[17] ~= '' then
-  redis.call('HSET', key, 'webhook', ARGV[17])
+if ARGV[16] ~= '' then
+  redis.call('HSET', key, 'webhook', ARGV[16])
 end
 enqueue(id)
 return { 'new', redis.call('HGETALL', key) }

@@ -35,7 +35,7 @@ ALL = ["queued", "started", "progress", "completed", "failed", "cancelled", "exp
 async def work(queue: Queue, settings: Settings, steps: int = 0) -> None:
     [job] = await claim(queue, "fake-1", "shapes-flux", 1, 10)
     for step in range(1, steps + 1):
-        await queue.heartbeat("fake-1", [job.id], step)
+        await queue.heartbeat("fake-1", {job.id: step})
     await FakeWorker(queue, Artifacts.open(settings)).finish(job)
 
 
@@ -79,7 +79,7 @@ async def test_every_event_that_is_asked_for_is_told(settings: Settings, queue: 
         await receiver.hears(1)
         [claimed] = await claim(queue, "fake-1", "shapes-flux", 1, 10)
         await receiver.hears(2)
-        await queue.heartbeat("fake-1", [claimed.id], 3)
+        await queue.heartbeat("fake-1", {claimed.id: 3})
         messages = await receiver.hears(3)
         assert messages[2]["data"]["progress"] == {"step": 3, "steps": 4}
         await api.post(f"/v1/jobs/{job['id']}/cancel")
@@ -125,12 +125,12 @@ async def test_progress_is_told_seldom_and_never_again(settings: Settings, queue
     async with receiving(answers=[answer(500)]) as receiver, serving(with_webhooks(settings)) as api:
         await api.post("/v1/jobs", json=body(receiver, events=["progress"]))
         [job] = await claim(queue, "fake-1", "shapes-flux", 1, 10)
-        await queue.heartbeat("fake-1", [job.id], 1)
+        await queue.heartbeat("fake-1", {job.id: 1})
         await receiver.hears(1)
         await settled(queue._redis)  # it was not taken, and the job is at work still
         assert len(receiver.told) == 1
         for step in range(2, 200):
-            await queue.heartbeat("fake-1", [job.id], step)
+            await queue.heartbeat("fake-1", {job.id: step})
         await FakeWorker(queue, Artifacts.open(settings)).finish(job)
         await settled(queue._redis)
     assert len(receiver.told) < 40  # of 200 steps, which take a few seconds at the most

@@ -3,57 +3,55 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import io
 import threading
-from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Coroutine, Mapping
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
+from time import sleep
 from typing import Any, BinaryIO
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from app.artifacts import Artifacts, artifact_name
 from app.jobs import Applied, Artifact, Edit, Job, JobStatus, Result, Timings
+from app.queue.cancel import end
 from app.queue.queue import Queue
 from app.settings import Settings
-from app.worker.batch import Batch
+from app.worker.encode import encode
+from app.worker.job_run import JobRun
+from app.worker.leases import Leases
+from app.worker.protocol import Cancelled, JobControl, JobOutput, Preview
 from app.worker.recorder import Recorder
-from app.worker.work import Control, Made
 from tests.claiming import claim
 
 MODEL = "shapes-flux"
 Make = Callable[..., Job]
-Connect = Callable[..., Queue]
 
 
 class QuickEngine:
-    """Makes a file of three bytes; `last` is called in the torch thread before it is handed over."""
+    """Makes a file of three bytes; its future is done at once."""
 
-    warm: tuple[str, ...] = (MODEL,)
-
-    def __init__(self, last: Callable[[], None] = lambda: None) -> None:
-        self._last = last
-
-    def fits(self, model: str) -> bool:
-        return True
-
-    def load(self, model: str) -> None: ...
-
-    def budget(self, model: str) -> int:
-        return 1
-
-    def run(self, jobs: Sequence[Job], control: Control) -> dict[str, Made]:
-        self._last()
-        return {job.id: Made((b"one",), (7,), "image/png", Applied(False, "no"), 1, 1.0, 2.0, 3.0) for job in jobs}
-
-    def recover(self) -> None: ...
+    def submit(self, job: Job, files: Mapping[str, bytes], control: JobControl) -> Future[JobOutput]:
+        future: Future[JobOutput] = Future()
+        future.set_result(JobOutput((b"one",), (7,), "image/png", Applied(False, "no"), 1, 1.0, 2.0, 3.0))
+        return future
 
 
-async def run(settings: Settings, queue: Queue, artifacts: Artifacts, engine: QuickEngine) -> None:
-    """The next job, by worker w."""
-    jobs = await claim(queue, "w", MODEL, 1, 0)
-    with ThreadPoolExecutor(1) as thread:
-        await Batch("w", jobs, settings.lease_s, queue, artifacts, engine, thread, Recorder()).run()
+async def run(settings: Settings, queue: Queue, artifacts: Artifacts, engine: Any) -> None:
+    """Runs the next job, by worker w."""
+    [job] = await claim(queue, "w", MODEL, 1, 0)
+    leases = Leases("w", settings.lease_s, queue)
+    keeping = asyncio.create_task(leases.keep(lambda: False))
+    try:
+        await JobRun("w", job, leases, queue, artifacts, engine, Recorder()).run()
+    finally:
+        await end(keeping)
+    assert job.id not in leases
 
 
 async def status(queue: Queue, job_id: str) -> JobStatus:
@@ -111,16 +109,17 @@ async def test_a_file_saved_for_nothing_is_removed_where_the_job_completed_other
 
 
 async def test_a_file_stays_whose_result_was_written_though_nobody_heard_so(
-    settings: Settings, queue: Queue, make_job: Make, connect: Connect
+    settings: Settings, queue: Queue, make_job: Make
 ) -> None:
     class Unheard(Queue):
         async def finish(self, worker: str, job_id: str, result: Result) -> bool:
             assert await super().finish(worker, job_id, result)
             return await super().finish(worker, job_id, result)  # as after an answer that was lost
 
-    unheard = connect(settings, kind=Unheard)
+    unheard = Unheard.connect(settings)
     await queue.submit(make_job("a"))
     await run(settings, unheard, Artifacts.open(settings), QuickEngine())
+    await unheard.close()
     job = await queue.get("a")
     assert job is not None
     assert job.result is not None
@@ -128,7 +127,7 @@ async def test_a_file_stays_whose_result_was_written_though_nobody_heard_so(
 
 
 async def test_a_worker_that_stands_still_while_it_saves_leaves_the_file_of_the_one_that_took_over(
-    settings: Settings, queue: Queue, make_job: Make, connect: Connect
+    settings: Settings, queue: Queue, make_job: Make
 ) -> None:
     hasty = settings.model_copy(update={"lease_s": 0.1})
 
@@ -137,10 +136,11 @@ async def test_a_worker_that_stands_still_while_it_saves_leaves_the_file_of_the_
             in_its_place(taken_over(hasty))  # the loop stands still until they are done
             return await super().save(name, data)
 
-    hurried = connect(hasty)
+    hurried = Queue.connect(hasty)
     await hurried.submit(make_job("a"))
     artifacts = StandingStill.open(settings)
     await run(hasty, hurried, artifacts, QuickEngine())
+    await hurried.close()
     job = await queue.get("a")
     assert job is not None
     assert job.status is JobStatus.COMPLETED
@@ -169,13 +169,15 @@ def stored(settings: Settings) -> list[str]:
 async def test_a_thumbnail_is_stored_beside_its_video_and_files_are_closed(
     settings: Settings, queue: Queue, make_job: Make, tmp_path: Path
 ) -> None:
-    class Filming(QuickEngine):
-        def run(self, jobs: Sequence[Job], control: Control) -> dict[str, Made]:
-            return {job.id: replace(made, files=(file,), thumbnails=(b"small",)) for job in jobs}
+    class Filming:
+        def submit(self, *_: object) -> Future[JobOutput]:
+            future: Future[JobOutput] = Future()
+            future.set_result(replace(output, files=(file,), thumbnails=(b"small",)))
+            return future
 
-    file = (tmp_path / "video").open("w+b")  # the batch closes it
+    file = (tmp_path / "video").open("w+b")  # the run closes it
     file.write(b"large")
-    made = Made((), (7,), "video/mp4", Applied(False, "no"), 1, 1.0, 2.0, 3.0)
+    output = JobOutput((), (7,), "video/mp4", Applied(False, "no"), 1, 1.0, 2.0, 3.0)
     await queue.submit(make_job("a", output_format="mp4"))
     await run(settings, queue, Artifacts.open(settings), Filming())
     assert file.closed
@@ -203,27 +205,25 @@ class Reading(QuickEngine):
     """Notes what its jobs start from."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.files: list[dict[str, bytes]] = []
+        self.files: list[Mapping[str, bytes]] = []
 
-    def run(self, jobs: Sequence[Job], control: Control) -> dict[str, Made]:
-        self.files.append(dict(control.files))
-        return super().run(jobs, control)
+    def submit(self, job: Job, files: Mapping[str, bytes], control: JobControl) -> Future[JobOutput]:
+        self.files.append(files)
+        return super().submit(job, files, control)
 
 
-async def test_what_a_job_starts_from_outlives_its_worker(
-    settings: Settings, queue: Queue, make_job: Make, connect: Connect
-) -> None:
+async def test_what_a_job_starts_from_outlives_its_worker(settings: Settings, queue: Queue, make_job: Make) -> None:
     artifacts, name = Artifacts.open(settings), artifact_name("a-image", 0, "png")
-    await artifacts.save(name, b"a picture")
-    short = connect(settings.model_copy(update={"lease_s": 0.01}))
+    await artifacts.save(name, b"an image")
+    short = Queue.connect(settings.model_copy(update={"lease_s": 0.01}))
     await queue.submit(make_job("a", edit=Edit(0.5, name)))
     assert await claim(short, "dead", MODEL, 1, 0)
     while not await queue.upkeep.reap():  # noqa: ASYNC110 - looking is what is tested
         await asyncio.sleep(0.01)
     engine = Reading()
     await run(settings, queue, artifacts, engine)
-    assert engine.files == [{name: b"a picture"}]
+    await short.close()
+    assert engine.files == [{name: b"an image"}]
     job = await queue.get("a")
     assert job is not None
     assert (job.status, job.attempts, job.request.edit) == (JobStatus.COMPLETED, 2, Edit(0.5, name))
@@ -235,7 +235,7 @@ async def test_without_what_it_starts_from_a_job_fails_and_says_so(
 ) -> None:
     name = artifact_name("a-image", 0, "png")
     if code == "input_not_read":
-        await Artifacts.open(settings).save(name, b"a picture")
+        await Artifacts.open(settings).save(name, b"an image")
         (found,) = settings.data_dir.rglob(name)
         found.unlink()
         found.symlink_to(found)  # a loop, which is the store's own failure
@@ -246,3 +246,78 @@ async def test_without_what_it_starts_from_a_job_fails_and_says_so(
     assert job is not None
     assert job.error is not None
     assert (job.status, job.error.code, engine.files) == (JobStatus.FAILED, code, [])
+
+
+class Showing(QuickEngine):
+    """Shows a preview after each of so many steps."""
+
+    def __init__(self, steps: int) -> None:
+        self._steps = steps
+
+    def submit(self, job: Job, files: Mapping[str, bytes], control: JobControl) -> Future[JobOutput]:
+        for step in range(1, self._steps + 1):
+            control.on_preview(Preview(job.id, 0, step, np.full((16, 16, 3), (200, 0, 0), np.uint8)))
+        return super().submit(job, files, control)
+
+
+@pytest.mark.parametrize("steps", [3, 0])
+async def test_previews_are_published_in_their_order_before_the_end_or_missed_in_a_warning(
+    settings: Settings, queue: Queue, make_job: Make, steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = iter([0.3])  # the first takes longest to encode
+
+    def slow(*arguments: Any) -> bytes:
+        sleep(next(late, 0.0))
+        return encode(*arguments)
+
+    monkeypatch.setattr("app.worker.job_run.encode", slow)
+    await queue.submit(make_job("a", previews=3))
+    await run(settings, queue, Artifacts.open(settings), Showing(steps))
+    async with queue.follow("a") as feed, asyncio.timeout(30):
+        events = await feed.next(10)
+    assert [event.type.value for event in events] == ["queued", "started", *["preview"] * steps, "completed"]
+    job = await queue.get("a")
+    assert job is not None
+    assert job.result is not None
+    assert job.result.warnings == (() if steps else ("previews: none could be made",))
+    previews = [event.data for event in events[2:-1]]
+    assert [(preview["step"], preview["index"]) for preview in previews] == [(step, 0) for step in range(1, steps + 1)]
+    for preview in previews:
+        assert preview["media_type"] == "image/jpeg"
+        image = Image.open(io.BytesIO(base64.b64decode(preview["b64_json"])))
+        assert (image.format, image.size) == ("JPEG", (16, 16))
+    assert not await queue.preview("w", "a", 1, 0, b"", "image/jpeg")  # nothing after the end
+
+
+class Leaving:
+    """Cancels each job, as if it had been left before its first denoiser call."""
+
+    def submit(self, *_: object) -> Future[JobOutput]:
+        future: Future[JobOutput] = Future()
+        future.set_exception(Cancelled())
+        return future
+
+
+async def test_a_job_that_was_left_is_handed_back(settings: Settings, queue: Queue, make_job: Make) -> None:
+    await queue.submit(make_job("a"))
+    await run(settings, queue, Artifacts.open(settings), Leaving())
+    job = await queue.get("a")
+    assert job is not None
+    assert (job.status, job.attempts) == (JobStatus.QUEUED, 0)
+
+
+async def test_a_job_that_the_device_failed_with_keeps_its_lease(
+    settings: Settings, queue: Queue, make_job: Make
+) -> None:
+    class Failing:
+        def submit(self, *_: object) -> Future[JobOutput]:
+            future: Future[JobOutput] = Future()
+            future.set_exception(RuntimeError("device lost"))
+            return future
+
+    await queue.submit(make_job("a"))
+    with pytest.raises(RuntimeError, match="device lost"):
+        await run(settings, queue, Artifacts.open(settings), Failing())
+    job = await queue.get("a")
+    assert job is not None
+    assert (job.status, job.attempts) == (JobStatus.IN_PROGRESS, 1)
