@@ -6,7 +6,7 @@ loaded. A span has ids, numbers and words; never a prompt.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -70,16 +70,13 @@ class Tracing:
         begun_at: float,
         ended_at: float,
         attributes: Mapping[str, Value] | None = None,
-        links: Sequence[str] = (),
         error: str | None = None,
     ) -> str:
-        """One that is over, in Unix seconds; `parent` and `links` are traceparents. Returns its own."""
-        from opentelemetry.trace import Link, SpanKind, StatusCode, get_current_span
+        """One that is over, in Unix seconds; `parent` is a traceparent. Returns its own."""
+        from opentelemetry.trace import SpanKind, StatusCode
 
-        linked = [Link(get_current_span(self._context(each)).get_span_context()) for each in links]
-        span = self._tracer.start_span(
-            name, self._context(parent), SpanKind.CONSUMER, dict(attributes or {}), linked, round(begun_at * 1e9)
-        )
+        context, about = self._context(parent), dict(attributes or {})
+        span = self._tracer.start_span(name, context, SpanKind.CONSUMER, about, start_time=round(begun_at * 1e9))
         if error is not None:
             span.set_status(StatusCode.ERROR, error)
         span.end(round(max(begun_at, ended_at) * 1e9))

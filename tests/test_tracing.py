@@ -8,60 +8,36 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from app.worker.loop import Worker
 
-from app.jobs import Applied, Job, JobError
+from app.jobs import Job, JobError
 from app.queue.queue import Queue
 from app.settings import Settings
 from app.tracing import Tracing
 from app.worker.models import Models
-from app.worker.states import ModelStates
-from app.worker.work import Control, Made
+from app.worker.protocol import JobControl, JobOutput
+from app.worker.worker import Worker
 from benchmarks.tracing import Collector, Span, collecting, tree
 from tests.api.support import serving
-from tests.claiming import PICTURE
 from tests.limits import HANG_S
+from tests.worker.scripted import ScriptedEngine
 
 pytest.importorskip("opentelemetry.sdk")
 MODEL = "shapes-flux"
 CALLER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
-class Engine:
-    """A batch of two takes 30 ms, by its own account."""
+class Engine(ScriptedEngine):
+    """A job takes 30 ms, by its own account."""
 
-    warm: tuple[str, ...] = (MODEL,)
-    is_downloading = False
-
-    def __init__(self) -> None:
-        self.states = ModelStates()
-
-    def takes_jobs(self, model: str) -> bool:
-        return True
-
-    def download(self, model: str) -> None: ...
-
-    def fits(self, model: str) -> bool:
-        return True
-
-    def load(self, model: str) -> None: ...
-
-    def is_measured(self, model: str) -> bool:
-        return True
-
-    def measure(self, model: str) -> None: ...
-
-    def budget(self, model: str) -> int:
-        return 2 * PICTURE
-
-    def run(self, jobs: Sequence[Job], control: Control) -> dict[str, Made | JobError]:
-        made = Made((b"one",), (7,), "image/png", Applied(False, "no"), len(jobs), 5.0, 20.0, 5.0, begun_at=time.time())
-        return {j.id: JobError("nan_output", "no") if j.request.prompt == "nan" else made for j in jobs}
-
-    def recover(self) -> None: ...
+    def _outcome(self, job: Job, control: JobControl) -> JobOutput | JobError:
+        outcome = super()._outcome(job, control)
+        if isinstance(outcome, JobError):
+            return outcome
+        return replace(outcome, encode_ms=5.0, denoise_ms=20.0, decode_ms=5.0, begun_at=time.time())
 
 
 @asynccontextmanager
@@ -79,9 +55,9 @@ async def working(settings: Settings, queue: Queue, engine: Engine) -> AsyncIter
 
 
 async def traced(settings: Settings, queue: Queue, prompts: Sequence[str]) -> tuple[list[str], Collector]:
-    """The ids of jobs that shared a batch, and what the collector had got when both processes had ended."""
+    """The ids of jobs that waited together, and what the collector had got when both processes had ended."""
     with collecting() as collector:
-        settings = settings.model_copy(update={"otlp_endpoint": collector.url, "batch_window_ms": 0})
+        settings = settings.model_copy(update={"otlp_endpoint": collector.url})
         async with serving(settings) as api:
             ids = []
             for prompt in prompts:
@@ -116,15 +92,6 @@ async def test_a_job_is_one_trace_across_api_queue_and_worker(settings: Settings
     assert asked.attributes["http.response.status_code"] == 202
     assert one(second, "POST /v1/jobs").parent == CALLER.split("-")[2]
     assert {each.trace for each in second} == {CALLER.split("-")[1]} != {each.trace for each in first}
-
-
-async def test_a_batch_is_linked_to_the_requests_whose_jobs_it_ran(settings: Settings, queue: Queue) -> None:
-    ids, collector = await traced(settings, queue, ["a", "b"])
-    batch = one(collector.spans, "batch")
-    assert batch.attributes["jobs"] == 2
-    assert set(batch.links) == {one(collector.of_job(each), "POST /v1/jobs").id for each in ids}
-    assert [one(collector.of_job(each), "work").links for each in ids] == [(batch.id,)] * 2
-    assert batch.trace not in {each.trace for job in ids for each in collector.of_job(job)}
 
 
 async def test_a_failed_job_says_so_and_no_span_says_a_prompt(settings: Settings, queue: Queue) -> None:

@@ -149,8 +149,9 @@ class Worker:
         if any(run.job.attempts > 1 for run in self._runs.values()):
             return False  # a job that another worker died with runs alone
         ready = [model for model in self._serving if engine.takes_jobs(model)]
-        warm = {*engine.warm, *self._cold}  # a model that is yet to be made warm evicts none
-        loadable = {model for model in ready if not self._runs or engine.fits(model)}
+        fitting = {model for model in ready if engine.fits(model)}
+        warm = {*engine.warm, *fitting.intersection(self._cold)}  # a model that is yet to be made warm evicts none
+        loadable = fitting if self._runs else ready
         rooms = {model: self._room(engine, model) for model in turns.order(warm, loadable) if model in ready}
         rules = Rules(oldest_wait_ms=round(self._settings.oldest_wait_s * 1000))
         jobs = await claim(self._queue, self.name, rooms, rules)

@@ -1,105 +1,29 @@
-"""The loop against a real queue; the engine is a script of its own, since only its thread's contract matters here."""
+"""The worker against a real queue; its engine is scripted, since only the protocol matters here."""
 
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from time import sleep
+from typing import Any
 
 import pytest
-from app.worker.loop import Worker
 
 from app.artifacts import Artifacts
-from app.jobs import Applied, Job, JobError, JobStatus
+from app.jobs import Job, JobError, JobStatus
 from app.queue.queue import Queue
 from app.settings import Settings
-from app.worker import loop
+from app.worker import worker as module
 from app.worker.models import Models
 from app.worker.recorder import Recorder
-from app.worker.states import ModelStates
-from app.worker.work import Control, Made, Stopped
-from tests.claiming import PICTURE, claim
+from app.worker.worker import STORING_BATCHES, Worker
+from tests.claiming import claim
 from tests.queue.servers import valkey
+from tests.worker.scripted import ScriptedEngine
 
 MODEL = "shapes-flux"
 Make = Callable[..., Job]
-Connect = Callable[..., Queue]
-
-
-class ScriptedEngine:
-    """Denoises nothing: prompts say what happens. `slow` steps until it is told to stop or `go` is set."""
-
-    def __init__(self, most: int = 8) -> None:
-        self.most = most
-        self.batches: list[list[str]] = []
-        self.running = threading.Event()
-        self.go = threading.Event()
-        self.decode = threading.Event()
-        self.recovered = 0
-        self.warm: tuple[str, ...] = ()
-        self.states = ModelStates()
-        self.is_downloading = False
-        self.absent: set[str] = set()  # models to be downloaded
-        self.downloads: list[str] = []
-        self.unmeasured: list[str] = []
-
-    def takes_jobs(self, model: str) -> bool:
-        return model not in self.absent
-
-    def download(self, model: str) -> None:
-        if model not in self.downloads:
-            self.downloads.append(model)
-            self.states.set(model, "downloading")
-
-    def fits(self, model: str) -> bool:
-        return model != "large"
-
-    def load(self, model: str) -> None:
-        if model == "broken":
-            raise OSError("no such model")
-        self.warm = (*self.warm, model)
-        self.states.set(model, "warm")
-
-    def is_measured(self, model: str) -> bool:
-        return model not in self.unmeasured
-
-    def measure(self, model: str) -> None:
-        self.unmeasured.remove(model)
-
-    def budget(self, model: str) -> int:
-        return self.most * PICTURE
-
-    def run(self, jobs: Sequence[Job], control: Control) -> dict[str, Made | JobError]:
-        control.check()
-        self.batches.append([job.id for job in jobs])
-        prompts = {job.request.prompt for job in jobs}
-        if "poison" in prompts:
-            raise ValueError("cannot do poison at /secret/path")
-        self.running.set()
-        while "slow" in prompts and not self.go.is_set():
-            control.step = 1
-            control.check()
-            sleep(0.01)
-        if "one step" in prompts:
-            control.step = 1
-            control.on_step()
-            assert self.go.wait(30)
-        if "decode" in prompts:  # the decode stage, which lasts until the test ends it
-            control.on_denoised()
-            assert self.decode.wait(30)
-        return {
-            job.id: JobError("nan_output", "said")
-            if job.request.prompt == "nan"
-            else Made((b"one", b"two")[: job.request.n], (7, 8)[: job.request.n], "image/png",
-                      Applied(False, "not_requested"), len(jobs), 1.0, 2.0, 3.0)
-            for job in jobs
-        }  # fmt: skip
-
-    def recover(self) -> None:
-        self.recovered += 1
 
 
 @pytest.fixture
@@ -132,18 +56,6 @@ async def ended(queue: Queue, job_id: str) -> Job:
     return job
 
 
-async def wait_for_batch(engine: ScriptedEngine) -> None:
-    """Waits until the engine is at work on a batch."""
-    assert await asyncio.to_thread(engine.running.wait, 30)
-
-
-async def wait_for_announcement(queue: Queue, worker: Worker) -> None:
-    """Waits until the worker is in the registry."""
-    async with asyncio.timeout(30):
-        while worker.name not in await queue.registry.workers():  # noqa: ASYNC110 - the registry tells nobody
-            await asyncio.sleep(0.01)
-
-
 async def test_claim_run_store_finish(settings: Settings, queue: Queue, engine: ScriptedEngine, make_job: Make) -> None:
     async with working(settings, queue, engine) as worker:
         await queue.submit(make_job("a", n=2))
@@ -158,35 +70,79 @@ async def test_claim_run_store_finish(settings: Settings, queue: Queue, engine: 
     assert times.total_ms >= times.queue_ms >= 0
 
 
-async def test_waiting_jobs_share_a_batch(
+async def status(queue: Queue, job_id: str) -> JobStatus:
+    job = await queue.get(job_id)
+    assert job is not None
+    return job.status
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Waits for another thread or task."""
+    async with asyncio.timeout(30):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+async def test_waiting_jobs_of_every_kind_run_together(
     settings: Settings, queue: Queue, engine: ScriptedEngine, make_job: Make
 ) -> None:
-    for name in "abc":
-        await queue.submit(make_job(name))
+    for number, name in enumerate("abc"):
+        await queue.submit(make_job(name, num_inference_steps=2 + number, width=64 + 16 * number, prompt="slow 1"))
     async with working(settings, queue, engine):
-        for name in "abc":
-            await ended(queue, name)
-    assert engine.batches == [["a", "b", "c"]]
+        await until(lambda: engine.together)
+        await until(lambda: engine.together[-1] == set("abc"))
+        engine.go.set()
+        assert [(await ended(queue, name)).status for name in "abc"] == [JobStatus.COMPLETED] * 3
 
 
-async def test_a_poisoned_job_fails_alone_and_says_no_path(
-    settings: Settings, queue: Queue, engine: ScriptedEngine, make_job: Make, caplog: pytest.LogCaptureFixture
-) -> None:
-    for name, prompt in (("a", "fine"), ("b", "poison"), ("c", "nan"), ("d", "fine")):
+async def test_a_job_fails_alone(settings: Settings, queue: Queue, engine: ScriptedEngine, make_job: Make) -> None:
+    for name, prompt in (("a", "fine"), ("b", "nan"), ("c", "fine")):
         await queue.submit(make_job(name, prompt=prompt))
     async with working(settings, queue, engine):
-        jobs = {name: await ended(queue, name) for name in "abcd"}
-    assert [jobs[name].status for name in "abcd"] == [
-        JobStatus.COMPLETED,
-        JobStatus.FAILED,
-        JobStatus.FAILED,
-        JobStatus.COMPLETED,
-    ]
-    assert jobs["b"].error == JobError("generation_failed", "the model could not generate this (ValueError)")
-    assert jobs["c"].error == JobError("nan_output", "said")
-    assert engine.recovered == 3  # of four, of two, alone: halves, not one by one
-    assert engine.batches == [["a", "b", "c", "d"], ["a", "b"], ["a"], ["b"], ["c", "d"]]
-    assert "poison" not in caplog.text
+        jobs = [await ended(queue, name) for name in "abc"]
+    assert [job.status for job in jobs] == [JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.COMPLETED]
+    assert jobs[1].error == JobError("nan_output", "no numbers")
+
+
+async def test_a_place_is_filled_as_soon_as_it_is_free(
+    settings: Settings, queue: Queue, make_job: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the end of a job and by an arrival, not by looking again after a while."""
+    monkeypatch.setattr(module, "CLAIM_S", 3600.0)
+    engine = ScriptedEngine(images=2)
+    async with working(settings, queue, engine):
+        for name in "abc":
+            await queue.submit(make_job(name, prompt="slow 1"))
+        await until(lambda: len(engine.submitted) == 2)
+        assert await status(queue, "c") is JobStatus.QUEUED  # for another worker to take
+        await queue.cancel("a")
+        await until(lambda: engine.submitted == ["a", "b", "c"])
+        assert engine.together[-1] == {"b", "c"}
+        engine.go.set()
+        await queue.submit(make_job("d"))
+        assert [(await ended(queue, name)).status for name in "bcd"] == [JobStatus.COMPLETED] * 3
+
+
+async def test_results_that_wait_for_the_store_are_bounded(
+    settings: Settings, queue: Queue, make_job: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, back = ScriptedEngine(images=1), asyncio.Event()
+    save = Artifacts.save
+
+    async def late(self: Artifacts, *arguments: Any) -> int:
+        await back.wait()
+        return await save(self, *arguments)
+
+    monkeypatch.setattr(Artifacts, "save", late)
+    names = [f"j{number}" for number in range(STORING_BATCHES + 6)]
+    for name in names:
+        await queue.submit(make_job(name))
+    async with working(settings, queue, engine):
+        await until(lambda: len(engine.submitted) > STORING_BATCHES)
+        await asyncio.sleep(0.2)
+        assert len(engine.submitted) <= STORING_BATCHES + 2  # one ends before the worker hears of it
+        back.set()
+        assert [(await ended(queue, name)).status for name in names] == [JobStatus.COMPLETED] * len(names)
 
 
 async def test_stopping_hands_back_what_does_not_end_in_time(
@@ -194,9 +150,9 @@ async def test_stopping_hands_back_what_does_not_end_in_time(
 ) -> None:
     settings = settings.model_copy(update={"drain_s": 0.05})
     for name in "ab":
-        await queue.submit(make_job(name, prompt="slow"))
+        await queue.submit(make_job(name, prompt="slow 1"))
     async with working(settings, queue, engine) as worker:
-        await wait_for_batch(engine)
+        await asyncio.to_thread(engine.running.wait, 30)
     assert not worker.busy  # it was left at a step, not abandoned
     for name in "ab":
         job = await queue.get(name)
@@ -209,9 +165,9 @@ async def test_stopping_finishes_what_ends_in_time(
 ) -> None:
     settings = settings.model_copy(update={"drain_s": 60.0})
     for name in "ab":
-        await queue.submit(make_job(name, prompt="slow"))
+        await queue.submit(make_job(name, prompt="slow 1"))
     async with working(settings, queue, engine) as worker:
-        await wait_for_batch(engine)
+        await asyncio.to_thread(engine.running.wait, 30)
         worker.stop()
         await queue.submit(make_job("c"))
         await asyncio.sleep(0.1)
@@ -226,46 +182,28 @@ async def test_told_twice_a_worker_does_not_wait(
     settings: Settings, queue: Queue, engine: ScriptedEngine, make_job: Make
 ) -> None:
     settings = settings.model_copy(update={"drain_s": 3600.0})
-    await queue.submit(make_job("a", prompt="slow"))
+    await queue.submit(make_job("a", prompt="slow 1"))
     async with working(settings, queue, engine) as worker:
-        await wait_for_batch(engine)
+        await asyncio.to_thread(engine.running.wait, 30)
         worker.stop()
     job = await queue.get("a")
     assert job is not None
     assert (job.status, job.attempts) == (JobStatus.QUEUED, 0)
 
 
-async def test_a_batch_that_cannot_be_left_is_handed_back_all_the_same(
+async def test_a_job_that_cannot_be_left_is_handed_back_all_the_same(
     settings: Settings, queue: Queue, engine: ScriptedEngine, make_job: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "LEAVE_S", 0.05)
+    monkeypatch.setattr(module, "LEAVE_S", 0.05)
     settings = settings.model_copy(update={"drain_s": 0.0})
     await queue.submit(make_job("a", prompt="decode"))
     async with working(settings, queue, engine) as worker:
-        await wait_for_batch(engine)
-    engine.decode.set()
+        await asyncio.to_thread(engine.running.wait, 30)
+    engine.decoded.set()
     assert worker.busy  # the process must not wait for the thread
     job = await queue.get("a")
     assert job is not None
     assert (job.status, job.attempts) == (JobStatus.QUEUED, 0)
-
-
-async def test_the_next_batch_begins_while_one_is_decoded_and_no_third(
-    settings: Settings, queue: Queue, engine: ScriptedEngine, make_job: Make
-) -> None:
-    for i, name in enumerate("abc"):  # three of different batch keys
-        await queue.submit(make_job(name, prompt="decode", num_inference_steps=2 + i))
-    async with working(settings, queue, engine):
-        async with asyncio.timeout(30):
-            while len(engine.batches) < 2:  # noqa: ASYNC110 - another thread
-                await asyncio.sleep(0.01)
-        await asyncio.sleep(0.2)
-        assert engine.batches == [["a"], ["b"]]
-        third = await queue.get("c")
-        assert third is not None
-        assert third.status is JobStatus.QUEUED  # for another worker to take
-        engine.decode.set()
-        assert [(await ended(queue, name)).status for name in "abc"] == [JobStatus.COMPLETED] * 3
 
 
 async def test_models_are_loaded_where_they_fit_and_served_where_they_do_not(
@@ -278,6 +216,20 @@ async def test_models_are_loaded_where_they_fit_and_served_where_they_do_not(
         assert await queue.registry.served() == {MODEL, "large", "small"}
         await queue.submit(make_job("a", model="large"))
         assert (await ended(queue, "a")).status is JobStatus.COMPLETED
+
+
+async def test_a_model_that_does_not_fit_beside_those_at_work_waits_for_their_jobs(
+    settings: Settings, queue: Queue, engine: ScriptedEngine, make_job: Make
+) -> None:
+    async with working(settings, queue, engine, [MODEL, "large", "small"]):
+        await queue.submit(make_job("a", prompt="slow 1"))
+        await until(lambda: engine.submitted)
+        await queue.submit(make_job("b", model="large"))
+        await queue.submit(make_job("c", model="small"))
+        await ended(queue, "c")
+        assert await status(queue, "b") is JobStatus.QUEUED
+        engine.go.set()
+        assert (await ended(queue, "b")).status is JobStatus.COMPLETED
 
 
 async def test_jobs_of_a_model_that_is_not_here_wait_for_its_download(
@@ -298,7 +250,7 @@ async def test_jobs_of_a_model_that_is_not_here_wait_for_its_download(
         engine.absent.clear()
         assert (await ended(queue, "a")).status is JobStatus.COMPLETED
     assert engine.downloads == ["far"]
-    assert engine.batches == [["b"], ["a"]]
+    assert engine.submitted == ["b", "a"]
 
 
 async def test_a_required_model_is_warm_once_it_is_downloaded(
@@ -318,19 +270,14 @@ async def test_a_required_model_is_warm_once_it_is_downloaded(
 
 
 async def test_a_worker_serves_once_it_takes_jobs(settings: Settings, queue: Queue, engine: ScriptedEngine) -> None:
-    loading = threading.Event()
-
-    def load(model: str) -> None:
-        loading.set()
-        assert engine.go.wait(30)
-        ScriptedEngine.load(engine, model)
-
-    engine.load = load
+    engine.may_load.clear()
     async with working(settings, queue, engine) as worker:
-        assert await asyncio.to_thread(loading.wait, 30)
-        await wait_for_announcement(queue, worker)
+        assert await asyncio.to_thread(engine.loading.wait, 30)
+        async with asyncio.timeout(30):
+            while worker.name not in await queue.registry.workers():  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
         assert await queue.registry.served() == set()
-        engine.go.set()
+        engine.may_load.set()
         async with asyncio.timeout(30):
             while await queue.registry.served() != {MODEL}:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
@@ -349,67 +296,92 @@ async def test_without_models_to_load_a_worker_serves_at_once(
     assert await running == 0
 
 
-async def test_a_model_loaded_by_a_job_is_measured_after_its_first_batch(
-    settings: Settings, queue: Queue, engine: ScriptedEngine, make_job: Make
+async def test_a_worker_told_to_stop_while_it_loads_does_not_wait(
+    settings: Settings, queue: Queue, engine: ScriptedEngine
 ) -> None:
-    async with working(settings, queue, engine):
-        async with asyncio.timeout(30):
-            while not engine.warm:  # noqa: ASYNC110 - another thread
-                await asyncio.sleep(0.01)
-        engine.unmeasured = [MODEL]
-        await queue.submit(make_job("a"))
-        await ended(queue, "a")
-        await queue.submit(make_job("b"))
-        await ended(queue, "b")
-        assert engine.unmeasured == []
+    engine.may_load.clear()
+    async with working(settings, queue, engine) as worker:
+        assert await asyncio.to_thread(engine.loading.wait, 30)
+    assert worker.busy
+    assert engine.is_closed
+    engine.may_load.set()
 
 
-async def test_leases_are_kept_and_the_step_is_told(
-    settings: Settings, queue: Queue, engine: ScriptedEngine, make_job: Make, connect: Connect
+async def test_leases_are_kept_and_the_step_of_each_job_is_told(
+    settings: Settings, queue: Queue, engine: ScriptedEngine, make_job: Make
 ) -> None:
     settings = settings.model_copy(update={"lease_s": 0.6})
-    short = connect(settings)
-    await short.submit(make_job("a", prompt="slow"))
+    short = Queue.connect(settings)
+    for name, prompt in (("a", "slow 1"), ("b", "slow 2")):
+        await short.submit(make_job(name, prompt=prompt))
     async with working(settings, short, engine):
-        await wait_for_batch(engine)
+        await until(lambda: len(engine.submitted) == 2)
         await asyncio.sleep(1.5)
         assert await short.upkeep.reap() == 0
-        job = await short.get("a")
-        assert job is not None
-        assert (job.status, job.step) == (JobStatus.IN_PROGRESS, 1)
+        jobs = [await short.get(name) for name in "ab"]
+        assert [(job.status, job.step) for job in jobs if job is not None] == [
+            (JobStatus.IN_PROGRESS, 1),
+            (JobStatus.IN_PROGRESS, 2),
+        ]
         engine.go.set()
-        assert (await ended(queue, "a")).attempts == 1
+        assert [(await ended(queue, name)).attempts for name in "ab"] == [1, 1]
+    await short.close()
 
 
-async def test_a_batch_nobody_wants_any_more_is_left(
+async def test_a_worker_whose_engine_is_stuck_ends_and_its_leases_end_by_themselves(
     settings: Settings, queue: Queue, engine: ScriptedEngine, make_job: Make
 ) -> None:
-    await queue.submit(make_job("a", prompt="slow"))
+    settings = settings.model_copy(update={"lease_s": 0.3, "stuck_s": 60.0})
+    short = Queue.connect(settings)
+    await short.submit(make_job("a", prompt="decode"))
+    worker = Worker(settings, short, served(MODEL), lambda _: engine)
+    running = asyncio.create_task(worker.run())
+    await asyncio.to_thread(engine.running.wait, 30)
+    engine.stuck_s = 59.0
+    await asyncio.sleep(0.5)
+    assert not running.done()
+    engine.stuck_s = 61.0
+    assert await running == 1
+    assert worker.busy  # the process must not wait for the thread
+    job = await short.get("a")
+    assert job is not None
+    assert (job.status, job.attempts) == (JobStatus.IN_PROGRESS, 1)
+    await asyncio.sleep(0.4)
+    assert await short.upkeep.reap() == 1
+    job = await short.get("a")
+    assert job is not None
+    assert (job.status, job.attempts) == (JobStatus.QUEUED, 1)  # counted
+    await short.close()
+    engine.decoded.set()
+
+
+async def test_a_job_nobody_wants_any_more_is_left(
+    settings: Settings, queue: Queue, engine: ScriptedEngine, make_job: Make
+) -> None:
+    await queue.submit(make_job("a", prompt="slow 1"))
     async with working(settings, queue, engine) as worker:
-        await wait_for_batch(engine)
+        await asyncio.to_thread(engine.running.wait, 30)
         assert await queue.fail(worker.name, "a", JobError("elsewhere", "ended elsewhere"))
         await queue.submit(make_job("b"))
         assert (await ended(queue, "b")).status is JobStatus.COMPLETED
 
 
-async def test_a_cancelled_batch_is_left_long_before_its_next_heartbeat(
-    settings: Settings, queue: Queue, engine: ScriptedEngine, make_job: Make, monkeypatch: pytest.MonkeyPatch
+async def test_a_cancelled_job_is_left_long_before_the_next_heartbeat(
+    settings: Settings, queue: Queue, make_job: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("app.worker.leases.BEAT_S", 3600.0)
-    settings = settings.model_copy(update={"lease_s": 3600.0})
-    for name in "ab":
-        await queue.submit(make_job(name, prompt="slow"))
+    settings = settings.model_copy(update={"lease_s": 3600.0 * 3})
+    engine = ScriptedEngine(images=2)
+    for name in "abc":
+        await queue.submit(make_job(name, prompt="slow 1"))
     async with working(settings, queue, engine):
-        await wait_for_batch(engine)
+        await until(lambda: len(engine.submitted) == 2)
         await queue.cancel("a")
-        await queue.submit(make_job("c"))
-        waiting = await queue.wait("c", 0.3)
-        assert waiting is not None
-        assert waiting.status is JobStatus.QUEUED  # b is wanted still
-        await queue.cancel("b")
-        assert (await ended(queue, "c")).status is JobStatus.COMPLETED
-    assert engine.batches == [["a", "b"], ["c"]]
-    assert [(await ended(queue, name)).status for name in "ab"] == [JobStatus.CANCELLED] * 2
+        await until(lambda: len(engine.submitted) == 3)
+        assert engine.together[-1] == {"b", "c"}  # b is wanted still
+        engine.go.set()
+        assert [(await ended(queue, name)).status for name in "bc"] == [JobStatus.COMPLETED] * 2
+    assert (await ended(queue, "a")).status is JobStatus.CANCELLED
 
 
 async def test_a_step_is_told_long_before_the_next_heartbeat(
@@ -417,7 +389,7 @@ async def test_a_step_is_told_long_before_the_next_heartbeat(
 ) -> None:
     monkeypatch.setattr("app.worker.leases.BEAT_S", 3600.0)
     settings = settings.model_copy(update={"lease_s": 3600.0 * 3})
-    await queue.submit(make_job("a", prompt="one step"))
+    await queue.submit(make_job("a", prompt="slow 1"))
     async with queue.follow("a") as feed, working(settings, queue, engine):
         async with asyncio.timeout(30):
             while not any(event.data == {"step": 1} for event in await feed.next(30)):
@@ -425,13 +397,13 @@ async def test_a_step_is_told_long_before_the_next_heartbeat(
         engine.go.set()
 
 
-async def test_what_is_left_of_a_cancelled_batch_is_finished(
+async def test_a_cancelled_job_leaves_no_file_and_its_neighbor_is_finished(
     settings: Settings, queue: Queue, engine: ScriptedEngine, make_job: Make
 ) -> None:
     for name in "ab":
-        await queue.submit(make_job(name, prompt="slow"))
+        await queue.submit(make_job(name, prompt="slow 1"))
     async with working(settings, queue, engine):
-        await wait_for_batch(engine)
+        await asyncio.to_thread(engine.running.wait, 30)
         await queue.cancel("a")
         await asyncio.sleep(0.3)
         engine.go.set()
@@ -440,10 +412,10 @@ async def test_what_is_left_of_a_cancelled_batch_is_finished(
     assert {each.name[0] for each in (settings.data_folder / "artifacts").iterdir()} == {"b"}
 
 
-async def test_a_late_batch_is_left(settings: Settings, queue: Queue, engine: ScriptedEngine, make_job: Make) -> None:
-    await queue.submit(make_job("a", prompt="slow"), deadline_s=0.5)
+async def test_a_late_job_is_left(settings: Settings, queue: Queue, engine: ScriptedEngine, make_job: Make) -> None:
+    await queue.submit(make_job("a", prompt="slow 1"), deadline_s=0.5)
     async with working(settings, queue, engine):
-        await wait_for_batch(engine)
+        await asyncio.to_thread(engine.running.wait, 30)
         await queue.submit(make_job("b"))
         assert (await ended(queue, "b")).status is JobStatus.COMPLETED
     assert (await ended(queue, "a")).status is JobStatus.EXPIRED
@@ -460,18 +432,24 @@ async def test_a_late_job_that_nobody_takes_expires(
 
 
 async def test_a_job_that_was_lost_runs_alone(
-    settings: Settings, queue: Queue, engine: ScriptedEngine, make_job: Make, connect: Connect
+    settings: Settings, queue: Queue, engine: ScriptedEngine, make_job: Make
 ) -> None:
-    hasty = connect(settings.model_copy(update={"lease_s": 0.01}))
-    for name in "abc":
-        await hasty.submit(make_job(name))
+    hasty = Queue.connect(settings.model_copy(update={"lease_s": 0.01}))
+    for name, prompt in (("a", "slow 1"), ("b", "decode"), ("c", "decode")):
+        await hasty.submit(make_job(name, prompt=prompt))
     await claim(hasty, "dead", MODEL, 1, 0)
     await asyncio.sleep(0.05)
     await hasty.upkeep.reap()
     async with working(settings, queue, engine):
+        await until(lambda: engine.submitted)
+        await asyncio.sleep(0.2)
+        engine.go.set()
+        await until(lambda: len(engine.submitted) == 3)
+        engine.decoded.set()
         attempts = [(await ended(queue, name)).attempts for name in "abc"]
-    assert engine.batches == [["a"], ["b", "c"]]
+    assert engine.together == [{"a"}, {"b"}, {"b", "c"}]
     assert attempts == [2, 1, 1]
+    await hasty.close()
 
 
 async def test_a_model_that_cannot_be_loaded_leaves_the_others_their_worker(
@@ -500,19 +478,14 @@ async def test_a_result_that_cannot_be_stored_fails_the_job(
 
 
 async def test_a_device_that_failed_for_good_ends_the_worker_and_its_leases_end_by_themselves(
-    settings: Settings, queue: Queue, engine: ScriptedEngine, make_job: Make, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, queue: Queue, engine: ScriptedEngine, make_job: Make
 ) -> None:
-    def fail() -> None:
-        raise RuntimeError("device lost")
-
-    monkeypatch.setattr(engine, "recover", fail)
-    for name, prompt in (("a", "poison"), ("b", "fine")):
+    for name, prompt in (("a", "slow 1"), ("b", "device")):
         await queue.submit(make_job(name, prompt=prompt))
     with pytest.raises(RuntimeError, match="device lost"):
         await Worker(settings, queue, served(MODEL), lambda _: engine).run()
-    job = await queue.get("b")
-    assert job is not None
-    assert (job.status, job.attempts) == (JobStatus.IN_PROGRESS, 1)
+    jobs = [await queue.get(name) for name in "ab"]
+    assert [(job.status, job.attempts) for job in jobs if job is not None] == [(JobStatus.IN_PROGRESS, 1)] * 2
     assert await queue.registry.workers() == {}
 
 
@@ -524,37 +497,29 @@ async def test_an_engine_that_cannot_be_made_ends_the_worker(settings: Settings,
 
 
 async def test_models_take_turns(settings: Settings, queue: Queue, make_job: Make) -> None:
-    engine = ScriptedEngine(most=1)
+    engine = ScriptedEngine(images=1)
     for i in range(3):
         await queue.submit(make_job(f"a{i}"))
         await queue.submit(make_job(f"b{i}", model="other"))
     async with working(settings, queue, engine, [MODEL, "other"]):
         await ended(queue, "a2")
         await ended(queue, "b2")
-    assert {batch[0] for batch in engine.batches[:2]} == {"a0", "b0"}
-
-
-def test_a_stop_is_no_error() -> None:
-    with pytest.raises(Stopped):
-        Control(stopping=True).check()
+    assert set(engine.submitted[:2]) == {"a0", "b0"}
 
 
 async def test_after_redis_took_no_writes_a_finished_job_is_reported_before_it_is_reaped(
-    settings: Settings, tmp_path: Path, engine: ScriptedEngine, make_job: Make, connect: Connect
+    settings: Settings, tmp_path: Path, engine: ScriptedEngine, make_job: Make
 ) -> None:
-    settings = settings.model_copy(update={"lease_s": 1.0})
-    other = ScriptedEngine()
-    other.go.set()  # a job that was reaped would end there, in its second attempt
+    settings = settings.model_copy(update={"lease_s": 0.3})
     with valkey(tmp_path / "valkey") as server:
-        queue = connect(settings, server.url)
-        await queue.submit(make_job("a", prompt="slow"))
-        async with working(settings, queue, engine):
-            await wait_for_batch(engine)  # before there is another worker, which could claim the job
-            async with working(settings, queue, other) as reaper:
-                await wait_for_announcement(queue, reaper)
-                server.admin.config_set("min-replicas-to-write", "1")
-                engine.go.set()
-                await asyncio.sleep(2 * settings.lease_s)
-                server.admin.config_set("min-replicas-to-write", "0")
-                job = await ended(queue, "a")
-    assert (job.status, job.attempts) == (JobStatus.COMPLETED, 1)
+        queue = Queue.connect(settings, server.url)
+        await queue.submit(make_job("a", prompt="slow 1"))
+        async with working(settings, queue, engine), working(settings, queue, ScriptedEngine()):
+            await asyncio.to_thread(engine.running.wait, 30)
+            server.admin.config_set("min-replicas-to-write", "1")
+            engine.go.set()
+            await asyncio.sleep(1.0)  # more than a lease
+            server.admin.config_set("min-replicas-to-write", "0")
+            job = await ended(queue, "a")
+        assert (job.status, job.attempts) == (JobStatus.COMPLETED, 1)
+        await queue.close()
