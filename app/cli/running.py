@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,10 +26,13 @@ NOT_HANDED_ON = ("NAG_REDIS_URL", "NAG_CATALOG", "NAG_MODELS", "NAG_HOST", "NAG_
 
 
 @contextmanager
-def running(folder: Path, catalog: Path | None = None) -> Iterator[str]:
+def running(
+    folder: Path, catalog: Path | None = None, *, code: Path | None = None, settings: Mapping[str, str] | None = None
+) -> Iterator[str]:
     """The URL of a service (`nag-server up`) on a free loopback port, its data and its log in `folder`.
 
-    `catalog` lies beside the built-in one, as NAG_CATALOG does.
+    `catalog` lies beside the built-in one, as NAG_CATALOG does. `code` is another checkout of this repository to run;
+    absent, the code that this process runs. `settings` are further environment variables of the service.
 
     Entered when its worker is warm; left when all its processes are gone. Raises ClientError when it does not come up.
     """
@@ -37,13 +40,16 @@ def running(folder: Path, catalog: Path | None = None) -> Iterator[str]:
     port = _free_port()
     # The environment is handed on, not read: that is app/settings.py's part.
     environment = {name: value for name, value in os.environ.items() if name not in NOT_HANDED_ON}
-    environment |= {"NAG_PORT": str(port), "NAG_DATA_DIR": str(folder / "data")}
+    environment |= {**(settings or {}), "NAG_PORT": str(port), "NAG_DATA_DIR": str(folder / "data")}
     if catalog is not None:
         environment["NAG_CATALOG"] = str(catalog)
+    if code is not None:
+        environment["PYTHONPATH"] = str(code)
     with log.open("wb") as out:
         process = subprocess.Popen(
             [sys.executable, "-m", "app.cli", "up"],
             env=environment,
+            cwd=code,  # `-m` looks there first
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=subprocess.STDOUT,

@@ -1,0 +1,1 @@
+"""Two versions of the service under the same load of mixed requests."""
