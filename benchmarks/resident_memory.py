@@ -26,7 +26,7 @@ from PIL import Image, ImageDraw
 
 from benchmarks import report
 from benchmarks.joining.load import RequestFailed, connect, run_job
-from benchmarks.joining.mixes import image
+from benchmarks.joining.mixes import images
 from benchmarks.joining.services import ROOT, service
 
 COLUMNS = ("requests", "resident MB", "above the first 200, MB", "after s")
@@ -59,8 +59,7 @@ class Request:
 def requests(seed: int) -> Iterator[Request]:
     """Yields requests without end, the same ones for the same seed."""
     rng = random.Random(seed)  # noqa: S311 - a load, not a secret
-    while True:
-        body = image(rng)
+    for body in images(rng):
         if rng.random() < EDIT_SHARE:
             yield Request(body | {"strength": rng.choice((0.3, 0.6, 0.9))}, _files(rng))
         else:

@@ -72,7 +72,7 @@ async def run_job(http: httpx.AsyncClient, body: Body) -> dict[str, Any]:
     except httpx.HTTPError as error:
         raise RequestFailed(f"no response: {type(error).__name__}") from error
     if response.is_error:
-        raise RequestFailed(f"{response.status_code} {response.text}")
+        raise RequestFailed(f"{response.status_code} {response.text[:200]}")
     job: dict[str, Any] = response.json()
     if job["status"] != COMPLETED:
         raise RequestFailed(f"{job['status']} {(job.get('error') or {}).get('code', '')}".strip())

@@ -5,17 +5,18 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice, product
 from typing import Any
 
 from benchmarks import batching
 from training.shapes.world import BACKGROUNDS, COLORS, MOTIONS, SHAPES, SIZES, Caption
 
-__all__ = ["FOUR_STEPS", "MIXES", "Mix", "arrivals", "image"]
+__all__ = ["FOUR_STEPS", "MIXES", "Mix", "arrivals", "images"]
 
-IMAGE_MODELS, VIDEO_MODEL = ("shapes-flux", "shapes-sd"), "shapes-wan"
+IMAGE_MODELS, VIDEO_MODELS = ("shapes-flux", "shapes-sd"), ("shapes-wan",)
 #: Step counts that clients ask for. Few distinct ones favour a service that batches equal counts only.
 STEPS = (2, 4, 8, 12, 20, 28, 40, 50)
-VIDEO_SHARE = 0.1
+IMAGES_PER_VIDEO = 9
 FOUR_STEPS = tuple({"model": "shapes-flux", **body} for body in batching.requests())
 
 Body = dict[str, Any]
@@ -23,17 +24,18 @@ Body = dict[str, Any]
 
 @dataclass(frozen=True)
 class Mix:
-    """A kind of load. `duration_share` is the part of a cell's time that gives it enough requests for a p95."""
+    """A kind of load: `draw` yields request bodies without end.
+
+    `duration_share` is the part of a cell's time that gives it enough requests for a p95.
+    """
 
     title: str
-    draw: Callable[[random.Random], Body]
+    draw: Callable[[random.Random], Iterator[Body]]
     duration_share: float = 1.0
 
     def requests(self, seed: int) -> Iterator[Body]:
-        """Yields request bodies without end, the same ones for the same seed."""
-        rng = random.Random(seed)  # noqa: S311 - a load, not a secret
-        while True:
-            yield self.draw(rng)
+        """Returns the same requests for the same seed."""
+        return self.draw(random.Random(seed))  # noqa: S311 - a load, not a secret
 
 
 def arrivals(rate_per_s: float, seconds: float, seed: int) -> list[float]:
@@ -46,49 +48,61 @@ def arrivals(rate_per_s: float, seconds: float, seed: int) -> list[float]:
     return times
 
 
-def four_steps(rng: random.Random) -> Body:
-    """Returns an image in 4 steps with its own prompt, negative prompt and NAG scale."""
-    return {**rng.choice(FOUR_STEPS), "seed": rng.randrange(2**32)}
+def four_steps(rng: random.Random) -> Iterator[Body]:
+    """Yields images in 4 steps, each with its own prompt, negative prompt and NAG scale."""
+    while True:
+        for body in rng.sample(FOUR_STEPS, len(FOUR_STEPS)):
+            yield {**body, "seed": rng.randrange(2**32)}
 
 
-def image(rng: random.Random) -> Body:
-    """Returns an image of either model, with CFG, NAG, both or neither."""
-    return _request(rng, rng.choice(IMAGE_MODELS), _caption(rng))
+def images(rng: random.Random) -> Iterator[Body]:
+    """Yields images of both models with CFG, NAG, both or neither."""
+    return _requests(rng, IMAGE_MODELS)
 
 
-def video(rng: random.Random) -> Body:
-    """Returns a video with the step counts and guidance of images."""
-    return _request(rng, VIDEO_MODEL, _caption(rng, moving=True))
+def images_and_videos(rng: random.Random) -> Iterator[Body]:
+    """Yields these images, and videos with the same step counts and guidance."""
+    drawn_images, drawn_videos = images(rng), _requests(rng, VIDEO_MODELS)
+    while True:
+        group = [*islice(drawn_images, IMAGES_PER_VIDEO), next(drawn_videos)]
+        rng.shuffle(group)
+        yield from group
 
 
-def image_or_video(rng: random.Random) -> Body:
-    return video(rng) if rng.random() < VIDEO_SHARE else image(rng)
+def _requests(rng: random.Random, models: tuple[str, ...]) -> Iterator[Body]:
+    """Shuffles whatever costs much, instead of drawing it, so that short parts of the load cost the same."""
+    kinds = list(product(models, STEPS, (False, True)))
+    while True:
+        rng.shuffle(kinds)
+        for model, steps, cfg in kinds:
+            yield _request(rng, model, steps, cfg)
 
 
-def _request(rng: random.Random, model: str, prompt: str) -> Body:
+def _request(rng: random.Random, model: str, steps: int, cfg: bool) -> Body:
+    moving = model in VIDEO_MODELS
     body: Body = {
-        "model": model, "prompt": prompt, "seed": rng.randrange(2**32), "num_inference_steps": rng.choice(STEPS),
+        "model": model, "prompt": _caption(rng, moving), "seed": rng.randrange(2**32), "num_inference_steps": steps,
     }  # fmt: skip
-    if rng.random() < 0.5:
-        body |= {"guidance_scale": rng.choice((1.5, 2.0, 3.0, 5.0)), "negative_prompt": _caption(rng)}
+    if cfg:
+        body |= {"guidance_scale": rng.choice((1.5, 2.0, 3.0, 5.0)), "negative_prompt": _caption(rng, moving)}
     if rng.random() < 0.5:
         body["nag"] = {
             "scale": round(rng.uniform(2.0, 9.0), 2),
             "tau": round(rng.uniform(1.5, 3.5), 2),
             "alpha": round(rng.uniform(0.1, 0.6), 2),
             "end": rng.choice((0.5, 1.0)),
-            "negative_prompt": _caption(rng),
+            "negative_prompt": _caption(rng, moving),
         }
     return body
 
 
-def _caption(rng: random.Random, *, moving: bool = False) -> str:
+def _caption(rng: random.Random, moving: bool) -> str:
     parts = (rng.choice(names) for names in (SIZES, COLORS, SHAPES, BACKGROUNDS))
     return str(Caption(*parts, motion=rng.choice(MOTIONS) if moving else None))
 
 
 MIXES = {
     "a": Mix("(a) 4 steps", four_steps, duration_share=1 / 3),
-    "b": Mix("(b) 2 to 50 steps", image),
-    "c": Mix("(c) as (b), 10 % videos", image_or_video),
+    "b": Mix("(b) 2 to 50 steps", images),
+    "c": Mix("(c) as (b), 10 % videos", images_and_videos),
 }
