@@ -97,8 +97,8 @@ def _request(rng: random.Random, model: str, steps: int, cfg: bool) -> Body:
 
 
 def _caption(rng: random.Random, moving: bool) -> str:
-    parts = (rng.choice(names) for names in (SIZES, COLORS, SHAPES, BACKGROUNDS))
-    return str(Caption(*parts, motion=rng.choice(MOTIONS) if moving else None))
+    size, color, shape, background = map(rng.choice, (SIZES, COLORS, SHAPES, BACKGROUNDS))
+    return str(Caption(size, color, shape, background, rng.choice(MOTIONS) if moving else None))
 
 
 MIXES = {
