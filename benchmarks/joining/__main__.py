@@ -2,8 +2,7 @@
 
 python -m benchmarks.joining
 Starts both services, each with one worker on the CPU, and sends both the same requests at the same times: Poisson
-arrivals at shares of the throughput that the code before reaches in a closed loop. Settings of the environment
-(NAG_BATCH_BUDGET=fixed) reach both.
+arrivals at shares of the throughput that the code before reaches in a closed loop.
 """
 
 from __future__ import annotations
@@ -69,6 +68,13 @@ def main() -> int:
     parser.add_argument("--before", default="bd0159f", metavar="COMMIT", help="the code to compare with")
     parser.add_argument("--seconds", type=float, default=50.0, help="duration of one cell of one service")
     parser.add_argument("--only", nargs="+", choices=(*MIXES, *FIGURES), default=(*MIXES, *FIGURES))
+    parser.add_argument(
+        "--batch-budget",
+        choices=("fixed", "measured"),
+        default="fixed",
+        help="NAG_BATCH_BUDGET of both services; measured, a busy machine gives each another",
+    )
+    parser.add_argument("--results", type=Path, default=report.RESULTS, metavar="FOLDER", help="stores the table here")
     parser.add_argument("--quick", action="store_true", help="a smoke test of a minute or two; stores no results")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends what was started
@@ -83,14 +89,14 @@ def main() -> int:
         urls, warm_up = {}, {}
         for name, path in code.items():
             say(f"starting the service {name}, {commit_of(path)}")
-            urls[name] = stack.enter_context(service(path, folder / name))
+            urls[name] = stack.enter_context(service(path, folder / name, arguments.batch_budget))
             warm_up[name] = warm_up_lines(folder / name)
         cells, throughput = measure_mixes(urls, plan)
         rows = measure_figures(urls, plan)
         title = (
             f"{commit_of(code[BEFORE])} before and {commit_of(code[AFTER])} after, the same requests at the same times"
         )
-        results = folder / "results" if arguments.quick else report.RESULTS
+        results = folder / "results" if arguments.quick else arguments.results
         write(title, cells, [*throughput, *rows], warm_up, results)
     broken = sum((broken_ends(cell) for cell in cells), Counter[str]())
     for end, count in broken.items():
@@ -154,7 +160,11 @@ def measure_figures(urls: Urls, plan: Plan) -> list[list[str]]:
 
 def figure(title: str, values: Mapping[str, float], goal: str = "") -> list[str]:
     before, after = values[BEFORE], values[AFTER]
-    return [title, f"{before:.2f}", f"{after:.2f}", f"{after / before:.2f}", goal]
+    return [title, f"{before:.2f}", f"{after:.2f}", ratio(before, after), goal]
+
+
+def ratio(before: float, after: float) -> str:
+    return f"{after / before:.2f}" if before else ""
 
 
 def broken_ends(cell: Cell) -> Counter[str]:
@@ -185,7 +195,7 @@ def as_row(cell: Cell) -> list[str]:
     row = [MIXES[cell.mix].title, f"{cell.load:.0%}", str(len(before.latencies_s))]
     for name in ("median_s", "p95_s", "completed_per_s"):
         one, other = getattr(before, name), getattr(after, name)
-        row += [f"{one:.2f}", f"{other:.2f}", f"{other / one:.2f}" if one else ""]
+        row += [f"{one:.2f}", f"{other:.2f}", ratio(one, other)]
     return row
 
 

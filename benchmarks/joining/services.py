@@ -39,13 +39,13 @@ def commit_of(folder: Path) -> str:
 
 
 @contextmanager
-def service(code: Path, folder: Path) -> Iterator[str]:
+def service(code: Path, folder: Path, batch_budget: str = "measured") -> Iterator[str]:
     """The URL of a service with one worker that runs the checkout `code`, entered when all its models are warm.
 
-    Its data and log are in `folder`. Raises ClientError, RuntimeError.
+    Its data and log are in `folder`; `batch_budget` is the setting of this name. Raises ClientError, RuntimeError.
     """
     folder.mkdir()
-    with running(folder, code=code, settings=SETTINGS) as url:
+    with running(folder, code=code, settings=SETTINGS | {"NAG_BATCH_BUDGET": batch_budget}) as url:
         with httpx.Client(base_url=url, trust_env=False) as client:
             deadline_s = time.monotonic() + WARM_S
             while cold := _cold(client):
