@@ -126,7 +126,7 @@ def measure_capacity(url: str, mix: Mix, plan: Plan) -> float:
 def measure_cell(urls: Urls, key: str, load: float, rate_per_s: float, plan: Plan, number: int) -> Cell:
     """Sends both services the same load, each cell's first one being the last cell's second."""
     mix, readings = MIXES[key], {}
-    times_s = arrivals(rate_per_s, plan.seconds * mix.duration_share, seed=number) or [0.0]
+    times_s = arrivals(rate_per_s, plan.seconds * mix.duration_share, seed=number)
     for name in (BEFORE, AFTER) if number % 2 == 0 else (AFTER, BEFORE):
         reading = asyncio.run(open_loop(urls[name], mix.requests(number), times_s, plan.drain_s))
         say(f"{mix.title} at {load:.0%}, {name}: p95 {reading.p95_s:.2f} s, {dict(reading.ends)}")

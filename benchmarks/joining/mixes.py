@@ -39,13 +39,9 @@ class Mix:
 
 
 def arrivals(rate_per_s: float, seconds: float, seed: int) -> list[float]:
-    """Returns the times of a Poisson process in seconds from its begin."""
+    """Returns the times of a Poisson process with exactly this mean rate, in seconds from its begin; at least one."""
     rng = random.Random(seed)  # noqa: S311
-    times, time_s = [], rng.expovariate(rate_per_s)
-    while time_s < seconds:
-        times.append(time_s)
-        time_s += rng.expovariate(rate_per_s)
-    return times
+    return sorted(rng.uniform(0.0, seconds) for _ in range(max(1, round(rate_per_s * seconds))))
 
 
 def four_steps(rng: random.Random) -> Iterator[Body]:

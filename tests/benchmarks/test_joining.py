@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
+from statistics import mean, stdev
 
 import httpx
 import pytest
@@ -33,12 +34,15 @@ def test_both_services_get_the_same_valid_requests(mix: str) -> None:
     assert len(guidance) == (1 if mix == "a" else 4)
 
 
-def test_arrivals_have_the_rate_asked_for() -> None:
+def test_arrivals_are_those_of_a_poisson_process() -> None:
     times_s = arrivals(50.0, 40.0, seed=1)
     assert times_s == arrivals(50.0, 40.0, seed=1)
-    assert times_s == sorted(times_s)
+    assert len(times_s) == 2000
+    assert times_s[0] > 0.0
     assert times_s[-1] < 40.0
-    assert 1850 < len(times_s) < 2150
+    gaps_s = [after - before for before, after in pairwise(times_s)]
+    assert min(gaps_s) >= 0.0
+    assert 0.9 < stdev(gaps_s) / mean(gaps_s) < 1.1  # that of an exponential distribution is 1
 
 
 async def test_every_request_of_a_service_is_counted(service: str) -> None:
