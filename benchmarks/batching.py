@@ -1,22 +1,17 @@
-"""What it gains to batch rows with different guidance: against one by one, and against guidance in the batch key.
+"""What joining requests with different guidance gains: against one by one, and against the bare pipeline.
 
-64 requests, all with different prompts, negative prompts, scales and seeds, 8 at a time, against a service of its own
-for each way; beside them the bare pipeline, alone and 8 rows a call. Printed are pictures a second and how far each
-picture of the service lies from the same request made alone.
+64 requests, all with different prompts, negative prompts, scales and seeds, one by one and 16 at a time, against one
+service; beside them the bare pipeline, 1 and 8 rows per call. Printed are images per second and how far each image of
+the service lies from the same request made alone.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
-import os
-import subprocess
-import sys
 import tempfile
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -29,25 +24,14 @@ from tqdm import tqdm
 
 import nag
 from app.catalog import Catalog
-from app.cli.client import Client
 from app.cli.running import running
 from app.settings import Settings
 from app.worker.loading import load
 from benchmarks import report
 from training.shapes.world import BACKGROUNDS, COLORS, SHAPES, SIZES, Caption
 
-REQUESTS, TOGETHER = 64, 8
+REQUESTS, CLIENTS, ROWS = 64, 16, 8
 STEPS = 4
-#: Runs the API with every guidance value in the batch key, as services without rows of their own have it.
-KEYED = """
-import sys
-import app.jobs
-plain = app.jobs.Generation.batch_key
-app.jobs.Generation.batch_key = property(lambda self: f"{plain.fget(self)}/{self.nag}/{self.guidance_scale}")
-from app.cli import main
-sys.argv = ["nag-server", "api"]
-sys.exit(main())
-"""
 
 
 def requests() -> list[dict[str, Any]]:
@@ -68,26 +52,6 @@ def requests() -> list[dict[str, Any]]:
         }
         for i in range(REQUESTS)
     ]
-
-
-@contextmanager
-def service(folder: Path, *, keyed: bool = False) -> Iterator[str]:
-    """A service's URL; `keyed` puts another API beside it, whose batch key holds the guidance, and gives that one's."""
-    folder.mkdir()
-    with running(folder) as url:
-        if not keyed:
-            yield url
-            return
-        port = httpx.URL(url).port or 0
-        environment = os.environ | {"NAG_DATA_DIR": str(folder / "data"), "NAG_PORT": str(port + 1)}
-        api = subprocess.Popen([sys.executable, "-c", KEYED], env=environment, stderr=subprocess.DEVNULL)
-        try:
-            other = f"http://127.0.0.1:{port + 1}"
-            _wait(other)
-            yield other
-        finally:
-            api.terminate()
-            api.wait()
 
 
 def through(url: str, asked: Sequence[dict[str, Any]], at_once: int, name: str) -> tuple[float, list[Any], list[int]]:
@@ -144,38 +108,24 @@ def main() -> None:
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter).parse_args()
     asked = requests()
     took_s: dict[str, float] = {}
-    with tempfile.TemporaryDirectory(prefix="nag-bench-") as name:
-        folder = Path(name)
-        with service(folder / "mixed") as url:
-            took_s["one by one"], alone, _ = through(url, asked, 1, "one by one")
-            took_s["8 at a time"], mixed, batches = through(url, asked, TOGETHER, "8 at a time")
-        with service(folder / "keyed", keyed=True) as url:
-            took_s["8 at a time, guidance in the key"], _, single = through(url, asked, TOGETHER, "guidance in the key")
-    assert set(single) == {1}, "the rival's key did not separate the requests"
-    took_s["bare pipeline, 1 row a call"] = bare(asked, 1)
-    took_s["bare pipeline, 8 rows a call"] = bare(asked, TOGETHER)
+    with tempfile.TemporaryDirectory(prefix="nag-bench-") as name, running(Path(name)) as url:
+        took_s["one by one"], alone, _ = through(url, asked, 1, "one by one")
+        took_s["16 at a time"], mixed, batches = through(url, asked, CLIENTS, "16 at a time")
+    took_s["bare pipeline, 1 row per call"] = bare(asked, 1)
+    took_s["bare pipeline, 8 rows per call"] = bare(asked, ROWS)
 
     apart = [float(np.abs(a - b).max()) for a, b in zip(alone, mixed, strict=True)]
-    columns = ("way", "pictures/s", "× one by one", "× bare, 8 rows")
-    base, limit = took_s["one by one"], took_s["bare pipeline, 8 rows a call"]
+    columns = ("way", "images/s", "× one by one", "× bare, 8 rows")
+    base, limit = took_s["one by one"], took_s["bare pipeline, 8 rows per call"]
     rows = [
         [way, f"{REQUESTS / taken:.2f}", f"{base / taken:.2f}", f"{limit / taken:.2f}"] for way, taken in took_s.items()
     ]
     title = (
         f"{REQUESTS} requests with different prompts, negative prompts, scales and seeds; mean batch "
-        f"{np.mean(batches):.1f}; a picture from the same request alone: at most {max(apart):g} of 255 apart"
+        f"{np.mean(batches):.1f}; an image from the same request alone: at most {max(apart):g} of 255 apart"
     )
     data = {"seconds": took_s, "batches": batches, "apart": apart}
     report.write("batching", title, columns, rows, data, f"{report.machine()}, {torch.get_num_threads()} threads")
-
-
-def _wait(url: str) -> None:
-    with Client(url) as client:
-        for _ in range(600):
-            if client.ready():
-                return
-            time.sleep(0.1)
-    raise RuntimeError(f"{url} is not ready")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""How long the few wait beside the many: the planner against first come, first served, in batches of 8.
+"""How long the few wait beside the many: the planner against first come, first served, 8 jobs at a time.
 
-One worker, a virtual clock, every job of one size, a batch a second. The flood is queued first, the others behind it.
+One worker, a virtual clock, every job of one size, 8 jobs a second. The flood is queued first, the others behind it.
 Printed is when the last job of each group is done, in seconds; no job comes later.
 """
 
@@ -12,10 +12,11 @@ from collections.abc import Callable, Sequence
 from app.jobs import Priority
 from app.queue.waiting import Candidate, Turns
 from app.worker.planner import Rules, plan
+from app.worker.protocol import Room
 from benchmarks import report
 
-BATCH = 8
-RULES = Rules(window_ms=0, oldest_wait_ms=30_000)
+ROOM = Room(free=8, whole=8, jobs=0)
+RULES = Rules(oldest_wait_ms=30_000)
 Queue = Sequence[tuple[str, Candidate]]
 
 
@@ -28,30 +29,18 @@ def main() -> int:
             jobs = sum(each == group for each, _ in queue)
             rows.append([case, group, str(jobs), str(ends["planned"][group]), str(ends["first come"][group])])
     columns = ("queue", "group", "jobs", "planned: last done, s", "first come, first served, s")
-    report.write("fairness", "One worker, batches of 8, a batch a second", columns, rows, data, "a virtual clock")
+    report.write("fairness", "One worker, 8 jobs a second", columns, rows, data, "a virtual clock")
     return 0
 
 
 def cases() -> dict[str, Queue]:
     """Groups of jobs by the name of their queue, in the order they came in."""
     return {
-        "a rare batch key": _queue([("200 of one key", 200, {}), ("5 of another", 5, {"batch_key": "rare"})]),
-        "a flooding tenant, one key": _queue(
+        "a flooding tenant": _queue(
             [("flood", 400, {"tenant": "flood"}), ("b", 5, {"tenant": "b"}), ("c", 5, {"tenant": "c"})]
         ),
-        "a flooding tenant, own keys": _queue(
-            [
-                ("flood", 400, {"tenant": "flood", "batch_key": "f"}),
-                ("b", 5, {"tenant": "b", "batch_key": "b"}),
-                ("c", 5, {"tenant": "c", "batch_key": "c"}),
-            ]
-        ),
         "priorities": _queue(
-            [
-                ("low", 5, {"priority": Priority.LOW}),
-                ("normal", 400, {"batch_key": "n"}),
-                ("high", 20, {"priority": Priority.HIGH, "batch_key": "h"}),
-            ]
+            [("low", 5, {"priority": Priority.LOW}), ("normal", 400, {}), ("high", 20, {"priority": Priority.HIGH})]
         ),
     }
 
@@ -61,19 +50,18 @@ def _queue(groups: Sequence[tuple[str, int, dict[str, object]]]) -> Queue:
     for group, jobs, changes in groups:
         for _ in range(jobs):
             number = len(queue)
-            job = Candidate(str(number), "k", "default", Priority.NORMAL, number, 1, 1, 0, 0)
+            job = Candidate(str(number), "default", Priority.NORMAL, number, 1, 1, 0, 0)
             queue.append((group, job._replace(**changes)))  # type: ignore[arg-type]
     return queue
 
 
 def _planned(waiting: Sequence[Candidate], turns: Turns, now_ms: int) -> tuple[Sequence[str], Turns]:
-    planned = plan(waiting, turns, BATCH, now_ms, RULES)
+    planned = plan(waiting, turns, ROOM, now_ms, RULES)
     return planned.ids, planned.turns
 
 
 def _first_come(waiting: Sequence[Candidate], turns: Turns, _: int) -> tuple[Sequence[str], Turns]:
-    alike = [each.id for each in waiting if each.batch_key == waiting[0].batch_key]
-    return alike[:BATCH], turns
+    return [job.id for job in waiting[: ROOM.free]], turns
 
 
 def _ends(

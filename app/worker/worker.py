@@ -16,7 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from secrets import token_hex
 from time import monotonic
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 from redis.exceptions import RedisError
 
@@ -191,8 +191,8 @@ class Worker:
         if not self._runs:
             return
         _log.info("draining", worker=self.name, jobs=len(self._runs), drain_s=self._settings.drain_s)
-        hurried = asyncio.create_task(self._hurrying.wait())
-        finished = asyncio.gather(*self._runs, return_exceptions=True)
+        hurried: asyncio.Future[Any] = asyncio.create_task(self._hurrying.wait())
+        finished: asyncio.Future[Any] = asyncio.gather(*self._runs, return_exceptions=True)
         await asyncio.wait({finished, hurried}, timeout=self._settings.drain_s, return_when=asyncio.FIRST_COMPLETED)
         hurried.cancel()
         for run in self._runs.values():
@@ -253,14 +253,14 @@ class Worker:
     async def _wait_unless_stopped(self, future: Future[T]) -> T | None:
         """Waits for a thread's result; returns None as soon as the worker is told to stop."""
         self.busy = True
-        result = asyncio.wrap_future(future)
-        stopped = asyncio.create_task(self._stopping.wait())
+        result: asyncio.Future[Any] = asyncio.wrap_future(future)
+        stopped: asyncio.Future[Any] = asyncio.create_task(self._stopping.wait())
         await asyncio.wait([result, stopped], return_when=asyncio.FIRST_COMPLETED)
         if not result.done():
             return None
         stopped.cancel()
         self.busy = False
-        return result.result()
+        return cast(T, result.result())
 
     async def _download_requested_models(self, engine: Engine) -> None:
         """Begins the download of models that jobs wait for; a required model is loaded after its download."""

@@ -8,11 +8,11 @@ from time import perf_counter
 
 import numpy as np
 import torch
+from app.worker.batching import Row
+from app.worker.denoise import denoise
 from tqdm import tqdm
 
 from app.jobs import Job
-from app.worker.batching import Row
-from app.worker.denoise import denoise
 from app.worker.loading import load
 from benchmarks.paper_table.album import Album
 from benchmarks.paper_table.plan import Batch, Plan
