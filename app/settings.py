@@ -93,7 +93,7 @@ class Settings(BaseSettings):
     ] = "measured"
     overlap: Annotated[
         Literal["auto", "on", "off"],
-        Field(description="decode a batch while the next one is denoised; auto: on CUDA alone"),
+        Field(description="run autoencoders beside the denoiser; auto: on CUDA, and for videos on every device"),
     ] = "auto"
     drain_s: Annotated[
         float,

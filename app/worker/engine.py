@@ -94,8 +94,9 @@ class TorchEngine:
         self._sketches: dict[str, Sketch] = {}
         self._unmeasured: list[str] = []
 
-        overlap = settings.overlap == "on" or (settings.overlap == "auto" and device.type == "cuda")
-        self._side = SideLane(device) if overlap else None
+        # On a CPU both threads share the cores, so only a long decoding is worth it.
+        self._side = None if settings.overlap == "off" else SideLane(device)
+        self._only_videos_aside = settings.overlap == "auto" and device.type == "cpu"
         self._runner = ModuleRunner(device, recorder, settings.batch_size, self._cache.drop_idle)
         self._encoding = ThreadPoolExecutor(1, thread_name_prefix="files")
         self._thread = threading.Thread(target=self._serve, name="torch", daemon=True)
@@ -358,10 +359,14 @@ class TorchEngine:
             del self._running[call]
             if all(call.has_ended for call in running.calls):
                 self._finish(running)
-        elif self._side is not None and call.suspended.module.kind in ("encode", "decode"):
+        elif self._side is not None and self._runs_aside(call):
             self._side.run(partial(self._runner.run, [call]), partial(self._continue_aside, call))
         else:
             self._waiting[call] = time()
+
+    def _runs_aside(self, call: PipelineCall) -> bool:
+        is_of_autoencoder = call.suspended.module.kind in ("encode", "decode")
+        return is_of_autoencoder and not (self._only_videos_aside and call.job.request.num_frames is None)
 
     def _continue_aside(self, call: PipelineCall, outcomes: list[Any] | Exception) -> None:
         """Called in the side lane's thread."""
