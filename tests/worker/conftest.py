@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
-import torch
 
 from app.catalog import Catalog, Model
 from app.settings import Settings
 from app.worker import pipelines
 from app.worker.engine import TorchEngine
 from app.worker.recorder import Recorder
+from app.worker.shared_model import SharedModel
+from tests.limits import HANG_S
+from tests.worker.generate import CPU
 
 MODEL = "shapes-flux"
 
@@ -18,13 +22,19 @@ def entry() -> Model:
 
 
 @pytest.fixture(scope="session")
-def pipe(entry: Model) -> object:
-    return pipelines.load(entry, torch.device("cpu"))
+def shared(entry: Model) -> Iterator[SharedModel]:
+    """The embedded model, loaded; `shared.pipe` is its pipeline."""
+    model = SharedModel(entry, pipelines.load(entry, CPU))
+    yield model
+    model.close()
 
 
 @pytest.fixture(scope="session")
-def engine() -> TorchEngine:
-    settings = Settings(device="cpu", batch_size=4, batch_budget="fixed", overlap="on")
+def engine() -> Iterator[TorchEngine]:
+    """A started engine with the embedded model warm, four images in a denoiser call."""
+    settings = Settings(device="cpu", batch_size=4, batch_budget="fixed")
     engine = TorchEngine(Catalog.load(settings), settings, Recorder())
-    engine.load(MODEL)
-    return engine
+    engine.start()
+    engine.load(MODEL).result(HANG_S)
+    yield engine
+    engine.close()
