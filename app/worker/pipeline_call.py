@@ -182,12 +182,14 @@ def call_module(calls: Sequence[PipelineCall]) -> list[Any]:
 
 def run_calls(calls: Sequence[PipelineCall]) -> None:
     """Runs pipeline calls to their end, joined wherever they can be. Raises the first error of any."""
-    for call in calls:
-        call.start()
-    while waiting := [call for call in calls if not call.has_ended]:
-        group = [call for call in waiting if call.suspended.key == waiting[0].suspended.key]
-        for call, output in zip(group, call_module(group), strict=True):
-            call.resume(output)
+    # Pipelines turn gradients off and restore what was before, in whatever order they end.
+    with torch.no_grad():
+        for call in calls:
+            call.start()
+        while waiting := [call for call in calls if not call.has_ended]:
+            group = [call for call in waiting if call.suspended.key == waiting[0].suspended.key]
+            for call, output in zip(group, call_module(group), strict=True):
+                call.resume(output)
     for call in calls:
         if call.error is not None:
             raise call.error
