@@ -142,8 +142,9 @@ def _clean(scheduler: Any, made: Any, arguments: Sequence[Any], named: dict[str,
         return None
     if isinstance(made, tuple) and len(made) > 1:
         return torch.as_tensor(made[1])
-    config = scheduler.config
-    if config.get("predict_x0") or "dpmsolver++" in str(config.get("algorithm_type")):
+    config = scheduler.config  # which may have entries of the scheduler whose config it was made from
+    is_clean = config.get("predict_x0") or "dpmsolver++" in str(config.get("algorithm_type"))
+    if is_clean and hasattr(scheduler, "model_outputs"):
         return torch.as_tensor(scheduler.model_outputs[-1])
     if "FlowMatch" not in type(scheduler).__name__ or scheduler.step_index is None:
         return None
