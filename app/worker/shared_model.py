@@ -70,6 +70,7 @@ class _Denoiser(SharedModule):
     def __init__(self, model: SharedModel, attachment: nag.Attachment) -> None:
         super().__init__(model)
         self.attachment = attachment
+        self._negative_key: Hashable = None  # of the latest guided call
 
     def prepare(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ModuleCall:
         arguments = self.attachment.bind(args, kwargs)
@@ -78,8 +79,10 @@ class _Denoiser(SharedModule):
         has_step_cache = getattr(self.attachment.denoiser, "is_cache_enabled", False)
         key = object() if has_step_cache else nag.joining_key(family, arguments)
         negative = next((row.negative for row in rows if row is not None and row.is_active), None)
-        text = None if negative is None else stacking_key(negative, has_mask=family.has_mask)
-        return ModuleCall(self, (self, key, text), (), arguments, rows)
+        if negative is not None:
+            self._negative_key = stacking_key(negative, has_mask=family.has_mask)
+        # A call without guidance joins guided ones, whatever their negative prompts.
+        return ModuleCall(self, (self, key, self._negative_key), (), arguments, rows)
 
     def run(self, calls: Sequence[ModuleCall]) -> list[Any]:
         # Rows without guidance between guided ones ride along as guided ones of scale 1; so they go first.
