@@ -187,7 +187,9 @@ def run_calls(calls: Sequence[PipelineCall]) -> None:
         for call in calls:
             call.start()
         while waiting := [call for call in calls if not call.has_ended]:
-            group = [call for call in waiting if call.suspended.key == waiting[0].suspended.key]
+            # Text first, so that what has encoded less waits for nobody's steps.
+            first = min(waiting, key=lambda call: call.suspended.module.kind != "text").suspended.key
+            group = [call for call in waiting if call.suspended.key == first]
             for call, output in zip(group, call_module(group), strict=True):
                 call.resume(output)
     for call in calls:
