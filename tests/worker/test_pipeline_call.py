@@ -7,19 +7,16 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cache
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from diffusers import DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler
-from PIL import Image, ImageDraw
 
 import nag
-from app.catalog import Catalog, Model
-from app.jobs import Applied, Edit, Guidance, Job
-from app.settings import Settings
+from app.catalog import Model
+from app.jobs import Applied, Guidance, Job
 from app.worker import pipelines
 from app.worker.loading import denoisers
 from app.worker.pipeline_call import PipelineCall, call_module, run_calls
@@ -28,36 +25,12 @@ from app.worker.previews import Sketch
 from app.worker.prompt_checks import PromptTooLong
 from app.worker.protocol import Cancelled, JobControl
 from app.worker.shared_model import SharedModel
-from tests.pictures import png
 from tests.tiny import CASES
 from tests.worker.generate import CPU, difference, generate, make_calls
+from tests.worker.mixes import FILES, HALF, NAG, alone, image_mix, loaded, video_mix
 
 Make = Callable[..., Job]
 VISIBLE = 2e-4  # of pixels in [0, 1]: more than sums in another order differ by
-NAG = Guidance(scale=5.0, tau=2.5, alpha=0.25, end=1.0, negative_prompt="a red shape")
-HALF = Guidance(3.0, 2.0, 0.5, 0.5, "a square on a black background")
-VSF = replace(NAG, scale=2.0, method="vsf")
-LATE = replace(NAG, start=0.3, method="orthogonal")
-OFF = Guidance(1.0, 2.5, 0.25, 1.0, "green")
-ENTRIES = Catalog.load(Settings()).models
-
-
-def circle(color: str) -> Image.Image:
-    image = Image.new("RGB", (64, 64), "white")
-    ImageDraw.Draw(image).ellipse((16, 16, 48, 48), fill=color)
-    return image
-
-
-FILES = {
-    "red": png(circle("red")),
-    "blue": png(circle("blue")),
-    "soft": png(Image.linear_gradient("L").resize((64, 64))),
-}
-
-
-@cache
-def loaded(name: str) -> SharedModel:
-    return SharedModel(ENTRIES[name], pipelines.load(ENTRIES[name], CPU))
 
 
 def with_scheduler(model: SharedModel, kind: Any, **changes: Any) -> SharedModel:
@@ -95,56 +68,6 @@ def leave(call: PipelineCall) -> None:
         call.throw(Cancelled())
 
 
-def image_mix(make: Make, model: str) -> list[Job]:
-    cfg = {"guidance_scale": 4.0, "negative_prompt": "a blue square"}
-    changes: list[dict[str, Any]] = [
-        {},
-        {"prompt": "a shape", "nag": NAG},
-        {"nag": HALF, "num_inference_steps": 4},
-        {"prompt": "a large blue square on a black background", "nag": VSF},
-        {"nag": LATE, "num_inference_steps": 5},
-        {"nag": OFF},
-        {**cfg, "num_inference_steps": 3},
-        {**cfg, "guidance_scale": 1.5, "nag": NAG},
-        {"guidance_scale": 7.5, "num_inference_steps": 4, "nag": VSF},
-        {"num_inference_steps": 1},
-        {"num_inference_steps": 1, "nag": NAG, "width": 32},
-        {"num_inference_steps": 50, "width": 32, "height": 32, "nag": HALF},
-        {"num_inference_steps": 20, "width": 32, "height": 32},
-        {"height": 32},
-        {"previews": 2, "num_inference_steps": 6},
-        {"edit": Edit(0.5, "red"), "num_inference_steps": 8, "nag": NAG},
-        {"edit": Edit(1.0, "blue", "soft"), "num_inference_steps": 3},
-        {"edit": Edit(0.3, "blue", "soft"), "num_inference_steps": 9, **cfg, "nag": LATE},
-        {"n": 2, "prompt": "a green triangle"},
-    ]
-    return [make(f"{i}", model=model, seed=i, **change) for i, change in enumerate(changes)]
-
-
-def video_mix(make: Make, model: str) -> list[Job]:
-    small = {"width": 32, "height": 32, "num_frames": 5, "fps": 8, "output_format": "mp4", "video_codec": "h264"}
-    cfg = {"guidance_scale": 4.0, "negative_prompt": "a blue square"}
-    changes: list[dict[str, Any]] = [
-        {},
-        {"prompt": "a shape moving left", "nag": NAG},
-        {"nag": HALF, "num_inference_steps": 4},
-        {"nag": VSF},
-        {"nag": LATE, "num_inference_steps": 5},
-        {"nag": OFF},
-        {**cfg, "num_inference_steps": 3},
-        {**cfg, "guidance_scale": 1.5, "nag": NAG},
-        {"guidance_scale": 7.5, "num_inference_steps": 4, "nag": VSF},
-        {"num_inference_steps": 1},
-        {"num_inference_steps": 1, "nag": NAG},
-        {"num_inference_steps": 50, "nag": HALF},
-        {"num_inference_steps": 20},
-        {"num_frames": 9},
-        {"num_frames": 9, "height": 64, "nag": NAG},
-        {"prompt": "a green triangle standing still", "num_inference_steps": 7, "fps": 4},
-    ]
-    return [make(f"{i}", model=model, seed=i, **{**small, **change}) for i, change in enumerate(changes)]
-
-
 @pytest.mark.filterwarnings("ignore:__array_:DeprecationWarning")  # diffusers' DPMSolver
 @pytest.mark.parametrize(
     ("name", "mix", "scheduler", "options"),
@@ -161,13 +84,13 @@ def test_each_of_a_mix_is_what_it_is_alone(
     models = itertools.cycle([model, model, with_scheduler(model, scheduler, **options)])
     jobs = [(job, next(models)) for job in mix(make_job, name)]
     assert len(jobs) >= 16
-    alone = [result for job, own in jobs for result in generate(own, job, files=FILES)]
+    solo = [result for job, own in jobs for result in (alone(job) if own is model else generate(own, job, files=FILES))]
     sketch = Sketch(64)
     with watched(denoisers(model.pipe)[0]) as rows:
         calls = [call for job, own in jobs for call in make_calls(own, job, files=FILES, sketch=sketch)]
         run_calls(calls)
     assert max(rows) >= 6  # they did share calls
-    for call, expected in zip(calls, alone, strict=True):
+    for call, expected in zip(calls, solo, strict=True):
         assert difference(call.made, expected) <= 1, call.job.id
         assert call.made.applied == expected.applied, call.job.id
         assert call.made.seed == expected.seed
@@ -323,7 +246,7 @@ def test_calls_share_modules_and_nothing_else(shared: SharedModel, make_job: Mak
     """A second call runs from its first line to its last between two steps of the first one."""
     first = make_job("a", nag=NAG, num_inference_steps=3)
     second = make_job("b", seed=9, nag=HALF, num_inference_steps=5, guidance_scale=3.0)
-    alone = [generate(shared, job)[0] for job in (first, second)]
+    solo = [generate(shared, job)[0] for job in (first, second)]
     (call,) = make_calls(shared, first)
     with torch.no_grad():
         call.start()
@@ -332,9 +255,9 @@ def test_calls_share_modules_and_nothing_else(shared: SharedModel, make_job: Mak
     (between,) = generate(shared, second)
     while not call.has_ended:
         step(call)
-    assert np.array_equal(call.made.pixels, alone[0].pixels)
-    assert np.array_equal(between.pixels, alone[1].pixels)
-    assert call.made.applied == alone[0].applied
+    assert np.array_equal(call.made.pixels, solo[0].pixels)
+    assert np.array_equal(between.pixels, solo[1].pixels)
+    assert call.made.applied == solo[0].applied
 
 
 @pytest.mark.parametrize("strict", [False, True])
