@@ -17,7 +17,6 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from app.artifacts.links import PATH, Links
@@ -26,14 +25,14 @@ from app.cli import main
 from app.queue.queue import Queue
 from app.settings import Settings
 from app.worker import pipelines
-from app.worker.batching import Row
-from app.worker.denoise import denoise
+from app.worker.shared_model import SharedModel
 from app.worker.video import encode_mp4
 from tests import browser
 from tests.api.support import serving
 from tests.catalogs import MODEL
 from tests.limits import HANG_S
 from tests.videos import boxes, psnr_db, read
+from tests.worker.generate import CPU, generate
 
 ROOT = Path(__file__).parents[1]
 #: Random weights make videos that are close to noise, of which H.264 keeps least.
@@ -86,15 +85,14 @@ async def test_two_guidances_in_one_batch_each_the_video_it_is_alone(
     assert [job["status"] for job in accepted] == ["queued", "queued"]
     worker()
     entry = Catalog.load(Settings(catalog=video_catalog)).models[MODEL]
-    pipe = await asyncio.to_thread(pipelines.load, entry, torch.device("cpu"))
+    model = SharedModel(entry, await asyncio.to_thread(pipelines.load, entry, CPU))
     alone = []
     for each in accepted:
         stored = await queue.wait(each["id"], HANG_S)
         assert stored is not None
         # In a thread: the API runs in this event loop, and would close the connections that it left idle meanwhile.
-        done = await asyncio.to_thread(denoise, pipe, entry, [Row(stored, 0)], torch.device("cpu"))
-        pixels = done.pixels[0]
-        alone.append((pixels * 255).round().astype(np.uint8))
+        (made,) = await asyncio.to_thread(generate, model, stored)
+        alone.append((made.pixels * 255).round().astype(np.uint8))
     assert psnr_db(*alone) < OTHERS_DB
 
     for each, body, frames in zip(accepted, bodies, alone, strict=True):

@@ -1,23 +1,30 @@
-"""Draws what the album lacks, through the loading and the denoising of the service's worker."""
+"""Draws what the album lacks, through the loading and the pipeline calls of the service's worker."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from time import perf_counter
 
 import numpy as np
 import torch
-from app.worker.batching import Row
-from app.worker.denoise import denoise
 from tqdm import tqdm
 
 from app.jobs import Job
+from app.worker.encoder_memo import EncoderMemo
 from app.worker.loading import load
+from app.worker.pipeline_call import CallResult, PipelineCall, run_calls
+from app.worker.protocol import JobControl
+from app.worker.recorder import Recorder
+from app.worker.shared_model import SharedModel
 from benchmarks.paper_table.album import Album
 from benchmarks.paper_table.plan import Batch, Plan
 
 __all__ = ["Limits", "draw", "missing"]
+
+#: For encoded prompts, of which the negative ones repeat.
+MEMO_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True)
@@ -49,27 +56,37 @@ def draw(plan: Plan, album: Album, device: torch.device, limits: Limits) -> None
     mine = [batch for batch in missing(plan, album) if batch.number % limits.shards == limits.shard]
     if not mine:
         return
-    pipe = load(plan.entry, device)
+    memo, recorder = EncoderMemo(MEMO_BYTES), Recorder()
     slowest_s = 0.0
-    with tqdm(total=sum(len(batch.places) for batch in mine), unit="picture", desc=plan.entry.id) as bar:
+    with (
+        closing(SharedModel(plan.entry, load(plan.entry, device))) as model,
+        tqdm(total=sum(len(batch.places) for batch in mine), unit="picture", desc=plan.entry.id) as bar,
+    ):
         for batch in mine:
             begun_s = perf_counter()
             if limits.end_s is not None and begun_s + slowest_s > limits.end_s:
                 return
             bar.set_postfix_str(batch.method)
             generations = [plan.generation(batch.method, place) for place in batch.places]
-            rows = [Row(Job(str(place), each), 0) for place, each in zip(batch.places, generations, strict=True)]
-            done = denoise(pipe, plan.entry, rows, device)
-            _check(batch, done.pixels, [each.applied for each in done.applied])
-            for place, generation, pixels in zip(batch.places, generations, done.pixels, strict=True):
-                album.keep(batch.method, place, generation, (pixels * 255).round().astype(np.uint8))
-            bar.update(len(rows))
+            calls = [
+                PipelineCall(
+                    place, model, Job(str(place), generation), 0, {}, JobControl(), device, memo, None, recorder
+                )
+                for place, generation in zip(batch.places, generations, strict=True)
+            ]
+            run_calls(calls)
+            made = [call.made for call in calls]
+            _check(batch, made)
+            for place, generation, image in zip(batch.places, generations, made, strict=True):
+                album.keep(batch.method, place, generation, (image.pixels * 255).round().astype(np.uint8))
+            bar.update(len(calls))
             slowest_s = max(slowest_s, perf_counter() - begun_s)
 
 
-def _check(batch: Batch, pixels: np.ndarray, applied: Sequence[bool]) -> None:
-    for place, picture, guided in zip(batch.places, pixels, applied, strict=True):
-        if not np.isfinite(picture).all():
+def _check(batch: Batch, images: Sequence[CallResult]) -> None:
+    for place, image in zip(batch.places, images, strict=True):
+        if not np.isfinite(image.pixels).all():
             raise RuntimeError(f"{batch.method}: the picture of prompt {place} holds pixels that are not numbers")
-        if guided != (batch.method == "NAG"):
-            raise RuntimeError(f"{batch.method}: prompt {place} was drawn with{'' if guided else 'out'} NAG")
+        if image.applied.applied != (batch.method == "NAG"):
+            without = "" if image.applied.applied else "out"
+            raise RuntimeError(f"{batch.method}: prompt {place} was drawn with{without} NAG")

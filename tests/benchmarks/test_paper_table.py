@@ -2,7 +2,6 @@
 
 import functools
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,8 +12,8 @@ import nag
 from app.catalog import Catalog, Range
 from app.jobs import Applied
 from app.settings import Settings
-from app.worker.denoise import denoise
 from app.worker.loading import load
+from app.worker.pipeline_call import run_calls
 from benchmarks.paper_table import draw, prompts
 from benchmarks.paper_table.__main__ import main
 from benchmarks.paper_table.album import Album, DrawnOtherwise
@@ -220,17 +219,18 @@ def test_a_model_with_cfg_keeps_it_in_both_methods(tmp_path):
     ("harm", "said"), [("nan", "prompt 2 holds pixels"), ("plain", "prompt 0 was drawn without NAG")]
 )
 def test_a_picture_that_is_none_ends_the_run(tmp_path, monkeypatch, harm, said):
-    def harmed(pipe, entry, rows, device):
-        done = denoise(pipe, entry, rows, device)
+    def run_and_harm(calls):
+        run_calls(calls)
         if harm == "nan":
-            done.pixels[2, 5, 5, 0] = np.nan
-            return done
-        return replace(done, applied=tuple(Applied(False, "not_requested") for _ in rows))
+            calls[2].made.pixels[5, 5, 0] = np.nan
+            return
+        for call in calls:
+            call.made.applied = Applied(False, "not_requested")
 
     entry = KNOWN["shapes-flux"]
     plan = Plan(entry, [Prompt("a circle", NEGATIVE)] * 3, 3, asked={"num_inference_steps": 1})
     monkeypatch.setattr(draw, "load", lambda _, device: shapes_flux(device))
-    monkeypatch.setattr(draw, "denoise", harmed)
+    monkeypatch.setattr(draw, "run_calls", run_and_harm)
     with pytest.raises(RuntimeError, match=said):
         draw.draw(plan, Album(tmp_path, entry), CPU, draw.Limits())
 

@@ -18,9 +18,10 @@ from diffusers import (
 
 from app.catalog import Model
 from app.jobs import Guidance, Job
-from app.worker.batching import Row
-from app.worker.denoise import Hooks, denoise
+from app.worker.pipeline_call import call_module
+from app.worker.shared_model import SharedModel
 from tests.tiny import CASES
+from tests.worker.generate import difference, generate, make_calls
 
 Make = Callable[..., Job]
 STEPS = 6
@@ -41,26 +42,31 @@ def test_progress_is_the_share_of_denoiser_calls(
     pipe = case.make(0)
     pipe.set_progress_bar_config(disable=True)
     pipe.scheduler = scheduler.from_config(pipe.scheduler.config)
-    call = {key: value for key, value in case.options.items() if key not in ("guidance_scale", "width", "height")}
+    options = {key: value for key, value in case.options.items() if key not in ("guidance_scale", "width", "height")}
     if name == "pixart":
-        call["use_resolution_binning"] = False
-    tiny = entry.model_copy(update={"id": name, "call": call, "cfg": "guidance_scale", "embedded_guidance": None})
+        options["use_resolution_binning"] = False
+    tiny = entry.model_copy(update={"id": name, "call": options, "cfg": "guidance_scale", "embedded_guidance": None})
     side = case.options.get("height", 16)
     job = make_job("a", num_inference_steps=STEPS, width=side, height=side, nag=NAG)
-    calls = 0
-    told: list[tuple[int, int]] = []
-
-    def count(*_: Any) -> None:
-        nonlocal calls
-        calls += 1
-
-    denoiser = pipe.unet if hasattr(pipe, "unet") else pipe.transformer
-    denoiser.register_forward_pre_hook(count)
-    hooks = Hooks(lambda done: told.append((calls, done)), on_denoised=lambda: told.append((calls, -1)))
-    denoise(pipe, tiny, [Row(job, 0)], torch.device("cpu"), hooks)
-    assert told.pop(-2) == (calls, -1)  # denoised after the last call alone
-    assert told[-1] == (calls, STEPS)
-    assert all(done < STEPS for _, done in told[:-1])
-    assert all(abs(done / STEPS - at / calls) < 1.5 / STEPS for at, done in told)
-    apart = [later - earlier for (earlier, _), (later, _) in pairwise(told)]
-    assert max(apart) <= calls_apart_max
+    model = SharedModel(tiny, pipe)
+    (call,) = make_calls(model, job)
+    steps: list[int] = []  # done before each call of the denoiser, and after the last one
+    with torch.no_grad():
+        call.start()
+        while not call.has_ended:
+            is_step = call.suspended.module.kind == "denoiser"
+            if is_step:
+                steps.append(call.steps_done)
+            call.resume(call_module([call])[0])
+    assert call.error is None
+    calls = len(steps)
+    steps.append(call.steps_done)
+    assert steps[-1] == STEPS  # not before the last call
+    assert all(done < STEPS for done in steps[:-1])
+    assert steps == sorted(steps)
+    assert all(abs(done / STEPS - made / calls) < 1.5 / STEPS for made, done in enumerate(steps))
+    changes = [made for made, (before, done) in enumerate(pairwise(steps)) if done > before]
+    assert max(later - earlier for earlier, later in pairwise(changes)) <= max(calls_apart_max, -(-calls // STEPS))
+    assert min(call.made.encode_ms, call.made.denoise_ms, call.made.decode_ms) > 0
+    (alone, _) = generate(model, job, make_job("b", num_inference_steps=4, seed=3, width=side, height=side))
+    assert difference(alone, call.made) <= 1
