@@ -15,7 +15,6 @@ class AnimateDiff(StableDiffusion):
     models = "SD1.5 and SDXL with motion adapters, PIA, SparseCtrl, ControlNet"
     source = "as Stable Diffusion 1.5, not tuned"
     denoiser_types = ("UNetMotionModel",)
-    encoded_rows = None  # pipelines of either form
 
     def fits(self, denoiser: Any) -> bool:  # noqa: ARG002 (of either form)
         return True

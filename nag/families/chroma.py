@@ -21,8 +21,7 @@ class Chroma(FluxLike):
     denoiser_types = ("ChromaTransformer2DModel",)
     processors = ("FluxAttnProcessor", "FluxIPAdapterAttnProcessor")
     negative_mask_arg = "negative_prompt_attention_mask"
-    encoded = ("embeds", "text_ids", "mask", "negative_embeds", "negative_text_ids", "negative_mask")
-    encoded_rows = "whole"
+    encoded = ("embeds", "", "mask")
 
     def pack(self, call: dict[str, Any], negative: NegativeEmbeds) -> dict[str, Any]:
         packed = super().pack(call, negative)

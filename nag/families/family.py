@@ -25,12 +25,10 @@ from nag.schedule import scheduler_of, training_timestep
 from nag.state import GuidedStep
 from nag.token_layout import TokenLayout
 
-__all__ = ["DENOISER_NAMES", "EncodedRows", "Family", "denoisers_of"]
+__all__ = ["DENOISER_NAMES", "Family", "denoisers_of"]
 
 #: The denoiser's argument for the image or video that it denoises; one of these.
 IMAGES = ("hidden_states", "sample", "x")
-#: The values of `Family.encoded_rows`.
-EncodedRows = Literal["whole", "trimmed"] | None
 #: Under which a pipeline has its denoisers.
 DENOISER_NAMES = ("transformer", "transformer_2", "unet")
 
@@ -72,18 +70,11 @@ class Family:
         cfg: how the family's pipelines run CFG: the unconditional rows first in one batch, or as a call of their own.
         cfg_off: the greatest guidance scale at which they run no CFG: 0, if they count the scale from the prompt's own
             prediction.
-        supports_row_scales: whether they multiply by the guidance scale for all rows at once, so that it may be a
-            tensor with one scale per row; not if they loop over the rows in Python.
         exact: what the table says of it, where the method leaves a choice: which pooled prompt modulates the tokens.
         compiled: what `torch.compile` makes of a guided step. In parts means that it does so of a plain one too.
         encoders: names of the pipelines' methods that encode a prompt, whichever they call, and
         encoded: names of what these return, in order: "embeds", "pooled", "mask" or more that `negative_embeds` reads;
             "" stands for a value that is not read.
-        encoded_rows: how one prompt's part of `encode_prompt`'s values is kept for later calls: as it is returned
-            ("whole"), or without the padding to the longest prompt of its call, where the mask is None if no prompt is
-            shorter ("trimmed"). Then `encoded` names all values; a pipeline may return only the first of them. A name
-            that begins with "negative_" is of CFG's negative prompt, one that ends in "_ids" has no rows and is the
-            same for all prompts. None: the values are not kept.
         prompt_arguments: arguments by which a loop hands its guider a prompt, and the names of `encoded` for them.
         refused: why these models are not guided, if they are not; `check_denoiser` raises it.
         reference: the authors' own layout, used by `guide(reference=True)`, if it differs from this one.
@@ -113,11 +104,9 @@ class Family:
     join_note: ClassVar[str | None] = None
     cfg: ClassVar[Literal["batched", "separate"]]
     cfg_off: ClassVar[float] = 1.0
-    supports_row_scales: ClassVar[bool] = True
     exact: ClassVar[str] = "yes"
     encoders: ClassVar[tuple[str, ...]] = ("encode_prompt",)
     encoded: ClassVar[tuple[str, ...]] = ("embeds", "mask")
-    encoded_rows: ClassVar[EncodedRows] = None
     prompt_arguments: ClassVar[dict[str, str]] = {
         "encoder_hidden_states": "embeds",
         "encoder_hidden_states_mask": "mask",

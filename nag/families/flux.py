@@ -33,8 +33,7 @@ class Flux(Family):
     processors: ClassVar[tuple[str, ...]] = ("FluxAttnProcessor", "FluxIPAdapterAttnProcessor")
     timestep_unit = 1000.0
     cfg = "separate"
-    encoded = ("embeds", "pooled", "text_ids")
-    encoded_rows = "whole"
+    encoded = ("embeds", "pooled")
     exact = "equation 7, the positive's pooled prompt; `reference=True` is the authors' form"
 
     def pack(self, call: dict[str, Any], negative: NegativeEmbeds) -> dict[str, Any]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
-from nag.families.family import EncodedRows, Family
+from nag.families.family import Family
 from nag.params import NAGParams
 
 __all__ = ["LTXVideo"]
@@ -23,5 +21,3 @@ class LTXVideo(Family):
     negative_mask_arg = "negative_prompt_attention_mask"
     caches_text_kv = True
     cfg = "batched"
-    encoded = ("embeds", "mask", "negative_embeds", "negative_mask")
-    encoded_rows: ClassVar[EncodedRows] = "whole"

@@ -18,4 +18,3 @@ class NucleusImage(QwenImage):
     processor_class = ImageQueryProcessor
     processors = ("NucleusMoEAttnProcessor2_0",)
     text_last = True
-    encoded_rows = None  # padded to a multiple of 8

@@ -20,5 +20,3 @@ class PixArt(PlainCrossAttention):
     denoiser_mask_arg = "encoder_attention_mask"
     negative_mask_arg = "negative_prompt_attention_mask"
     cfg = "batched"
-    encoded = ("embeds", "mask", "negative_embeds", "negative_mask")
-    encoded_rows = "whole"

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from nag.current import CurrentStep
 from nag.families.arguments import NUMBERS, Argument
-from nag.families.family import EncodedRows, Family
+from nag.families.family import Family
 from nag.params import NAGParams
 
 __all__ = ["QwenImage"]
@@ -34,7 +34,6 @@ class QwenImage(Family):
     timestep_unit = 1000.0
     arguments: ClassVar[dict[str, Argument]] = {"additional_t_cond": NUMBERS}
     cfg = "separate"
-    encoded_rows: ClassVar[EncodedRows] = "trimmed"
 
     def hooks(self, denoiser: Any, current: CurrentStep, stack: ExitStack) -> None:
         def restart(module: Any, args: Any, output: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:  # noqa: ARG001

@@ -6,10 +6,10 @@ The pipelines put a long instruction ahead of the prompt and none ahead of a neg
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 from nag.encoding import Arguments
-from nag.families.family import EncodedRows, Family
+from nag.families.family import Family
 from nag.negative import NegativeEmbeds
 from nag.params import NAGParams
 from nag.processor_swap import original
@@ -30,8 +30,6 @@ class Sana(Family):
     negative_mask_arg = "negative_prompt_attention_mask"
     caches_text_kv = True
     cfg = "batched"
-    encoded = ("embeds", "mask", "negative_embeds", "negative_mask")
-    encoded_rows: ClassVar[EncodedRows] = "whole"
 
     def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
         return super().encode(encode_prompt, prompts, arguments | {"complex_human_instruction": None})

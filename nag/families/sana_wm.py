@@ -30,7 +30,6 @@ class SanaWM(Sana):
     attention_modules = ("blocks.*.cross_attn",)
     processors = ("SanaWMCrossAttnProcessor",)
     denoiser_mask_arg = "mask"
-    encoded_rows = None
     arguments: ClassVar[dict[str, Argument]] = {
         **dict.fromkeys(
             ("camera_conditions", "chunk_plucker", "raymats", "frame_valid_mask", "image_vae_embeds"), ROWS
@@ -65,6 +64,5 @@ class SanaWMRefiner(LTXVideo):
     models = "SANA-WM, its second stage"
     source = "as LTX-Video, not tuned"
     denoiser_types = ("SanaWMLTX2RefinerTransformer3DModel",)
-    encoded_rows = None
     processors = ("SanaWMLTX2AudioVideoAttnProcessor", "SanaWMLTX2PerturbedAttnProcessor")
     arguments: ClassVar[dict[str, Argument]] = {"video_rotary_emb": ROWS}

@@ -30,8 +30,7 @@ class StableDiffusion3(Family):
     processors = ("JointAttnProcessor2_0", "FusedJointAttnProcessor2_0", "SD3IPAdapterJointAttnProcessor2_0")
     text_last = True
     cfg = "batched"
-    encoded = ("embeds", "negative_embeds", "pooled", "negative_pooled")
-    encoded_rows = "whole"
+    encoded = ("embeds", "", "pooled")
     exact = "equation 7, the positive's pooled prompt, as the authors"
 
     def check(self, pipe: Any) -> None:

@@ -8,7 +8,6 @@ from diffusers.models.attention_processor import Attention
 from diffusers.modular_pipelines import ModularPipeline
 
 from nag.errors import UnsupportedPipeline
-from nag.families.family import EncodedRows
 from nag.families.plain_cross import PlainCrossAttention
 from nag.params import NAGParams
 from nag.processor_swap import original
@@ -24,8 +23,7 @@ class StableDiffusion(PlainCrossAttention):
     denoiser_types: ClassVar[tuple[str, ...]] = ("UNet2DConditionModel",)
     processors = (*PlainCrossAttention.processors, "IPAdapterAttnProcessor2_0")
     cfg = "batched"
-    encoded: ClassVar[tuple[str, ...]] = ("embeds", "negative_embeds")
-    encoded_rows: ClassVar[EncodedRows] = "whole"
+    encoded: ClassVar[tuple[str, ...]] = ("embeds",)
     prompt_arguments: ClassVar[dict[str, str]] = {"prompt_embeds": "embeds"}
 
     def fits(self, denoiser: Any) -> bool:
@@ -47,7 +45,6 @@ class SDXL(StableDiffusion):
     name = "SDXL"
     models = "SDXL and its few-step forms: DMD2, Lightning, Hyper, Turbo"
     defaults = NAGParams(scale=3.0, tau=2.5, alpha=0.5)
-    encoded = ("embeds", "negative_embeds", "text_embeds", "negative_text_embeds")
 
     def fits(self, denoiser: Any) -> bool:
         return unet_form(original(denoiser)) == "sdxl"

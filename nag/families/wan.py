@@ -37,5 +37,4 @@ class Wan(Family):
         "control_hidden_states_scale": SHARED,
     }
     cfg = "separate"
-    encoded = ("embeds", "negative_embeds")
-    encoded_rows = "whole"
+    encoded = ("embeds",)

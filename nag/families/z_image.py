@@ -51,9 +51,7 @@ class ZImage(Family):
     arguments: ClassVar[dict[str, Argument]] = {"x": LISTED, "t": NUMBERS, "cap_feats": PADDED}
     cfg = "batched"
     cfg_off = 0.0
-    supports_row_scales = False
-    encoded = ("embeds", "negative_embeds")
-    encoded_rows = "whole"
+    encoded = ("embeds",)
     prompt_arguments: ClassVar[dict[str, str]] = {"cap_feats": "embeds"}
     compiled = "in parts"
 
