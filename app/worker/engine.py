@@ -224,8 +224,8 @@ class TorchEngine:
         """Runs one group of module calls, or measures a model. False if there is nothing to do now."""
         self._leave_cancelled()
         self._admit_deferred()
-        texts = [call for call in self._waiting if call.suspended.module.kind == "text"]
         waiting = {call.number: call for call in self._waiting if call not in self._too_large}
+        texts = [call for call in waiting.values() if call.suspended.module.kind == "text"]
         if texts:
             self._run([call for call in texts if call.suspended.key == texts[0].suspended.key])
         elif waiting:
