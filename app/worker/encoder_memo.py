@@ -115,7 +115,7 @@ def _texts(arguments: Mapping[str, Any]) -> Iterator[list[str]]:
     for value in arguments.values():
         texts = [value] if isinstance(value, str) else value
         if isinstance(texts, list) and texts and all(isinstance(text, str) for text in texts):
-            yield texts
+            yield list(texts)  # Z-Image's pipeline writes its template into the caller's list
 
 
 def _plain(value: Any) -> Hashable | None:

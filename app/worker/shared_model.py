@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import Cache
 
 import nag
 from app.catalog import Model
@@ -97,7 +98,10 @@ class _Denoiser(SharedModule):
 
 
 class _Rowwise(SharedModule):
-    """Joins calls whose tensors all have the rows as their first dimension, and whose other arguments are equal."""
+    """Joins calls whose tensors all have the rows as their first dimension, and whose other arguments are equal.
+
+    Text encoders run once for calls of equal values: the images of a job have one prompt.
+    """
 
     def __init__(self, model: SharedModel, kind: str, *, joins: bool = True) -> None:
         super().__init__(model)
@@ -117,11 +121,13 @@ class _Rowwise(SharedModule):
     def run(self, calls: Sequence[ModuleCall]) -> list[Any]:
         if len(calls) == 1:
             return [self.inner(*calls[0].args, **calls[0].arguments)]
-        args = [_joined(column) for column in zip(*(call.args for call in calls), strict=True)]
-        kwargs = {name: _joined([call.arguments[name] for call in calls]) for name in calls[0].arguments}
-        counts = [len(call.rows) for call in calls]
+        contents = [_contents(call) if self.kind == "text" else call for call in calls]
+        unique = dict(zip(contents, calls, strict=True))
+        places = [list(unique).index(content) for content in contents]
+        args = [_joined(column) for column in zip(*(call.args for call in unique.values()), strict=True)]
+        kwargs = {name: _joined([call.arguments[name] for call in unique.values()]) for name in calls[0].arguments}
         try:
-            return _split(self.inner(*args, **kwargs), counts)
+            return _split(self.inner(*args, **kwargs), [len(call.rows) for call in unique.values()], places)
         except _CannotSplit:  # known from now on
             self._joins = False
             return [part for call in calls for part in self.run([call])]
@@ -221,21 +227,34 @@ def _row_kind(value: Any) -> Hashable:
     return value if value is None or isinstance(value, bool | int | float | str) else object()
 
 
+def _contents(call: ModuleCall) -> Hashable:
+    """The values of a call's tensors, which calls of one key may differ in."""
+    tensors = [value for value in (*call.args, *call.arguments.values()) if isinstance(value, Tensor)]
+    return tuple(tensor.cpu().contiguous().view(torch.uint8).numpy().tobytes() for tensor in tensors)
+
+
 def _joined(values: Sequence[Any]) -> Any:
     return torch.cat(list(values)) if isinstance(values[0], Tensor) else values[0]
 
 
-def _split(output: Any, counts: Sequence[int]) -> list[Any]:
-    """Each call's rows of an output: tensors, or tuples, lists and mappings of them."""
+def _split(output: Any, counts: Sequence[int], places: Sequence[int]) -> list[Any]:
+    """Each call's rows of an output: tensors, or tuples, lists and mappings of them.
+
+    Args:
+        output: for parts of `counts` rows.
+        places: of each call, the number of its part. No two calls share memory.
+
+    """
     if isinstance(output, Tensor):
         if output.ndim == 0 or len(output) != sum(counts):
             raise _CannotSplit
-        return list(torch.split(output, list(counts)))
-    if output is None:
-        return [None] * len(counts)
+        parts = torch.split(output, list(counts))
+        return [parts[part].clone() if part in places[:place] else parts[part] for place, part in enumerate(places)]
+    if output is None or isinstance(output, Cache):  # of keys for further tokens, which no pipeline asks for
+        return [None] * len(places)
     if isinstance(output, Mapping):
-        parts = zip(*(_split(part, counts) for part in output.values()), strict=True)
-        return [type(output)(**dict(zip(output, part, strict=True))) for part in parts]
+        columns = zip(*(_split(part, counts, places) for part in output.values()), strict=True)
+        return [type(output)(**dict(zip(output, column, strict=True))) for column in columns]
     if isinstance(output, tuple | list):
-        return [type(output)(part) for part in zip(*(_split(part, counts) for part in output), strict=True)]
+        return [type(output)(column) for column in zip(*(_split(part, counts, places) for part in output), strict=True)]
     raise _CannotSplit
