@@ -181,15 +181,17 @@ def call_module(calls: Sequence[PipelineCall]) -> list[Any]:
 
 
 def run_calls(calls: Sequence[PipelineCall]) -> None:
-    """Runs pipeline calls to their end, joined wherever they can be. Raises the first error of any."""
+    """Runs pipeline calls to their end, joined wherever they can be. Raises the first error of any.
+
+    Denoiser calls go last, so that those of requests with more to encode join.
+    """
     # Pipelines turn gradients off and restore what was before, in whatever order they end.
     with torch.no_grad():
         for call in calls:
             call.start()
         while waiting := [call for call in calls if not call.has_ended]:
-            # Text first, so that what has encoded less waits for nobody's steps.
-            first = min(waiting, key=lambda call: call.suspended.module.kind != "text").suspended.key
-            group = [call for call in waiting if call.suspended.key == first]
+            leader = min(waiting, key=lambda call: call.suspended.module.kind == "denoiser")
+            group = [call for call in waiting if call.suspended.key == leader.suspended.key]
             for call, output in zip(group, call_module(group), strict=True):
                 call.resume(output)
     for call in calls:
