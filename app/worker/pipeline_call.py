@@ -39,8 +39,9 @@ class CallResult:
         applied: the guidance that was in force.
         findings: what was not read of its prompts.
         batch_size: the most images or videos, itself included, that shared a denoiser call with it.
-        begun_at, first_step_at: Unix seconds.
-        encode_ms: from the call to its first denoiser call,
+        begun_at: Unix seconds.
+        first_step_at: Unix seconds, when its first denoiser call began.
+        encode_ms: until it waits for its first denoiser call,
         denoise_ms: from there to the end of its last step, and
         decode_ms: from there to the pixels in main memory; waiting for other calls included.
 
@@ -91,9 +92,9 @@ class PipelineCall(Coroutine):
 
     def _switch(self, switch: Any, *values: Any) -> None:
         super()._switch(switch, *values)
-        if self.suspended is not None and self.suspended.module.kind == "denoiser" and not self.made.first_step_at:
+        is_at_denoiser = self.suspended is not None and self.suspended.module.kind == "denoiser"
+        if is_at_denoiser and "encoded" not in self._times_ms:
             self._note("encoded")
-            self.made.first_step_at = time()
             try:
                 self.made.findings = self._check_prompts()
             except PromptTooLong as error:
@@ -172,11 +173,12 @@ class PipelineCall(Coroutine):
 
 def call_module(calls: Sequence[PipelineCall]) -> list[Any]:
     """Calls the shared module that these calls, suspended with one key, wait for; returns each one's part."""
-    module = calls[0].suspended.module
+    module, begun_at = calls[0].suspended.module, time()
     outputs: list[Any] = module.run([call.suspended for call in calls])
     if module.kind == "denoiser":
         for call in calls:
             call.made.batch_size = max(call.made.batch_size, len(calls))
+            call.made.first_step_at = call.made.first_step_at or begun_at
     return outputs
 
 
