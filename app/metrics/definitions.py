@@ -43,7 +43,7 @@ LATENCY_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0,
 BRIEF_S = (0.00025, 0.0005, 0.001, 0.0025, 0.005, *LATENCY_S)
 STEP_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 SCALES = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0, 9.0, 11.0, 15.0, 20.0)
-PICTURES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)
+IMAGES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)
 
 _C, _G, _H = Kind
 _SERVICE, _API, _WORKER = Source
@@ -102,25 +102,33 @@ DISK_FREE = Metric("nag_disk_free_bytes", "Free on a folder's disk: data or arti
 DISK_SIZE = Metric("nag_disk_size_bytes", "Size of a folder's disk.", _G, _API, ("folder",))
 
 # A worker's own.
+IN_FLIGHT = Metric("nag_images_in_flight", "Images and videos that the engine works on.", _G, _WORKER, ("model",))
+FIRST_STEP = Metric(
+    "nag_time_to_first_step_seconds",
+    "From a job's arrival in the engine to the begin of its first denoiser call, of jobs that were generated.",
+    _H, _WORKER, ("model",), BRIEF_S,
+)  # fmt: skip
 STAGE = Metric(
-    "nag_batch_stage_seconds",
-    "One stage: of a pipeline call prompts, denoise, decode; of a job file, of a file store.",
+    "nag_stage_seconds",
+    "One stage: encode, denoise and decode of an image, file of a job, store of a file.",
     _H, _WORKER, ("model", "stage"), BRIEF_S,
 )  # fmt: skip
 STEP = Metric(
-    "nag_step_seconds", "One denoising step of a call, by what guides it.", _H, _WORKER, ("model", "guidance"), STEP_S
+    "nag_step_seconds", "One denoiser call, by what guides its requests.", _H, _WORKER, ("model", "guidance"), STEP_S
+)
+CALL_IMAGES = Metric(
+    "nag_denoiser_call_images", "Images and videos joined in a denoiser call.", _H, _WORKER, ("model",), IMAGES
+)
+CALL_ROWS = Metric(
+    "nag_denoiser_call_rows", "Rows of a denoiser call; CFG has two per image.", _H, _WORKER, ("model",), IMAGES
 )
 PIXELS = Metric(
-    "nag_denoised_pixels_total",
-    "Pixels of the pictures of a call, times its steps.",
-    _C,
-    _WORKER,
-    ("model", "guidance"),
+    "nag_denoised_pixels_total", "Pixels of all rows of denoiser calls.", _C, _WORKER, ("model", "guidance")
 )
-BATCH = Metric(
-    "nag_batch_pictures", "Pictures claimed together, by why no more.", _H, _WORKER, ("model", "stop"), PICTURES
+PREEMPTIONS = Metric(
+    "nag_preemptions_total", "Steps of newer requests that went before those in progress.", _C, _WORKER, ("model",)
 )
-FAULTS = Metric("nag_batch_faults_total", "What batches met and survived.", _C, _WORKER, ("model", "fault"))
+FAULTS = Metric("nag_engine_faults_total", "Faults that the engine survived.", _C, _WORKER, ("model", "fault"))
 PROMPTS = Metric("nag_prompt_cache_total", "Prompts looked up, hit or miss.", _C, _WORKER, ("model", "outcome"))
 LOAD = Metric("nag_model_load_seconds", "Loading a model onto the device.", _H, _WORKER, ("model",), LATENCY_S)
 MODELS = Metric("nag_model_events_total", "Models loaded, evicted or failed.", _C, _WORKER, ("model", "event"))

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from itertools import accumulate
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
 from app.metrics.definitions import Kind, Metric
 
-__all__ = ["Fixed", "Labels", "counter", "histogram", "of_counts", "of_values"]
+__all__ = ["Fixed", "Labels", "counter", "gauge", "histogram", "of_counts", "of_values"]
 
 Labels = tuple[str, ...]
 
@@ -20,6 +20,11 @@ Labels = tuple[str, ...]
 def counter(metric: Metric, registry: CollectorRegistry) -> Counter:
     """Counted in this process."""
     return Counter(metric.name, metric.help, metric.labels, registry=registry)
+
+
+def gauge(metric: Metric, registry: CollectorRegistry) -> Gauge:
+    """Kept in this process."""
+    return Gauge(metric.name, metric.help, metric.labels, registry=registry)
 
 
 def histogram(metric: Metric, registry: CollectorRegistry) -> Histogram:

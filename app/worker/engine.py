@@ -70,6 +70,7 @@ class _Running:
     control: JobControl
     future: Future[JobOutput | JobError]
     calls: list[PipelineCall] = field(default_factory=list)
+    submitted_at: float = field(default_factory=time)  # Unix seconds
 
 
 class TorchEngine:
@@ -170,6 +171,7 @@ class TorchEngine:
             self._jobs_in_flight += 1
             self._cost_in_flight[job.request.model] += job.request.cost
             self._has_lost_job = self._has_lost_job or job.attempts > 1
+        self.recorder.begin_images(job.request.model, job.request.n)
         self._ask(partial(self._admit, running), running.future)
         return running.future
 
@@ -402,6 +404,7 @@ class TorchEngine:
         """Encodes a job's files in another thread, and tells its end."""
         job, images = running.job, [call.made for call in running.calls]
         running.calls = []
+        self.recorder.first_step(job.request.model, min(image.first_step_at for image in images) - running.submitted_at)
         for image in images:
             self.recorder.image(job.request.model, image.encode_ms, image.denoise_ms, image.decode_ms)
 
@@ -425,6 +428,7 @@ class TorchEngine:
     def _release(self, running: _Running) -> None:
         """Gives back a job's room, and moves what is offloaded off the device when its model has nothing in flight."""
         job = running.job
+        self.recorder.end_images(job.request.model, job.request.n)
         with self._lock:
             self._jobs_in_flight -= 1
             self._cost_in_flight[job.request.model] -= job.request.cost

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.metrics_core import Metric as Family
 
 from app.metrics import definitions as d
-from app.metrics.families import Labels, counter, histogram, of_values
+from app.metrics.families import Labels, counter, gauge, histogram, of_values
 from app.tracing import Tracing
 from app.worker.spans import Ended, trace
 
@@ -38,15 +38,15 @@ class Event(StrEnum):
 
 
 class Stage(StrEnum):
-    PROMPTS = "prompts"  # of a pipeline call: from its begin to the denoiser's first forward
-    DENOISE = "denoise"
+    ENCODE = "encode"  # of an image: from the begin of its pipeline call until it waits for its first denoiser call
+    DENOISE = "denoise"  # of an image, waiting for other calls included
     DECODE = "decode"
     FILE = "file"  # of a job: from pixels to a file's bytes
     STORE = "store"  # of a file: until it can be fetched
 
 
-#: Under which metric an event is shown, and as what.
-SHOWN = {
+#: The metric that shows an event, and the value of its label beside the model, if it has one.
+SHOWN: dict[Event, tuple[d.Metric, *tuple[str, ...]]] = {
     Event.PROMPT_HIT: (d.PROMPTS, "hit"),
     Event.PROMPT_MISS: (d.PROMPTS, "miss"),
     Event.MODEL_LOADED: (d.MODELS, "loaded"),
@@ -54,7 +54,7 @@ SHOWN = {
     Event.MODEL_FAILED: (d.MODELS, "failed"),
     Event.OUT_OF_MEMORY: (d.FAULTS, "out_of_memory"),
     Event.CALL_RAISED: (d.FAULTS, "raised"),
-    Event.PREEMPTED: (d.FAULTS, "preempted"),
+    Event.PREEMPTED: (d.PREEMPTIONS,),
     Event.NAN_OUTPUT: (d.FAULTS, "nan_output"),
     Event.RECOMPILE_LIMIT: (d.FAULTS, "recompile_limit"),
 }
@@ -68,10 +68,13 @@ class Recorder:
         self.tracing: Tracing | None = None
         self._counts: Counter[tuple[Event, str]] = Counter()
         self._lock = threading.Lock()
+        self._in_flight = gauge(d.IN_FLIGHT, self.registry)
+        self._first_steps = histogram(d.FIRST_STEP, self.registry)
         self._stages = histogram(d.STAGE, self.registry)
         self._steps = histogram(d.STEP, self.registry)
+        self._call_images = histogram(d.CALL_IMAGES, self.registry)
+        self._call_rows = histogram(d.CALL_ROWS, self.registry)
         self._pixels = counter(d.PIXELS, self.registry)
-        self._batches = histogram(d.BATCH, self.registry)
         self._loads = histogram(d.LOAD, self.registry)
         self.registry.register(self)
         ProcessCollector(registry=self.registry)
@@ -89,19 +92,29 @@ class Recorder:
         with self._lock:
             return dict(self._counts)
 
-    def batch(self, model: str, stop: str, pictures: int) -> None:
-        """A claim, and why it holds no more: planner.StopReason."""
-        self._batches.labels(model, stop).observe(pictures)
+    def begin_images(self, model: str, images: int) -> None:
+        """Counts images or videos that come into the engine."""
+        self._in_flight.labels(model).inc(images)
 
-    def denoiser_call(self, model: str, guidance: str, images: int, rows: int, pixels: int, seconds: float) -> None:  # noqa: ARG002
-        """One denoiser call for so many images or videos; `pixels` of all its rows."""
+    def end_images(self, model: str, images: int) -> None:
+        """Counts images or videos that leave the engine, whatever became of them."""
+        self._in_flight.labels(model).dec(images)
+
+    def denoiser_call(self, model: str, guidance: str, images: int, rows: int, pixels: int, seconds: float) -> None:
+        """Records one denoiser call for so many images or videos; `pixels` are those of all its rows."""
         self._steps.labels(model, guidance).observe(seconds)
+        self._call_images.labels(model).observe(images)
+        self._call_rows.labels(model).observe(rows)
         self._pixels.labels(model, guidance).inc(pixels)
 
+    def first_step(self, model: str, seconds: float) -> None:
+        """Records the wait of a job for its first denoiser call."""
+        self._first_steps.labels(model).observe(seconds)
+
     def image(self, model: str, encode_ms: float, denoise_ms: float, decode_ms: float) -> None:
-        """One image or video is there."""
+        """Records the stages of one image or video that was generated."""
         for stage, taken_ms in (
-            (Stage.PROMPTS, encode_ms), (Stage.DENOISE, denoise_ms), (Stage.DECODE, decode_ms)
+            (Stage.ENCODE, encode_ms), (Stage.DENOISE, denoise_ms), (Stage.DECODE, decode_ms)
         ):  # fmt: skip
             self._stages.labels(model, stage.value).observe(taken_ms / 1000)
 
@@ -118,12 +131,13 @@ class Recorder:
 
     def loaded(self, model: str, took_s: float) -> None:
         self.add(Event.MODEL_LOADED, model)
+        self.add(Event.PREEMPTED, model, 0)  # shown from the start, since a rate needs the 0 before the first one
         self._loads.labels(model).observe(took_s)
 
     def collect(self) -> Iterator[Family]:
         """The counted events, as prometheus_client asks for them."""
-        values: dict[d.Metric, dict[Labels, float]] = {d.PROMPTS: {}, d.MODELS: {}, d.FAULTS: {}}
+        values: dict[d.Metric, dict[Labels, float]] = {metric: {} for metric, *_ in SHOWN.values()}
         for (event, model), n in self.counts().items():
-            metric, word = SHOWN[event]
-            values[metric][model, word] = n
+            metric, *words = SHOWN[event]
+            values[metric][model, *words] = n
         return (of_values(metric, each) for metric, each in values.items())

@@ -36,10 +36,10 @@ def total(metric: d.Metric, by: str, prefix: str = "", more: str = "") -> Query:
     return raw(f"sum by ({by}) ({within})", by, prefix)
 
 
-def mean(metric: d.Metric, by: str) -> Query:
-    """Of a worker's observations."""
+def mean(metric: d.Metric, by: str, prefix: str = "") -> Query:
+    """The mean of a worker's observations."""
     sums, counts = (f"sum by ({by}) (rate({metric.name}_{part}{{{MODEL}}}{WINDOW}))" for part in ("sum", "count"))
-    return raw(f"{sums} / ({counts} > 0)", by)
+    return raw(f"{sums} / ({counts} > 0)", by, prefix)
 
 
 def quantiles(metric: d.Metric, by: str, of: Sequence[float] = (0.5, 0.95, 0.99), prefix: str = "") -> Sequence[Query]:

@@ -11,7 +11,7 @@ import pytest
 from app.queue.queue import Queue
 from app.settings import Settings
 from app.worker.exposition import exposed
-from app.worker.recorder import Event, Recorder, Stage
+from app.worker.recorder import Event, Recorder
 from benchmarks.operations import prometheus
 from benchmarks.operations.panels import ask, panels, plot
 from tests.api.support import serving, working
@@ -62,9 +62,10 @@ async def test_prometheus_sees_the_service(settings: Settings, queue: Queue, tmp
 def _a_worker_s_doings(recorder: Recorder) -> None:
     """As a real one records them."""
     for guidance in ("plain", "nag"):
-        stages_ms = {Stage.PROMPTS: 5.0, Stage.DENOISE: 80.0, Stage.DECODE: 10.0}
-        recorder.call("shapes-flux", guidance, 4, 64 * 64, stages_ms)
+        recorder.denoiser_call("shapes-flux", guidance, images=2, rows=2, pixels=2 * 64 * 64, seconds=0.02)
+    recorder.begin_images("shapes-flux", 1)
+    recorder.first_step("shapes-flux", 0.01)
+    recorder.image("shapes-flux", encode_ms=5.0, denoise_ms=80.0, decode_ms=10.0)
     for event in (Event.PROMPT_HIT, Event.PROMPT_MISS):
         recorder.add(event, "shapes-flux")
-    recorder.batch("shapes-flux", "full", 2)
     recorder.loaded("shapes-flux", 1.0)

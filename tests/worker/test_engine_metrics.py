@@ -1,0 +1,93 @@
+"""What the engine tells the recorder about requests that share denoiser calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from threading import Event as Flag
+from time import time
+
+import pytest
+from prometheus_client import generate_latest
+
+from app.catalog import Catalog
+from app.jobs import Guidance, Job, JobError
+from app.settings import Settings
+from app.worker.engine import TorchEngine
+from app.worker.protocol import Cancelled, JobControl, JobOutput
+from app.worker.recorder import Recorder
+from tests.limits import HANG_S
+from tests.metrics_text import of_text
+
+MODEL = "shapes-flux"
+NAG = Guidance(scale=5.0, tau=2.5, alpha=0.25, end=1.0, negative_prompt="a red shape")
+Make = Callable[..., Job]
+
+
+@pytest.fixture
+def engine() -> Iterator[TorchEngine]:
+    """An engine that has loaded its model and does nothing until the test lets it."""
+    settings = Settings(device="cpu", batch_size=4, batch_budget="fixed")
+    engine = TorchEngine(Catalog.load(settings), settings, Recorder())
+    engine.start()
+    engine.load(MODEL).result(HANG_S)
+    yield engine
+    engine.close()
+
+
+def submit_together(
+    engine: TorchEngine, *jobs: Job, on_step: Callable[[], object] = lambda: None
+) -> list[Future[JobOutput | JobError]]:
+    """Hands jobs over while the engine's thread is held up, so that it finds all of them at once."""
+    held, is_held = Flag(), Flag()
+
+    def hold() -> None:
+        is_held.set()
+        held.wait(HANG_S)
+
+    engine._inbox.put(hold)
+    is_held.wait(HANG_S)
+    futures = [engine.submit(job, {}, JobControl(on_step=on_step)) for job in jobs]
+    held.set()
+    return futures
+
+
+def read(engine: TorchEngine) -> dict[tuple[str, ...], float]:
+    return of_text(generate_latest(engine.recorder.registry).decode())
+
+
+def test_joined_calls_are_counted_once_with_their_images(engine: TorchEngine, make_job: Make) -> None:
+    jobs = make_job("a", n=2, num_inference_steps=2), make_job("b", num_inference_steps=3, nag=NAG)
+    outputs = [future.result(HANG_S) for future in submit_together(engine, *jobs)]
+    assert [output.batch_size for output in outputs if isinstance(output, JobOutput)] == [3, 3]
+    metrics = read(engine)
+    assert metrics["nag_denoiser_call_images_count", MODEL] == 3
+    assert metrics["nag_denoiser_call_images_sum", MODEL] == 2 * 2 + 3
+    assert metrics["nag_denoiser_call_rows_sum", MODEL] == 2 * 2 + 3
+    assert metrics["nag_step_seconds_count", "mixed", MODEL] == 2
+    assert metrics["nag_step_seconds_count", "nag", MODEL] == 1
+    assert metrics["nag_time_to_first_step_seconds_count", MODEL] == 2
+    assert metrics["nag_images_in_flight", MODEL] == 0
+
+
+def test_the_first_step_begins_when_its_denoiser_call_does(engine: TorchEngine, make_job: Make) -> None:
+    """Not when the prompt is encoded: of two that cannot join, one waits for the other's step."""
+    jobs = make_job("a", num_inference_steps=1), make_job("b", num_inference_steps=1, width=32, height=32)
+    steps_done_at: list[float] = []
+    futures = submit_together(engine, *jobs, on_step=lambda: steps_done_at.append(time()))
+    outputs = [future.result(HANG_S) for future in futures]
+    begun_at = sorted(output.first_step_at for output in outputs if isinstance(output, JobOutput))
+    assert begun_at[0] <= steps_done_at[0] <= begun_at[1]
+
+
+def test_cancelled_images_are_not_in_flight(engine: TorchEngine, make_job: Make) -> None:
+    held, is_held = Flag(), Flag()
+    control = JobControl(on_step=lambda: (is_held.set(), held.wait(HANG_S)))
+    future = engine.submit(make_job("a", n=2, num_inference_steps=9), {}, control)
+    assert is_held.wait(HANG_S)
+    assert read(engine)["nag_images_in_flight", MODEL] == 2
+    control.is_cancelled = True
+    held.set()
+    with pytest.raises(Cancelled):
+        future.result(HANG_S)
+    assert read(engine)["nag_images_in_flight", MODEL] == 0
