@@ -39,7 +39,6 @@ class Span:
     begun_ns: int
     ended_ns: int
     attributes: dict[str, Any]
-    links: tuple[str, ...]  # ids of spans
     error: str
 
 
@@ -107,7 +106,6 @@ def tree(spans: Sequence[Span]) -> str:
             if each.parent == parent or (not depth and each.parent not in ids):
                 at_ms, took_ms = (each.begun_ns - zero_ns) / 1e6, (each.ended_ns - each.begun_ns) / 1e6
                 said = " ".join(f"{key}={value}" for key, value in sorted(each.attributes.items()))
-                said += f" links={','.join(each.links)}" if each.links else ""
                 said += f" error={each.error}" if each.error else ""
                 name = "  " * depth + each.name
                 lines.append(f"{name:24}{each.part:12}{at_ms:9.1f} +{took_ms:9.1f} ms  {each.id} {said}".rstrip())
@@ -136,10 +134,9 @@ def main() -> int:
 
 
 def _span(each: Any, part: str) -> Span:
-    links = tuple(link.span_id.hex() for link in each.links)
     return Span(
         each.name, part, each.trace_id.hex(), each.span_id.hex(), each.parent_span_id.hex(),
-        each.start_time_unix_nano, each.end_time_unix_nano, _attributes(each.attributes), links, each.status.message,
+        each.start_time_unix_nano, each.end_time_unix_nano, _attributes(each.attributes), each.status.message,
     )  # fmt: skip
 
 

@@ -37,7 +37,8 @@ class Engine(ScriptedEngine):
         outcome = super()._outcome(job, control)
         if isinstance(outcome, JobError):
             return outcome
-        return replace(outcome, encode_ms=5.0, denoise_ms=20.0, decode_ms=5.0, begun_at=time.time())
+        times = {"encode_ms": 5.0, "denoise_ms": 20.0, "decode_ms": 5.0}
+        return replace(outcome, batch_size=3, begun_at=time.time(), first_step_at=time.time() + 0.005, **times)
 
 
 @asynccontextmanager
@@ -89,6 +90,8 @@ async def test_a_job_is_one_trace_across_api_queue_and_worker(settings: Settings
     denoise = one(first, "denoise")
     assert round((denoise.ended_ns - denoise.begun_ns) / 1e6) == 20
     assert one(first, "encode").begun_ns < denoise.begun_ns < one(first, "decode").begun_ns
+    assert denoise.attributes["batch_size"] == 3
+    assert denoise.attributes["first_step_wait_ms"] >= 5
     assert asked.attributes["http.response.status_code"] == 202
     assert one(second, "POST /v1/jobs").parent == CALLER.split("-")[2]
     assert {each.trace for each in second} == {CALLER.split("-")[1]} != {each.trace for each in first}

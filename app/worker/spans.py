@@ -34,10 +34,14 @@ def trace(tracing: Tracing, worker: str, ended: Ended) -> None:
     work = tracing.span("work", job.trace, ended.claimed_at, ended.ended_at, about, error=ended.error)
     if output is None:
         return
+    denoising: dict[str, Value] = {
+        "steps": job.request.steps,
+        "batch_size": output.batch_size,  # most images that shared a denoiser call
+        "first_step_wait_ms": round((output.first_step_at - ended.claimed_at) * 1000, 1),
+    }
     # One after the other; for a job of several pipeline calls, each stage as if it were one.
     at = output.begun_at
     for name, took_ms in (("encode", output.encode_ms), ("denoise", output.denoise_ms), ("decode", output.decode_ms)):
-        about = {"steps": job.request.steps, "batch_size": output.batch_size} if name == "denoise" else {}
-        tracing.span(name, work, at, at + took_ms / 1000, about)
+        tracing.span(name, work, at, at + took_ms / 1000, denoising if name == "denoise" else {})
         at += took_ms / 1000
     tracing.span("store", work, ended.storing_at, ended.stored_at, {"files": len(output.seeds)})
