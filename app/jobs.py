@@ -203,7 +203,7 @@ class Result:
 
     artifacts: tuple[Artifact, ...]
     nag: Applied
-    batch_size: int
+    batch_size: int  # most images or videos, its own included, that shared a denoiser call
     timings: Timings
     warnings: tuple[str, ...] = ()
 

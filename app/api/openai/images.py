@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel
 
 from app.api.service import Service
-from app.api.views.result import completed_result, echo
+from app.api.views.result import BATCH_SIZE, completed_result, echo
 from app.artifacts.links import Links
 from app.errors import Expired
 from app.jobs import Applied, Generation, Job, JobEvent, Timings
@@ -51,7 +51,7 @@ class Echo(BaseModel):
     job: str
     seed: int
     nag: Applied
-    batch_size: int
+    batch_size: Annotated[int, BATCH_SIZE]
     attempts: int
     worker: str | None
     timings: Timings

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel
 
 from app.api.views.page import PageView
-from app.api.views.result import echo
+from app.api.views.result import BATCH_SIZE, echo
 from app.jobs import Applied, Job, JobError, JobStatus, Timings
 from app.queue.listing import Page
 
@@ -48,7 +48,7 @@ class VideoView(BaseModel):
     num_frames: int
     fps: int
     nag: Applied | None
-    batch_size: int | None
+    batch_size: Annotated[int | None, BATCH_SIZE]
     attempts: int
     worker: str | None
     timings: Timings | None

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel
 
 from app.api.views.page import PageView
-from app.api.views.result import echo
+from app.api.views.result import BATCH_SIZE, echo
 from app.artifacts.links import Links
 from app.jobs import Applied, Artifact, Generation, Job, JobError, JobStatus, Priority, Timings, Webhook
 from app.queue.listing import Page
@@ -55,7 +55,7 @@ class JobView(BaseModel):
     request: Generation
     seed: int
     nag: Applied | None
-    batch_size: int | None
+    batch_size: Annotated[int | None, BATCH_SIZE]
     timings: Timings | None
     warnings: tuple[str, ...]
     outputs: tuple[Output, ...]

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic import Field
+
 from app.errors import Conflict, Expired, InvalidParameter, ServiceError
 from app.jobs import PROMPT_TOO_LONG, Job, JobError, JobStatus, Result
 
-__all__ = ["completed_result", "echo", "time_headers"]
+__all__ = ["BATCH_SIZE", "completed_result", "echo", "time_headers"]
+
+BATCH_SIZE = Field(description="most images or videos, its own included, that shared a denoiser call")
 
 
 def completed_result(job: Job) -> Result:

@@ -178,7 +178,7 @@ function used(cell) {
         <dt>Queue</dt><dd>${seconds(timings.queue_ms)}</dd>
         <dt>Denoise</dt><dd>${seconds(timings.denoise_ms)}</dd>
         <dt>Decode</dt><dd>${seconds(timings.decode_ms)}</dd>
-        <dt>Batch</dt><dd>${job.batch_size}</dd>
+        <dt>Joined</dt><dd>${job.batch_size}</dd>
         <dt>Worker</dt><dd>${job.worker}</dd>
         <dt>Job</dt><dd><code>${job.id}</code></dd>
       </dl>
