@@ -1,4 +1,7 @@
-"""`nag-server top`: queues, workers and errors, from Redis, drawn again and again until Ctrl-C."""
+"""`nag-server top`: queues, workers and errors, drawn again and again until Ctrl-C.
+
+All is read from Redis, but the table of denoiser calls, which comes from the workers that can be reached from here.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from app.cli.client import ClientError
+from app.cli.worker_metrics import WorkerMetrics, read_workers
 from app.metrics import definitions as d
 from app.metrics.families import Labels
 from app.metrics.service import PRIORITIES, Measures
@@ -38,6 +42,7 @@ class Seen:
     measures: Measures
     loads: Sequence[Load]
     workers: Mapping[str, Mapping[str, ModelState]]  # by name, the states of their models that are not cold
+    metrics: Mapping[str, WorkerMetrics]  # of those workers that can be reached, by name
 
 
 def top(arguments: argparse.Namespace, settings: Settings) -> int:
@@ -67,13 +72,13 @@ async def _top(arguments: argparse.Namespace, settings: Settings) -> int:
 
 
 async def _look(queue: Queue) -> Seen:
-    measures = await queue.measures()
-    return Seen(time.monotonic(), measures, await queue.loads(), await queue.registry.states())
+    measures, metrics = await queue.measures(), await read_workers(await queue.registry.exporters())
+    return Seen(time.monotonic(), measures, await queue.loads(), await queue.registry.states(), metrics)
 
 
 def view(before: Seen, now: Seen) -> RenderableType:
     """Rates are those between the two."""
-    return Group(_head(now), _models(before, now), _workers(now), _errors(now))
+    return Group(_head(now), _models(before, now), _workers(now), _denoiser_calls(before, now), _errors(now))
 
 
 def _head(now: Seen) -> Text:
@@ -115,6 +120,31 @@ def _workers(now: Seen) -> Table:
     for name, states in sorted(now.workers.items()):
         models = [_model(model, state) for model, state in states.items() if state.stage != "cold"]
         table.add_row(name, str(now.measures.held.get(name, 0)), ", ".join(models))
+    return table
+
+
+def _denoiser_calls(before: Seen, now: Seen) -> Table:
+    table = _table("denoiser calls")
+    for name in ("worker", "model"):
+        table.add_column(name, overflow="fold")
+    for name in ("images", "calls/s", "per call", "rows", "pre-empted/s", "first step s"):
+        table.add_column(name, justify="right")
+    past_s = max(1e-9, now.at_s - before.at_s)
+    for worker, metrics in sorted(now.metrics.items()):
+        earlier = before.metrics.get(worker, metrics)
+        for model in metrics.models:
+            calls, preemptions = (
+                (metrics.value(name, model) - earlier.value(name, model)) / past_s
+                for name in (f"{d.CALL_IMAGES.name}_count", d.PREEMPTIONS.name)
+            )
+            means = [
+                metrics.mean_since(earlier, metric, model) for metric in (d.CALL_IMAGES, d.CALL_ROWS, d.FIRST_STEP)
+            ]
+            images, rows, first_step_s = ("" if mean is None else f"{mean:.2f}" for mean in means)
+            table.add_row(
+                worker, model, f"{metrics.value(d.IN_FLIGHT.name, model):.0f}", f"{calls:.1f}", images, rows,
+                f"{preemptions:.2f}", first_step_s,
+            )  # fmt: skip
     return table
 
 

@@ -13,6 +13,8 @@ from app.jobs import Job, JobError
 from app.queue.queue import Queue
 from app.queue.registry import ModelState
 from app.settings import Settings
+from app.worker.exposition import exposed
+from app.worker.recorder import Recorder
 from tests.claiming import claim
 from tests.limits import HANG_S
 
@@ -53,6 +55,33 @@ async def test_it_shows_what_waits_who_works_and_what_failed(
     assert error[1:] == [held[0].id, MODEL, "nan_output"]
     assert any("waiting" in line and "wait s" in line for line in lines), "a heading is cut off"
     assert "nobody should read" not in done.stdout
+
+
+async def test_it_shows_the_denoiser_calls_of_workers_that_it_can_reach(settings: Settings, queue: Queue) -> None:
+    recorder, has_ended = Recorder(), asyncio.Event()
+    recorder.loaded(MODEL, 1.0)
+    recorder.begin_images(MODEL, 5)
+    recorder.first_step(MODEL, 100.0)  # before the first look: in no mean
+
+    async def work() -> None:
+        while not has_ended.is_set():
+            recorder.denoiser_call(MODEL, "nag_cfg", images=3, rows=6, pixels=1, seconds=0.1)
+            recorder.first_step(MODEL, 0.25)
+            await asyncio.sleep(0.01)
+
+    with exposed(recorder.registry, settings) as address:
+        await queue.registry.announce("worker-1", [MODEL], 60, metrics=address)
+        await queue.registry.announce("worker-2", [MODEL], 60, metrics="127.0.0.1:1")
+        working = asyncio.create_task(work())
+        done = await shown(settings)
+        has_ended.set()
+        await working
+    assert done.returncode == 0, done.stderr
+    table = done.stdout[done.stdout.index("denoiser calls") :]
+    (line,) = [line.split() for line in table.splitlines() if MODEL in line]
+    assert line[:3] == ["worker-1", MODEL, "5"]
+    assert float(line[3]) > 0
+    assert line[4:] == ["3.00", "6.00", "0.00", "0.25"]
 
 
 async def test_without_a_queue_it_says_so(settings: Settings) -> None:
