@@ -85,7 +85,7 @@ class Settings(BaseSettings):
         256 * 2**20
     )
     batch_size: Annotated[
-        int, Field(ge=1, le=256, description="most pictures of a model's default size a worker denoises together")
+        int, Field(ge=1, le=256, description="most images of a model's default size in a denoiser call")
     ] = 8
     batch_budget: Annotated[
         Literal["measured", "fixed"],

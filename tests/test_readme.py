@@ -86,6 +86,17 @@ def test_every_metric_is_documented():
     assert set(re.findall(r"`(nag_\w+)`", README)) == {metric.name for metric in ALL}
 
 
+def test_the_page_on_the_engine_names_files_settings_and_metrics_that_exist():
+    page = (ROOT / "docs/engine.md").read_text()
+    files = [ROOT / "app/worker" / name for name in re.findall(r"`(\w+\.py)`", page)]
+    files += [ROOT / "docs" / link.partition("#")[0] for link in re.findall(r"\]\((?!http)([^)]+)\)", page)]
+    files += [ROOT / name for name in re.findall(r"`(\w+/[\w./]+)`", page)]
+    assert len(files) > 20
+    assert [file for file in files if not file.exists()] == []
+    assert set(re.findall(r"`NAG_(\w+)", page)) <= {name.upper() for name in Settings.model_fields}
+    assert set(re.findall(r"`(nag_\w+)`", page)) <= {metric.name for metric in ALL}
+
+
 def test_what_is_set_for_compose_is_told():
     section = re.search(r"## Deploy\n(.*?)\n## ", README, re.DOTALL)[1]
     text = " ".join(section.split())

@@ -64,7 +64,7 @@ async def workers_killed(scene: Scene) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def worker_frozen(scene: Scene) -> AsyncIterator[None]:
-    """In the middle of a batch, for longer than its lease; with one attempt allowed, what it held is given up."""
+    """In the middle of its work, for longer than its lease; with one attempt allowed, what it held is given up."""
     frozen = scene.fleet.workers[0]
     name = await frozen.worker_name()
     while name not in await scene.fleet.held():
@@ -106,7 +106,7 @@ async def _flood(scene: Scene) -> None:
 
 @asynccontextmanager
 async def errors_caused(scene: Scene) -> AsyncIterator[None]:
-    """Jobs for a model that raises, two at once so that their batch is halved."""
+    """Jobs for a model that raises, two at once so that their joined call is halved."""
 
     async def ask() -> None:
         while True:
