@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from app.worker.work import Control
 
 from app.jobs import Job
 from app.settings import Settings
@@ -16,7 +17,6 @@ from app.worker import compilation
 from app.worker.compilation import compiled_calls
 from app.worker.engine import TorchEngine
 from app.worker.recorder import Event, Recorder
-from app.worker.work import Control
 from tests.worker.test_engine import MODEL, with_model
 
 TORCH_LIMIT = 8

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from app.worker.batching import Row
+from app.worker.denoise import Denoised, Hooks, denoise
+from app.worker.prompts import PromptCache, encoding_kept
 
 from app.catalog import Catalog, Model
 from app.jobs import Guidance, Job
 from app.settings import Settings
-from app.worker.batching import Row
-from app.worker.denoise import Denoised, Hooks, denoise
 from app.worker.pipelines import takes_scale_a_row
-from app.worker.prompts import PromptCache, encoding_kept
 from app.worker.recorder import Recorder
 from tests.tiny import CASES
 

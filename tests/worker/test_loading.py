@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from app.worker.batching import Row
+from app.worker.denoise import denoise
 from safetensors.torch import load_file, save_file
 
 import nag
 from app.catalog import Catalog, Lora, Model, Quantization, Scheduler, Weights
 from app.jobs import Generation, Guidance, Job
 from app.settings import Settings
-from app.worker.batching import Row
-from app.worker.denoise import denoise
 from app.worker.errors import LoadError
 from app.worker.loading import denoisers, load, scheduler_class
 from tests.hub import pipelines

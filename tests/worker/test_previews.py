@@ -11,13 +11,13 @@ import diffusers
 import numpy as np
 import pytest
 import torch
+from app.worker.batching import Row
+from app.worker.work import Control, Made, Preview
 from PIL import Image
 
 from app.jobs import Job
-from app.worker.batching import Row
 from app.worker.engine import TorchEngine
 from app.worker.previews import Sketch, predicted, steps_shown
-from app.worker.work import Control, Made, Preview
 
 MODEL = "shapes-flux"
 Make = Callable[..., Job]

@@ -8,19 +8,19 @@ from typing import Any
 
 import pytest
 import torch
+from app.worker.batching import Row
+from app.worker.denoise import Hooks, denoise
+from app.worker.prompts import PromptCache, encoding_kept
+from app.worker.work import Control, Made
 
 from app.catalog import Catalog, Model
 from app.jobs import PROMPT_TOO_LONG, Guidance, Job, JobError
 from app.settings import Settings
-from app.worker.batching import Row
-from app.worker.denoise import Hooks, denoise
 from app.worker.engine import TorchEngine
 from app.worker.pipelines import load
 from app.worker.prompt_checks import PromptTooLong
-from app.worker.prompts import PromptCache, encoding_kept
 from app.worker.recorder import Recorder
 from app.worker.tokens import PromptReading, TokenizerWatch, watch_tokenizers
-from app.worker.work import Control, Made
 from training import text
 from training.shapes.world import WORDS
 
