@@ -101,6 +101,8 @@ def call(run, positive, negative, numbers, image_queries, *, modulation=None, sh
     first_of_two = {}  # by lane: the minuend of a difference whose subtrahend is to come
     lanes = [greenlet.greenlet(lambda arguments=arguments: run(**arguments)) for arguments in (positive, negative)]
     with ExitStack() as stack:
+        # A compiler that ran here would take the stand-in for torch's own attention, and remember that for good.
+        stack.enter_context(torch.compiler.set_stance("force_eager"))
         stack.enter_context(mock.patch.object(F, "scaled_dot_product_attention", attention))
         if modulation is not None:
             hook = modulation.register_forward_pre_hook(modulate_by_the_positive, with_kwargs=True)
