@@ -125,7 +125,7 @@ def stack_rows(rows: Sequence[NegativeEmbeds], *, has_mask: bool) -> NegativeEmb
 
 def stacking_key(row: NegativeEmbeds, *, has_mask: bool) -> Hashable:
     """What must be equal in prompts that share a call."""
-    length = None if has_mask and not row.more else row.embeds.shape[1]
+    length = None if has_mask else row.embeds.shape[1]
     more = tuple((name, tensor.shape[1:]) for name, tensor in sorted(row.more.items()))
     return length, has_mask or row.mask is None, row.embeds.shape[2:], row.pooled is None, more
 

@@ -21,12 +21,14 @@ __all__ = [
     "LISTED",
     "NUMBERS",
     "PADDED",
+    "PADDED_LAYERS",
     "REPEATED",
     "ROWS",
     "SHARED",
     "STATE",
     "UNDECLARED",
     "Argument",
+    "PaddedText",
     "Rows",
     "once_per_tensor",
 ]
@@ -160,22 +162,32 @@ class _NumbersPerRow(Argument):
         return torch.cat(rows)
 
 
-class _PaddedText(Rows):
-    """Text that a mask tells from padding, or such a mask: (B, L, ...), padded with zeros; or a list of texts."""
+class PaddedText(Rows):
+    """Text that a mask tells from padding, or such a mask, padded with zeros; or a list of texts (L, ...).
+
+    Its dimension 0 is the rows, its dimension `tokens` the tokens.
+    """
 
     rule = "must have the same channels, dtype and device"
+
+    def __init__(self, tokens: int = 1) -> None:
+        super().__init__()
+        self.tokens = tokens
 
     def key(self, value: Any, rows: int) -> Hashable:
         if isinstance(value, (list, tuple)):
             return frozenset((text.shape[1:], text.dtype, text.device) for text in value)
-        return super().key(value[:, 0], rows)
+        return super().key(value.select(self.tokens, 0), rows)
 
     def join(self, values: Sequence[Any], counts: Sequence[int]) -> Any:
         if isinstance(values[0], (list, tuple)):
             return type(values[0])(text for texts in values for text in texts)
-        length = max(value.shape[1] for value in values)
-        padding = [(0, 0) * (value.ndim - 2) + (0, length - value.shape[1]) for value in values]
-        return super().join([F.pad(*pair) for pair in zip(values, padding, strict=True)], counts)
+        lengths = [value.shape[self.tokens] for value in values]
+        behind = (0, 0) * (values[0].ndim - self.tokens - 1)
+        padded = [
+            F.pad(value, (*behind, 0, max(lengths) - length)) for value, length in zip(values, lengths, strict=True)
+        ]
+        return super().join(padded, counts)
 
 
 class _ListPerRow(Argument):
@@ -212,8 +224,10 @@ ROWS = Rows()
 LAYERS = Rows(dim=1)
 #: Numbers of each row, or one for all.
 NUMBERS = _NumbersPerRow()
-#: Text of any length, and its mask.
-PADDED = _PaddedText()
+#: Text of any length, (B, L, ...), and its mask.
+PADDED = PaddedText()
+#: Text of any length with layers of the text encoder ahead of its tokens, (B, layers, L, C).
+PADDED_LAYERS = PaddedText(tokens=2)
 #: A list with a tensor for each row.
 LISTED = _ListPerRow()
 #: An entry for each row, all equal.

@@ -61,17 +61,11 @@ class StableAudio(_Audio):
     processors = ("StableAudioAttnProcessor2_0",)
     caches_text_kv = False  # for the time span is a call's own
     arguments: ClassVar[dict[str, Argument]] = {"global_hidden_states": ROWS, "rotary_embedding": SHARED}
+    tells_copies = False
     span: ClassVar[int] = 2
 
     def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
         return NegativeEmbeds(encode_alone(encode_prompt, prompts, arguments))
-
-    def rows(self, pipe: Any, state: GuidanceState, call: dict[str, Any]) -> slice | None:
-        rows = super().rows(pipe, state, call)
-        # The pipeline makes several waveforms of a prompt without a word of it to `encode_prompt`.
-        if rows is not None and state.inside_pipeline_call and state.pipeline_call is not None:
-            state.pipeline_call.images_per_prompt = (rows.stop - rows.start) // state.pipeline_call.prompts
-        return rows
 
     def layout(self, call: dict[str, Any], negative: NegativeEmbeds) -> TokenLayout:
         return TokenLayout(self.embeds(call).shape[1], negative.embeds.shape[1] + self.span)

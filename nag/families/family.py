@@ -14,7 +14,7 @@ from nag._diffusers import current_timestep
 from nag.current import CurrentStep
 from nag.encoding import Arguments, encode_alone
 from nag.errors import UnsupportedPipeline
-from nag.families.arguments import ARGUMENTS, PADDED, UNDECLARED, Argument
+from nag.families.arguments import ARGUMENTS, PADDED, UNDECLARED, Argument, PaddedText
 from nag.families.padding import padded
 from nag.guidance_state import GuidanceState
 from nag.negative import NegativeEmbeds
@@ -70,6 +70,7 @@ class Family:
         cfg: how the family's pipelines run CFG: the unconditional rows first in one batch, or as a call of their own.
         cfg_off: the greatest guidance scale at which they run no CFG: 0, if they count the scale from the prompt's own
             prediction.
+        tells_copies: whether they tell `encode_prompt` how many images of a prompt they make.
         exact: what the table says of it, where the method leaves a choice: which pooled prompt modulates the tokens.
         compiled: what `torch.compile` makes of a guided step. In parts means that it does so of a plain one too.
         encoders: names of the pipelines' methods that encode a prompt, whichever they call, and
@@ -104,6 +105,7 @@ class Family:
     join_note: ClassVar[str | None] = None
     cfg: ClassVar[Literal["batched", "separate"]]
     cfg_off: ClassVar[float] = 1.0
+    tells_copies: ClassVar[bool] = True
     exact: ClassVar[str] = "yes"
     encoders: ClassVar[tuple[str, ...]] = ("encode_prompt",)
     encoded: ClassVar[tuple[str, ...]] = ("embeds", "mask")
@@ -212,6 +214,8 @@ class Family:
         # Perturbed attention guidance adds a third part, which is the prompt's rows once more and stays plain.
         perturbed = bool(getattr(pipe, "do_perturbed_attention_guidance", False))
         part = count // (1 + in_cfg + perturbed)
+        if not self.tells_copies and state.pipeline_call is not None:
+            state.pipeline_call.images_per_prompt = part // state.pipeline_call.prompts
         return slice(part * in_cfg, count - part * perturbed)
 
     def frames(self, call: dict[str, Any]) -> int:  # noqa: ARG002 (for subclasses)
@@ -274,7 +278,8 @@ class Family:
     @property
     def pads_text(self) -> bool:
         """Whether calls join whose texts are of different length."""
-        return PADDED in (*self.arguments.values(), self.argument("encoder_hidden_states", UNDECLARED))
+        kinds = (*self.arguments.values(), self.argument("encoder_hidden_states", UNDECLARED))
+        return any(isinstance(kind, PaddedText) for kind in kinds)
 
     def with_masks(self, calls: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """The calls, each with a mask of its text if that of one is masked or shorter than another's."""

@@ -9,7 +9,7 @@ from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from nag.current import CurrentStep
 from nag.families.family import Family
 from nag.processor_swap import class_names
-from nag.processors import CrossAttentionProcessor
+from nag.processors import CrossAttentionProcessor, GuidedProcessor
 
 __all__ = ["PlainCrossAttention"]
 
@@ -27,6 +27,6 @@ class PlainCrossAttention(Family):
     def attentions(self, denoiser: Any) -> list[Any]:
         return [m for m in denoiser.modules() if isinstance(m, Attention) and m.is_cross_attention]
 
-    def processor(self, current: CurrentStep, plain: Any) -> CrossAttentionProcessor:
+    def processor(self, current: CurrentStep, plain: Any) -> GuidedProcessor:
         fallback = AttnProcessor2_0() if class_names(plain) & SAME_BY_OTHER_MEANS else None
-        return CrossAttentionProcessor(current, plain, fallback)
+        return (self.processor_class or CrossAttentionProcessor)(current, plain, fallback)

@@ -15,7 +15,7 @@ from nag.processors.guided import GuidedProcessor, Values, guide_heads
 from nag.state import GuidedStep
 from nag.token_layout import TokenLayout
 
-__all__ = ["JointAttentionProcessor", "merged_attention", "two_call_attention"]
+__all__ = ["JointAttentionProcessor", "guide_image", "merged_attention", "two_call_attention"]
 
 
 #: Places in what `TokenLayout.split` returns.
@@ -53,12 +53,18 @@ class JointAttentionProcessor(GuidedProcessor):
         assert layout is not None
         has_image = call.key.shape[2] > layout.text
         attend = merged_attention if has_image and supports_lse(call) else two_call_attention
-        shared, positive, negative, z_positive, z_negative, z_flipped = attend(call, layout, step.rows)
-        negative = scatter_rows(negative, step.rows, len(positive))  # rows without guidance have none to speak of
-        image = guide_heads(z_positive, z_negative, z_flipped, step)
-        # In the order that kernels leave in memory and processors ask for: all heads of a token side by side.
-        shared, positive, negative, image = (out.transpose(1, 2) for out in (shared, positive, negative, image))
-        return layout.join(shared, positive, negative, image, dim=1).transpose(1, 2)
+        return guide_image(attend(call, layout, step.rows), step)
+
+
+def guide_image(outputs: Outputs, step: GuidedStep) -> Tensor:
+    """The output of the whole sequence, (B, H, T, D), with the image guided."""
+    shared, positive, negative, z_positive, z_negative, z_flipped = outputs
+    negative = scatter_rows(negative, step.rows, len(positive))  # rows without guidance have none to speak of
+    image = guide_heads(z_positive, z_negative, z_flipped, step)
+    # In the order that kernels leave in memory and processors ask for: all heads of a token side by side.
+    shared, positive, negative, image = (out.transpose(1, 2) for out in (shared, positive, negative, image))
+    assert step.layout is not None
+    return step.layout.join(shared, positive, negative, image, dim=1).transpose(1, 2)
 
 
 def merged_attention(call: AttentionCall, layout: TokenLayout, rows: slice) -> Outputs:
@@ -95,15 +101,26 @@ def merged_attention(call: AttentionCall, layout: TokenLayout, rows: slice) -> O
     )
 
 
-def two_call_attention(call: AttentionCall, layout: TokenLayout, rows: slice) -> Outputs:
-    """The same by attending to the positive and the image, and to the negative and the image."""
-    shared, positive, _, z_positive = replace(layout, negative=0).split(_over(call, layout, negative=False)(), 2)
+def two_call_attention(
+    call: AttentionCall, layout: TokenLayout, rows: slice, keys: TokenLayout | None = None
+) -> Outputs:
+    """The same by attending to the positive and the image, and to the negative and the image.
+
+    Args:
+        call: of all rows.
+        layout: of the queries.
+        rows: the guided ones.
+        keys: the layout of the keys, if it is another.
+
+    """
+    keys = keys or layout
+    shared, positive, _, z_positive = replace(layout, negative=0).split(_over(call, layout, keys, negative=False)(), 2)
     guided, alone = call.at(rows), replace(layout, positive=0)
-    to_negative = _over(guided, layout, negative=True)
+    to_negative = _over(guided, layout, keys, negative=True)
 
     def z_flipped(flip: Values) -> Tensor:
-        shared_v, pos_v, neg_v, image_v = layout.split(guided.value, 2)
-        value = layout.join(shared_v, pos_v, flip(neg_v), image_v, 2)
+        shared_v, pos_v, neg_v, image_v = keys.split(guided.value, 2)
+        value = keys.join(shared_v, pos_v, flip(neg_v), image_v, 2)
         return _queries(replace(guided, value=value), layout, IMAGE)()
 
     return Outputs(
@@ -116,17 +133,14 @@ def two_call_attention(call: AttentionCall, layout: TokenLayout, rows: slice) ->
     )
 
 
-def _over(call: AttentionCall, layout: TokenLayout, *, negative: bool) -> AttentionCall:
+def _over(call: AttentionCall, layout: TokenLayout, keys: TokenLayout, *, negative: bool) -> AttentionCall:
     """The call with one of the prompts taken out of queries, keys and mask."""
-
-    def keep(states: Tensor, dim: int) -> Tensor:
-        return layout.of_one(states, dim, negative=negative)
-
+    key, value = (keys.of_one(states, 2, negative=negative) for states in (call.key, call.value))
     mask = call.attn_mask
     if mask is not None:
-        mask = keep(mask, -1)
-        mask = keep(mask, -2) if mask.shape[-2] > 1 else mask
-    return replace(call, query=keep(call.query, 2), key=keep(call.key, 2), value=keep(call.value, 2), attn_mask=mask)
+        mask = keys.of_one(mask, -1, negative=negative)
+        mask = layout.of_one(mask, -2, negative=negative) if mask.shape[-2] > 1 else mask
+    return replace(call, query=layout.of_one(call.query, 2, negative=negative), key=key, value=value, attn_mask=mask)
 
 
 def _queries(call: AttentionCall, layout: TokenLayout, part: int) -> AttentionCall:

@@ -36,7 +36,8 @@ def call(run, positive, negative, numbers, image_queries, *, modulation=None, sh
         differential: whether an attention to the prompt is the difference of two in turn.
         shared: how many tokens behind the image are of no prompt: there is one of each, and it reads the positive.
         other: `method`, names by row; `blocks`, which of the attentions to the prompt guide, in the order of their
-            calls; for value sign flip `text_keys`, the places of a prompt's keys among as many as given.
+            calls; for value sign flip `text_keys`, the places of a prompt's keys, from the counts of the image's
+            queries and of keys.
 
     """
     method, blocks, text_keys = other.get("method", ("nag",)), other.get("blocks"), other.get("text_keys")
@@ -55,7 +56,7 @@ def call(run, positive, negative, numbers, image_queries, *, modulation=None, sh
     def flipped(plus, minus):
         """One softmax of the positive lane's image over all that it sees and over the negative lane's text."""
         (logits, value), (others, other_value) = plus, minus
-        text = text_keys(value.shape[2])
+        text = text_keys(logits.shape[2], value.shape[2])
         weights = torch.cat([logits, others[..., text]], -1).softmax(-1)
         z = weights @ torch.cat([value, -(scale - 1)[..., None] * other_value[:, :, text]], 2)
         return z.transpose(1, 2).flatten(2)
@@ -174,15 +175,19 @@ def generate(subject: Subject, prompt, negative, scale, tau, alpha, *, seeds=Non
         return subject.generate(prompt, seeds=seeds)
 
 
-def text_keys(attention, text, keys):
+def text_keys(attention, text, queries, keys):
     """The places of a prompt's tokens among an attention's keys, of which none are of neither."""
     if attention == "text_last":
         return slice(keys - text, None)
+    if attention == "gist_first" and keys != text + queries:
+        return slice(None)
     return slice(0, text)
 
 
 def image_queries(attention, queries, keys, text):
     """The image's places among an attention's queries; None where it does not attend to a prompt."""
+    if attention == "gist_first":
+        return slice(text, None) if queries > text else None
     if "cross" in attention and keys == text and queries != text:
         return slice(None)
     if attention == "cross":

@@ -13,7 +13,8 @@ from tests.tiny import CASES
 PROMPTS, NEGATIVES = ["a red circle", "a green shape"], ["a blue square", "a triangle"]
 NUMBERS = {"scale": 3.0, "tau": 1.5, "alpha": 0.7}
 #: Merged by log-sum-exp, masked, by token roles, row by row, image queries alone, and cross attention of each kind.
-LAYOUTS = ["flux", "sd3", "qwen-image", "z-image", "prx", "sdxl", "sana", "wan", "hunyuandit"]
+#: The last is joint and cross attention in turn.
+LAYOUTS = ["flux", "sd3", "qwen-image", "z-image", "prx", "sdxl", "sana", "wan", "hunyuandit", "fibo2"]
 
 
 @pytest.fixture(params=LAYOUTS, scope="module")

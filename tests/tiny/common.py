@@ -35,7 +35,8 @@ class Case:
         modulation: the denoiser's submodule that makes a modulation of the text, which stays the positive's.
         attention: where the image's queries stand: in a joint sequence behind the text ("text_first") or ahead of it
             ("text_last"), or all of them, against the text ("cross") or text and image ("beside");
-            "text_last, cross" is two of these in turn.
+            "text_last, cross" is two of these in turn; "gist_first" is a joint sequence behind what a resampler makes
+            of the text, and the whole sequence against the text.
         differential: whether the attention is the difference of two.
         in_one_call: a processor that does in one attention call what the model's own does in one for each row.
         output: the field of the pipeline's output.

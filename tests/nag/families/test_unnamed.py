@@ -37,7 +37,6 @@ UNNAMED = {
     "UVit2DModel": "fills in tokens of a codebook; diffusers has deprecated its pipelines",
     "I2VGenXLUNet": "attends to text and image in one softmax; diffusers has deprecated its pipeline",
     "StableCascadeUNet": "is two models in turn, one of which reads pooled text alone",
-    "BriaFibo2Transformer2DModel": "is not guided yet",
 }
 
 

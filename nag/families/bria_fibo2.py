@@ -1,0 +1,178 @@
+"""Bria FIBO 2: a resampler makes gist tokens of the text; these and the image share one stream, which also reads text.
+
+The gist stands ahead of the image, or behind it where prompts of a batch have unequal counts of it. The negative's is
+resampled on its own and stands beside the positive's in all layers; each reads its own prompt in the injection layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from nag.attention import AttentionCall
+from nag.current import CurrentStep
+from nag.encoding import Arguments
+from nag.errors import InvalidParameter
+from nag.families.arguments import PADDED_LAYERS, ROWS, Argument
+from nag.families.family import Family
+from nag.negative import NegativeEmbeds, scatter_rows
+from nag.params import NAGParams
+from nag.processors.joint import guide_image, two_call_attention
+from nag.processors.masked_joint import MaskedJointProcessor, masked_layout
+from nag.state import GuidedStep
+from nag.token_layout import TokenLayout
+
+__all__ = ["BriaFibo2"]
+
+
+class _GistProcessor(MaskedJointProcessor):
+    """Guides the attention of gist and image to each other, and in injection layers that of both to the text."""
+
+    reads_text = False
+
+    def run(
+        self, step: GuidedStep, attn: Any, hidden_states: Tensor, encoder_hidden_states: Any = None, *args: Any
+    ) -> Any:
+        self.reads_text = encoder_hidden_states is not None
+        step = replace(step, layout=step.scratch["layout"])
+        return super().run(step, attn, hidden_states, encoder_hidden_states, *args)
+
+    def should_intercept(self, call: AttentionCall, step: GuidedStep) -> bool:
+        return self.reads_text or super().should_intercept(call, step)
+
+    def guided_attention(self, call: AttentionCall, step: GuidedStep) -> Tensor:
+        if not self.reads_text:
+            return super().guided_attention(call, step)
+        assert step.layout is not None
+        negative = step.negative.embeds.shape[1]
+        text = TokenLayout(call.key.shape[2] - negative, negative)
+        return guide_image(two_call_attention(call, step.layout, step.rows, text), step)
+
+
+class BriaFibo2(Family):
+    name = "Bria FIBO 2"
+    models = "FIBO 2.0, with images given or without"
+    defaults = NAGParams(scale=5.0, tau=2.5, alpha=0.25)
+    source = "as Flux.1, not tuned"
+    attention = "joint"
+    denoiser_types = ("BriaFibo2Transformer2DModel",)
+    attention_modules = ("layers.*.attention", "layers.*.cross_attention")
+    processor_class = _GistProcessor
+    processors = ("BriaFibo2AttnProcessor",)
+    denoiser_mask_arg = "encoder_attention_mask"
+    negative_mask_arg = "negative_prompt_embeds_mask"
+    timestep_unit = 1000.0
+    arguments: ClassVar[dict[str, Argument]] = {"encoder_hidden_states": PADDED_LAYERS, "context_latents": ROWS}
+    cfg = "separate"
+
+    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
+        # Images of the text that the positive's caption asks for are no part of the negative.
+        return super().encode(encode_prompt, prompts, arguments | {"text_images": None})
+
+    def negative_embeds(self, encoded: Mapping[str, Any]) -> NegativeEmbeds:
+        return NegativeEmbeds(encoded["embeds"].transpose(1, 2), mask=encoded["mask"])
+
+    def embeds(self, call: dict[str, Any]) -> Tensor:
+        """The prompt's tokens with the text encoder's layers behind them, (B, L, layers, C)."""
+        embeds: Tensor = call["encoder_hidden_states"]
+        return embeds.transpose(1, 2)
+
+    def layout(self, call: dict[str, Any], negative: NegativeEmbeds) -> TokenLayout:
+        if negative.embeds.shape[2:] != self.embeds(call).shape[2:]:
+            raise InvalidParameter("negative_prompt_embeds", "must be (prompts, tokens, layers, channels)")
+        return super().layout(call, negative)
+
+    def pack(self, call: dict[str, Any], negative: NegativeEmbeds) -> dict[str, Any]:  # noqa: ARG002 (see `hooks`)
+        return call
+
+    def hooks(self, denoiser: Any, current: CurrentStep, stack: ExitStack) -> None:
+        from diffusers.models.transformers.transformer_bria_fibo2 import compute_gist_count  # not in every release
+
+        config = denoiser.config
+        limits = (
+            config.min_num_gist_tokens,
+            config.max_num_gist_tokens,
+            config.gist_step,
+            config.gist_min_text_len,
+            config.gist_max_text_len,
+        )
+
+        def resample(module: Any, args: tuple[Any, ...], output: Tensor) -> None:
+            step = current.step
+            if step is None:
+                return
+            _, positive, _, seen = args
+            embeds, mask = step.negative.embeds, step.negative.mask
+            lengths = [embeds.shape[1]] * len(embeds) if mask is None else mask.sum(dim=1).tolist()
+            counts = compute_gist_count(lengths, *limits)
+            count, device = max(counts), embeds.device
+            own = None
+            if min(counts) < count:
+                own = torch.arange(count, device=device) < torch.tensor(counts, device=device)[:, None]
+            gist = module.forward(embeds[:, :, 0], count, None if mask is None else mask.bool(), own)
+            every = NegativeEmbeds(gist, mask=own).scatter_rows(step.rows, len(output))
+            plain = TokenLayout(positive, count, text_last=seen is not None)
+            places = denoiser.create_coordinate_grid((count, 1, 1), (1, 0, 0), device).flatten(0, 2)
+            step.scratch["gist"], step.scratch["layout"] = every.embeds, masked_layout(plain, seen, every)
+            step.scratch["gist_freqs"] = denoiser.rope_embedder(places)[None]
+
+        def begin(layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ARG001 (torch's signature)
+            step = current.step
+            if step is None:
+                return args, kwargs
+            tokens, _, freqs = args
+            scratch, noisy = step.scratch, kwargs["noise_mask"]
+            layout, gist = scratch["layout"], scratch["gist"]
+            scratch["freqs"] = _with_negative(layout, freqs, scratch["gist_freqs"])
+            scratch["noise_mask"] = _with_negative(layout, noisy, noisy.new_zeros(gist.shape[:2]))
+            return (_with_negative(layout, tokens, gist), None, freqs), kwargs
+
+        def place(layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ARG001 (torch's signature)
+            step = current.step
+            if step is None:
+                return args, kwargs
+            return (args[0], None, step.scratch["freqs"]), kwargs | {"noise_mask": step.scratch["noise_mask"]}
+
+        def end(layer: Any, args: Any, output: Tensor) -> Tensor:  # noqa: ARG001 (torch's signature)
+            step = current.step
+            return output if step is None else step.scratch["layout"].of_one(output, 1, negative=False)
+
+        def inject(bundle: int) -> Callable[[Any, Any, dict[str, Any]], Any]:
+            def add_text(layer: Any, args: Any, kwargs: dict[str, Any]) -> Any:  # noqa: ARG001 (torch's signature)
+                step = current.step
+                if step is None:
+                    return args, kwargs
+                text, mask = kwargs["encoder_hidden_states"], kwargs["encoder_attention_mask"]
+                negative = scatter_rows(step.negative.embeds[:, :, bundle], step.rows, len(text))
+                if mask is not None or step.negative.mask is not None:
+                    mask = mask if mask is not None else text.new_ones(text.shape[:2], dtype=torch.bool)
+                    own = scatter_rows(step.negative.token_mask.bool(), step.rows, len(text))
+                    mask = torch.cat([mask.bool(), own], dim=1)
+                return args, kwargs | {
+                    "encoder_hidden_states": torch.cat([text, negative], dim=1),
+                    "encoder_attention_mask": mask,
+                }
+
+            return add_text
+
+        first, last = denoiser.layers[0], denoiser.layers[-1]
+        stack.callback(denoiser.perceiver.register_forward_hook(resample).remove)
+        stack.callback(first.register_forward_pre_hook(begin, with_kwargs=True).remove)
+        for layer in denoiser.layers:
+            stack.callback(layer.register_forward_pre_hook(place, with_kwargs=True).remove)
+        # The first of the text encoder's layers is the resampler's.
+        for bundle, number in enumerate(config.injection_layer_ids, start=1):
+            layer = denoiser.layers[number]
+            stack.callback(layer.register_forward_pre_hook(inject(bundle), with_kwargs=True).remove)
+        stack.callback(last.register_forward_hook(end).remove)
+
+
+def _with_negative(layout: TokenLayout, sequence: Tensor, negative: Tensor) -> Tensor:
+    """A sequence of gist and image tokens with the negative's gist beside the positive's."""
+    shared, positive, _, image = replace(layout, negative=0).split(sequence, 1)
+    return layout.join(shared, positive, negative, image, 1)
