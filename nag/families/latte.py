@@ -34,7 +34,7 @@ class Latte(PlainCrossAttention):
         return padded([encode_alone(encode_prompt, [prompt], arguments)[0][0] for prompt in prompts])
 
     def processor(self, current: CurrentStep, plain: Any) -> CrossAttentionProcessor:
-        made = super().processor(current, plain)
+        made = CrossAttentionProcessor(current, plain)
         made.masks_negative = True
         return made
 
