@@ -22,11 +22,9 @@ from nag.encoding import Arguments, encode_alone
 from nag.errors import UnsupportedPipeline
 from nag.families.arguments import ROWS, SHARED, Argument
 from nag.families.family import Family
-from nag.families.padding import padded
 from nag.guidance_state import GuidanceState
 from nag.negative import NegativeEmbeds, scatter_rows
-from nag.params import NAGParams
-from nag.processors import CrossAttentionProcessor
+from nag.processors.cross import MaskedNegativeProcessor
 from nag.processors.differential import DifferentialCrossProcessor
 from nag.state import PipelineCall
 from nag.token_layout import TokenLayout
@@ -34,12 +32,7 @@ from nag.token_layout import TokenLayout
 __all__ = ["AceStep", "LongCatAudio", "StableAudio", "StableAudio3"]
 
 
-class _MaskedNegativeProcessor(CrossAttentionProcessor):
-    masks_negative = True
-
-
 class _Audio(Family):
-    defaults = NAGParams(scale=5.0, tau=2.5, alpha=0.25)
     source = "as Wan 2.1, not tuned"
     attention = "cross"
     caches_text_kv: ClassVar[bool] = True
@@ -105,7 +98,7 @@ class LongCatAudio(_Audio):
     models = "LongCat-AudioDiT"
     denoiser_types = ("LongCatAudioDiTTransformer",)
     attention_modules = ("blocks.*.cross_attn",)
-    processor_class = _MaskedNegativeProcessor
+    processor_class = MaskedNegativeProcessor
     processors = ("AudioDiTCrossAttnProcessor",)
     negative_mask_arg = "negative_prompt_attention_mask"
     timestep_unit = 1000.0
@@ -113,10 +106,7 @@ class LongCatAudio(_Audio):
     arguments: ClassVar[dict[str, Argument]] = {"latent_cond": ROWS}
     cfg = "separate"
     exact = "equation 7, the positive's mean text"
-
-    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
-        # One at a time: in a batch each would mix with as many paddings as the longest has tokens more.
-        return padded([encode_alone(encode_prompt, [prompt], arguments)[0][0] for prompt in prompts])
+    encodes_one_by_one = True
 
     def pack(self, call: dict[str, Any], negative: NegativeEmbeds) -> dict[str, Any]:  # noqa: ARG002 (see `hooks`)
         return call
@@ -150,15 +140,14 @@ class AceStep(_Audio):
     models = "ACE-Step 1.5 base, SFT, turbo"
     denoiser_types = ("AceStepTransformer1DModel",)
     attention_modules = ("layers.*.cross_attn",)
-    processor_class = _MaskedNegativeProcessor
+    processor_class = MaskedNegativeProcessor
     processors = ("AceStepAttnProcessor2_0",)
     arguments: ClassVar[dict[str, Argument]] = {"context_latents": ROWS}
     negative_mask_arg = "negative_prompt_attention_mask"
+    encodes_one_by_one = True
 
     def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
-        # One at a time: the model reads the padding of prompts of unequal length. Of a negative it is masked.
-        alone = arguments | {"lyrics": "", "vocal_language": "en"}
-        return padded([encode_alone(encode_prompt, [prompt], alone)[0][0] for prompt in prompts])
+        return super().encode(encode_prompt, prompts, arguments | {"lyrics": "", "vocal_language": "en"})
 
     def watch_conditions(self, pipe: Any, state: GuidanceState, stack: ExitStack) -> None:
         completed: PipelineCall | None = None

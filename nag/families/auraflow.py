@@ -15,7 +15,6 @@ from nag.current import CurrentStep
 from nag.errors import UnsupportedPipeline
 from nag.families.family import Family
 from nag.negative import NegativeEmbeds
-from nag.params import NAGParams
 from nag.token_layout import TokenLayout
 
 __all__ = ["AuraFlow"]
@@ -26,8 +25,6 @@ REGISTERS = 8
 class AuraFlow(Family):
     name = "AuraFlow"
     models = "AuraFlow, Pony v7"
-    defaults = NAGParams(scale=5.0, tau=2.5, alpha=0.25)
-    source = "as Flux.1, not tuned"
     attention = "joint"
     denoiser_types = ("AuraFlowTransformer2DModel",)
     attention_modules = ("joint_transformer_blocks.*.attn", "single_transformer_blocks.*.attn")

@@ -21,7 +21,6 @@ from nag.errors import InvalidParameter
 from nag.families.arguments import PADDED_LAYERS, ROWS, Argument
 from nag.families.family import Family
 from nag.negative import NegativeEmbeds, scatter_rows
-from nag.params import NAGParams
 from nag.processors.joint import guide_image, two_call_attention
 from nag.processors.masked_joint import MaskedJointProcessor, masked_layout
 from nag.state import GuidedStep
@@ -57,8 +56,6 @@ class _GistProcessor(MaskedJointProcessor):
 class BriaFibo2(Family):
     name = "Bria FIBO 2"
     models = "FIBO 2.0, with images given or without"
-    defaults = NAGParams(scale=5.0, tau=2.5, alpha=0.25)
-    source = "as Flux.1, not tuned"
     attention = "joint"
     denoiser_types = ("BriaFibo2Transformer2DModel",)
     attention_modules = ("layers.*.attention", "layers.*.cross_attention")

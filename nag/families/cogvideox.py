@@ -16,7 +16,6 @@ from nag.families.append_text import append_to_block
 from nag.families.arguments import ROWS, Argument
 from nag.families.family import Family
 from nag.negative import NegativeEmbeds
-from nag.params import NAGParams
 
 __all__ = ["CogVideoX", "ConsisID"]
 
@@ -24,8 +23,6 @@ __all__ = ["CogVideoX", "ConsisID"]
 class CogVideoX(Family):
     name = "CogVideoX"
     models = "CogVideoX 1.0 and 1.5; text, image and video to video, Fun"
-    defaults = NAGParams(scale=5.0, tau=2.5, alpha=0.25)
-    source = "as Flux.1, not tuned"
     attention = "joint"
     denoiser_types = ("CogVideoXTransformer3DModel",)
     attention_modules = ("transformer_blocks.*.attn1",)

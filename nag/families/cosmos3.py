@@ -18,7 +18,6 @@ from nag.families.family import Family
 from nag.families.padding import padded
 from nag.guidance_state import GuidanceState
 from nag.negative import NegativeEmbeds
-from nag.params import NAGParams
 from nag.processors.causal import CausalTextProcessor
 
 __all__ = ["Cosmos3"]
@@ -27,8 +26,6 @@ __all__ = ["Cosmos3"]
 class Cosmos3(Family):
     name = "Cosmos 3"
     models = "Omni: text, image, video or control to video, sound and action; distilled"
-    defaults = NAGParams(scale=5.0, tau=2.5, alpha=0.25)
-    source = "as Flux.1, not tuned"
     attention = "joint"
     denoiser_types = ("Cosmos3OmniTransformer",)
     attention_modules = ("layers.*.self_attn",)

@@ -17,7 +17,6 @@ from nag.families.arguments import NUMBERS, PADDED, Argument
 from nag.families.family import Family
 from nag.families.padding import padded
 from nag.negative import NegativeEmbeds
-from nag.params import NAGParams
 from nag.processors.masked_joint import MaskedJointProcessor, masked_layout
 from nag.token_layout import TokenLayout
 
@@ -27,8 +26,6 @@ __all__ = ["ErnieImage"]
 class ErnieImage(Family):
     name = "ERNIE-Image"
     models = "ERNIE-Image, Turbo"
-    defaults = NAGParams(scale=5.0, tau=2.5, alpha=0.25)
-    source = "as Flux.1, not tuned"
     attention = "joint"
     denoiser_types = ("ErnieImageTransformer2DModel",)
     attention_modules = ("layers.*.self_attention",)

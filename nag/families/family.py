@@ -46,7 +46,7 @@ class Family:
         name: as `nag.families()` prints it.
         models: what belongs to it, for the table.
         defaults: the numbers used where the caller gives none, and
-        source: where they come from.
+        source: where they come from; Flux.1's, where a family has none of its own.
         attention: whether text and image share one attention, or the image attends across to the text.
         denoiser_types: names of the denoiser's classes in diffusers; subclasses count.
         attention_modules: names of the denoiser's attention modules that meet the prompt; `*` stands for one part of a
@@ -76,6 +76,8 @@ class Family:
         encoders: names of the pipelines' methods that encode a prompt, whichever they call, and
         encoded: names of what these return, in order: "embeds", "pooled", "mask" or more that `negative_embeds` reads;
             "" stands for a value that is not read.
+        encodes_one_by_one: whether negative prompts are encoded one at a time, where in a batch each would read as many
+            paddings as the longest has tokens more.
         prompt_arguments: arguments by which a loop hands its guider a prompt, and the names of `encoded` for them.
         refused: why these models are not guided, if they are not; `check_denoiser` raises it.
         reference: the authors' own layout, used by `guide(reference=True)`, if it differs from this one.
@@ -84,8 +86,8 @@ class Family:
 
     name: ClassVar[str]
     models: ClassVar[str]
-    defaults: ClassVar[NAGParams]
-    source: ClassVar[str]
+    defaults: ClassVar[NAGParams] = NAGParams(scale=5.0, tau=2.5, alpha=0.25)
+    source: ClassVar[str] = "as Flux.1, not tuned"
     attention: ClassVar[Literal["joint", "cross"]]
     denoiser_types: ClassVar[tuple[str, ...]]
     attention_modules: ClassVar[tuple[str, ...]] = ()
@@ -109,6 +111,7 @@ class Family:
     exact: ClassVar[str] = "yes"
     encoders: ClassVar[tuple[str, ...]] = ("encode_prompt",)
     encoded: ClassVar[tuple[str, ...]] = ("embeds", "mask")
+    encodes_one_by_one: ClassVar[bool] = False
     prompt_arguments: ClassVar[dict[str, str]] = {
         "encoder_hidden_states": "embeds",
         "encoder_hidden_states_mask": "mask",
@@ -120,9 +123,9 @@ class Family:
 
     # What is entered.
 
-    def class_distance(self, kind: type) -> int | None:
-        """How far a denoiser's class inherits from the nearest of `denoiser_types`; None if it does not."""
-        classes = [base.__name__ for base in kind.__mro__]
+    def class_distance(self, denoiser: Any) -> int | None:
+        """How far the denoiser's class inherits from the nearest of `denoiser_types`; None if it does not."""
+        classes = [kind.__name__ for kind in type(original(denoiser)).__mro__]
         return min((classes.index(name) for name in self.denoiser_types if name in classes), default=None)
 
     def fits(self, denoiser: Any) -> bool:  # noqa: ARG002 (for subclasses)
@@ -131,9 +134,7 @@ class Family:
 
     def denoisers(self, pipe: Any) -> list[nn.Module]:
         """The modules of this family that the pipeline calls at each step, one or several in turn."""
-        return [
-            denoiser for denoiser in denoisers_of(pipe) if self.class_distance(type(original(denoiser))) is not None
-        ]
+        return [denoiser for denoiser in denoisers_of(pipe) if self.class_distance(denoiser) is not None]
 
     def attentions(self, denoiser: Any) -> list[Any]:
         """The attention modules that meet the prompt, each with a `processor`."""
@@ -160,6 +161,8 @@ class Family:
 
     def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
         """Encodes negative prompts by the pipeline's own encode_prompt and its arguments for the positive."""
+        if self.encodes_one_by_one:
+            return padded([encode_alone(encode_prompt, [prompt], arguments)[0][0] for prompt in prompts])
         encoded = encode_alone(encode_prompt, prompts, arguments)
         return self.negative_embeds(
             dict(zip(self.encoded, encoded if isinstance(encoded, tuple) else (encoded,), strict=False))

@@ -1,6 +1,7 @@
-"""Flux.1: joint attention, text first. The negative prompt's T5 tokens travel behind the positive's.
+"""Flux.1: joint attention, text first, every text token at the rotary origin.
 
-The pooled CLIP prompt stays the positive one, which is equation (7) to the letter: the same Q against K+ and K−.
+The negative prompt's T5 tokens travel behind the positive's. The pooled CLIP prompt stays the positive one, which is
+equation (7) to the letter: the same Q against K+ and K−.
 """
 
 from __future__ import annotations
@@ -14,33 +15,21 @@ from torch import Tensor, nn
 from nag.current import CurrentStep
 from nag.encoding import named_arguments
 from nag.errors import InvalidParameter, UnsupportedPipeline
-from nag.families.family import Family
+from nag.families.flux_like import FluxLike
 from nag.negative import NegativeEmbeds
-from nag.params import NAGParams
 from nag.processors import ReferenceFluxProcessor
 
 __all__ = ["Flux"]
 
 
-class Flux(Family):
+class Flux(FluxLike):
     name = "Flux.1"
     models = "dev, schnell, Kontext, Fill, Control, Redux"
-    defaults = NAGParams(scale=5.0, tau=2.5, alpha=0.25)
     source = "arXiv 2505.21179, table 5"
-    attention = "joint"
     denoiser_types = ("FluxTransformer2DModel",)
-    attention_modules = ("transformer_blocks.*.attn", "single_transformer_blocks.*.attn")
     processors: ClassVar[tuple[str, ...]] = ("FluxAttnProcessor", "FluxIPAdapterAttnProcessor")
-    timestep_unit = 1000.0
-    cfg = "separate"
-    encoded = ("embeds", "pooled")
+    encoded = ("embeds", "pooled", "text_ids")
     exact = "equation 7, the positive's pooled prompt; `reference=True` is the authors' form"
-
-    def pack(self, call: dict[str, Any], negative: NegativeEmbeds) -> dict[str, Any]:
-        # Flux puts every text token at the origin, so the negative's positions start where the positive's do.
-        ids = call["txt_ids"]
-        negative_ids = ids.new_zeros(negative.embeds.shape[1], ids.shape[-1])
-        return super().pack(call, negative) | {"txt_ids": torch.cat([ids, negative_ids])}
 
 
 #: The second time embedding of a denoiser call.

@@ -18,7 +18,6 @@ from nag.errors import InvalidParameter
 from nag.families.arguments import LAYERS, NUMBERS, ROWS, Argument
 from nag.families.family import Family
 from nag.negative import NegativeEmbeds
-from nag.params import NAGParams
 from nag.token_layout import TokenLayout
 
 __all__ = ["HiDream", "Texts"]
@@ -58,8 +57,6 @@ class Texts(TokenLayout):
 class HiDream(Family):
     name = "HiDream"
     models = "HiDream-I1 Full, Dev, Fast"
-    defaults = NAGParams(scale=5.0, tau=2.5, alpha=0.25)
-    source = "as Flux.1, not tuned"
     attention = "joint"
     denoiser_types = ("HiDreamImageTransformer2DModel",)
     attention_modules = ("double_stream_blocks.*.block.attn1", "single_stream_blocks.*.block.attn1")

@@ -111,8 +111,6 @@ class Framepack(HunyuanVideo):
 class HunyuanImage(HunyuanVideo):
     name = "HunyuanImage"
     models = "HunyuanImage 2.1 and its refiner"
-    defaults = NAGParams(scale=5.0, tau=2.5, alpha=0.25)
-    source = "as Flux.1, not tuned"
     compiled = "in parts"
     denoiser_types = ("HunyuanImageTransformer2DModel",)
     processors = ("HunyuanImageAttnProcessor",)

@@ -17,7 +17,6 @@ from nag.families.arguments import ROWS, Argument
 from nag.families.family import Family
 from nag.guidance_state import GuidanceState
 from nag.negative import NegativeEmbeds
-from nag.params import NAGParams
 from nag.token_layout import TokenLayout
 
 __all__ = ["Ideogram4"]
@@ -30,8 +29,6 @@ PADDING, TOGETHER = -1, 1
 class Ideogram4(Family):
     name = "Ideogram 4"
     models = "Ideogram 4"
-    defaults = NAGParams(scale=5.0, tau=2.5, alpha=0.25)
-    source = "as Flux.1, not tuned"
     attention = "joint"
     denoiser_types = ("Ideogram4Transformer2DModel",)
     attention_modules = ("layers.*.attention",)

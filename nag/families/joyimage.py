@@ -17,7 +17,6 @@ from nag.encoding import Arguments, encode_alone
 from nag.families.arguments import REPEATED, Argument
 from nag.families.family import Family
 from nag.negative import NegativeEmbeds
-from nag.params import NAGParams
 from nag.processors import GuidedProcessor, JointAttentionProcessor
 from nag.processors.masked_joint import MaskedJointProcessor, masked_layout
 from nag.state import GuidedStep
@@ -49,8 +48,6 @@ class _RestartedPositionsProcessor(MaskedJointProcessor):
 class JoyImageEdit(Family):
     name = "JoyImage-Edit"
     models = "JoyImage-Edit, with an image given or without"
-    defaults = NAGParams(scale=5.0, tau=2.5, alpha=0.25)
-    source = "as Flux.1, not tuned"
     attention = "joint"
     denoiser_types = ("JoyImageEditTransformer3DModel",)
     attention_modules = ("double_blocks.*.attn",)

@@ -6,17 +6,13 @@ prompt stays the positive one. The pipelines read the padding of prompts of uneq
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import torch
 
-from nag.encoding import Arguments, encode_alone
 from nag.families.arguments import SHARED, Argument
 from nag.families.family import Family
-from nag.families.padding import padded
 from nag.negative import NegativeEmbeds
-from nag.params import NAGParams
 from nag.processors.text_self_attention import TextSelfAttentionProcessor
 
 __all__ = ["Kandinsky5"]
@@ -25,7 +21,6 @@ __all__ = ["Kandinsky5"]
 class Kandinsky5(Family):
     name = "Kandinsky 5"
     models = "T2I, I2I, T2V, I2V; Lite, Pro"
-    defaults = NAGParams(scale=5.0, tau=2.5, alpha=0.25)
     source = "as Wan2.1, not tuned"
     attention = "cross"
     denoiser_types = ("Kandinsky5Transformer3DModel",)
@@ -38,10 +33,7 @@ class Kandinsky5(Family):
     negative_mask_arg = "negative_prompt_attention_mask"
     arguments: ClassVar[dict[str, Argument]] = dict.fromkeys(("visual_rope_pos", "text_rope_pos"), SHARED)
     cfg = "separate"
-
-    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
-        # One at a time: in a batch each would read as many paddings as the longest has tokens more.
-        return padded([encode_alone(encode_prompt, [prompt], arguments)[0][0] for prompt in prompts])
+    encodes_one_by_one = True
 
     def pack(self, call: dict[str, Any], negative: NegativeEmbeds) -> dict[str, Any]:
         positions = call["text_rope_pos"]

@@ -11,7 +11,6 @@ import torch
 
 from nag.families.family import Family
 from nag.negative import NegativeEmbeds
-from nag.params import NAGParams
 
 __all__ = ["Krea2"]
 
@@ -19,8 +18,6 @@ __all__ = ["Krea2"]
 class Krea2(Family):
     name = "Krea 2"
     models = "base, turbo"
-    defaults = NAGParams(scale=5.0, tau=2.5, alpha=0.25)
-    source = "as Flux.1, not tuned"
     attention = "joint"
     denoiser_types = ("Krea2Transformer2DModel",)
     attention_modules = ("text_fusion.refiner_blocks.*.attn", "transformer_blocks.*.attn")

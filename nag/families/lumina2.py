@@ -20,7 +20,6 @@ from nag.encoding import Arguments
 from nag.families.append_text import append_to_block
 from nag.families.family import Family
 from nag.negative import NegativeEmbeds
-from nag.params import NAGParams
 from nag.processors.per_row_mask import IMAGE, NEGATIVE, NOBODY, POSITIVE, TokenRoleProcessor, TokenRoles
 from nag.state import GuidedStep
 
@@ -30,8 +29,6 @@ __all__ = ["Lumina2"]
 class Lumina2(Family):
     name = "Lumina 2"
     models = "Lumina-Image 2.0"
-    defaults = NAGParams(scale=5.0, tau=2.5, alpha=0.25)
-    source = "as Flux.1, not tuned"
     attention = "joint"
     denoiser_types = ("Lumina2Transformer2DModel",)
     attention_modules = ("layers.*.attn",)

@@ -14,7 +14,6 @@ import torch
 from nag.families.arguments import SHARED, Argument
 from nag.families.family import Family
 from nag.negative import NegativeEmbeds
-from nag.params import NAGParams
 
 __all__ = ["MiniMaxH3"]
 
@@ -25,8 +24,6 @@ TEXT_TAG = 1
 class MiniMaxH3(Family):
     name = "MiniMax-H3"
     models = "text, keyframes or references to video with sound"
-    defaults = NAGParams(scale=5.0, tau=2.5, alpha=0.25)
-    source = "as Flux.1, not tuned"
     attention = "joint"
     denoiser_types = ("MiniMaxH3Transformer3DModel",)
     attention_modules = ("token_refiner.refiner_blocks.*.attn", "transformer_blocks.*.attn")

@@ -17,7 +17,6 @@ from nag.current import CurrentStep
 from nag.encoding import Arguments, encode_alone
 from nag.families.family import Family
 from nag.negative import NegativeEmbeds, scatter_rows
-from nag.params import NAGParams
 from nag.processors.per_row_mask import RowByRowProcessor, text_behind
 from nag.token_layout import TokenLayout
 
@@ -27,8 +26,6 @@ __all__ = ["Mochi"]
 class Mochi(Family):
     name = "Mochi"
     models = "Mochi 1"
-    defaults = NAGParams(scale=5.0, tau=2.5, alpha=0.25)
-    source = "as Flux.1, not tuned"
     attention = "joint"
     denoiser_types = ("MochiTransformer3DModel",)
     attention_modules = ("transformer_blocks.*.attn1",)

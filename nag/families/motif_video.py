@@ -10,7 +10,6 @@ from typing import Any
 
 from nag.current import CurrentStep
 from nag.families.family import Family
-from nag.params import NAGParams
 from nag.processor_swap import class_names
 from nag.processors import CrossAttentionProcessor, GuidedProcessor, JointAttentionProcessor
 
@@ -20,8 +19,6 @@ __all__ = ["MotifVideo"]
 class MotifVideo(Family):
     name = "Motif-Video"
     models = "T2V, I2V"
-    defaults = NAGParams(scale=5.0, tau=2.5, alpha=0.25)
-    source = "as Flux.1, not tuned"
     attention = "joint"
     denoiser_types = ("MotifVideoTransformer3DModel",)
     processors = ("MotifVideoAttnProcessor2_0", "MotifVideoCrossAttnProcessor2_0")

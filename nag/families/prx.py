@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from nag.families.family import Family
-from nag.params import NAGParams
 from nag.processors.image_query import ImageQueryProcessor
 
 __all__ = ["PRX"]
@@ -12,8 +11,6 @@ __all__ = ["PRX"]
 class PRX(Family):
     name = "PRX"
     models = "PRX, PRXPixel"
-    defaults = NAGParams(scale=5.0, tau=2.5, alpha=0.25)
-    source = "as Flux.1, not tuned"
     attention = "joint"
     denoiser_types = ("PRXTransformer2DModel",)
     attention_modules = ("blocks.*.attention",)

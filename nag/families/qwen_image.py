@@ -2,6 +2,9 @@
 
 The text's rotary positions start past the image's and are made from its length alone, so those of both prompts are cut
 from the same start. Reference images are image tokens; what the text encoder saw of them is part of either prompt.
+
+NucleusMoE-Image has the same pipeline and the same positions of its text, which attends to nothing. Its experts work on
+the image alone.
 """
 
 from __future__ import annotations
@@ -15,16 +18,14 @@ from torch import Tensor
 from nag.current import CurrentStep
 from nag.families.arguments import NUMBERS, Argument
 from nag.families.family import Family
-from nag.params import NAGParams
+from nag.processors.image_query import ImageQueryProcessor
 
-__all__ = ["QwenImage"]
+__all__ = ["NucleusImage", "QwenImage"]
 
 
 class QwenImage(Family):
     name = "Qwen-Image"
     models = "Qwen-Image, Edit, Edit Plus, Layered, ControlNet, Lightning"
-    defaults = NAGParams(scale=5.0, tau=2.5, alpha=0.25)
-    source = "as Flux.1, not tuned"
     attention = "joint"
     denoiser_types = ("QwenImageTransformer2DModel",)
     attention_modules = ("transformer_blocks.*.attn",)
@@ -44,3 +45,12 @@ class QwenImage(Family):
             return image, torch.cat([text[: step.layout.positive], text[: step.layout.negative]])
 
         stack.callback(denoiser.pos_embed.register_forward_hook(restart).remove)
+
+
+class NucleusImage(QwenImage):
+    name = "NucleusMoE-Image"
+    models = "NucleusMoE-Image"
+    denoiser_types = ("NucleusMoEImageTransformer2DModel",)
+    processor_class = ImageQueryProcessor
+    processors = ("NucleusMoEAttnProcessor2_0",)
+    text_last = True

@@ -19,7 +19,6 @@ from nag.encoding import Arguments
 from nag.families.arguments import ROWS, Argument
 from nag.families.family import Family
 from nag.negative import NegativeEmbeds
-from nag.params import NAGParams
 from nag.processors.causal import CausalTextProcessor
 from nag.state import GuidedStep
 from nag.token_layout import TokenLayout
@@ -33,8 +32,6 @@ TOKENS_PER_SLOT = 4
 class QwenImage21(Family):
     name = "Qwen-Image 2.1"
     models = "Qwen-Image 2.1, with images given or without"
-    defaults = NAGParams(scale=5.0, tau=2.5, alpha=0.25)
-    source = "as Flux.1, not tuned"
     attention = "joint"
     denoiser_types = ("QwenImage21Transformer2DModel",)
     attention_modules = ("transformer_blocks.*.attn",)

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import ClassVar, Literal
 
 from nag.families.family import Family
-from nag.params import NAGParams
 
-__all__ = ["GlmImage", "MiniMaxMusic3", "OmniGen"]
+__all__ = ["DreamLite", "GlmImage", "MiniMaxMusic3", "OmniGen"]
 
 
 class _Refused(Family):
     """Found by its denoiser, and never entered."""
 
-    defaults = NAGParams(scale=5.0, tau=2.5, alpha=0.25)
-    source = "none"
-    attention = "joint"
+    attention: ClassVar[Literal["joint", "cross"]] = "joint"
     processors = ()
     cfg = "separate"
 
-    def attentions(self, denoiser: Any) -> list[Any]:
-        raise NotImplementedError
+
+class DreamLite(_Refused):
+    name = "DreamLite"
+    models = "DreamLite, DreamLite-mobile"
+    attention = "cross"
+    denoiser_types = ("DreamLiteUNetModel",)
+    refused = "its pipelines encode the prompt and CFG's negative as rows of one call, and tell nobody which is which"
 
 
 class GlmImage(_Refused):

@@ -1,35 +1,34 @@
 """SANA and SANA-Sprint: cross attention to masked Gemma tokens, which are the same at every step.
 
 The pipelines put a long instruction ahead of the prompt and none ahead of a negative one; neither does guidance.
+SANA-WM attends under a camera's path. Its refiner, LTX-2's denoiser without sound, is not the pipeline's denoiser, so
+`nag.guide` leaves it plain; `nag.attach` takes it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
 
 from nag.encoding import Arguments
+from nag.families.arguments import ROWS, SHARED, Argument
 from nag.families.family import Family
+from nag.families.ltx import LTXVideo, MaskedCrossAttention
 from nag.negative import NegativeEmbeds
-from nag.params import NAGParams
 from nag.processor_swap import original
 
-__all__ = ["Sana", "SanaVideo"]
+__all__ = ["Sana", "SanaVideo", "SanaWM", "SanaWMRefiner"]
 
 
-class Sana(Family):
+class Sana(MaskedCrossAttention):
     name = "SANA"
     models = "SANA, SANA-Sprint, with ControlNet or PAG"
-    defaults = NAGParams(scale=5.0, tau=2.5, alpha=0.375)
     source = "arXiv 2505.21179, table 5"
-    attention = "cross"
     denoiser_types = ("SanaTransformer2DModel",)
-    attention_modules = ("transformer_blocks.*.attn2",)
     processors = ("SanaAttnProcessor2_0",)
-    denoiser_mask_arg = "encoder_attention_mask"
-    negative_mask_arg = "negative_prompt_attention_mask"
-    caches_text_kv = True
-    cfg = "batched"
 
     def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
         return super().encode(encode_prompt, prompts, arguments | {"complex_human_instruction": None})
@@ -47,3 +46,49 @@ class SanaVideo(Sana):
     models = "SANA-Video, text or image to video"
     source = "as SANA, not tuned"
     denoiser_types = ("SanaVideoTransformer3DModel",)
+
+
+class SanaWM(Sana):
+    name = "SANA-WM"
+    models = "SANA-WM, its first stage"
+    source = "as SANA, not tuned"
+    denoiser_types = ("SanaWMTransformer3DModel",)
+    attention_modules = ("blocks.*.cross_attn",)
+    processors = ("SanaWMCrossAttnProcessor",)
+    denoiser_mask_arg = "mask"
+    arguments: ClassVar[dict[str, Argument]] = {
+        **dict.fromkeys(
+            ("camera_conditions", "chunk_plucker", "raymats", "frame_valid_mask", "image_vae_embeds"), ROWS
+        ),
+        **dict.fromkeys(("encoder_hidden_states", "mask"), ROWS),  # tokens are their third axis: not padded
+        "data_info": SHARED,
+    }
+
+    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
+        own = {"negative_prompt_embeds": None, "negative_prompt_attention_mask": None}
+        encoded = [
+            encode_prompt(**(arguments | own | {"prompt": prompt, "negative_prompt": prompt}))[2:] for prompt in prompts
+        ]
+        embeds, masks = zip(*encoded, strict=True)
+        return NegativeEmbeds(torch.cat(embeds)[:, 0], mask=torch.cat(masks))
+
+    def embeds(self, call: dict[str, Any]) -> Tensor:
+        embeds: Tensor = call["encoder_hidden_states"][:, 0]
+        return embeds
+
+    def pack(self, call: dict[str, Any], negative: NegativeEmbeds) -> dict[str, Any]:
+        mask = call["mask"] if call.get("mask") is not None else call.get("encoder_attention_mask")
+        packed = super().pack(call | {"encoder_hidden_states": self.embeds(call), "mask": mask}, negative)
+        return packed | {"encoder_hidden_states": packed["encoder_hidden_states"][:, None]}
+
+    def timestep(self, pipe: Any, call: dict[str, Any]) -> float:
+        return Family.timestep(self, pipe, call)
+
+
+class SanaWMRefiner(LTXVideo):
+    name = "SANA-WM refiner"
+    models = "SANA-WM, its second stage"
+    source = "as LTX-Video, not tuned"
+    denoiser_types = ("SanaWMLTX2RefinerTransformer3DModel",)
+    processors = ("SanaWMLTX2AudioVideoAttnProcessor", "SanaWMLTX2PerturbedAttnProcessor")
+    arguments: ClassVar[dict[str, Argument]] = {"video_rotary_emb": ROWS}

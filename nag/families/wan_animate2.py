@@ -18,7 +18,6 @@ from nag.errors import InvalidParameter, UnsupportedPipeline
 from nag.families.family import Family
 from nag.guidance_state import GuidanceState
 from nag.negative import NegativeEmbeds, scatter_rows
-from nag.params import NAGParams
 from nag.state import GuidedStep
 from nag.token_layout import TokenLayout
 
@@ -31,7 +30,6 @@ TEXT = 512
 class WanAnimate2(Family):
     name = "Wan-Animate 2"
     models = "base, distilled"
-    defaults = NAGParams(scale=5.0, tau=2.5, alpha=0.25)
     source = "as Wan 2.1, not tuned"
     attention = "cross"
     denoiser_types: ClassVar[tuple[str, ...]] = ("WanAnimate2Transformer3DModel",)

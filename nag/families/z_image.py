@@ -22,7 +22,6 @@ from nag.families.arguments import LISTED, NUMBERS, PADDED, Argument
 from nag.families.family import Family
 from nag.guidance_state import GuidanceState
 from nag.negative import NegativeEmbeds, scatter_rows
-from nag.params import NAGParams
 from nag.processor_swap import class_names
 from nag.processors.per_row_mask import TokenRoleProcessor, text_behind
 from nag.token_layout import TokenLayout
@@ -36,8 +35,6 @@ MULTIPLE = 32
 class ZImage(Family):
     name = "Z-Image"
     models = "Z-Image, Z-Image-Turbo"
-    defaults = NAGParams(scale=5.0, tau=2.5, alpha=0.25)
-    source = "as Flux.1, not tuned"
     attention = "joint"
     denoiser_types = ("ZImageTransformer2DModel",)
     attention_modules = ("layers.*.attention",)

@@ -8,7 +8,7 @@ from nag.attention import AttentionCall
 from nag.processors.guided import GuidedProcessor, guide_heads
 from nag.state import GuidedStep
 
-__all__ = ["CrossAttentionProcessor", "keys_of"]
+__all__ = ["CrossAttentionProcessor", "MaskedNegativeProcessor", "keys_of"]
 
 
 class CrossAttentionProcessor(GuidedProcessor):
@@ -37,6 +37,12 @@ class CrossAttentionProcessor(GuidedProcessor):
             lambda flip: call.at(step.rows).with_more_kv(key, flip(value), mask)(),
             step,
         )
+
+
+class MaskedNegativeProcessor(CrossAttentionProcessor):
+    """For models that read their prompts without a mask."""
+
+    masks_negative = True
 
 
 def keys_of(call: AttentionCall, part: slice) -> tuple[Tensor, Tensor, Tensor | None]:

@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 from diffusers.models.attention_dispatch import dispatch_attention_fn
+from diffusers.models.embeddings import apply_rotary_emb
 from torch import Tensor
 
 from nag._diffusers import processor_backend
 from nag.formula import normalized_attention_guidance
-from nag.processors.flux_projections import QKV, join, project_image, project_text, rotate
 from nag.processors.guided import GuidedProcessor
 from nag.state import GuidedStep
 
@@ -35,12 +35,16 @@ class ReferenceFluxProcessor(GuidedProcessor):
         step = self.current.step
         if step is None:
             return self.plain(attn, hidden_states, encoder_hidden_states, attention_mask, image_rotary_emb)
-        qkv = project_image(attn, hidden_states)
+        query, key, value = _projected(attn, hidden_states)
         if encoder_hidden_states is not None:
-            two_lanes = QKV(*(torch.cat([part, part]) for part in qkv))
-            qkv = join(project_text(attn, encoder_hidden_states), two_lanes)
-        query, key = rotate(qkv.query, image_rotary_emb), rotate(qkv.key, image_rotary_emb)
-        out = dispatch_attention_fn(query, key, qkv.value, backend=processor_backend(self.plain)).flatten(2)
+            of_text = _projected(attn, encoder_hidden_states, added=True)
+            query, key, value = (
+                torch.cat([text, torch.cat([image, image])], dim=1)
+                for text, image in zip(of_text, (query, key, value), strict=True)
+            )
+        if image_rotary_emb is not None:
+            query, key = (apply_rotary_emb(states, image_rotary_emb, sequence_dim=1) for states in (query, key))
+        out = dispatch_attention_fn(query, key, value, backend=processor_backend(self.plain)).flatten(2)
         text, image = self._guide(out, step)
         if encoder_hidden_states is None:
             return torch.cat([text, torch.cat([image, image])], dim=1)
@@ -54,3 +58,23 @@ class ReferenceFluxProcessor(GuidedProcessor):
         z_positive, z_negative = image.chunk(2)
         numbers = step.numbers
         return text, normalized_attention_guidance(z_positive, z_negative, numbers.scale, numbers.tau, numbers.alpha)
+
+
+def _projected(attn: Any, states: Tensor, *, added: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+    """Query, key and value, (B, T, H, D) each.
+
+    Args:
+        attn: a double or single block's attention.
+        states: of the image in a double block, or the whole sequence in a single one, (B, T, C).
+        added: whether they are of the text in a double block.
+
+    """
+    if attn.fused_projections:
+        parts = (attn.to_added_qkv if added else attn.to_qkv)(states).chunk(3, dim=-1)
+    else:
+        names = ("add_q_proj", "add_k_proj", "add_v_proj") if added else ("to_q", "to_k", "to_v")
+        parts = [getattr(attn, name)(states) for name in names]
+    query, key, value = (part.unflatten(-1, (-1, attn.head_dim)) for part in parts)
+    if added:
+        return attn.norm_added_q(query), attn.norm_added_k(key), value
+    return attn.norm_q(query), attn.norm_k(key), value

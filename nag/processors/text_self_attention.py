@@ -9,17 +9,16 @@ import torch
 from torch import Tensor
 
 from nag.attention import AttentionCall
-from nag.processors.cross import CrossAttentionProcessor
+from nag.processors.cross import MaskedNegativeProcessor
 from nag.state import GuidedStep
 
 __all__ = ["TextSelfAttentionProcessor"]
 
 
-class TextSelfAttentionProcessor(CrossAttentionProcessor):
+class TextSelfAttentionProcessor(MaskedNegativeProcessor):
     """For the attention of the image to the text, and for that of the text to itself."""
 
     of_text = False
-    masks_negative = True
 
     def run(self, step: GuidedStep, attn: Any, *args: Any, **kwargs: Any) -> Any:
         self.of_text = kwargs.get("encoder_hidden_states") is None

@@ -9,6 +9,7 @@ import nag
 @pytest.mark.parametrize(
     ("denoiser", "family", "why"),
     [
+        ("DreamLiteUNetModel", "DreamLite", "rows of one call"),
         ("GlmImageTransformer2DModel", "GLM-Image", "in quotes"),
         ("MiniMaxMusic3Transformer1DModel", "MiniMax-Music 3", "no attention reads"),
         ("OmniGenTransformer2DModel", "OmniGen", "one causal sequence"),
