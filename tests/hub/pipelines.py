@@ -30,9 +30,9 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from tests.tiny.chat import LANGUAGE, far_apart
+from tests.tiny.chat import LANGUAGE
 from tests.tiny.chroma import chroma
-from tests.tiny.common import WIDTH, strengthen, vae
+from tests.tiny.common import WIDTH, far_apart, strengthen, vae
 from tests.tiny.ernie_image import ernie_image
 from tests.tiny.flux import flux
 from tests.tiny.flux2 import flux2, klein

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import torch
 from diffusers import AllegroPipeline, AllegroTransformer3DModel, AutoencoderKLAllegro, DDIMScheduler
-from torch import nn
 
-from tests.tiny.common import WIDTH, Case, strengthen
+from tests.tiny.common import WIDTH, Case, far_apart, strengthen
 from training import text
 from training.shapes.world import WORDS
 
@@ -25,11 +24,10 @@ def allegro(seed: int = 0) -> AllegroPipeline:
     )
     strengthen(transformer, 4.0)
     tokenizer = text.t5_tokenizer(WORDS)
-    t5 = text.t5_encoder(tokenizer, WIDTH)
-    nn.init.normal_(t5.shared.weight, std=1.0)
+    t5 = far_apart(text.t5_encoder(tokenizer, WIDTH))
     return AllegroPipeline(
         tokenizer=tokenizer,
-        text_encoder=t5.eval(),
+        text_encoder=t5,
         vae=AutoencoderKLAllegro(block_out_channels=(8, 8, 8, 8), layers_per_block=1, norm_num_groups=4).eval(),
         transformer=transformer.eval(),
         scheduler=DDIMScheduler(clip_sample=False),

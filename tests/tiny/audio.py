@@ -28,7 +28,7 @@ from torch import nn
 from transformers import Qwen3Config, Qwen3Model, T5GemmaConfig, T5GemmaEncoderModel
 
 from tests.tiny.chat import chat_tokenizer, language_model
-from tests.tiny.common import SEPARATE, WIDTH, Case, strengthen
+from tests.tiny.common import SEPARATE, WIDTH, Case, far_apart, strengthen
 from tests.tiny.evenly import EvenTokens
 from tests.tiny.gemma import gemma_tokenizer
 from tests.tiny.video import umt5
@@ -60,8 +60,7 @@ def stable_audio(seed: int = 0) -> StableAudioPipeline:
     torch.manual_seed(seed)
     tokenizer = text.t5_tokenizer(WORDS)
     tokenizer.model_max_length = TOKENS
-    t5 = text.t5_encoder(tokenizer, WIDTH)
-    nn.init.normal_(t5.shared.weight, std=1.0)
+    t5 = far_apart(text.t5_encoder(tokenizer, WIDTH))
     transformer = StableAudioDiTModel(
         sample_size=8,
         in_channels=CHANNELS,
@@ -78,7 +77,7 @@ def stable_audio(seed: int = 0) -> StableAudioPipeline:
     strengthen(transformer, 4.0)
     return StableAudioPipeline(
         vae=oobleck(),
-        text_encoder=t5.eval(),
+        text_encoder=t5,
         projection_model=StableAudioProjectionModel(WIDTH, WIDTH, min_value=0, max_value=8).eval(),
         tokenizer=tokenizer,
         transformer=transformer.eval(),
@@ -94,8 +93,7 @@ def stable_audio3(seed: int = 0) -> StableAudio3Pipeline:
     tokenizer.model_max_length = TOKENS
     sizes = {"hidden_size": WIDTH, "intermediate_size": WIDTH, "num_hidden_layers": 2, "num_attention_heads": 2}
     gemma = sizes | {"num_key_value_heads": 1, "head_dim": 16, "vocab_size": len(tokenizer)}
-    encoder = T5GemmaEncoderModel(T5GemmaConfig(encoder=gemma, decoder=gemma, is_encoder_decoder=False))
-    nn.init.normal_(encoder.get_input_embeddings().weight, std=1.0)
+    encoder = far_apart(T5GemmaEncoderModel(T5GemmaConfig(encoder=gemma, decoder=gemma, is_encoder_decoder=False)))
     transformer = StableAudio3DiTModel(
         io_channels=CHANNELS,
         embed_dim=32,
@@ -121,7 +119,7 @@ def stable_audio3(seed: int = 0) -> StableAudio3Pipeline:
             dim_heads=4,
             sampling_rate=4 * LATENTS_PER_S,
         ),
-        text_encoder=encoder.eval(),
+        text_encoder=encoder,
         tokenizer=tokenizer,
         duration_embedder=StableAudio3DurationEmbedder(output_dim=WIDTH, fourier_dim=16).eval(),
         transformer=transformer.eval(),

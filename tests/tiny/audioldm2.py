@@ -10,7 +10,6 @@ from diffusers import (
     DDIMScheduler,
 )
 from tokenizers import pre_tokenizers
-from torch import nn
 from transformers import (
     ClapAudioConfig,
     ClapConfig,
@@ -25,7 +24,7 @@ from transformers import (
     T5Tokenizer,
 )
 
-from tests.tiny.common import WIDTH, Case, strengthen, vae
+from tests.tiny.common import WIDTH, Case, far_apart, strengthen, vae
 from training import text
 from training.shapes.world import WORDS
 
@@ -68,8 +67,7 @@ def clap(tokenizer: RobertaTokenizer) -> ClapModel:
 def audioldm2(seed: int = 0) -> AudioLDM2Pipeline:
     torch.manual_seed(seed)
     roberta, tokenizer = roberta_tokenizer(), t5_tokenizer()
-    encoder = text.t5_encoder(tokenizer, WIDTH)
-    nn.init.normal_(encoder.shared.weight, std=1.0)
+    encoder = far_apart(text.t5_encoder(tokenizer, WIDTH))
     generated = WIDTH // 2
     unet = AudioLDM2UNet2DConditionModel(
         sample_size=8,
@@ -85,7 +83,7 @@ def audioldm2(seed: int = 0) -> AudioLDM2Pipeline:
     return AudioLDM2Pipeline(
         vae=vae(),
         text_encoder=clap(roberta).eval(),
-        text_encoder_2=encoder.eval(),
+        text_encoder_2=encoder,
         projection_model=AudioLDM2ProjectionModel(WIDTH, WIDTH, generated).eval(),
         language_model=GPT2LMHeadModel(
             GPT2Config(

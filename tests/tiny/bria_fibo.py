@@ -9,11 +9,10 @@ from diffusers import (
     BriaFiboTransformer2DModel,
     FlowMatchEulerDiscreteScheduler,
 )
-from torch import nn
 from transformers import SmolLM3Config, SmolLM3ForCausalLM
 
 from tests.tiny.chat import chat_tokenizer
-from tests.tiny.common import WIDTH, Case, strengthen
+from tests.tiny.common import WIDTH, Case, far_apart, strengthen
 
 #: The token that the pipeline puts in place of an empty prompt.
 OF_NOTHING = 128000
@@ -35,29 +34,30 @@ def bria_fibo(seed: int = 0) -> BriaFiboPipeline:
     for name, parameter in transformer.named_parameters():  # gates nearly shut, as initialised
         if "norm" in name and "linear.weight" in name:
             parameter.data.mul_(10)
-    encoder = SmolLM3ForCausalLM(
-        SmolLM3Config(
-            vocab_size=OF_NOTHING + 1,
-            hidden_size=WIDTH,
-            intermediate_size=2 * WIDTH,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            num_key_value_heads=1,
-            max_position_embeddings=64,
-            pad_token_id=0,
-            bos_token_id=1,
-            eos_token_id=2,
-            tie_word_embeddings=True,
+    encoder = far_apart(
+        SmolLM3ForCausalLM(
+            SmolLM3Config(
+                vocab_size=OF_NOTHING + 1,
+                hidden_size=WIDTH,
+                intermediate_size=2 * WIDTH,
+                num_hidden_layers=2,
+                num_attention_heads=2,
+                num_key_value_heads=1,
+                max_position_embeddings=64,
+                pad_token_id=0,
+                bos_token_id=1,
+                eos_token_id=2,
+                tie_word_embeddings=True,
+            )
         )
     )
-    nn.init.normal_(encoder.get_input_embeddings().weight, std=1.0)
     return BriaFiboPipeline(
         transformer=transformer.eval(),
         scheduler=FlowMatchEulerDiscreteScheduler(),
         vae=AutoencoderKLWan(
             base_dim=4, z_dim=4, dim_mult=[1, 1], num_res_blocks=1, temperal_downsample=[False]
         ).eval(),
-        text_encoder=encoder.eval(),
+        text_encoder=encoder,
         tokenizer=chat_tokenizer(start="<|im_start|>"),
     )
 

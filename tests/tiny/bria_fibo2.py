@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from diffusers import (
-    AutoencoderKLFlux2,
     BriaFibo2Pipeline,
     BriaFibo2Transformer2DModel,
     FlowMatchEulerDiscreteScheduler,
@@ -13,8 +12,8 @@ from PIL import Image
 from torch import nn
 from transformers import Qwen3VLForConditionalGeneration
 
-from tests.tiny.chat import chat_tokenizer, far_apart
-from tests.tiny.common import SEPARATE, WIDTH, Case, strengthen
+from tests.tiny.chat import chat_tokenizer
+from tests.tiny.common import SEPARATE, WIDTH, Case, far_apart, flux2_vae, strengthen
 from tests.tiny.qwen3_vl import PictureProcessor, qwen3_vl_config
 from tests.tiny.qwen_image import VISION
 
@@ -51,14 +50,7 @@ def bria_fibo2(seed: int = 0) -> BriaFibo2Pipeline:
     pipe = BriaFibo2Pipeline(
         transformer=transformer.eval(),
         scheduler=FlowMatchEulerDiscreteScheduler(),
-        vae=AutoencoderKLFlux2(
-            block_out_channels=(8, 8),
-            down_block_types=("DownEncoderBlock2D",) * 2,
-            up_block_types=("UpDecoderBlock2D",) * 2,
-            latent_channels=4,
-            layers_per_block=1,
-            norm_num_groups=4,
-        ).eval(),
+        vae=flux2_vae(),
         text_encoder=far_apart(Qwen3VLForConditionalGeneration(qwen3_vl_config(tokenizer))),
         processor=PictureProcessor(tokenizer),
     )

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-from torch import nn
 from transformers import PreTrainedTokenizerFast
 
-from tests.tiny.common import WIDTH
+from tests.tiny.common import WIDTH, far_apart
 from training.shapes.world import WORDS
 
 TURN = (
@@ -62,9 +61,3 @@ def chat_tokenizer(
 def language_model(kind: Any, config: Any, tokenizer: PreTrainedTokenizerFast, **more: Any) -> Any:
     """A causal encoder whose words are far apart."""
     return far_apart(kind(config(vocab_size=len(tokenizer), **LANGUAGE, **more)))
-
-
-def far_apart(encoder: Any) -> Any:
-    """An encoder that tells one word from another as a trained one would."""
-    nn.init.normal_(encoder.get_input_embeddings().weight, std=1.0)
-    return encoder.eval()

@@ -8,7 +8,7 @@ import torch
 from diffusers import ChromaPipeline, ChromaTransformer2DModel, FlowMatchEulerDiscreteScheduler
 from torch import nn
 
-from tests.tiny.common import SEPARATE, WIDTH, Case, strengthen, vae
+from tests.tiny.common import SEPARATE, WIDTH, Case, far_apart, strengthen, vae
 from training import text
 from training.shapes.world import WORDS
 
@@ -33,12 +33,11 @@ def chroma(seed: int = 0) -> ChromaPipeline:
     strengthen(transformer)
     # The approximator makes every gate; as initialised they are nearly shut.
     nn.init.normal_(transformer.distilled_guidance_layer.out_proj.bias, std=0.5)
-    encoder = text.t5_encoder(tokenizer, WIDTH)
-    nn.init.normal_(encoder.shared.weight, std=1.0)
+    encoder = far_apart(text.t5_encoder(tokenizer, WIDTH))
     return ChromaPipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(),
         vae=vae(),
-        text_encoder=encoder.eval(),
+        text_encoder=encoder,
         tokenizer=tokenizer,
         transformer=transformer.eval(),
     )

@@ -1,25 +1,35 @@
-"""CogVideoX: 2B with positions added to the patches, 5B with rotary ones, and 5B-I2V's learned ones."""
+"""CogVideoX: 2B with positions added to the patches, 5B with rotary ones, 5B-I2V's learned ones; ConsisID."""
 
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import torch
-from diffusers import AutoencoderKLCogVideoX, CogVideoXDDIMScheduler, CogVideoXPipeline, CogVideoXTransformer3DModel
+from diffusers import (
+    AutoencoderKLCogVideoX,
+    CogVideoXDDIMScheduler,
+    CogVideoXPipeline,
+    CogVideoXTransformer3DModel,
+    ConsisIDTransformer3DModel,
+)
+from diffusers.pipelines.consisid.pipeline_consisid import ConsisIDPipeline  # diffusers exports it beside OpenCV alone
 from torch import nn
 
-from tests.tiny.common import WIDTH, Case, strengthen
+from tests.tiny.common import WIDTH, Case, far_apart, strengthen
+from tests.tiny.video import IMAGE
 from training import text
 from training.shapes.world import WORDS
 
+#: Of ConsisID's face, and at how many scales it is read.
+FACE, SCALES = 16, 5
 
-def cogvideox(seed: int = 0, rotary: bool = False, learned: bool = False) -> CogVideoXPipeline:
-    torch.manual_seed(seed)
+
+def _pipeline(kind: Any, denoiser: Any, rotary: bool, learned: bool, **sizes: Any) -> Any:
     tokenizer = text.t5_tokenizer(WORDS)
-    transformer = CogVideoXTransformer3DModel(
-        num_attention_heads=2,
+    transformer = denoiser(
+        **{"num_attention_heads": 2, "in_channels": 4} | sizes,
         attention_head_dim=16,
-        in_channels=4,
         out_channels=4,
         time_embed_dim=8,
         text_embed_dim=WIDTH,
@@ -35,11 +45,9 @@ def cogvideox(seed: int = 0, rotary: bool = False, learned: bool = False) -> Cog
     strengthen(transformer, 3.0)
     if learned:
         nn.init.normal_(transformer.patch_embed.pos_embedding)
-    t5 = text.t5_encoder(tokenizer, WIDTH)
-    nn.init.normal_(t5.shared.weight, std=1.0)
-    return CogVideoXPipeline(
+    return kind(
         tokenizer=tokenizer,
-        text_encoder=t5.eval(),
+        text_encoder=far_apart(text.t5_encoder(tokenizer, WIDTH)),
         vae=AutoencoderKLCogVideoX(
             down_block_types=("CogVideoXDownBlock3D",) * 4,
             up_block_types=("CogVideoXUpBlock3D",) * 4,
@@ -50,6 +58,36 @@ def cogvideox(seed: int = 0, rotary: bool = False, learned: bool = False) -> Cog
         ).eval(),
         transformer=transformer.eval(),
         scheduler=CogVideoXDDIMScheduler(),
+    )
+
+
+def cogvideox(seed: int = 0, rotary: bool = False, learned: bool = False) -> CogVideoXPipeline:
+    torch.manual_seed(seed)
+    return _pipeline(CogVideoXPipeline, CogVideoXTransformer3DModel, rotary, learned)
+
+
+def consisid(seed: int = 0) -> ConsisIDPipeline:
+    torch.manual_seed(seed)
+    return _pipeline(
+        ConsisIDPipeline,
+        ConsisIDTransformer3DModel,
+        rotary=True,
+        learned=True,
+        num_attention_heads=3,
+        in_channels=8,
+        is_train_face=True,
+        cross_attn_interval=1,
+        cross_attn_dim_head=16,
+        cross_attn_num_heads=2,
+        LFE_id_dim=FACE,
+        LFE_vit_dim=FACE,
+        LFE_depth=SCALES,
+        LFE_dim_head=8,
+        LFE_num_heads=2,
+        LFE_num_id_token=2,
+        LFE_num_querie=4,
+        LFE_output_dim=WIDTH,
+        LFE_num_scale=SCALES,
     )
 
 
@@ -69,4 +107,23 @@ CASES = (
     _case("cogvideox"),
     _case("cogvideox-rotary", rotary=True),
     _case("cogvideox-learned", rotary=True, learned=True),
+    Case(
+        "consisid",
+        consisid,
+        options={
+            "guidance_scale": 1.0,
+            "height": 16,
+            "width": 16,
+            "num_frames": 9,
+            "max_sequence_length": 15,
+            "image": IMAGE,
+            "id_cond": torch.linspace(-1, 1, FACE).view(1, FACE),
+            "id_vit_hidden": [torch.linspace(-1, 1, 3 * FACE).sin().view(1, 3, FACE)] * SCALES,
+        },
+        cfg={"guidance_scale": 4.0},
+        conditional_rows=(False, True),
+        attention="text_first",
+        output="frames",
+        takes="one prompt",
+    ),
 )

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, AutoencoderKLFlux2
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTokenizer
 
@@ -82,6 +82,23 @@ def strengthen(model: nn.Module, gain: float = 2.0) -> None:
     for name, parameter in model.named_parameters():
         if parameter.ndim == 2 and any(part in name for part in ("to_v", "add_v", "to_out", "to_add_out", "proj_out")):
             parameter.data.mul_(gain)
+
+
+def far_apart(encoder: Any) -> Any:
+    """A text encoder that tells one word from another as a trained one would."""
+    nn.init.normal_(encoder.get_input_embeddings().weight, std=1.0)
+    return encoder.eval()
+
+
+def flux2_vae(blocks: int = 2) -> AutoencoderKLFlux2:
+    return AutoencoderKLFlux2(
+        block_out_channels=(8, 8, 16, 16)[:blocks],
+        down_block_types=("DownEncoderBlock2D",) * blocks,
+        up_block_types=("UpDecoderBlock2D",) * blocks,
+        latent_channels=4,
+        layers_per_block=1,
+        norm_num_groups=4,
+    ).eval()
 
 
 def vae(scale: int = 2, channels: int = 4) -> AutoencoderKL:

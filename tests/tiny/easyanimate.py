@@ -9,11 +9,10 @@ from diffusers import (
     EasyAnimateTransformer3DModel,
     FlowMatchEulerDiscreteScheduler,
 )
-from torch import nn
 from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
 from tests.tiny.chat import chat_tokenizer
-from tests.tiny.common import WIDTH, Case, strengthen
+from tests.tiny.common import WIDTH, Case, far_apart, strengthen
 
 
 def easyanimate(seed: int = 0) -> EasyAnimatePipeline:
@@ -32,25 +31,26 @@ def easyanimate(seed: int = 0) -> EasyAnimatePipeline:
     )
     strengthen(transformer, 4.0)
     transformer.text_proj.weight.data.mul_(2.0)
-    encoder = Qwen2VLForConditionalGeneration(
-        Qwen2VLConfig(
-            text_config={
-                "vocab_size": len(tokenizer),
-                "hidden_size": WIDTH,
-                "intermediate_size": 2 * WIDTH,
-                "num_hidden_layers": 2,
-                "num_attention_heads": 2,
-                "num_key_value_heads": 1,
-                "rope_parameters": {"rope_type": "default", "mrope_section": [2, 2, 4], "rope_theta": 10000.0},
-            },
-            vision_config={"depth": 1, "embed_dim": 16, "num_heads": 2, "hidden_size": WIDTH},
+    encoder = far_apart(
+        Qwen2VLForConditionalGeneration(
+            Qwen2VLConfig(
+                text_config={
+                    "vocab_size": len(tokenizer),
+                    "hidden_size": WIDTH,
+                    "intermediate_size": 2 * WIDTH,
+                    "num_hidden_layers": 2,
+                    "num_attention_heads": 2,
+                    "num_key_value_heads": 1,
+                    "rope_parameters": {"rope_type": "default", "mrope_section": [2, 2, 4], "rope_theta": 10000.0},
+                },
+                vision_config={"depth": 1, "embed_dim": 16, "num_heads": 2, "hidden_size": WIDTH},
+            )
         )
     )
-    nn.init.normal_(encoder.get_input_embeddings().weight, std=1.0)
     sizes = {"block_out_channels": (8,) * 4, "layers_per_block": 1, "norm_num_groups": 4}
     return EasyAnimatePipeline(
         vae=AutoencoderKLMagvit(latent_channels=4, **sizes),
-        text_encoder=encoder.eval(),
+        text_encoder=encoder,
         tokenizer=tokenizer,
         transformer=transformer.eval(),
         scheduler=FlowMatchEulerDiscreteScheduler(),

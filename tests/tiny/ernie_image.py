@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from diffusers import (
-    AutoencoderKLFlux2,
     ErnieImagePipeline,
     ErnieImageTransformer2DModel,
     FlowMatchEulerDiscreteScheduler,
@@ -13,7 +12,7 @@ from torch import nn
 from transformers import MistralConfig, MistralModel
 
 from tests.tiny.chat import chat_tokenizer, language_model
-from tests.tiny.common import WIDTH, Case, strengthen
+from tests.tiny.common import WIDTH, Case, flux2_vae, strengthen
 
 
 class Scheduler(FlowMatchEulerDiscreteScheduler):
@@ -39,17 +38,9 @@ def ernie_image(seed: int = 0) -> ErnieImagePipeline:
     strengthen(transformer)
     for layer in (transformer.adaLN_modulation[-1], transformer.final_linear):  # zero as made
         nn.init.normal_(layer.weight, std=0.3)
-    autoencoder = AutoencoderKLFlux2(
-        block_out_channels=(8, 8),
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        latent_channels=4,
-        layers_per_block=1,
-        norm_num_groups=4,
-    )
     return ErnieImagePipeline(
         transformer=transformer.eval(),
-        vae=autoencoder.eval(),
+        vae=flux2_vae(),
         text_encoder=language_model(MistralModel, MistralConfig, tokenizer),
         tokenizer=tokenizer,
         scheduler=Scheduler(),

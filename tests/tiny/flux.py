@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
-from torch import nn
 
-from tests.tiny.common import SEPARATE, WIDTH, Case, strengthen, vae
+from tests.tiny.common import SEPARATE, WIDTH, Case, far_apart, strengthen, vae
 from training import text
 from training.shapes.world import WORDS
 
@@ -25,8 +24,7 @@ def flux(seed: int = 0, double_blocks: int = 2, single_blocks: int = 2) -> FluxP
         axes_dims_rope=(4, 4, 8),
     )
     strengthen(transformer)
-    t5 = text.t5_encoder(t5_tokenizer, WIDTH)
-    nn.init.normal_(t5.shared.weight, std=1.0)
+    t5 = far_apart(text.t5_encoder(t5_tokenizer, WIDTH))
     autoencoder = vae()
     autoencoder.register_to_config(shift_factor=0.0)
     return FluxPipeline(
@@ -34,7 +32,7 @@ def flux(seed: int = 0, double_blocks: int = 2, single_blocks: int = 2) -> FluxP
         vae=autoencoder,
         text_encoder=text.clip_encoder(clip_tokenizer, WIDTH).eval(),
         tokenizer=clip_tokenizer,
-        text_encoder_2=t5.eval(),
+        text_encoder_2=t5,
         tokenizer_2=t5_tokenizer,
         transformer=transformer.eval(),
     )

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from diffusers import (
-    AutoencoderKLFlux2,
     FlowMatchEulerDiscreteScheduler,
     Flux2KleinKVPipeline,
     Flux2KleinPipeline,
@@ -23,8 +22,8 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from tests.tiny.chat import LANGUAGE, chat_tokenizer, far_apart, language_model
-from tests.tiny.common import SEPARATE, WIDTH, Case, strengthen
+from tests.tiny.chat import LANGUAGE, chat_tokenizer, language_model
+from tests.tiny.common import SEPARATE, WIDTH, Case, far_apart, flux2_vae, strengthen
 
 
 def _parts(guidance_embeds: bool) -> dict[str, Any]:
@@ -43,17 +42,9 @@ def _parts(guidance_embeds: bool) -> dict[str, Any]:
     # The gates of all blocks; as initialised they are nearly shut.
     for name in ("double_stream_modulation_img", "double_stream_modulation_txt", "single_stream_modulation"):
         getattr(transformer, name).linear.weight.data.mul_(10)
-    autoencoder = AutoencoderKLFlux2(
-        block_out_channels=(8, 8, 16, 16),
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        latent_channels=4,
-        layers_per_block=1,
-        norm_num_groups=4,
-    )
     return {
         "scheduler": FlowMatchEulerDiscreteScheduler(),
-        "vae": autoencoder.eval(),
+        "vae": flux2_vae(4),
         "transformer": transformer.eval(),
         "tokenizer": chat_tokenizer(),
     }

@@ -14,11 +14,10 @@ from diffusers import (
     OvisImagePipeline,
     OvisImageTransformer2DModel,
 )
-from torch import nn
 from transformers import Qwen3Config, Qwen3Model
 
 from tests.tiny.chat import chat_tokenizer, language_model
-from tests.tiny.common import SEPARATE, WIDTH, Case, strengthen, vae
+from tests.tiny.common import SEPARATE, WIDTH, Case, far_apart, strengthen, vae
 from tests.tiny.qwen_image import VISION, qwen_vl_encoder
 from training import text
 from training.shapes.world import WORDS
@@ -76,15 +75,14 @@ def ovis(seed: int = 0) -> OvisImagePipeline:
 def bria(seed: int = 0) -> BriaPipeline:
     torch.manual_seed(seed)
     tokenizer = text.t5_tokenizer(WORDS)
-    encoder = text.t5_encoder(tokenizer, WIDTH)
-    nn.init.normal_(encoder.shared.weight, std=1.0)
+    encoder = far_apart(text.t5_encoder(tokenizer, WIDTH))
     autoencoder = vae()
     autoencoder.register_to_config(shift_factor=0.0)
     return BriaPipeline(
         transformer=_transformer(BriaTransformer2DModel),
         scheduler=FlowMatchEulerDiscreteScheduler(),
         vae=autoencoder,
-        text_encoder=encoder.eval(),
+        text_encoder=encoder,
         tokenizer=tokenizer,
     )
 

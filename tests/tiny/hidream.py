@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, HiDreamImagePipeline, HiDreamImageTransformer2DModel
-from torch import nn
 from transformers import CLIPTextModelWithProjection, LlamaForCausalLM
 
-from tests.tiny.common import WIDTH, Case, clip_config, strengthen, vae
+from tests.tiny.common import WIDTH, Case, clip_config, far_apart, strengthen, vae
 from tests.tiny.words import llama_config, word_tokenizer
 from training import text
 from training.shapes.world import WORDS
@@ -34,8 +33,7 @@ def hidream(seed: int = 0) -> HiDreamImagePipeline:
         llama_layers=[0, 1, 2, 3],
     )
     strengthen(transformer)
-    t5 = text.t5_encoder(t5_tokenizer, WIDTH)
-    nn.init.normal_(t5.shared.weight, std=1.0)
+    t5 = far_apart(text.t5_encoder(t5_tokenizer, WIDTH))
     llama = llama_config(tokenizer, WIDTH)
     llama._attn_implementation = "eager"  # the pipeline asks it for its attention maps
     autoencoder = vae()
@@ -47,7 +45,7 @@ def hidream(seed: int = 0) -> HiDreamImagePipeline:
         tokenizer=clip_tokenizer,
         text_encoder_2=CLIPTextModelWithProjection(clip_config(clip_tokenizer)).eval(),
         tokenizer_2=clip_tokenizer,
-        text_encoder_3=t5.eval(),
+        text_encoder_3=t5,
         tokenizer_3=t5_tokenizer,
         text_encoder_4=LlamaForCausalLM(llama).eval(),
         tokenizer_4=tokenizer,

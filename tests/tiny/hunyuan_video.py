@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from diffusers import (
     AutoencoderKLHunyuanVideo,
@@ -17,8 +19,24 @@ from training import text
 from training.shapes.world import WORDS
 
 
-def video_vae() -> AutoencoderKLHunyuanVideo:
-    return AutoencoderKLHunyuanVideo(
+def parts(denoiser: Any, **sizes: Any) -> dict[str, Any]:
+    """What pipelines of HunyuanVideo and Framepack are made of."""
+    tokenizer, clip_tokenizer = word_tokenizer(), text.clip_tokenizer(WORDS)
+    transformer = denoiser(
+        in_channels=4,
+        out_channels=4,
+        num_attention_heads=2,
+        attention_head_dim=16,
+        num_layers=2,
+        num_single_layers=2,
+        num_refiner_layers=1,
+        text_embed_dim=WIDTH,
+        pooled_projection_dim=WIDTH,
+        rope_axes_dim=(4, 6, 6),
+        **sizes,
+    )
+    strengthen(transformer)
+    vae = AutoencoderKLHunyuanVideo(
         in_channels=3,
         out_channels=3,
         latent_channels=4,
@@ -28,34 +46,20 @@ def video_vae() -> AutoencoderKLHunyuanVideo:
         layers_per_block=1,
         norm_num_groups=2,
     )
+    return {
+        "scheduler": FlowMatchEulerDiscreteScheduler(),
+        "vae": vae.eval(),
+        "text_encoder": LlamaModel(llama_config(tokenizer, WIDTH)).eval(),
+        "tokenizer": tokenizer,
+        "text_encoder_2": text.clip_encoder(clip_tokenizer, WIDTH).eval(),
+        "tokenizer_2": clip_tokenizer,
+        "transformer": transformer.eval(),
+    }
 
 
 def hunyuan_video(seed: int = 0) -> HunyuanVideoPipeline:
     torch.manual_seed(seed)
-    tokenizer, clip_tokenizer = word_tokenizer(), text.clip_tokenizer(WORDS)
-    transformer = HunyuanVideoTransformer3DModel(
-        in_channels=4,
-        out_channels=4,
-        num_attention_heads=2,
-        attention_head_dim=16,
-        num_layers=2,
-        num_single_layers=2,
-        num_refiner_layers=1,
-        patch_size=1,
-        text_embed_dim=WIDTH,
-        pooled_projection_dim=WIDTH,
-        rope_axes_dim=(4, 6, 6),
-    )
-    strengthen(transformer)
-    return HunyuanVideoPipeline(
-        scheduler=FlowMatchEulerDiscreteScheduler(),
-        vae=video_vae().eval(),
-        text_encoder=LlamaModel(llama_config(tokenizer, WIDTH)).eval(),
-        tokenizer=tokenizer,
-        text_encoder_2=text.clip_encoder(clip_tokenizer, WIDTH).eval(),
-        tokenizer_2=clip_tokenizer,
-        transformer=transformer.eval(),
-    )
+    return HunyuanVideoPipeline(**parts(HunyuanVideoTransformer3DModel, patch_size=1))
 
 
 CASES = (

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from diffusers import (
-    AutoencoderKLFlux2,
     FlowMatchEulerDiscreteScheduler,
     Ideogram4Pipeline,
     Ideogram4Transformer2DModel,
@@ -13,7 +12,7 @@ from torch import nn
 from transformers import Qwen3VLModel
 
 from tests.tiny.chat import chat_tokenizer
-from tests.tiny.common import WIDTH, Case, strengthen
+from tests.tiny.common import WIDTH, Case, far_apart, flux2_vae, strengthen
 from tests.tiny.qwen3_vl import qwen3_vl_config
 from tests.tiny.qwen_image import VISION
 
@@ -45,20 +44,11 @@ def ideogram4(seed: int = 0) -> Ideogram4Pipeline:
     config = qwen3_vl_config(tokenizer)
     config.text_config.num_hidden_layers = LAYERS
     config.text_config.layer_types = ["full_attention"] * LAYERS
-    encoder = Qwen3VLModel(config)
-    nn.init.normal_(encoder.get_input_embeddings().weight, std=1.0)
-    autoencoder = AutoencoderKLFlux2(
-        block_out_channels=(8, 8),
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        latent_channels=4,
-        layers_per_block=1,
-        norm_num_groups=4,
-    )
+    encoder = far_apart(Qwen3VLModel(config))
     return Ideogram4Pipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(),
-        vae=autoencoder.eval(),
-        text_encoder=encoder.eval(),
+        vae=flux2_vae(),
+        text_encoder=encoder,
         tokenizer=tokenizer,
         transformer=_transformer(),
         unconditional_transformer=_transformer(),

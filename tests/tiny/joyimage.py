@@ -19,7 +19,7 @@ from torch import nn
 from transformers import Qwen3VLForConditionalGeneration
 
 from tests.tiny.chat import chat_tokenizer
-from tests.tiny.common import BATCHED, SEPARATE, WIDTH, Case
+from tests.tiny.common import BATCHED, SEPARATE, WIDTH, Case, far_apart
 from tests.tiny.qwen3_vl import PictureProcessor, qwen3_vl_config
 from tests.tiny.qwen_image import VISION
 
@@ -57,8 +57,7 @@ def joyimage(
             nn.init.normal_(parameter, std=0.5)
         if "attn_qkv.weight" in name or "attn_proj.weight" in name:
             parameter.data.mul_(2)
-    encoder = Qwen3VLForConditionalGeneration(qwen3_vl_config(tokenizer))
-    nn.init.normal_(encoder.get_input_embeddings().weight, std=1.0)
+    encoder = far_apart(Qwen3VLForConditionalGeneration(qwen3_vl_config(tokenizer)))
     pipe = kind(
         scheduler=FlowMatchEulerDiscreteScheduler(),
         vae=Vae(
@@ -69,7 +68,7 @@ def joyimage(
             latents_mean=[0.0] * 4,
             latents_std=[1.0] * 4,
         ).eval(),
-        text_encoder=encoder.eval(),
+        text_encoder=encoder,
         tokenizer=tokenizer,
         transformer=transformer.eval(),
         processor=PictureProcessor(tokenizer),

@@ -6,7 +6,7 @@ import torch
 from diffusers import DDPMScheduler, Kandinsky3Pipeline, Kandinsky3UNet, VQModel
 from torch import nn
 
-from tests.tiny.common import WIDTH, Case, strengthen
+from tests.tiny.common import WIDTH, Case, far_apart, strengthen
 from tests.tiny.evenly import EvenTokens
 from training import text
 from training.shapes.world import WORDS
@@ -28,12 +28,11 @@ def kandinsky3(seed: int = 0) -> Kandinsky3Pipeline:
     for name, parameter in unet.named_parameters():
         if "context_mlp.1.weight" in name:
             nn.init.normal_(parameter, std=0.05)  # zero as made, and the modulation with it
-    t5 = text.t5_encoder(tokenizer, WIDTH)
-    nn.init.normal_(t5.shared.weight, std=1.0)
+    t5 = far_apart(text.t5_encoder(tokenizer, WIDTH))
     return Kandinsky3Pipeline(
         # Padding to the longest prompt of a batch enters the mean that modulates each of them.
         tokenizer=EvenTokens(tokenizer, 14, "▁on"),
-        text_encoder=t5.eval(),
+        text_encoder=t5,
         unet=unet.eval(),
         scheduler=DDPMScheduler(clip_sample=False),
         movq=VQModel(block_out_channels=(8,), norm_num_groups=4, latent_channels=4),

@@ -7,8 +7,8 @@ from diffusers import FlowMatchEulerDiscreteScheduler, Krea2Pipeline, Krea2Trans
 from torch import nn
 from transformers import Qwen3VLModel
 
-from tests.tiny.chat import chat_tokenizer, far_apart
-from tests.tiny.common import SEPARATE, WIDTH, Case, strengthen
+from tests.tiny.chat import chat_tokenizer
+from tests.tiny.common import SEPARATE, WIDTH, Case, far_apart, strengthen
 from tests.tiny.qwen3_vl import qwen3_vl_config
 from tests.tiny.qwen_image import VISION, qwen_vae
 

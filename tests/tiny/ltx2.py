@@ -13,10 +13,9 @@ from diffusers import (
     LTX2VideoTransformer3DModel,
 )
 from diffusers.pipelines.ltx2 import LTX2TextConnectors
-from torch import nn
 from transformers import Gemma3Config, Gemma3ForConditionalGeneration
 
-from tests.tiny.common import BATCHED, WIDTH, Case, strengthen
+from tests.tiny.common import BATCHED, WIDTH, Case, far_apart, strengthen
 from tests.tiny.gemma import gemma_tokenizer
 
 LATENTS = 8
@@ -30,9 +29,7 @@ def _gemma3(vocabulary: int) -> Gemma3ForConditionalGeneration:
         vision_config=size | {"image_size": 8, "patch_size": 4},
         mm_tokens_per_image=4,
     )
-    model = Gemma3ForConditionalGeneration(config)
-    nn.init.normal_(model.get_input_embeddings().weight, std=1.0)
-    return model.eval()
+    return far_apart(Gemma3ForConditionalGeneration(config))
 
 
 def _connectors(**more: Any) -> LTX2TextConnectors:
@@ -49,8 +46,8 @@ def _connectors(**more: Any) -> LTX2TextConnectors:
     ).eval()
 
 
-def transformer(**more: Any) -> LTX2VideoTransformer3DModel:
-    model = LTX2VideoTransformer3DModel(
+def transformer(kind: Any = LTX2VideoTransformer3DModel, **more: Any) -> Any:
+    model = kind(
         in_channels=LATENTS,
         out_channels=LATENTS,
         num_attention_heads=2,
@@ -66,7 +63,7 @@ def transformer(**more: Any) -> LTX2VideoTransformer3DModel:
         **more,
     )
     strengthen(model, 4.0)
-    return model.eval()
+    return model
 
 
 def video_vae() -> AutoencoderKLLTX2Video:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKLMochi, FlowMatchEulerDiscreteScheduler, MochiPipeline, MochiTransformer3DModel
 from torch import Tensor, nn
 
-from tests.tiny.common import WIDTH, Case, strengthen
+from tests.tiny.common import WIDTH, Case, far_apart, strengthen
 from training import text
 from training.shapes.world import WORDS
 
@@ -28,15 +28,14 @@ def mochi(seed: int = 0) -> MochiPipeline:
     strengthen(transformer, 3.0)
     transformer.rope._create_rope = _rotations
     nn.init.normal_(transformer.pos_frequencies)
-    t5 = text.t5_encoder(tokenizer, WIDTH)
-    nn.init.normal_(t5.shared.weight, std=1.0)
+    t5 = far_apart(text.t5_encoder(tokenizer, WIDTH))
     return MochiPipeline(
         # The pipeline's own schedule stays above half of the noise for as few steps as these, so it is shifted.
         scheduler=FlowMatchEulerDiscreteScheduler(invert_sigmas=True, shift=0.2),
         vae=AutoencoderKLMochi(
             encoder_block_out_channels=(32,) * 4, decoder_block_out_channels=(32,) * 4, layers_per_block=(1,) * 5
         ).eval(),
-        text_encoder=t5.eval(),
+        text_encoder=t5,
         tokenizer=tokenizer,
         transformer=transformer.eval(),
     )

@@ -27,8 +27,8 @@ from diffusers.modular_pipelines.wan_animate_2.encoders import WanAnimate2TextEn
 from transformers import Qwen3Config, Qwen3Model, Qwen3VLForConditionalGeneration
 
 from tests.tiny import anima, cosmos3, flux3, ltx2, minimax_h3, wan_animate2
-from tests.tiny.chat import chat_tokenizer, far_apart, language_model
-from tests.tiny.common import WIDTH, Case
+from tests.tiny.chat import chat_tokenizer, language_model
+from tests.tiny.common import WIDTH, Case, far_apart
 from tests.tiny.qwen3_vl import qwen3_vl_config
 from tests.tiny.qwen_image import VISION
 from tests.tiny.video import umt5

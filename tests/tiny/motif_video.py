@@ -9,11 +9,10 @@ from diffusers import (
     MotifVideoPipeline,
     MotifVideoTransformer3DModel,
 )
-from torch import nn
 from transformers.models.t5gemma2 import T5Gemma2EncoderConfig
 from transformers.models.t5gemma2.modeling_t5gemma2 import T5Gemma2Encoder
 
-from tests.tiny.common import SEPARATE, WIDTH, Case, strengthen
+from tests.tiny.common import SEPARATE, WIDTH, Case, far_apart, strengthen
 from tests.tiny.gemma import gemma_tokenizer
 from tests.tiny.wan import LATENTS, wan_vae
 
@@ -26,9 +25,7 @@ def _t5_gemma(vocabulary: int) -> T5Gemma2Encoder:
         mm_tokens_per_image=4,
         eoi_token_index=4,
     )
-    model = T5Gemma2Encoder(config)
-    nn.init.normal_(model.get_input_embeddings().weight, std=1.0)
-    return model.eval()
+    return far_apart(T5Gemma2Encoder(config))
 
 
 def motif_video(seed: int = 0) -> MotifVideoPipeline:

@@ -12,7 +12,7 @@ from torch import nn
 from transformers import Qwen3VLForConditionalGeneration
 
 from tests.tiny.chat import chat_tokenizer
-from tests.tiny.common import SEPARATE, WIDTH, Case, strengthen
+from tests.tiny.common import SEPARATE, WIDTH, Case, far_apart, strengthen
 from tests.tiny.qwen3_vl import qwen3_vl_config
 from tests.tiny.qwen_image import VISION, qwen_vae
 
@@ -41,13 +41,12 @@ def nucleus_image(seed: int = 0) -> NucleusMoEImagePipeline:
         if "img_mod" in name and parameter.ndim == 2:
             parameter.data.mul_(5)
     strengthen(transformer)
-    encoder = Qwen3VLForConditionalGeneration(qwen3_vl_config(tokenizer))
-    nn.init.normal_(encoder.get_input_embeddings().weight, std=1.0)
+    encoder = far_apart(Qwen3VLForConditionalGeneration(qwen3_vl_config(tokenizer)))
     return NucleusMoEImagePipeline(
         transformer=transformer.eval(),
         scheduler=FlowMatchEulerDiscreteScheduler(),
         vae=qwen_vae(),
-        text_encoder=encoder.eval(),
+        text_encoder=encoder,
         processor=tokenizer,
     )
 

@@ -12,9 +12,8 @@ from diffusers import (
     PixArtSigmaPipeline,
     PixArtTransformer2DModel,
 )
-from torch import nn
 
-from tests.tiny.common import WIDTH, Case, strengthen, vae
+from tests.tiny.common import WIDTH, Case, far_apart, strengthen, vae
 from training import text
 from training.shapes.world import WORDS
 
@@ -31,11 +30,10 @@ def _parts(seed: int) -> dict[str, Any]:
         caption_channels=WIDTH,
     )
     strengthen(transformer, 3.0)
-    t5 = text.t5_encoder(tokenizer, WIDTH)
-    nn.init.normal_(t5.shared.weight, std=1.0)
+    t5 = far_apart(text.t5_encoder(tokenizer, WIDTH))
     return {
         "tokenizer": tokenizer,
-        "text_encoder": t5.eval(),
+        "text_encoder": t5,
         "vae": vae(),
         "transformer": transformer.eval(),
         "scheduler": DDIMScheduler(clip_sample=False, steps_offset=1),

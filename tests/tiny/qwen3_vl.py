@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from transformers import BatchEncoding, Qwen3VLConfig
 
+from tests.tiny.chat import LANGUAGE
 from tests.tiny.common import WIDTH
 from tests.tiny.qwen_image import VISION
 
@@ -19,14 +20,8 @@ def qwen3_vl_config(tokenizer: Any, patch_size: int = PATCH) -> Qwen3VLConfig:
     start, end, image = tokenizer.convert_tokens_to_ids(list(VISION))
     return Qwen3VLConfig(
         text_config={
+            **LANGUAGE,
             "vocab_size": len(tokenizer),
-            "hidden_size": WIDTH,
-            "intermediate_size": 2 * WIDTH,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "num_key_value_heads": 1,
-            "head_dim": 16,
-            "max_position_embeddings": 128,
             "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 2, 4]},
         },
         vision_config={

@@ -13,8 +13,8 @@ from diffusers import (
 )
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
-from tests.tiny.chat import chat_tokenizer, far_apart
-from tests.tiny.common import SEPARATE, WIDTH, Case, strengthen
+from tests.tiny.chat import chat_tokenizer
+from tests.tiny.common import SEPARATE, WIDTH, Case, far_apart, strengthen
 
 VISION = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>")
 

@@ -10,11 +10,10 @@ from diffusers import (
     QwenImage21Transformer2DModel,
 )
 from PIL import Image
-from torch import nn
 from transformers import Qwen3VLForConditionalGeneration
 
 from tests.tiny.chat import chat_tokenizer
-from tests.tiny.common import SEPARATE, WIDTH, Case, strengthen
+from tests.tiny.common import SEPARATE, WIDTH, Case, far_apart, strengthen
 from tests.tiny.qwen3_vl import PictureProcessor, qwen3_vl_config
 from tests.tiny.qwen_image import VISION
 
@@ -32,8 +31,7 @@ def qwen_image21(seed: int = 0) -> QwenImage21Pipeline:
         axes_dims_rope=(4, 4, 8),
     )
     strengthen(transformer, gain=4.0)
-    encoder = Qwen3VLForConditionalGeneration(qwen3_vl_config(tokenizer))
-    nn.init.normal_(encoder.get_input_embeddings().weight, std=1.0)
+    encoder = far_apart(Qwen3VLForConditionalGeneration(qwen3_vl_config(tokenizer)))
     return QwenImage21Pipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(),
         vae=AutoencoderKLQwenImage21(
@@ -45,7 +43,7 @@ def qwen_image21(seed: int = 0) -> QwenImage21Pipeline:
             latents_mean=[0.0] * 4,
             latents_std=[1.0] * 4,
         ).eval(),
-        text_encoder=encoder.eval(),
+        text_encoder=encoder,
         processor=PictureProcessor(tokenizer),
         transformer=transformer.eval(),
     )

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from nag import NegativeEmbeds
 from tests.tiny.calls import DenoiserCall
-from tests.tiny.common import WIDTH, Case, strengthen
+from tests.tiny.common import WIDTH, Case
 from tests.tiny.gemma import gemma2, gemma_tokenizer
-from tests.tiny.ltx2 import video_vae
+from tests.tiny.ltx2 import transformer, video_vae
 from tests.tiny.video import IMAGE
 
 CHANNELS = 8
@@ -58,22 +58,7 @@ def pipeline(seed: int = 0) -> SanaWMPipeline:
 
 def refiner(seed: int = 0) -> SanaWMLTX2RefinerTransformer3DModel:
     torch.manual_seed(seed)
-    model = SanaWMLTX2RefinerTransformer3DModel(
-        in_channels=CHANNELS,
-        out_channels=CHANNELS,
-        num_attention_heads=2,
-        attention_head_dim=16,
-        cross_attention_dim=WIDTH,
-        audio_in_channels=CHANNELS,
-        audio_out_channels=CHANNELS,
-        audio_num_attention_heads=2,
-        audio_attention_head_dim=8,
-        audio_cross_attention_dim=16,
-        num_layers=2,
-        caption_channels=WIDTH,
-    )
-    strengthen(model, 4.0)
-    return model.eval()
+    return transformer(SanaWMLTX2RefinerTransformer3DModel)
 
 
 def last_is_padding(text: Tensor) -> Tensor:

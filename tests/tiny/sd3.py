@@ -6,10 +6,9 @@ import functools
 
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
-from torch import nn
 from transformers import CLIPTextModelWithProjection
 
-from tests.tiny.common import WIDTH, Case, clip_config, strengthen, vae
+from tests.tiny.common import WIDTH, Case, clip_config, far_apart, strengthen, vae
 from training import text
 from training.shapes.world import WORDS
 
@@ -32,8 +31,7 @@ def sd3(seed: int = 0, dual: tuple[int, ...] = (), channels: int = 4) -> StableD
         qk_norm="rms_norm",
     )
     strengthen(transformer)
-    t5 = text.t5_encoder(t5_tokenizer, 2 * WIDTH)
-    nn.init.normal_(t5.shared.weight, std=1.0)
+    t5 = far_apart(text.t5_encoder(t5_tokenizer, 2 * WIDTH))
     autoencoder = vae(channels=channels)
     autoencoder.register_to_config(shift_factor=0.0)
     return StableDiffusion3Pipeline(
@@ -43,7 +41,7 @@ def sd3(seed: int = 0, dual: tuple[int, ...] = (), channels: int = 4) -> StableD
         tokenizer=clip_tokenizer,
         text_encoder_2=CLIPTextModelWithProjection(clip_config(clip_tokenizer)).eval(),
         tokenizer_2=clip_tokenizer,
-        text_encoder_3=t5.eval(),
+        text_encoder_3=t5,
         tokenizer_3=t5_tokenizer,
         transformer=transformer.eval(),
     )

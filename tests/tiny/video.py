@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from torch import nn
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel, UMT5Config, UMT5EncoderModel
 
-from tests.tiny.common import WIDTH
+from tests.tiny.common import WIDTH, far_apart
 from training import text
 from training.shapes.world import WORDS
 
@@ -27,13 +26,20 @@ def spare_ftfy(*pipelines: type) -> None:
 def umt5() -> dict[str, Any]:
     """Text encoder and tokenizer, by a pipeline's names."""
     tokenizer = text.t5_tokenizer(WORDS)
-    encoder = UMT5EncoderModel(
-        UMT5Config(
-            vocab_size=len(tokenizer), d_model=WIDTH, d_kv=16, d_ff=WIDTH, num_layers=2, num_heads=2, dropout_rate=0.0
+    encoder = far_apart(
+        UMT5EncoderModel(
+            UMT5Config(
+                vocab_size=len(tokenizer),
+                d_model=WIDTH,
+                d_kv=16,
+                d_ff=WIDTH,
+                num_layers=2,
+                num_heads=2,
+                dropout_rate=0.0,
+            )
         )
     )
-    nn.init.normal_(encoder.shared.weight, std=1.0)
-    return {"text_encoder": encoder.eval(), "tokenizer": tokenizer}
+    return {"text_encoder": encoder, "tokenizer": tokenizer}
 
 
 def clip_vision() -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from torch import nn
 from transformers import (
     ByT5Tokenizer,
     LlamaConfig,
@@ -13,7 +12,7 @@ from transformers import (
     T5EncoderModel,
 )
 
-from tests.tiny.common import WIDTH
+from tests.tiny.common import WIDTH, far_apart
 from training import text
 from training.shapes.world import WORDS
 
@@ -71,12 +70,8 @@ def qwen_vl(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLForConditionalGener
             "out_hidden_size": WIDTH,
         },
     )
-    model = Qwen2_5_VLForConditionalGeneration(config)
-    nn.init.normal_(model.get_input_embeddings().weight, std=1.0)
-    return model.eval()
+    return far_apart(Qwen2_5_VLForConditionalGeneration(config))
 
 
 def byt5(tokenizer: ByT5Tokenizer) -> T5EncoderModel:
-    encoder = text.t5_encoder(tokenizer, 16)
-    nn.init.normal_(encoder.shared.weight, std=1.0)
-    return encoder.eval()
+    return far_apart(text.t5_encoder(tokenizer, 16))
