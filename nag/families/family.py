@@ -123,9 +123,9 @@ class Family:
 
     # What is entered.
 
-    def class_distance(self, denoiser: Any) -> int | None:
-        """How far the denoiser's class inherits from the nearest of `denoiser_types`; None if it does not."""
-        classes = [kind.__name__ for kind in type(original(denoiser)).__mro__]
+    def class_distance(self, kind: type) -> int | None:
+        """How far a denoiser's class inherits from the nearest of `denoiser_types`; None if it does not."""
+        classes = [base.__name__ for base in kind.__mro__]
         return min((classes.index(name) for name in self.denoiser_types if name in classes), default=None)
 
     def fits(self, denoiser: Any) -> bool:  # noqa: ARG002 (for subclasses)
@@ -134,7 +134,9 @@ class Family:
 
     def denoisers(self, pipe: Any) -> list[nn.Module]:
         """The modules of this family that the pipeline calls at each step, one or several in turn."""
-        return [denoiser for denoiser in denoisers_of(pipe) if self.class_distance(denoiser) is not None]
+        return [
+            denoiser for denoiser in denoisers_of(pipe) if self.class_distance(type(original(denoiser))) is not None
+        ]
 
     def attentions(self, denoiser: Any) -> list[Any]:
         """The attention modules that meet the prompt, each with a `processor`."""
