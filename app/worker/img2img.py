@@ -119,6 +119,7 @@ def _with_usual_channels(unet: Any, latent_channels: int) -> Any:
         return unet
     own = copy.copy(unet)
     own.register_to_config(in_channels=USUAL_CHANNELS)
+    own._compiled_call_impl = unet._compiled_call_impl  # which torch leaves out of a copy
     return own
 
 
