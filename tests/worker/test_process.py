@@ -118,7 +118,7 @@ async def test_a_worker_is_announced_when_its_default_model_is_warm(queue: Queue
     _, log = await asyncio.to_thread(worker.communicate, timeout=HANG_S)
     events = [line.split()[3] for line in log.splitlines() if "nag.worker model_" in line]
     assert events == ["model_loading", "model_loaded", "model_warm"]
-    assert "pictures_per_s=" in log
+    assert "images_per_s=" in log
 
 
 async def test_a_worker_told_to_stop_while_it_loads_ends_at_once(queue: Queue, start: Start) -> None:
