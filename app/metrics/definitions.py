@@ -37,7 +37,7 @@ class Metric:
     buckets: tuple[float, ...] = ()
 
 
-#: From a 64-pixel picture on a CPU to a video on one GPU.
+#: From a 64-pixel image on a CPU to a video on one GPU.
 LATENCY_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 60.0, 120.0, 300.0, 600.0, 1200.0)
 #: And what takes less than that: the file of a 64-pixel image, its storing in a folder, an answer from memory.
 BRIEF_S = (0.00025, 0.0005, 0.001, 0.0025, 0.005, *LATENCY_S)
