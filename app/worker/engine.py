@@ -247,7 +247,7 @@ class TorchEngine:
 
     @property
     def _is_busy_aside(self) -> bool:
-        return self._side is not None and self._side.busy_since > 0
+        return self._side is not None and self._side.is_busy
 
     def _admit(self, running: _Running) -> None:
         """Begins the pipeline calls of a job, or defers it until its model has room."""

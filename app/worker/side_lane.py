@@ -23,12 +23,19 @@ class SideLane:
 
     def __init__(self, device: torch.device) -> None:
         self.busy_since = 0.0
+        self._begun = self._ended = 0  # each written by one thread
         self._device = device
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="side-lane")
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a call is under way or waits for it."""
+        return self._begun > self._ended
+
     def run(self, call: Callable[[], Any], then: Callable[[Any], None]) -> None:
         """Begins a call, and calls `then` in its thread with what it returned or the exception that it raised."""
+        self._begun += 1
         ready = None
         if self._stream is not None:
             ready = torch.cuda.current_stream(self._device).record_event()
@@ -45,6 +52,7 @@ class SideLane:
             except Exception as error:
                 result = error
             self.busy_since = 0.0
+            self._ended += 1
             then(result)
 
         self._thread.submit(work)
