@@ -7,19 +7,25 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from app.worker.work import Control
 
-from app.jobs import Job
-from app.settings import Settings
+from app.jobs import Guidance, Job
 from app.worker import compilation
 from app.worker.compilation import compiled_calls
-from app.worker.engine import TorchEngine
+from app.worker.module_runner import ModuleRunner
+from app.worker.protocol import Cancelled
 from app.worker.recorder import Event, Recorder
-from tests.worker.test_engine import MODEL, with_model
+from app.worker.shared_model import SharedModel
+from tests.worker.generate import CPU, generate, make_calls
+from tests.worker.tiny_models import TINY_CASES, tiny_entry, tiny_model, tiny_pipe
 
+Make = Callable[..., Job]
+BLOCKS = {"double_blocks": 1, "single_blocks": 1}
 TORCH_LIMIT = 8
+TOLERANCE = 2e-4  # of pixels in [0, 1]
+NAG = Guidance(scale=5.0, tau=2.5, alpha=0.25, end=1.0, negative_prompt="a red shape")
 
 
 @pytest.fixture(autouse=True)
@@ -77,14 +83,62 @@ def test_the_limit_is_logged_and_reported_of_this_thread_alone(
     assert reached == [1]
 
 
+def compiled_model(backend: Callable[..., Any] | str) -> SharedModel:
+    """A small Flux whose denoiser is compiled for fixed sizes."""
+    pipe = tiny_pipe("flux", **BLOCKS)
+    pipe.transformer.compile(backend=backend, dynamic=False)
+    return SharedModel(tiny_entry(TINY_CASES["flux"], pipe).model_copy(update={"compile": "denoiser"}), pipe)
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
 @pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`")
-def test_a_worker_counts_it_by_model(make_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = Settings(device="cpu", batch_size=4, batch_budget="fixed")
-    engine = TorchEngine(with_model(MODEL, compile="denoiser"), settings, Recorder())
-    engine.pipe(MODEL).transformer.compile(backend="eager", dynamic=False)
+def test_compiled_calls_have_a_power_of_two_of_rows_and_are_compiled_once(make_job: Make) -> None:
+    graphs: list[int] = []
+
+    def backend(module: Any, inputs: Any) -> Callable[..., Any]:
+        graphs.append(1)
+        return module.forward  # type: ignore[no-any-return]
+
+    model, plain, rows = compiled_model(backend), tiny_model("flux", **BLOCKS), list[int]()
+    model.pipe.transformer.register_forward_pre_hook(
+        lambda _, args, kwargs: rows.append(len(kwargs["hidden_states"])), with_kwargs=True
+    )
+
+    def generate_both(seed: int) -> None:
+        jobs = [
+            make_job(f"{i}", seed=seed + i, width=16, height=16, num_inference_steps=steps, nag=NAG)
+            for i, steps in enumerate((1, 2, 2))
+        ]
+        for image, expected in zip(generate(model, *jobs), generate(plain, *jobs), strict=True):
+            assert np.abs(image.pixels - expected.pixels).max() < TOLERANCE
+            assert image.batch_size == expected.batch_size == 3  # the row that fills the call up is nobody's
+
+    generate_both(1)
+    compiled = len(graphs)
+    generate_both(5)
+    assert rows == [4, 2, 4, 2]
+    assert len(graphs) == compiled > 0
+    model.close()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
+@pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`")
+def test_the_limit_is_counted_by_model(make_job: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder = Recorder()
+    runner = ModuleRunner(CPU, recorder, 4, lambda: False)
+    model = compiled_model("eager")
     monkeypatch.setattr(compilation, "GRAPHS_MAX", 2)
     torch.compiler.reset()
-    for n in (1, 2, 3):
-        engine.run([make_job("a", n=n)], Control())
-        assert engine.recorder.of(Event.RECOMPILE_LIMIT, MODEL) == (n > 2)
+    for count, is_reached in ((1, False), (2, False), (4, True)):
+        calls = make_calls(model, make_job("a", n=count, width=16, height=16))
+        for call in calls:
+            call.start()
+        with torch.no_grad():
+            while calls[0].suspended.module.kind == "text":
+                for call, output in zip(calls, runner.run(calls), strict=True):
+                    call.resume(output)
+            runner.run(calls)
+        assert (recorder.of(Event.RECOMPILE_LIMIT, model.entry.id) > 0) == is_reached
+        for call in calls:
+            call.throw(Cancelled())
+    model.close()

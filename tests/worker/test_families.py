@@ -1,109 +1,89 @@
-"""Batches through the pipelines of several families, decoded: NAG, CFG, prompts and seeds a row's own."""
+"""Pipeline calls of several families, joined and alone: NAG, CFG, prompts and seeds of each row's own."""
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
-from functools import partial
-from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
-from app.worker.batching import Row
-from app.worker.denoise import Denoised, Hooks, denoise
-from app.worker.prompts import PromptCache, encoding_kept
 
-from app.catalog import Catalog, Model
+import nag
 from app.jobs import Guidance, Job
-from app.settings import Settings
-from app.worker.pipelines import takes_scale_a_row
-from app.worker.recorder import Recorder
-from tests.tiny import CASES
+from app.worker.encoder_memo import EncoderMemo
+from app.worker.pipeline_call import call_module
+from app.worker.recorder import Event, Recorder
+from nag.families.flux import Flux
+from tests.worker.generate import generate, make_calls
+from tests.worker.tiny_models import TINY_CASES, image_side, tiny_model
 
 Make = Callable[..., Job]
-CPU = torch.device("cpu")
 TOLERANCE = 1e-4  # of pixels in [0, 1]
 NAMES = (
-    "flux",
-    "sd",
-    "sdxl",
-    "sd3",
-    "qwen-image",
-    "sana",
-    "sana-sprint",
-    "pixart",
-    "chroma",
-    "z-image",
-    "krea2",
+    "flux", "sd", "sdxl", "sd3", "qwen-image", "sana", "sana-sprint", "pixart", "chroma", "z-image", "krea2",
     "auraflow",
-)
-BY_NAME = {case.name: case for case in CASES}
-NOT_ASKED = ("guidance_scale", "width", "height")
-
-
-def scale_name(pipe: Any) -> str:
-    names = inspect.signature(pipe.__call__).parameters
-    return "true_cfg_scale" if "true_cfg_scale" in names else "guidance_scale"
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("cfg", [False, True])
 @pytest.mark.parametrize("name", NAMES)
-def test_a_picture_is_the_same_alone_and_among_others(name: str, cfg: bool, make_job: Make) -> None:
-    case = BY_NAME[name]
-    if cfg and case.cfg is None:
+def test_an_image_is_the_same_alone_and_joined_with_others(name: str, cfg: bool, make_job: Make) -> None:
+    if cfg and TINY_CASES[name].cfg is None:
         pytest.skip("has no CFG")
-    pipe = case.make(0)
-    pipe.set_progress_bar_config(disable=True)
-    if pipe.vae.config.get("shift_factor", 0.0) is None:
-        pipe.vae.register_to_config(shift_factor=0.0)
-    embedded = Catalog.load(Settings()).models["shapes-flux"]
-    call = {key: value for key, value in case.options.items() if key not in NOT_ASKED}
-    if "use_resolution_binning" in inspect.signature(pipe.__call__).parameters:
-        call["use_resolution_binning"] = False
-    entry: Model = embedded.model_copy(
-        update={"id": name, "call": call, "cfg": scale_name(pipe), "embedded_guidance": None}
-    )
-    scales = [2.0, 5.0, 3.0] if cfg and takes_scale_a_row(pipe) else [3.0] * 3 if cfg else [1.0] * 3
-    side = case.options.get("height", 16)
-    negatives = ["a triangle", None, "a red square"]
-    nags = [Guidance(4.0, 2.5, 0.5, 1.0, "a red shape"), None, Guidance(2.0, 2.0, 0.25, 0.4, "")]
+    model, side = tiny_model(name), image_side(name)
+    scales = [2.0, 5.0, 1.0] if cfg else [1.0, 1.0, 1.0]
+    steps = [2, 2, 2] if name == "sana-sprint" else [3, 2, 4]
+    nags = [Guidance(4.0, 2.5, 0.5, 1.0, "a red shape"), None, Guidance(2.0, 2.0, 0.25, 0.6, "")]
     jobs = [
         make_job(
             f"{i}", prompt=("a red circle", "a blue square", "a green circle")[i], seed=i, width=side, height=side,
-            num_inference_steps=2 if name == "sana-sprint" else 3, guidance_scale=scales[i],
-            negative_prompt=negatives[i], nag=nags[i],
+            num_inference_steps=steps[i], guidance_scale=scales[i], nag=nags[i],
+            negative_prompt=("a triangle", None, "a red square")[i],
         )
         for i in range(3)
     ]  # fmt: skip
-    seen: list[str] = []
-    hooks = Hooks(
-        on_denoised=lambda: seen.append("denoised"),
-        encoding=partial(encoding_kept, model=name, cache=PromptCache(2**30), recorder=Recorder()),
-    )
-
-    def run(*some: Job, hooks: Hooks | None = None) -> Denoised:
-        return denoise(pipe, entry, [Row(job, 0) for job in some], CPU, hooks)
-
-    expected = [run(job) for job in jobs]
-    together = run(*jobs, hooks=hooks)
-    again = run(*jobs, hooks=hooks)
-    assert seen == ["denoised"] * 2
-    for i, alone in enumerate(expected):
-        assert np.abs(alone.pixels[0] - together.pixels[i]).max() < TOLERANCE, i
-        assert alone.applied[0] == together.applied[i]
-    assert np.abs(again.pixels - together.pixels).max() < TOLERANCE
-    assert max(np.abs(each.pixels - expected[0].pixels).max() for each in expected[1:]) > 10 * TOLERANCE
+    memo, recorder = EncoderMemo(2**30), Recorder()
+    alone = [generate(model, job)[0] for job in jobs]
+    joined = generate(model, *jobs, memo=memo, recorder=recorder)
+    misses = recorder.of(Event.PROMPT_MISS)
+    again = generate(model, *jobs, memo=memo, recorder=recorder)
+    assert [image.batch_size for image in joined] == [3, 3, 3]
+    assert [image.batch_size for image in alone] == [1, 1, 1]
+    for i, image in enumerate(alone):
+        assert np.abs(image.pixels - joined[i].pixels).max() < TOLERANCE, i
+        assert np.abs(image.pixels - again[i].pixels).max() < TOLERANCE, i
+        assert image.applied == joined[i].applied
+    assert recorder.of(Event.PROMPT_MISS) == misses > 0
+    assert max(np.abs(image.pixels - alone[0].pixels).max() for image in alone[1:]) > 10 * TOLERANCE
 
 
-def test_nothing_of_a_call_stays_on_the_pipeline(make_job: Make) -> None:
-    pipe: Any = BY_NAME["sd"].make(0)
-    pipe.set_progress_bar_config(disable=True)
-    entry = (
-        Catalog.load(Settings())
-        .models["shapes-flux"]
-        .model_copy(update={"call": {}, "cfg": "guidance_scale", "embedded_guidance": None})
-    )
-    before = dict(vars(pipe)), dict(vars(pipe.scheduler))
-    denoise(pipe, entry, [Row(make_job("a", width=16, height=16), 0)], CPU)
-    assert (dict(vars(pipe)), dict(vars(pipe.scheduler))) == before
+@pytest.mark.parametrize("reason", ["cannot join", "no family"])
+def test_calls_that_cannot_join_take_turns_and_change_no_other(
+    reason: str, make_job: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if reason == "cannot join":
+        monkeypatch.setattr(Flux, "cannot_join", "for a test")
+    else:
+        monkeypatch.setattr(nag, "attach", Mock(side_effect=nag.UnsupportedPipeline("for a test")))
+    model, side = tiny_model("flux"), image_side("flux")
+    guidance = None if reason == "no family" else Guidance(4.0, 2.5, 0.5, 1.0, "a red shape")
+    jobs = [
+        make_job(f"{i}", seed=i, width=side, height=side, num_inference_steps=2 + i, nag=guidance if i else None)
+        for i in range(3)
+    ]
+    alone = [generate(model, job)[0] for job in jobs]
+    calls = make_calls(model, *jobs)
+    with torch.no_grad():
+        for call in calls:
+            call.start()
+        while waiting := [call for call in calls if not call.has_ended]:
+            keys = [call.suspended.key for call in waiting if call.suspended.module.kind == "denoiser"]
+            assert len({*keys}) == len(keys)
+            for call in waiting:
+                call.resume(call_module([call])[0])
+    for call, expected in zip(calls, alone, strict=True):
+        assert call.error is None
+        assert np.array_equal(call.made.pixels, expected.pixels)
+        assert call.made.applied == expected.applied
+        assert call.made.batch_size == 1

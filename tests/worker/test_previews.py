@@ -1,9 +1,8 @@
-"""What a call shows of its pictures before they are done."""
+"""What a pipeline call shows of its image before it is done."""
 
 from __future__ import annotations
 
 import copy
-import io
 from collections.abc import Callable
 from typing import Any
 
@@ -11,15 +10,16 @@ import diffusers
 import numpy as np
 import pytest
 import torch
-from app.worker.batching import Row
-from app.worker.work import Control, Made, Preview
 from PIL import Image
 
-from app.jobs import Job
-from app.worker.engine import TorchEngine
-from app.worker.previews import Sketch, predicted, steps_shown
+from app.jobs import Edit, Job
+from app.worker.pipeline_call import CallResult
+from app.worker.previews import LEARNT_MIN, Sketch, predicted, steps_shown
+from app.worker.protocol import JobControl, Preview
+from app.worker.shared_model import SharedModel
+from tests.pictures import png
+from tests.worker.generate import generate, levels
 
-MODEL = "shapes-flux"
 Make = Callable[..., Job]
 
 
@@ -27,7 +27,7 @@ Make = Callable[..., Job]
     (4, 3, {1, 2, 3}), (4, 1, {2}), (50, 3, {12, 25, 38}), (2, 3, {1}), (1, 3, set()), (8, 0, set()),
 ])  # fmt: skip
 def test_previews_are_spread_over_the_steps(make_job: Make, total: int, count: int, shown: set[int]) -> None:
-    assert steps_shown(Row(make_job("a", num_inference_steps=total, previews=count), 0)) == shown
+    assert steps_shown(make_job("a", num_inference_steps=total, previews=count).request) == shown
 
 
 @pytest.mark.parametrize("name", [
@@ -92,36 +92,53 @@ def test_a_sketch_learns_what_is_linear() -> None:
         sketch.learn(torch.zeros(4, 7, 5), pixels)
 
 
-def picture(made: Any, index: int = 0) -> np.ndarray:
-    assert isinstance(made, Made)
-    file = made.files[index]
-    assert isinstance(file, bytes)
-    return np.asarray(Image.open(io.BytesIO(file)), dtype=float)
-
-
-def test_previews_foretell_the_picture_and_change_nothing(engine: TorchEngine, make_job: Make) -> None:
+def test_previews_foretell_the_image_and_change_nothing(shared: SharedModel, make_job: Make) -> None:
     prompts = ["a red circle on a white background", "a blue square on a black background",
                "a green triangle on a gray background", "a yellow circle on a black background"]  # fmt: skip
+    sketch = Sketch(side_px=64)
 
-    def run(name: str, seed: int, previews: int, shown: list[Preview]) -> dict[str, Any]:
+    def run(seed: int, previews: int) -> tuple[list[CallResult], list[Preview]]:
+        shown: list[Preview] = []
         jobs = [
-            make_job(f"{name}{i}", prompt=prompt, seed=seed + i, previews=previews, num_inference_steps=4)
+            make_job(f"{i}", prompt=prompt, seed=seed + i, previews=previews, num_inference_steps=4)
             for i, prompt in enumerate(prompts)
         ]
-        return engine.run(jobs, Control(on_preview=shown.append))
+        watched = sketch if previews else None
+        return generate(shared, *jobs, control=JobControl(on_preview=shown.append), sketch=watched), shown
 
-    run("learn", 0, 3, [])
-    shown: list[Preview] = []
-    made, plain = run("a", 50, 3, shown), run("b", 50, 0, shown)
-    assert [made[f"a{i}"].files == plain[f"b{i}"].files for i in range(4)] == [True] * 4
-    assert sorted((each.job_id, each.index, each.step) for each in shown) == [
-        (f"a{i}", 0, step) for i in range(4) for step in (1, 2, 3)
+    assert run(0, 3)[1] == []  # before enough was learnt
+    images, shown = run(50, 3)
+    plain, none = run(50, 0)
+    assert none == []
+    assert all(np.array_equal(image.pixels, other.pixels) for image, other in zip(images, plain, strict=True))
+    assert sorted((preview.job_id, preview.index, preview.step) for preview in shown) == [
+        (f"{i}", 0, step) for i in range(4) for step in (1, 2, 3)
     ]
-    for each in shown:
-        if each.step == 3:
-            off = {name: float(np.abs(picture(done) - each.pixels).mean()) for name, done in made.items()}
-            assert min(off, key=lambda name: off[name]) == each.job_id
-            assert off[each.job_id] < 30
+    for preview in shown:
+        if preview.step == 3:
+            off = [float(np.abs(levels(image) - preview.pixels).mean()) for image in images]
+            assert int(np.argmin(off)) == int(preview.job_id)
+            assert min(off) < 30
+
+
+def test_each_image_of_a_job_has_previews_of_its_own(shared: SharedModel, make_job: Make) -> None:
+    sketch, shown = Sketch(side_px=64), list[Preview]()
+    generate(shared, make_job("learn", n=LEARNT_MIN, num_inference_steps=2), sketch=sketch)
+    job = make_job("a", n=2, previews=1, num_inference_steps=4)
+    generate(shared, job, control=JobControl(on_preview=shown.append), sketch=sketch)
+    assert [(preview.index, preview.step) for preview in shown] == [(0, 2), (1, 2)]
+    assert not np.array_equal(shown[0].pixels, shown[1].pixels)
+
+
+def test_a_masked_edit_teaches_nothing(shared: SharedModel, make_job: Make) -> None:
+    """What it decodes is in part the image that it started from."""
+    white = png(Image.new("RGB", (64, 64), "white"))
+    for mask, learns in ((None, True), ("white", False)):
+        sketch, shown = Sketch(side_px=64), list[Preview]()
+        job = make_job("a", n=LEARNT_MIN, edit=Edit(1.0, "white", mask))
+        generate(shared, job, files={"white": white}, sketch=sketch)
+        generate(shared, make_job("b", previews=1), sketch=sketch, control=JobControl(on_preview=shown.append))
+        assert bool(shown) == learns
 
 
 def test_a_copy_of_a_watched_scheduler_steps_for_itself() -> None:

@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from contextvars import copy_context
 from typing import Any
 
 import pytest
-import torch
-from app.worker.batching import Row
-from app.worker.denoise import Hooks, denoise
-from app.worker.prompts import PromptCache, encoding_kept
-from app.worker.work import Control, Made
 
-from app.catalog import Catalog, Model
-from app.jobs import PROMPT_TOO_LONG, Guidance, Job, JobError
+from app.catalog import Catalog
+from app.jobs import Guidance, Job
 from app.settings import Settings
-from app.worker.engine import TorchEngine
-from app.worker.pipelines import load
+from app.worker.encoder_memo import EncoderMemo
+from app.worker.loading import load
+from app.worker.pipeline_call import run_calls
 from app.worker.prompt_checks import PromptTooLong
-from app.worker.recorder import Recorder
-from app.worker.tokens import PromptReading, TokenizerWatch, watch_tokenizers
+from app.worker.shared_model import SharedModel
+from app.worker.tokens import PromptReading, TokenizerWatch, route_tokenizers, watch_tokenizers
+from tests.worker.generate import CPU, generate, make_calls
 from training import text
 from training.shapes.world import WORDS
 
 Make = Callable[..., Job]
-CPU = torch.device("cpu")
 #: Two tokens of shapes-sd's 16 begin and end a prompt.
 FITS = "a small red circle on a white background a small red circle on a"
 TOO_LONG = f"{FITS} blue circle"
@@ -33,23 +30,21 @@ CUT = 'the model reads 14 of its 16 tokens; the text from word 15 ("blue circle"
 
 
 @pytest.fixture(scope="module")
-def sd() -> Model:
-    return Catalog.load(Settings()).models["shapes-sd-turbo"]
+def sd() -> Iterator[SharedModel]:
+    entry = Catalog.load(Settings()).models["shapes-sd-turbo"]
+    model = SharedModel(entry, load(entry, CPU))
+    yield model
+    model.close()
 
 
-@pytest.fixture(scope="module")
-def sd_pipe(sd: Model) -> Any:
-    return load(sd, CPU)
+def messages(model: SharedModel, job: Job, memo: EncoderMemo | None = None) -> list[str]:
+    return [finding.message for finding in generate(model, job, memo=memo)[0].findings]
 
 
-def messages(pipe: Any, entry: Model, job: Job, hooks: Hooks | None = None) -> list[str]:
-    return [finding.message for finding in denoise(pipe, entry, [Row(job, 0)], CPU, hooks).findings[0]]
-
-
-def test_a_prompt_that_fits_is_read_whole(sd_pipe: Any, sd: Model, make_job: Make) -> None:
+def test_a_prompt_that_fits_is_read_whole(sd: SharedModel, make_job: Make) -> None:
     nag = Guidance(3.0, 2.5, 0.375, 1.0, FITS)
-    job = make_job("a", model=sd.id, prompt=FITS, num_inference_steps=1, strict=True, nag=nag)
-    assert messages(sd_pipe, sd, job) == []
+    job = make_job("a", prompt=FITS, num_inference_steps=1, strict=True, nag=nag)
+    assert messages(sd, job) == []
 
 
 @pytest.mark.parametrize(
@@ -68,66 +63,58 @@ def test_a_prompt_that_fits_is_read_whole(sd_pipe: Any, sd: Model, make_job: Mak
         ),
     ],
 )  # fmt: skip
-@pytest.mark.parametrize("cached", [False, True])
+@pytest.mark.parametrize("memoized", [False, True])
 def test_what_is_cut_is_named(
-    sd_pipe: Any, sd: Model, make_job: Make, cached: bool, fields: dict[str, Any], expected: list[str]
+    sd: SharedModel, make_job: Make, memoized: bool, fields: dict[str, Any], expected: list[str]
 ) -> None:
-    job = make_job("a", model=sd.id, num_inference_steps=1, **fields)
-    hooks = Hooks()
-    if cached:
-        hooks = Hooks(encoding=partial(encoding_kept, model=sd.id, cache=PromptCache(10**6), recorder=Recorder()))
-        messages(sd_pipe, sd, job, hooks)
-    found = messages(sd_pipe, sd, job, hooks)
+    job = make_job("a", num_inference_steps=1, **fields)
+    memo = EncoderMemo(10**6 if memoized else 0)
+    if memoized:
+        messages(sd, job, memo)
+    found = messages(sd, job, memo)
     assert [message.partition(":")[0] for message in found] == expected
     if expected == ["prompt"]:
         assert found == [f"prompt: {CUT}"]
 
 
-def test_a_strict_job_fails_before_its_first_step(sd_pipe: Any, sd: Model, make_job: Make) -> None:
-    kinds = [type(part) for part in sd_pipe.components.values()]
-    steps: list[int] = []
-    job = make_job("a", model=sd.id, prompt=TOO_LONG, num_inference_steps=1, strict=True)
+@pytest.mark.parametrize("memoized", [False, True])
+def test_a_strict_job_fails_before_its_first_step(sd: SharedModel, make_job: Make, memoized: bool) -> None:
+    memo, steps = EncoderMemo(10**6 if memoized else 0), list[int]()
+    if memoized:
+        messages(sd, make_job("lenient", prompt=TOO_LONG, num_inference_steps=1), memo)
+    job = make_job("a", prompt=TOO_LONG, num_inference_steps=1, strict=True)
+    hook = sd.pipe.unet.register_forward_pre_hook(lambda *_: steps.append(1))
     with pytest.raises(PromptTooLong) as caught:
-        denoise(sd_pipe, sd, [Row(job, 0)], CPU, Hooks(steps.append))
-    assert caught.value.messages == {"a": f"prompt: {CUT}"}
-    assert TOO_LONG[:10] not in str(caught.value)  # what an exception says is logged
+        generate(sd, job, memo=memo)
+    hook.remove()
+    assert str(caught.value) == f"prompt: {CUT}"
     assert steps == []
-    assert [type(part) for part in sd_pipe.components.values()] == kinds
 
 
-def test_a_strict_job_fails_alone(engine: TorchEngine, make_job: Make) -> None:
-    long = " ".join(["circle"] * 76)
-    jobs = [
-        make_job("lenient", prompt=long),
-        make_job("strict", prompt=long, strict=True),
-        make_job("short", n=2, strict=True),
-    ]
-    outcomes = engine.run(jobs, Control())
-    error, lenient, short = outcomes["strict"], outcomes["lenient"], outcomes["short"]
-    assert isinstance(error, JobError)
-    assert error.code == PROMPT_TOO_LONG
-    assert 'prompt: the model reads 75 of its 76 tokens; the text from word 76 ("circle") on has no' in error.message
-    assert "strict" in error.message
-    assert isinstance(lenient, Made)
-    assert len(lenient.warnings) == 1
-    assert isinstance(short, Made)
-    assert (short.warnings, len(short.files), short.batch_size) == ((), 2, 3)
+def test_a_strict_job_fails_alone(sd: SharedModel, make_job: Make) -> None:
+    lenient, strict, short = make_calls(
+        sd, make_job("lenient", prompt=TOO_LONG), make_job("strict", prompt=TOO_LONG, strict=True),
+        make_job("short", prompt=FITS, strict=True),
+    )  # fmt: skip
+    with pytest.raises(PromptTooLong):
+        run_calls([lenient, strict, short])
+    assert isinstance(strict.error, PromptTooLong)
+    assert (lenient.error, short.error) == (None, None)
+    assert [finding.message for finding in lenient.made.findings] == [f"prompt: {CUT}"]
+    assert (short.made.findings, short.made.batch_size) == ((), 2)
 
 
-def test_one_of_two_encoders_cuts(engine: TorchEngine, make_job: Make) -> None:
+def test_one_of_two_encoders_cuts(shared: SharedModel, make_job: Make) -> None:
     job = make_job("a", prompt=f"{FITS} large blue circle", strict=True)
-    made = engine.run([job], Control())["a"]
-    assert isinstance(made, Made)
-    assert made.warnings == (
+    assert messages(shared, job) == [
         'prompt: tokenizer_2 reads 15 of its 17 tokens; the text from word 16 ("blue circle") on reaches other text '
-        "encoders alone",
-    )
+        "encoders alone"
+    ]
 
 
-def test_unknown_words_are_named(engine: TorchEngine, make_job: Make) -> None:
-    made = engine.run([make_job("a", prompt="A RED ★star, красный circle")], Control())["a"]
-    assert isinstance(made, Made)
-    assert made.warnings == ('prompt: tokenizer_2 has no tokens for "★star,", "красный"',)
+def test_unknown_words_are_named(shared: SharedModel, make_job: Make) -> None:
+    job = make_job("a", prompt="A RED ★star, красный circle")
+    assert messages(shared, job) == ['prompt: tokenizer_2 has no tokens for "★star,", "красный"']
 
 
 @pytest.mark.parametrize(
@@ -152,21 +139,40 @@ def test_a_template_is_not_the_prompt(prompt: str, written: str, expected: Promp
     assert watch.readings == {prompt: (expected,)}
 
 
-def test_tokenizers_of_processors_are_watched_too() -> None:
-    class Processor:
-        tokenizer = text.t5_tokenizer(WORDS)
+class Processor:
+    def __init__(self) -> None:
+        self.tokenizer = text.t5_tokenizer(WORDS)
 
-    class Pipe:
-        def __init__(self, **components: Any) -> None:
-            self.components = components
 
-        def __call__(self) -> None: ...
+class Pipe:
+    """As much of a pipeline as is looked at for its tokenizers."""
 
-    clip = text.clip_tokenizer(WORDS)
-    with watch_tokenizers(Pipe(processor=Processor(), tokenizer=clip)) as watch:
-        Processor.tokenizer(["red ring"], truncation=True, max_length=3)
-        clip("red ring", truncation=True, max_length=77)
-        clip("red ring")
-    watch.assign(["red ring"])
-    first, second = watch.readings["red ring"]
-    assert (first.tokenizer, first.cut_text, second.tokenizer, second.cut_word) == ("processor", "ring", "tokenizer", 0)
+    def __init__(self, **components: Any) -> None:
+        self.components = components
+
+    def __call__(self) -> None: ...
+
+
+def test_tokenizers_report_to_the_watch_of_their_context_until_the_stack_closes() -> None:
+    processor, clip = Processor(), text.clip_tokenizer(WORDS)
+    kinds = type(processor.tokenizer), type(clip)
+    pipe = Pipe(processor=processor, tokenizer=clip)
+
+    def read(prompt: str) -> TokenizerWatch:
+        watch = watch_tokenizers(pipe)
+        processor.tokenizer([prompt], truncation=True, max_length=3)
+        clip(prompt, truncation=True, max_length=77)
+        clip(prompt)
+        return watch
+
+    with ExitStack() as stack:
+        route_tokenizers(pipe, stack)
+        watches = {prompt: copy_context().run(read, prompt) for prompt in ("red ring", "blue ring")}
+        clip("a ring", truncation=True)  # outside of any call
+    assert (type(processor.tokenizer), type(clip)) == kinds
+    for prompt, watch in watches.items():
+        watch.assign([prompt])
+        assert list(watch.readings) == [prompt]
+        first, second = watch.readings[prompt]
+        assert (first.tokenizer, first.cut_text) == ("processor", "ring")
+        assert (second.tokenizer, second.cut_word) == ("tokenizer", 0)

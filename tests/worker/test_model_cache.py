@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+import gc
+import json
+import weakref
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from app.catalog import Catalog, Model
+from app.jobs import Guidance, Job
+from app.settings import Settings
+from app.worker import loading, memory, model_cache
+from app.worker.model_cache import ModelCache, ModelUnavailable, NoRoom
+from app.worker.recorder import Event, Recorder
+from app.worker.states import ModelStates
+from tests.worker.generate import CPU, generate
+
+BYTES = 4000  # of each model, on the disk and loaded
+MakeCache = Callable[..., ModelCache]
+
+
+class Pipe:
+    """As much of a pipeline as the cache looks at."""
+
+    def __init__(self, bytes_: int = BYTES) -> None:
+        self.part = nn.Linear(bytes_ // 4, 1, bias=False)
+
+    @property
+    def components(self) -> dict[str, Any]:
+        return {"transformer": self.part, "same": self.part, "scheduler": object()}
+
+    @property
+    def _execution_device(self) -> torch.device:
+        return CPU
+
+
+class Loader:
+    """`load` of a catalog entry. "a" fails with `failing`; the models that are alive fit into `memory`."""
+
+    def __init__(self) -> None:
+        self.loaded: list[str] = []
+        self.alive: list[Any] = []
+        self.failing: Exception | None = None
+        self.memory = 10**9
+
+    def __call__(self, entry: Model, device: torch.device) -> Any:
+        self.loaded.append(entry.id)
+        if self.failing is not None and entry.id == "a":
+            raise self.failing
+        gc.collect()
+        if self.memory < BYTES * sum(model() is not None for model in self.alive):
+            raise torch.OutOfMemoryError("no memory")
+        pipe = Pipe()
+        self.alive.append(weakref.ref(pipe))
+        return pipe
+
+
+@pytest.fixture
+def loader() -> Loader:
+    return Loader()
+
+
+@pytest.fixture
+def make_cache(loader: Loader, tmp_path: Path) -> MakeCache:
+    """`make_cache(9000)`: a cache of models a, b, c with so many bytes; `in_use` names those with calls in flight."""
+    entry = Catalog.load(Settings()).models["shapes-flux"]
+    models = {}
+    for name in "abc":
+        (tmp_path / name / "transformer").mkdir(parents=True)
+        save_file({"weight": torch.zeros(BYTES // 4)}, tmp_path / name / "transformer" / "model.safetensors")
+        index = {"_class_name": "FluxPipeline", "transformer": ["diffusers", "FluxTransformer2DModel"]}
+        (tmp_path / name / "model_index.json").write_text(json.dumps(index))
+        models[name] = entry.model_copy(update={"id": name, "repository": str(tmp_path / name)})
+    models["hub"] = entry.model_copy(update={"id": "hub", "repository": "someone/something"})
+
+    def make(budget_bytes: int, in_use: Collection[str] = ()) -> ModelCache:
+        return ModelCache(models, CPU, budget_bytes, loader, Recorder(), lambda: in_use, ModelStates())
+
+    return make
+
+
+def test_the_least_recently_used_makes_room_and_frees_its_memory(make_cache: MakeCache, loader: Loader) -> None:
+    cache = make_cache(2 * BYTES)
+    cache.get("a")
+    cache.get("b")
+    cache.get("a")
+    cache.get("c")
+    assert cache.warm == ("a", "c")
+    assert cache.held_bytes == 2 * BYTES
+    assert loader.loaded == ["a", "b", "c"]
+    assert [model() is None for model in loader.alive] == [False, True, False]
+    assert cache._recorder.of(Event.MODEL_EVICTED, "b") == 1
+    assert cache._recorder.of(Event.MODEL_LOADED) == 3
+
+
+def test_what_fits_is_known_before_it_is_loaded(make_cache: MakeCache) -> None:
+    cache = make_cache(2 * BYTES)
+    cache.get("a")
+    assert cache.fits("b")
+    cache.get("b")
+    assert not cache.fits("c")
+    assert not make_cache(10**9).fits("hub")  # it would have to be downloaded
+
+
+def test_a_model_larger_than_all_is_held_alone(make_cache: MakeCache) -> None:
+    cache = make_cache(BYTES // 2)
+    cache.get("a")
+    cache.get("b")
+    assert cache.warm == ("b",)
+
+
+def test_models_in_use_are_not_dropped(make_cache: MakeCache, loader: Loader) -> None:
+    in_use = ["a", "b"]
+    cache = make_cache(2 * BYTES, in_use)
+    cache.get("a")
+    cache.get("b")
+    with pytest.raises(NoRoom):
+        cache.get("c")
+    assert cache.warm == ("a", "b")
+    assert loader.loaded == ["a", "b"]
+    assert cache.failure("c") is None  # it may fit later
+    in_use.remove("b")
+    cache.get("c")
+    assert cache.warm == ("a", "c")
+    assert cache.drop_idle()
+    assert cache.warm == ("a",)
+    in_use.clear()
+    assert cache.drop_idle()
+    assert (cache.warm, cache.held_bytes, cache.drop_idle()) == ((), 0, False)
+
+
+def test_a_model_in_use_stays_when_memory_ends_while_loading(make_cache: MakeCache, loader: Loader) -> None:
+    cache = make_cache(10**9, ["a"])
+    cache.get("a")
+    cache.get("b")
+    loader.memory = BYTES // 2
+    with pytest.raises(ModelUnavailable, match="OutOfMemoryError"):
+        cache.get("c")
+    assert cache.warm == ("a",)
+    assert cache.get("a") is not None
+    assert loader.loaded == ["a", "b", "c", "c"]
+
+
+def test_an_evicted_model_that_has_served_leaves_no_memory_behind(make_job: Callable[..., Job]) -> None:
+    entry = Catalog.load(Settings()).models["shapes-flux"]
+    states = ModelStates()
+    cache = ModelCache({entry.id: entry}, CPU, 10**9, loading.load, Recorder(), list, states)
+    guidance = Guidance(5.0, 2.5, 0.25, 1.0, "a red shape")
+    generate(cache.get(entry.id), make_job("a", nag=guidance, n=2), make_job("b", guidance_scale=3.0))
+    parts = [weakref.ref(part) for part in cache.get(entry.id).pipe.components.values() if isinstance(part, nn.Module)]
+    assert len(parts) == 4
+    cache.drop(entry.id)
+    assert [part() for part in parts] == [None] * 4
+    assert states.snapshot()[entry.id].stage == "cold"
+
+
+def test_memory_that_ends_while_loading_is_made_free(make_cache: MakeCache, loader: Loader) -> None:
+    cache = make_cache(10**9)
+    cache.get("a")
+    cache.get("b")
+    loader.memory = BYTES
+    cache.get("c")
+    assert cache.warm == ("c",)
+
+
+def test_a_model_that_cannot_be_loaded_is_not_tried_again_at_once(
+    make_cache: MakeCache, loader: Loader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = make_cache(10**9)
+    loader.failing = OSError("/secret/path is no model")
+    for _ in range(2):
+        with pytest.raises(ModelUnavailable, match=r"^the model could not be loaded \(OSError\)$"):
+            cache.get("a")
+    assert loader.loaded == ["a"]
+    cache.get("b")
+    loader.failing = None
+    monkeypatch.setattr(model_cache, "monotonic", lambda: 10.0**12)
+    cache.get("a")
+    assert cache.warm == ("b", "a")
+
+
+def test_bytes_of_a_pipeline_are_counted_once() -> None:
+    assert memory.held_bytes(Pipe()) == BYTES
+
+
+@pytest.mark.parametrize(
+    ("error", "so"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB."), True),
+        (MemoryError(), True),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory"), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+        (ValueError("out of memory"), False),
+    ],
+)
+def test_what_is_out_of_memory(error: Exception, so: bool) -> None:
+    assert memory.is_out_of_memory(error) is so
+
+
+def test_torch_s_own_allocator_says_so() -> None:
+    with pytest.raises(RuntimeError) as told:
+        torch.empty(2**60, dtype=torch.uint8)
+    assert memory.is_out_of_memory(told.value)
