@@ -16,7 +16,7 @@ from diffusers import DPMSolverMultistepScheduler, FlowMatchEulerDiscreteSchedul
 
 import nag
 from app.catalog import Model
-from app.jobs import Applied, Guidance, Job
+from app.jobs import Applied, Edit, Guidance, Job
 from app.worker import pipelines
 from app.worker.loading import denoisers
 from app.worker.pipeline_call import PipelineCall, call_module, run_calls
@@ -207,6 +207,23 @@ def test_one_call_visits_its_modules_in_turn(shared: SharedModel, make_job: Make
     made = call.made
     assert min(made.encode_ms, made.denoise_ms, made.decode_ms) > 0
     assert 0 < made.begun_at <= made.first_step_at
+
+
+@pytest.mark.parametrize("name", ["shapes-flux", "shapes-sd"])
+@pytest.mark.parametrize("mask", [None, "soft"])
+def test_an_edit_s_call_is_suspended_at_each_step_as_well(make_job: Make, name: str, mask: str | None) -> None:
+    job = make_job("a", model=name, num_inference_steps=6, edit=Edit(0.5, "red", mask), nag=NAG)
+    (call,) = make_calls(loaded(name), job, files=FILES)
+    kinds = []
+    with torch.no_grad():
+        call.start()
+    while not call.has_ended:
+        kinds.append(call.suspended.module.kind)
+        step(call)
+    assert call.error is None
+    assert kinds.count("denoiser") == job.request.steps == 3
+    assert kinds.index("encode") < kinds.index("denoiser")
+    assert kinds[-1] == "decode"
 
 
 def test_the_cost_is_that_of_all_rows(make_job: Make) -> None:
