@@ -72,7 +72,7 @@ def make_group(module: Module, entry: Model) -> Callable[..., list[Any]]:
                 model=SimpleNamespace(entry=entry),
                 cost=COST * len(rows),
                 job=SimpleNamespace(request=SimpleNamespace(cfg=cfg)),
-                made=SimpleNamespace(batch_size=0),
+                made=SimpleNamespace(batch_size=0, first_step_at=0.0),
             )
             for number in range(count)
         ]
