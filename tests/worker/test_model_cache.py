@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
+from transformers import CLIPTokenizer
 
 from app.catalog import Catalog, Model
 from app.jobs import Guidance, Job
@@ -155,7 +156,10 @@ def test_an_evicted_model_that_has_served_leaves_no_memory_behind(make_job: Call
     generate(cache.get(entry.id), make_job("a", nag=guidance, n=2), make_job("b", guidance_scale=3.0))
     parts = [weakref.ref(part) for part in cache.get(entry.id).pipe.components.values() if isinstance(part, nn.Module)]
     assert len(parts) == 4
+    tokenizer = cache.get(entry.id).pipe.tokenizer
+    assert type(tokenizer) is not CLIPTokenizer
     cache.drop(entry.id)
+    assert type(tokenizer) is CLIPTokenizer  # as it was loaded
     assert [part() for part in parts] == [None] * 4
     assert states.snapshot()[entry.id].stage == "cold"
 

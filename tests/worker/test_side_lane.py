@@ -37,17 +37,16 @@ def test_an_exception_is_a_result_and_the_next_call_runs() -> None:
 
 
 def test_it_is_busy_from_the_call_until_the_last_result_is_there() -> None:
-    lane, begun, go_on, states = SideLane(CPU), threading.Event(), threading.Event(), SimpleQueue[float]()
+    lane, begun, go_on, states = SideLane(CPU), threading.Event(), threading.Event(), SimpleQueue[Any]()
 
     def call() -> None:
         begun.set()
         go_on.wait(HANG_S)
 
     assert (lane.busy_since, lane.is_busy) == (0, False)
-    lane.run(call, lambda _: states.put(lane.busy_since))
-    lane.run(lambda: None, lambda _: states.put(lane.is_busy))
-    assert lane.is_busy  # even if its thread has not begun
+    for work in (call, lambda: None):
+        lane.run(work, lambda _: states.put((lane.busy_since, lane.is_busy)))
     assert begun.wait(HANG_S)
     assert lane.busy_since > 0
     go_on.set()
-    assert (states.get(timeout=HANG_S), states.get(timeout=HANG_S)) == (0, False)
+    assert [states.get(timeout=HANG_S) for _ in range(2)] == [(0, True), (0, False)]  # the second has not begun
