@@ -89,8 +89,12 @@ def suspend_calls(module: nn.Module, prepare: Prepare, stack: ExitStack) -> Call
 def suspend_method(module: nn.Module, name: str, prepare: Prepare, stack: ExitStack) -> Callable[..., Any]:
     """The same for a method of the module, such as an autoencoder's `decode`."""
     inner: Callable[..., Any] = getattr(module, name)
-    stack.callback(vars(module).pop, name)
-    vars(module)[name] = _suspending(inner, prepare)
+    own = vars(module)
+    if name in own:
+        stack.callback(setattr, module, name, inner)
+    else:
+        stack.callback(own.pop, name)
+    own[name] = _suspending(inner, prepare)
     return inner
 
 
