@@ -25,8 +25,8 @@ from tqdm import tqdm
 import nag
 from app.catalog import Catalog
 from app.cli.running import running
+from app.loading.pipeline import load
 from app.settings import Settings
-from app.worker.loading import load
 from benchmarks import report
 from training.shapes.world import BACKGROUNDS, COLORS, SHAPES, SIZES, Caption
 

@@ -16,7 +16,7 @@ from app.catalog import Catalog, CatalogError, Model, NAGDefaults
 from app.settings import Settings
 
 if TYPE_CHECKING:
-    from app.worker.model_size import ModelSize
+    from app.loading.size import ModelSize
 
 __all__ = ["check_models", "list_models", "pull_models"]
 
@@ -61,8 +61,8 @@ def check_models(settings: Settings, names: Sequence[str] = (), *, cache: bool =
     """
     known = Catalog.known(settings)
     names = _known_names(known, names) or list(known)
-    from app.worker.checks import problems  # with torch, which takes a while
-    from app.worker.model_size import model_size, recorded_size
+    from app.loading.checks import problems  # with torch, which takes a while
+    from app.loading.size import model_size, recorded_size
 
     table = Table("model", "pipeline", "disk", "host", "device", *(("weights",) if cache else ()), "found")
     table.columns[0].no_wrap = True
@@ -93,8 +93,8 @@ def pull_models(settings: Settings, names: Sequence[str] = ()) -> int:
     Raises CatalogError.
     """
     names = _known_names(known := Catalog.known(settings), names) or list(Catalog.load(settings).models)
-    from app.worker.download import download
-    from app.worker.errors import LoadError
+    from app.loading.download import download
+    from app.loading.errors import LoadError
 
     failed = False
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
@@ -136,8 +136,8 @@ def _gigabytes(size: ModelSize | None) -> tuple[str, str, str]:
 
 def _to_download(model: Model) -> str:
     """How much of the entry's files is not on this machine; empty if all are."""
-    from app.worker.errors import LoadError
-    from app.worker.hub import files_of
+    from app.loading.errors import LoadError
+    from app.loading.hub import files_of
 
     try:
         absent = [file for file in files_of(model) if file.path is None]

@@ -8,10 +8,10 @@ from functools import partial
 from time import perf_counter
 
 from app.catalog import Model
+from app.loading.download import download
+from app.loading.errors import LoadError, public_reason
+from app.loading.hub import has_files
 from app.logs import Log
-from app.worker.download import download
-from app.worker.errors import LoadError, public_reason
-from app.worker.hub import has_files
 from app.worker.states import ModelStates
 
 __all__ = ["Downloads"]

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 
 from app.catalog import Model
+from app.loading.errors import public_reason
+from app.loading.size import model_size
 from app.logs import Log
 from app.worker import memory
-from app.worker.errors import public_reason
-from app.worker.model_size import model_size
 from app.worker.recorder import Event, Recorder
 from app.worker.shared_model import SharedModel
 from app.worker.states import ModelStates

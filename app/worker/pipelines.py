@@ -12,7 +12,7 @@ import torch
 
 from app.catalog import Model
 from app.jobs import Generation
-from app.worker.loading import load
+from app.loading.pipeline import load
 from nag import UnsupportedPipeline
 from nag.families import Family, family_of
 

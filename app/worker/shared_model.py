@@ -14,9 +14,9 @@ from transformers import Cache
 
 import nag
 from app.catalog import Model
+from app.loading.pipeline import denoisers
+from app.loading.tasks import task_pipeline
 from app.worker.calls import suspend_calls, suspend_method
-from app.worker.img2img import task_pipeline
-from app.worker.loading import denoisers
 from app.worker.tokens import route_tokenizers
 from nag.negative import stacking_key
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from time import perf_counter
 
 from app.catalog import Catalog, CatalogError
+from app.loading.errors import LoadError
 from app.settings import Settings
-from app.worker.errors import LoadError
 from app.worker.pipelines import resolve_device
 from benchmarks import report
 from benchmarks.paper_table import prompts, table

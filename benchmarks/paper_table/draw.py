@@ -12,8 +12,8 @@ import torch
 from tqdm import tqdm
 
 from app.jobs import Job
+from app.loading.pipeline import load
 from app.worker.encoder_memo import EncoderMemo
-from app.worker.loading import load
 from app.worker.pipeline_call import CallResult, PipelineCall, run_calls
 from app.worker.protocol import JobControl
 from app.worker.recorder import Recorder

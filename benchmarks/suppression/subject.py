@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from app.catalog import Catalog
+from app.loading.pipeline import load
 from app.settings import Settings
-from app.worker.loading import load
 from benchmarks.suppression.methods import Method, guiding
 from benchmarks.suppression.pairs import Pair
 from training.shapes.judge import Reading, read

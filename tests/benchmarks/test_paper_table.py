@@ -11,8 +11,8 @@ from PIL import Image
 import nag
 from app.catalog import Catalog, Range
 from app.jobs import Applied
+from app.loading.pipeline import load
 from app.settings import Settings
-from app.worker.loading import load
 from app.worker.pipeline_call import run_calls
 from benchmarks.paper_table import draw, prompts
 from benchmarks.paper_table.__main__ import main

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from app.catalog import Catalog, Lora, Model, NAGDefaults, Quantization, Range, Scheduler
+from app.loading.checks import guided_family, problems
+from app.loading.pipeline import pipeline_class
+from app.loading.prompt_window import prompt_window
 from app.settings import Settings
-from app.worker.checks import guided_family, problems
-from app.worker.loading import pipeline_class
-from app.worker.prompt_window import prompt_window
 from tests.worker.small import in_folder
 
 KNOWN = Catalog.known(Settings())

@@ -19,12 +19,12 @@ import torch
 from app.catalog import Catalog, Model, Scheduler
 from app.formats import IMAGES
 from app.jobs import PROMPT_TOO_LONG, Job, JobError
+from app.loading.errors import RepositoryAccessError
+from app.loading.size import model_size
 from app.queue.registry import ModelState
 from app.settings import Settings
 from app.worker import memory, module_runner, pipelines, scheduler, video
 from app.worker.engine import OUT_OF_MEMORY, UNWRITABLE, TorchEngine
-from app.worker.errors import RepositoryAccessError
-from app.worker.model_size import model_size
 from app.worker.pipeline_call import PipelineCall, call_module
 from app.worker.pipelines import load
 from app.worker.postprocess import NAN

@@ -13,10 +13,11 @@ from PIL import Image, ImageDraw
 
 from app.catalog import Catalog, Model
 from app.jobs import Edit, Guidance, Job
+from app.loading.pipeline import pipeline_class
+from app.loading.tasks import task_class
 from app.settings import Settings
 from app.worker import pipelines, shared_model
-from app.worker.img2img import strength_of, task_class
-from app.worker.loading import pipeline_class
+from app.worker.img2img import strength_of
 from app.worker.protocol import JobControl
 from app.worker.shared_model import SharedModel
 from tests.pictures import png

@@ -14,10 +14,10 @@ from safetensors.torch import load_file, save_file
 import nag
 from app.catalog import Catalog, Lora, Model, Quantization, Scheduler, Weights
 from app.jobs import Generation, Guidance, Job
+from app.loading.errors import LoadError
+from app.loading.pipeline import denoisers, load, scheduler_class
 from app.settings import Settings
 from app.worker.encoder_memo import EncoderMemo
-from app.worker.errors import LoadError
-from app.worker.loading import denoisers, load, scheduler_class
 from app.worker.recorder import Event, Recorder
 from app.worker.shared_model import SharedModel
 from tests.hub import pipelines

@@ -15,8 +15,9 @@ from transformers import CLIPTokenizer
 
 from app.catalog import Catalog, Model
 from app.jobs import Guidance, Job
+from app.loading import pipeline as loading
 from app.settings import Settings
-from app.worker import loading, memory, model_cache
+from app.worker import memory, model_cache
 from app.worker.model_cache import ModelCache, ModelUnavailable, NoRoom
 from app.worker.recorder import Event, Recorder
 from app.worker.states import ModelStates

@@ -17,8 +17,8 @@ from diffusers import DPMSolverMultistepScheduler, FlowMatchEulerDiscreteSchedul
 import nag
 from app.catalog import Model
 from app.jobs import Applied, Edit, Guidance, Job
+from app.loading.pipeline import denoisers
 from app.worker import pipelines
-from app.worker.loading import denoisers
 from app.worker.pipeline_call import PipelineCall, call_module, run_calls
 from app.worker.pipelines import cfg_arguments
 from app.worker.previews import Sketch

@@ -11,9 +11,9 @@ import pytest
 
 from app.catalog import Catalog
 from app.jobs import Guidance, Job
+from app.loading.pipeline import load
 from app.settings import Settings
 from app.worker.encoder_memo import EncoderMemo
-from app.worker.loading import load
 from app.worker.pipeline_call import run_calls
 from app.worker.prompt_checks import PromptTooLong
 from app.worker.shared_model import SharedModel

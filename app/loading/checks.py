@@ -21,14 +21,14 @@ import transformers
 
 import nag
 from app.catalog import Model, Source
-from app.worker.components import component_dtype
-from app.worker.errors import LoadError
-from app.worker.grids import grid_problems
-from app.worker.hub import File, files_of
-from app.worker.img2img import task_class
-from app.worker.loading import DENOISERS, pipeline_class, scheduler_class
-from app.worker.prompt_window import window_problems
-from app.worker.weights import require_package
+from app.loading.components import component_dtype
+from app.loading.errors import LoadError
+from app.loading.grids import grid_problems
+from app.loading.hub import File, files_of
+from app.loading.pipeline import DENOISERS, pipeline_class, scheduler_class
+from app.loading.prompt_window import window_problems
+from app.loading.tasks import task_class
+from app.loading.weights import require_package
 
 __all__ = ["guided_family", "problems"]
 

@@ -1,6 +1,6 @@
 """From a catalog entry to a warm pipeline on a device.
 
-Weights are read from a folder or from the local cache of the Hugging Face hub; app.worker.download fills the latter.
+Weights are read from a folder or from the local cache of the Hugging Face hub; app.loading.download fills the latter.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import transformers
 
 import nag
 from app.catalog import Model, Scheduler
-from app.worker.components import replaced_components
-from app.worker.errors import LoadError
-from app.worker.hub import INDEX, local_file
-from app.worker.loras import add_loras
-from app.worker.text_processors import replace_processors
-from app.worker.weights import quantization_config
+from app.loading.components import replaced_components
+from app.loading.errors import LoadError
+from app.loading.hub import INDEX, local_file
+from app.loading.loras import add_loras
+from app.loading.text_processors import replace_processors
+from app.loading.weights import quantization_config
 
 __all__ = ["DENOISERS", "denoisers", "load", "pipeline_class", "scheduler_class"]
 

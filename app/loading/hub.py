@@ -19,7 +19,7 @@ from diffusers.utils.constants import TRANSFORMERS_COMPONENT_AUX_FILES
 from huggingface_hub import errors
 
 from app.catalog import Model, Source
-from app.worker.errors import LoadError
+from app.loading.errors import LoadError
 
 __all__ = ["INDEX", "File", "denoiser_name", "files_of", "has_files", "local_file", "model_index"]
 

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file
 
 from app.catalog import Model, Source
-from app.worker.errors import LoadError
-from app.worker.hub import denoiser_name, local_file, model_index
+from app.loading.errors import LoadError
+from app.loading.hub import denoiser_name, local_file, model_index
 
 __all__ = ["component_dtype", "replaced_components"]
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from app.catalog import Lora, Model
-from app.worker.errors import LoadError
-from app.worker.hub import local_file
+from app.loading.errors import LoadError
+from app.loading.hub import local_file
 
 __all__ = ["add_loras"]
 

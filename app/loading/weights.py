@@ -10,8 +10,8 @@ import torch
 import transformers
 
 from app.catalog import Model
-from app.worker.errors import LoadError
-from app.worker.hub import model_index
+from app.loading.errors import LoadError
+from app.loading.hub import model_index
 
 __all__ = ["quantization_config", "require_package"]
 

@@ -17,8 +17,8 @@ from huggingface_hub.utils import logging as hub_logging
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from app.catalog import Model, Source
-from app.worker.errors import LoadError, RepositoryAccessError
-from app.worker.hub import INDEX, File, files_of
+from app.loading.errors import LoadError, RepositoryAccessError
+from app.loading.hub import INDEX, File, files_of
 
 __all__ = ["download"]
 

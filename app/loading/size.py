@@ -16,8 +16,8 @@ import transformers
 from safetensors import safe_open
 
 from app.catalog import Model
-from app.worker.errors import LoadError
-from app.worker.hub import File, files_of, model_index
+from app.loading.errors import LoadError
+from app.loading.hub import File, files_of, model_index
 
 __all__ = ["GB", "ModelSize", "model_size", "recorded_size"]
 
