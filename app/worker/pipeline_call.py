@@ -19,7 +19,7 @@ from app.worker.img2img import Edit
 from app.worker.pipelines import callbacks_of, cfg_arguments, step_arguments
 from app.worker.previews import Previews, Sketch
 from app.worker.prompt_checks import PromptFinding, PromptTooLong, check_prompts
-from app.worker.protocol import JobControl
+from app.worker.protocol import Cancelled, JobControl
 from app.worker.recorder import Recorder
 from app.worker.shared_model import SharedModel
 from app.worker.tokens import TokenizerWatch, watch_tokenizers
@@ -189,13 +189,18 @@ def run_calls(calls: Sequence[PipelineCall]) -> None:
     """
     # Pipelines turn gradients off and restore what was before, in whatever order they end.
     with torch.no_grad():
-        for call in calls:
-            call.start()
-        while waiting := [call for call in calls if not call.has_ended]:
-            leader = min(waiting, key=lambda call: call.suspended.module.kind == "denoiser")
-            group = [call for call in waiting if call.suspended.key == leader.suspended.key]
-            for call, output in zip(group, call_module(group), strict=True):
-                call.resume(output)
+        try:
+            for call in calls:
+                call.start()
+            while waiting := [call for call in calls if not call.has_ended]:
+                leader = min(waiting, key=lambda call: call.suspended.module.kind == "denoiser")
+                group = [call for call in waiting if call.suspended.key == leader.suspended.key]
+                for call, output in zip(group, call_module(group), strict=True):
+                    call.resume(output)
+        finally:
+            for call in calls:
+                if not call.has_ended:  # left by an error: it must not turn gradients off when it is collected
+                    call.throw(Cancelled())
     for call in calls:
         if call.error is not None:
             raise call.error

@@ -24,6 +24,7 @@ from tests.worker.scripted import ScriptedEngine
 
 MODEL = "shapes-flux"
 Make = Callable[..., Job]
+Connect = Callable[..., Queue]
 
 
 @pytest.fixture
@@ -152,7 +153,7 @@ async def test_stopping_hands_back_what_does_not_end_in_time(
     for name in "ab":
         await queue.submit(make_job(name, prompt="slow 1"))
     async with working(settings, queue, engine) as worker:
-        await asyncio.to_thread(engine.running.wait, 30)
+        assert await asyncio.to_thread(engine.running.wait, 30)
     assert not worker.busy  # it was left at a step, not abandoned
     for name in "ab":
         job = await queue.get(name)
@@ -167,7 +168,7 @@ async def test_stopping_finishes_what_ends_in_time(
     for name in "ab":
         await queue.submit(make_job(name, prompt="slow 1"))
     async with working(settings, queue, engine) as worker:
-        await asyncio.to_thread(engine.running.wait, 30)
+        assert await asyncio.to_thread(engine.running.wait, 30)
         worker.stop()
         await queue.submit(make_job("c"))
         await asyncio.sleep(0.1)
@@ -184,7 +185,7 @@ async def test_told_twice_a_worker_does_not_wait(
     settings = settings.model_copy(update={"drain_s": 3600.0})
     await queue.submit(make_job("a", prompt="slow 1"))
     async with working(settings, queue, engine) as worker:
-        await asyncio.to_thread(engine.running.wait, 30)
+        assert await asyncio.to_thread(engine.running.wait, 30)
         worker.stop()
     job = await queue.get("a")
     assert job is not None
@@ -198,7 +199,7 @@ async def test_a_job_that_cannot_be_left_is_handed_back_all_the_same(
     settings = settings.model_copy(update={"drain_s": 0.0})
     await queue.submit(make_job("a", prompt="decode"))
     async with working(settings, queue, engine) as worker:
-        await asyncio.to_thread(engine.running.wait, 30)
+        assert await asyncio.to_thread(engine.running.wait, 30)
     engine.decoded.set()
     assert worker.busy  # the process must not wait for the thread
     job = await queue.get("a")
@@ -360,7 +361,7 @@ async def test_a_job_nobody_wants_any_more_is_left(
 ) -> None:
     await queue.submit(make_job("a", prompt="slow 1"))
     async with working(settings, queue, engine) as worker:
-        await asyncio.to_thread(engine.running.wait, 30)
+        assert await asyncio.to_thread(engine.running.wait, 30)
         assert await queue.fail(worker.name, "a", JobError("elsewhere", "ended elsewhere"))
         await queue.submit(make_job("b"))
         assert (await ended(queue, "b")).status is JobStatus.COMPLETED
@@ -403,7 +404,7 @@ async def test_a_cancelled_job_leaves_no_file_and_its_neighbor_is_finished(
     for name in "ab":
         await queue.submit(make_job(name, prompt="slow 1"))
     async with working(settings, queue, engine):
-        await asyncio.to_thread(engine.running.wait, 30)
+        assert await asyncio.to_thread(engine.running.wait, 30)
         await queue.cancel("a")
         await asyncio.sleep(0.3)
         engine.go.set()
@@ -415,7 +416,7 @@ async def test_a_cancelled_job_leaves_no_file_and_its_neighbor_is_finished(
 async def test_a_late_job_is_left(settings: Settings, queue: Queue, engine: ScriptedEngine, make_job: Make) -> None:
     await queue.submit(make_job("a", prompt="slow 1"), deadline_s=0.5)
     async with working(settings, queue, engine):
-        await asyncio.to_thread(engine.running.wait, 30)
+        assert await asyncio.to_thread(engine.running.wait, 30)
         await queue.submit(make_job("b"))
         assert (await ended(queue, "b")).status is JobStatus.COMPLETED
     assert (await ended(queue, "a")).status is JobStatus.EXPIRED
@@ -508,18 +509,23 @@ async def test_models_take_turns(settings: Settings, queue: Queue, make_job: Mak
 
 
 async def test_after_redis_took_no_writes_a_finished_job_is_reported_before_it_is_reaped(
-    settings: Settings, tmp_path: Path, engine: ScriptedEngine, make_job: Make
+    settings: Settings, tmp_path: Path, engine: ScriptedEngine, make_job: Make, connect: Connect
 ) -> None:
-    settings = settings.model_copy(update={"lease_s": 0.3})
+    settings = settings.model_copy(update={"lease_s": 1.0})
+    other = ScriptedEngine()
+    other.go.set()  # a job that was reaped would end there, in its second attempt
     with valkey(tmp_path / "valkey") as server:
-        queue = Queue.connect(settings, server.url)
+        queue = connect(settings, server.url)
         await queue.submit(make_job("a", prompt="slow 1"))
-        async with working(settings, queue, engine), working(settings, queue, ScriptedEngine()):
-            await asyncio.to_thread(engine.running.wait, 30)
-            server.admin.config_set("min-replicas-to-write", "1")
-            engine.go.set()
-            await asyncio.sleep(1.0)  # more than a lease
-            server.admin.config_set("min-replicas-to-write", "0")
-            job = await ended(queue, "a")
+        async with working(settings, queue, engine):
+            assert await asyncio.to_thread(engine.running.wait, 30)  # before another worker can claim the job
+            async with working(settings, queue, other) as reaper:
+                async with asyncio.timeout(30):
+                    while reaper.name not in await queue.registry.workers():  # noqa: ASYNC110 - it tells nobody
+                        await asyncio.sleep(0.01)
+                server.admin.config_set("min-replicas-to-write", "1")
+                engine.go.set()
+                await asyncio.sleep(2 * settings.lease_s)
+                server.admin.config_set("min-replicas-to-write", "0")
+                job = await ended(queue, "a")
         assert (job.status, job.attempts) == (JobStatus.COMPLETED, 1)
-        await queue.close()
