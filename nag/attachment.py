@@ -154,6 +154,7 @@ class Attachment:
             yield
         finally:
             _PLANS.set(tuple(other for other in _PLANS.get() if other is not entry))
+            self._last_step = None  # it holds prompts, whose text keys end with them
 
     @property
     def is_planned(self) -> bool:
