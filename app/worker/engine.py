@@ -57,6 +57,7 @@ OUT_OF_MEMORY = JobError("out_of_memory", "one image of this size does not fit i
 ADVICE = '; shorten it, or send "strict": false'
 #: Rows in flight, as a multiple of those of one denoiser call: some are encoded or decoded meanwhile.
 IN_FLIGHT = 2
+CLOSE_S = 2.0  # for the module call under way to end
 POLL_S = 0.05  # between two looks at jobs that wait for a module call in another thread, or for room
 _log = Log("worker")
 
@@ -152,6 +153,9 @@ class TorchEngine:
         with self._lock:
             self._is_closed = True
             self._inbox.put(lambda: None)
+        if self._thread.is_alive() and threading.current_thread() is not self._thread:
+            # A process that ends while torch is at work in another thread aborts.
+            self._thread.join(CLOSE_S)
 
     def load(self, model: str) -> Future[None]:
         future: Future[None] = Future()

@@ -419,11 +419,12 @@ def test_a_short_job_ends_while_a_long_one_goes_on(
 
 
 def test_an_image_of_one_model_runs_between_steps_of_another_s_video(
-    make_engine: MakeEngine, make_job: Make, calls: Calls
+    make_engine: MakeEngine, make_job: Make, calls: Calls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(scheduler, "SHORT_S", 1e-9)  # the images and videos of these tests are all short
     engine = make_engine()
     video = make_job(
-        "video", model="shapes-wan", num_inference_steps=20, width=32, height=32, num_frames=5, fps=8,
+        "video", model="shapes-wan", num_inference_steps=50, width=32, height=32, num_frames=5, fps=8,
         output_format="mp4", video_codec="h264",
     )  # fmt: skip
     image = make_job("image", num_inference_steps=4)
@@ -438,8 +439,8 @@ def test_an_image_of_one_model_runs_between_steps_of_another_s_video(
     steps = calls.steps
     last_of_image = len(steps) - 1 - steps[::-1].index(("image",))
     assert steps.count(("image",)) == 4
-    assert steps.count(("video",)) == 20
-    assert steps[last_of_image:].count(("video",)) >= 10
+    assert steps.count(("video",)) == 50
+    assert steps[last_of_image:].count(("video",)) >= 10  # it did not wait for the video
     assert engine.recorder.of(Event.PREEMPTED, "shapes-wan") > 0
     assert set(engine.warm) == {MODEL, "shapes-wan"}
 
