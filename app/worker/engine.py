@@ -41,7 +41,7 @@ from app.worker.pipeline_call import PipelineCall
 from app.worker.postprocess import NAN, to_job_output
 from app.worker.previews import Sketch
 from app.worker.prompt_checks import PromptTooLong
-from app.worker.protocol import Cancelled, JobControl, JobOutput, Room
+from app.worker.protocol import JobCancelled, JobControl, JobOutput, Room
 from app.worker.recorder import Event, Recorder, Stage
 from app.worker.scheduler import WaitingCall, charge_tenants, choose_group
 from app.worker.shared_model import SharedModel
@@ -185,7 +185,7 @@ class TorchEngine:
             if not self._is_closed:
                 self._inbox.put(call)
                 return
-        future.set_exception(self._failure or Cancelled())
+        future.set_exception(self._failure or JobCancelled())
 
     # Of the engine's thread.
 
@@ -207,8 +207,8 @@ class TorchEngine:
         for running in dict.fromkeys((*self._running.values(), *self._deferred)):
             for call in running.calls:
                 if call in self._waiting:
-                    call.throw(Cancelled())
-            running.future.set_exception(self._failure or Cancelled())
+                    call.throw(JobCancelled())
+            running.future.set_exception(self._failure or JobCancelled())
         self._running.clear()
         self._waiting.clear()
         self._deferred.clear()
@@ -257,7 +257,7 @@ class TorchEngine:
         """Begins the pipeline calls of a job, or defers it until its model has room."""
         request = running.job.request
         if self._is_closed or running.control.is_cancelled:
-            self._end(running, error=self._failure or Cancelled())
+            self._end(running, error=self._failure or JobCancelled())
             return
         if request.video_codec is not None and not can_write(request.video_codec):
             self._end(running, UNWRITABLE)
@@ -341,14 +341,14 @@ class TorchEngine:
     def _continue(self, call: PipelineCall, outcome: Any) -> None:
         running = self._running.get(call)
         if running is None:  # its job has ended while another thread was at work for it
-            call.throw(Cancelled())
+            call.throw(JobCancelled())
             return
         if isinstance(outcome, TryAlone):
             self._too_large.append(call)
             self._waiting[call] = time()
             return
         if running.control.is_cancelled:
-            outcome = Cancelled()
+            outcome = JobCancelled()
         (call.throw if isinstance(outcome, Exception) else call.resume)(outcome)
         self._settle(call)
 
@@ -384,16 +384,16 @@ class TorchEngine:
     def _leave_cancelled(self) -> None:
         for running in dict.fromkeys(self._running.values()):
             if running.control.is_cancelled:
-                self._fail(running, Cancelled())
+                self._fail(running, JobCancelled())
 
     def _fail(self, running: _Running, error: Exception) -> None:
         """Leaves what is left of a job's pipeline calls, and tells its end."""
         for call in running.calls:
             if self._running.pop(call, None) is not None and not call.has_ended and call in self._waiting:
                 del self._waiting[call]
-                call.throw(Cancelled())
+                call.throw(JobCancelled())
         self._too_large = [call for call in self._too_large if call in self._running]
-        if isinstance(error, Cancelled):
+        if isinstance(error, JobCancelled):
             self._end(running, error=error)
         elif isinstance(error, PromptTooLong):
             self._end(running, JobError(PROMPT_TOO_LONG, f"{error}{ADVICE}"))

@@ -19,7 +19,7 @@ from app.queue.cancel import end
 from app.queue.queue import Queue
 from app.worker.encode import encode
 from app.worker.leases import Leases
-from app.worker.protocol import Cancelled, Engine, JobControl, JobOutput, Preview
+from app.worker.protocol import Engine, JobCancelled, JobControl, JobOutput, Preview
 from app.worker.recorder import Recorder
 from app.worker.spans import Ended
 from app.worker.storing import Storing
@@ -85,7 +85,7 @@ class JobRun:
         self.is_submitted = True
         try:
             outcome = await asyncio.shield(asyncio.wrap_future(future))
-        except Cancelled:
+        except JobCancelled:
             return None
         finally:
             self.is_generated = True

@@ -19,7 +19,7 @@ from app.worker.img2img import Edit
 from app.worker.pipelines import callbacks_of, cfg_arguments, step_arguments
 from app.worker.previews import Previews, Sketch
 from app.worker.prompt_checks import PromptFinding, PromptTooLong, check_prompts
-from app.worker.protocol import Cancelled, JobControl
+from app.worker.protocol import JobCancelled, JobControl
 from app.worker.recorder import Recorder
 from app.worker.shared_model import SharedModel
 from app.worker.tokens import TokenizerWatch, watch_tokenizers
@@ -62,7 +62,7 @@ class CallResult:
 class PipelineCall(Coroutine):
     """A coroutine that makes image or video `index` of a job on a copy of the model's pipeline.
 
-    Its error is Cancelled if the job was, PromptTooLong before the first step of a strict job whose prompt the model
+    Its error is JobCancelled if the job was, PromptTooLong before the first step of a strict job whose prompt the model
     does not read whole, or whatever the model raised.
 
     Attributes:
@@ -200,7 +200,7 @@ def run_calls(calls: Sequence[PipelineCall]) -> None:
         finally:
             for call in calls:
                 if not call.has_ended:  # left by an error: it must not turn gradients off when it is collected
-                    call.throw(Cancelled())
+                    call.throw(JobCancelled())
     for call in calls:
         if call.error is not None:
             raise call.error

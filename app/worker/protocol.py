@@ -12,10 +12,10 @@ import numpy as np
 from app.jobs import Applied, Job, JobError
 from app.worker.states import ModelStates
 
-__all__ = ["Cancelled", "Engine", "JobControl", "JobOutput", "Preview", "Room"]
+__all__ = ["Engine", "JobCancelled", "JobControl", "JobOutput", "Preview", "Room"]
 
 
-class Cancelled(Exception):
+class JobCancelled(Exception):
     """The job's pipeline calls were left before their next denoiser call."""
 
 
@@ -105,7 +105,7 @@ class Engine(Protocol):
         """Starts the engine's thread."""
 
     def close(self) -> None:
-        """Ends the thread after the module call under way; jobs in flight get Cancelled. Waits 2 s for it at most."""
+        """Ends the thread after the module call under way; jobs in flight get JobCancelled. Waits 2 s for it at most."""
 
     def takes_jobs(self, model: str) -> bool:
         """Whether jobs of the model can be run or failed now; otherwise they wait for a download."""
@@ -125,6 +125,6 @@ class Engine(Protocol):
     def submit(self, job: Job, files: Mapping[str, bytes], control: JobControl) -> Future[JobOutput | JobError]:
         """Runs a job: `files` are what its edit starts from, by artifact name.
 
-        The future raises Cancelled if the job was left, and whatever it was if the device has failed for good; an
+        The future raises JobCancelled if the job was left, and whatever it was if the device has failed for good; an
         exception of the model is a JobError.
         """

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from app.jobs import Applied, Job, JobError
-from app.worker.protocol import Cancelled, JobControl, JobOutput, Room
+from app.worker.protocol import JobCancelled, JobControl, JobOutput, Room
 from app.worker.states import ModelStates
 from tests.claiming import PICTURE
 
@@ -113,7 +113,7 @@ class ScriptedEngine:
         self.running.set()
         while what == "slow" and not self.go.wait(POLL_S):
             if control.is_cancelled:
-                raise Cancelled
+                raise JobCancelled
         if what == "decode":
             assert self.decoded.wait(HANG_S)
         n = job.request.n

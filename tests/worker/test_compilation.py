@@ -15,7 +15,7 @@ from app.jobs import Guidance, Job
 from app.worker import compilation
 from app.worker.compilation import compiled_calls
 from app.worker.module_runner import ModuleRunner
-from app.worker.protocol import Cancelled
+from app.worker.protocol import JobCancelled
 from app.worker.recorder import Event, Recorder
 from app.worker.shared_model import SharedModel
 from tests.worker.generate import CPU, generate, make_calls
@@ -140,5 +140,5 @@ def test_the_limit_is_counted_by_model(make_job: Make, monkeypatch: pytest.Monke
             runner.run(calls)
         assert (recorder.of(Event.RECOMPILE_LIMIT, model.entry.id) > 0) == is_reached
         for call in calls:
-            call.throw(Cancelled())
+            call.throw(JobCancelled())
     model.close()

@@ -28,7 +28,7 @@ from app.worker.engine import OUT_OF_MEMORY, UNWRITABLE, TorchEngine
 from app.worker.pipeline_call import PipelineCall, call_module
 from app.worker.pipelines import load
 from app.worker.postprocess import NAN
-from app.worker.protocol import Cancelled, JobControl, JobOutput, Room
+from app.worker.protocol import JobCancelled, JobControl, JobOutput, Room
 from app.worker.recorder import Event, Recorder
 from tests.limits import HANG_S
 from tests.pictures import read_back
@@ -302,7 +302,7 @@ def test_a_mix_that_joins_leaves_and_fails_meanwhile_is_what_each_is_alone(
     submit(waves[0], arrive)
     engine.start()
     assert all_submitted.wait(HANG_S)
-    with pytest.raises(Cancelled):
+    with pytest.raises(JobCancelled):
         end(futures["cancelled"])
     failed = end(futures["failing"])
     assert isinstance(failed, JobError)
@@ -337,7 +337,7 @@ def test_a_cancelled_job_is_in_no_later_call_and_the_next_step_uses_its_place(
 
     calls.before = count_rows
     futures = in_flight(engine, *jobs.values(), controls={"b": leave})
-    with pytest.raises(Cancelled):
+    with pytest.raises(JobCancelled):
         end(futures["b"])
     for name in "acd":
         assert is_alone(end(futures[name]), jobs[name])
@@ -352,7 +352,7 @@ def test_a_job_that_is_cancelled_before_it_begins_never_does(
 ) -> None:
     engine, control = make_engine(), JobControl(is_cancelled=True)
     futures = in_flight(engine, make_job("a"), make_job("b"), controls={"a": control})
-    with pytest.raises(Cancelled):
+    with pytest.raises(JobCancelled):
         end(futures["a"])
     assert isinstance(end(futures["b"]), JobOutput)
     assert control.step == 0
@@ -472,7 +472,7 @@ def test_room_is_taken_at_once_and_given_back_at_each_end(
     for name in ("n", "cfg"):
         assert isinstance(end(futures[name]), JobOutput)
     assert isinstance(end(futures["bad"]), JobError)
-    with pytest.raises(Cancelled):
+    with pytest.raises(JobCancelled):
         end(futures["left"])
     assert engine.room(MODEL) == Room(whole, whole, 0)
     assert len(frees) == 4
@@ -618,7 +618,7 @@ def test_a_job_waits_until_its_model_has_room(make_engine: MakeEngine, make_job:
 
     jobs = [make_job("a", num_inference_steps=4), make_job("b", model="other"), make_job("left", model="other")]
     futures = in_flight(engine, *jobs, controls={"a": at_step(2, note_room), "left": leave})
-    with pytest.raises(Cancelled):
+    with pytest.raises(JobCancelled):
         end(futures["left"])
     for name in "ab":
         assert isinstance(end(futures[name]), JobOutput)
@@ -853,7 +853,7 @@ def test_closing_cancels_what_is_in_flight_after_the_call_under_way(
     late = engine.submit(make_job("late"), {}, JobControl())
     closed.set()
     for future in (*futures.values(), late, engine.load(MODEL)):
-        with pytest.raises(Cancelled):
+        with pytest.raises(JobCancelled):
             future.result(HANG_S)
     assert len(calls.steps) == 1
 

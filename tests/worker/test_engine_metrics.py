@@ -14,7 +14,7 @@ from app.catalog import Catalog
 from app.jobs import Guidance, Job, JobError
 from app.settings import Settings
 from app.worker.engine import TorchEngine
-from app.worker.protocol import Cancelled, JobControl, JobOutput
+from app.worker.protocol import JobCancelled, JobControl, JobOutput
 from app.worker.recorder import Recorder
 from tests.limits import HANG_S
 from tests.metrics_text import of_text
@@ -88,6 +88,6 @@ def test_cancelled_images_are_not_in_flight(engine: TorchEngine, make_job: Make)
     assert read(engine)["nag_images_in_flight", MODEL] == 2
     control.is_cancelled = True
     held.set()
-    with pytest.raises(Cancelled):
+    with pytest.raises(JobCancelled):
         future.result(HANG_S)
     assert read(engine)["nag_images_in_flight", MODEL] == 0

@@ -25,7 +25,7 @@ from app.settings import Settings
 from app.worker.encode import encode
 from app.worker.job_run import JobRun
 from app.worker.leases import Leases
-from app.worker.protocol import Cancelled, JobControl, JobOutput, Preview
+from app.worker.protocol import JobCancelled, JobControl, JobOutput, Preview
 from app.worker.recorder import Recorder
 from tests.claiming import claim
 
@@ -294,7 +294,7 @@ class Leaving:
 
     def submit(self, *_: object) -> Future[JobOutput]:
         future: Future[JobOutput] = Future()
-        future.set_exception(Cancelled())
+        future.set_exception(JobCancelled())
         return future
 
 

@@ -23,7 +23,7 @@ from app.worker.pipeline_call import PipelineCall, call_module, run_calls
 from app.worker.pipelines import cfg_arguments
 from app.worker.previews import Sketch
 from app.worker.prompt_checks import PromptTooLong
-from app.worker.protocol import Cancelled, JobControl
+from app.worker.protocol import JobCancelled, JobControl
 from app.worker.shared_model import SharedModel
 from tests.tiny import CASES
 from tests.worker.generate import CPU, difference, generate, make_calls
@@ -65,7 +65,7 @@ def step(call: PipelineCall) -> None:
 
 def leave(call: PipelineCall) -> None:
     with torch.no_grad():
-        call.throw(Cancelled())
+        call.throw(JobCancelled())
 
 
 @pytest.mark.filterwarnings("ignore:__array_:DeprecationWarning")  # diffusers' DPMSolver
@@ -252,7 +252,7 @@ def test_a_call_that_is_left_leaves_nothing_behind(shared: SharedModel, make_job
         step(call)
     step(call)
     leave(call)
-    assert isinstance(call.error, Cancelled)
+    assert isinstance(call.error, JobCancelled)
     assert call.has_ended
     assert [type(processor) for processor in shared.pipe.transformer.attn_processors.values()] == processors
     (after,) = generate(shared, make_job("a"))
