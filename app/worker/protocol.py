@@ -105,7 +105,7 @@ class Engine(Protocol):
         """Starts the engine's thread."""
 
     def close(self) -> None:
-        """Ends the thread after the module call under way; jobs in flight get JobCancelled. Waits 2 s for it at most."""
+        """Ends the thread after the module call under way, in 2 s at most; jobs in flight get JobCancelled."""
 
     def takes_jobs(self, model: str) -> bool:
         """Whether jobs of the model can be run or failed now; otherwise they wait for a download."""
