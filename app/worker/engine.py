@@ -94,7 +94,7 @@ class TorchEngine:
         self._downloads = Downloads(self._models, self.states, self._cache.fail)
         self._memo = EncoderMemo(settings.prompt_cache_bytes)
         self._sketches: dict[str, Sketch] = {}
-        self._unmeasured: list[str] = []
+        self._unmeasured = set(self._models)  # their most rows of a denoiser call are not known yet
 
         # On a CPU both threads share the cores, so only a long decoding is worth it.
         self._side = None if settings.overlap == "off" else SideLane(device)
@@ -243,8 +243,8 @@ class TorchEngine:
             self._served_s = charge_tenants(self._served_s, chosen, seconds, {call.tenant for call in described})
         elif self._too_large and not self._is_busy_aside:
             self._run([self._too_large.pop(0)], is_alone=True)
-        elif self._unmeasured and not self._running and not self._deferred:
-            self._measure(self._unmeasured.pop(0))
+        elif not self._running and not self._deferred and (names := self._unmeasured.intersection(self._cache.warm)):
+            self._measure(min(names))
         else:
             return False
         return True
@@ -284,12 +284,11 @@ class TorchEngine:
             self._admit(running)
 
     def _model(self, name: str) -> SharedModel:
-        """The model, loaded if need be; then it is measured as soon as nothing is in flight."""
+        """The model, loaded if need be; the first time, it is measured as soon as nothing is in flight."""
         is_cold = name not in self._cache.warm
         model = self._cache.get(name)
         if is_cold:
             self.states.set(name, "warm")
-            self._unmeasured.append(name)
         return model
 
     def _pipeline_call(
@@ -452,11 +451,11 @@ class TorchEngine:
             if name in self._cache.warm:
                 self._cache.drop(name)
             raise
+        self._unmeasured.discard(name)
         self.states.set(name, "warm")
 
     def _measure(self, name: str) -> None:
-        if name not in self._cache.warm:
-            return
+        self._unmeasured.discard(name)
         try:
             self._warm_up(name)
         except Exception as error:  # it has served a job: the limit stays what it was
