@@ -32,10 +32,6 @@ class Downloads:
         self._running: dict[str, Future[None]] = {}
         self._complete = {model for model, entry in models.items() if has_files(entry)}
 
-    @property
-    def is_active(self) -> bool:
-        return any(not future.done() for future in self._running.values())
-
     def is_complete(self, model: str) -> bool:
         """Whether the model's files are all on this machine, as far as is known."""
         return model in self._complete

@@ -129,10 +129,6 @@ class TorchEngine:
         return tuple(model for model in self._cache.warm if states[model].stage == "warm")
 
     @property
-    def is_downloading(self) -> bool:
-        return self._downloads.is_active
-
-    @property
     def stuck_s(self) -> float:
         begun = [since for since in (self._busy_since, self._side.busy_since if self._side else 0.0) if since]
         return monotonic() - min(begun) if begun else 0.0

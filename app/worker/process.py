@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from typing import NoReturn
 
 from app import logs
 from app.catalog import Catalog
@@ -20,17 +21,18 @@ from app.worker.worker import Worker
 __all__ = ["main"]
 
 
-def main(settings: Settings) -> int:
-    """Serve the catalog's models until SIGTERM or SIGINT. Raises CatalogError, RequirementError, TracingError."""
+def main(settings: Settings) -> NoReturn:
+    """Serves the catalog's models until SIGTERM or SIGINT, then ends the process.
+
+    Threads may still load or call a model, download or store. A process that ends beside them aborts or waits for them,
+    so this one does not give them the time. Raises CatalogError, RequirementError, TracingError.
+    """
     logs.configure(settings.log_level)
-    code, busy = asyncio.run(_serve(settings))
-    if busy:
-        exit_at_once(code)
-    return code
+    exit_at_once(asyncio.run(_serve(settings)))
 
 
-async def _serve(settings: Settings) -> tuple[int, bool]:
-    """The exit code, and whether a thread is still at work."""
+async def _serve(settings: Settings) -> int:
+    """Returns the exit code."""
     catalog = Catalog.load(settings)
 
     def make_engine(recorder: Recorder) -> Engine:
@@ -47,7 +49,7 @@ async def _serve(settings: Settings) -> tuple[int, bool]:
     try:
         await Queue.check(settings)
         with exposed(worker.recorder.registry, settings) as worker.metrics_at:
-            return await worker.run(), worker.busy
+            return await worker.run()
     finally:
         await queue.close()
         if tracing is not None:

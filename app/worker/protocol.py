@@ -94,10 +94,6 @@ class Engine(Protocol):
         """The state of every model."""
 
     @property
-    def is_downloading(self) -> bool:
-        """Whether a thread that cannot be interrupted is downloading."""
-
-    @property
     def stuck_s(self) -> float:
         """Seconds since the module call or load that is under way began; 0 between two of them."""
 

@@ -63,7 +63,6 @@ class Worker:
         make_engine: Callable[[Recorder], Engine],
     ) -> None:
         self.name = f"w-{token_hex(4)}"
-        self.busy = False  # a thread is at work that cannot be left; at the end also a call to the store
         self.recorder = Recorder()
         self.metrics_at = ""  # host:port at which they are shown
         self._settings = settings
@@ -107,9 +106,7 @@ class Worker:
             for task in (*tasks, *self._runs):
                 if not task.done():
                     await end(task)
-            self.busy = self.busy or self._artifacts.is_busy
             if self._engine is not None:
-                self.busy = self.busy or self._engine.is_downloading or self._engine.stuck_s > 0
                 self._engine.states.on_change = self._engine.on_room = lambda: None  # this loop is about to be closed
                 self._engine.close()
             _log.info(
@@ -199,7 +196,6 @@ class Worker:
             run.control.is_cancelled = True
         await asyncio.wait({finished}, timeout=LEAVE_S)
         if self._runs:
-            self.busy = True
             await self._leases.release(*(run.job.id for run in self._runs.values()))
 
     async def _start_engine(self) -> Engine | None:
@@ -252,14 +248,12 @@ class Worker:
 
     async def _wait_unless_stopped(self, future: Future[T]) -> T | None:
         """Waits for a thread's result; returns None as soon as the worker is told to stop."""
-        self.busy = True
         result: asyncio.Future[Any] = asyncio.wrap_future(future)
         stopped: asyncio.Future[Any] = asyncio.create_task(self._stopping.wait())
         await asyncio.wait([result, stopped], return_when=asyncio.FIRST_COMPLETED)
         if not result.done():
             return None
         stopped.cancel()
-        self.busy = False
         return cast(T, result.result())
 
     async def _download_requested_models(self, engine: Engine) -> None:
@@ -282,7 +276,6 @@ class Worker:
         limit_s = self._settings.stuck_s
         await self._leases.keep(lambda: self._engine is not None and self._engine.stuck_s > limit_s)
         _log.error("engine_stuck", worker=self.name, stuck_s=limit_s, jobs=len(self._runs))
-        self.busy = True
         return 1
 
     async def _maintain(self) -> int:

@@ -10,19 +10,13 @@ import sys
 from pathlib import Path
 
 import httpx
-import pytest
 
 from app.artifacts import Artifacts, artifact_name
 from app.artifacts.links import Links
-from app.queue.queue import Queue
 from app.settings import Settings
-from app.worker import worker as module
-from app.worker.models import Models
-from app.worker.worker import Worker
 from tests import s3
-from tests.worker.scripted import ScriptedEngine
 
-#: Less than the bucket is given to answer, and many times what an API needs to end.
+#: Less than the bucket is given to answer, and many times what a process needs to end.
 END_S = 45
 
 
@@ -54,15 +48,19 @@ async def test_an_api_ends(tmp_path: Path) -> None:
             await api.wait()
 
 
-async def test_a_worker_ends(settings: Settings, queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "STORE_PATIENCE_S", 0.0)
+async def test_a_worker_ends(tmp_path: Path, valkey_url: str) -> None:
     with s3.silent() as (server, bucket):
-        place = {"artifacts_url": bucket.url, "artifacts_options": dict(bucket.options)}
-        settings = Settings(**{**settings.model_dump(), **place})
-        worker = Worker(settings, queue, Models(("m",), ("m",), frozenset()), lambda _: ScriptedEngine())
-        running = asyncio.create_task(worker.run())
-        connection, _ = await asyncio.to_thread(server.accept)  # it sweeps
-        worker.stop()
-        with connection:
-            assert await running == 0
-            assert worker.busy  # its process does not wait for the thread
+        environment = os.environ | {
+            "NAG_DATA_DIR": str(tmp_path), "NAG_REDIS_URL": valkey_url, "NAG_DEVICE": "cpu",
+            "NAG_ARTIFACTS_URL": bucket.url, "NAG_ARTIFACTS_OPTIONS": json.dumps(dict(bucket.options)),
+        }  # fmt: skip
+        worker = await asyncio.create_subprocess_exec(sys.executable, "-m", "app.cli", "worker", env=environment)
+        try:
+            connection, _ = await asyncio.to_thread(server.accept)  # it sweeps
+            worker.terminate()
+            with connection:
+                assert await asyncio.wait_for(worker.wait(), END_S) == 0
+        finally:
+            if worker.returncode is None:
+                worker.kill()
+            await worker.wait()

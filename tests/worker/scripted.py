@@ -26,7 +26,6 @@ class ScriptedEngine:
         self.on_room: Callable[[], object] = lambda: None
         self.warm: tuple[str, ...] = ()
         self.states = ModelStates()
-        self.is_downloading = False
         self.stuck_s = 0.0
         self.submitted: list[str] = []  # ids, in order
         self.together: list[set[str]] = []  # the ids in flight when each of them began, itself included
