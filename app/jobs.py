@@ -93,6 +93,14 @@ class Edit:
 
 
 @dataclass(frozen=True)
+class LoraUse:
+    """A registered LoRA that a request uses, and its weight."""
+
+    id: str
+    scale: float
+
+
+@dataclass(frozen=True)
 class Generation:
     """One request with nothing left open: the API has filled in every default, the seed included.
 
@@ -118,6 +126,7 @@ class Generation:
     previews: int = 0  # a picture, at the most
     edit: Edit | None = None
     strict: bool = False  # a prompt longer than the model reads fails the job
+    loras: tuple[LoraUse, ...] = ()
 
     @property
     def cfg(self) -> bool:
@@ -295,6 +304,7 @@ def generation_from_json(text: str) -> Generation:
         data["nag"] = Guidance(**with_present_names(data["nag"]))
     if data.get("edit") is not None:
         data["edit"] = Edit(**data["edit"])
+    data["loras"] = tuple(LoraUse(**lora) for lora in data.get("loras", ()))
     return Generation(**data)
 
 

@@ -13,6 +13,7 @@ from app.jobs import (
     Artifact,
     Generation,
     Guidance,
+    LoraUse,
     Result,
     Timings,
     generation_from_json,
@@ -37,6 +38,13 @@ def test_what_a_request_gained_since_has_a_default() -> None:
     read = generation_from_json(json.dumps(REQUEST))
     assert {**asdict(read), **REQUEST} == asdict(read)
     assert {each.name for each in fields(Generation) if each.default is MISSING} == REQUEST.keys()
+
+
+def test_a_request_with_loras_is_read_as_it_was_written() -> None:
+    uses = (LoraUse("watercolor", 0.8), LoraUse("outlined", 1.0))
+    request = replace(generation_from_json(json.dumps(REQUEST)), loras=uses)
+    assert generation_from_json(to_json(request)) == request
+    assert generation_from_json(json.dumps(REQUEST)).loras == ()
 
 
 def test_the_former_name_of_a_number_is_read() -> None:

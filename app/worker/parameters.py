@@ -24,6 +24,8 @@ def parameters(request: Generation, seed: int, applied: Applied) -> str:
     said["seed"] = seed
     if request.strict:
         del said["strict"]  # the default of the API
+    if not request.loras:
+        del said["loras"]
     if applied.applied and request.nag is not None:
         numbers = {name: getattr(applied, name) for name in NAG_BOUNDS}
         said["nag"] = {**numbers, "method": applied.method, "negative_prompt": request.nag.negative_prompt}
