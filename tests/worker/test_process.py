@@ -18,6 +18,18 @@ from app.queue.queue import Queue
 from app.settings import Settings
 from tests.limits import HANG_S
 
+SERVE = "from app.settings import Settings; from app.worker.process import main; main(Settings())"
+#: Gives the worker an engine whose load never ends, in a thread for which the interpreter would wait at its end.
+STUCK = """
+import sys, threading, types
+from tests.worker.scripted import ScriptedEngine
+
+class Stuck(ScriptedEngine):
+    def _load(self, model):
+        threading.Event().wait()
+
+sys.modules["app.worker.engine"] = types.SimpleNamespace(TorchEngine=lambda *_: Stuck())
+"""
 LONG = 50  # steps: many seconds' work for the embedded model's callbacks to fall into
 Make = Callable[..., Job]
 Start = Callable[..., subprocess.Popen[str]]
@@ -40,10 +52,9 @@ def start(hasty: Settings) -> Iterator[Start]:
         "NAG_BATCH_BUDGET": "fixed",
     }
 
-    def start(**settings: str) -> subprocess.Popen[str]:
+    def start(before: str = "", **settings: str) -> subprocess.Popen[str]:
         worker = subprocess.Popen(
-            [sys.executable, "-c", "import sys; from app.settings import Settings; from app.worker.process import main;"
-             "sys.exit(main(Settings()))"],
+            [sys.executable, "-c", before + SERVE],
             env=environment | settings, cwd=Path(__file__).parents[2], stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         begun.append(worker)
@@ -121,11 +132,13 @@ async def test_a_worker_is_announced_when_its_default_model_is_warm(queue: Queue
     assert "images_per_s=" in log
 
 
-async def test_a_worker_told_to_stop_while_it_loads_ends_at_once(queue: Queue, start: Start) -> None:
-    worker = start()
-    async with asyncio.timeout(HANG_S):
-        while not await queue.registry.workers():  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
+@pytest.mark.parametrize("before", ["", STUCK], ids=["load", "stuck load"])
+async def test_a_worker_told_to_stop_while_it_loads_does_not_wait(queue: Queue, start: Start, before: str) -> None:
+    del queue  # emptied
+    worker = start(before)
+    assert worker.stderr is not None
+    while "model_loading" not in await asyncio.to_thread(worker.stderr.readline):
+        assert worker.poll() is None
     worker.send_signal(signal.SIGINT)
     _, log = await asyncio.to_thread(worker.communicate, timeout=HANG_S)
     assert worker.returncode == 0
