@@ -17,6 +17,7 @@ __all__ = [
     "CUT_CONTEXT",
     "FASTER_CACHE",
     "HOOK_REGISTRY",
+    "REFINER_ENCODE_PROMPT",
     "TEXT_KV_CACHE",
     "active_backend",
     "cache_config",
@@ -38,6 +39,8 @@ __all__ = [
 
 #: The argument of Kandinsky 3's `encode_prompt` for prompts without padding; its pipelines pass it.
 CUT_CONTEXT = "_cut_context"
+#: The method by which SANA-WM's refiner encodes its prompt; the pipeline has no public one.
+REFINER_ENCODE_PROMPT = "_encode_prompt"
 #: Names of hooks in a registry; each is a private constant of the module that registers it.
 FASTER_CACHE, TEXT_KV_CACHE = "faster_cache_denoiser", "text_kv_cache_transformer"
 #: The attribute of a module that holds its hooks; `HookRegistry.check_if_exists_or_initialize` would make one.

@@ -1,8 +1,9 @@
 """SANA and SANA-Sprint: cross attention to masked Gemma tokens, which are the same at every step.
 
 The pipelines put a long instruction ahead of the prompt and none ahead of a negative one; neither does guidance.
-SANA-WM attends under a camera's path. Its refiner, LTX-2's denoiser without sound, is not the pipeline's denoiser, so
-`nag.guide` leaves it plain; `nag.attach` takes it.
+SANA-WM attends under a camera's path. Its refiner, LTX-2's denoiser without sound, is the denoiser of a pipeline of its
+own. That pipeline reads each finished block of frames once more to keep its keys, and the first frames likewise.
+Nothing is denoised there, so those calls stay plain.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from nag._diffusers import REFINER_ENCODE_PROMPT
 from nag.encoding import Arguments
 from nag.families.arguments import ROWS, SHARED, Argument
 from nag.families.family import Family
 from nag.families.ltx import LTXVideo, MaskedCrossAttention
+from nag.guidance_state import GuidanceState
 from nag.negative import NegativeEmbeds
 from nag.processor_swap import original
 
@@ -87,8 +90,21 @@ class SanaWM(Sana):
 
 class SanaWMRefiner(LTXVideo):
     name = "SANA-WM refiner"
-    models = "SANA-WM, its second stage"
+    models = "SANA-WM, its second stage: `SanaWMLTX2Refiner`"
     source = "as LTX-Video, not tuned"
     denoiser_types = ("SanaWMLTX2RefinerTransformer3DModel",)
     processors = ("SanaWMLTX2AudioVideoAttnProcessor", "SanaWMLTX2PerturbedAttnProcessor")
     arguments: ClassVar[dict[str, Argument]] = {"video_rotary_emb": ROWS}
+    join_note = "not of its pipeline, whose cache is state of one request"
+    cfg = "separate"
+    encoders = (REFINER_ENCODE_PROMPT,)
+
+    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
+        encoded = [encode_prompt(**(arguments | {"prompt": prompt})) for prompt in prompts]
+        embeds, masks = zip(*encoded, strict=True)
+        return NegativeEmbeds(torch.cat(embeds), mask=torch.cat(masks))
+
+    def rows(self, pipe: Any, state: GuidanceState, call: dict[str, Any]) -> slice | None:
+        if call.get("kv_cache") is not None and call.get("kv_cache_mode") != "inject":
+            return None
+        return super().rows(pipe, state, call)

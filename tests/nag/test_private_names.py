@@ -45,6 +45,11 @@ def kandinsky3_takes_prompts_without_padding():
         assert _diffusers.CUT_CONTEXT in inspect.signature(kind.encode_prompt).parameters
 
 
+def sana_wms_refiner_encodes_its_prompt():
+    names = inspect.signature(getattr(diffusers.SanaWMLTX2Refiner, _diffusers.REFINER_ENCODE_PROMPT)).parameters
+    assert list(names) == ["self", "prompt", "device", "dtype"]
+
+
 def hooks_have_these_names():
     registry = importlib.import_module("diffusers.hooks.faster_cache")
     assert registry._FASTER_CACHE_DENOISER_HOOK == _diffusers.FASTER_CACHE
@@ -188,6 +193,7 @@ def lumina2s_rotary_positions_are_made():
 
 CHECKS = {
     kandinsky3_takes_prompts_without_padding: ["CUT_CONTEXT"],
+    sana_wms_refiner_encodes_its_prompt: ["REFINER_ENCODE_PROMPT"],
     hooks_have_these_names: ["FASTER_CACHE", "TEXT_KV_CACHE"],
     hooks_are_found: ["HOOK_REGISTRY", "hook_registry"],
     the_process_wide_backend_is_read: ["active_backend"],

@@ -22,7 +22,7 @@ LATENTS = 8
 AUDIO_LATENTS = 4
 
 
-def _gemma3(vocabulary: int) -> Gemma3ForConditionalGeneration:
+def gemma3(vocabulary: int) -> Gemma3ForConditionalGeneration:
     size = {"hidden_size": WIDTH, "intermediate_size": WIDTH, "num_hidden_layers": 2, "num_attention_heads": 2}
     config = Gemma3Config(
         text_config=size | {"vocab_size": vocabulary, "head_dim": 16, "num_key_value_heads": 1},
@@ -32,7 +32,7 @@ def _gemma3(vocabulary: int) -> Gemma3ForConditionalGeneration:
     return far_apart(Gemma3ForConditionalGeneration(config))
 
 
-def _connectors(**more: Any) -> LTX2TextConnectors:
+def connectors(**more: Any) -> LTX2TextConnectors:
     return LTX2TextConnectors(
         caption_channels=WIDTH,
         text_proj_in_factor=3,
@@ -88,9 +88,9 @@ def ltx2(seed: int = 0, registers: int | None = None, **more: Any) -> LTX2Pipeli
         audio_vae=AutoencoderKLLTX2Audio(
             base_channels=AUDIO_LATENTS, ch_mult=(1, 1, 1), num_res_blocks=1, latent_channels=2, mel_bins=8
         ).eval(),
-        text_encoder=_gemma3(len(tokenizer)),
+        text_encoder=gemma3(len(tokenizer)),
         tokenizer=tokenizer,
-        connectors=_connectors(
+        connectors=connectors(
             video_connector_num_learnable_registers=registers, audio_connector_num_learnable_registers=registers
         ),
         transformer=model,

@@ -1,4 +1,4 @@
-"""SANA-WM: an image and a camera's path to video; the denoiser of its second stage, which no pipeline calls."""
+"""SANA-WM: an image and a camera's path to video; its second stage, which refines that video."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from diffusers import (
     FlowMatchEulerDiscreteScheduler,
+    SanaWMLTX2Refiner,
     SanaWMLTX2RefinerTransformer3DModel,
     SanaWMPipeline,
     SanaWMTransformer3DModel,
@@ -18,7 +19,7 @@ from nag import NegativeEmbeds
 from tests.tiny.calls import DenoiserCall
 from tests.tiny.common import WIDTH, Case
 from tests.tiny.gemma import gemma2, gemma_tokenizer
-from tests.tiny.ltx2 import transformer, video_vae
+from tests.tiny.ltx2 import connectors, gemma3, transformer, video_vae
 from tests.tiny.video import IMAGE
 
 CHANNELS = 8
@@ -59,6 +60,21 @@ def pipeline(seed: int = 0) -> SanaWMPipeline:
 def refiner(seed: int = 0) -> SanaWMLTX2RefinerTransformer3DModel:
     torch.manual_seed(seed)
     return transformer(SanaWMLTX2RefinerTransformer3DModel)
+
+
+def refiner_pipeline(seed: int = 0) -> SanaWMLTX2Refiner:
+    model = refiner(seed)
+    tokenizer = gemma_tokenizer()
+    return SanaWMLTX2Refiner(
+        transformer=model,
+        connectors=connectors(
+            video_connector_num_learnable_registers=None, audio_connector_num_learnable_registers=None
+        ),
+        tokenizer=tokenizer,
+        text_encoder=gemma3(len(tokenizer)),
+        scheduler=FlowMatchEulerDiscreteScheduler(),
+        text_max_sequence_length=15,
+    )
 
 
 def last_is_padding(text: Tensor) -> Tensor:
@@ -107,4 +123,13 @@ CASES = (
         output="frames",
         takes="one prompt",
     ),
+)
+
+REFINER = Case(
+    "sanawm-refiner",
+    refiner_pipeline,
+    options={"fps": 16.0, "block_size": 2},
+    text=("encoder_hidden_states", "encoder_attention_mask"),
+    is_plain=lambda call: call["kv_cache_mode"] != "inject",
+    takes="one prompt",
 )
