@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from app.jobs import JobError, to_json
 from app.logs import Log
 from app.queue.dead import DEAD_KEPT
@@ -23,14 +25,22 @@ class Upkeep:
         self._cursor, self._place = "0", 0  # where `mend` goes on
         self._has_mended = False
 
-    async def reap(self) -> int:
-        """Requeue the jobs whose lease has ended, as Queue.release does but counted; once settings.max_attempts workers
-        have lost one, it fails as `worker_lost`, a dead letter. Returns how many leases had ended.
+    async def reap(self, spared: Collection[str] = ()) -> int:
+        """Queues the jobs again whose lease has ended, as Queue.release does, but the attempt counts.
+
+        A job that settings.max_attempts workers have lost fails as `worker_lost` and is a dead letter. `spared` are
+        the ids of the jobs that the caller runs: after it stood still, it renews their leases.
+
+        Returns:
+            how many leases had ended.
+
         """
         error = JobError("worker_lost", f"lost by {self._max_attempts} workers, one after the other")
         count = 0
         while True:
-            reaped = await self._scripts.run("reap", self._max_attempts, to_json(error), ENDED_A_CALL, DEAD_KEPT)
+            reaped = await self._scripts.run(
+                "reap", self._max_attempts, to_json(error), ENDED_A_CALL, DEAD_KEPT, *spared
+            )
             for job_id, worker, status in reaped:
                 _log.warning("worker_lost", job=job_id, worker=worker, status=status)
             count += len(reaped)

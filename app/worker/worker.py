@@ -43,7 +43,8 @@ IDLE_S = 0.05  # after so long without a job, a worker loads the next model
 LEAVE_S = 5.0  # to reach the next denoiser call; after that the jobs are handed back while the engine is still at it
 LOOK_S = 1.0  # between two looks at the queues of models that are not on this machine
 REDIS_RETRY_S = 1.0
-#: Leases that ended while Redis took no writes are reaped only after their workers had time to renew or to report.
+#: After Redis took no writes, which a worker that starts assumes, the others have this long to renew their leases or to
+#: report before those that ended are reaped.
 GRACE_S = 3 * REDIS_RETRY_S
 STORE_PATIENCE_S = 300.0  # a bucket may be away for so long; a finished image is worth the wait
 STORING_BATCHES = 2  # full batches of a model's results that may wait for the store before no more is claimed
@@ -280,13 +281,13 @@ class Worker:
 
     async def _maintain(self) -> int:
         """Stays in the registry, reaps the leases of workers that died, ends jobs that are late."""
-        writable_since_s = -math.inf
+        writable_since_s = math.inf
         while True:
             try:
                 await self._announce()
                 writable_since_s = min(writable_since_s, monotonic())
                 if monotonic() - writable_since_s >= GRACE_S:
-                    await self._queue.upkeep.reap()
+                    await self._queue.upkeep.reap([run.job.id for run in self._runs.values()])
                 await self._queue.upkeep.expire()
                 await self._queue.upkeep.mend()
                 await self._queue.upkeep.forget()

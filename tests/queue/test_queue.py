@@ -137,6 +137,16 @@ async def test_an_ended_lease_requeues_at_the_front(hasty: Queue, make_job: Make
     assert [jobs[0].attempts for jobs in again] == [2, 2, 1]
 
 
+async def test_a_worker_spares_its_own_jobs(hasty: Queue, make_job: Make) -> None:
+    for name in "ab":
+        await hasty.submit(make_job(name))
+        await claim(hasty, f"w-{name}", MODEL, 1, 0)
+    await asyncio.sleep(0.05)
+    assert await hasty.upkeep.reap(["a"]) == 1
+    assert await hasty.heartbeat("w-a", {"a": 1}) == []
+    assert await hasty.heartbeat("w-b", {"b": 1}) == ["b"]
+
+
 async def test_a_live_lease_is_not_reaped(queue: Queue, make_job: Make) -> None:
     await queue.submit(make_job("a"))
     await claim(queue, "w", MODEL, 1, 0)

@@ -15,6 +15,7 @@ from app.jobs import Job, JobError, JobStatus
 from app.queue.queue import Queue
 from app.settings import Settings
 from app.worker import worker as module
+from app.worker.leases import Leases
 from app.worker.models import Models
 from app.worker.recorder import Recorder
 from app.worker.worker import STORING_BATCHES, Worker
@@ -324,6 +325,50 @@ async def test_leases_are_kept_and_the_step_of_each_job_is_told(
         engine.go.set()
         assert [(await ended(queue, name)).attempts for name in "ab"] == [1, 1]
     await short.close()
+
+
+async def test_a_worker_that_stood_still_keeps_its_jobs(
+    settings: Settings, engine: ScriptedEngine, make_job: Make, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if it looks for leases that have ended before it renews its own."""
+    monkeypatch.setattr(module, "GRACE_S", 0.0)
+    queue = connect(settings.model_copy(update={"lease_s": 0.3}))
+    looks = 0
+    reap = queue.upkeep.reap
+
+    async def count(*spared: Any) -> int:
+        nonlocal looks
+        looks += 1
+        return await reap(*spared)
+
+    async def stand_still(_: Leases) -> None: ...
+
+    monkeypatch.setattr(queue.upkeep, "reap", count)
+    monkeypatch.setattr(Leases, "renew", stand_still)
+    await queue.submit(make_job("a", prompt="slow 1"))
+    async with working(settings.model_copy(update={"lease_s": 0.3}), queue, engine):
+        assert await asyncio.to_thread(engine.running.wait, 30)
+        await asyncio.sleep(0.5)
+        looks = 0
+        await until(lambda: looks > 1)
+        engine.go.set()
+        job = await ended(queue, "a")
+    assert (job.status, job.attempts) == (JobStatus.COMPLETED, 1)
+
+
+async def test_a_worker_that_starts_gives_the_others_time_to_renew(
+    settings: Settings, engine: ScriptedEngine, make_job: Make, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "GRACE_S", 3600.0)
+    queue = connect(settings.model_copy(update={"lease_s": 0.3}))
+    await queue.submit(make_job("a"))
+    await claim(queue, "silent", MODEL, 1, 0)
+    await asyncio.sleep(0.4)
+    async with working(settings.model_copy(update={"lease_s": 0.3}), queue, engine):
+        await queue.submit(make_job("b"))
+        await ended(queue, "b")
+        await asyncio.sleep(0.5)
+        assert await queue.heartbeat("silent", {"a": 1}) == []
 
 
 async def test_a_worker_whose_engine_is_stuck_ends_and_its_leases_end_by_themselves(

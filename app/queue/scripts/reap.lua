@@ -1,5 +1,5 @@
 -- Queue again the jobs whose worker has gone silent; give up those lost too often.
--- ARGV: most attempts, error, most jobs a call, most dead letters
+-- ARGV: most attempts, error, most jobs a call, most dead letters, ids that are left alone…
 -- Returns a list of {id, worker, 'queued' | 'failed' | 'expired' | 'gone'}.
 local most_attempts = tonumber(ARGV[1])
 
@@ -24,10 +24,16 @@ local function reap(id, model, attempts)
   return 'queued'
 end
 
+local spared = {}
+for i = 5, #ARGV do
+  spared[ARGV[i]] = true
+end
 local reaped = {}
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', LEASES, '-inf', now_ms(), 'LIMIT', 0, ARGV[3])) do
-  local job = redis.call('HMGET', JOB .. id, 'worker', 'model', 'attempts')
-  reaped[#reaped + 1] = { id, job[1] or '', reap(id, job[2], job[3]) }
+  if not spared[id] then
+    local job = redis.call('HMGET', JOB .. id, 'worker', 'model', 'attempts')
+    reaped[#reaped + 1] = { id, job[1] or '', reap(id, job[2], job[3]) }
+  end
 end
 for _ = ARGV[4] + 1, redis.call('ZCARD', DEAD) do
   keep(redis.call('ZPOPMIN', DEAD)[1], false)
