@@ -109,10 +109,11 @@ def gone(processes: list[psutil.Process], timeout_s: float = HANG_S) -> bool:
 
 
 def test_up_serves_and_ends_without_a_trace(start: Start) -> None:
-    up = start()
+    up = start(NAG_BATCH_WINDOW_MS="5")
     url = up.ready()
     states = [line.removeprefix("nag-server: ") for line in up.said if line.startswith("nag-server: ")]
-    assert states[:2] == ["starting", "valkey started"]
+    assert states[1:3] == ["starting", "valkey started"]
+    assert [line for line in up.said if "NAG_BATCH_WINDOW_MS" in line] == [f"nag-server: {states[0]}"]
     assert "model loaded: shapes-flux" in states
     body = {"prompt": "a shape", "negative_prompt": "a red shape", "seed": 1}
     with httpx.Client(base_url=url, trust_env=False, timeout=HANG_S) as http:

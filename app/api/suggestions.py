@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 from typing import Any
 
 from fastapi import Request
@@ -11,6 +10,7 @@ from pydantic import BaseModel
 
 from app.api.schemas import JobBody, NAGBody
 from app.jobs import FORMER_NAMES
+from app.suggestions import did_you_mean
 
 __all__ = ["advice", "fields_of"]
 
@@ -72,5 +72,5 @@ def advice(loc: Sequence[str], fields: set[str]) -> str:
     elif bare in ELSEWHERE and (len(loc) == 1 or "nag" in ELSEWHERE[bare]):
         meant = ELSEWHERE[bare]
     else:
-        meant = next(iter(get_close_matches(path, fields - {path}, n=1)), "")
-    return f"; did you mean {meant}?" if meant else ""
+        return did_you_mean(path, fields - {path})
+    return f"; did you mean {meant}?"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -16,6 +17,7 @@ from app.catalog import Method
 from app.cli.arguments import add_bench_arguments, add_top_arguments
 from app.cli.keys import add_arguments
 from app.settings import SECRET, Settings
+from app.unknown_settings import unknown_settings
 
 __all__ = ["main"]
 
@@ -32,6 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             message = error["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
             _complain(f"{name}={shown}: {message}")
         return 2
+    for warning in unknown_settings(os.environ).values():
+        _complain(f"warning: {warning}")
     try:
         return _run(arguments, settings)
     except KeyboardInterrupt:

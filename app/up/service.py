@@ -18,6 +18,7 @@ from app.queue import embedded
 from app.queue.cancel import end
 from app.queue.queue import Queue
 from app.settings import Settings
+from app.unknown_settings import unknown_settings
 from app.up.machine import dying_with_parent
 
 __all__ = ["Service"]
@@ -83,11 +84,13 @@ class Service:
         """A part as a process, started again when it dies."""
         restarts = _Restarts(name)
         options = ["--insecure"] if name == "api" and self._insecure else []
+        unknown = unknown_settings(os.environ)  # this process has warned of them
+        environment = {variable: value for variable, value in os.environ.items() if variable not in unknown}
         while not self._stopping.is_set():
             begun_s = monotonic()
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "app.cli", name, *options,
-                env=os.environ | self._settings.as_environment(), stdin=asyncio.subprocess.DEVNULL,
+                env=environment | self._settings.as_environment(), stdin=asyncio.subprocess.DEVNULL,
                 start_new_session=True, preexec_fn=dying_with_parent(PARTS[name]),
             )  # fmt: skip
             ended = asyncio.create_task(process.wait())
