@@ -25,10 +25,11 @@ from app.loading.components import component_dtype
 from app.loading.errors import LoadError
 from app.loading.grids import grid_problems
 from app.loading.hub import File, files_of
-from app.loading.pipeline import DENOISERS, pipeline_class, scheduler_class
+from app.loading.pipeline import pipeline_class, scheduler_class
 from app.loading.prompt_window import window_problems
 from app.loading.tasks import task_class
 from app.loading.weights import require_package
+from nag.families.family import DENOISER_NAMES
 
 __all__ = ["guided_family", "problems"]
 
@@ -69,7 +70,7 @@ def problems(entry: Model) -> list[str]:
 def guided_family(kind: Any) -> Any:
     """The family of nag that a pipeline's denoiser belongs to; None where there is none."""
     hints = typing.get_type_hints(kind.__init__)
-    classes = [each for name in DENOISERS for each in (hints.get(name), *typing.get_args(hints.get(name)))]
+    classes = [each for name in DENOISER_NAMES for each in (hints.get(name), *typing.get_args(hints.get(name)))]
     names = {base.__name__ for each in classes if isinstance(each, type) for base in each.__mro__}
     return next((family for family in nag.families() if names & set(family.denoiser_types)), None)
 
@@ -250,14 +251,14 @@ def _parts(entry: Model, kind: Any) -> Iterator[str]:
 
 
 def _vae(entry: Model, kind: Any) -> Iterator[str]:
-    """A VAE that the pipeline switches between precisions cannot be shared: another batch may be decoding with it."""
+    """A VAE that the pipeline switches between precisions cannot be shared: another request may be decoding with it."""
     switches = component_dtype(entry, "vae") == torch.float16 and hasattr(kind, "upcast_vae")
     config = _local_vae_config(entry) if switches else None
     if config is not None and config.get("force_upcast", True):
         repository = (entry.vae or entry).repository
         yield (
             f"vae: that of {repository} overflows in float16 (force_upcast), so the pipeline would switch it to "
-            "float32 while another batch decodes with it; name one for float16 (SDXL: madebyollin/sdxl-vae-fp16-fix)"
+            "float32 while another request decodes with it; name one for float16 (SDXL: madebyollin/sdxl-vae-fp16-fix)"
         )
 
 

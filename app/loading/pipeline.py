@@ -21,10 +21,9 @@ from app.loading.hub import INDEX, local_file
 from app.loading.loras import add_loras
 from app.loading.text_processors import replace_processors
 from app.loading.weights import quantization_config
+from nag.families.family import denoisers_of
 
-__all__ = ["DENOISERS", "denoisers", "load", "pipeline_class", "scheduler_class"]
-
-DENOISERS = ("unet", "transformer", "transformer_2")
+__all__ = ["load", "pipeline_class", "scheduler_class"]
 
 # Both libraries quote the prompt when they warn that they cut it; a prompt is never logged.
 diffusers.utils.logging.set_verbosity_error()
@@ -56,17 +55,12 @@ def load(entry: Model, device: torch.device) -> Any:
     if entry.vae_tiling:
         pipe.vae.enable_tiling()
     if entry.compile == "denoiser":
-        for denoiser in denoisers(pipe):
+        for denoiser in denoisers_of(pipe):
             denoiser.compile()
     pipe.set_progress_bar_config(disable=True)
     if entry.nag is not None and not nag.supports(pipe):
         raise nag.UnsupportedPipeline(f"{type(pipe).__name__} cannot be guided, but the catalog gives it NAG defaults")
     return pipe
-
-
-def denoisers(pipe: Any) -> list[torch.nn.Module]:
-    """What the pipeline calls at each step: one, or two in turn."""
-    return [each for name in DENOISERS if (each := getattr(pipe, name, None)) is not None]
 
 
 def pipeline_class(entry: Model) -> Any:

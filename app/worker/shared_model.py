@@ -14,10 +14,10 @@ from transformers import Cache
 
 import nag
 from app.catalog import Model
-from app.loading.pipeline import denoisers
 from app.loading.tasks import task_pipeline
 from app.worker.calls import suspend_calls, suspend_method
 from app.worker.tokens import route_tokenizers
+from nag.families.family import denoisers_of
 from nag.negative import stacking_key
 
 __all__ = ["ModuleCall", "SharedModel", "SharedModule"]
@@ -158,7 +158,7 @@ class SharedModel:
         self._device = pipe._execution_device
         self._tasks: dict[str, Any] = {}
         with ExitStack() as stack:
-            for denoiser in denoisers(pipe):
+            for denoiser in denoisers_of(pipe):
                 self._share_denoiser(denoiser, stack)
             for name, part in pipe.components.items():
                 if name.startswith("text_encoder") and isinstance(part, nn.Module):

@@ -15,11 +15,12 @@ import nag
 from app.catalog import Catalog, Lora, Model, Quantization, Scheduler, Weights
 from app.jobs import Generation, Guidance, Job
 from app.loading.errors import LoadError
-from app.loading.pipeline import denoisers, load, scheduler_class
+from app.loading.pipeline import load, scheduler_class
 from app.settings import Settings
 from app.worker.encoder_memo import EncoderMemo
 from app.worker.recorder import Event, Recorder
 from app.worker.shared_model import SharedModel
+from nag.families.family import denoisers_of
 from tests.hub import pipelines
 from tests.hub.repositories import small_size
 from tests.hub.weights import peft, save_lora
@@ -112,8 +113,8 @@ def check_joined(pipe: Any, entry: Model) -> None:
 @pytest.mark.parametrize("name", [name for name, entry in KNOWN.items() if entry.lora])
 def test_its_loras_change_the_weights_for_good(name: str, tmp_path: Path) -> None:
     entry = in_folder(KNOWN[name], tmp_path)
-    without = denoisers(loaded(entry.model_copy(update={"lora": ()})))
-    fused = denoisers(loaded(entry))
+    without = denoisers_of(loaded(entry.model_copy(update={"lora": ()})))
+    fused = denoisers_of(loaded(entry))
     assert len(fused) == len(entry.lora)  # one each
     for before, after in zip(without, fused, strict=True):
         changed = [key for key, value in after.state_dict().items() if not torch.equal(value, before.state_dict()[key])]

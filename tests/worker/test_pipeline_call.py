@@ -17,7 +17,6 @@ from diffusers import DPMSolverMultistepScheduler, FlowMatchEulerDiscreteSchedul
 import nag
 from app.catalog import Model
 from app.jobs import Applied, Edit, Guidance, Job
-from app.loading.pipeline import denoisers
 from app.worker import pipelines
 from app.worker.pipeline_call import PipelineCall, call_module, run_calls
 from app.worker.pipelines import cfg_arguments
@@ -25,6 +24,7 @@ from app.worker.previews import Sketch
 from app.worker.prompt_checks import PromptTooLong
 from app.worker.protocol import JobCancelled, JobControl
 from app.worker.shared_model import SharedModel
+from nag.families.family import denoisers_of
 from tests.tiny import CASES
 from tests.worker.generate import CPU, difference, generate, make_calls
 from tests.worker.mixes import FILES, HALF, NAG, alone, image_mix, loaded, video_mix
@@ -86,7 +86,7 @@ def test_each_of_a_mix_is_what_it_is_alone(
     assert len(jobs) >= 16
     solo = [result for job, own in jobs for result in (alone(job) if own is model else generate(own, job, files=FILES))]
     sketch = Sketch(64)
-    with watched(denoisers(model.pipe)[0]) as rows:
+    with watched(denoisers_of(model.pipe)[0]) as rows:
         calls = [call for job, own in jobs for call in make_calls(own, job, files=FILES, sketch=sketch)]
         run_calls(calls)
     assert max(rows) >= 6  # they did share calls
