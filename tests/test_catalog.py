@@ -221,3 +221,58 @@ def test_an_entry_of_the_hub_leaves_nothing_open(name: str) -> None:
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(CatalogError, match=r"gone\.toml: cannot be read"):
         Catalog.load(Settings(catalog=tmp_path / "gone.toml"))
+
+
+LORA = """
+[loras.{name}]
+base = "{base}"
+path = "{name}.safetensors"
+trigger_words = ["in watercolor"]
+scale = {{ default = 0.8, min = -1, max = 1.5 }}
+"""
+
+
+def test_a_lora_is_taken_by_its_base_by_what_extends_it_and_by_its_weights(tmp_path: Path) -> None:
+    text = (
+        '[models.krea]\nextends = "shapes-flux"\nrepository = "a/krea"\n'
+        '[models.krea-fast]\nextends = "krea"\n'
+        f"[models.same]\n{ENTRY.format(name='x', path='a/krea').partition(']')[2]}"
+    )
+    catalog = load(tmp_path, text + LORA.format(name="w", base="krea") + LORA.format(name="v", base="shapes-flux"))
+    taken = {
+        name: {model.id for model in catalog.models.values() if catalog.takes(model, catalog.loras[name])}
+        for name in ("w", "v")
+    }
+    assert taken == {"w": {"krea", "krea-fast", "same"}, "v": {"krea", "krea-fast", "shapes-flux"}}
+    assert catalog.loras["w"].path == str(tmp_path / "w.safetensors")
+    assert catalog.loras["w"].scale.holds(-1)
+    assert catalog.loras["w"].use_id == "w"
+    refusing = catalog.models["krea"].model_copy(update={"request_loras": False})
+    assert not catalog.takes(refusing, catalog.loras["w"])
+
+
+def test_a_lora_of_the_hub(tmp_path: Path) -> None:
+    text = '[loras.w]\nbase = "flux-dev"\nrepository = "a/b"\nweight_name = "c.safetensors"\nrevision = "abc"'
+    source = load(tmp_path, text).loras["w"].source
+    assert (source.repository, source.weight_name, source.revision) == ("a/b", "c.safetensors", "abc")
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("", "loras.w.base: Field required"),
+        ('base = "nope"\npath = "a"', "loras.w.base: 'nope' is none of shapes-flux, "),
+        ('base = "flux-dev"', "either path or repository is required"),
+        ('base = "flux-dev"\npath = "a"\nrepository = "b/c"\nweight_name = "d"', "either path or repository"),
+        ('base = "flux-dev"\nrepository = "b/c"', "repository and weight_name go together"),
+        ('base = "flux-dev"\npath = "a"\nrevision = "b"', "revision: a path has none"),
+        ('base = "flux-dev"\npath = "a"\nscale = { default = 3, min = 0, max = 2 }', "default 3 is not within 0 to 2"),
+        ('base = "flux-dev"\npath = "a"\nscale = { default = 1, min = 0, max = inf }', "scale must be within -100"),
+        ('base = "flux-dev"\npath = "a"\nsteps = 4', "loras.w.steps: Extra inputs are not permitted"),
+        ('base = "flux-dev"\npath = "a"\n[loras."../up"]\nbase = "flux-dev"\npath = "a"', "loras.../up.id: String"),
+        ('base = "flux-dev"\npath = "a"\n[loras."a@b"]\nbase = "flux-dev"\npath = "a"', "loras.a@b.id: String"),
+    ],
+)
+def test_a_lora_that_does_not_fit(tmp_path: Path, lines: str, message: str) -> None:
+    with pytest.raises(CatalogError, match=re.escape(message)):
+        load(tmp_path, f"[loras.w]\n{lines}")

@@ -4,13 +4,16 @@ from app.catalog.catalog import Catalog
 from app.catalog.entry import EditTask, Kind, Model
 from app.catalog.errors import CatalogError
 from app.catalog.loading import Autoencoder, Lora, Quantization, Scheduler, Source, Weights
+from app.catalog.loras import LORA_ID, CatalogLora, RegisteredLora, UploadedLora, is_uploaded
 from app.catalog.numbers import NAG_BOUNDS, Method, NAGDefaults, Range
 
 __all__ = [
+    "LORA_ID",
     "NAG_BOUNDS",
     "Autoencoder",
     "Catalog",
     "CatalogError",
+    "CatalogLora",
     "EditTask",
     "Kind",
     "Lora",
@@ -19,7 +22,10 @@ __all__ = [
     "NAGDefaults",
     "Quantization",
     "Range",
+    "RegisteredLora",
     "Scheduler",
     "Source",
+    "UploadedLora",
     "Weights",
+    "is_uploaded",
 ]

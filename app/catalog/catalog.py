@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
+
+from pydantic import Field
 
 from app.catalog import files
 from app.catalog.entry import Kind, Model
 from app.catalog.errors import CatalogError
+from app.catalog.loras import CatalogLora, RegisteredLora
 from app.catalog.numbers import Entry
 from app.settings import Settings
 
@@ -21,10 +24,16 @@ HUB = HERE.with_name("hub_models.toml")
 
 
 class Catalog(Entry):
-    """Every model of this service; `default` serves a request that names none."""
+    """Every model of this service; `default` serves a request that names none.
+
+    loras: those that requests may name, of all models that the files know. bases: by the id of a model, the models
+    whose LoRAs it takes; absent, its own alone.
+    """
 
     default: str
     models: dict[str, Model]
+    loras: dict[str, CatalogLora] = Field(default_factory=dict)
+    bases: dict[str, frozenset[str]] = Field(default_factory=dict)
 
     @classmethod
     def load(cls, settings: Settings) -> Catalog:
@@ -33,30 +42,44 @@ class Catalog(Entry):
 
         Raises CatalogError for a file that cannot be read or does not fit, and for a model that no file has.
         """
-        known, default, unasked = _read(settings)
+        read = _read(settings)
+        known, default, unasked = _models(read)
         names = settings.models if settings.models is not None else unasked
         models = {name: known[name] for name in names if name in known}
         for name in names:
             if name not in known:
                 raise CatalogError(f"NAG_MODELS: {name!r} is none of {', '.join(known)}")
-        return cls(default=default if default in models else next(iter(models)), models=models)
+        return cls(
+            default=default if default in models else next(iter(models)),
+            models=models,
+            loras=files.loras(read, known),
+            bases=_bases(known, files.lineages(read)),
+        )
 
     def default_of(self, kind: Kind | None) -> Model | None:
         """The default, or where that is of another kind the first of this one; None where there is none."""
         ordered = (self.models[self.default], *self.models.values())
         return next((each for each in ordered if kind in (None, each.kind)), None)
 
+    def takes(self, model: Model, lora: RegisteredLora) -> bool:
+        """Whether requests of this model may name this LoRA."""
+        return model.request_loras and lora.base in self.bases.get(model.id, {model.id})
+
     @classmethod
     def known(cls, settings: Settings) -> dict[str, Model]:
         """Every entry of every file, served or not. Raises CatalogError."""
-        return _read(settings)[0]
+        return _models(_read(settings))[0]
 
 
-def _read(settings: Settings) -> tuple[dict[str, Model], str, Sequence[str]]:
-    """Every entry, the default's name, and the names of those served where the settings name none."""
+def _read(settings: Settings) -> list[files.CatalogFile]:
     read = [files.read(EMBEDDED), files.read(HUB)]
     if settings.catalog is not None:
         read.append(files.read(settings.catalog.expanduser().resolve()))
+    return read
+
+
+def _models(read: Sequence[files.CatalogFile]) -> tuple[dict[str, Model], str, Sequence[str]]:
+    """Every entry, the default's name, and the names of those served where the settings name none."""
     models = files.models(read)
     served = [name for each in read if each.path != HUB for name in each.entries]
     default = ""
@@ -65,3 +88,14 @@ def _read(settings: Settings) -> tuple[dict[str, Model], str, Sequence[str]]:
         if each.default is not None and each.default not in models:
             raise CatalogError(f"{each.path}: default: {each.default!r} is none of {', '.join(models)}")
     return models, default, list(dict.fromkeys([*served, default]))
+
+
+def _bases(models: Mapping[str, Model], lineages: Mapping[str, Sequence[str]]) -> dict[str, frozenset[str]]:
+    """By the id of each model: the entries that it extends, and those with the same weights."""
+    same: dict[Hashable, set[str]] = {}
+    for model in models.values():
+        same.setdefault((model.repository, model.revision, model.denoiser), set()).add(model.id)
+    return {
+        model.id: frozenset(lineages[model.id]) | same[model.repository, model.revision, model.denoiser]
+        for model in models.values()
+    }

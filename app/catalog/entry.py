@@ -43,6 +43,7 @@ class Model(Source):
     vae_tiling: decode in tiles, in less memory.
     prompt_max_tokens: what the main text encoder reads of a prompt, special tokens included.
     edits: what diffusers' own pipelines for it do with the parts of this one.
+    request_loras: whether requests may name LoRAs; `lora` has those that are in force for every request.
     """
 
     id: str
@@ -79,6 +80,7 @@ class Model(Source):
     call: dict[str, Any] = Field(default_factory=dict)
     nag: NAGDefaults | None = None
     edits: Annotated[tuple[EditTask, ...], Field(strict=False)] = ()
+    request_loras: bool = True
 
     @property
     def sources(self) -> dict[str, Source]:

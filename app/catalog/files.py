@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from app.catalog.entry import Model
 from app.catalog.errors import CatalogError
+from app.catalog.loras import CatalogLora
 
-__all__ = ["CatalogFile", "models", "read"]
+__all__ = ["CatalogFile", "lineages", "loras", "models", "read"]
+
+EntryT = TypeVar("EntryT", Model, CatalogLora)
 
 #: The key by which an entry takes another's values where it has none of its own.
 EXTENDS = "extends"
@@ -26,6 +29,7 @@ class CatalogFile:
     path: Path
     default: str | None
     entries: dict[str, dict[str, Any]]
+    loras: dict[str, dict[str, Any]]
 
 
 def read(path: Path) -> CatalogFile:
@@ -36,17 +40,19 @@ def read(path: Path) -> CatalogFile:
         raise CatalogError(f"{path}: cannot be read: {exc.strerror}") from exc
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
         raise CatalogError(f"{path}: not TOML: {exc}") from exc
-    default, entries = table.pop("default", None), table.pop("models", {})
+    default, entries, loras = table.pop("default", None), table.pop("models", {}), table.pop("loras", {})
     if table:
-        raise CatalogError(f"{path}: {next(iter(table))}: unknown key (a catalog holds default and [models.*])")
+        known = "default, [models.*] and [loras.*]"
+        raise CatalogError(f"{path}: {next(iter(table))}: unknown key (a catalog holds {known})")
     if default is not None and not isinstance(default, str):
         raise CatalogError(f"{path}: default: must be a model's name, not {default!r}")
-    if not isinstance(entries, dict):
-        raise CatalogError(f"{path}: models: must be tables, not {entries!r}")
-    for name, entry in entries.items():
-        if not isinstance(entry, dict):
-            raise CatalogError(f"{path}: models.{name}: must be a table, not {entry!r}")
-    return CatalogFile(path, default, entries)
+    for key, tables in (("models", entries), ("loras", loras)):
+        if not isinstance(tables, dict):
+            raise CatalogError(f"{path}: {key}: must be tables, not {tables!r}")
+        for name, entry in tables.items():
+            if not isinstance(entry, dict):
+                raise CatalogError(f"{path}: {key}.{name}: must be a table, not {entry!r}")
+    return CatalogFile(path, default, entries, loras)
 
 
 def models(read: Sequence[CatalogFile]) -> dict[str, Model]:
@@ -58,6 +64,43 @@ def models(read: Sequence[CatalogFile]) -> dict[str, Model]:
         for name, entry in whole.items():
             raw[name], found[name] = entry, _model(file, name, entry)
     return found
+
+
+def lineages(read: Sequence[CatalogFile]) -> dict[str, tuple[str, ...]]:
+    """By the name of each entry: its own, and those of the entries that it extends, the nearest first. The files must
+    be those of `models`, which checks that there are such entries."""
+    found: dict[str, tuple[str, ...]] = {}
+    for file in read:
+        found |= {name: _lineage(file, name, found) for name in file.entries}
+    return found
+
+
+def _lineage(
+    file: CatalogFile, name: str, earlier: dict[str, tuple[str, ...]], seen: tuple[str, ...] = ()
+) -> tuple[str, ...]:
+    base = file.entries[name].get(EXTENDS)
+    if base is None:
+        return (name,)
+    is_here = base != name and base in file.entries and base not in seen
+    above = _lineage(file, base, earlier, (*seen, name)) if is_here else earlier[base]
+    return tuple(dict.fromkeys((name, *above)))
+
+
+def loras(read: Sequence[CatalogFile], models: Collection[str]) -> dict[str, CatalogLora]:
+    """Every LoRA of the files for these models; a later file's goes before an earlier one's of the same name.
+
+    Raises CatalogError.
+    """
+    return {name: _lora(file, name, entry, models) for file in read for name, entry in file.loras.items()}
+
+
+def _lora(file: CatalogFile, name: str, entry: dict[str, Any], models: Collection[str]) -> CatalogLora:
+    if isinstance(path := entry.get("path"), str):
+        entry = entry | {"path": str((file.path.parent / Path(path).expanduser()).resolve())}
+    lora = _validated(file, "loras", name, entry, CatalogLora)
+    if lora.base not in models:
+        raise CatalogError(f"{file.path}: loras.{name}.base: {lora.base!r} is none of {', '.join(models)}")
+    return lora
 
 
 def _extended(
@@ -101,16 +144,20 @@ def _with_folders(file: CatalogFile, entry: dict[str, Any]) -> dict[str, Any]:
 
 
 def _model(file: CatalogFile, name: str, entry: dict[str, Any]) -> Model:
-    try:
-        model = Model.model_validate({**entry, "id": name})
-    except ValidationError as exc:
-        first = exc.errors(include_url=False, include_context=False)[0]
-        key = ".".join(["models", name, *map(str, first["loc"])])
-        # Of a missing key, or keys that disagree, the "value" is the whole table around them: no help, and long.
-        value = "" if isinstance(first["input"], dict) else f" (value: {first['input']!r})"
-        raise CatalogError(f"{file.path}: {key}: {first['msg']}{value}") from exc
+    model = _validated(file, "models", name, entry, Model)
     for key, source in model.sources.items():
         if source.revision != "main" and Path(source.repository).is_dir():
             field = ".".join(filter(None, ("models", name, key, "revision")))
             raise CatalogError(f"{file.path}: {field}: a folder has none (value: {source.revision!r})")
     return model
+
+
+def _validated(file: CatalogFile, table: str, name: str, entry: dict[str, Any], kind: type[EntryT]) -> EntryT:
+    try:
+        return kind.model_validate({**entry, "id": name})
+    except ValidationError as exc:
+        first = exc.errors(include_url=False, include_context=False)[0]
+        key = ".".join([table, name, *map(str, first["loc"])])
+        # Of a missing key, or keys that disagree, the "value" is the whole table around them: no help, and long.
+        value = "" if isinstance(first["input"], dict) else f" (value: {first['input']!r})"
+        raise CatalogError(f"{file.path}: {key}: {first['msg']}{value}") from exc

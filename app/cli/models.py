@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColum
 from rich.table import Table
 from rich.text import Text
 
-from app.catalog import Catalog, CatalogError, Model, NAGDefaults
+from app.catalog import Catalog, CatalogError, CatalogLora, Model, NAGDefaults
 from app.settings import Settings
 
 if TYPE_CHECKING:
@@ -53,15 +53,15 @@ def _size(model: Model) -> str:
 
 
 def check_models(settings: Settings, names: Sequence[str] = (), *, cache: bool = False) -> int:
-    """Prints what each model takes and what would keep it from running, and returns 1 if anything would; nothing is
-    downloaded.
+    """Prints what each model takes and what would keep it or a LoRA from running, and returns 1 if anything would;
+    nothing is downloaded.
 
-    names: those to look at, else every known model. cache: also tell which weights are on this machine.
+    names: models and LoRAs to look at, else every known one. cache: also tell which weights are on this machine.
     Raises CatalogError.
     """
-    known = Catalog.known(settings)
-    names = _known_names(known, names) or list(known)
-    from app.loading.checks import problems  # with torch, which takes a while
+    known, loras = Catalog.known(settings), Catalog.load(settings).loras
+    names = _known_names(known, loras, names) or [*known, *(name for name in loras if name not in known)]
+    from app.loading.checks import lora_problems, problems  # with torch, which takes a while
     from app.loading.size import model_size, recorded_size
 
     table = Table("model", "pipeline", "disk", "host", "device", *(("weights",) if cache else ()), "found")
@@ -70,15 +70,23 @@ def check_models(settings: Settings, names: Sequence[str] = (), *, cache: bool =
     wrong: list[str] = []
     missing: list[str] = []
     for name in track(names, "checking", console=Console(stderr=True), transient=True):
-        model = known[name]
+        model, lora = known.get(name), loras.get(name)
+        if lora is not None:
+            faults = lora_problems(lora, known[lora.base])
+            wrong += [f"{name}: {fault}" for fault in faults]
+            absent = _lora_to_download(lora) if cache else ""
+            missing += [f"{name}: to download: {absent}"] if absent else []
+            weights = ("to download" if absent else "here",) if cache else ()
+            table.add_row(name, f"LoRA for {lora.base}", *_gigabytes(None), *weights, _verdict(faults))
+        if model is None:
+            continue
         found = problems(model)
         wrong += [f"{name}: {problem}" for problem in found]
         absent = _to_download(model) if cache else ""
         missing += [f"{name}: to download: {absent}"] if absent else []
         weights = ("to download" if absent else "here",) if cache else ()
         size = model_size(model) or recorded_size(model)
-        verdict = Text(f"{len(found)} wrong", "red") if found else "ok"
-        table.add_row(name, model.pipeline or "-", *_gigabytes(size), *weights, verdict)
+        table.add_row(name, model.pipeline or "-", *_gigabytes(size), *weights, _verdict(found))
     console = Console()
     console.print(table)
     console.print("GB of disk, of main memory beside a GPU, and of the device's memory, for the weights alone")
@@ -88,12 +96,14 @@ def check_models(settings: Settings, names: Sequence[str] = (), *, cache: bool =
 
 
 def pull_models(settings: Settings, names: Sequence[str] = ()) -> int:
-    """Downloads the files of the models, those that are served unless some are named; 1 if any could not be had.
+    """Downloads the files of models and LoRAs, unless some are named of those that are served; 1 if any could not be
+    had.
 
     Raises CatalogError.
     """
-    names = _known_names(known := Catalog.known(settings), names) or list(Catalog.load(settings).models)
-    from app.loading.download import download
+    known, catalog = Catalog.known(settings), Catalog.load(settings)
+    names = _known_names(known, catalog.loras, names) or _served(catalog)
+    from app.loading.download import download, download_lora
     from app.loading.errors import LoadError
 
     failed = False
@@ -102,7 +112,10 @@ def pull_models(settings: Settings, names: Sequence[str] = ()) -> int:
         for name in names:
             task = progress.add_task(name, total=None)
             try:
-                download(known[name], partial(_show, progress, task))
+                if name in known:
+                    download(known[name], partial(_show, progress, task))
+                if name in catalog.loras:
+                    download_lora(catalog.loras[name], partial(_show, progress, task))
             except LoadError as exc:
                 failed = True
                 progress.remove_task(task)
@@ -117,11 +130,25 @@ def _show(progress: Progress, task: TaskID, done_bytes: int, total_bytes: int) -
     progress.update(task, completed=done_bytes, total=total_bytes)
 
 
-def _known_names(known: dict[str, Model], names: Sequence[str]) -> list[str]:
+def _served(catalog: Catalog) -> list[str]:
+    """The models that are served, and the LoRAs that they take."""
+    taken = [
+        lora.id
+        for lora in catalog.loras.values()
+        if any(catalog.takes(model, lora) for model in catalog.models.values())
+    ]
+    return list(dict.fromkeys([*catalog.models, *taken]))
+
+
+def _known_names(known: Mapping[str, Model], loras: Mapping[str, CatalogLora], names: Sequence[str]) -> list[str]:
     for name in names:
-        if name not in known:
-            raise CatalogError(f"no model {name!r}: there are {', '.join(known)}")
+        if name not in known and name not in loras:
+            raise CatalogError(f"no model or LoRA {name!r}: there are {', '.join([*known, *loras])}")
     return list(names)
+
+
+def _verdict(problems: Sequence[str]) -> str | Text:
+    return Text(f"{len(problems)} wrong", "red") if problems else "ok"
 
 
 def _gigabytes(size: ModelSize | None) -> tuple[str, str, str]:
@@ -145,3 +172,15 @@ def _to_download(model: Model) -> str:
         return exc.why
     gigabytes = sum(file.size_bytes for file in absent) / 10**9
     return f"{len(absent)} files, {gigabytes:.1f} GB" if absent else ""
+
+
+def _lora_to_download(lora: CatalogLora) -> str:
+    """How large its file is, if that is not on this machine; empty if it is."""
+    from app.loading.errors import LoadError
+    from app.loading.hub import lora_file
+
+    try:
+        file = lora_file(lora)
+    except LoadError as exc:
+        return exc.why
+    return "" if file.path is not None else f"1 file, {file.size_bytes / 10**9:.1f} GB"

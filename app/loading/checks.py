@@ -20,18 +20,19 @@ import torch
 import transformers
 
 import nag
-from app.catalog import Model, Source
+from app.catalog import CatalogLora, Model, Source
 from app.loading.components import component_dtype
 from app.loading.errors import LoadError
 from app.loading.grids import grid_problems
-from app.loading.hub import File, files_of
+from app.loading.hub import File, files_of, lora_file
 from app.loading.pipeline import pipeline_class, scheduler_class
 from app.loading.prompt_window import window_problems
 from app.loading.tasks import task_class
 from app.loading.weights import require_package
+from app.loras import LoraFileError, check_lora, find_structure
 from nag.families.family import DENOISER_NAMES
 
-__all__ = ["guided_family", "problems"]
+__all__ = ["guided_family", "lora_problems", "problems"]
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 CALLBACKS = ("callback_on_step_end", "callback")
@@ -65,6 +66,32 @@ def problems(entry: Model) -> list[str]:
         except LoadError as exc:
             found.append(exc.why)
     return found
+
+
+def lora_problems(lora: CatalogLora, base: Model) -> list[str]:
+    """What would keep requests from using a LoRA of the catalog, a line each."""
+    if not base.request_loras:
+        return [f"base: requests of {base.id} may name no LoRAs (request_loras)"]
+    if lora.path is not None and not Path(lora.path).is_file():
+        return [f"path: no file {lora.path}"]
+    if (
+        lora.path is None
+        and not Path(str(lora.repository)).is_dir()
+        and HUB_NAME.fullmatch(str(lora.repository)) is None
+    ):
+        return [f"repository: no folder {lora.repository}, and no name on the Hugging Face hub (owner/name)"]
+    try:
+        path = lora_file(lora).path
+    except LoadError as exc:
+        return [exc.why] if Path(str(lora.repository)).is_dir() else []
+    if path is None:  # not downloaded yet
+        return []
+    try:
+        with path.open("rb") as file:
+            check_lora(file, find_structure(base))
+    except (LoraFileError, OSError) as exc:
+        return [f"{path.name}: {exc}"]
+    return []
 
 
 def guided_family(kind: Any) -> Any:
@@ -239,8 +266,11 @@ def _parts(entry: Model, kind: Any) -> Iterator[str]:
     for name in entry.without:
         if name in parts and name not in kind._optional_components and parts[name].default is inspect.Parameter.empty:
             yield f"without: {kind.__name__} needs its {name}"
-    if entry.lora and not hasattr(kind, "load_lora_weights"):
-        yield f"lora: {kind.__name__} takes none"
+    if not hasattr(kind, "load_lora_weights"):
+        if entry.lora:
+            yield f"lora: {kind.__name__} takes none"
+        if entry.request_loras:
+            yield f"request_loras: {kind.__name__} takes none; set it to false"
     for index, lora in enumerate(entry.lora):
         if lora.into is not None and lora.into not in parts:
             yield f"lora.{index}.into: {kind.__name__} has no {lora.into}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["LoadError", "RepositoryAccessError", "public_reason"]
+__all__ = ["LoadError", "LoraError", "RepositoryAccessError", "public_reason"]
 
 
 class LoadError(Exception):
@@ -17,6 +17,10 @@ class RepositoryAccessError(LoadError):
     """A repository that the hub does not give to this machine. Clients may read the message."""
 
 
+class LoraError(LoadError):
+    """A LoRA that the model cannot use. Clients may read the message, which names no folder of this machine."""
+
+
 def public_reason(error: Exception) -> str:
     """What clients may read of an error: other messages can name folders of this machine."""
-    return error.why if isinstance(error, RepositoryAccessError) else type(error).__name__
+    return error.why if isinstance(error, RepositoryAccessError | LoraError) else type(error).__name__

@@ -18,10 +18,10 @@ from diffusers.pipelines import pipeline_loading_utils as diffusers_files
 from diffusers.utils.constants import TRANSFORMERS_COMPONENT_AUX_FILES
 from huggingface_hub import errors
 
-from app.catalog import Model, Source
+from app.catalog import CatalogLora, Model, Source
 from app.loading.errors import LoadError
 
-__all__ = ["INDEX", "File", "denoiser_name", "files_of", "has_files", "local_file", "model_index"]
+__all__ = ["INDEX", "File", "denoiser_name", "files_of", "has_files", "local_file", "lora_file", "model_index"]
 
 INDEX, CONFIG = "model_index.json", "config.json"
 #: Weights at the top of a repository that is one component.
@@ -49,7 +49,7 @@ class File:
 
 def files_of(entry: Model) -> list[File]:
     """Every file the entry needs. Raises LoadError if that is unknown, as no listing of a repository is here."""
-    listing = _listing(entry, entry, INDEX)
+    listing = _listing(entry.id, entry, INDEX)
     index = model_index(entry)
     replaced: dict[str, Source] = {}
     if entry.denoiser is not None:
@@ -64,18 +64,23 @@ def files_of(entry: Model) -> list[File]:
     files = [File(entry, name, listing[name], name.partition("/")[0]) for name in names]
     others: list[tuple[str, Source]] = [*replaced.items(), *(("", lora) for lora in entry.lora)]
     for component, source in others:
-        files += _files_of_source(entry, component, source)
+        files += _files_of_source(entry.id, component, source)
     return files
 
 
-def _files_of_source(entry: Model, component: str, source: Source) -> list[File]:
+def lora_file(lora: CatalogLora) -> File:
+    """The file of a LoRA that requests may name. Raises LoadError if its size is unknown or its repository lacks it."""
+    return _files_of_source(lora.id, "", lora.source)[0]
+
+
+def _files_of_source(owner: str, component: str, source: Source) -> list[File]:
     """The one file that is named, or else those of a whole component."""
     name = getattr(source, "weight_name", None)
-    listing = _listing(entry, source, name or CONFIG)
+    listing = _listing(owner, source, name or CONFIG)
     names = [name] if name else [CONFIG, *filter(COMPONENT_WEIGHTS.fullmatch, listing)]
     for name in names:
         if name not in listing:
-            raise LoadError(entry.id, f"{source.repository}: no file {name}")
+            raise LoadError(owner, f"{source.repository}: no file {name}")
     return [File(source, name, listing[name], component) for name in names]
 
 
@@ -91,7 +96,7 @@ def local_file(entry: Model, source: Source, name: str) -> Path:
     """A file of a repository on this machine. Raises LoadError."""
     path = File(source, name, 0).path
     if path is None:
-        raise _missing(entry, f"{source.repository}/{name}")
+        raise _missing(entry.id, f"{source.repository}/{name}")
     return path
 
 
@@ -109,7 +114,7 @@ def denoiser_name(index: Mapping[str, Any]) -> str:
     return "unet" if "unet" in index else "transformer"
 
 
-def _listing(entry: Model, source: Source, anchor: str) -> dict[str, int]:
+def _listing(owner: str, source: Source, anchor: str) -> dict[str, int]:
     """Sizes of a repository's files by name: its folder's, the hub's as it was last asked, or else the cached ones
     beside `anchor`.
     """
@@ -122,7 +127,7 @@ def _listing(entry: Model, source: Source, anchor: str) -> dict[str, int]:
             path = _cached(source, anchor)
             folder = None if path is None else path.parents[anchor.count("/")]
     if folder is None:
-        raise _missing(entry, source.repository)
+        raise _missing(owner, source.repository)
     return {file.relative_to(folder).as_posix(): file.stat().st_size for file in folder.rglob("*") if file.is_file()}
 
 
@@ -152,8 +157,8 @@ def _matches(name: str, patterns: Sequence[str]) -> bool:
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def _missing(entry: Model, what: str) -> LoadError:
-    return LoadError(entry.id, f"{what} is not on this machine: run `nag-server models pull {entry.id}`")
+def _missing(owner: str, what: str) -> LoadError:
+    return LoadError(owner, f"{what} is not on this machine: run `nag-server models pull {owner}`")
 
 
 def _cached(source: Source, name: str) -> Path | None:

@@ -19,6 +19,7 @@ from app.cli import main
 from app.cli.running import running
 from app.queue.embedded import socket_path
 from tests.limits import HANG_S
+from tests.loras.lora_files import good
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +132,15 @@ def test_models_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
         f"[models.{name}]" + re.sub(r'repository = "[^"]*"', f'repository = "{name}"', entry)
         for name in ("empty", "odd", "gone")
     ]
+    (tmp_path / "good.safetensors").write_bytes(good())
+    (tmp_path / "bad.safetensors").write_bytes(good()[:-1])
+    entries += [
+        f'[loras.{name}]\nbase = "{base}"\npath = "{file}.safetensors"'
+        for name, base, file in (
+            ("fits", "shapes-flux", "good"), ("cut", "shapes-flux", "bad"), ("missing", "shapes-flux", "none"),
+            ("other", "shapes-sd", "good"), ("none", "pixart-sigma", "good"),
+        )
+    ]  # fmt: skip
     (tmp_path / "more.toml").write_text("\n".join(entries))
     monkeypatch.setenv("NAG_CATALOG", str(tmp_path / "more.toml"))
     assert main(["models", "check"]) == 1
@@ -138,12 +148,19 @@ def test_models_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     assert "\nempty: repository: no model_index.json" in said
     assert re.search(r"\nodd: repository: diffusers .* has no NoSuchPipeline", said)
     assert "\ngone: repository: no folder gone" in said
+    assert "\ncut: bad.safetensors: it is truncated" in said
+    assert "\nmissing: path: no file" in said
+    assert re.search(r"\nother: good.safetensors: transformer\.\S+: the model has no such layer in its unet", said)
+    assert "\nnone: base: requests of pixart-sigma may name no LoRAs" in said
+    assert "\nfits:" not in said
+    assert main(["models", "check", "fits"]) == 0
+    assert "LoRA for shapes-flux" in capsys.readouterr().out
     assert main(["models", "check", "gone"]) == 1
     assert "odd" not in capsys.readouterr().out
     assert main(["models", "check", "flux-dev", "sdxl-dmd2", "--cache"]) == 0
     assert "sdxl-dmd2: to download: stabilityai/stable-diffusion-xl-base-1.0 is not on " in capsys.readouterr().out
     assert main(["models", "check", "nothing"]) == 1
-    assert "no model 'nothing': there are shapes-flux, " in capsys.readouterr().err
+    assert "no model or LoRA 'nothing': there are shapes-flux, " in capsys.readouterr().err
 
 
 def test_a_catalog_that_does_not_fit_is_one_line(
