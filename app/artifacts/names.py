@@ -7,10 +7,13 @@ import secrets
 
 from app.formats import MEDIA_TYPES
 
-__all__ = ["artifact_name", "checked", "input_name", "is_input", "is_name", "media_type"]
+__all__ = ["artifact_name", "checked", "input_name", "is_input", "is_name", "lora_name", "media_type"]
 
 _NAME = re.compile(rf"[A-Za-z0-9_-]{{1,80}}-[0-9]{{1,3}}-[0-9a-f]{{8}}\.({'|'.join(MEDIA_TYPES)})")
 _INPUT = re.compile(r".+-(image|mask)-0-[0-9a-f]{8}\.png")
+
+#: Of an uploaded LoRA. It is no artifact: it has no links, and is kept until it is deleted.
+_LORA = re.compile(r"lora_[0-9a-f]{16}\.safetensors")
 
 
 def artifact_name(job_id: str, index: int, output_format: str) -> str:
@@ -26,6 +29,11 @@ def input_name(job_id: str, part: str) -> str:
     return artifact_name(f"{job_id}-{part}", 0, "png")
 
 
+def lora_name(version: str) -> str:
+    """Of an uploaded LoRA's file."""
+    return f"lora_{version}.safetensors"
+
+
 def is_input(name: str) -> bool:
     return _INPUT.fullmatch(name) is not None
 
@@ -35,11 +43,11 @@ def is_name(text: str) -> bool:
 
 
 def checked(name: str) -> str:
-    """The name. Raises ValueError where it is not of `artifact_name`'s form."""
-    if not is_name(name):
+    """The name. Raises ValueError where it is not of `artifact_name`'s form, nor of `lora_name`'s."""
+    if not is_name(name) and _LORA.fullmatch(name) is None:
         raise ValueError(f"not an artifact's name: {name!r}")
     return name
 
 
 def media_type(name: str) -> str:
-    return MEDIA_TYPES[name.rpartition(".")[2]]
+    return MEDIA_TYPES.get(name.rpartition(".")[2], "application/octet-stream")

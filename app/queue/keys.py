@@ -46,6 +46,10 @@ class Keys:
         self.SLOTS = tag + "slots:"  # + key id: sorted set, requests under way, by the millisecond they are given up
         self.PENDING = tag + "pending:"  # + key id: set, ids of its jobs that have not ended
 
+        self.LORA = tag + "lora:"  # + id that jobs name it by: hash, record and bytes of an uploaded LoRA
+        self.LORAS = tag + "loras:"  # + tenant, or nothing for all tenants: hash, id to the id that jobs name it by
+        self.LORA_JOBS = tag + "lora_jobs:"  # + that id: set, ids of the jobs that need it and have not ended
+
         self.WORKERS = tag + "workers"  # sorted set: worker names, by the millisecond their announcement ends
         self.WARM = tag + "warm"  # hash: worker name to JSON, the models it has warm and those it serves
 

@@ -16,7 +16,8 @@ from typing import Final
 
 from redis.asyncio import Redis
 
-from app.errors import Conflict, QueueFull, RateLimited
+from app.catalog import is_uploaded
+from app.errors import Conflict, InvalidParameter, QueueFull, RateLimited
 from app.jobs import Job, JobError, JobStatus, Result, to_json
 from app.logs import Log
 from app.metrics.service import Measures
@@ -30,6 +31,7 @@ from app.queue.feed import Feed
 from app.queue.keys import Keys
 from app.queue.listing import Page, page
 from app.queue.load import Load, retry_after_s
+from app.queue.loras import Loras
 from app.queue.lua import Scripts
 from app.queue.rates import Rates
 from app.queue.registry import Registry
@@ -60,6 +62,7 @@ class Queue:
         self._lease_ms: Final = round(settings.lease_s * 1000)
         self._scripts = Scripts(redis, self.keys, round(settings.retention_s * 1000))
         self.dead: Final = DeadLetters(self._scripts)
+        self.loras: Final = Loras(self._scripts)
         self.rates: Final = Rates(redis.connection_pool, self.keys)
         self.registry: Final = Registry(self._scripts)
         self.slots: Final = Slots(self._scripts)
@@ -108,7 +111,8 @@ class Queue:
         used before and whose job is still kept, returns that earlier job (its id differs from `job.id`); a retried
         call with the same id returns what is stored.
         Raises errors.Conflict when the key came with another fingerprint; errors.QueueFull at settings.queue_limit
-        and settings.queue_limit_per_model; errors.RateLimited when `pending_jobs` of this API key have not ended.
+        and settings.queue_limit_per_model; errors.InvalidParameter for an uploaded LoRA that was deleted meanwhile;
+        errors.RateLimited when `pending_jobs` of this API key have not ended.
         """
         request, most_s = job.request, self._settings.deadline_max_s
         answer = await self._scripts.run(
@@ -119,9 +123,12 @@ class Queue:
             self._settings.queue_limit, self._settings.queue_limit_per_model,
             api_key or "", "" if pending_jobs is None else pending_jobs,
             "" if job.webhook is None else to_json(job.webhook), job.trace,
+            " ".join(use.id for use in request.loras if is_uploaded(use.id)),
         )  # fmt: skip
         if answer[0] == "conflict":
             raise Conflict("this Idempotency-Key was used with another request", code="idempotency_conflict")
+        if answer[0] == "no_lora":
+            raise InvalidParameter(f"loras: {answer[1]} was deleted meanwhile", param="loras", code="lora_not_found")
         if answer == ["full", "key"]:
             retry_s = retry_after_s(await self.loads())
             raise RateLimited(f"{pending_jobs} jobs of this key have not ended, its most", retry_after_s=retry_s)

@@ -6,9 +6,11 @@ import asyncio
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from redis.asyncio import Redis
 
+from app.catalog import UploadedLora
 from app.jobs import TENANT, Applied, Artifact, EventType, Job, JobError, Result, Timings, Webhook
 from app.queue.keys import Keys
 from app.queue.queue import Queue
@@ -26,6 +28,14 @@ RESULT = Result(
     timings=Timings(1.0, 2.0, 3.0, 4.0, 10.0),
     warnings=("said",),
 )
+
+
+def make_lora(name: str = "style", tenant: str | None = TENANT, **fields: Any) -> UploadedLora:
+    described = {
+        "version": f"{hash((name, tenant)) % 2**64:016x}", "sha256": "0" * 64, "size_bytes": 10, "created_at": 1.0,
+        "layers": 1, "rank": 4, "parts": ("transformer",),
+    } | fields  # fmt: skip
+    return UploadedLora(id=name, tenant=tenant, base=MODEL, **described)
 
 
 async def look(queue: Queue, job_id: str) -> Job:
@@ -67,6 +77,8 @@ async def assert_consistent(redis: Redis) -> None:
     owners = [name async for name in redis.scan_iter(f"{keys.OWNED}*")]
     owned = {(name.removeprefix(keys.OWNED), each) for name in owners for each in await redis.zrange(name, 0, -1)}
     assert owned == {(each["tenant"], each["id"]) for each in jobs.values()} | kept
+    needed = {name async for name in redis.scan_iter(f"{keys.LORA_JOBS}*")}
+    assert needed == {keys.LORA_JOBS + use for each in [*waiting, *held] for use in each.get("loras", "").split()}
     for name, each in jobs.items():
         stream = keys.events(each["id"])
         [(_, told)] = await redis.xrevrange(stream, count=1)
@@ -123,6 +135,10 @@ async def make_every_transition(url: str, settings: Settings, make_job: Callable
     await queue.cancel("told")
     [[delivery], _] = await queue.webhooks.claim(9, {})
     await queue.webhooks.retry(delivery, 1)
+    await queue.loras.add(make_lora(), most=1, most_bytes=10)
+    assert await queue.loras.find(make_lora().use_id) == make_lora()
+    assert await queue.loras.visible(TENANT) == [make_lora()]
+    await queue.loras.drop(make_lora())
     assert await queue.delete("told") is not None
     assert len((await queue.page(TENANT, 10)).jobs) == 5
     assert await queue.delete("b") is not None

@@ -181,6 +181,13 @@ local function keep(id, for_good)
   end
 end
 
+-- From now on the uploaded LoRAs that a job uses cannot be deleted, until it ends.
+local function need_loras(id)
+  for use in string.gmatch(redis.call('HGET', JOB .. id, 'loras') or '', '%S+') do
+    redis.call('SADD', LORA_JOBS .. use, id)
+  end
+end
+
 -- A job's last transition: status, and the field that says how it ended, if there is something to say.
 local function close(id, status, field, value)
   local key = JOB .. id
@@ -193,6 +200,9 @@ local function close(id, status, field, value)
   local api_key = redis.call('HGET', key, 'api_key')
   if api_key then
     redis.call('SREM', PENDING .. api_key, id)
+  end
+  for use in string.gmatch(redis.call('HGET', key, 'loras') or '', '%S+') do
+    redis.call('SREM', LORA_JOBS .. use, id)
   end
   redis.call('ZREM', DEADLINES, id)
   tell(id, status)

@@ -14,6 +14,7 @@ for _, id in ipairs(ARGV) do
     if times[3] then
       redis.call('SADD', PENDING .. times[3], id)
     end
+    need_loras(id)
     enqueue(id)
     replayed[#replayed + 1] = id
   end

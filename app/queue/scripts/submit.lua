@@ -2,8 +2,10 @@
 -- Bound: the models that ever had a queue.
 -- ARGV: id, model, tenant, priority's rank, cost, work, request, warnings, deadline in ms from now,
 --   idempotency key or '', fingerprint, most queued jobs of all models, most of this one,
---   id of the API key or '', most of its jobs that have not ended or '', webhook or '', traceparent or ''
--- Returns {'new' | 'earlier', the job's fields}, {'conflict'}, or {'full', 'all' | 'model' | 'key'}.
+--   id of the API key or '', most of its jobs that have not ended or '', webhook or '', traceparent or '',
+--   uploaded LoRAs that it uses, with spaces
+-- Returns {'new' | 'earlier', the job's fields}, {'conflict'}, {'no_lora', LoRA}, or
+--   {'full', 'all' | 'model' | 'key'}.
 local id, model, idempotency, fingerprint = ARGV[1], ARGV[2], ARGV[10], ARGV[11]
 local key = JOB .. id
 
@@ -17,6 +19,11 @@ if idempotency ~= '' then
       return { 'conflict' }
     end
     return { 'earlier', redis.call('HGETALL', JOB .. earlier[1]) }
+  end
+end
+for use in string.gmatch(ARGV[18], '%S+') do
+  if redis.call('EXISTS', LORA .. use) == 0 then
+    return { 'no_lora', use }
   end
 end
 
@@ -68,6 +75,10 @@ if api_key ~= '' then
 end
 if ARGV[16] ~= '' then
   redis.call('HSET', key, 'webhook', ARGV[16])
+end
+if ARGV[18] ~= '' then
+  redis.call('HSET', key, 'loras', ARGV[18])
+  need_loras(id)
 end
 enqueue(id)
 return { 'new', redis.call('HGETALL', key) }

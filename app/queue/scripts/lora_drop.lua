@@ -1,0 +1,22 @@
+-- Strike a LoRA off, unless jobs that have not ended need it.
+-- Bound: those jobs.
+-- ARGV: tenant or '' for all tenants, id
+-- Returns {'dropped', record}, {'needed', number of jobs} or {'unknown'}.
+local own, id = LORAS .. ARGV[1], ARGV[2]
+local use = redis.call('HGET', own, id)
+if not use then
+  return { 'unknown' }
+end
+for _, job in ipairs(redis.call('SMEMBERS', LORA_JOBS .. use)) do
+  if redis.call('EXISTS', JOB .. job) == 0 then -- evicted by the server, or deleted by hand
+    redis.call('SREM', LORA_JOBS .. use, job)
+  end
+end
+local needed = redis.call('SCARD', LORA_JOBS .. use)
+if needed > 0 then
+  return { 'needed', needed }
+end
+local record = redis.call('HGET', LORA .. use, 'record')
+redis.call('HDEL', own, id)
+redis.call('DEL', LORA .. use)
+return { 'dropped', record }
