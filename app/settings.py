@@ -168,6 +168,14 @@ class Settings(BaseSettings):
     input_max_px: Annotated[
         int, Field(ge=1, description="most pixels of such an image, looked at before it is read")
     ] = 16_777_216
+    lora_max_bytes: Annotated[int, Field(ge=1024, description="largest LoRA that may be uploaded, as a file")] = 10**9
+    loras_per_tenant: Annotated[
+        int, Field(ge=0, description="most LoRAs that a tenant may upload; and most that all tenants share")
+    ] = 100
+    lora_bytes_per_tenant: Annotated[int, Field(ge=0, description="most bytes of them, likewise")] = 10**10
+    lora_cache_bytes: Annotated[
+        int, Field(ge=0, description="copies of uploaded LoRAs in data_dir; the least recently used ones make room")
+    ] = 10**10
     head_max_bytes: Annotated[int, Field(ge=1024, description="largest head of a request: its URL and headers")] = (
         32_768
     )
