@@ -10,10 +10,10 @@ from PIL import ImageOps
 
 from app.api.image_inputs import REGENERATED_BELOW, UploadedImage, png_file
 from app.api.openai.asked import of_an_edit
-from app.api.resolve import NO_MASK, NO_TRANSPARENCY, Resolved, find_editing_model, resolve
+from app.api.resolve import NO_LORAS, NO_MASK, NO_TRANSPARENCY, Resolved, find_editing_model, resolve
 from app.api.schemas import EditBody
 from app.artifacts import Artifacts, input_name
-from app.catalog import Catalog, Model
+from app.catalog import Catalog, Model, RegisteredLora
 from app.errors import InvalidParameter
 from app.jobs import Edit
 from app.settings import Settings
@@ -46,8 +46,9 @@ class PreparedInput:
 
 
 def prepare_edit(
-    image: bytes, mask: bytes | None, body: EditBody, catalog: Catalog, settings: Settings
-) -> tuple[Resolved, PreparedInput]:
+    image: bytes, mask: bytes | None, body: EditBody, catalog: Catalog, settings: Settings,
+    loras: Mapping[str, RegisteredLora] = NO_LORAS,
+) -> tuple[Resolved, PreparedInput]:  # fmt: skip
     """Decodes the files one after the other, and resolves the request by what they show; call it in a thread.
 
     Raises InvalidParameter, and as `find_editing_model` and `resolve` do.
@@ -59,7 +60,7 @@ def prepare_edit(
     problem = NO_TRANSPARENCY if mask is None else NO_MASK
     model = find_editing_model(catalog, body.model, "inpaint" if is_masked else "img2img", problem)
     asked = of_an_edit(body, model, *fitting_size(*source.size, model))
-    resolved = resolve(asked.body, catalog, written=asked.written, warnings=asked.warnings)
+    resolved = resolve(asked.body, catalog, written=asked.written, warnings=asked.warnings, uploaded=loras)
     size = resolved.generation.width, resolved.generation.height
     mask_file = png_file(ImageOps.invert(masking.fit_alpha(*size))) if is_masked else None
     warnings = [] if masking is source else masking.warnings

@@ -17,12 +17,15 @@ from starlette.types import Message
 
 from app.errors import InvalidRequest, MalformedBody
 
-__all__ = ["FORM", "FormRoute", "take_files"]
+__all__ = ["FORM", "FormRoute", "UploadRoute", "take_files", "take_upload"]
 
 FORM = "multipart/form-data"
 #: `nag[scale]` is the scale of nag; `tags[]` is one of several tags.
 BRACKETED = re.compile(r"([^\[\]]+)((?:\[[^\[\]]*\]){1,4})")
+LORA_FIELD = re.compile(r"loras(?:\[\]|\[(?P<index>[0-9]{0,3})\]\[(?P<field>[a-z]{1,20})\])?")
 FIELDS_MAX = 200
+#: A field that is a list; see `_lora_uses`.
+LORAS = "loras"
 
 
 def _is_form(content_type: str) -> bool:
@@ -63,7 +66,10 @@ async def _read(request: Request, shape: type[BaseModel]) -> bytes:
     """
     try:
         async with request.form(max_files=FIELDS_MAX, max_fields=FIELDS_MAX) as form:
-            fields = _nested([_named(name, value) for name, value in form.multi_items()])
+            items = [_named(name, value) for name, value in form.multi_items()]
+            is_of_loras = [LORAS in shape.model_fields and name.partition("[")[0] == LORAS for name, _ in items]
+            fields = _nested([item for item, is_lora in zip(items, is_of_loras, strict=True) if not is_lora])
+            loras = _lora_uses([item for item, is_lora in zip(items, is_of_loras, strict=True) if is_lora])
             for name, value in form.multi_items():
                 if isinstance(value, UploadFile):
                     request.state.files[_named(name, value)[0]] = await value.read()
@@ -74,7 +80,8 @@ async def _read(request: Request, shape: type[BaseModel]) -> bytes:
     except ValidationError as exc:
         raise RequestValidationError([{**each, "loc": ("body", *each["loc"])} for each in exc.errors()]) from exc
     # Not model_dump_json, which writes NaN as null: that would be a field left out.
-    return json.dumps(body.model_dump(mode="json", exclude_unset=True)).encode()
+    sent = body.model_dump(mode="json", exclude_unset=True)
+    return json.dumps(sent | {LORAS: loras} if loras else sent).encode()
 
 
 def _named(name: str, value: UploadFile | str) -> tuple[str, str]:
@@ -96,6 +103,60 @@ def _nested(items: list[tuple[str, str]]) -> dict[str, Any]:
             raise InvalidRequest(f"{written}: sent twice", param=written)
         inner[name] = value
     return fields
+
+
+def _lora_uses(items: list[tuple[str, str]]) -> list[Any]:
+    """The list as JSON has it, which the route's schema checks: of JSON texts, of texts such as `watercolor=0.8`, and
+    of `loras[0][id]` or, as OpenAI's SDKs write it, `loras[][id]`.
+
+    Raises InvalidRequest.
+    """
+    uses: list[Any] = []
+    bracketed: dict[str, list[tuple[str, str]]] = {}  # by the name of a use's field: its index or nothing, its text
+    for written, text in items:
+        match = LORA_FIELD.fullmatch(written)
+        if match is None:
+            raise InvalidRequest(f"{written}: must be {LORAS}, {LORAS}[0][id] or {LORAS}[][id]", param=LORAS)
+        if match["field"] is not None:
+            bracketed.setdefault(match["field"], []).append((match["index"], text))
+        elif text.strip():
+            uses += _lora_texts(text)
+    indexed: dict[str, dict[str, Any]] = {}
+    for field, values in bracketed.items():
+        if any(not index for index, _ in values) and len(values) != len(bracketed.get("id", ())):
+            raise InvalidRequest(f"{LORAS}[][{field}]: must be there for each LoRA or for none", param=LORAS)
+        for place, (index, text) in enumerate(values):
+            use = indexed.setdefault(index or str(place), {})
+            if field in use:
+                raise InvalidRequest(f"{LORAS}[{index}][{field}]: sent twice", param=LORAS)
+            use[field] = text if field == "id" else _number(text)
+    return [*uses, *indexed.values()]
+
+
+def _lora_texts(text: str) -> list[Any]:
+    if not text.lstrip().startswith(("[", "{")):
+        name, equals, scale = text.strip().rpartition("=")
+        return [{"id": name, "scale": _number(scale)} if equals else {"id": scale}]
+    try:
+        read = json.loads(text, object_pairs_hook=_each_once)
+    except (ValueError, RecursionError) as exc:
+        raise InvalidRequest(f"{LORAS}: must be JSON or such as watercolor=0.8", param=LORAS) from exc
+    return read if isinstance(read, list) else [read]
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    read = dict(pairs)
+    if len(read) < len(pairs):
+        raise ValueError("a name is there twice")
+    return read
+
+
+def _number(text: str) -> float | str:
+    """The text itself if it is no number: the schema says so."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def _as_json(request: Request, body: bytes) -> Request:

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from app.api.schemas import SEED_MAX, GenerationBody, NAGBody
-from app.catalog import NAG_BOUNDS, Catalog, EditTask, Kind, Model, Range
+from app.catalog import NAG_BOUNDS, Catalog, EditTask, Kind, Model, Range, RegisteredLora
 from app.errors import InvalidParameter, NotFound, UnsupportedParameter
 from app.formats import FORMATS, VIDEO_CODECS, VIDEOS
-from app.jobs import FORMER_NAMES, Generation, Guidance
+from app.jobs import FORMER_NAMES, Generation, Guidance, LoraUse
 
-__all__ = ["NO_MASK", "NO_TRANSPARENCY", "Resolved", "find_editing_model", "find_model", "resolve"]
+__all__ = ["NO_LORAS", "NO_MASK", "NO_TRANSPARENCY", "Resolved", "find_editing_model", "find_model", "resolve"]
 
 #: A drawn seed stays below this, so that it survives a JSON reader whose numbers are doubles.
 DRAWN_SEEDS = 2**32
@@ -27,6 +27,11 @@ ROUTES: dict[Kind, str] = {"image": "POST /v1/images/generations", "video": "POS
 #: What a model without inpainting is asked for in vain.
 NO_MASK = "takes no mask: leave it out"
 NO_TRANSPARENCY = "cannot regenerate the image's transparent parts: send an opaque image"
+
+#: Without uploaded ones.
+NO_LORAS: Mapping[str, RegisteredLora] = {}
+#: LoRAs that an error names.
+LORAS_SHOWN = 20
 
 Number = TypeVar("Number", int, float)
 
@@ -40,15 +45,22 @@ class Resolved:
 
 
 def resolve(
-    asked: GenerationBody, catalog: Catalog, *, written: Mapping[str, str] | None = None, warnings: tuple[str, ...] = ()
+    asked: GenerationBody,
+    catalog: Catalog,
+    *,
+    written: Mapping[str, str] | None = None,
+    warnings: tuple[str, ...] = (),
+    uploaded: Mapping[str, RegisteredLora] = NO_LORAS,
 ) -> Resolved:
     """The generation that `asked` means.
 
     `written` maps a field's name here to the one the caller wrote (`nag.scale` → `nag_scale`), for the errors.
+    `uploaded` has the LoRAs that the caller may name beside the catalog's; they go before those of the same id.
     Raises NotFound for an unknown model, InvalidParameter for a value the model cannot take, UnsupportedParameter
     for a parameter it cannot honour (with `strict` false that becomes a warning).
     """
-    return _Resolver(asked, find_model(catalog, asked.model), written or {}, list(warnings)).run()
+    model = find_model(catalog, asked.model)
+    return _Resolver(asked, model, written or {}, catalog, {**catalog.loras, **uploaded}, list(warnings)).run()
 
 
 def find_model(catalog: Catalog, name: str | None, kind: Kind | None = None) -> Model:
@@ -94,6 +106,8 @@ class _Resolver:
     asked: GenerationBody
     model: Model
     written: Mapping[str, str]
+    catalog: Catalog
+    loras: Mapping[str, RegisteredLora]
     warnings: list[str] = field(default_factory=list)
 
     def run(self) -> Resolved:
@@ -122,6 +136,7 @@ class _Resolver:
             nag=self._guidance(cfg=guidance_scale > 1),
             previews=self._previews(),
             strict=asked.strict,
+            loras=self._lora_uses(),
         )
         return Resolved(generation, tuple(self.warnings))
 
@@ -232,6 +247,39 @@ class _Resolver:
             method=getattr(nag, "method", None) or defaults.method,
             negative_prompt=own if own is not None else asked.negative_prompt or "",
         )
+
+    def _lora_uses(self) -> tuple[LoraUse, ...]:
+        asked, model = self.asked.loras or (), self.model
+        if asked and not model.request_loras:
+            self._unsupported("loras", f"model {model.id} takes none")
+            return ()
+        uses: list[LoraUse] = []
+        for index, use in enumerate(asked):
+            name = self._name("loras")
+            param = f"{name}.{index}.id"
+            lora = self.loras.get(use.id)
+            if lora is None:
+                raise InvalidParameter(
+                    f"{param}: no LoRA {use.id!r}; {self._taken()}", param=param, code="lora_not_found"
+                )
+            if not self.catalog.takes(model, lora):
+                raise InvalidParameter(
+                    f"{param}: {use.id} is a LoRA for {lora.base}; {self._taken()}", param=param, code="wrong_base"
+                )
+            if any(lora.use_id == other.id for other in uses):
+                raise InvalidParameter(f"{param}: {use.id} is there twice; give it one scale", param=param)
+            uses.append(LoraUse(lora.use_id, self._lora_scale(f"{name}.{index}.scale", use.scale, lora)))
+        return tuple(uses)
+
+    def _lora_scale(self, param: str, value: float | None, lora: RegisteredLora) -> float:
+        if value is not None and not lora.scale.holds(value):
+            raise InvalidParameter(f"{param}: must be {lora.scale} for {lora.id}, got {value:g}", param=param)
+        return float(lora.scale.default if value is None else value)
+
+    def _taken(self) -> str:
+        names = sorted({lora.id for lora in self.loras.values() if self.catalog.takes(self.model, lora)})
+        more = f" and {len(names) - LORAS_SHOWN} more" if len(names) > LORAS_SHOWN else ""
+        return f"model {self.model.id} takes {', '.join(names[:LORAS_SHOWN]) or 'none that is registered'}{more}"
 
     def _by_former_names(self, nag: NAGBody | None) -> dict[str, float]:
         """The numbers sent under a former name. Raises InvalidParameter if the present one was sent with another."""

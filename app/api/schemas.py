@@ -19,6 +19,7 @@ __all__ = [
     "GenerationBody",
     "ImageBody",
     "JobBody",
+    "LoraUseBody",
     "NAGBody",
     "OpenAIBody",
     "VideoBody",
@@ -29,6 +30,7 @@ SEED_MAX = 2**63 - 1
 #: What the schema says of it: the next lower number that a reader of doubles takes as it stands.
 SEED_MAX_DOUBLE = 2**63 - 1024
 N_MAX = 10
+LORAS_MAX = 8
 PREVIEWS_MAX = 3
 
 
@@ -96,6 +98,15 @@ class NAGBody(_Body):
     ] = None
 
 
+class LoraUseBody(_Body):
+    """A LoRA that the request uses."""
+
+    id: Annotated[str, Field(min_length=1, max_length=128, description="an id of GET /v1/loras")]
+    scale: Annotated[
+        float | None, Field(allow_inf_nan=False, description="its weight, within its range; absent: its default")
+    ] = None
+
+
 class WebhookBody(_Body):
     """A POST, signed by the rules of Standard Webhooks, for each of these events."""
 
@@ -144,6 +155,10 @@ class GenerationBody(_Body):
         bool, Field(description="false: the file does not hold prompt, seed and the other parameters that made it")
     ] = True
     nag: NAGBody | None = None
+    loras: Annotated[
+        list[LoraUseBody] | None,
+        Field(max_length=LORAS_MAX, description="LoRAs that the model takes, added up; each id once"),
+    ] = None
     priority: Annotated[
         Priority | None, Field(strict=False, description="what goes first among the caller's own jobs; absent: normal")
     ] = None

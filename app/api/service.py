@@ -21,7 +21,7 @@ from app.api.schemas import GenerationBody
 from app.api.webhooks.asked import asked_webhook
 from app.artifacts import Artifacts
 from app.artifacts.links import Links
-from app.catalog import Catalog
+from app.catalog import Catalog, UploadedLora
 from app.errors import InvalidParameter, NotFound, Unauthenticated
 from app.jobs import Job, JobStatus, Priority
 from app.metrics import Metrics
@@ -100,6 +100,17 @@ class Service:
             if not queued and edit is not None:
                 await self.artifacts.delete(*edit.names)
         return job, queued
+
+    async def uploaded_loras(self) -> dict[str, UploadedLora]:
+        """Those that the caller may name, by their ids and by the ids with their versions; its own go before those of
+        all tenants.
+        """
+        loras = await self.queue.loras.visible(self._tenant())
+        return {lora.use_id: lora for lora in loras} | {lora.id: lora for lora in loras}
+
+    async def loras_for(self, body: GenerationBody) -> dict[str, UploadedLora]:
+        """As `uploaded_loras`; nothing is asked of the queue for a request that names none."""
+        return await self.uploaded_loras() if body.loras else {}
 
     async def wait(self, job: Job, timeout_s: float, cancel_without: Request | None = None) -> Job:
         """The job when it has finished, or as it stands after `timeout_s` or when the server is told to end.

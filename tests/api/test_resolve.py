@@ -4,12 +4,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from app.api.resolve import resolve
 from app.api.schemas import GenerationBody
-from app.catalog import Catalog, Model, Range
+from app.catalog import Catalog, CatalogLora, Model, Range, UploadedLora
 from app.errors import InvalidParameter, NotFound, UnsupportedParameter
-from app.jobs import Guidance
+from app.jobs import Guidance, LoraUse
 from app.settings import Settings
 
 DEFAULTS = Guidance(5.0, 2.5, 0.25, 1.0, "a red shape")
@@ -150,3 +151,84 @@ def test_frames_off_the_grid(catalog: Catalog, fields: dict[str, int]) -> None:
     with pytest.raises(InvalidParameter, match="for model film, not") as caught:
         resolve(ask(model="film", **fields), catalog)
     assert (caught.value.param, caught.value.error_code) == (*fields, "invalid_parameter")
+
+
+def lora(name: str, base: str = "shapes-flux", **scale: float) -> CatalogLora:
+    allowed = Range[float](**{"default": 0.75, "min": -1.0, "max": 1.5, **scale})
+    return CatalogLora(id=name, base=base, path=f"{name}.safetensors", scale=allowed)
+
+
+@pytest.fixture
+def with_loras(catalog: Catalog) -> Catalog:
+    loras = {each.id: each for each in (lora("ink"), lora("oil"), lora("film-look", "film"))}
+    return catalog.model_copy(update={"loras": loras, "bases": {"plain": frozenset({"plain", "shapes-flux"})}})
+
+
+def test_loras_get_their_scales_and_stay_in_order(with_loras: Catalog) -> None:
+    asked = ask(loras=[{"id": "oil", "scale": -1}, {"id": "ink"}])
+    for model in ("shapes-flux", "plain"):
+        resolved = resolve(asked.model_copy(update={"model": model}), with_loras)
+        assert resolved.generation.loras == (LoraUse("oil", -1.0), LoraUse("ink", 0.75))
+    assert resolve(ask(), with_loras).generation.loras == ()
+    assert resolve(ask(loras=[]), with_loras).generation.loras == ()
+
+
+def test_an_uploaded_lora_goes_before_one_of_the_catalog(with_loras: Catalog) -> None:
+    own = UploadedLora(
+        **lora("ink", default=0.5).model_dump(include={"id", "base", "scale"}), version="0" * 16, tenant="a", sha256="",
+        size_bytes=1, created_at=0.0, layers=1, rank=1, parts=(),
+    )  # fmt: skip
+    uploaded = {own.id: own, own.use_id: own}
+    for name in uploaded:
+        uses = resolve(ask(loras=[{"id": name}]), with_loras, uploaded=uploaded).generation.loras
+        assert uses == (LoraUse(f"ink@{'0' * 16}", 0.5),)
+    with pytest.raises(InvalidParameter, match="is there twice"):
+        resolve(ask(loras=[{"id": name} for name in uploaded]), with_loras, uploaded=uploaded)
+
+
+@pytest.mark.parametrize(
+    ("model", "loras", "param", "message"),
+    [
+        ("shapes-flux", [{"id": "inc"}], "loras.0.id", "no LoRA 'inc'; model shapes-flux takes ink, oil"),
+        ("film", [{"id": "inc"}], "loras.0.id", "model film takes film-look"),
+        ("film", [{"id": "film-look"}, {"id": "ink"}], "loras.1.id", "ink is a LoRA for shapes-flux; model film takes"),
+        ("plain", [{"id": "film-look"}], "loras.0.id", "film-look is a LoRA for film"),
+        ("plain", [{"id": "ink"}, {"id": "ink"}], "loras.1.id", "ink is there twice"),
+        ("plain", [{"id": "ink", "scale": 1.6}], "loras.0.scale", "must be -1 to 1.5 for ink, got 1.6"),
+        ("plain", [{"id": "oil"}, {"id": "ink", "scale": -1.1}], "loras.1.scale", "must be -1 to 1.5 for ink"),
+    ],
+)
+def test_loras_that_cannot_be_used(
+    with_loras: Catalog, model: str, loras: list[dict[str, Any]], param: str, message: str
+) -> None:
+    with pytest.raises(InvalidParameter, match=message) as caught:
+        resolve(ask(model=model, loras=loras), with_loras)
+    assert caught.value.param == param
+
+
+def test_a_model_without_loras_names_the_field(with_loras: Catalog) -> None:
+    plain = with_loras.models["plain"].model_copy(update={"request_loras": False})
+    refusing = with_loras.model_copy(update={"models": {**with_loras.models, "plain": plain}})
+    with pytest.raises(UnsupportedParameter, match="loras: model plain takes none"):
+        resolve(ask(model="plain", loras=[{"id": "ink"}]), refusing)
+    lenient = resolve(ask(model="plain", loras=[{"id": "ink"}], strict=False), refusing)
+    assert lenient.generation.loras == ()
+    assert lenient.warnings == ("loras was left out: model plain takes none",)
+
+
+@pytest.mark.parametrize(
+    "loras",
+    [
+        [{"id": str(number)} for number in range(9)],
+        [{"id": ""}],
+        [{"scale": 1.0}],
+        [{"id": "ink", "scale": float("nan")}],
+        [{"id": "ink", "scale": "1"}],
+        [{"id": "ink", "weight": 1}],
+        {"id": "ink"},
+        ["ink"],
+    ],
+)
+def test_loras_of_another_shape(loras: Any) -> None:
+    with pytest.raises(ValidationError):
+        ask(loras=loras)

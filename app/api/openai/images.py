@@ -12,7 +12,7 @@ from app.api.service import Service
 from app.api.views.result import BATCH_SIZE, completed_result, echo
 from app.artifacts.links import Links
 from app.errors import Expired
-from app.jobs import Applied, Generation, Job, JobEvent, Timings
+from app.jobs import Applied, Generation, Job, JobEvent, LoraUse, Timings
 
 __all__ = ["CompletedEvent", "ImagesView", "PartialImageEvent", "completed_events", "images_view", "partial_event"]
 
@@ -51,6 +51,7 @@ class Echo(BaseModel):
     job: str
     seed: int
     nag: Applied
+    loras: tuple[LoraUse, ...]
     batch_size: Annotated[int, BATCH_SIZE]
     attempts: int
     worker: str | None

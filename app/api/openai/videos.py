@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from app.api.views.page import PageView
 from app.api.views.result import BATCH_SIZE, echo
-from app.jobs import Applied, Job, JobError, JobStatus, Timings
+from app.jobs import Applied, Job, JobError, JobStatus, LoraUse, Timings
 from app.queue.listing import Page
 
 __all__ = ["VideoDeletedView", "VideoView", "VideosView", "poll_after_ms", "video_view", "videos_view"]
@@ -48,6 +48,7 @@ class VideoView(BaseModel):
     num_frames: int
     fps: int
     nag: Applied | None
+    loras: tuple[LoraUse, ...]
     batch_size: Annotated[int | None, BATCH_SIZE]
     attempts: int
     worker: str | None

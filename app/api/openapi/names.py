@@ -35,6 +35,7 @@ SCHEMAS = {
     "JobEventView": "JobEvent",
     "JobView": "Job",
     "JobsView": "JobList",
+    "LoraUseBody": "LoraUseRequest",
     "ModelQueueView": "ModelQueue",
     "ModelView": "Model",
     "ModelsView": "ModelList",

@@ -30,6 +30,18 @@ __all__ = ["OWN", "examples", "responses"]
 # The document shows one body for each code.
 NO_MODEL = NotFound("no model 'flux'; see GET /v1/models", param="model", code="model_not_found")
 NO_JOB = NotFound("no job 'job_0'")
+OF_LORAS = (
+    InvalidParameter(
+        "loras.0.id: no LoRA 'style'; model shapes-flux takes outlined, striped",
+        param="loras.0.id",
+        code="lora_not_found",
+    ),
+    InvalidParameter(
+        "loras.0.id: style is a LoRA for flux-dev; model shapes-flux takes outlined, striped",
+        param="loras.0.id",
+        code="wrong_base",
+    ),
+)
 NOT_LISTED = InvalidParameter("after: no job 'job_0'", param="after")
 NOT_READY = Conflict("job job_0 is in_progress", code="not_ready", retry_after_s=1)
 GONE = Expired("the result of job job_0 is no longer kept")
@@ -47,7 +59,7 @@ REFUSED = Unavailable(
 
 #: By operationId; what follows from the shape of a request is not repeated.
 OWN: dict[str, tuple[ServiceError, ...]] = {
-    "create_job": (NO_MODEL, NO_JOB, KEY_USED, FULL),
+    "create_job": (NO_MODEL, NO_JOB, *OF_LORAS, KEY_USED, FULL),
     "list_jobs": (NOT_LISTED,),
     "get_job": (NO_JOB,),
     "delete_job": (NO_JOB,),
@@ -63,7 +75,7 @@ OWN: dict[str, tuple[ServiceError, ...]] = {
         GONE,
         NO_SUCH_BYTES,
     ),
-    "create_image": (NO_MODEL, NO_JOB, KEY_USED, GONE, FULL, NO_WORKER, NOT_IN_TIME),
+    "create_image": (NO_MODEL, NO_JOB, *OF_LORAS, KEY_USED, GONE, FULL, NO_WORKER, NOT_IN_TIME),
     "edit_image": (
         InvalidParameter(
             "model: wan21-lightx2v takes no images to start from; shapes-flux would",
@@ -72,13 +84,14 @@ OWN: dict[str, tuple[ServiceError, ...]] = {
         ),
         NO_MODEL,
         NO_JOB,
+        *OF_LORAS,
         KEY_USED,
         GONE,
         FULL,
         NO_WORKER,
         NOT_IN_TIME,
     ),
-    "create_video": (NO_MODEL, KEY_USED, FULL),
+    "create_video": (NO_MODEL, *OF_LORAS, KEY_USED, FULL),
     "list_videos": (NOT_LISTED,),
     "get_video": (NO_JOB,),
     "delete_video": (NO_JOB,),

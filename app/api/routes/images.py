@@ -37,7 +37,10 @@ async def create_image(body: ImageBody, request: Request, service: Here) -> Resp
     Guidance: `negative_prompt`, `nag: {…}`, or flat `nag_scale` and so on.
     """
     asked = of_images(body, find_model(service.catalog, body.model, "image"))
-    resolved = resolve(asked.body, service.catalog, written=asked.written, warnings=asked.warnings)
+    resolved = resolve(
+        asked.body, service.catalog, written=asked.written, warnings=asked.warnings,
+        uploaded=await service.loras_for(body),
+    )  # fmt: skip
     job = await _queued(resolved, body, request, service)
     return await _answered(job, body, request, service)
 
@@ -61,8 +64,9 @@ async def _prepared(body: EditBody, request: Request, service: Service) -> tuple
             raise InvalidParameter(f"{name}: must be a file of the multipart/form-data body", param=name)
     find_editing_model(service.catalog, body.model, "img2img")
     uploads = files["image"], files.get("mask")
+    loras = await service.loras_for(body)
     return await asyncio.get_running_loop().run_in_executor(
-        service.decoder, prepare_edit, *uploads, body, service.catalog, service.settings
+        service.decoder, prepare_edit, *uploads, body, service.catalog, service.settings, loras
     )
 
 

@@ -52,7 +52,8 @@ async def create_job(
     """Queue a generation: 202 and the job. 200 when it is done within `Prefer: wait=N`, or was asked for before."""
     del prefer, idempotency_key  # declared for the documentation; read where their grammar is known
     wait_s = wait_asked_s(request, service.settings.wait_max_s)
-    job, created = await service.submit(resolve(body, service.catalog), body, request)
+    resolved = resolve(body, service.catalog, uploaded=await service.loras_for(body))
+    job, created = await service.submit(resolved, body, request)
     if wait_s is not None:
         job = await service.wait(job, wait_s)
     status = 200 if job.status.terminal or not created else 202

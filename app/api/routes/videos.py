@@ -49,7 +49,10 @@ class ListQuery(BaseModel):
 async def create_video(body: VideoBody, request: Request, service: Here) -> Response:
     """Queue a video. Guidance: `negative_prompt`, `nag: {…}`, or flat `nag_scale` and so on."""
     asked = of_a_video(body, find_model(service.catalog, body.model, "video"))
-    resolved = resolve(asked.body, service.catalog, written=asked.written, warnings=asked.warnings)
+    resolved = resolve(
+        asked.body, service.catalog, written=asked.written, warnings=asked.warnings,
+        uploaded=await service.loras_for(body),
+    )  # fmt: skip
     job, _ = await service.submit(resolved, body, request)
     return _answer(job, service)
 

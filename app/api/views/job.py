@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from app.api.views.page import PageView
 from app.api.views.result import BATCH_SIZE, echo
 from app.artifacts.links import Links
-from app.jobs import Applied, Artifact, Generation, Job, JobError, JobStatus, Priority, Timings, Webhook
+from app.jobs import Applied, Artifact, Generation, Job, JobError, JobStatus, LoraUse, Priority, Timings, Webhook
 from app.queue.listing import Page
 
 __all__ = ["DeletedView", "JobView", "JobsView", "Progress", "job_view", "jobs_view"]
@@ -55,6 +55,7 @@ class JobView(BaseModel):
     request: Generation
     seed: int
     nag: Applied | None
+    loras: tuple[LoraUse, ...]
     batch_size: Annotated[int | None, BATCH_SIZE]
     timings: Timings | None
     warnings: tuple[str, ...]

@@ -37,6 +37,7 @@ def echo(job: Job) -> dict[str, Any]:
     return {
         "seed": job.request.seed,
         "nag": result.nag if result else None,
+        "loras": job.request.loras,
         "batch_size": result.batch_size if result else None,
         "attempts": job.attempts,
         "worker": job.worker,
