@@ -14,7 +14,7 @@ from typing import get_args
 from pydantic import ValidationError
 
 from app.catalog import Method
-from app.cli.arguments import add_bench_arguments, add_top_arguments
+from app.cli.arguments import add_bench_arguments, add_lora_arguments, add_top_arguments, lora_use
 from app.cli.keys import add_arguments
 from app.settings import SECRET, Settings
 from app.unknown_settings import unknown_settings
@@ -79,6 +79,10 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> int:
             from app.cli.keys import keys
 
             keys(arguments, settings)
+        case "loras":
+            from app.cli.loras import loras
+
+            loras(arguments, settings)
         case "dead":
             from app.cli.dead import dead
 
@@ -142,6 +146,7 @@ def _parser() -> argparse.ArgumentParser:
     for action, meaning in (("replay", "queue them again under their ids"), ("drop", "strike them off the list")):
         actions.add_parser(action, help=meaning).add_argument("ids", nargs="+", metavar="ID")
     add_arguments(commands.add_parser("keys", help="API keys: the service stores their hashes alone"))
+    add_lora_arguments(commands.add_parser("loras", help="LoRAs of a running server that requests may name"))
     add_top_arguments(commands.add_parser("top", help="queue, workers, rates and last errors, live"))
     add_bench_arguments(commands.add_parser("bench", help="a load run against a server, and its latencies"))
     _generate_arguments(commands.add_parser("generate", help="one picture or video from a running server"))
@@ -170,6 +175,9 @@ def _generate_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"--{name}", type=_finite, help=f"NAG: {meaning}")
     parser.add_argument("--method", choices=get_args(Method), help="NAG: the rule of guidance; absent: the model's")
     parser.add_argument("--anneal", dest="scale_decay", type=_finite, help=argparse.SUPPRESS)  # its former name
+    parser.add_argument(
+        "--lora", type=lora_use, action="append", dest="loras", metavar="ID[=WEIGHT]", help="again for another one"
+    )
     parser.add_argument(
         "--out", type=Path, help="file to write: .png, .jpg or .webp, of a video .mp4; absent: out.png or out.mp4"
     )

@@ -1,11 +1,12 @@
-"""Of `top` and `bench`, apart from what they import."""
+"""The arguments of `top`, `bench` and `loras`, apart from what these import."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
-__all__ = ["add_bench_arguments", "add_top_arguments"]
+__all__ = ["add_bench_arguments", "add_lora_arguments", "add_top_arguments", "lora_use"]
 
 
 def add_top_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,6 +27,36 @@ def add_bench_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--width", type=_count, help="pixels")
     parser.add_argument("--height", type=_count, help="pixels")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers there")
+
+
+def add_lora_arguments(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True)
+    listing = actions.add_parser("list", help="those that requests may name: id, origin, base, weights, trigger words")
+    listing.add_argument("--model", help="absent: of every model")
+    add = actions.add_parser("add", help="upload one: a safetensors file")
+    add.add_argument("file", type=Path, metavar="FILE")
+    add.add_argument("--base", required=True, metavar="MODEL", help="the model that it was trained for")
+    add.add_argument("--id", help="what requests name it by; absent: the file's name")
+    add.add_argument("--trigger-words", metavar="WORDS", help="what a prompt says to bring it out, with commas")
+    for name, meaning in (("default", "where a request says none"), ("min", "at least"), ("max", "at most")):
+        add.add_argument(f"--scale-{name}", type=float, metavar="WEIGHT", help=f"its weight {meaning}")
+    add.add_argument("--description", metavar="TEXT")
+    add.add_argument("--licence", metavar="TEXT")
+    add.add_argument("--shared", action="store_true", help="for all tenants; needs a key with the scope admin")
+    delete = actions.add_parser("delete", help="remove uploaded ones and their files")
+    delete.add_argument("ids", nargs="+", metavar="ID")
+    for action in (listing, add, delete):
+        action.add_argument("--url", help="the server; absent: where the settings would start one")
+
+
+def lora_use(text: str) -> dict[str, Any]:
+    """An element of a request's `loras`, of `ID` or `ID=WEIGHT`. Raises ArgumentTypeError."""
+    name, equals, weight = text.partition("=")
+    try:
+        use: dict[str, Any] = {"id": name, "scale": float(weight)} if equals else {"id": name}
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be ID or ID=WEIGHT, got {text}") from None
+    return use
 
 
 def _count(text: str) -> int:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import quote
 
 import httpx
 
@@ -67,6 +69,21 @@ class Client:
     def result(self, job: dict[str, Any], index: int = 0) -> bytes:
         """The bytes of one picture or video."""
         return self._send("GET", f"/v1/jobs/{job['id']}/result?index={index}").content
+
+    def loras(self, model: str | None = None) -> list[dict[str, Any]]:
+        """Those that requests may name, of one model or of all."""
+        listed = self._json("GET", "/v1/loras", params={} if model is None else {"model": model})
+        found: list[dict[str, Any]] = listed["data"]
+        return found
+
+    def add_lora(self, path: Path, form: dict[str, str]) -> dict[str, Any]:
+        """Uploads a file. Raises OSError as well."""
+        with path.open("rb") as file:
+            return self._json("POST", "/v1/loras", files={"file": (path.name, file)}, data=form)
+
+    def delete_lora(self, name: str) -> None:
+        """Removes an uploaded one."""
+        self._send("DELETE", f"/v1/loras/{quote(name, safe='')}")
 
     def _json(self, method: str, path: str, **request: Any) -> dict[str, Any]:
         answer: dict[str, Any] = self._send(method, path, **request).json()

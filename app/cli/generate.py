@@ -62,6 +62,8 @@ def _body(arguments: argparse.Namespace, output_format: str | None) -> dict[str,
     numbers = {name: value for name in (*NAG_BOUNDS, "method") if (value := getattr(arguments, name)) is not None}
     if numbers:
         body["nag"] = numbers
+    if arguments.loras:
+        body["loras"] = arguments.loras
     return {name: value for name, value in body.items() if value is not None}
 
 
@@ -72,6 +74,8 @@ def _report(job: dict[str, Any], out: Path) -> None:
     print(f"{out}  {_size(job['request'])}, model {job['model']}")
     print(f"seed     {job['seed']}")
     print("nag      " + (f"applied: {used}" if nag["applied"] else f"not applied: {nag['reason']}"))
+    for lora in job["loras"]:
+        print(f"lora     {lora['id']} {lora['scale']:g}")
     print(f"queue    {times['queue_ms']:.1f} ms")
     print(
         f"compute  {inference_ms:.1f} ms (encode {times['encode_ms']:.1f}, denoise {times['denoise_ms']:.1f}, "
