@@ -9,8 +9,9 @@ import { key, keyRefused } from "./key.js";
  *   id: string, description: string, kind: "image" | "video", default: boolean,
  *   num_inference_steps: Range, guidance_scale: Range, width: Range, height: Range,
  *   num_frames: Range | null, fps: Range | null, prompt_max_chars: number, prompt_max_tokens: number | null,
- *   nag_supported: boolean, nag: Numbers | null,
+ *   nag_supported: boolean, nag: Numbers | null, loras: string[],
  * }} Model
+ * @typedef {{id: string, description: string, trigger_words: string[], scale: Range}} Lora
  * @typedef {{url: string, thumbnail_url?: string | null, media_type: string, size_bytes: number, seed: number}} Output
  * @typedef {{
  *   id: string, status: "queued" | "in_progress" | "completed" | "failed" | "cancelled" | "expired",
@@ -75,6 +76,11 @@ async function refusal(response) {
 /** @returns {Promise<Model[]>} */
 export async function listModels() {
   return (await json("GET", "v1/models")).data;
+}
+
+/** @returns {Promise<Lora[]>} */
+export async function listLoras() {
+  return (await json("GET", "v1/loras")).data;
 }
 
 /** @param {unknown} body @param {string} idempotencyKey @returns {Promise<Job>} */

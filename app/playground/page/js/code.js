@@ -92,6 +92,9 @@ export function python(value, depth = 0) {
   if (typeof value === "boolean") return value ? "True" : "False";
   if (typeof value !== "object") return JSON.stringify(value);
   const inner = "    ".repeat(depth + 1);
+  if (Array.isArray(value)) {
+    return `[\n${value.map((each) => `${inner}${python(each, depth + 1)},\n`).join("")}${"    ".repeat(depth)}]`;
+  }
   const items = Object.entries(value).map(([name, each]) => `${inner}${JSON.stringify(name)}: ${python(each, depth + 1)},\n`);
   return items.length ? `{\n${items.join("")}${"    ".repeat(depth)}}` : "{}";
 }

@@ -6,7 +6,8 @@ const DRAFT = "nag.draft";
 export const NUMBERS = ["scale", "tau", "alpha", "end", "scale_decay", "start"];
 /** What one model's numbers mean, another's may not. */
 const OF_A_MODEL = [
-  "num_inference_steps", "guidance_scale", "width", "height", "num_frames", "fps", ...NUMBERS.map((each) => `nag.${each}`),
+  "num_inference_steps", "guidance_scale", "width", "height", "num_frames", "fps", "loras",
+  ...NUMBERS.map((each) => `nag.${each}`),
 ];
 /** @typedef {Record<string, string>} Form */
 

@@ -1,7 +1,7 @@
 /** The page: loads what it shows, renders it, and sends what is typed. */
 
 import { html, nothing, render } from "../vendor/lit-html/lit-html.js";
-import { ApiError, getQueue, listModels } from "./api.js";
+import { ApiError, getQueue, listLoras, listModels } from "./api.js";
 import { begin, chosenModel, form } from "./form.js";
 import { FormError } from "./requests.js";
 import { newRun, resume, running, show, start } from "./runs.js";
@@ -73,7 +73,7 @@ function refused(error) {
 
 /** The form's name of a request's field, which may be written in two ways; null where the form has none. @param {string} param */
 function fieldOf(param) {
-  const name = param === "nag.negative_prompt" ? "negative_prompt" : param;
+  const name = param === "nag.negative_prompt" ? "negative_prompt" : param.replace(/^loras\..*/, "loras");
   return name in form && name !== "mode" ? name : null;
 }
 
@@ -85,7 +85,7 @@ function showResults() {
 
 async function load() {
   try {
-    state.models = await listModels();
+    [state.models, state.loras] = await Promise.all([listModels(), listLoras()]);
     if (!state.models.some((each) => each.id === form.model)) form.model = chosenModel()?.id ?? "";
     begin(/** @type {import("./api.js").Model} */ (chosenModel()));
     state.notice = null;

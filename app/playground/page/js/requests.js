@@ -1,6 +1,7 @@
 /** From the form to the bodies of requests. Only what differs from the model's defaults is sent. */
 
 import { NUMBERS } from "./form.js";
+import { LORAS_MOST, loraTexts } from "./loras.js";
 
 /**
  * @typedef {import("./api.js").Model} Model
@@ -90,9 +91,23 @@ export function body(form, model, guidance) {
     const value = number(form, name);
     if (value !== null && value !== /** @type {any} */ (model)[name]?.default) sent[name] = value;
   }
+  const loras = loraUses(form, model);
+  if (loras.length) sent.loras = loras;
   const n = number(form, "n") ?? PICTURES[model.kind];
   if (n !== 1) sent.n = n;
   return sent;
+}
+
+/** Of those that the model takes. @param {Form} form @param {Model} model */
+function loraUses(form, model) {
+  const texts = Object.entries(loraTexts(form)).filter(([id]) => model.loras.includes(id));
+  if (texts.length > LORAS_MOST) throw new FormError("loras", `${LORAS_MOST} at the most.`);
+  return texts.map(([id, text]) => {
+    if (text.trim() === "") return { id };
+    const scale = Number(text);
+    if (!Number.isFinite(scale)) throw new FormError("loras", `The weight of ${id} is not a number: ${text}`);
+    return { id, scale };
+  });
 }
 
 /** @param {Form} form @param {Model} model @param {string} guidance @returns {Body} */

@@ -2,12 +2,15 @@
 
 /**
  * @typedef {import("./api.js").Model} Model
+ * @typedef {import("./api.js").Lora} Lora
  * @typedef {import("./runs.js").Run} Run
  */
 
 export const state = {
   /** @type {Model[]} */
   models: [],
+  /** All that the caller may name, of every model. @type {Lora[]} */
+  loras: [],
   /** Messages of refused fields, by the field's name in the request. @type {Record<string, string>} */
   refused: {},
   /** Of the whole page, where no field is at fault. @type {string | null} */

@@ -5,6 +5,7 @@ import { SWEEPS, chooseModel, chosenModel, example, fill, form } from "../form.j
 import { PICTURES, SWEEP_MOST, cfgScale } from "../requests.js";
 import { changed, state } from "../state.js";
 import { choice, numberField, segments, textField } from "./field.js";
+import { lorasView } from "./loras.js";
 import { sliders } from "./sliders.js";
 
 /** @typedef {import("../api.js").Model} Model */
@@ -44,6 +45,7 @@ export function formView(submit) {
       </div>
       ${state.models.length > 1 || state.refused.model ? modelField(model) : nothing}
       ${guidanceFields(model)}
+      ${lorasView(model)}
       ${moreFields(model)}
     </form>
   `;
