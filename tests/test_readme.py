@@ -9,7 +9,10 @@ import pytest
 
 import benchmarks.families
 import nag
+from app.api.schemas import LORAS_MAX
 from app.catalog import Catalog
+from app.loras.check import RANK_MAX
+from app.loras.header import HEADER_MAX_BYTES
 from app.metrics.definitions import ALL
 from app.settings import Settings
 
@@ -95,6 +98,18 @@ def test_the_page_on_the_engine_names_files_settings_and_metrics_that_exist():
     assert [file for file in files if not file.exists()] == []
     assert set(re.findall(r"`NAG_(\w+)", page)) <= {name.upper() for name in Settings.model_fields}
     assert set(re.findall(r"`(nag_\w+)`", page)) <= {metric.name for metric in ALL}
+
+
+def test_the_page_on_loras_has_a_catalog_and_settings_that_exist(tmp_path):
+    page = (ROOT / "docs/loras.md").read_text()
+    (example,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "mine.toml").write_text(example)
+    loras = Catalog.load(Settings(catalog=tmp_path / "mine.toml")).loras
+    assert {name: lora.base for name, lora in loras.items()} == {"watercolor": "flux-dev", "outlined": "shapes-flux"}
+    assert set(re.findall(r"`NAG_(\w+)", page)) <= {name.upper() for name in Settings.model_fields}
+    assert f"at most {LORAS_MAX} LoRAs" in page
+    assert f"at most {HEADER_MAX_BYTES // 2**20} MiB" in page
+    assert f"at most {RANK_MAX}; " in page
 
 
 def test_what_is_set_for_compose_is_told():
