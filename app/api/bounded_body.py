@@ -1,14 +1,17 @@
-"""A body is bounded in size and time, and is JSON that says each thing once, before any route sees it."""
+"""A body is bounded in size and time, and is JSON that says each thing once, before any route sees it.
+
+An upload is bounded while its route reads it."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
+from time import monotonic
 
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.errors import error_response
@@ -19,11 +22,15 @@ __all__ = ["JSON", "BoundedBody"]
 
 JSON = "application/json"
 NONE_LARGER: Mapping[str, int] = {}
+#: Slower than this, an upload is given up.
+UPLOAD_BYTES_PER_S = 100_000
 NO_OTHER_KINDS: Mapping[str, tuple[str, ...]] = {}
 
 
 class BoundedBody:
-    """Reads the body before the app does, so that no route ever holds more than `limit_bytes` of one."""
+    """Reads the body before the app does, so that no route ever holds more than `limit_bytes` of one; but for uploads,
+    which their route reads piece by piece.
+    """
 
     def __init__(
         self,
@@ -32,15 +39,17 @@ class BoundedBody:
         timeout_s: float,
         kinds: Mapping[str, tuple[str, ...]] = NO_OTHER_KINDS,
         larger: Mapping[str, int] = NONE_LARGER,
+        uploads: Collection[str] = (),
     ) -> None:
         """`kinds` has the media types of paths that take others than JSON alone, `larger` the limits of paths with one
-        of their own.
+        of their own; `uploads` are the paths of uploads.
         """
         self.app = app
         self.limit_bytes = limit_bytes
         self.timeout_s = timeout_s
         self.kinds = kinds
         self.larger = larger
+        self.uploads = uploads
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -50,6 +59,8 @@ class BoundedBody:
         announced = headers.get("content-length", "0")
         if announced.isdecimal() and int(announced) > limit_bytes:
             return await refuse(_too_large(limit_bytes), scope, receive, send)
+        if scope["path"] in self.uploads and scope["method"] == "POST":
+            return await self._pass_on(headers, limit_bytes, scope, receive, send)
         try:
             async with asyncio.timeout(self.timeout_s):
                 body = await _read(receive, limit_bytes)
@@ -60,12 +71,9 @@ class BoundedBody:
             return await refuse(large, scope, receive, send)
         if body is None:
             return None
-        kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-        kinds = self.kinds.get(scope["path"], (JSON,))
-        if body and kind not in kinds:
-            error = UnsupportedMediaType(f"content-type: must be {' or '.join(kinds)}, got {kind or 'none'}")
-            return await error_response(error)(scope, receive, send)
-
+        kind = _kind(headers)
+        if body and (wrong := self._wrong_kind(scope, kind)) is not None:
+            return await error_response(wrong)(scope, receive, send)
         if kind == JSON and not _is_utf8(body):
             return await error_response(MalformedBody("the body is not UTF-8"))(scope, receive, send)
         if kind == JSON and (name := _said_twice(body)) is not None:
@@ -81,6 +89,44 @@ class BoundedBody:
             return message or await receive()
 
         return await self.app(scope, replay, send)
+
+    def _wrong_kind(self, scope: Scope, kind: str) -> UnsupportedMediaType | None:
+        kinds = self.kinds.get(scope["path"], (JSON,))
+        if kind in kinds:
+            return None
+        return UnsupportedMediaType(f"content-type: must be {' or '.join(kinds)}, got {kind or 'none'}")
+
+    async def _pass_on(self, headers: Headers, limit_bytes: int, scope: Scope, receive: Receive, send: Send) -> None:
+        """The app reads the body as it arrives. Beyond a limit, its reading raises BodyTooLarge or RequestTimeout."""
+        if (wrong := self._wrong_kind(scope, _kind(headers))) is not None:
+            return await refuse(wrong, scope, receive, send)
+        begun_at, received, is_whole = monotonic(), 0, False
+
+        async def receive_part() -> Message:
+            nonlocal received, is_whole
+            if is_whole:
+                return await receive()
+            try:
+                async with asyncio.timeout(begun_at + self.timeout_s + received / UPLOAD_BYTES_PER_S - monotonic()):
+                    message = await receive()
+            except TimeoutError:
+                raise RequestTimeout(f"the body stopped arriving after {received} bytes") from None
+            received += len(message.get("body", b""))
+            if received > limit_bytes:
+                raise _too_large(limit_bytes)
+            is_whole = message["type"] != "http.request" or not message.get("more_body", False)
+            return message
+
+        async def send_and_close(message: Message) -> None:
+            if message["type"] == "http.response.start" and not is_whole:  # the rest of the body is not read
+                MutableHeaders(scope=message)["connection"] = "close"
+            await send(message)
+
+        return await self.app(scope, receive_part, send_and_close)
+
+
+def _kind(headers: Headers) -> str:
+    return headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 async def _read(receive: Receive, limit_bytes: int) -> bytes | None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
-from starlette.datastructures import UploadFile
+from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import Message
 
 from app.errors import InvalidRequest, MalformedBody
@@ -39,42 +41,84 @@ def take_files(request: Request) -> Mapping[str, bytes]:
     return files
 
 
+def take_upload(request: Request, name: str) -> UploadFile | None:
+    """Returns a file of an UploadRoute's form, which is open until the request is answered."""
+    uploads: Mapping[str, UploadFile] = getattr(request.state, "uploads", {})
+    return uploads.get(name)
+
+
 class FormRoute(APIRoute):
     """A route whose JSON body may come as a form as well: a file stands in it by its name, and `take_files` has
     its bytes.
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        handle = super().get_route_handler()
-        shape = self.body_field.field_info.annotation if self.body_field is not None else None
-        assert isinstance(shape, type)
-        assert issubclass(shape, BaseModel)
+        handle, shape = super().get_route_handler(), _shape(self)
 
         async def handle_either(request: Request) -> Response:
             if _is_form(request.headers.get("content-type", "")):
                 request.state.files = {}
-                request = _as_json(request, await _read(request, shape))
+                async with _form_of(request) as form:
+                    body = _read(form, shape)
+                    for name, file in _files(form):
+                        request.state.files[name] = await file.read()
+                request = _as_json(request, body)
             return await handle(request)
 
         return handle_either
 
 
-async def _read(request: Request, shape: type[BaseModel]) -> bytes:
-    """The form's fields as the JSON of a `shape`: text becomes the number or the truth value that it should be.
+class UploadRoute(APIRoute):
+    """A route that takes forms alone; `take_upload` has their files, which may be larger than memory."""
 
-    Raises MalformedBody, InvalidRequest, RequestValidationError.
-    """
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle, shape = super().get_route_handler(), _shape(self)
+
+        async def handle_form(request: Request) -> Response:
+            async with _form_of(request) as form:
+                request.state.uploads = dict(_files(form))
+                return await handle(_as_json(request, _read(form, shape)))
+
+        return handle_form
+
+
+def _shape(route: APIRoute) -> type[BaseModel]:
+    shape = route.body_field.field_info.annotation if route.body_field is not None else None
+    assert isinstance(shape, type)
+    assert issubclass(shape, BaseModel)
+    return shape
+
+
+@asynccontextmanager
+async def _form_of(request: Request) -> AsyncIterator[FormData]:
+    """Raises MalformedBody."""
     try:
-        async with request.form(max_files=FIELDS_MAX, max_fields=FIELDS_MAX) as form:
-            items = [_named(name, value) for name, value in form.multi_items()]
-            is_of_loras = [LORAS in shape.model_fields and name.partition("[")[0] == LORAS for name, _ in items]
-            fields = _nested([item for item, is_lora in zip(items, is_of_loras, strict=True) if not is_lora])
-            loras = _lora_uses([item for item, is_lora in zip(items, is_of_loras, strict=True) if is_lora])
-            for name, value in form.multi_items():
-                if isinstance(value, UploadFile):
-                    request.state.files[_named(name, value)[0]] = await value.read()
+        form = await request.form(max_files=FIELDS_MAX, max_fields=FIELDS_MAX)
     except HTTPException as exc:
         raise MalformedBody(f"the body cannot be read as a form: {exc.detail}") from exc
+    except ClientDisconnect as exc:
+        raise MalformedBody("the body cannot be read: its client has left") from exc
+    try:
+        yield form
+    finally:
+        await form.close()
+
+
+def _files(form: FormData) -> Iterator[tuple[str, UploadFile]]:
+    for name, value in form.multi_items():
+        if isinstance(value, UploadFile):
+            yield _named(name, value)[0], value
+
+
+def _read(form: FormData, shape: type[BaseModel]) -> bytes:
+    """The form's fields as the JSON of a `shape`: text becomes the number or the truth value that it should be.
+
+    Raises InvalidRequest, RequestValidationError.
+    """
+    items = [_named(name, value) for name, value in form.multi_items()]
+    is_of_loras = [LORAS in shape.model_fields and name.partition("[")[0] == LORAS for name, _ in items]
+    fields = _nested([item for item, is_lora in zip(items, is_of_loras, strict=True) if not is_lora])
+    loras = _lora_uses([item for item, is_lora in zip(items, is_of_loras, strict=True) if is_lora])
     try:
         body = shape.model_validate_strings(fields)
     except ValidationError as exc:

@@ -19,6 +19,7 @@ __all__ = [
     "GenerationBody",
     "ImageBody",
     "JobBody",
+    "LoraBody",
     "LoraUseBody",
     "NAGBody",
     "OpenAIBody",
@@ -261,3 +262,23 @@ class VideoBody(OpenAIBody):
         Field(description="length; the number of frames of the model's grid that comes nearest is made"),
     ] = None
     input_reference: Annotated[Any, Field(description="refused: no model here starts from a picture")] = None
+
+
+class LoraBody(_Body):
+    """POST /v1/loras, a form."""
+
+    file: Annotated[Any, Field(description="a safetensors file of float32, float16 or bfloat16")] = None
+    id: Annotated[
+        OptionalText,
+        Field(description="what requests name it by; absent, the name of the file without .safetensors"),
+    ] = None
+    base: Annotated[str, Field(description="the id of the model that it was trained for")]
+    trigger_words: Annotated[OptionalText, Field(description="what a prompt says to bring it out, with commas")] = None
+    scale_default: Annotated[float | None, Field(description="its weight where a request says none; absent: 1")] = None
+    scale_min: Annotated[float | None, Field(description="least weight that a request may say; absent: 0")] = None
+    scale_max: Annotated[float | None, Field(description="largest weight that a request may say; absent: 2")] = None
+    description: OptionalText = None
+    licence: OptionalText = None
+    shared: Annotated[
+        bool, Field(description="true: for all tenants, which needs the scope admin; else for the caller's alone")
+    ] = False

@@ -27,7 +27,7 @@ from app.api.limits import Limits
 from app.api.measured import Measured
 from app.api.protocol import BoundedHead
 from app.api.request_id import RequestId
-from app.api.routes import artifacts, health, images, jobs, metrics, models, playground, queue, videos
+from app.api.routes import artifacts, health, images, jobs, loras, metrics, models, playground, queue, videos
 from app.api.service import Service
 from app.api.traced import Traced
 from app.api.webhooks.deliveries import Deliveries
@@ -95,8 +95,12 @@ def create_app(settings: Settings, stopping: Callable[[], bool] = lambda: False)
         BoundedBody,
         limit_bytes=settings.body_max_bytes,
         timeout_s=settings.read_timeout_s,
-        kinds={"/v1/videos": (JSON, FORM), images.EDITS: (FORM,)},
-        larger={images.EDITS: settings.body_max_bytes + 2 * settings.input_max_bytes},
+        kinds={"/v1/videos": (JSON, FORM), images.EDITS: (FORM,), loras.LORAS: (FORM,)},
+        larger={
+            images.EDITS: settings.body_max_bytes + 2 * settings.input_max_bytes,
+            loras.LORAS: settings.body_max_bytes + settings.lora_max_bytes,
+        },
+        uploads=(loras.LORAS,),
     )
     app.add_middleware(Limits)
     app.add_middleware(Access, keyring=keyring)
@@ -107,10 +111,11 @@ def create_app(settings: Settings, stopping: Callable[[], bool] = lambda: False)
     if tracing is not None:
         app.add_middleware(Traced, tracing=tracing)
     app.add_middleware(Measured, metrics=measured)  # added last, so outermost: a 500 counts too
-    for each in (jobs, images, videos, artifacts, models, queue, health, metrics, playground):
+    for each in (jobs, images, videos, artifacts, models, loras, queue, health, metrics, playground):
         app.include_router(each.router)
     app.include_router(images.forms)
     app.include_router(videos.forms)
+    app.include_router(loras.forms)
     openapi.install(app, asks=keyring.asks)
     return app
 

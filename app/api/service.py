@@ -14,6 +14,7 @@ from uuid import uuid4
 
 from fastapi import Depends, Request
 
+from app.access import Scope
 from app.api.access import NOBODY, Caller
 from app.api.edit_inputs import PreparedInput
 from app.api.resolve import Resolved
@@ -22,7 +23,7 @@ from app.api.webhooks.asked import asked_webhook
 from app.artifacts import Artifacts
 from app.artifacts.links import Links
 from app.catalog import Catalog, UploadedLora
-from app.errors import InvalidParameter, NotFound, Unauthenticated
+from app.errors import Forbidden, InvalidParameter, NotFound, Unauthenticated
 from app.jobs import Job, JobStatus, Priority
 from app.metrics import Metrics
 from app.queue.listing import Page
@@ -77,7 +78,7 @@ class Service:
             request=resolved.generation,
             warnings=resolved.warnings,
             priority=body.priority or Priority.NORMAL,
-            tenant=self._tenant(),
+            tenant=self.tenant,
             webhook=asked_webhook(body.webhook, self.settings),
             trace=getattr(request.state, "traceparent", ""),
         )
@@ -101,11 +102,24 @@ class Service:
                 await self.artifacts.delete(*edit.names)
         return job, queued
 
+    @property
+    def tenant(self) -> str:
+        """The caller's. Raises Unauthenticated."""
+        if self.caller.tenant is None:
+            raise Unauthenticated("an API key is needed", code="missing_api_key")
+        return self.caller.tenant
+
+    def require_admin(self, purpose: str) -> None:
+        """Raises Forbidden if the caller's key lacks the scope; where no keys are asked for, everybody has it."""
+        key = self.caller.key
+        if key is not None and Scope.ADMIN not in key.scopes:
+            raise Forbidden(f"the API key {key.id} lacks the scope {Scope.ADMIN}, which it needs {purpose}")
+
     async def uploaded_loras(self) -> dict[str, UploadedLora]:
         """Those that the caller may name, by their ids and by the ids with their versions; its own go before those of
         all tenants.
         """
-        loras = await self.queue.loras.visible(self._tenant())
+        loras = await self.queue.loras.visible(self.tenant)
         return {lora.use_id: lora for lora in loras} | {lora.id: lora for lora in loras}
 
     async def loras_for(self, body: GenerationBody) -> dict[str, UploadedLora]:
@@ -158,13 +172,8 @@ class Service:
     ) -> Page:
         """The caller's jobs, newest first unless it is said. Raises InvalidParameter where `after` is none of them."""
         return await self.queue.page(
-            self._tenant(), limit, after=after, status=status, models=models, oldest_first=oldest_first
+            self.tenant, limit, after=after, status=status, models=models, oldest_first=oldest_first
         )
-
-    def _tenant(self) -> str:
-        if self.caller.tenant is None:
-            raise Unauthenticated("an API key is needed", code="missing_api_key")
-        return self.caller.tenant
 
     def _found(self, job: Job | None, job_id: str) -> Job:
         if job is None or job.tenant != self.caller.tenant:

@@ -10,7 +10,7 @@ import pytest
 from app.api.resolve import resolve
 from app.api.schemas import JobBody
 from app.catalog import Catalog
-from app.jobs import Applied
+from app.jobs import Applied, LoraUse
 from app.settings import Settings
 from app.worker.parameters import parameters
 
@@ -42,3 +42,11 @@ def test_guidance_that_was_not_applied_is_not_said(make_job: Callable[..., Any])
     said = json.loads(parameters(make_job("a").request, 7, Applied(False, "scale_is_one")))
     assert "nag" not in said
     assert (said["seed"], said["model"]) == (7, "shapes-flux")
+
+
+def test_loras_are_said_where_there_are_any(make_job: Callable[..., Any]) -> None:
+    request = make_job("a").request
+    uses = (LoraUse("ink", 0.5), LoraUse("style@9f86d081884c7d65", 1.0))
+    said = json.loads(parameters(replace(request, loras=uses), 7, Applied(False, "not_requested")))
+    assert said["loras"] == [{"id": "ink", "scale": 0.5}, {"id": "style@9f86d081884c7d65", "scale": 1.0}]
+    assert "loras" not in json.loads(parameters(request, 7, Applied(False, "not_requested")))

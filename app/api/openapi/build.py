@@ -28,9 +28,10 @@ SENTENCE = re.compile(r"[.:;](?:\s|$)")
 FORMS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "create_video": ("VideoForm", ("input_reference",), ()),
     "edit_image": ("ImageEditForm", ("image", "mask"), ("image",)),
+    "add_lora": ("LoraForm", ("file",), ("file",)),
 }
 #: No JSON is a request of these: there is no file in it.
-FORM_ALONE = ("edit_image",)
+FORM_ALONE = ("edit_image", "add_lora")
 KEY = {"type": "http", "scheme": "bearer", "description": "Where the service asks for keys; elsewhere none is needed."}
 
 
@@ -103,7 +104,7 @@ def _add_form(operation: dict[str, Any], schemas: dict[str, Any]) -> None:
     content = operation["requestBody"]["content"]
     name = content["application/json"]["schema"]["$ref"].removeprefix(REF)
     form = json.loads(json.dumps(schemas[name]))
-    del form["properties"]["nag"]
+    form["properties"].pop("nag", None)
     form["title"], files, required = FORMS[operation["operationId"]]
     for each in files:
         form["properties"][each] |= {"type": "string", "format": "binary"}

@@ -10,6 +10,7 @@ TAGS = {
     "videos": "OpenAI's way of asking for videos.",
     "artifacts": "Files, by their signed links.",
     "models": "What can be asked for, and within which limits.",
+    "loras": "Styles that requests add to a model.",
     "queue": "How long a job would wait.",
     "health": "For load balancers and Prometheus.",
 }
@@ -35,7 +36,10 @@ SCHEMAS = {
     "JobEventView": "JobEvent",
     "JobView": "Job",
     "JobsView": "JobList",
+    "LoraDeletedView": "LoraDeleted",
     "LoraUseBody": "LoraUseRequest",
+    "LoraView": "Lora",
+    "LorasView": "LoraList",
     "ModelQueueView": "ModelQueue",
     "ModelView": "Model",
     "ModelsView": "ModelList",

@@ -44,6 +44,8 @@ OF_LORAS = (
 )
 NOT_LISTED = InvalidParameter("after: no job 'job_0'", param="after")
 NOT_READY = Conflict("job job_0 is in_progress", code="not_ready", retry_after_s=1)
+NO_LORA = NotFound("no LoRA 'style'; see GET /v1/loras", code="lora_not_found")
+NO_STORE = Unavailable("the artifacts cannot be reached", code="artifacts_unreachable", retry_after_s=2)
 GONE = Expired("the result of job job_0 is no longer kept")
 NO_SUCH_BYTES = RangeNotSatisfiable("Range: the file has 6431 bytes", param="Range")
 KEY_USED = Conflict("this Idempotency-Key was used with another request", code="idempotency_conflict")
@@ -110,6 +112,23 @@ OWN: dict[str, tuple[ServiceError, ...]] = {
     ),
     "list_models": (),
     "get_model": (NO_MODEL,),
+    "add_lora": (
+        InvalidParameter(
+            "file: it is truncated: 4 bytes of its tensors are missing", param="file", code="invalid_lora"
+        ),
+        NO_MODEL,
+        Conflict("id: there is a LoRA 'style' already; delete it first", param="id", code="lora_exists"),
+        Conflict("the limit is 100 LoRAs; delete one first", code="lora_limit"),
+        NO_STORE,
+    ),
+    "list_loras": (NO_MODEL,),
+    "get_lora": (NO_LORA,),
+    "delete_lora": (
+        NO_LORA,
+        Conflict("1 job needs the LoRA 'style'; delete it when they have ended", code="lora_in_use"),
+        Conflict("style is a LoRA of the catalog, which requests do not change", code="lora_of_catalog"),
+        NO_STORE,
+    ),
     "get_queue": (),
     "get_health": (),
     "get_readiness": (NO_WORKER,),
@@ -141,7 +160,7 @@ TITLES = {
     403: "A key without the scope",
     404: "Never was, is no longer kept, or is another tenant's",
     408: "A body that does not arrive",
-    409: "Not now, or not with this Idempotency-Key",
+    409: "Not now, not with this Idempotency-Key, or an id or room that is taken",
     410: "No longer kept",
     413: "A body too large",
     415: "A body of another content-type than the route takes",

@@ -10,7 +10,7 @@ from redis.exceptions import RedisError
 from app.api.resolve import find_model
 from app.api.service import Here
 from app.api.views.model import ModelsView, ModelView, model_view
-from app.catalog import Model
+from app.catalog import Model, RegisteredLora
 from app.queue.registry import ModelState
 
 router = APIRouter(tags=["models"])
@@ -29,13 +29,16 @@ async def get_model(model_id: str, service: Here) -> ModelView:
 
 
 async def _views(service: Here, models: Iterable[Model]) -> list[ModelView]:
+    loras: dict[str, RegisteredLora] = {**service.catalog.loras}
     try:
         states = await service.queue.registry.model_states()
+        loras |= await service.uploaded_loras()
     except RedisError:  # the limits are known all the same
         states = None
     return [
         model_view(
-            model, service.catalog, service.started_at, None if states is None else states.get(model.id, ModelState())
+            model, service.catalog, service.started_at,
+            None if states is None else states.get(model.id, ModelState()), loras.values(),
         )
         for model in models
-    ]
+    ]  # fmt: skip

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from app.catalog import Catalog, EditTask, Model, NAGDefaults, Range
+from app.catalog import Catalog, EditTask, Model, NAGDefaults, Range, RegisteredLora
 from app.queue.registry import ModelState, Stage
 
 __all__ = ["ModelView", "ModelsView", "ProgressView", "model_view"]
@@ -23,7 +24,8 @@ class ModelView(BaseModel):
     """A model in OpenAI's shape, with its limits, and its state on the worker that is furthest with it.
 
     state: `cold` is loaded, and first downloaded if need be, by its first request; null while the queue cannot be
-    reached. error: the cause of `failed`.
+    reached. error: the cause of `failed`. request_loras: whether requests may name LoRAs; loras: those that the caller
+    may name now.
     """
 
     id: str
@@ -45,6 +47,8 @@ class ModelView(BaseModel):
     nag_supported: bool
     nag: NAGDefaults | None
     edits: tuple[EditTask, ...]
+    request_loras: bool
+    loras: tuple[str, ...]
     state: Stage | None
     progress: ProgressView | None
     error: str | None
@@ -57,7 +61,9 @@ class ModelsView(BaseModel):
     data: list[ModelView]
 
 
-def model_view(model: Model, catalog: Catalog, created: int, state: ModelState | None) -> ModelView:
+def model_view(
+    model: Model, catalog: Catalog, created: int, state: ModelState | None, loras: Iterable[RegisteredLora]
+) -> ModelView:
     shared: dict[str, Any] = {
         name: getattr(model, name) for name in ModelView.model_fields.keys() & type(model).model_fields.keys()
     }
@@ -66,6 +72,7 @@ def model_view(model: Model, catalog: Catalog, created: int, state: ModelState |
         progress = ProgressView(done_bytes=state.done_bytes, total_bytes=state.total_bytes)
     return ModelView(
         **shared, created=created, default=model.id == catalog.default, nag_supported=model.nag is not None,
+        loras=tuple(sorted({lora.id for lora in loras if catalog.takes(model, lora)})),
         state=None if state is None else state.stage, progress=progress,
         error=None if state is None else state.error or None,
     )  # fmt: skip
