@@ -15,7 +15,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.errors import error_response
-from app.api.refusing import refuse
+from app.api.refusing import discard_rest, refuse
 from app.errors import BodyTooLarge, MalformedBody, RequestTimeout, UnsupportedMediaType
 
 __all__ = ["JSON", "BoundedBody"]
@@ -118,8 +118,12 @@ class BoundedBody:
             return message
 
         async def send_and_close(message: Message) -> None:
-            if message["type"] == "http.response.start" and not is_whole:  # the rest of the body is not read
+            if message["type"] == "http.response.start" and not is_whole:
                 MutableHeaders(scope=message)["connection"] = "close"
+            elif not message.get("more_body", False) and not is_whole:
+                await send({**message, "more_body": True})
+                await discard_rest(headers, receive)
+                message = {"type": "http.response.body"}
             await send(message)
 
         return await self.app(scope, receive_part, send_and_close)

@@ -11,7 +11,7 @@ from starlette.types import Message, Receive, Scope, Send
 from app.api.errors import error_response
 from app.errors import ServiceError
 
-__all__ = ["LINGER_S", "refuse"]
+__all__ = ["LINGER_S", "discard_rest", "refuse"]
 
 #: A client reads its answer only when it has sent all; what comes within this time is discarded, not kept.
 LINGER_S = 10.0
@@ -31,9 +31,15 @@ async def refuse(error: ServiceError, scope: Scope, receive: Receive, send: Send
         await send({**message, "more_body": True} if message["type"] == "http.response.body" else message)
 
     await response(scope, receive, hold_open)
-    if "expect" not in headers:  # such a client waits for the answer before it sends
-        with suppress(TimeoutError):
-            async with asyncio.timeout(LINGER_S):
-                while (await receive()).get("more_body", False):
-                    pass
+    await discard_rest(headers, receive)
     return await send({"type": "http.response.body"})
+
+
+async def discard_rest(headers: Headers, receive: Receive) -> None:
+    """Reads the rest of a body, for LINGER_S at the most."""
+    if "expect" in headers:  # such a client waits for the answer before it sends
+        return
+    with suppress(TimeoutError):
+        async with asyncio.timeout(LINGER_S):
+            while (await receive()).get("more_body", False):
+                pass
