@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future
 from threading import Event as Flag
 from time import time
@@ -10,29 +10,15 @@ from time import time
 import pytest
 from prometheus_client import generate_latest
 
-from app.catalog import Catalog
 from app.jobs import Guidance, Job, JobError
-from app.settings import Settings
 from app.worker.engine import TorchEngine
 from app.worker.protocol import JobCancelled, JobControl, JobOutput
-from app.worker.recorder import Recorder
 from tests.limits import HANG_S
 from tests.metrics_text import of_text
 
 MODEL = "shapes-flux"
 NAG = Guidance(scale=5.0, tau=2.5, alpha=0.25, end=1.0, negative_prompt="a red shape")
 Make = Callable[..., Job]
-
-
-@pytest.fixture
-def engine() -> Iterator[TorchEngine]:
-    """An engine that has loaded its model and does nothing until the test lets it."""
-    settings = Settings(device="cpu", batch_size=4, batch_budget="fixed")
-    engine = TorchEngine(Catalog.load(settings), settings, Recorder())
-    engine.start()
-    engine.load(MODEL).result(HANG_S)
-    yield engine
-    engine.close()
 
 
 def submit_together(
@@ -52,15 +38,25 @@ def submit_together(
     return futures
 
 
-def read(engine: TorchEngine) -> dict[tuple[str, ...], float]:
-    return of_text(generate_latest(engine.recorder.registry).decode())
+class Metrics:
+    """What an engine's metrics have become since this was made."""
+
+    def __init__(self, engine: TorchEngine) -> None:
+        self._engine = engine
+        self._before = self._read()
+
+    def __getitem__(self, key: tuple[str, ...]) -> float:
+        return self._read()[key] - self._before.get(key, 0.0)
+
+    def _read(self) -> dict[tuple[str, ...], float]:
+        return of_text(generate_latest(self._engine.recorder.registry).decode())
 
 
 def test_joined_calls_are_counted_once_with_their_images(engine: TorchEngine, make_job: Make) -> None:
+    metrics = Metrics(engine)
     jobs = make_job("a", n=2, num_inference_steps=2), make_job("b", num_inference_steps=3, nag=NAG)
     outputs = [future.result(HANG_S) for future in submit_together(engine, *jobs)]
     assert [output.batch_size for output in outputs if isinstance(output, JobOutput)] == [3, 3]
-    metrics = read(engine)
     assert metrics["nag_denoiser_call_images_count", MODEL] == 3
     assert metrics["nag_denoiser_call_images_sum", MODEL] == 2 * 2 + 3
     assert metrics["nag_denoiser_call_rows_sum", MODEL] == 2 * 2 + 3
@@ -81,13 +77,13 @@ def test_the_first_step_begins_when_its_denoiser_call_does(engine: TorchEngine, 
 
 
 def test_cancelled_images_are_not_in_flight(engine: TorchEngine, make_job: Make) -> None:
-    held, is_held = Flag(), Flag()
+    metrics, held, is_held = Metrics(engine), Flag(), Flag()
     control = JobControl(on_step=lambda: (is_held.set(), held.wait(HANG_S)))
     future = engine.submit(make_job("a", n=2, num_inference_steps=9), {}, control)
     assert is_held.wait(HANG_S)
-    assert read(engine)["nag_images_in_flight", MODEL] == 2
+    assert metrics["nag_images_in_flight", MODEL] == 2
     control.is_cancelled = True
     held.set()
     with pytest.raises(JobCancelled):
         future.result(HANG_S)
-    assert read(engine)["nag_images_in_flight", MODEL] == 0
+    assert metrics["nag_images_in_flight", MODEL] == 0
