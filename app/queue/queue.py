@@ -45,7 +45,9 @@ from app.settings import Settings
 
 __all__ = ["Queue"]
 
-RATE_FADES_MS = 60_000  # of a worker's time: long enough to even out batches, short enough to follow a change of load
+RATE_FADES_MS = (
+    60_000  # of a worker's time: long enough to even out single jobs, short enough to follow a change of load
+)
 #: Statuses of a job that was taken from a live worker on purpose; "" is that of a deleted one.
 WITHDRAWN = frozenset({JobStatus.CANCELLED, JobStatus.EXPIRED, ""})
 _log = Log("queue")

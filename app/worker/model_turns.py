@@ -6,14 +6,15 @@ from collections.abc import Collection, Sequence
 
 __all__ = ["ModelTurns"]
 
-STAY = 8.0  # full batches of warm models before one that has to be loaded comes first: loading costs more than a batch
+#: Rooms of warm models that are filled before a model that has to be loaded comes first: loading it takes long.
+STAY = 8.0
 
 
 class ModelTurns:
     """The order of a worker's models: the one served longest ago first, but warm ones before cold ones.
 
-    After STAY full batches of warm models, cold ones have their turn too. So models that do not fit together do not
-    evict each other at every claim.
+    After STAY rooms full of jobs for warm models, cold ones have their turn too. So models that do not fit together do
+    not evict each other at every claim.
     """
 
     def __init__(self, models: Sequence[str]) -> None:
@@ -27,8 +28,8 @@ class ModelTurns:
         models = [model for model in self._models if model in warm or model in loadable]
         return sorted(models, key=lambda model: model not in warm)
 
-    def note_claim(self, model: str, warm: Collection[str], batches: float) -> None:
-        """Notes a claim of so many full batches; `warm` is what `order` was given."""
-        self._stayed = self._stayed + batches if model in warm and self._stayed < STAY else 0.0
+    def note_claim(self, model: str, warm: Collection[str], share: float) -> None:
+        """Notes a claim of jobs that take this share of the model's room; `warm` is what `order` was given."""
+        self._stayed = self._stayed + share if model in warm and self._stayed < STAY else 0.0
         self._models.remove(model)
         self._models.append(model)

@@ -1,4 +1,4 @@
-"""The first images of a loaded model, which warm it up, teach its previews and measure its batch size."""
+"""The first images of a loaded model: they warm it up, teach its previews and measure how many to denoise together."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from app.worker.pipeline_call import PipelineCall, run_calls
 
 __all__ = ["BatchSize", "measure_batch_size", "trial_jobs", "trial_s"]
 
-GAIN = 1.1  # images per second, to be worth twice the batch: the wait of the first in it doubles
+GAIN = 1.1  # in images per second, for which a denoiser call takes twice the images: each step then lasts longer
 STEPS = 2  # what the first one alone sets up must not count for all of them
 NEGATIVE = "blurry"
 #: Of many colours, so that a sketch of the model learns them all.
@@ -40,7 +40,7 @@ class BatchSize:
 
 
 def measure_batch_size(run_s: Callable[[int], float | None], most: int) -> BatchSize:
-    """Tries batches of 1, 2, 4, … up to `most` images, until twice the batch gains too little.
+    """Tries denoiser calls of 1, 2, 4, … up to `most` images, until twice the images gain too little.
 
     `run_s(size)` is the seconds it took, or None where memory did not suffice. Raises MemoryError where one image does
     not fit.
@@ -88,7 +88,7 @@ def trial_jobs(entry: Model, count: int) -> list[Job]:
 
 
 def trial_s(entry: Model, make_calls: Callable[[Sequence[Job]], list[PipelineCall]], count: int) -> float | None:
-    """Seconds that a batch of so many would take at the default number of steps; None where memory does not suffice."""
+    """Returns the seconds that so many images together take at the default number of steps; None if they do not fit."""
     jobs = trial_jobs(entry, count)
     calls = make_calls(jobs)
     begun = perf_counter()

@@ -47,7 +47,7 @@ REDIS_RETRY_S = 1.0
 #: report before those that ended are reaped.
 GRACE_S = 3 * REDIS_RETRY_S
 STORE_PATIENCE_S = 300.0  # a bucket may be away for so long; a finished image is worth the wait
-STORING_BATCHES = 2  # full batches of a model's results that may wait for the store before no more is claimed
+UNSTORED_MAX = 2  # rooms full of a model's results that may wait for the store before no more is claimed
 SWEEP_S = 600.0
 T = TypeVar("T")
 _log = Log("worker")
@@ -165,7 +165,7 @@ class Worker:
         free, whole, _ = engine.room(model)
         runs = [run for run in self._runs.values() if run.job.request.model == model]
         free -= sum(run.job.request.cost for run in runs if not run.is_submitted)
-        if sum(run.job.request.cost for run in runs if run.is_generated) > STORING_BATCHES * whole:
+        if sum(run.job.request.cost for run in runs if run.is_generated) > UNSTORED_MAX * whole:
             free = 0
         return Room(free, whole, len(self._runs))
 

@@ -3,10 +3,10 @@ from __future__ import annotations
 from app.worker.model_turns import STAY, ModelTurns
 
 
-def claimed(turns: ModelTurns, waiting: set[str], warm: set[str], batches: float = 1.0) -> str:
+def claimed(turns: ModelTurns, waiting: set[str], warm: set[str], share: float = 1.0) -> str:
     """The first in turn that has work, on a worker that may load any model."""
     model = next(model for model in turns.order(warm, "abc") if model in waiting)
-    turns.note_claim(model, warm, batches)
+    turns.note_claim(model, warm, share)
     return model
 
 
@@ -21,7 +21,7 @@ def test_a_model_without_work_keeps_its_turn() -> None:
     assert claimed(turns, set("abc"), set("abc")) == "a"
 
 
-def test_a_cold_model_waits_for_some_batches_of_warm_ones_and_no_longer() -> None:
+def test_a_cold_model_waits_for_some_rooms_full_of_warm_ones_and_no_longer() -> None:
     turns = ModelTurns("ab")
     stay = round(STAY / 0.5)
     assert [claimed(turns, set("ab"), {"a"}, 0.5) for _ in range(stay + 1)] == ["a"] * stay + ["b"]

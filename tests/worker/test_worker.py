@@ -18,7 +18,7 @@ from app.worker import worker as module
 from app.worker.leases import Leases
 from app.worker.models import Models
 from app.worker.recorder import Recorder
-from app.worker.worker import STORING_BATCHES, Worker
+from app.worker.worker import UNSTORED_MAX, Worker
 from tests.claiming import claim
 from tests.queue.servers import valkey
 from tests.worker.scripted import ScriptedEngine
@@ -136,13 +136,13 @@ async def test_results_that_wait_for_the_store_are_bounded(
         return await save(self, *arguments)
 
     monkeypatch.setattr(Artifacts, "save", late)
-    names = [f"j{number}" for number in range(STORING_BATCHES + 6)]
+    names = [f"j{number}" for number in range(UNSTORED_MAX + 6)]
     for name in names:
         await queue.submit(make_job(name))
     async with working(settings, queue, engine):
-        await until(lambda: len(engine.submitted) > STORING_BATCHES)
+        await until(lambda: len(engine.submitted) > UNSTORED_MAX)
         await asyncio.sleep(0.2)
-        assert len(engine.submitted) <= STORING_BATCHES + 2  # one ends before the worker hears of it
+        assert len(engine.submitted) <= UNSTORED_MAX + 2  # one ends before the worker hears of it
         back.set()
         assert [(await ended(queue, name)).status for name in names] == [JobStatus.COMPLETED] * len(names)
 
