@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -41,6 +42,18 @@ def _restore_logging() -> Iterator[None]:
     yield
     root.handlers[:] = handlers
     root.setLevel(level)
+
+
+@pytest.fixture(autouse=True)
+def _gradients_stay_on() -> Iterator[None]:
+    """Fails a test that leaves gradients off, by which a later test that trains would fail."""
+    yield
+    torch = sys.modules.get("torch")  # many tests do without
+    if torch is not None and not torch.is_grad_enabled():
+        torch.set_grad_enabled(True)
+        pytest.fail(
+            "the test has left gradients off; run pipeline calls within torch.no_grad(), from their start to their end"
+        )
 
 
 @pytest.fixture(scope="session")

@@ -131,14 +131,14 @@ def test_the_limit_is_counted_by_model(make_job: Make, monkeypatch: pytest.Monke
     torch.compiler.reset()
     for count, is_reached in ((1, False), (2, False), (4, True)):
         calls = make_calls(model, make_job("a", n=count, width=16, height=16))
-        for call in calls:
-            call.start()
-        with torch.no_grad():
+        with torch.no_grad():  # a call that is suspended has turned gradients off, and restores what was before
+            for call in calls:
+                call.start()
             while calls[0].suspended.module.kind == "text":
                 for call, output in zip(calls, runner.run(calls), strict=True):
                     call.resume(output)
             runner.run(calls)
+            for call in calls:
+                call.throw(JobCancelled())
         assert (recorder.of(Event.RECOMPILE_LIMIT, model.entry.id) > 0) == is_reached
-        for call in calls:
-            call.throw(JobCancelled())
     model.close()
