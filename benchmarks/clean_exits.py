@@ -183,17 +183,16 @@ def _wait_until(holds: Callable[[], bool], condition: str) -> None:
         time.sleep(0.05)
 
 
-def run(counts: dict[str, int]) -> dict[str, Counter[int]]:
-    """Returns how many runs of each kind ended with which code."""
+def run(counts: dict[str, int]) -> Iterator[tuple[str, Counter[int]]]:
+    """Yields each kind of process, and how many of its runs ended with which code."""
     with tempfile.TemporaryDirectory(prefix="nag-exits-") as folder:
         server = embedded.start(Settings(data_dir=Path(folder)))
         try:
             runs = Runs(Path(folder))
             with runs.shared_api():
-                return {
-                    kind: Counter(getattr(runs, kind)(number) for number in tqdm(range(count), kind, mininterval=10))
-                    for kind, count in counts.items()
-                }
+                for kind, count in counts.items():
+                    numbers = tqdm(range(count), kind, mininterval=10)
+                    yield kind, Counter(getattr(runs, kind)(number) for number in numbers)
         finally:
             server.stop()
 
@@ -205,7 +204,15 @@ def main() -> int:
     default = [f"{kind}={count}" for kind, count in COUNTS.items()]
     parser.add_argument("--runs", nargs="+", default=default, metavar="KIND=COUNT", help=" ".join(default))
     counts = {kind: int(count) for kind, _, count in (run.partition("=") for run in parser.parse_args().runs)}
-    codes = run(counts)
+    codes: dict[str, Counter[int]] = {}
+    for kind, seen in run(counts):
+        codes[kind] = seen
+        write(codes)
+    return 1 if any(seen.keys() - {0} for seen in codes.values()) else 0
+
+
+def write(codes: dict[str, Counter[int]]) -> None:
+    """Prints and stores the table."""
     rows = [
         [
             str(getattr(Runs, kind).__doc__).rstrip("."),
@@ -218,7 +225,6 @@ def main() -> int:
     columns = ("process told to end", "runs", "ended with code 0", "others")
     title = "Exit codes of processes that are told to end, by SIGTERM and SIGINT in turn"
     report.write("clean_exits", title, columns, rows, codes, report.machine())
-    return 1 if any(seen.keys() - {0} for seen in codes.values()) else 0
 
 
 if __name__ == "__main__":
