@@ -172,7 +172,7 @@ def test_a_model_downloads_while_another_serves_and_both_are_warm_after_a_restar
     # Of two that do not fit together, each is loaded once a turn: room is made first.
     assert re.findall(r" model_loaded model=(\S+)", log) == [embedded.id, NAME, embedded.id, NAME]
     assert "out_of_memory" not in log
-    assert log.count(f"model_warm model={NAME}") == 1  # it was measured after its first batch
+    assert log.count(f"model_warm model={NAME}") == 1  # it was measured after its first job
 
     with service(python, tmp_path, **variables, HF_HUB_OFFLINE="1") as client:
         while state(client, NAME)["state"] != "warm":
