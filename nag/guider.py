@@ -9,21 +9,20 @@ from typing import Any, ClassVar
 from diffusers.configuration_utils import register_to_config
 from diffusers.guiders import BaseGuidance
 from diffusers.guiders.guider_utils import GuiderOutput
+from diffusers.modular_pipelines import ModularPipeline
 from torch import Tensor, nn
 
 from nag.attachment import Attachment, Plan, attach_family
+from nag.calling_pipeline import calling_pipeline
 from nag.errors import InvalidParameter
 from nag.families import family_of_denoiser
 from nag.negative import NegativeEmbeds
 from nag.params import NAGParams, params_by_prompt
 from nag.processor_swap import original
-from nag.schedule import timesteps_total
+from nag.schedule import continues_step, scheduler_of, timesteps_total, training_timestep
 from nag.state import RowGuidance
 
 __all__ = ["NAGGuider"]
-
-#: What `end` is a share of: a guider gets the scheduler's timestep and no scheduler.
-TIMESTEPS_TOTAL = timesteps_total(None)
 
 
 class NAGGuider(BaseGuidance):
@@ -36,7 +35,7 @@ class NAGGuider(BaseGuidance):
         scale: s ≥ 1; the paper's φ is s − 1. This and the next numbers default to those of the denoiser's family.
         tau: τ ≥ 1, the largest growth of a token's L1 norm.
         alpha: α in [0, 1], the share of the guided output.
-        end: θ in [0, 1]; guidance runs while the timestep t ≥ (1 − θ)·1000.
+        end: θ in [0, 1]; guidance runs while the timestep t ≥ (1 − θ)·T.
         enabled: whether to guide.
 
     Raises:
@@ -62,16 +61,17 @@ class NAGGuider(BaseGuidance):
         self._numbers = {"scale": scale, "tau": tau, "alpha": alpha, "end": end}
         params_by_prompt(NAGParams(scale=1.0, tau=1.0, alpha=0.0), **self._numbers)
         self._negative: dict[str, Any] = {}
+        self._scale = 1.0  # at the step under way
         self._call, self._attachments = ExitStack(), ExitStack()
 
     @property
     def is_conditional(self) -> bool:
-        """Whether the denoiser call under way is for the prompt itself: each is."""
+        """Whether the denoiser call under way is for the prompt itself: all calls are."""
         return True
 
     @property
     def num_conditions(self) -> int:
-        """How many prompts the pipeline must encode; a step makes one denoiser call all the same."""
+        """How many prompts the pipeline must encode; a step still makes one denoiser call."""
         return 2 if self._enabled else 1
 
     def active_predictions(self) -> list[str]:
@@ -115,11 +115,18 @@ class NAGGuider(BaseGuidance):
 
         def plan(call: dict[str, Any]) -> list[RowGuidance | None]:  # noqa: ARG001 (a plan's signature)
             on_call()  # even if it fails, which no guider is told
-            timestep = TIMESTEPS_TOTAL if params.is_constant else float(self._timestep)
-            scale = params.scale_at(timestep, TIMESTEPS_TOTAL)
-            return [RowGuidance(row, scale, params.tau, params.alpha) for row in negative.rows]
+            scheduler = scheduler_of(calling_pipeline(ModularPipeline))
+            if not continues_step(scheduler):
+                self._scale = self._scale_at(params, scheduler)
+            return [RowGuidance(row, self._scale, params.tau, params.alpha) for row in negative.rows]
 
         return plan
+
+    def _scale_at(self, params: NAGParams, scheduler: Any) -> float:
+        total = timesteps_total(scheduler)
+        # Reading the timestep waits for the device, so it is read only if guidance depends on it.
+        timestep = total if params.is_constant else training_timestep(scheduler, float(self._timestep))
+        return params.scale_at(timestep, total)
 
     def cleanup_models(self, denoiser: nn.Module) -> None:  # noqa: ARG002 (the guider's contract)
         """Leaves the denoiser as it was; a compiled one after the last step."""

@@ -21,6 +21,9 @@ from tests import tiny
 from tests.nag.support import Subject
 from tests.tiny.hunyuan_glyph import GLYPH_TOKENS, IMAGE_TOKENS, TOKENS
 
+# diffusers takes a NumPy array from a tensor in the way of NumPy 1.
+pytestmark = pytest.mark.filterwarnings("ignore:__array_")
+
 STEPS = 2
 NEGATIVE = "a blue square"
 MODULES = "diffusers.modular_pipelines."
@@ -411,6 +414,24 @@ def test_nagguider_ends_and_can_be_turned_off(modular):
     modular.set_guiders(nag.NAGGuider, 9.0, None, None, 0.4)
     assert guidance.plain_steps == 1
     assert np.abs(modular.images(negative_prompt=NEGATIVE) - expected).max() < 1e-4
+
+
+@pytest.mark.parametrize(
+    "make_scheduler",
+    [diffusers.EDMEulerScheduler, partial(diffusers.HeunDiscreteScheduler, timestep_spacing="trailing")],
+    ids=["EDM", "Heun"],
+)
+@pytest.mark.parametrize("modular", ["StableDiffusionXLModularPipeline"], indirect=True)
+def test_nagguiders_end_is_a_share_of_the_schedule_in_any_unit(modular, make_scheduler):
+    scheduler = make_scheduler()
+    modular.pipe.update_components(scheduler=scheduler)
+    modular.subject.pipe.scheduler = scheduler
+    with nag.guide(modular.subject.pipe, NEGATIVE, end=0.5) as guidance:
+        expected = modular.classic_images(num_inference_steps=4)
+    assert (guidance.guided_steps, guidance.plain_steps) == (2, 2)
+    modular.set_guiders(nag.NAGGuider, None, None, None, 0.5)
+    guided = modular.images(num_inference_steps=4, negative_prompt=NEGATIVE)
+    assert np.abs(guided - expected).max() < 1e-4
 
 
 @pytest.mark.parametrize("modular", ["QwenImageModularPipeline"], indirect=True)
