@@ -90,7 +90,7 @@ class JobRun:
         finally:
             self.is_generated = True
         # If this process stood still, another worker may have taken the job and made its files.
-        await self._leases.renew()
+        await self._leases.renew(self.job.id)
         await asyncio.gather(*self._previews)  # none is published after the job's end
         if self.job.id in self._leases:
             return outcome

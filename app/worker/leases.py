@@ -65,14 +65,16 @@ class Leases:
             await self.renew()
             await self._due.within(self._beat_s)
 
-    async def renew(self) -> None:
-        """Sends one heartbeat, which finds out what was taken away."""
+    async def renew(self, job_id: str | None = None) -> None:
+        """Sends one heartbeat, for one job or for all of them, which finds out what was taken away."""
         async with self._renewing:
-            if self._timer is not None:
-                self._timer.cancel()
-            self._is_step_noted = False
-            self._renewed_s = monotonic()
-            steps = {job_id: control.step for job_id, control in self._held.items()}
+            if job_id is None:
+                if self._timer is not None:
+                    self._timer.cancel()
+                self._is_step_noted = False
+                self._renewed_s = monotonic()
+            held = self._held if job_id is None else {job_id: self._held[job_id]} if job_id in self._held else {}
+            steps = {held_id: control.step for held_id, control in held.items()}
             if not steps:
                 return
             try:
@@ -80,8 +82,8 @@ class Leases:
             except RedisError as error:
                 _log.warning("redis_away", error=type(error).__name__)
                 return
-            for job_id in lost:
-                if control := self._held.pop(job_id, None):
+            for lost_id in lost:
+                if control := self._held.pop(lost_id, None):
                     control.is_cancelled = True
 
     async def drop(self, job_id: str) -> None:
