@@ -50,7 +50,11 @@ class JoinedCall:
 
 
 def join(
-    denoiser: Any, calls: Sequence[Call], rows: Sequence[Sequence[RowGuidance | None]] | None = None
+    denoiser: Any,
+    calls: Sequence[Call],
+    rows: Sequence[Sequence[RowGuidance | None]] | None = None,
+    *,
+    keys: Sequence[Hashable] | None = None,
 ) -> JoinedCall:
     """Makes one denoiser call of several, which may differ in rows, timesteps, text and guidance.
 
@@ -60,6 +64,7 @@ def join(
         denoiser: the denoiser, or its family (`Attachment.family`), which knows nothing of step caches.
         calls: the arguments of each call by name.
         rows: the guidance of each call's rows; all rows are plain without it.
+        keys: of the calls, by `joining_key`, if they are known. Equal ones save the check that computes them.
 
     Raises:
         CannotJoin: a call cannot share a forward with the first; says which call, and which argument keeps them apart.
@@ -72,7 +77,8 @@ def join(
     every_row = tuple(row for of_call in rows for row in of_call)
     if len(calls) == 1:
         return JoinedCall(dict(calls[0]), every_row, counts)
-    _check_keys(denoiser, calls)
+    if keys is None or len(set(keys)) > 1:
+        _check_keys(denoiser, calls)
     _check_negatives(family, rows)
     calls = [_without_absent(call) for call in family.with_masks(calls)]
     joined = {name: _joined(family, name, UNDECLARED, [call[name] for call in calls], counts) for name in calls[0]}

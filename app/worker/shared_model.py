@@ -91,7 +91,8 @@ class _Denoiser(SharedModule):
         ordered = [calls[place] for place in order]
         if self.model.entry.compile == "denoiser":
             ordered += ordered[-1:] * (_next_size(len(calls)) - len(calls))
-        joined = nag.join(self.attachment.family, [call.arguments for call in ordered], [call.rows for call in ordered])
+        arguments, rows, keys = zip(*((call.arguments, call.rows, call.key) for call in ordered), strict=True)
+        joined = nag.join(self.attachment.family, arguments, rows, keys=keys)
         with self.attachment.rows(joined.rows):
             parts = joined.split(self.inner(**joined.arguments))
         return [part for _, part in sorted(zip(order, parts, strict=False), key=lambda pair: pair[0])]
@@ -165,11 +166,8 @@ class SharedModel:
                     text = _Rowwise(self, "text")
                     text.inner = suspend_calls(part, text.prepare, stack)
             vae = getattr(pipe, "vae", None)
-            for name in ("encode", "decode"):
-                if isinstance(vae, nn.Module) and hasattr(vae, name):
-                    # What an encoder returns is a distribution, whose rows are not known.
-                    method = _Rowwise(self, name, joins=name == "decode")
-                    method.inner = suspend_method(vae, name, method.prepare, stack)
+            if isinstance(vae, nn.Module):
+                self._share_autoencoder(vae, stack)
             route_tokenizers(pipe, stack)
             self._stack = stack.pop_all()
 
@@ -181,6 +179,17 @@ class SharedModel:
         except nag.UnsupportedPipeline:
             shared = _Alone(self)
         shared.inner = suspend_calls(denoiser, shared.prepare, stack)
+
+    def _share_autoencoder(self, vae: nn.Module, stack: ExitStack) -> None:
+        for name in ("encode", "decode"):
+            if hasattr(vae, name):
+                # What an encoder returns is a distribution, whose rows are not known.
+                method = _Rowwise(self, name, joins=name == "decode")
+                method.inner = suspend_method(vae, name, method.prepare, stack)
+        # Each pipeline call asks for its device, and diffusers walks through the modules three times to find it.
+        own = vars(vae)
+        own["modules"] = list(vae.modules()).__iter__
+        stack.callback(own.pop, "modules")
 
     def own_pipeline(self, task: str) -> Any:
         """Returns a pipeline for one call of a task, with a scheduler of its own and the shared modules."""

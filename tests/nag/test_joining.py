@@ -105,7 +105,7 @@ def assert_joined_as_alone(denoiser, calls, rows):
                 return denoiser(**arguments)
 
         alone = [run(call, of_call) for call, of_call in zip(calls, rows, strict=True)]
-        joined = nag.join(denoiser, calls, rows)
+        joined = nag.join(denoiser, calls, rows, keys=[nag.joining_key(denoiser, call) for call in calls])
         parts = joined.split(run(joined.arguments, joined.rows))
     for part, expected in zip(parts, alone, strict=True):
         assert type(part) is type(expected)
@@ -142,10 +142,13 @@ def flux_call(flux):
 )
 def test_what_keeps_calls_apart_is_named(flux, flux_call, name, change):
     other = flux_call | change(flux_call)
-    assert nag.joining_key(flux.denoiser, flux_call) != nag.joining_key(flux.denoiser, other)
-    with pytest.raises(nag.CannotJoin, match=f"call 2 cannot join the first: {name} ") as caught:
-        nag.join(flux.denoiser, [flux_call, flux_call, other])
-    assert (caught.value.argument, caught.value.call) == (name, 2)
+    calls = [flux_call, flux_call, other]
+    keys = [nag.joining_key(flux.denoiser, call) for call in calls]
+    assert keys[0] == keys[1] != keys[2]
+    for known in (None, keys):
+        with pytest.raises(nag.CannotJoin, match=f"call 2 cannot join the first: {name} ") as caught:
+            nag.join(flux.denoiser, calls, keys=known)
+        assert (caught.value.argument, caught.value.call) == (name, 2)
 
 
 def test_arguments_left_out_and_made_anew_join(flux, flux_call):
