@@ -86,7 +86,7 @@ class Settings(BaseSettings):
     )
     batch_size: Annotated[
         int, Field(ge=1, le=256, description="most images of a model's default size in a denoiser call")
-    ] = 8
+    ] = 32
     batch_budget: Annotated[
         Literal["measured", "fixed"],
         Field(description="measured at a model's start, up to batch_size, or batch_size itself"),

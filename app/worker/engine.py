@@ -50,13 +50,15 @@ from app.worker.states import ModelStates
 from app.worker.video import can_write
 from app.worker.warmup import measure_batch_size, trial_s
 
-__all__ = ["OUT_OF_MEMORY", "UNWRITABLE", "TorchEngine"]
+__all__ = ["OUT_OF_MEMORY", "UNMEASURED_MAX", "UNWRITABLE", "TorchEngine"]
 
 UNWRITABLE = JobError("codec_unavailable", "video_codec: this worker's FFmpeg cannot write it; h264 is always there")
 OUT_OF_MEMORY = JobError("out_of_memory", "one image of this size does not fit into the worker's memory")
 ADVICE = '; shorten it, or send "strict": false'
-#: Rows in flight, as a multiple of those of one denoiser call: some are encoded or decoded meanwhile.
-IN_FLIGHT = 2
+#: Images in flight beyond those of one denoiser call, at most as many as these: some are encoded or decoded meanwhile.
+AHEAD_MAX = 8
+#: Images of a denoiser call before a model is measured: on a CPU nothing else bounds its memory.
+UNMEASURED_MAX = 8
 CLOSE_S = 2.0  # for the module call under way to end
 POLL_S = 0.05  # between two looks at jobs that wait for a module call in another thread, or for room
 _log = Log("worker")
@@ -99,7 +101,8 @@ class TorchEngine:
         # On a CPU both threads share the cores, so only a long decoding is worth it.
         self._side = None if settings.overlap == "off" else SideLane(device)
         self._only_videos_aside = settings.overlap == "auto" and device.type == "cpu"
-        self._runner = ModuleRunner(device, recorder, settings.batch_size, self._cache.drop_idle)
+        images_max = min(UNMEASURED_MAX, self._images_max) if self._measures else self._images_max
+        self._runner = ModuleRunner(device, recorder, images_max, self._cache.drop_idle)
         self._encoding = ThreadPoolExecutor(1, thread_name_prefix="files")
         self._thread = threading.Thread(target=self._serve, name="torch", daemon=True)
         self._inbox: SimpleQueue[Callable[[], None]] = SimpleQueue()
@@ -159,7 +162,9 @@ class TorchEngine:
         return future
 
     def room(self, model: str) -> Room:
-        whole = IN_FLIGHT * self._runner.limit(self._models[model])
+        entry = self._models[model]
+        limit = self._runner.limit(entry)
+        whole = limit + min(limit, AHEAD_MAX * entry.default_cost)
         with self._lock:
             is_full = bool(self._deferred or self._too_large) or self._has_lost_job
             free = 0 if is_full else whole - self._cost_in_flight[model]

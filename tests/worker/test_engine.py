@@ -24,7 +24,7 @@ from app.loading.size import model_size
 from app.queue.registry import ModelState
 from app.settings import Settings
 from app.worker import memory, module_runner, pipelines, scheduler, video
-from app.worker.engine import OUT_OF_MEMORY, UNWRITABLE, TorchEngine
+from app.worker.engine import OUT_OF_MEMORY, UNMEASURED_MAX, UNWRITABLE, TorchEngine
 from app.worker.pipeline_call import PipelineCall, call_module
 from app.worker.pipelines import load
 from app.worker.postprocess import NAN
@@ -646,6 +646,14 @@ def test_a_model_that_cannot_be_loaded_fails_its_jobs_and_no_others(
     assert engine.room("broken").free == engine.room("broken").whole
 
 
+@pytest.mark.parametrize(("batch_size", "images"), [(1, 2), (8, 16), (32, 40)])
+def test_room_is_a_full_call_and_some_images_that_wait_for_it(
+    make_engine: MakeEngine, batch_size: int, images: int
+) -> None:
+    engine = make_engine(batch_size=batch_size)
+    assert engine.room(MODEL) == Room(images * IMAGE, images * IMAGE, 0)
+
+
 def test_the_batch_size_is_measured_and_bounded_by_the_setting(make_engine: MakeEngine) -> None:
     engine = make_engine(batch_budget="measured", batch_size=4)
     assert engine.warm == ()
@@ -691,10 +699,11 @@ def test_a_model_loaded_by_a_job_is_measured_once_nothing_is_in_flight(
 
     monkeypatch.setattr(pipelines, "load", load_small)
     engine = make_engine(batch_budget="measured", batch_size=64)
+    assert engine.room(MODEL).whole == 2 * UNMEASURED_MAX * IMAGE
     seen: list[list[int]] = []
     ended = at_step(2, lambda: seen.append(list(rows)))
     assert isinstance(end(in_flight(engine, make_job("a"), controls={"a": ended})["a"]), JobOutput)
-    wait_until(lambda: engine.room(MODEL).whole != 2 * 64 * IMAGE)
+    wait_until(lambda: engine.room(MODEL).whole != 2 * UNMEASURED_MAX * IMAGE)
     assert engine.room(MODEL).whole in (2 * IMAGE, 4 * IMAGE)
     assert seen == [[1, 1]]  # the job's own steps alone came before its end
 
