@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from typing import NoReturn
 
@@ -20,6 +21,10 @@ from app.worker.worker import Worker
 
 __all__ = ["main"]
 
+#: Turns of the loop in which a thread of GNU's OpenMP waits before it sleeps: about 0.1 ms, more than the pause between
+#: two operations of torch. Its own default is 300,000.
+SPIN_COUNT = 10_000
+
 
 def main(settings: Settings) -> NoReturn:
     """Serves the catalog's models until SIGTERM or SIGINT, then ends the process.
@@ -36,6 +41,8 @@ async def _serve(settings: Settings) -> int:
     catalog = Catalog.load(settings)
 
     def make_engine(recorder: Recorder) -> Engine:
+        # Threads of torch on a CPU wait for each other in a loop, by default for milliseconds; the API needs that core.
+        os.environ.setdefault("GOMP_SPINCOUNT", str(SPIN_COUNT))
         from app.worker.engine import TorchEngine  # here, so that a signal is heard while torch is imported
 
         return TorchEngine(catalog, settings, recorder)
