@@ -2,6 +2,9 @@
 
 python -m benchmarks.nag_cost --family flux sd3 sdxl sana wan qwen-image
 python -m benchmarks.nag_cost --device cuda --full --family flux sd3 wan wan-14b
+
+Before the times it prints which kernels the attention calls of a guided step run. Without a CUDA device the second
+command runs few blocks on a small image, as a trial: it says which kernels merge attention on CUDA, and stores nothing.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ import argparse
 import statistics
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -17,13 +21,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 from tqdm import tqdm
 
 import nag
 from benchmarks import report
-from benchmarks.denoisers import MAKERS, Denoiser, Draw
+from benchmarks.denoisers import MAKERS, SMALL, Denoiser, Draw
+from nag.attention import lse_kernel
 from nag.families import family_of
 
+COLUMNS = ("step", "median s", "× no guidance: median", "min–max", "peak MB")
 #: Timesteps of four even steps; with end = .25 the first two are guided.
 TIMESTEPS = (1000.0, 750.0, 500.0, 250.0)
 END = 0.25
@@ -145,6 +152,37 @@ def measure(work: Denoiser, rounds: int, device: str, *, options: bool = False) 
     return results
 
 
+class AttentionLog(TorchDispatchMode):
+    """Counts the attention kernels that run inside of it, by name and shapes of query and key."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: Counter[tuple[str, tuple[int, ...], tuple[int, ...]]] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.name().removeprefix("aten::")
+        if "attention" in name:
+            query, key = args[:2]
+            self.calls[name, tuple(query.shape), tuple(key.shape)] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def kernels(work: Denoiser) -> str:
+    """Returns a table of the attention kernels of a guided step, and of those that merge attention on CUDA."""
+    with Guided(work, *ways_of(work)["NAG, ours"]) as step, AttentionLog() as log:
+        step(TIMESTEPS[0])
+    rows = [
+        [name, str(query), str(key), str(count), _name(lse_kernel("cuda", torch.bfloat16, query[-1]))]
+        for (name, query, key), count in log.calls.items()
+    ]
+    columns = ["kernel", "query", "key", "calls", "merges on CUDA in bfloat16"]
+    return report.markdown(columns, rows)
+
+
+def _name(kernel: Callable[..., Any] | None) -> str:
+    return "none: two attention calls" if kernel is None else kernel.__name__.strip("_")
+
+
 def float32_difference(device: str) -> float:
     """Relative difference of the merged form to two plain attention calls, one Flux step in float32."""
     work = MAKERS["flux"](Draw(device, torch.float32), False)
@@ -165,12 +203,12 @@ def table(results: dict[str, dict[str, list[float]]]) -> list[list[str]]:
     rows = [
         [
             name,
-            f"{statistics.median(each['seconds']):.3f}",
+            f"{statistics.median(result['seconds']):.3f}",
             f"{statistics.median(ratios(name)):.2f}",
             f"{min(ratios(name)):.2f}–{max(ratios(name)):.2f}",
-            f"{statistics.median(each['bytes']) / 1e6:.0f}",
+            f"{statistics.median(result['bytes']) / 1e6:.0f}",
         ]
-        for name, each in results.items()
+        for name, result in results.items()
     ]
     guided, past = (statistics.median(ratios(name)) for name in ("NAG, ours", "NAG, ours, past its end"))
     rows.append(["NAG, ours, mean of four steps with end = .25", "", f"{(guided + past) / 2:.2f}", "", ""])
@@ -186,20 +224,28 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--exact", action="store_true", help="the difference to two plain attention calls in float32")
     arguments = parser.parse_args()
-    device = arguments.device
+    device, dtype, rounds = arguments.device, torch.bfloat16, arguments.rounds
+    is_trial = device.startswith("cuda") and not torch.cuda.is_available()
+    if is_trial:
+        print("No CUDA device: a trial of few blocks on a small image on the CPU, in float32.")
+        device, dtype, rounds = "cpu", torch.float32, 1
     with torch.no_grad():
         if arguments.exact:
             print(f"merged against two attention calls, float32, relative: {float32_difference(device):.1e}")
             return
         for name in arguments.family:
             torch.manual_seed(0)
-            work = MAKERS[name](Draw(device, torch.bfloat16), arguments.full)
-            results = measure(work, arguments.rounds, device, options=arguments.options)
+            work = MAKERS[name](Draw(device, dtype, SMALL if is_trial else 1), arguments.full and not is_trial)
+            print(f"{work.what}\n\n{kernels(work)}\n")
+            results = measure(work, rounds, device, options=arguments.options)
+            if is_trial:
+                print(report.markdown(COLUMNS, table(results)))
+                continue
             kind = f"{device.split(':')[0]}{'-full' if arguments.full else ''}{'-options' if arguments.options else ''}"
             report.write(
                 f"nag_cost-{name}-{kind}",
-                f"Cost of a step: {work.what}, bfloat16, {arguments.rounds} rounds in turn",
-                ["step", "median s", "× no guidance: median", "min–max", "peak MB"],
+                f"Cost of a step: {work.what}, bfloat16, {rounds} rounds in turn",
+                COLUMNS,
                 table(results),
                 results,
                 report.machine(device),

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["AttentionCall", "attention_with_lse", "merge_by_lse", "supports_lse"]
+__all__ = ["AttentionCall", "attention_with_lse", "lse_kernel", "merge_by_lse", "supports_lse"]
 
 #: The CPU's kernel takes keys in blocks, and in bfloat16 twice as long for one that its tiles do not fill. The few keys
 #: of a prompt often do not: they are filled up with keys that a mask leaves out.
@@ -40,7 +40,7 @@ class AttentionCall:
     backend: Any = None  # of diffusers' dispatch; None computes with torch's own
 
     def __call__(self) -> Tensor:
-        """The output, (B, H, T, D)."""
+        """Computes the output, (B, H, T, D)."""
         if self.backend is not None:
             return self._dispatch()
         return F.scaled_dot_product_attention(
@@ -72,11 +72,11 @@ class AttentionCall:
         return out.transpose(1, 2)
 
     def with_kv(self, key: Tensor, value: Tensor, attn_mask: Tensor | None = None) -> AttentionCall:
-        """The same queries against other keys."""
+        """Returns the call with the same queries and other keys."""
         return replace(self, key=key, value=value, attn_mask=attn_mask)
 
     def with_more_kv(self, key: Tensor, value: Tensor, attn_mask: Tensor | None = None) -> AttentionCall:
-        """The same queries against these keys as well, by one softmax."""
+        """Returns the call whose queries attend to these keys too, by one softmax."""
         counts = self.key.shape[2], key.shape[2]
         return self.with_kv(
             torch.cat([self.key, key], 2),
@@ -85,7 +85,7 @@ class AttentionCall:
         )
 
     def at(self, rows: slice) -> AttentionCall:
-        """The same for some rows of the batch."""
+        """Returns the call for some rows of the batch."""
         mask = self.attn_mask
         if mask is not None and mask.ndim == 4 and mask.shape[0] > 1:
             mask = mask[rows]
@@ -93,7 +93,7 @@ class AttentionCall:
 
 
 def _joined(masks: Sequence[Tensor | None], counts: Sequence[int]) -> Tensor | None:
-    """The mask over runs of keys, as many as `counts`, with a mask each; None where all are seen."""
+    """Returns the mask over groups of keys, `counts` in each, from their masks; None if all keys are seen."""
     given = [mask for mask in masks if mask is not None]
     if not given:
         return None
@@ -117,7 +117,7 @@ def supports_lse(call: AttentionCall) -> bool:
 
 
 def attention_with_lse(query: Tensor, key: Tensor, value: Tensor, scale: float | None = None) -> tuple[Tensor, Tensor]:
-    """softmax(scale · Q Kᵀ) V and the log of its denominator; scale is 1/√D unless given.
+    """Computes softmax(scale · Q Kᵀ) V and the log of its denominator; scale is 1/√D unless given.
 
     Args:
         query: (B, H, T, D).
@@ -144,7 +144,7 @@ def attention_with_lse(query: Tensor, key: Tensor, value: Tensor, scale: float |
 
 
 def merge_by_lse(out_a: Tensor, lse_a: Tensor, out_b: Tensor, lse_b: Tensor) -> Tensor:
-    """Attention over keys A ∪ B from attention over A and over B; shapes as `attention_with_lse` returns them."""
+    """Merges attention over keys A and over keys B; shapes as `attention_with_lse` returns them."""
     weight_b = torch.sigmoid(lse_b - lse_a).unsqueeze(-1)
     return torch.lerp(out_a, out_b, weight_b.to(out_a.dtype))
 
@@ -152,15 +152,27 @@ def merge_by_lse(out_a: Tensor, lse_a: Tensor, out_b: Tensor, lse_b: Tensor) -> 
 _Kernel = Callable[[Tensor, Tensor, Tensor, float | None], tuple[Tensor, Tensor]]
 
 
-def _kernel(query: Tensor) -> _Kernel | None:
-    half = query.dtype in (torch.float16, torch.bfloat16)
-    if query.device.type == "cpu" and query.dtype != torch.float16:
+def lse_kernel(device: str, dtype: torch.dtype, channels: int) -> _Kernel | None:
+    """Returns the attention kernel that also returns the log-sum-exp, or None if there is none.
+
+    Args:
+        device: the type of the device.
+        dtype: of query, key and value.
+        channels: of a head.
+
+    """
+    half = dtype in (torch.float16, torch.bfloat16)
+    if device == "cpu" and dtype != torch.float16:
         return _cpu_flash
-    if query.device.type == "cuda" and half and query.shape[-1] % 8 == 0:
+    if device == "cuda" and half and channels % 8 == 0:
         return _cuda_flash
-    if query.device.type == "cuda" and query.dtype == torch.float32:
+    if device == "cuda" and dtype == torch.float32:
         return _cuda_efficient
     return None
+
+
+def _kernel(query: Tensor) -> _Kernel | None:
+    return lse_kernel(query.device.type, query.dtype, query.shape[-1])
 
 
 def _cpu_flash(query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> tuple[Tensor, Tensor]:

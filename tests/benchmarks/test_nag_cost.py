@@ -1,0 +1,56 @@
+"""The benchmarks of a guided step, on a small random model."""
+
+import sys
+
+import pytest
+import torch
+
+import nag
+from benchmarks import nag_cost, nag_regression
+from benchmarks.denoisers import Denoiser
+from tests import tiny
+from tests.nag.support import Subject
+
+
+def small_flux(draw, full):
+    assert not full
+    subject = Subject(next(case for case in tiny.CASES if case.name == "flux"), steps=1)
+    (call,), _ = subject.calls("a red circle")
+    texts = ("encoder_hidden_states", "pooled_projections")
+    prompt = {name: call.pop(name) for name in texts}
+    for name in ("timestep", "return_dict", "joint_attention_kwargs"):
+        call.pop(name, None)
+    negative = subject.encode("a blue square")
+    return Denoiser(subject.pipe, "small Flux.1", lambda shrink: call, draw.shrink, (prompt, prompt), negative, 1e-3)
+
+
+@pytest.fixture(autouse=True)
+def flux(monkeypatch):
+    monkeypatch.setattr(nag_cost, "MAKERS", {"flux": small_flux})
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a trial runs without a CUDA device only")
+def test_without_a_cuda_device_a_trial_names_kernels_and_stores_nothing(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["nag_cost", "--device", "cuda", "--full", "--family", "flux"])
+    monkeypatch.setattr(nag_cost.report, "write", pytest.fail)
+    nag_cost.main()
+    printed = capsys.readouterr().out
+    assert "No CUDA device" in printed
+    # Merged attention of Flux: the image once, then both prompts, in each of its blocks.
+    (merged,) = {line.split(" | ")[0] for line in printed.splitlines() if line.endswith("| cuda_flash |")}
+    assert merged == "| _scaled_dot_product_flash_attention_for_cpu"
+    assert "| NAG, ours |" in printed
+
+
+def test_frames_of_a_guided_attention_call_are_counted():
+    work = small_flux(nag_cost.Draw("cpu", torch.float32), full=False)
+    with torch.no_grad():
+        per_call, per_step = nag_regression.count_frames(work, nag.guide)
+    assert 0 < per_call < per_step
+
+
+def test_another_checkouts_library_is_imported_beside_this_one():
+    other = nag_regression.load_library(nag_regression.ROOT)
+    assert other is not nag
+    assert other.guide is not nag.guide
+    assert sys.modules["nag"] is nag
