@@ -70,6 +70,12 @@ class Catalog(Entry):
         """Every entry of every file, served or not. Raises CatalogError."""
         return _models(_read(settings))[0]
 
+    @classmethod
+    def known_loras(cls, settings: Settings) -> dict[str, CatalogLora]:
+        """Every LoRA of every file, also of models that are not served. Raises CatalogError."""
+        read = _read(settings)
+        return files.loras(read, _models(read)[0])
+
 
 def _read(settings: Settings) -> list[files.CatalogFile]:
     read = [files.read(EMBEDDED), files.read(HUB)]

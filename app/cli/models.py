@@ -59,7 +59,7 @@ def check_models(settings: Settings, names: Sequence[str] = (), *, cache: bool =
     names: models and LoRAs to look at, else every known one. cache: also tell which weights are on this machine.
     Raises CatalogError.
     """
-    known, loras = Catalog.known(settings), Catalog.load(settings).loras
+    known, loras = Catalog.known(settings), Catalog.known_loras(settings)
     names = _known_names(known, loras, names) or [*known, *(name for name in loras if name not in known)]
     from app.loading.checks import lora_problems, problems  # with torch, which takes a while
     from app.loading.size import model_size, recorded_size

@@ -84,6 +84,7 @@ def test_inpainting_needs_a_unet_of_the_right_channels(tmp_path: Path) -> None:
         ("flux-dev", {"pipeline": "GlmImagePipeline", "nag": ANY}, ["nag: GLM-Image cannot be guided"]),
         ("flux-dev", {"pipeline": "DiTPipeline", "nag": ANY}, ["nag: no family of nag has the denoiser of DiT"]),
         ("pixart-sigma", {"lora": (LORA,)}, ["lora: PixArtSigmaPipeline takes none"]),
+        ("pixart-sigma", {"request_loras": True}, ["request_loras: PixArtSigmaPipeline takes none; set it to false"]),
         ("flux-dev", {"lora": (LORA.model_copy(update={"into": "transformer_2"}),)}, ["lora.0.into: FluxPipeline"]),
         ("flux-dev", {"without": ("vocoder",)}, ["without: FluxPipeline has no vocoder"]),
         ("flux-dev", {"without": ("tokenizer",)}, ["without: FluxPipeline needs its tokenizer"]),

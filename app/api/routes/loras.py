@@ -48,7 +48,8 @@ async def add_lora(body: LoraBody, request: Request, service: Here) -> Response:
 @router.get(LORAS)
 async def list_loras(service: Here, query: Annotated[ListQuery, Query()]) -> LorasView:
     """Every LoRA that the caller may name: the catalog's, those that all tenants share, and its own."""
-    loras = {**service.catalog.loras, **{lora.id: lora for lora in (await service.uploaded_loras()).values()}}
+    loras: dict[str, RegisteredLora] = {**service.catalog.loras}
+    loras |= {lora.id: lora for lora in (await service.uploaded_loras()).values()}
     if query.model is not None:
         model = find_model(service.catalog, query.model)
         loras = {name: lora for name, lora in loras.items() if service.catalog.takes(model, lora)}

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel
 
 from app.catalog import Catalog, Range, RegisteredLora, UploadedLora
 
 __all__ = ["LoraDeletedView", "LoraView", "LorasView", "lora_view"]
+
+#: What is known of uploaded ones alone.
+FACTS = ("version", "sha256", "size_bytes", "rank", "layers", "parts")
 
 
 class LoraView(BaseModel):
@@ -50,13 +53,13 @@ class LoraDeletedView(BaseModel):
 
 
 def lora_view(lora: RegisteredLora, catalog: Catalog) -> LoraView:
-    uploaded = lora if isinstance(lora, UploadedLora) else None
     origin: Literal["catalog", "shared", "own"] = "catalog"
-    if uploaded is not None:
-        origin = "shared" if uploaded.tenant is None else "own"
+    facts: dict[str, Any] = dict.fromkeys(FACTS)
+    if isinstance(lora, UploadedLora):
+        origin = "shared" if lora.tenant is None else "own"
+        facts = {name: getattr(lora, name) for name in FACTS}
     return LoraView(
         id=lora.id,
-        version=uploaded and uploaded.version,
         origin=origin,
         base=lora.base,
         models=tuple(model.id for model in catalog.models.values() if catalog.takes(model, lora)),
@@ -64,10 +67,6 @@ def lora_view(lora: RegisteredLora, catalog: Catalog) -> LoraView:
         licence=lora.licence,
         trigger_words=lora.trigger_words,
         scale=lora.scale,
-        sha256=uploaded and uploaded.sha256,
-        size_bytes=uploaded and uploaded.size_bytes,
-        rank=uploaded and uploaded.rank,
-        layers=uploaded and uploaded.layers,
-        parts=uploaded and uploaded.parts,
-        created=None if uploaded is None else int(uploaded.created_at),
+        created=int(lora.created_at) if isinstance(lora, UploadedLora) else None,
+        **facts,
     )
