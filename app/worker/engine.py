@@ -14,47 +14,43 @@ One thread runs all pipeline calls, one at a time, and calls the modules for the
 from __future__ import annotations
 
 import threading
-import traceback
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from queue import Empty, SimpleQueue
-from time import monotonic, perf_counter, time
+from time import monotonic, time
 from typing import Any
 
 import torch
 
 from app.catalog import Catalog
-from app.jobs import PROMPT_TOO_LONG, Job, JobError
+from app.jobs import Job, JobError
 from app.logs import Log
 from app.settings import Settings
 from app.worker import memory, pipelines
+from app.worker.call_queue import CallQueue
 from app.worker.downloads import Downloads
 from app.worker.encoder_memo import EncoderMemo
 from app.worker.gpu import GpuCollector
+from app.worker.job_errors import UNWRITABLE, job_error
 from app.worker.model_cache import ModelCache, ModelUnavailable, NoRoom
-from app.worker.module_runner import ModuleRunner, OutOfMemory, TryAlone
+from app.worker.module_runner import ModuleRunner, TryAlone
 from app.worker.pipeline_call import PipelineCall
 from app.worker.postprocess import NAN, to_job_output
 from app.worker.previews import Sketch
-from app.worker.prompt_checks import PromptTooLong
 from app.worker.protocol import JobCancelled, JobControl, JobOutput, Room
 from app.worker.recorder import Event, Recorder, Stage
-from app.worker.scheduler import WaitingCall, charge_tenants, choose_group
 from app.worker.shared_model import SharedModel
 from app.worker.side_lane import SideLane
 from app.worker.states import ModelStates
 from app.worker.video import can_write
-from app.worker.warmup import measure_batch_size, trial_s
+from app.worker.warmup import warm_up
 
-__all__ = ["OUT_OF_MEMORY", "UNMEASURED_MAX", "UNWRITABLE", "TorchEngine"]
+__all__ = ["UNMEASURED_MAX", "TorchEngine"]
 
-UNWRITABLE = JobError("codec_unavailable", "video_codec: this worker's FFmpeg cannot write it; h264 is always there")
-OUT_OF_MEMORY = JobError("out_of_memory", "one image of this size does not fit into the worker's memory")
-ADVICE = '; shorten it, or send "strict": false'
 #: Images in flight beyond those of one denoiser call, at most as many as these: some are encoded or decoded meanwhile.
 AHEAD_MAX = 8
 #: Images of a denoiser call before a model is measured: on a CPU nothing else bounds its memory.
@@ -118,11 +114,8 @@ class TorchEngine:
         # Of the engine's thread alone.
         self._calls_begun = 0
         self._running: dict[PipelineCall, _Running] = {}
-        self._waiting: OrderedDict[PipelineCall, float] = OrderedDict()  # suspended, with the time of that
+        self._waiting = CallQueue(self._runner, recorder)
         self._deferred: list[_Running] = []  # until their model has room
-        self._too_large: list[PipelineCall] = []  # to be run with nothing else resident
-        self._last_group: list[PipelineCall] = []
-        self._served_s: dict[str, float] = {}
 
     # Of any thread.
 
@@ -166,7 +159,7 @@ class TorchEngine:
         limit = self._runner.limit(entry)
         whole = limit + min(limit, AHEAD_MAX * entry.default_cost)
         with self._lock:
-            is_full = bool(self._deferred or self._too_large) or self._has_lost_job
+            is_full = bool(self._deferred or self._waiting.has_too_large) or self._has_lost_job
             free = 0 if is_full else whole - self._cost_in_flight[model]
             return Room(free, whole, self._jobs_in_flight)
 
@@ -208,10 +201,10 @@ class TorchEngine:
         for running in dict.fromkeys((*self._running.values(), *self._deferred)):
             for call in running.calls:
                 if call in self._waiting:
+                    self._waiting.remove(call)
                     call.throw(JobCancelled())
             running.future.set_exception(self._failure or JobCancelled())
         self._running.clear()
-        self._waiting.clear()
         self._deferred.clear()
         self._receive()  # what was asked for meanwhile ends with the same error
         self._encoding.shutdown(wait=False)
@@ -231,24 +224,15 @@ class TorchEngine:
         """Runs one group of module calls, or measures a model. False if there is nothing to do now."""
         self._leave_cancelled()
         self._admit_deferred()
-        waiting = {call.number: call for call in self._waiting if call not in self._too_large}
-        texts = [call for call in waiting.values() if call.suspended.module.kind == "text"]
-        if texts:
-            self._run([call for call in texts if call.suspended.key == texts[0].suspended.key])
-        elif waiting:
-            described = [self._describe(call) for call in waiting.values()]
-            chosen = choose_group(described, self._served_s, time())
-            group = [waiting[call.id] for call in chosen]
-            self._count_preemption(group)
-            seconds = self._run(group)
-            self._served_s = charge_tenants(self._served_s, chosen, seconds, {call.tenant for call in described})
-        elif self._too_large and not self._is_busy_aside:
-            self._run([self._too_large.pop(0)], is_alone=True)
-        elif not self._running and not self._deferred and (names := self._unmeasured.intersection(self._cache.warm)):
+        outcomes = self._waiting.run_next(is_busy_aside=self._is_busy_aside)
+        for call, outcome in outcomes:
+            self._continue(call, outcome)
+        if outcomes:
+            return True
+        if not self._running and not self._deferred and (names := self._unmeasured.intersection(self._cache.warm)):
             self._measure(min(names))
-        else:
-            return False
-        return True
+            return True
+        return False
 
     @property
     def _is_busy_aside(self) -> bool:
@@ -305,47 +289,13 @@ class TorchEngine:
             sketch, self.recorder,
         )  # fmt: skip
 
-    def _describe(self, call: PipelineCall) -> WaitingCall:
-        """What the scheduler needs to know of a suspended call."""
-        job, suspended = call.job, call.suspended
-        step_s = self._runner.estimate_s(call)
-        return WaitingCall(
-            id=call.number,
-            group=suspended.key,
-            cost=call.cost,
-            limit=self._runner.limit(call.model.entry),
-            tenant=job.tenant,
-            priority=job.priority,
-            deadline_at=job.deadline_at,
-            remaining_s=step_s * max(1, job.request.steps - call.steps_done),
-            step_s=step_s,
-            waiting_since=self._waiting[call],
-        )
-
-    def _count_preemption(self, group: Sequence[PipelineCall]) -> None:
-        """Counts a step of newer requests that goes before those of the last group which still wait."""
-        left = [call for call in self._last_group if call in self._waiting]
-        if left and not {*left} & {*group} and min(call.number for call in group) > max(call.number for call in left):
-            self.recorder.add(Event.PREEMPTED, left[0].job.request.model)
-        self._last_group = list(group)
-
-    def _run(self, group: Sequence[PipelineCall], *, is_alone: bool = False) -> float:
-        """Calls the module that a group waits for, and continues each pipeline call; returns an estimate of seconds."""
-        for call in group:
-            self._waiting.pop(call, None)
-        estimate_s = sum(self._runner.estimate_s(call) for call in group)
-        for call, outcome in zip(group, self._runner.run(group, is_alone=is_alone), strict=True):
-            self._continue(call, outcome)
-        return estimate_s
-
     def _continue(self, call: PipelineCall, outcome: Any) -> None:
         running = self._running.get(call)
         if running is None:  # its job has ended while another thread was at work for it
             call.throw(JobCancelled())
             return
         if isinstance(outcome, TryAlone):
-            self._too_large.append(call)
-            self._waiting[call] = time()
+            self._waiting.add(call, is_too_large=True)
             return
         if running.control.is_cancelled:
             outcome = JobCancelled()
@@ -368,7 +318,7 @@ class TorchEngine:
         elif self._side is not None and self._runs_aside(call):
             self._side.run(partial(self._runner.run, [call]), partial(self._continue_aside, call))
         else:
-            self._waiting[call] = time()
+            self._waiting.add(call)
 
     def _runs_aside(self, call: PipelineCall) -> bool:
         is_of_autoencoder = call.suspended.module.kind in ("encode", "decode")
@@ -390,19 +340,12 @@ class TorchEngine:
         """Leaves what is left of a job's pipeline calls, and tells its end."""
         for call in running.calls:
             if self._running.pop(call, None) is not None and not call.has_ended and call in self._waiting:
-                del self._waiting[call]
+                self._waiting.remove(call)
                 call.throw(JobCancelled())
-        self._too_large = [call for call in self._too_large if call in self._running]
         if isinstance(error, JobCancelled):
             self._end(running, error=error)
-        elif isinstance(error, PromptTooLong):
-            self._end(running, JobError(PROMPT_TOO_LONG, f"{error}{ADVICE}"))
-        elif isinstance(error, OutOfMemory) or memory.is_out_of_memory(error):
-            self._end(running, OUT_OF_MEMORY)
         else:
-            name = type(error).__name__
-            _log.error("generation_failed", job=running.job.id, error=name, **_described(error, running.job))
-            self._end(running, JobError("generation_failed", f"the model could not generate this ({name})"))
+            self._end(running, job_error(error, running.job))
 
     def _finish(self, running: _Running) -> None:
         """Encodes a job's files in another thread, and tells its end."""
@@ -463,27 +406,12 @@ class TorchEngine:
             _log.error("model_not_measured", model=name, error=type(error).__name__, message=error)
 
     def _warm_up(self, name: str) -> None:
-        """Generates the model's first images, by which the most rows of a denoiser call are measured."""
-        model, begun = self._cache.get(name), perf_counter()
+        model = self._cache.get(name)
 
-        def make_calls(jobs: Sequence[Job]) -> list[PipelineCall]:
-            trials = [_Running(job, {}, JobControl(), Future()) for job in jobs]
-            return [self._pipeline_call(model, trial, 0, learns=True) for trial in trials]
+        def make_call(job: Job) -> PipelineCall:
+            return self._pipeline_call(model, _Running(job, {}, JobControl(), Future()), 0, learns=True)
 
-        def run_s(count: int) -> float | None:
-            seconds = trial_s(model.entry, make_calls, count)
-            if seconds is None:
-                memory.free(self._device)
-            return seconds
-
-        found = measure_batch_size(run_s, self._images_max if self._measures else 1)
-        if self._measures:
-            self._runner.set_images_max(model.entry, found.images)
-        _log.info(
-            "model_warm", model=name, images=found.images if self._measures else self._images_max,
-            limit=self._runner.limit(model.entry), why=found.why if self._measures else "setting",
-            images_per_s=found.table(), warm_up_ms=(perf_counter() - begun) * 1000,
-        )  # fmt: skip
+        warm_up(model.entry, make_call, self._runner, self._device, self._images_max if self._measures else None)
 
 
 def _answer(future: Future[Any], call: Callable[[], Any]) -> None:
@@ -498,12 +426,3 @@ def _answer(future: Future[Any], call: Callable[[], Any]) -> None:
 
 def _raise(error: Exception) -> None:
     raise error
-
-
-def _described(error: Exception, job: Job) -> dict[str, str]:
-    """An exception for the log: where it was raised and its message, with every prompt struck out."""
-    message, request = str(error), job.request
-    for text in (request.prompt, request.negative_prompt, request.nag.negative_prompt if request.nag else None):
-        message = message.replace(text, "…") if text else message
-    frames = traceback.extract_tb(error.__traceback__)
-    return {"at": f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "", "message": message}

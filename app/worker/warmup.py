@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Literal
 
+import torch
+
 from app.catalog import Model
 from app.jobs import Generation, Guidance, Job
+from app.logs import Log
 from app.worker import memory
+from app.worker.module_runner import ModuleRunner
 from app.worker.pipeline_call import PipelineCall, run_calls
 
-__all__ = ["BatchSize", "measure_batch_size", "trial_jobs", "trial_s"]
+__all__ = ["BatchSize", "measure_batch_size", "trial_jobs", "trial_s", "warm_up"]
 
 GAIN = 1.1  # in images per second, for which a denoiser call takes twice the images: each step then lasts longer
 STEPS = 2  # what the first one alone sets up must not count for all of them
@@ -24,6 +28,7 @@ PROMPTS = (
     "a purple square on a white background", "an orange triangle on a gray background",
     "a green circle on a white background", "a red square on a black background",
 )  # fmt: skip
+_log = Log("worker")
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,42 @@ class BatchSize:
     def table(self) -> str:
         """`1: 12.5/s, 2: 20.1/s`, for the log."""
         return ", ".join(f"{size}: {rate:.3g}/s" for size, rate in self.images_per_s.items())
+
+
+def warm_up(
+    entry: Model,
+    make_call: Callable[[Job], PipelineCall],
+    runner: ModuleRunner,
+    device: torch.device,
+    images_max: int | None,
+) -> None:
+    """Generates the model's first images, by which the most rows of a denoiser call are measured.
+
+    Args:
+        entry: of a loaded model.
+        make_call: makes the pipeline call of a job.
+        runner: gets what was measured as the model's limit.
+        device: of the model.
+        images_max: the most to measure; None leaves the runner's limit as it is.
+
+    """
+    begun_s = perf_counter()
+
+    def run_s(count: int) -> float | None:
+        seconds = trial_s(entry, make_call, count)
+        if seconds is None:
+            memory.free(device)
+        return seconds
+
+    found = measure_batch_size(run_s, images_max or 1)
+    if images_max is not None:
+        runner.set_images_max(entry, found.images)
+    limit = runner.limit(entry)
+    _log.info(
+        "model_warm", model=entry.id, images=limit // entry.default_cost, limit=limit,
+        why=found.why if images_max is not None else "setting", images_per_s=found.table(),
+        warm_up_ms=(perf_counter() - begun_s) * 1000,
+    )  # fmt: skip
 
 
 def measure_batch_size(run_s: Callable[[int], float | None], most: int) -> BatchSize:
@@ -87,10 +128,10 @@ def trial_jobs(entry: Model, count: int) -> list[Job]:
     ]
 
 
-def trial_s(entry: Model, make_calls: Callable[[Sequence[Job]], list[PipelineCall]], count: int) -> float | None:
+def trial_s(entry: Model, make_call: Callable[[Job], PipelineCall], count: int) -> float | None:
     """Returns the seconds that so many images together take at the default number of steps; None if they do not fit."""
     jobs = trial_jobs(entry, count)
-    calls = make_calls(jobs)
+    calls = [make_call(job) for job in jobs]
     begun = perf_counter()
     try:
         run_calls(calls)

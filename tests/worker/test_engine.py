@@ -24,7 +24,8 @@ from app.loading.size import model_size
 from app.queue.registry import ModelState
 from app.settings import Settings
 from app.worker import memory, module_runner, pipelines, scheduler, video
-from app.worker.engine import OUT_OF_MEMORY, UNMEASURED_MAX, UNWRITABLE, TorchEngine
+from app.worker.engine import UNMEASURED_MAX, TorchEngine
+from app.worker.job_errors import OUT_OF_MEMORY, UNWRITABLE
 from app.worker.pipeline_call import PipelineCall, call_module
 from app.worker.pipelines import load
 from app.worker.postprocess import NAN
@@ -717,7 +718,7 @@ def test_a_model_that_cannot_be_measured_goes_on_serving(
         tried.set()
         raise KeyError("broken")
 
-    monkeypatch.setattr("app.worker.engine.measure_batch_size", fail)
+    monkeypatch.setattr("app.worker.warmup.measure_batch_size", fail)
     engine = make_engine(batch_budget="measured")
     engine.start()
     assert isinstance(run_jobs(engine, make_job("a"))[0], JobOutput)

@@ -10,7 +10,8 @@ import torch
 from transformers import CLIPTextModel
 
 from app.jobs import Job, JobError
-from app.worker.engine import OUT_OF_MEMORY, TorchEngine
+from app.worker.engine import TorchEngine
+from app.worker.job_errors import OUT_OF_MEMORY
 from app.worker.protocol import JobControl
 from tests.limits import HANG_S
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -64,14 +64,14 @@ def test_trial_jobs_are_guided_and_have_the_entrys_defaults(name: str) -> None:
 def test_trial_images_share_every_denoiser_call_and_teach_the_previews(shared: SharedModel, make_job: Make) -> None:
     sketch, begun, rows, shown = Sketch(64), list[PipelineCall](), list[int](), list[Preview]()
 
-    def calls_of(jobs: Sequence[Job]) -> list[PipelineCall]:
-        begun.extend(make_calls(shared, *jobs, sketch=sketch))
-        return begun
+    def make_call(job: Job) -> PipelineCall:
+        begun.extend(make_calls(shared, job, sketch=sketch))
+        return begun[-1]
 
     hook = shared.pipe.transformer.register_forward_pre_hook(
         lambda _, args, kwargs: rows.append(len(kwargs["hidden_states"])), with_kwargs=True
     )
-    taken_s = trial_s(shared.entry, calls_of, LEARNT_MIN)
+    taken_s = trial_s(shared.entry, make_call, LEARNT_MIN)
     hook.remove()
     steps = trial_jobs(shared.entry, 1)[0].request.num_inference_steps
     assert rows == [LEARNT_MIN] * steps
@@ -93,8 +93,8 @@ def test_a_trial_says_where_memory_did_not_suffice_and_raises_what_else_it_meets
     try:
         if kind is ValueError:
             with pytest.raises(ValueError, match="as told"):
-                trial_s(shared.entry, lambda jobs: make_calls(shared, *jobs), 1)
+                trial_s(shared.entry, lambda job: make_calls(shared, job)[0], 1)
         else:
-            assert trial_s(shared.entry, lambda jobs: make_calls(shared, *jobs), 1) is None
+            assert trial_s(shared.entry, lambda job: make_calls(shared, job)[0], 1) is None
     finally:
         hook.remove()
