@@ -41,7 +41,7 @@ from nag.current import CurrentStep
 from nag.errors import InvalidParameter
 from nag.negative import stack_rows
 from nag.processor_swap import ProcessorSwapper, original
-from nag.state import GuidedStep, RowGuidance, RowNumbers
+from nag.state import GuidedStep, RowGuidance, RowNumbers, guided_slice
 from nag.text_keys import TextKeyCache
 
 if TYPE_CHECKING:
@@ -291,12 +291,11 @@ def _step_of_rows(
     embeds, frames = family.embeds(call), family.frames(call)
     if len(rows) != family.row_count(call):
         raise InvalidParameter("rows", f"has {len(rows)} entries for a denoiser call of {family.row_count(call)} rows")
-    active = [place for place, row in enumerate(rows) if row is not None and row.is_active]
-    if not active:
-        return None
+    place = guided_slice(rows)
     # Plain rows in between ride with scale 1, which returns Z+ exactly.
-    first, last = active[0], active[-1] + 1
-    guided = [row if row is not None and row.is_active else None for row in rows[first:last]]
+    guided = [row if row is not None and row.is_active else None for row in rows[place]]
+    if not guided:
+        return None
     stand_in = next(row.negative for row in guided if row is not None)
     prompts = tuple(stand_in if row is None else row.negative for row in guided)
     negative = stack_rows(prompts, has_mask=family.has_mask)
@@ -309,7 +308,7 @@ def _step_of_rows(
         embeds.device,
     )
     index = torch.arange(len(guided)).repeat_interleave(frames)
-    rows_guided = slice(first * frames, last * frames)
+    rows_guided = slice(place.start * frames, place.stop * frames)
     return GuidedStep(numbers, negative.to(embeds).at(index), rows_guided, prompts, blocks=places)
 
 

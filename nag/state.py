@@ -16,7 +16,7 @@ from nag.params import NAGParams
 from nag.text_keys import KeptKeys
 from nag.token_layout import TokenLayout
 
-__all__ = ["Guidance", "GuidedStep", "PipelineCall", "RowGuidance", "RowNumbers"]
+__all__ = ["Guidance", "GuidedStep", "PipelineCall", "RowGuidance", "RowNumbers", "guided_slice"]
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,12 @@ class RowGuidance:
     def is_active(self) -> bool:
         """Whether these numbers change anything."""
         return self.scale > 1 and self.alpha > 0
+
+
+def guided_slice(rows: Sequence[RowGuidance | None]) -> slice:
+    """The rows of a denoiser call from the first that guidance changes to the last; empty if it changes none."""
+    active = [place for place, row in enumerate(rows) if row is not None and row.is_active]
+    return slice(active[0], active[-1] + 1) if active else slice(0, 0)
 
 
 class EncodedRowGuidance(RowGuidance):

@@ -85,7 +85,9 @@ class TextKeyCache:
         if kept.made_from is not self._made_from:
             return
         longest = max(prompt.embeds.shape[1] for prompt in prompts)
-        for row, prompt in enumerate(prompts):
+        # A plain row between guided ones bears the prompt of the first of them. The first row's keys are kept, for the
+        # plain row's may be made by other adapters.
+        for row, prompt in reversed([*enumerate(prompts)]):
             self._places[prompt] = _Place(kept, row * kept.copies, longest - prompt.embeds.shape[1])
 
 

@@ -5,6 +5,7 @@ The image's rotary positions begin where the positive prompt ends, and the text 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any, ClassVar
@@ -34,6 +35,7 @@ class ErnieImage(Family):
     negative_mask_arg = "negative_prompt_attention_mask"
     text_last = True
     arguments: ClassVar[dict[str, Argument]] = {"text_bth": PADDED, "text_lens": NUMBERS}
+    unordered_layers = re.compile(r"layers\.\d+\.mlp\..*|final_linear")
     cfg = "batched"
     prompt_arguments: ClassVar[dict[str, str]] = {"text_bth": "embeds", "text_lens": "lengths"}
 

@@ -67,6 +67,8 @@ class Family:
         arguments: how the denoiser's arguments join in `nag.join`, where `ARGUMENTS` says otherwise.
         cannot_join: why no calls of this denoiser can share a forward, if they cannot; and
         join_note: which calls do, for the table, if not all.
+        unordered_layers: matches the names of layers whose input does not have the call's rows as its first dimension,
+            though it may have as many: tokens come first, or a router picks them from all rows.
         cfg: how the family's pipelines run CFG: the unconditional rows first in one batch, or as a call of their own.
         cfg_off: the greatest guidance scale at which they run no CFG: 0, if they count the scale from the prompt's own
             prediction.
@@ -105,6 +107,7 @@ class Family:
     arguments: ClassVar[Mapping[str, Argument]] = {}
     cannot_join: ClassVar[str | None] = None
     join_note: ClassVar[str | None] = None
+    unordered_layers: ClassVar[re.Pattern[str] | None] = None
     cfg: ClassVar[Literal["batched", "separate"]]
     cfg_off: ClassVar[float] = 1.0
     tells_copies: ClassVar[bool] = True

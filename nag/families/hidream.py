@@ -6,6 +6,7 @@ All text stands at the origin of the rotary positions. Each text is packed on it
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -68,6 +69,7 @@ class HiDream(Family):
         LLAMA: LAYERS,
         **dict.fromkeys(("pooled_embeds", "img_ids", "img_sizes", "hidden_states_masks"), ROWS),
     }
+    unordered_layers = re.compile(r".*\.experts\..*")
     cfg = "batched"
     compiled = "in parts"
     exact = "equation 7, the positive's pooled prompt"

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import nag
+from nag.text_keys import TextKeyCache
 from tests import tiny
 from tests.nag.support import Subject, difference
 from tests.nag.test_attachment import row_guidance
@@ -115,3 +116,14 @@ def test_keys_live_as_long_as_their_prompts(requests):
         assert len(attached._text_keys._places) == 3
         del by_name["a"]
         assert len(attached._text_keys._places) == 2
+
+
+def test_of_a_prompts_rows_in_a_call_the_first_ones_keys_are_kept():
+    """The others are plain rows that bear the prompt between guided ones; other adapters may have made their keys."""
+    first, second = (nag.NegativeEmbeds(torch.ones(1, 2, 4)) for _ in range(2))
+    cache, rows = TextKeyCache(), (first, first, second)
+    kept = cache.gather(rows, 1, "weights")
+    kept.by_attention[0] = torch.arange(3.0).expand(1, 2, 4, 3).permute(3, 0, 1, 2), torch.zeros(3, 1, 2, 4), None
+    cache.keep(rows, kept)
+    keys, _, _ = cache.gather((first,), 1, "weights").by_attention[0]
+    assert (keys == 0).all()
