@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from app.worker.adapters import Loras
 from app.worker.pipelines import family_or_default, signature_of
 from app.worker.recorder import Event, Recorder
 from app.worker.tokens import PromptReading, TokenizerWatch
@@ -59,18 +60,21 @@ class EncoderMemo:
             self.held_bytes -= self._prompts.popitem(last=False)[1][1]
 
 
-def memoize_encoders(pipe: Any, model: str, memo: EncoderMemo, recorder: Recorder, watch: TokenizerWatch) -> None:
+def memoize_encoders(
+    pipe: Any, model: str, memo: EncoderMemo, recorder: Recorder, watch: TokenizerWatch, loras: Loras = ()
+) -> None:
     """Makes `pipe`, a call's own copy of a pipeline, take from the memo what it has encoded before.
 
-    The prompt, CFG's negative prompt and the guidance's go the same way, each as the pipeline encodes it.
+    The prompt, CFG's negative prompt and the guidance's go the same way, each as the pipeline encodes it, with the
+    request's `loras` of the text encoders.
     """
     for name in family_or_default(pipe).encoders:
         if hasattr(pipe, name):
-            vars(pipe)[name] = _memoized(pipe, name, model, memo, recorder, watch)
+            vars(pipe)[name] = _memoized(pipe, name, model, memo, recorder, watch, loras)
 
 
 def _memoized(
-    pipe: Any, name: str, model: str, memo: EncoderMemo, recorder: Recorder, watch: TokenizerWatch
+    pipe: Any, name: str, model: str, memo: EncoderMemo, recorder: Recorder, watch: TokenizerWatch, loras: Loras
 ) -> Callable[..., Any]:
     encode: Callable[..., Any] = getattr(pipe, name)
     kind = type(pipe)
@@ -92,7 +96,7 @@ def _memoized(
             return values
         # Adapters may be put on a text encoder, or fused into it, at any time.
         weights = tuple(tuple(weights_fingerprint(part)) for part in parts if isinstance(part, nn.Module))
-        key = (model, kind, name, weights, plain)
+        key = (model, kind, name, weights, loras, plain)
         found = memo.get(key)
         recorder.add(Event.PROMPT_MISS if found is None else Event.PROMPT_HIT, model)
         device = arguments.get("device") or pipe._execution_device

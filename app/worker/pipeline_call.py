@@ -13,6 +13,7 @@ import torch
 
 import nag
 from app.jobs import ENDED_BEFORE_FIRST_STEP, NO_STEP_WITHIN, Applied, Guidance, Job
+from app.worker.adapters import CALL_LORAS
 from app.worker.calls import Coroutine
 from app.worker.encoder_memo import EncoderMemo, memoize_encoders
 from app.worker.img2img import Edit
@@ -102,10 +103,12 @@ class PipelineCall(Coroutine):
 
     def _generate(self) -> None:
         request, model = self.job.request, self.model
+        CALL_LORAS.set(request.loras)
         pipe = model.own_pipeline(request.task)
         edit = None if request.edit is None else Edit(request, self._files)
         self._watch = watch_tokenizers(pipe)
-        memoize_encoders(pipe, model.entry.id, self._memo, self._recorder, self._watch)
+        text_loras = model.text_loras(request.loras)
+        memoize_encoders(pipe, model.entry.id, self._memo, self._recorder, self._watch, text_loras)
         previews = None
         if self._sketch is not None:
             previews = Previews(self._sketch, self.job, self.index, self.control.on_preview)

@@ -14,11 +14,14 @@ from transformers import Cache
 
 import nag
 from app.catalog import Model
+from app.loading.adapters import Adapter
 from app.loading.tasks import task_pipeline
+from app.worker.adapters import Loras, RowAdapters, RowLayout, sort_key
 from app.worker.calls import suspend_calls, suspend_method
 from app.worker.tokens import route_tokenizers
 from nag.families.family import denoisers_of
 from nag.negative import stacking_key
+from nag.state import guided_slice
 
 __all__ = ["ModuleCall", "SharedModel", "SharedModule"]
 
@@ -32,6 +35,7 @@ class ModuleCall:
         key: calls of equal keys share a forward. That of a call which joins no other equals no other.
         arguments: by name if the module names them.
         rows: the guidance of each row of a denoiser call, None for a plain one; of another module's, None for each row.
+        loras: of the request, those that change the module.
 
     """
 
@@ -40,6 +44,7 @@ class ModuleCall:
     args: tuple[Any, ...]
     arguments: Mapping[str, Any]
     rows: Sequence[nag.RowGuidance | None]
+    loras: Loras = ()
 
 
 class SharedModule:
@@ -47,13 +52,14 @@ class SharedModule:
 
     Attributes:
         kind: what it does in a pipeline call.
+        adapters: the LoRAs that its calls can use.
 
     """
 
     kind = "denoiser"
 
-    def __init__(self, model: SharedModel) -> None:
-        self.model = model
+    def __init__(self, model: SharedModel, adapters: RowAdapters) -> None:
+        self.model, self.adapters = model, adapters
         self.inner: Callable[..., Any] = _not_entered
 
     def prepare(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ModuleCall:
@@ -68,8 +74,8 @@ class SharedModule:
 class _Denoiser(SharedModule):
     """Joins calls of a family that `nag.join` knows; rows of requests with and without guidance share a forward."""
 
-    def __init__(self, model: SharedModel, attachment: nag.Attachment) -> None:
-        super().__init__(model)
+    def __init__(self, model: SharedModel, adapters: RowAdapters, attachment: nag.Attachment) -> None:
+        super().__init__(model, adapters)
         self.attachment = attachment
         self._negative_key: Hashable = None  # of the latest guided call
 
@@ -83,17 +89,22 @@ class _Denoiser(SharedModule):
         if negative is not None:
             self._negative_key = stacking_key(negative, has_mask=family.has_mask)
         # A call without guidance joins guided ones, whatever their negative prompts.
-        return ModuleCall(self, (self, key, self._negative_key), (), arguments, rows)
+        loras = self.adapters.of_context
+        key = (self, key, self._negative_key, self.adapters.key(loras))
+        return ModuleCall(self, key, (), arguments, rows, loras)
 
     def run(self, calls: Sequence[ModuleCall]) -> list[Any]:
-        # Rows without guidance between guided ones ride along as guided ones of scale 1; so they go first.
-        order = sorted(range(len(calls)), key=lambda place: any(calls[place].rows))
+        # Rows without guidance between guided ones ride along as guided ones of scale 1; so they go first. Those of
+        # equal LoRAs side by side are computed as one.
+        order = sorted(range(len(calls)), key=lambda place: (any(calls[place].rows), sort_key(calls[place].loras)))
         ordered = [calls[place] for place in order]
         if self.model.entry.compile == "denoiser":
             ordered += ordered[-1:] * (_next_size(len(calls)) - len(calls))
         arguments, rows, keys = zip(*((call.arguments, call.rows, call.key) for call in ordered), strict=True)
         joined = nag.join(self.attachment.family, arguments, rows, keys=keys)
-        with self.attachment.rows(joined.rows):
+        loras = [call.loras for call, count in zip(ordered, joined.counts, strict=True) for _ in range(count)]
+        layout = RowLayout(guided_slice(joined.rows), self.attachment.family.frames(joined.arguments))
+        with self.attachment.rows(joined.rows), self.adapters.rows(loras, layout):
             parts = joined.split(self.inner(**joined.arguments))
         return [part for _, part in sorted(zip(order, parts, strict=False), key=lambda pair: pair[0])]
 
@@ -104,8 +115,8 @@ class _Rowwise(SharedModule):
     Text encoders run once for calls of equal values: the images of a job have one prompt.
     """
 
-    def __init__(self, model: SharedModel, kind: str, *, joins: bool = True) -> None:
-        super().__init__(model)
+    def __init__(self, model: SharedModel, adapters: RowAdapters, kind: str, *, joins: bool = True) -> None:
+        super().__init__(model, adapters)
         self.kind = kind
         self._joins = joins
 
@@ -117,9 +128,14 @@ class _Rowwise(SharedModule):
         key: Hashable = object()
         if self._joins and count:
             key = (len(args), tuple(kwargs), tuple(_row_kind(value) for value in values))
-        return ModuleCall(self, (self, key), args, kwargs, [None] * max(1, count))
+        loras = self.adapters.of_context
+        return ModuleCall(self, (self, key, loras), args, kwargs, [None] * max(1, count), loras)
 
     def run(self, calls: Sequence[ModuleCall]) -> list[Any]:
+        with self.adapters.rows([calls[0].loras]):
+            return self._run(calls)
+
+    def _run(self, calls: Sequence[ModuleCall]) -> list[Any]:
         if len(calls) == 1:
             return [self.inner(*calls[0].args, **calls[0].arguments)]
         contents = [_contents(call) if self.kind == "text" else call for call in calls]
@@ -131,17 +147,21 @@ class _Rowwise(SharedModule):
             return _split(self.inner(*args, **kwargs), [len(call.rows) for call in unique.values()], places)
         except _CannotSplit:  # known from now on
             self._joins = False
-            return [part for call in calls for part in self.run([call])]
+            return [part for call in calls for part in self._run([call])]
 
 
 class _Alone(SharedModule):
     """A denoiser of no family: its calls take turns."""
 
     def prepare(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ModuleCall:
-        return ModuleCall(self, object(), args, kwargs, [None])
+        return ModuleCall(self, object(), args, kwargs, [None], self.adapters.of_context)
 
     def run(self, calls: Sequence[ModuleCall]) -> list[Any]:
-        return [self.inner(*call.args, **call.arguments) for call in calls]
+        outputs = []
+        for call in calls:
+            with self.adapters.rows([call.loras]):
+                outputs.append(self.inner(*call.args, **call.arguments))
+        return outputs
 
 
 class SharedModel:
@@ -158,26 +178,39 @@ class SharedModel:
         self.pipe = pipe
         self._device = pipe._execution_device
         self._tasks: dict[str, Any] = {}
+        modules = {name: part for name, part in pipe.components.items() if isinstance(part, nn.Module)}
+        denoisers = denoisers_of(pipe)
+        self._adapters = {name: RowAdapters(part) for name, part in modules.items()}
         with ExitStack() as stack:
-            for denoiser in denoisers_of(pipe):
-                self._share_denoiser(denoiser, stack)
-            for name, part in pipe.components.items():
-                if name.startswith("text_encoder") and isinstance(part, nn.Module):
-                    text = _Rowwise(self, "text")
+            for name, part in modules.items():
+                if part in denoisers:
+                    self._share_denoiser(name, part, stack)
+                elif name.startswith("text_encoder"):
+                    text = _Rowwise(self, self._adapters[name], "text")
                     text.inner = suspend_calls(part, text.prepare, stack)
             vae = getattr(pipe, "vae", None)
             if isinstance(vae, nn.Module):
                 self._share_autoencoder(vae, stack)
+            for name in ("encode", "decode"):
+                if vae is not None and hasattr(vae, name):
+                    # What an encoder returns is a distribution, whose rows are not known.
+                    method = _Rowwise(self, self._adapters["vae"], name, joins=name == "decode")
+                    method.inner = suspend_method(vae, name, method.prepare, stack)
             route_tokenizers(pipe, stack)
             self._stack = stack.pop_all()
 
-    def _share_denoiser(self, denoiser: nn.Module, stack: ExitStack) -> None:
+    def _share_denoiser(self, name: str, denoiser: nn.Module, stack: ExitStack) -> None:
         shared: SharedModule
+        is_compiled = self.entry.compile == "denoiser"
         try:
             # Attached for as long as the model is loaded: a request neither waits for it nor compiles anything anew.
-            shared = _Denoiser(self, stack.enter_context(nag.attach(denoiser)))
+            attachment = stack.enter_context(nag.attach(denoiser))
+            unordered_layers = attachment.family.unordered_layers
+            adapters = RowAdapters(attachment.denoiser, unordered_layers, is_compiled=is_compiled)
+            shared = _Denoiser(self, adapters, attachment)
         except nag.UnsupportedPipeline:
-            shared = _Alone(self)
+            shared = _Alone(self, RowAdapters(denoiser, is_compiled=is_compiled))
+        self._adapters[name] = shared.adapters
         shared.inner = suspend_calls(denoiser, shared.prepare, stack)
 
     def _share_autoencoder(self, vae: nn.Module, stack: ExitStack) -> None:
@@ -205,6 +238,22 @@ class SharedModel:
         # Offloaded modules go when the model is idle, not when one of several calls ends.
         own.maybe_free_model_hooks = lambda: None
         return own
+
+    def add_adapter(self, lora: str, adapter: Adapter) -> None:
+        """Makes a LoRA usable by the calls of pipeline calls that state it (`CALL_LORAS`)."""
+        for name, layers in adapter.parts.items():
+            self._adapters[name].add(lora, layers)
+
+    def remove_adapter(self, lora: str) -> None:
+        """Lets a LoRA go, and its memory with it."""
+        for adapters in self._adapters.values():
+            adapters.remove(lora)
+
+    def text_loras(self, loras: Loras) -> Loras:
+        """Those that change what the text encoders make of a prompt."""
+        adapters = [part for name, part in self._adapters.items() if name.startswith("text_encoder")]
+        changing = {use for part in adapters for use in part.effective(loras)}
+        return tuple(use for use in loras if use in changing)
 
     def free_modules(self) -> None:
         """Moves offloaded modules off the device, between calls."""
