@@ -84,6 +84,11 @@ class Settings(BaseSettings):
     prompt_cache_bytes: Annotated[int, Field(ge=0, description="encoded prompts a worker keeps in main memory")] = (
         256 * 2**20
     )
+    lora_memory_bytes: Annotated[
+        int | None,
+        Field(gt=0, description="most that the LoRAs of requests take of a worker's device; absent, a share of all"),
+    ] = None
+    lora_host_bytes: Annotated[int, Field(ge=0, description="LoRAs of requests a worker keeps in main memory")] = 2**30
     batch_size: Annotated[
         int, Field(ge=1, le=256, description="most images of a model's default size in a denoiser call")
     ] = 32

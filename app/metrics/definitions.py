@@ -132,6 +132,13 @@ FAULTS = Metric("nag_engine_faults_total", "Faults that the engine survived.", _
 PROMPTS = Metric("nag_prompt_cache_total", "Prompts looked up, hit or miss.", _C, _WORKER, ("model", "outcome"))
 LOAD = Metric("nag_model_load_seconds", "Loading a model onto the device.", _H, _WORKER, ("model",), LATENCY_S)
 MODELS = Metric("nag_model_events_total", "Models loaded, evicted or failed.", _C, _WORKER, ("model", "event"))
+LORAS = Metric(
+    "nag_lora_events_total",
+    "LoRAs of requests: hit (on the device already), loaded onto it, or evicted from it.",
+    _C, _WORKER, ("model", "event"),
+)  # fmt: skip
+LORA_BYTES = Metric("nag_lora_resident_bytes", "LoRAs on the device.", _G, _WORKER, ("model",))
+LORA_READ = Metric("nag_lora_read_seconds", "Reading a LoRA's file.", _H, _WORKER, ("model",), BRIEF_S)
 GPU_USED = Metric("nag_gpu_memory_used_bytes", "Device memory in use, by anyone.", _G, _WORKER, ("device",))
 GPU_SIZE = Metric("nag_gpu_memory_size_bytes", "Device memory.", _G, _WORKER, ("device",))
 GPU_BUSY = Metric("nag_gpu_utilization_ratio", "Share of the last second a kernel ran.", _G, _WORKER, ("device",))

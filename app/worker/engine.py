@@ -31,6 +31,7 @@ from app.jobs import Job, JobError
 from app.logs import Log
 from app.settings import Settings
 from app.worker import memory, pipelines
+from app.worker.adapter_cache import AdapterCache, LoraFiles, LoraUnavailable
 from app.worker.call_queue import CallQueue
 from app.worker.downloads import Downloads
 from app.worker.encoder_memo import EncoderMemo
@@ -68,6 +69,7 @@ class _Running:
     files: Mapping[str, bytes]
     control: JobControl
     future: Future[JobOutput | JobError]
+    holds_loras: bool = False
     calls: list[PipelineCall] = field(default_factory=list)
     submitted_at: float = field(default_factory=time)  # Unix seconds
 
@@ -75,7 +77,9 @@ class _Running:
 class TorchEngine:
     """Implements protocol.Engine. Raises what torch raises where the device is not there."""
 
-    def __init__(self, catalog: Catalog, settings: Settings, recorder: Recorder) -> None:
+    def __init__(
+        self, catalog: Catalog, settings: Settings, recorder: Recorder, lora_files: LoraFiles | None = None
+    ) -> None:
         self.on_room: Callable[[], object] = lambda: None
         self.recorder = recorder
         self.states = ModelStates()
@@ -89,6 +93,8 @@ class TorchEngine:
         self._cache = ModelCache(
             self._models, device, budget_bytes, pipelines.load, recorder, self._models_in_use, self.states
         )
+        lora_bytes = settings.lora_memory_bytes or memory.budget_bytes(device, memory.LORAS_SHARE)
+        self._adapters = AdapterCache(device, settings.lora_host_bytes, lora_bytes, lora_files, recorder, self._wake)
         self._downloads = Downloads(self._models, self.states, self._cache.fail)
         self._memo = EncoderMemo(settings.prompt_cache_bytes)
         self._sketches: dict[str, Sketch] = {}
@@ -115,7 +121,8 @@ class TorchEngine:
         self._calls_begun = 0
         self._running: dict[PipelineCall, _Running] = {}
         self._waiting = CallQueue(self._runner, recorder)
-        self._deferred: list[_Running] = []  # until their model has room
+        self._deferred: list[_Running] = []  # until their model or their LoRAs have room
+        self._awaiting_loras: list[_Running] = []  # until their files are read
 
     # Of any thread.
 
@@ -144,10 +151,14 @@ class TorchEngine:
     def close(self) -> None:
         with self._lock:
             self._is_closed = True
-            self._inbox.put(lambda: None)
+        self._wake()
         if self._thread.is_alive() and threading.current_thread() is not self._thread:
             # A process that ends while torch is at work in another thread aborts.
             self._thread.join(CLOSE_S)
+
+    def _wake(self) -> None:
+        """Has the engine's thread look for something to do."""
+        self._inbox.put(lambda: None)
 
     def load(self, model: str) -> Future[None]:
         future: Future[None] = Future()
@@ -198,7 +209,7 @@ class TorchEngine:
             _log.error("engine_failed", error=type(error).__name__, message=error)
         self._busy_since = 0.0
         self.close()
-        for running in dict.fromkeys((*self._running.values(), *self._deferred)):
+        for running in dict.fromkeys((*self._running.values(), *self._deferred, *self._awaiting_loras)):
             for call in running.calls:
                 if call in self._waiting:
                     self._waiting.remove(call)
@@ -206,8 +217,10 @@ class TorchEngine:
             running.future.set_exception(self._failure or JobCancelled())
         self._running.clear()
         self._deferred.clear()
+        self._awaiting_loras.clear()
         self._receive()  # what was asked for meanwhile ends with the same error
         self._encoding.shutdown(wait=False)
+        self._adapters.close()
 
     def _receive(self) -> None:
         """Does what other threads have asked for."""
@@ -218,7 +231,7 @@ class TorchEngine:
     def _rest(self) -> None:
         """Waits for something to do."""
         with suppress(Empty):
-            self._inbox.get(timeout=POLL_S if self._running or self._deferred else None)()
+            self._inbox.get(timeout=POLL_S if self._running or self._deferred or self._awaiting_loras else None)()
 
     def _advance(self) -> bool:
         """Runs one group of module calls, or measures a model. False if there is nothing to do now."""
@@ -229,7 +242,8 @@ class TorchEngine:
             self._continue(call, outcome)
         if outcomes:
             return True
-        if not self._running and not self._deferred and (names := self._unmeasured.intersection(self._cache.warm)):
+        is_idle = not (self._running or self._deferred or self._awaiting_loras)
+        if is_idle and (names := self._unmeasured.intersection(self._cache.warm)):
             self._measure(min(names))
             return True
         return False
@@ -239,7 +253,7 @@ class TorchEngine:
         return self._side is not None and self._side.is_busy
 
     def _admit(self, running: _Running) -> None:
-        """Begins the pipeline calls of a job, or defers it until its model has room."""
+        """Begins the pipeline calls of a job, or defers it until its model has room and its LoRAs are there."""
         request = running.job.request
         if self._is_closed or running.control.is_cancelled:
             self._end(running, error=self._failure or JobCancelled())
@@ -249,12 +263,19 @@ class TorchEngine:
             return
         try:
             model = self._model(request.model)
+            running.holds_loras = self._adapters.acquire(model, request.loras)
         except NoRoom:
             self._deferred.append(running)
             return
         except ModelUnavailable as error:
             self._downloads.check(request.model)
             self._end(running, JobError("model_unavailable", str(error)))
+            return
+        except LoraUnavailable as error:
+            self._end(running, JobError("lora_unavailable", str(error)))
+            return
+        if not running.holds_loras:
+            self._awaiting_loras.append(running)
             return
         running.calls = [self._pipeline_call(model, running, index) for index in range(request.n)]
         self._running |= dict.fromkeys(running.calls, running)
@@ -264,7 +285,7 @@ class TorchEngine:
                 self._settle(call)
 
     def _admit_deferred(self) -> None:
-        deferred, self._deferred = self._deferred, []
+        deferred, self._deferred, self._awaiting_loras = self._deferred + self._awaiting_loras, [], []
         for running in deferred:
             self._admit(running)
 
@@ -375,6 +396,8 @@ class TorchEngine:
     def _release(self, running: _Running) -> None:
         """Gives back a job's room, and moves what is offloaded off the device when its model has nothing in flight."""
         job = running.job
+        if running.holds_loras:
+            self._adapters.release(job.request.model, job.request.loras)
         self.recorder.end_images(job.request.model, job.request.n)
         with self._lock:
             self._jobs_in_flight -= 1

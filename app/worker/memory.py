@@ -6,7 +6,7 @@ import gc
 import itertools
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,12 @@ from typing import Any
 import torch
 from torch import nn
 
-__all__ = ["CallMemory", "budget_bytes", "free", "held_bytes", "is_out_of_memory", "used_bytes"]
+__all__ = ["LORAS_SHARE", "CallMemory", "budget_bytes", "free", "held_bytes", "is_out_of_memory", "used_bytes"]
 
 #: Of the device's memory, for the models of the pool; the rest is for what their work needs.
 MODELS_SHARE = {"cuda": 0.8, "cpu": 0.5}
+#: And for the LoRAs of requests.
+LORAS_SHARE = {"cuda": 0.05, "cpu": 0.05}
 #: Of the memory that is free, for one denoiser call: what the allocator has reserved is in pieces.
 CALL_SHARE = 0.8
 #: As torch's CPU allocators say it; that is a plain RuntimeError.
@@ -55,11 +57,11 @@ class CallMemory:
         return CALL_SHARE * (torch.cuda.mem_get_info(self._device)[0] + unused) / bytes_per_cost
 
 
-def budget_bytes(device: torch.device) -> int:
-    """What the models together may take where the settings do not say."""
+def budget_bytes(device: torch.device, share: Mapping[str, float] = MODELS_SHARE) -> int:
+    """What the models together, or by another `share` the LoRAs, may take where the settings do not say."""
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[1] * MODELS_SHARE["cuda"])
-    return int(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * MODELS_SHARE["cpu"])
+        return int(torch.cuda.mem_get_info(device)[1] * share["cuda"])
+    return int(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * share["cpu"])
 
 
 def held_bytes(pipe: Any) -> int:

@@ -43,9 +43,11 @@ async def _serve(settings: Settings) -> int:
     def make_engine(recorder: Recorder) -> Engine:
         # Threads of torch on a CPU wait for each other in a loop, by default for milliseconds; the API needs that core.
         os.environ.setdefault("GOMP_SPINCOUNT", str(SPIN_COUNT))
-        from app.worker.engine import TorchEngine  # here, so that a signal is heard while torch is imported
+        # Here, so that a signal is heard while torch is imported.
+        from app.loading.lora_files import LoraFiles
+        from app.worker.engine import TorchEngine
 
-        return TorchEngine(catalog, settings, recorder)
+        return TorchEngine(catalog, settings, recorder, LoraFiles(settings, catalog))
 
     tracing = Tracing.open(settings, "worker")
     queue = Queue.connect(settings)

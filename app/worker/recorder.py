@@ -28,6 +28,9 @@ class Event(StrEnum):
     MODEL_LOADED = "model_loaded"
     MODEL_EVICTED = "model_evicted"  # to make room for another
     MODEL_FAILED = "model_failed"  # could not be loaded
+    LORA_HIT = "lora_hit"  # a LoRA of a job was on the device
+    LORA_LOADED = "lora_loaded"  # onto the device
+    LORA_EVICTED = "lora_evicted"  # to make room for another
     OUT_OF_MEMORY = "out_of_memory"  # a module call ran out of memory, and is repeated with fewer rows or fails
     CALL_RAISED = "call_raised"  # a module call raised, and is repeated by halves to find the request at fault
     PREEMPTED = "preempted"  # a step of a newer request went before one of a request in progress
@@ -52,6 +55,9 @@ SHOWN: dict[Event, tuple[d.Metric, *tuple[str, ...]]] = {
     Event.MODEL_LOADED: (d.MODELS, "loaded"),
     Event.MODEL_EVICTED: (d.MODELS, "evicted"),
     Event.MODEL_FAILED: (d.MODELS, "failed"),
+    Event.LORA_HIT: (d.LORAS, "hit"),
+    Event.LORA_LOADED: (d.LORAS, "loaded"),
+    Event.LORA_EVICTED: (d.LORAS, "evicted"),
     Event.OUT_OF_MEMORY: (d.FAULTS, "out_of_memory"),
     Event.CALL_RAISED: (d.FAULTS, "raised"),
     Event.PREEMPTED: (d.PREEMPTIONS,),
@@ -76,6 +82,8 @@ class Recorder:
         self._call_rows = histogram(d.CALL_ROWS, self.registry)
         self._pixels = counter(d.PIXELS, self.registry)
         self._loads = histogram(d.LOAD, self.registry)
+        self._lora_bytes = gauge(d.LORA_BYTES, self.registry)
+        self._lora_reads = histogram(d.LORA_READ, self.registry)
         self.registry.register(self)
         ProcessCollector(registry=self.registry)
 
@@ -133,6 +141,14 @@ class Recorder:
         self.add(Event.MODEL_LOADED, model)
         self.add(Event.PREEMPTED, model, 0)  # shown from the start, since a rate needs the 0 before the first one
         self._loads.labels(model).observe(took_s)
+
+    def lora_read(self, model: str, seconds: float) -> None:
+        """Records that a LoRA's file was read."""
+        self._lora_reads.labels(model).observe(seconds)
+
+    def lora_bytes(self, model: str, count: int) -> None:
+        """Records how much the LoRAs of a model take of the device's memory."""
+        self._lora_bytes.labels(model).set(count)
 
     def collect(self) -> Iterator[Family]:
         """The counted events, as prometheus_client asks for them."""

@@ -176,6 +176,30 @@ WORKERS = (
         [raw(f"sum by (model, event) ({d.MODELS.name}{{{MODEL}}})", "model, event")],
     ),
     Panel(
+        "LoRAs of requests",
+        "On the device already (hit), loaded onto it, evicted from it; since each worker's start.",
+        "short",
+        [raw(f"sum by (model, event) ({d.LORAS.name}{{{MODEL}}})", "model, event")],
+    ),
+    Panel(
+        "LoRAs on the device",
+        "What they take of its memory, by model.",
+        "bytes",
+        [raw(f"sum by (model) ({d.LORA_BYTES.name}{{{MODEL}}})", "model")],
+    ),
+    Panel(
+        "Reading a LoRA",
+        "Mean of the files read since each worker's start.",
+        "s",
+        [
+            raw(
+                f"sum by (model) ({d.LORA_READ.name}_sum{{{MODEL}}}) / "
+                f"sum by (model) ({d.LORA_READ.name}_count{{{MODEL}}})",
+                "model",
+            )
+        ],
+    ),
+    Panel(
         "GPU memory",
         "Share in use, by worker.",
         "percentunit",
