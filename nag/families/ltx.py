@@ -5,7 +5,7 @@ Allegro's pipeline hands the tokens over with an axis of one in between.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
@@ -27,7 +27,7 @@ class MaskedCrossAttention(Family):
     denoiser_mask_arg: ClassVar[str | None] = "encoder_attention_mask"
     negative_mask_arg = "negative_prompt_attention_mask"
     caches_text_kv = True
-    cfg = "batched"
+    cfg: ClassVar[Literal["batched", "separate"]] = "batched"
     encoded = ("embeds", "mask", "negative_embeds", "negative_mask")
 
 
