@@ -152,11 +152,11 @@ def measure(work: Denoiser, rounds: int, device: str, *, options: bool = False) 
     return results
 
 
-class AttentionLog(TorchDispatchMode):
+class AttentionLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the attention kernels that run inside of it, by name and shapes of query and key."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.calls: Counter[tuple[str, tuple[int, ...], tuple[int, ...]]] = Counter()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -171,15 +171,17 @@ def kernels(work: Denoiser) -> str:
     """Returns a table of the attention kernels of a guided step, and of those that merge attention on CUDA."""
     with Guided(work, *ways_of(work)["NAG, ours"]) as step, AttentionLog() as log:
         step(TIMESTEPS[0])
+    is_joint = family_of(work.pipe).attention == "joint"
     rows = [
-        [name, str(query), str(key), str(count), _name(lse_kernel("cuda", torch.bfloat16, query[-1]))]
+        [name, str(query), str(key), str(count), _cuda_kernel(query[-1]) if is_joint else "no merge in cross attention"]
         for (name, query, key), count in log.calls.items()
     ]
     columns = ["kernel", "query", "key", "calls", "merges on CUDA in bfloat16"]
     return report.markdown(columns, rows)
 
 
-def _name(kernel: Callable[..., Any] | None) -> str:
+def _cuda_kernel(channels: int) -> str:
+    kernel = lse_kernel("cuda", torch.bfloat16, channels)
     return "none: two attention calls" if kernel is None else kernel.__name__.strip("_")
 
 
