@@ -34,7 +34,8 @@ class StableDiffusion3(Family):
     exact = "equation 7, the positive's pooled prompt, as the authors"
 
     def check(self, pipe: Any) -> None:
-        if hasattr(pipe, "do_perturbed_attention_guidance"):
+        super().check(pipe)
+        if hasattr(type(pipe), "do_perturbed_attention_guidance"):  # an instance raises before its first call
             raise UnsupportedPipeline("perturbed attention guidance puts its own processors on the model at each call")
 
     def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:

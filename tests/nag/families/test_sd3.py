@@ -1,4 +1,4 @@
-"""Stable Diffusion 3: skip-layer guidance's own call, and perturbed attention guidance, which is refused."""
+"""Stable Diffusion 3: the call of skip-layer guidance."""
 
 import pytest
 
@@ -27,12 +27,3 @@ def test_the_call_that_skips_layers_is_the_prompts_and_guided(subject):
     assert [len(output) for output in guided] == [4, 2, 4, 2]
     assert guidance.guided_steps == 4
     assert all(difference(a, b) > 1e-3 for a, b in zip(guided[1], plain[1], strict=True))
-
-
-def test_perturbed_attention_guidance_is_refused(subject):
-    class Perturbed(type(subject.pipe)):
-        do_perturbed_attention_guidance = True
-
-    subject.pipe.__class__ = Perturbed
-    with pytest.raises(nag.UnsupportedPipeline, match="perturbed"), nag.guide(subject.pipe, "a"):
-        pass
