@@ -48,7 +48,7 @@ HOOK_REGISTRY = "_diffusers_hook"
 
 
 def active_backend() -> AttentionBackendName:
-    """Returns the process-wide attention backend, which `attention_backend()` sets and nothing public tells."""
+    """Returns the process-wide attention backend, which `attention_backend()` sets; there is no public getter."""
     return _AttentionBackendRegistry._active_backend
 
 
@@ -68,7 +68,7 @@ def is_parallel(denoiser: Any) -> bool:
 
 
 def cache_config(denoiser: Any) -> Any:
-    """Returns the configuration given to `enable_cache`, or None; public is only whether there is one."""
+    """Returns the configuration given to `enable_cache`, or None; only whether there is one is public."""
     return getattr(denoiser, "_cache_config", None)
 
 
@@ -107,7 +107,7 @@ def pipeline_blocks(pipe: Any) -> Any:
 
 
 def set_pipeline_blocks(pipe: Any, blocks: Any) -> None:
-    """Makes a modular pipeline run other blocks; public is only to make a pipeline of them."""
+    """Makes a modular pipeline run other blocks; the public way is to make a new pipeline of them."""
     pipe._blocks = blocks
 
 

@@ -12,10 +12,10 @@ The life of a guided call:
 3. The pipeline calls the denoiser. `Attachment._enter` asks the plan whether the call is for the prompt
    (`is_conditional_context`), which rows are conditional (`Family.rows`) and what guides them at this timestep
    (`GuidanceState.plan_rows`): a `RowGuidance` for each row, which make a `GuidedStep`, or None for a plain call.
-4. The guiding processors are put in place (`ProcessorSwapper.install`), and the negative prompt's tokens join the call
-   (`Family.layout`, `Family.pack`).
+4. The guiding processors are put in place (`ProcessorSwapper.install`). The negative prompt's tokens join the call
+   (`Family.layout`, `Family.pack`), or hooks on parts of the denoiser append them (`Family.hooks`, `StepHooks`).
 5. In each attention module the original processor runs on the tokens of both prompts (`GuidedProcessor.run`). Its
-   attention call is intercepted (`Interception`) and computed for both prompts (`guided_attention`).
+   attention call is intercepted (`Interception`) and computed for both prompts (`GuidedProcessor.guided_attention`).
 6. `guide_heads` guides the rows by their method: equations 7 to 10 (`normalized_attention_guidance`), or another rule
    of `nag.formula`.
 7. `Attachment._leave` ends the step, and the original processors are back (`ProcessorSwapper.restore`).
@@ -42,6 +42,7 @@ from nag.errors import InvalidParameter
 from nag.negative import stack_rows
 from nag.processor_swap import ProcessorSwapper, original
 from nag.state import GuidedStep, RowGuidance, RowNumbers, guided_slice
+from nag.step_hooks import StepHooks
 from nag.text_keys import TextKeyCache
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ class Attachment:
         with ExitStack() as stack:  # undone if a part of it fails
             check_compatible(self.denoiser)
             self._swapper = ProcessorSwapper(family.attentions(self.denoiser), self._wrap, family.processors)
-            family.hooks(self.denoiser, self.current, stack)
+            family.hooks(self.denoiser, StepHooks(self.current, stack))
             watch_cache_context(self.denoiser, stack)
             self._register(denoiser, stack)
             self._stack = stack.pop_all()

@@ -1,4 +1,4 @@
-"""What else may be set up on a denoiser: adapters that change keys, caches that skip blocks, and what is refused."""
+"""Checks of what else is set up on a denoiser: adapters that change keys, and caches that skip blocks."""
 
 from __future__ import annotations
 
@@ -45,8 +45,9 @@ def reset_block_caches(denoiser: Any) -> None:
 
 
 def weights_fingerprint(denoiser: nn.Module) -> list[Any]:
-    """Changes whenever the denoiser's weights or adapters do: identity, version and address of each parameter, and of
-    each adapted layer which adapters act and how strongly.
+    """Returns a value that changes whenever the denoiser's weights or adapters do.
+
+    It has the identity, version and address of each parameter, and the adapters of adapted layers with their scales.
 
     Not seen are values written past autograd into the storage that a parameter has (`parameter.data.mul_(2)`), and,
     where hooks move the weights about between steps, storage that is exchanged (`parameter.data = ...`). Both are seen

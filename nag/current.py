@@ -1,4 +1,4 @@
-"""The guided step that a denoiser call is in: what hooks and attention processors read inside of it."""
+"""The guided step of the denoiser call under way, which hooks and attention processors read."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class CurrentStep:
 
 
 def _counts(step: GuidedStep) -> Tensor:
-    """The step's numbers of rows and tokens as the shape of an empty tensor.
+    """Returns the step's numbers of rows and tokens as the shape of an empty tensor.
 
     A compiler makes a graph for each value of an integer that it finds on a module, and one for all sizes of a tensor.
     """

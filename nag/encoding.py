@@ -33,5 +33,5 @@ def encode_alone(encode_prompt: Callable[..., Any], prompts: Sequence[str], argu
 
 
 def named_arguments(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of a call by name, whichever way they were passed; those not passed are absent."""
+    """Returns the arguments of a call by name, whichever way they were passed; those not passed are absent."""
     return dict(inspect.signature(function).bind(*args, **kwargs).arguments)

@@ -18,7 +18,7 @@ EPSILON = torch.finfo(torch.float32).tiny
 def normalized_attention_guidance(
     z_positive: Tensor, z_negative: Tensor, scale: float | Tensor, tau: float | Tensor, alpha: float | Tensor
 ) -> Tensor:
-    """Guide the attention output of the positive prompt away from that of the negative one.
+    """Guides the attention output of the positive prompt away from that of the negative one.
 
     Args:
         z_positive: Z+, attention output before the output projection, (B, T, C) with all heads in C.
@@ -91,7 +91,7 @@ def decayed_scale(scale: float, decay: float, passed: float) -> float:
 
 
 def _l1(z: Tensor) -> Tensor:
-    """‖Z[i]‖₁ of each token, summed in float32: half precision overflows over thousands of channels."""
+    """Computes ‖Z[i]‖₁ of each token in float32, since half precision overflows over thousands of channels."""
     dtype = torch.promote_types(z.dtype, torch.float32)
     norm: Tensor = torch.linalg.vector_norm(z, 1, -1, keepdim=True, dtype=dtype)
     return norm

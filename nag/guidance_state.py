@@ -1,4 +1,4 @@
-"""What one `guide` knows: the negative prompt, the numbers of each prompt, and the pipeline call under way."""
+"""The state of one `guide`: the negative prompt, the numbers of each prompt, and the pipeline call under way."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["GuidanceState"]
 
 @dataclass
 class GuidanceState:
-    """The state shared by what watches the pipeline of one `guide`."""
+    """State shared by the hooks on the pipeline of one `guide`."""
 
     params: tuple[NAGParams, ...]
     negative_prompts: Sequence[str] | None
@@ -100,10 +100,10 @@ class GuidanceState:
     def plan_rows(
         self, embeds: Tensor, rows: slice, timestep: Callable[[], float], *, frames: int, continues_step: bool
     ) -> list[RowGuidance | None] | None:
-        """What guides each image or video of a call with prompt tokens `embeds` (B, L, C); None if nothing is guided.
+        """Returns the guidance of each image or video of a denoiser call; None if nothing is guided.
 
         Args:
-            embeds: of all rows.
+            embeds: the prompt tokens (B, L, C) of all rows.
             rows: the conditional ones.
             timestep: returns the timestep on the scale of training.
             frames: adjacent rows of `embeds` that are one video.
@@ -142,7 +142,7 @@ class GuidanceState:
         return [None] * first + guided + [None] * (total - last)
 
     def _current_call(self, rows: int) -> PipelineCall:
-        """The pipeline call under way, or one with a prompt for each row if user code calls the denoiser.
+        """Returns the pipeline call under way, or one with a prompt for each row if user code calls the denoiser.
 
         Raises:
             NAGError: called by user code with a negative prompt that was never encoded.

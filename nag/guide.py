@@ -1,4 +1,4 @@
-"""`guide`: enters a pipeline with Normalized Attention Guidance and leaves it as it was."""
+"""`guide`: Normalized Attention Guidance of a pipeline within a `with` block."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def guide(
     reference: bool = False,
     **more: Any,
 ) -> Iterator[Guidance]:
-    """Guide every call of `pipe` inside the block away from the negative prompt.
+    """Guides every call of `pipe` inside the block away from the negative prompt.
 
     Args:
         pipe: a diffusers pipeline of a supported family (`supports(pipe)`).
@@ -171,7 +171,7 @@ def attach(denoiser: Any) -> Iterator[Attachment]:
 
 
 def families() -> FamilyTable:
-    """Every family of models, with its layout and defaults; `print(nag.families())` shows them as a table."""
+    """Returns every family of models, with its layout and defaults; `print(nag.families())` shows a table."""
     return FamilyTable(registered_families())
 
 
@@ -185,7 +185,7 @@ def supports(pipe: Any) -> bool:
 
 
 def defaults_for(pipe: Any) -> NAGParams:
-    """The numbers `guide` uses where none are given.
+    """Returns the numbers that `guide` uses if none are given.
 
     Raises:
         UnsupportedPipeline: no family fits.

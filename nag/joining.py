@@ -1,4 +1,4 @@
-"""One denoiser call made of several, and each caller's part of its output: the basis of continuous batching.
+"""One denoiser call made of several, and its output split by call: the basis of continuous batching.
 
 A call is its arguments by name. How each argument joins is stated by the family (`Family.arguments`); calls join if
 their keys are equal (`joining_key`). Joining is an optimization: a call that joins no other runs alone.
@@ -108,7 +108,7 @@ def _family(denoiser: Any) -> Family:
 
 
 def _keys(denoiser: Any, call: Call) -> dict[str, Hashable]:
-    """The key of each argument that is given; of a mask none, for without one all tokens count."""
+    """Returns the key of each given argument but masks: without a mask all tokens count."""
     family = _family(denoiser)
     rows = family.row_count(call)
     keys = {
@@ -136,7 +136,7 @@ def _joined(family: Family, name: str, outer: Argument, values: Sequence[Any], c
 
 
 def _without_absent(call: Call) -> dict[str, Any]:
-    """The arguments that say something: pipelines leave the others out, or pass None or an empty dict."""
+    """Returns the arguments without None and empty dicts, by which pipelines leave arguments out."""
     return {
         name: value
         for name, value in call.items()
@@ -145,7 +145,7 @@ def _without_absent(call: Call) -> dict[str, Any]:
 
 
 def _obstacle(denoiser: Any) -> str | None:
-    """Why no calls of this denoiser join; None if they do."""
+    """Returns why no calls of this denoiser join, or None."""
     if getattr(denoiser, "is_cache_enabled", False):
         return "has a step cache, which holds state of one request between its steps"
     return _family(denoiser).cannot_join

@@ -99,7 +99,7 @@ def _watched_guider(pipe: Any, guider: BaseGuidance, state: GuidanceState) -> Ba
 
 
 def text_blocks(blocks: ModularPipelineBlocks) -> list[ModularPipelineBlocks]:
-    """The blocks that encode the prompt, and those that read nothing but what these made of it."""
+    """Returns the blocks that encode the prompt, and those that read only the outputs of such blocks."""
     found: list[ModularPipelineBlocks] = []
     encoded: set[str] = set()
     for block in _leaves(blocks):
@@ -120,7 +120,7 @@ def _leaves(block: ModularPipelineBlocks) -> Iterator[ModularPipelineBlocks]:
 
 
 def _watched_blocks(pipe: Any, family: Family, state: GuidanceState) -> ModularPipelineBlocks:
-    """A copy of the pipeline's blocks whose text blocks encode the negative prompt too."""
+    """Copies the pipeline's blocks, with text blocks that encode the negative prompt too."""
     texts = text_blocks(pipeline_blocks(pipe))
     negative = _NegativeRun(family, state)
 
@@ -154,7 +154,7 @@ def _watched_loop(pipe: Any, loop: LoopSequentialPipelineBlocks) -> LoopSequenti
 
 
 class _NegativeRun:
-    """The text blocks run once more, for the negative prompt."""
+    """A second run of the text blocks, for the negative prompt."""
 
     def __init__(self, family: Family, state: GuidanceState) -> None:
         self.family, self.state = family, state
@@ -184,7 +184,7 @@ class _NegativeRun:
         self.state.encode = lambda prompts, arguments: self.encoded()  # noqa: ARG005
 
     def encoded(self) -> NegativeEmbeds:
-        """The negative prompt, once every text block has run."""
+        """Returns the negative prompt after all text blocks have run."""
         assert self.values is not None
         encoded = {ENCODED_NAMES.get(name, name): value for name, value in self.values.values.items()}
         return self.family.negative_embeds(encoded)

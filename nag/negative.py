@@ -1,4 +1,4 @@
-"""An encoded negative prompt, and its rows."""
+"""Encoded negative prompts and their rows."""
 
 from __future__ import annotations
 
@@ -57,11 +57,11 @@ class NegativeEmbeds:
             )
 
     def to(self, like: Tensor) -> NegativeEmbeds:
-        """On the device of `like`, floating point in its dtype."""
+        """Moves to the device of `like`, and floating point to its dtype."""
         return self._map(lambda tensor: tensor.to(like) if tensor.is_floating_point() else tensor.to(like.device))
 
     def at(self, index: Tensor) -> NegativeEmbeds:
-        """The rows `index` (B,) names."""
+        """Returns the rows that `index` (B,) names."""
         index = index.to(self.embeds.device)
         return self._map(lambda tensor: tensor[index])
 
@@ -71,12 +71,12 @@ class NegativeEmbeds:
         return tuple(self.at(torch.tensor([row])) for row in range(len(self.embeds)))
 
     def scatter_rows(self, rows: slice, count: int) -> NegativeEmbeds:
-        """As `rows` of `count`; the others, which are not guided, are zero."""
+        """Returns `count` rows with these at `rows`; the others, which are not guided, are zero."""
         return self._map(lambda tensor: scatter_rows(tensor, rows, count))
 
     @property
     def token_mask(self) -> Tensor:
-        """1 at its tokens, (N, L); embeddings given without a mask have no padding."""
+        """The mask (N, L), 1 at tokens; embeddings given without a mask have no padding."""
         if self.mask is not None:
             return self.mask
         return torch.ones(self.embeds.shape[:2], dtype=torch.long, device=self.embeds.device)
@@ -89,7 +89,7 @@ class NegativeEmbeds:
 
 
 def scatter_rows(guided: Tensor, rows: slice, count: int) -> Tensor:
-    """As `rows` of `count`; the others are zero."""
+    """Returns `count` rows with `guided` at `rows`; the others are zero."""
     if len(guided) == count:
         return guided
     every = guided.new_zeros(count, *guided.shape[1:])
@@ -98,7 +98,7 @@ def scatter_rows(guided: Tensor, rows: slice, count: int) -> Tensor:
 
 
 def stack_rows(rows: Sequence[NegativeEmbeds], *, has_mask: bool) -> NegativeEmbeds:
-    """One negative prompt per row, each of `rows` with one prompt. Shorter prompts are padded under a mask.
+    """Stacks negative prompts of one row each. Shorter prompts are padded under a mask.
 
     Raises:
         InvalidParameter: prompts of unequal length without `has_mask`, or not all with a pooled prompt or the same
@@ -124,7 +124,7 @@ def stack_rows(rows: Sequence[NegativeEmbeds], *, has_mask: bool) -> NegativeEmb
 
 
 def stacking_key(row: NegativeEmbeds, *, has_mask: bool) -> Hashable:
-    """What must be equal in prompts that share a call."""
+    """Returns what must be equal in prompts that share a call."""
     length = None if has_mask else row.embeds.shape[1]
     more = tuple((name, tensor.shape[1:]) for name, tensor in sorted(row.more.items()))
     return length, has_mask or row.mask is None, row.embeds.shape[2:], row.pooled is None, more

@@ -1,4 +1,4 @@
-"""The numbers of guidance, validated, and how they are given: one for all prompts or one per prompt."""
+"""The numbers of guidance, given for all prompts or per prompt, and their validation."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class NAGParams:
         return self.scale_at(timestep, timesteps_total) > 1
 
     def scale_at(self, timestep: float, timesteps_total: float) -> float:
-        """s at `timestep`, of a schedule that starts at `timesteps_total`; 1 where no guidance runs."""
+        """Returns s at `timestep`, of a schedule that starts at `timesteps_total`; 1 if no guidance runs."""
         is_early = self.start > 0 and timestep > (1.0 - self.start) * timesteps_total
         if not self.is_active or is_early or timestep < (1.0 - self.end) * timesteps_total:
             return 1.0
@@ -91,7 +91,7 @@ class NAGParams:
 
 
 def params_by_prompt(defaults: NAGParams, **given: Given) -> tuple[NAGParams, ...]:
-    """One NAGParams for all prompts, or one per prompt where any number is a sequence.
+    """Returns one NAGParams for all prompts, or one per prompt if any number is a sequence.
 
     Raises:
         InvalidParameter: a number out of range, an empty sequence, or sequences of different lengths.

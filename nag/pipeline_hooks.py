@@ -1,4 +1,4 @@
-"""Finds out from a running pipeline what each of its denoiser calls is: when it begins, encodes its prompt and ends."""
+"""Hooks on a pipeline, which tell when its call begins, encodes its prompt, calls a denoiser and ends."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ["override_call", "plan_pipeline", "watch_encode_prompt", "watch_pipel
 
 
 def plan_pipeline(pipe: Any, family: Family, state: GuidanceState, denoiser: nn.Module) -> Plan:
-    """Returns what decides on the calls of `denoiser` that `pipe`, or the caller of the guide by hand, makes.
+    """Returns the plan for calls of `denoiser` by `pipe`, or by user code inside the guide.
 
     It raises UnsupportedPipeline for a call by another pipeline that shares the denoiser.
     """
@@ -106,7 +106,7 @@ def watch_pipeline_call(
 
 
 def override_call(instance: Any, run: Callable[..., Any]) -> None:
-    """Makes a call of the instance `run(call, instance, …)`, with the call of its class.
+    """Replaces calls of an instance by `run(call, instance, …)`, where `call` is that of its class.
 
     Python looks `__call__` up on the class, so the instance is of a subclass of its own from then on.
     """
@@ -142,7 +142,7 @@ def _encode_negative(
 
 
 def _refuse_other_pipelines(pipe: Any) -> None:
-    """Raises UnsupportedPipeline if another pipeline is calling: which rows are whose is known of `pipe` alone."""
+    """Raises UnsupportedPipeline if another pipeline is calling: its layout of rows is unknown."""
     caller = calling_pipeline()
     if caller is not None and caller is not pipe:
         name = type(caller).__name__

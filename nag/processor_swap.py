@@ -14,12 +14,12 @@ __all__ = ["ProcessorSwapper", "class_names", "original"]
 
 
 def original(module: Any) -> Any:
-    """The module itself, also if `torch.compile` has wrapped it."""
+    """Returns the module without the wrapper of `torch.compile`."""
     return getattr(module, "_orig_mod", module)
 
 
 def class_names(instance: Any) -> set[str]:
-    """Names of the instance's class and of all that it inherits from."""
+    """Returns the names of the instance's class and of its bases."""
     return {kind.__name__ for kind in type(original(instance)).__mro__}
 
 
@@ -50,7 +50,7 @@ class ProcessorSwapper:
         self._wrap_found()
 
     def install(self) -> None:
-        """Puts the guiding processors in place for one guided call more.
+        """Puts the guiding processors in place for a guided call.
 
         Raises:
             UnsupportedPipeline: a processor of an unknown kind is in place, whose effect would be lost.

@@ -1,4 +1,4 @@
-"""Where a denoiser call stands in the noise schedule, on one scale for every scheduler."""
+"""The place of a denoiser call in the noise schedule, on one scale for every scheduler."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ OTHER_UNITS_MAX = 2.0
 
 
 def scheduler_of(pipe: Any) -> Any:
-    """The scheduler of a pipeline; None where its loop keeps its own noise levels."""
+    """Returns the scheduler of a pipeline; None if its loop keeps its own noise levels."""
     return getattr(pipe, "scheduler", None)
 
 
 def timesteps_total(scheduler: Any) -> float:
-    """How many timesteps the scheduler counts in training; 1000 without a scheduler."""
+    """Returns how many timesteps the scheduler counts in training; 1000 without a scheduler."""
     return 1000.0 if scheduler is None else float(scheduler.config.get("num_train_timesteps", 1000))
 
 
 def training_timestep(scheduler: Any, timestep: float) -> float:
-    """The timestep on the scale of training, which falls from `num_train_timesteps` to 0.
+    """Converts a timestep to the scale of training, which falls from `num_train_timesteps` to 0.
 
     A scheduler with other units has no such scale. Its steps are spread evenly over it, as trailing timesteps are. One
     that was trained on timesteps from 1 to 0 has.

@@ -1,4 +1,4 @@
-"""One pipeline call under guidance, one step of it, and what the caller is told of both."""
+"""The state of a guided pipeline call and of its steps, and the report to the caller."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def guided_slice(rows: Sequence[RowGuidance | None]) -> slice:
 
 
 class EncodedRowGuidance(RowGuidance):
-    """Guidance by what a pipeline has encoded, of which nothing is checked: an empty prompt may hide all its tokens."""
+    """Guidance by a prompt that a pipeline encoded, without checks: an empty prompt may hide all its tokens."""
 
     def __post_init__(self) -> None:
         pass
@@ -68,7 +68,7 @@ class EncodedRowGuidance(RowGuidance):
 
 @dataclass
 class PipelineCall:
-    """One pipeline call: how its rows are made of prompts, and the negative prompt encoded as it encodes its own."""
+    """One pipeline call: its prompts and images per prompt, and the negative prompt encoded as it encodes its own."""
 
     prompts: int
     images_per_prompt: int
@@ -85,11 +85,11 @@ class PipelineCall:
         return self.negative.rows
 
     def prompt_of_row(self, count: int) -> list[int]:
-        """For `count` values given, one or one per prompt: which of them each row takes."""
+        """Returns which of `count` values, one or one per prompt, each row takes."""
         return [prompt if count > 1 else 0 for prompt in range(self.prompts) for _ in range(self.images_per_prompt)]
 
     def row_guidance(self, prompt: int, scale: float, params: NAGParams) -> RowGuidance:
-        """What guides a row with negative prompt number `prompt` at scale s; the same object at every step."""
+        """Returns the guidance by negative prompt number `prompt` at scale s; the same object at every step."""
         key = prompt, scale, params
         if key not in self._row_guidance:
             self._row_guidance[key] = EncodedRowGuidance(
@@ -118,7 +118,7 @@ class RowNumbers:
 
     @classmethod
     def of(cls, rows: Sequence[tuple[float, float, float, str]], device: torch.device) -> RowNumbers:
-        """From scale, tau, alpha and method of each row. A row of scale 1, which is Z+ exactly, is NAG's."""
+        """Makes tensors of the rows' scale, tau, alpha and method. A row of scale 1, which is Z+ exactly, is NAG's."""
 
         def column(values: Sequence[float], dtype: torch.dtype) -> Tensor:
             return torch.tensor(values, dtype=dtype, device=device).view(-1, 1, 1)
@@ -132,7 +132,7 @@ class RowNumbers:
         return cls(scale, tau, alpha, orthogonal, flipped, set(methods) == {"vsf"})
 
     def at(self, index: Tensor | slice) -> RowNumbers:
-        """Those of the rows that `index` names."""
+        """Returns the numbers of the rows that `index` names."""
         orthogonal, flipped = (None if rows is None else rows[index] for rows in (self.orthogonal, self.flipped))
         scale, tau, alpha = self.scale[index], self.tau[index], self.alpha[index]
         return RowNumbers(scale, tau, alpha, orthogonal, flipped, self.is_only_flipped)
@@ -154,8 +154,14 @@ class GuidedStep:
     guides: bool = True  # whether the attention module at hand is one of them
     rows_per_sample: int = 1  # adjacent rows that attention has for each of the denoiser's (a video's frames)
 
+    @property
+    def token_layout(self) -> TokenLayout:
+        """The layout, in a call in which the negative travels."""
+        assert self.layout is not None
+        return self.layout
+
     def expanded_for_attention(self) -> GuidedStep:
-        """The step with rows and numbers as attention has them."""
+        """Returns the step with rows and numbers as attention has them."""
         if self.rows_per_sample == 1:
             return self
         index = torch.arange(len(self.negative.embeds)).repeat_interleave(self.rows_per_sample)
@@ -166,7 +172,7 @@ class GuidedStep:
 
 @dataclass
 class Guidance:
-    """What `guide` yields: the numbers in force and, as the pipeline runs, what was really done."""
+    """The report that `guide` yields: the numbers in force, and how many steps were guided so far."""
 
     params: tuple[NAGParams, ...]
     guided_steps: int = 0  # steps in which guidance ran

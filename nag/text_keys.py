@@ -42,7 +42,7 @@ class KeptKeys:
 
 @dataclass(frozen=True)
 class _Place:
-    """Where the keys of one prompt are: in a row of a call's, with padding of some tokens at the end."""
+    """The place of one prompt's keys: a row of the keys of a call, with padding at its end."""
 
     kept: KeptKeys
     row: int
@@ -64,7 +64,7 @@ class TextKeyCache:
         self._places: MutableMapping[NegativeEmbeds, _Place] = WeakKeyDictionary()
 
     def gather(self, prompts: Sequence[NegativeEmbeds], copies: int, made_from: object) -> KeptKeys:
-        """The keys of a call's guided rows; none by attention if those of any row are yet to be computed."""
+        """Returns the keys of a call's guided rows; without any if those of a row are yet to be computed."""
         if self._made_from != made_from:
             self._made_from, self._places = made_from, WeakKeyDictionary()
         found = [self._places.get(prompt) for prompt in prompts]
@@ -81,7 +81,7 @@ class TextKeyCache:
         return kept
 
     def keep(self, prompts: Sequence[NegativeEmbeds], kept: KeptKeys) -> None:
-        """Keeps what a call has computed or gathered for its rows."""
+        """Keeps the keys that a call has computed or gathered for its rows."""
         if kept.made_from is not self._made_from:
             return
         longest = max(prompt.embeds.shape[1] for prompt in prompts)
@@ -92,7 +92,7 @@ class TextKeyCache:
 
 
 def _joined(rows: Sequence[Keys], copies: int) -> Keys:
-    """Keys of one row each as those of one call, padded under a mask if they differ in length."""
+    """Joins keys of one row each to those of one call, padded under a mask if they differ in length."""
     keys, values, masks = zip(*rows, strict=True)
     length = max(key.shape[2] for key in keys)
 
@@ -108,7 +108,7 @@ def _joined(rows: Sequence[Keys], copies: int) -> Keys:
 
 
 def _mask(mask: Tensor | None, count: int, length: int, like: Tensor) -> Tensor:
-    """(1, ..., length): the mask of the first `count` tokens, absent if all are seen; the others are hidden."""
+    """Returns a mask (1, ..., length) that extends the one of the first `count` tokens and hides the others."""
     seen, hidden = (True, False) if like.dtype == torch.bool else (0.0, -torch.inf)
     if mask is None:
         mask = like.new_full((1, *like.shape[1:-1], count), seen)

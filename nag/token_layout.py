@@ -1,4 +1,4 @@
-"""Where each prompt's tokens stand in an attention's sequence when the negative travels beside the positive."""
+"""The places of both prompts' tokens in an attention's sequence."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class TokenLayout:
         return self.positive + self.negative
 
     def split(self, sequence: Tensor, dim: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The shared, positive, negative and image tokens along `dim` of a joint sequence: views."""
+        """Splits a joint sequence along `dim` into views of the shared, positive, negative and image tokens."""
         image = sequence.shape[dim] - self.text - self.shared
         if self.text_last:
             tokens, positive, negative = torch.split(sequence, [image, self.positive, self.negative], dim)
@@ -44,13 +44,13 @@ class TokenLayout:
         return shared, positive, negative, tokens
 
     def of_one(self, sequence: Tensor, dim: int, *, negative: bool) -> Tensor:
-        """The sequence with one of the prompts taken out."""
+        """Returns the sequence without one of the prompts; with the negative prompt if `negative`."""
         shared, of_positive, of_negative, image = self.split(sequence, dim)
         text = of_negative if negative else of_positive
         return torch.cat([image, text] if self.text_last else [shared, text, image], dim)
 
     def join(self, shared: Tensor, positive: Tensor, negative: Tensor, image: Tensor, dim: int) -> Tensor:
-        """The opposite of `split`."""
+        """Joins the parts that `split` returns."""
         if self.text_last:
             return torch.cat([image, positive, negative], dim)
         return torch.cat([shared, positive, negative, image], dim)

@@ -29,12 +29,12 @@ def register_family(family: Family) -> None:
 
 
 def registered_families() -> tuple[Family, ...]:
-    """Every family, in alphabetical order."""
+    """Returns every family, in alphabetical order."""
     return tuple(sorted(_FAMILIES.values(), key=lambda family: family.name.lower()))
 
 
 def family_of_denoiser(denoiser: Any) -> Family:
-    """The family that a denoiser belongs to: of those that fit, the one that names its most derived class.
+    """Returns the family of a denoiser: of those that fit, the one that names its most derived class.
 
     Raises:
         UnsupportedPipeline: no family fits, or several do.
@@ -53,7 +53,7 @@ def family_of_denoiser(denoiser: Any) -> Family:
 
 @functools.lru_cache(maxsize=256)
 def _nearest(kind: type, families: tuple[Family, ...]) -> tuple[Family, ...]:
-    """Of the families those that name the most derived class among the bases of `kind`."""
+    """Returns the families that name the most derived class among the bases of `kind`."""
     by_distance: dict[int, list[Family]] = {}
     for family in families:
         distance = family.class_distance(kind)
@@ -63,7 +63,7 @@ def _nearest(kind: type, families: tuple[Family, ...]) -> tuple[Family, ...]:
 
 
 def family_of(pipe: Any) -> Family:
-    """The family of a pipeline, by what it denoises with.
+    """Returns the family of a pipeline, found by its denoiser.
 
     Raises:
         UnsupportedPipeline: it has no denoiser, or one that no family or several families fit.

@@ -1,4 +1,4 @@
-"""The kinds of arguments that a denoiser takes: what of them must be equal in calls that join, and how they join.
+"""Kinds of denoiser arguments. A kind states what must be equal in calls that join, and how the values join.
 
 `ARGUMENTS` is the table of the names common to diffusers. A family states in `Family.arguments` what differs.
 """
@@ -45,16 +45,16 @@ class Argument:
     rule = "must be equal"
 
     def key(self, value: Any, rows: int) -> Hashable:
-        """What must be equal in two calls that join. rows: of the call."""
+        """Returns what must be equal in two calls that join. rows: how many the call has."""
         raise NotImplementedError
 
     def join(self, values: Sequence[Any], counts: Sequence[int]) -> Any:  # noqa: ARG002 (for subclasses)
-        """The argument of the joined call, from one value per call. counts: rows of each call."""
+        """Returns the argument of the joined call, from one value per call. counts: rows of each call."""
         return values[0]
 
 
 def once_per_tensor(function: Callable[[Tensor], Hashable]) -> Callable[[Tensor], Hashable]:
-    """Remembers what a function says of a tensor for as long as the tensor lives and is not written to.
+    """Caches the results of a function of a tensor until the tensor is written to or freed.
 
     Reading a tensor's values waits for the device, and pipelines pass the same tensors at every step.
     """
@@ -85,7 +85,7 @@ def _content_of_each_row(tensor: Tensor) -> Hashable:
 
 
 def _plain(value: Any) -> Hashable:
-    """The value itself, if two of its kind compare by what they say; else what equals nothing."""
+    """Returns the value if it is compared by content, else an object that equals no other."""
     if isinstance(value, (list, tuple)):
         return tuple(_plain(entry) for entry in value)
     return value if value is None or isinstance(value, (bool, int, float, str)) else object()

@@ -7,7 +7,6 @@ the positive's. ACE-Step reads lyrics and timbre beside the prompt, and with the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
@@ -17,8 +16,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nag.calling_pipeline import calling_pipeline
-from nag.current import CurrentStep
-from nag.encoding import Arguments, encode_alone
 from nag.errors import UnsupportedPipeline
 from nag.families.arguments import ROWS, SHARED, Argument
 from nag.families.family import Family
@@ -26,7 +23,8 @@ from nag.guidance_state import GuidanceState
 from nag.negative import NegativeEmbeds, scatter_rows
 from nag.processors.cross import MaskedNegativeProcessor
 from nag.processors.differential import DifferentialCrossProcessor
-from nag.state import PipelineCall
+from nag.state import GuidedStep, PipelineCall
+from nag.step_hooks import ChangeArguments, StepHooks
 from nag.token_layout import TokenLayout
 
 __all__ = ["AceStep", "LongCatAudio", "StableAudio", "StableAudio3"]
@@ -40,7 +38,7 @@ class _Audio(Family):
 
 
 class StableAudio(_Audio):
-    """As `Family`.
+    """Stable Audio Open, and the base of Stable Audio 3.
 
     Attributes:
         span: tokens for the sound's length behind those of the prompt.
@@ -56,9 +54,6 @@ class StableAudio(_Audio):
     arguments: ClassVar[dict[str, Argument]] = {"global_hidden_states": ROWS, "rotary_embedding": SHARED}
     tells_copies = False
     span: ClassVar[int] = 2
-
-    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
-        return NegativeEmbeds(encode_alone(encode_prompt, prompts, arguments))
 
     def layout(self, call: dict[str, Any], negative: NegativeEmbeds) -> TokenLayout:
         return TokenLayout(self.embeds(call).shape[1], negative.embeds.shape[1] + self.span)
@@ -88,10 +83,6 @@ class StableAudio3(StableAudio):
         if not denoiser.config.use_differential_attention:
             raise UnsupportedPipeline("this Stable Audio 3 takes no difference of two attentions, as all released do")
 
-    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
-        embeds, mask = encode_alone(encode_prompt, prompts, arguments)
-        return NegativeEmbeds(embeds, mask=mask)
-
 
 class LongCatAudio(_Audio):
     name = "LongCat-Audio"
@@ -106,33 +97,28 @@ class LongCatAudio(_Audio):
     arguments: ClassVar[dict[str, Argument]] = {"latent_cond": ROWS}
     cfg = "separate"
     exact = "equation 7, the positive's mean text"
+    is_packed = False
     encodes_one_by_one = True
 
-    def pack(self, call: dict[str, Any], negative: NegativeEmbeds) -> dict[str, Any]:  # noqa: ARG002 (see `hooks`)
-        return call
-
-    def hooks(self, denoiser: Any, current: CurrentStep, stack: ExitStack) -> None:
+    def hooks(self, denoiser: Any, hooks: StepHooks) -> None:
         def text(embeds: Tensor) -> Tensor:
             embedded: Tensor = denoiser.text_embed.forward(embeds)
             return denoiser.text_conv_layer(embedded) if denoiser.text_conv else embedded
 
-        def refine(module: Any, args: Any, output: Any) -> None:  # noqa: ARG001 (torch's signature)
-            step = current.step
-            if step is None or step.layout is None:
-                return
+        def refine(step: GuidedStep, args: Any, output: Any) -> Any:  # noqa: ARG001 (a hook's signature)
             embeds, mask = step.negative.embeds, step.negative.mask
             step.scratch["rope"] = denoiser.rotary_embed(embeds, embeds.shape[1])
             if mask is None:
                 step.scratch["text"] = text(embeds)
-                return
+                return output
             step.scratch["text"] = refined = embeds.new_zeros(*embeds.shape[:2], denoiser.config.dit_dim)
             for row, own in enumerate(mask.bool()):
                 refined[row, own] = text(embeds[row : row + 1, own])[0]
+            return output
 
-        stack.callback(denoiser.text_embed.register_forward_hook(refine).remove)
+        hooks.after(denoiser.text_embed, refine)
         for block in denoiser.blocks:
-            append = _append_text(block.cross_attn_norm_c, current)
-            stack.callback(block.cross_attn.register_forward_pre_hook(append, with_kwargs=True).remove)
+            hooks.before(block.cross_attn, _append_text(block.cross_attn_norm_c))
 
 
 class AceStep(_Audio):
@@ -143,11 +129,9 @@ class AceStep(_Audio):
     processor_class = MaskedNegativeProcessor
     processors = ("AceStepAttnProcessor2_0",)
     arguments: ClassVar[dict[str, Argument]] = {"context_latents": ROWS}
+    encode_arguments: ClassVar[dict[str, Any]] = {"lyrics": "", "vocal_language": "en"}
     negative_mask_arg = "negative_prompt_attention_mask"
     encodes_one_by_one = True
-
-    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
-        return super().encode(encode_prompt, prompts, arguments | {"lyrics": "", "vocal_language": "en"})
 
     def watch_conditions(self, pipe: Any, state: GuidanceState, stack: ExitStack) -> None:
         completed: PipelineCall | None = None
@@ -173,13 +157,10 @@ class AceStep(_Audio):
         return slice(0, len(self.embeds(call)))
 
 
-def _append_text(norm: Any, current: CurrentStep) -> Callable[[Any, Any, dict[str, Any]], Any]:
+def _append_text(norm: Any) -> ChangeArguments:
     """Returns the hook that puts the negative's tokens, mask and positions behind the positive's."""
 
-    def append(module: Any, args: Any, kwargs: dict[str, Any]) -> Any:  # noqa: ARG001 (torch's signature)
-        step = current.step
-        if step is None or step.layout is None:
-            return args, kwargs
+    def append(step: GuidedStep, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         text, mask = kwargs["encoder_hidden_states"], kwargs["attention_mask"]
         negative = scatter_rows(norm(step.scratch["text"]), step.rows, len(text))
         pairs = zip(kwargs["prompt_rotary_emb"], step.scratch["rope"], strict=True)

@@ -49,6 +49,7 @@ class AudioLDM2(PlainCrossAttention):
     denoiser_types = ("AudioLDM2UNet2DConditionModel",)
     caches_text_kv = False  # of two texts, one padded
     processor_class = _OneOfTwoTextsProcessor
+    text_argument = T5
     denoiser_mask_arg = MASK
     negative_mask_arg = "negative_prompt_attention_mask"
     extra_negative_inputs: ClassVar[dict[str, str]] = {"negative_generated_prompt_embeds": GENERATED}
@@ -72,11 +73,6 @@ class AudioLDM2(PlainCrossAttention):
         generated = torch.cat([encoded[2] for encoded in alone])
         return replace(padded([encoded[0][0] for encoded in alone]), more={GENERATED: generated})
 
-    def embeds(self, call: dict[str, Any]) -> Tensor:
-        embeds: Tensor = call[T5]
-        return embeds
-
     def pack(self, call: dict[str, Any], negative: NegativeEmbeds) -> dict[str, Any]:
-        packed = super().pack(call | {GENERATED: call[T5]}, negative)
         generated = torch.cat([call[GENERATED], negative.more[GENERATED]], dim=1)
-        return packed | {T5: packed[GENERATED], GENERATED: generated}
+        return super().pack(call, negative) | {GENERATED: generated}

@@ -5,16 +5,16 @@ Registers read the prompt that they lead, so the negative gets registers of its 
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from nag.current import CurrentStep
 from nag.errors import UnsupportedPipeline
 from nag.families.family import Family
 from nag.negative import NegativeEmbeds
+from nag.state import GuidedStep
+from nag.step_hooks import StepHooks
 from nag.token_layout import TokenLayout
 
 __all__ = ["AuraFlow"]
@@ -41,13 +41,10 @@ class AuraFlow(Family):
         plain = super().layout(call, negative)
         return TokenLayout(REGISTERS + plain.positive, REGISTERS + plain.negative)
 
-    def hooks(self, denoiser: Any, current: CurrentStep, stack: ExitStack) -> None:
-        def lead_the_negative(module: Any, args: Any, text: Tensor) -> Tensor:  # noqa: ARG001 (torch's signature)
-            step = current.step
-            if step is None or step.layout is None:
-                return text
+    def hooks(self, denoiser: Any, hooks: StepHooks) -> None:
+        def lead_negative(step: GuidedStep, args: Any, text: Tensor) -> Tensor:  # noqa: ARG001 (a hook's signature)
             registers = denoiser.register_tokens.to(text).expand(len(text), -1, -1)
-            positive = step.layout.positive - REGISTERS
+            positive = step.token_layout.positive - REGISTERS
             return torch.cat([text[:, :positive], registers, text[:, positive:]], dim=1)
 
-        stack.callback(denoiser.context_embedder.register_forward_hook(lead_the_negative).remove)
+        hooks.after(denoiser.context_embedder, lead_negative)

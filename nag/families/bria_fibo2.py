@@ -6,8 +6,7 @@ resampled on its own and stands beside the positive's in all layers; each reads 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -15,8 +14,6 @@ import torch
 from torch import Tensor
 
 from nag.attention import AttentionCall
-from nag.current import CurrentStep
-from nag.encoding import Arguments
 from nag.errors import InvalidParameter
 from nag.families.arguments import PADDED_LAYERS, ROWS, Argument
 from nag.families.family import Family
@@ -24,6 +21,7 @@ from nag.negative import NegativeEmbeds, scatter_rows
 from nag.processors.joint import guide_image, two_call_attention
 from nag.processors.masked_joint import MaskedJointProcessor, masked_layout
 from nag.state import GuidedStep
+from nag.step_hooks import ChangeArguments, StepHooks
 from nag.token_layout import TokenLayout
 
 __all__ = ["BriaFibo2"]
@@ -47,10 +45,9 @@ class _GistProcessor(MaskedJointProcessor):
     def guided_attention(self, call: AttentionCall, step: GuidedStep) -> Tensor:
         if not self.reads_text:
             return super().guided_attention(call, step)
-        assert step.layout is not None
         negative = step.negative.embeds.shape[1]
         text = TokenLayout(call.key.shape[2] - negative, negative)
-        return guide_image(two_call_attention(call, step.layout, step.rows, text), step)
+        return guide_image(two_call_attention(call, step.token_layout, step.rows, text), step)
 
 
 class BriaFibo2(Family):
@@ -66,16 +63,15 @@ class BriaFibo2(Family):
     timestep_unit = 1000.0
     arguments: ClassVar[dict[str, Argument]] = {"encoder_hidden_states": PADDED_LAYERS, "context_latents": ROWS}
     cfg = "separate"
-
-    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
-        # Images of the text that the positive's caption asks for are no part of the negative.
-        return super().encode(encode_prompt, prompts, arguments | {"text_images": None})
+    is_packed = False
+    #: Images of the text that the positive's caption asks for are no part of the negative.
+    encode_arguments: ClassVar[dict[str, Any]] = {"text_images": None}
 
     def negative_embeds(self, encoded: Mapping[str, Any]) -> NegativeEmbeds:
         return NegativeEmbeds(encoded["embeds"].transpose(1, 2), mask=encoded["mask"])
 
     def embeds(self, call: dict[str, Any]) -> Tensor:
-        """The prompt's tokens with the text encoder's layers behind them, (B, L, layers, C)."""
+        """Returns the prompt's tokens with the text encoder's layers as third dimension, (B, L, layers, C)."""
         embeds: Tensor = call["encoder_hidden_states"]
         return embeds.transpose(1, 2)
 
@@ -84,10 +80,7 @@ class BriaFibo2(Family):
             raise InvalidParameter("negative_prompt_embeds", "must be (prompts, tokens, layers, channels)")
         return super().layout(call, negative)
 
-    def pack(self, call: dict[str, Any], negative: NegativeEmbeds) -> dict[str, Any]:  # noqa: ARG002 (see `hooks`)
-        return call
-
-    def hooks(self, denoiser: Any, current: CurrentStep, stack: ExitStack) -> None:
+    def hooks(self, denoiser: Any, hooks: StepHooks) -> None:
         from diffusers.models.transformers.transformer_bria_fibo2 import compute_gist_count  # not in every release
 
         config = denoiser.config
@@ -99,10 +92,7 @@ class BriaFibo2(Family):
             config.gist_max_text_len,
         )
 
-        def resample(module: Any, args: tuple[Any, ...], output: Tensor) -> None:
-            step = current.step
-            if step is None:
-                return
+        def resample(step: GuidedStep, args: tuple[Any, ...], output: Tensor) -> Tensor:
             _, positive, _, seen = args
             embeds, mask = step.negative.embeds, step.negative.mask
             lengths = [embeds.shape[1]] * len(embeds) if mask is None else mask.sum(dim=1).tolist()
@@ -111,17 +101,15 @@ class BriaFibo2(Family):
             own = None
             if min(counts) < count:
                 own = torch.arange(count, device=device) < torch.tensor(counts, device=device)[:, None]
-            gist = module.forward(embeds[:, :, 0], count, None if mask is None else mask.bool(), own)
+            gist = denoiser.perceiver.forward(embeds[:, :, 0], count, None if mask is None else mask.bool(), own)
             every = NegativeEmbeds(gist, mask=own).scatter_rows(step.rows, len(output))
             plain = TokenLayout(positive, count, text_last=seen is not None)
             places = denoiser.create_coordinate_grid((count, 1, 1), (1, 0, 0), device).flatten(0, 2)
             step.scratch["gist"], step.scratch["layout"] = every.embeds, masked_layout(plain, seen, every)
             step.scratch["gist_freqs"] = denoiser.rope_embedder(places)[None]
+            return output
 
-        def begin(layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ARG001 (torch's signature)
-            step = current.step
-            if step is None:
-                return args, kwargs
+        def begin(step: GuidedStep, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             tokens, _, freqs = args
             scratch, noisy = step.scratch, kwargs["noise_mask"]
             layout, gist = scratch["layout"], scratch["gist"]
@@ -129,21 +117,14 @@ class BriaFibo2(Family):
             scratch["noise_mask"] = _with_negative(layout, noisy, noisy.new_zeros(gist.shape[:2]))
             return (_with_negative(layout, tokens, gist), None, freqs), kwargs
 
-        def place(layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ARG001 (torch's signature)
-            step = current.step
-            if step is None:
-                return args, kwargs
+        def place(step: GuidedStep, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             return (args[0], None, step.scratch["freqs"]), kwargs | {"noise_mask": step.scratch["noise_mask"]}
 
-        def end(layer: Any, args: Any, output: Tensor) -> Tensor:  # noqa: ARG001 (torch's signature)
-            step = current.step
-            return output if step is None else step.scratch["layout"].of_one(output, 1, negative=False)
+        def end(step: GuidedStep, args: Any, output: Tensor) -> Any:  # noqa: ARG001 (a hook's signature)
+            return step.scratch["layout"].of_one(output, 1, negative=False)
 
-        def inject(bundle: int) -> Callable[[Any, Any, dict[str, Any]], Any]:
-            def add_text(layer: Any, args: Any, kwargs: dict[str, Any]) -> Any:  # noqa: ARG001 (torch's signature)
-                step = current.step
-                if step is None:
-                    return args, kwargs
+        def inject(bundle: int) -> ChangeArguments:
+            def add_text(step: GuidedStep, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
                 text, mask = kwargs["encoder_hidden_states"], kwargs["encoder_attention_mask"]
                 negative = scatter_rows(step.negative.embeds[:, :, bundle], step.rows, len(text))
                 if mask is not None or step.negative.mask is not None:
@@ -157,19 +138,17 @@ class BriaFibo2(Family):
 
             return add_text
 
-        first, last = denoiser.layers[0], denoiser.layers[-1]
-        stack.callback(denoiser.perceiver.register_forward_hook(resample).remove)
-        stack.callback(first.register_forward_pre_hook(begin, with_kwargs=True).remove)
+        hooks.after(denoiser.perceiver, resample)
+        hooks.before(denoiser.layers[0], begin)
         for layer in denoiser.layers:
-            stack.callback(layer.register_forward_pre_hook(place, with_kwargs=True).remove)
+            hooks.before(layer, place)
         # The first of the text encoder's layers is the resampler's.
         for bundle, number in enumerate(config.injection_layer_ids, start=1):
-            layer = denoiser.layers[number]
-            stack.callback(layer.register_forward_pre_hook(inject(bundle), with_kwargs=True).remove)
-        stack.callback(last.register_forward_hook(end).remove)
+            hooks.before(denoiser.layers[number], inject(bundle))
+        hooks.after(denoiser.layers[-1], end)
 
 
 def _with_negative(layout: TokenLayout, sequence: Tensor, negative: Tensor) -> Tensor:
-    """A sequence of gist and image tokens with the negative's gist beside the positive's."""
+    """Puts the negative's gist beside the positive's in a sequence of gist and image tokens."""
     shared, positive, _, image = replace(layout, negative=0).split(sequence, 1)
     return layout.join(shared, positive, negative, image, 1)

@@ -6,16 +6,14 @@ ConsisID's attention to a face stays plain, and the negative's tokens leave it b
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from typing import Any, ClassVar
 
 from torch import Tensor
 
-from nag.current import CurrentStep
-from nag.families.append_text import append_to_block
 from nag.families.arguments import ROWS, Argument
 from nag.families.family import Family
-from nag.negative import NegativeEmbeds
+from nag.state import GuidedStep
+from nag.step_hooks import StepHooks
 
 __all__ = ["CogVideoX", "ConsisID"]
 
@@ -28,21 +26,18 @@ class CogVideoX(Family):
     attention_modules = ("transformer_blocks.*.attn1",)
     processors = ("CogVideoXAttnProcessor2_0", "FusedCogVideoXAttnProcessor2_0")
     cfg = "batched"
+    is_packed = False
 
-    def pack(self, call: dict[str, Any], negative: NegativeEmbeds) -> dict[str, Any]:  # noqa: ARG002 (see `hooks`)
-        return call
-
-    def hooks(self, denoiser: Any, current: CurrentStep, stack: ExitStack) -> None:
+    def hooks(self, denoiser: Any, hooks: StepHooks) -> None:
         embed = denoiser.patch_embed
 
-        def tokens() -> Tensor:
-            assert current.step is not None
-            negative: Tensor = embed.text_proj(current.step.negative.embeds)
+        def tokens(step: GuidedStep) -> Tensor:
+            negative: Tensor = embed.text_proj(step.negative.embeds)
             if embed.use_learned_positional_embeddings:
                 negative = negative + embed.pos_embedding[:, : negative.shape[1]].to(negative)
             return negative
 
-        append_to_block(denoiser.transformer_blocks[0], 1, "encoder_hidden_states", tokens, current, stack)
+        hooks.append_text(denoiser.transformer_blocks[0], 1, "encoder_hidden_states", tokens)
 
 
 class ConsisID(CogVideoX):
@@ -51,13 +46,11 @@ class ConsisID(CogVideoX):
     denoiser_types = ("ConsisIDTransformer3DModel",)
     arguments: ClassVar[dict[str, Argument]] = dict.fromkeys(("id_cond", "id_vit_hidden"), ROWS)
 
-    def hooks(self, denoiser: Any, current: CurrentStep, stack: ExitStack) -> None:
-        super().hooks(denoiser, current, stack)
+    def hooks(self, denoiser: Any, hooks: StepHooks) -> None:
+        super().hooks(denoiser, hooks)
 
-        def drop_negative(module: Any, args: tuple[Tensor]) -> tuple[Tensor]:  # noqa: ARG001 (torch's signature)
+        def drop_negative(step: GuidedStep, args: tuple[Tensor], kwargs: Any) -> Any:
             # Behind the blocks the model takes as many tokens for text as its own prompt has.
-            if current.step is None or current.step.layout is None:
-                return args
-            return (current.step.layout.of_one(args[0], 1, negative=False),)
+            return (step.token_layout.of_one(args[0], 1, negative=False),), kwargs
 
-        stack.callback(denoiser.norm_final.register_forward_pre_hook(drop_negative).remove)
+        hooks.before(denoiser.norm_final, drop_negative)

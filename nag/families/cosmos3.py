@@ -74,5 +74,5 @@ class Cosmos3(Family):
 
 
 def _embeds(ids: Tensor) -> Tensor:
-    """Token ids (L,) as embeddings (L, 1)."""
+    """Converts token ids (L,) to embeddings (L, 1)."""
     return ids.float()[:, None]

@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from contextlib import ExitStack
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from nag.current import CurrentStep
 from nag.families.arguments import NUMBERS, PADDED, Argument
 from nag.families.family import Family
 from nag.families.padding import padded
 from nag.negative import NegativeEmbeds
 from nag.processors.masked_joint import MaskedJointProcessor, masked_layout
+from nag.state import GuidedStep
+from nag.step_hooks import StepHooks
 from nag.token_layout import TokenLayout
 
 __all__ = ["ErnieImage"]
@@ -33,6 +33,7 @@ class ErnieImage(Family):
     processor_class = MaskedJointProcessor
     processors = ("ErnieImageSingleStreamAttnProcessor",)
     negative_mask_arg = "negative_prompt_attention_mask"
+    text_argument = "text_bth"
     text_last = True
     arguments: ClassVar[dict[str, Argument]] = {"text_bth": PADDED, "text_lens": NUMBERS}
     unordered_layers = re.compile(r"layers\.\d+\.mlp\..*|final_linear")
@@ -44,26 +45,16 @@ class ErnieImage(Family):
             return padded([row[:length] for row, length in zip(encoded["embeds"], encoded["lengths"], strict=True)])
         return super().negative_embeds(encoded)
 
-    def embeds(self, call: dict[str, Any]) -> Tensor:
-        embeds: Tensor = call["text_bth"]
-        return embeds
-
     def layout(self, call: dict[str, Any], negative: NegativeEmbeds) -> TokenLayout:
         embeds, lengths = self.embeds(call), call["text_lens"]
         seen = torch.arange(embeds.shape[1], device=embeds.device) < lengths[:, None]
         return masked_layout(super().layout(call, negative), None if bool(seen.all()) else seen, negative)
 
-    def pack(self, call: dict[str, Any], negative: NegativeEmbeds) -> dict[str, Any]:
-        return call | {"text_bth": torch.cat([self.embeds(call), negative.embeds], dim=1)}
-
-    def hooks(self, denoiser: Any, current: CurrentStep, stack: ExitStack) -> None:
-        def restart(module: Any, args: tuple[Tensor]) -> tuple[Tensor] | None:  # noqa: ARG001 (torch's signature)
-            step = current.step
-            if step is None or step.layout is None:
-                return None
-            (ids,) = args
-            last, count = ids[:, -step.layout.negative :].clone(), step.layout.negative
+    def hooks(self, denoiser: Any, hooks: StepHooks) -> None:
+        def restart(step: GuidedStep, args: tuple[Tensor], kwargs: Any) -> Any:
+            (ids,), count = args, step.token_layout.negative
+            last = ids[:, -count:].clone()
             last[..., 0] = torch.arange(count, device=ids.device)
-            return (torch.cat([ids[:, :-count], last], dim=1),)
+            return (torch.cat([ids[:, :-count], last], dim=1),), kwargs
 
-        stack.callback(denoiser.pos_embed.register_forward_pre_hook(restart).remove)
+        hooks.before(denoiser.pos_embed, restart)

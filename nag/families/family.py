@@ -1,4 +1,4 @@
-"""What a model family is, and how a pipeline of any family is entered."""
+"""The base class of model families, whose attributes and methods tell how a denoiser of the family is guided."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from nag.processor_swap import original
 from nag.processors import CrossAttentionProcessor, GuidedProcessor, JointAttentionProcessor
 from nag.schedule import scheduler_of, training_timestep
 from nag.state import GuidedStep
+from nag.step_hooks import StepHooks
 from nag.token_layout import TokenLayout
 
 __all__ = ["DENOISER_NAMES", "Family", "denoisers_of"]
@@ -34,7 +35,7 @@ DENOISER_NAMES = ("transformer", "transformer_2", "unet")
 
 
 def denoisers_of(pipe: Any) -> list[nn.Module]:
-    """The denoisers of a pipeline."""
+    """Returns the denoisers of a pipeline."""
     found = (getattr(pipe, name, None) for name in DENOISER_NAMES)
     return [denoiser for denoiser in found if denoiser is not None]
 
@@ -59,6 +60,8 @@ class Family:
             denoiser's argument that each stands for (`NegativeEmbeds.more`).
         extra_negative_prompts: what `nag.guide` takes beside the negative prompt as texts, one or one per prompt;
             `encode` gets them by these names.
+        text_argument: the denoiser's argument for the prompt's tokens.
+        is_packed: whether the negative's tokens join that argument; if not, hooks of the family append them.
         text_last: whether the text stands behind the image in joint attention.
         timestep_argument: the denoiser's argument for the timestep,
         timestep_unit: how many of the scheduler's are one of it, and
@@ -78,6 +81,7 @@ class Family:
         encoders: names of the pipelines' methods that encode a prompt, whichever they call, and
         encoded: names of what these return, in order: "embeds", "pooled", "mask" or more that `negative_embeds` reads;
             "" stands for a value that is not read.
+        encode_arguments: arguments of these methods that are others for a negative prompt than for the positive.
         encodes_one_by_one: whether negative prompts are encoded one at a time, where in a batch each would read as many
             paddings as the longest has tokens more.
         prompt_arguments: arguments by which a loop hands its guider a prompt, and the names of `encoded` for them.
@@ -99,6 +103,8 @@ class Family:
     negative_mask_arg: ClassVar[str | None] = None
     extra_negative_inputs: ClassVar[dict[str, str]] = {}
     extra_negative_prompts: ClassVar[tuple[str, ...]] = ()
+    text_argument: ClassVar[str] = "encoder_hidden_states"
+    is_packed: ClassVar[bool] = True
     text_last: ClassVar[bool] = False
     timestep_argument: ClassVar[str] = "timestep"
     timestep_unit: ClassVar[float] = 1.0
@@ -114,6 +120,7 @@ class Family:
     exact: ClassVar[str] = "yes"
     encoders: ClassVar[tuple[str, ...]] = ("encode_prompt",)
     encoded: ClassVar[tuple[str, ...]] = ("embeds", "mask")
+    encode_arguments: ClassVar[Mapping[str, Any]] = {}
     encodes_one_by_one: ClassVar[bool] = False
     prompt_arguments: ClassVar[dict[str, str]] = {
         "encoder_hidden_states": "embeds",
@@ -127,22 +134,22 @@ class Family:
     # What is entered.
 
     def class_distance(self, kind: type) -> int | None:
-        """How far a denoiser's class inherits from the nearest of `denoiser_types`; None if it does not."""
+        """Counts the classes between `kind` and the nearest base of `denoiser_types`; None if it has no such base."""
         classes = [base.__name__ for base in kind.__mro__]
         return min((classes.index(name) for name in self.denoiser_types if name in classes), default=None)
 
     def fits(self, denoiser: Any) -> bool:  # noqa: ARG002 (for subclasses)
-        """Whether a denoiser of these classes belongs to this family, if others have the same classes."""
+        """Whether a denoiser of these classes belongs to this family, if other families name the same classes."""
         return True
 
     def denoisers(self, pipe: Any) -> list[nn.Module]:
-        """The modules of this family that the pipeline calls at each step, one or several in turn."""
+        """Returns the pipeline's denoisers of this family, which take turns if there are several."""
         return [
             denoiser for denoiser in denoisers_of(pipe) if self.class_distance(type(original(denoiser))) is not None
         ]
 
     def attentions(self, denoiser: Any) -> list[Any]:
-        """The attention modules that meet the prompt, each with a `processor`."""
+        """Returns the attention modules that read the prompt; each of them has a `processor`."""
         patterns = [re.compile(re.escape(glob).replace(r"\*", "[^.]+")) for glob in self.attention_modules]
         named = ((name.replace("._orig_mod", ""), module) for name, module in denoiser.named_modules())
         return [module for name, module in named if any(pattern.fullmatch(name) for pattern in patterns)]
@@ -158,7 +165,7 @@ class Family:
             self.check_denoiser(original(denoiser))
 
     def processor(self, current: CurrentStep, plain: Any) -> GuidedProcessor:
-        """The guiding processor that takes the place of `plain`."""
+        """Returns the guiding processor for the processor `plain` of an attention module."""
         by_attention = {"joint": JointAttentionProcessor, "cross": CrossAttentionProcessor}
         return (self.processor_class or by_attention[self.attention])(current, plain)
 
@@ -166,6 +173,7 @@ class Family:
 
     def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
         """Encodes negative prompts by the pipeline's own encode_prompt and its arguments for the positive."""
+        arguments = arguments | dict(self.encode_arguments)
         if self.encodes_one_by_one:
             return padded([encode_alone(encode_prompt, [prompt], arguments)[0][0] for prompt in prompts])
         encoded = encode_alone(encode_prompt, prompts, arguments)
@@ -174,7 +182,7 @@ class Family:
         )
 
     def negative_embeds(self, encoded: Mapping[str, Any]) -> NegativeEmbeds:
-        """Makes of what a pipeline's encoders return for negative prompts what the denoiser needs of them.
+        """Converts what a pipeline's encoders return for negative prompts to `NegativeEmbeds`.
 
         Args:
             encoded: by the names of `encoded`, where a pipeline is modular with all else that its text blocks make.
@@ -188,7 +196,7 @@ class Family:
         )
 
     def negative_of_arguments(self, arguments: Mapping[str, Any]) -> NegativeEmbeds:
-        """The negative prompt as a guider has it: by the denoiser's arguments, a row for each of the call's.
+        """Converts a guider's negative prompt, given by the denoiser's arguments with one row per row of the call.
 
         Raises:
             UnsupportedPipeline: it is not among them.
@@ -200,43 +208,54 @@ class Family:
         return self.negative_embeds(encoded)
 
     def watch_conditions(self, pipe: Any, state: GuidanceState, stack: ExitStack) -> None:
-        """Registers on the stack what completes the negative prompt when the pipeline completes its own."""
+        """Registers hooks that complete the negative prompt when the pipeline completes its own."""
 
     # What a step is.
 
     def embeds(self, call: dict[str, Any]) -> Tensor:
-        """The prompt's tokens in a denoiser call, (B, L, C)."""
-        embeds: Tensor = call["encoder_hidden_states"]
+        """Returns the prompt's tokens in a denoiser call, (B, L, C)."""
+        embeds: Tensor = call[self.text_argument]
         return embeds
 
     def rows(self, pipe: Any, state: GuidanceState, call: dict[str, Any]) -> slice | None:
-        """The conditional rows of a denoiser call; None where it has none. call: its arguments by name."""
+        """Returns the conditional rows of a denoiser call, or None. call: its arguments by name."""
         embeds = self.embeds(call)
         count = len(embeds)
-        if self.cfg == "separate" or state.is_call_conditional is not None:
-            return slice(0, count) if state.is_conditional(embeds, call[self.timestep_argument]) else None
-        if not state.inside_pipeline_call:
-            return slice(0, count)
+        separate = self.cfg == "separate" or state.is_call_conditional is not None
+        if separate and not state.is_conditional(embeds, call[self.timestep_argument]):
+            return None
+        rows = (
+            slice(0, count)
+            if separate or not state.inside_pipeline_call
+            else self._conditional_rows(pipe, state, count)
+        )
+        if not self.tells_copies and state.inside_pipeline_call and state.pipeline_call is not None:
+            state.pipeline_call.images_per_prompt = (rows.stop - rows.start) // state.pipeline_call.prompts
+        return rows
+
+    @staticmethod
+    def _conditional_rows(pipe: Any, state: GuidanceState, count: int) -> slice:
+        """Returns the prompts' own rows of a call in which CFG's unconditional rows may come first."""
         told = state.pipeline_call is not None and state.pipeline_call.in_cfg
         in_cfg = bool(getattr(pipe, "do_classifier_free_guidance", told))
         # Perturbed attention guidance adds a third part, which is the prompt's rows once more and stays plain.
         perturbed = bool(getattr(pipe, "do_perturbed_attention_guidance", False))
         part = count // (1 + in_cfg + perturbed)
-        if not self.tells_copies and state.pipeline_call is not None:
-            state.pipeline_call.images_per_prompt = part // state.pipeline_call.prompts
         return slice(part * in_cfg, count - part * perturbed)
 
     def frames(self, call: dict[str, Any]) -> int:  # noqa: ARG002 (for subclasses)
-        """Rows that one image or video has: its frames, where each of them is a row to the attention."""
+        """Returns how many rows of the text one image or video has: its frames, if each of them is a row."""
         return 1
 
     def timestep(self, pipe: Any, call: dict[str, Any]) -> float:
-        """The timestep of a call on the scale of training, 1000 at pure noise."""
+        """Returns the timestep of a call on the scale of training, 1000 at pure noise."""
         return training_timestep(scheduler_of(pipe), self.scheduler_timestep(pipe, call))
 
     def scheduler_timestep(self, pipe: Any, call: dict[str, Any]) -> float:
-        """The timestep of a call in the scheduler's unit: the pipeline's own if it is known, for the denoiser's copy
-        may have been rounded to half precision."""
+        """Returns the timestep of a call in the scheduler's unit.
+
+        It is the pipeline's own if that is known, since the denoiser's copy may be rounded to half precision.
+        """
         current = current_timestep(pipe)
         if current is not None:
             return float(current)
@@ -247,13 +266,15 @@ class Family:
         return round(1000 - now, 3) if self.timestep_rises else now
 
     def layout(self, call: dict[str, Any], negative: NegativeEmbeds) -> TokenLayout:
-        """Where both prompts' tokens will stand in an attention's sequence. negative: a row for each of the call's."""
+        """Returns where both prompts' tokens are in an attention's sequence. negative: one row per row of the call."""
         return TokenLayout(self.embeds(call).shape[1], negative.embeds.shape[1], text_last=self.text_last)
 
     def pack(self, call: dict[str, Any], negative: NegativeEmbeds) -> dict[str, Any]:
-        """The call with the negative's tokens behind the positive's. negative: a row for each of the call's."""
-        embeds = call["encoder_hidden_states"]
-        packed = call | {"encoder_hidden_states": torch.cat([embeds, negative.embeds], dim=1)}
+        """Returns the call with the negative's tokens behind the positive's. negative: one row per row of the call."""
+        if not self.is_packed:
+            return call
+        embeds = call[self.text_argument]
+        packed = call | {self.text_argument: torch.cat([embeds, negative.embeds], dim=1)}
         if self.denoiser_mask_arg is not None:
             mask = call.get(self.denoiser_mask_arg)
             if mask is not None or negative.mask is not None:
@@ -262,21 +283,21 @@ class Family:
                 packed[self.denoiser_mask_arg] = torch.cat([mask, extra.to(mask.dtype)], dim=1)
         return packed
 
-    def hooks(self, denoiser: Any, current: CurrentStep, stack: ExitStack) -> None:
-        """Registers what else the family needs, such as positions of the negative's tokens, on the stack."""
+    def hooks(self, denoiser: Any, hooks: StepHooks) -> None:
+        """Registers what else the family needs, such as positions of the negative's tokens."""
 
     def adapt_step(self, step: GuidedStep | None, call: dict[str, Any]) -> GuidedStep | None:  # noqa: ARG002 (for subclasses)
-        """The step as this family's attention modules need it; may change the call."""
+        """Returns the step as this family's attention modules need it; may change the call."""
         return step
 
     # How calls join.
 
     def row_count(self, call: Mapping[str, Any]) -> int:
-        """Rows of a denoiser call: its images or videos, each counted again for CFG."""
+        """Counts the rows of a denoiser call: its images or videos, counted again for CFG."""
         return len(next(call[name] for name in IMAGES if name in call))
 
     def argument(self, name: Any, default: Argument) -> Argument:
-        """How the denoiser's argument `name` joins; `default` if neither the family nor `ARGUMENTS` names it."""
+        """Returns the kind of the argument `name`; `default` if neither the family nor `ARGUMENTS` names it."""
         if name in self.arguments:
             return self.arguments[name]
         if self.denoiser_mask_arg is not None and name in ("encoder_hidden_states", self.denoiser_mask_arg):
@@ -290,7 +311,7 @@ class Family:
         return any(isinstance(kind, PaddedText) for kind in kinds)
 
     def with_masks(self, calls: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """The calls, each with a mask of its text if that of one is masked or shorter than another's."""
+        """Returns the calls, all with a mask of their text if one has a mask or a shorter text than another."""
         name = self.denoiser_mask_arg
         if name is None or self.argument(name, UNDECLARED) is not PADDED:
             return [dict(call) for call in calls]

@@ -6,18 +6,19 @@ equation (7) to the letter: the same Q against K+ and K−.
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+import functools
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from nag.current import CurrentStep
 from nag.encoding import named_arguments
 from nag.errors import InvalidParameter, UnsupportedPipeline
 from nag.families.flux_like import FluxLike
 from nag.negative import NegativeEmbeds
 from nag.processors import ReferenceFluxProcessor
+from nag.state import GuidedStep
+from nag.step_hooks import StepHooks, change_argument
 
 __all__ = ["Flux"]
 
@@ -68,41 +69,34 @@ class FluxReference(Flux):
             raise UnsupportedPipeline("the reference layout does not take ControlNet residuals for single blocks")
         return call | {"encoder_hidden_states": torch.cat([positive, negative.embeds])}
 
-    def hooks(self, denoiser: Any, current: CurrentStep, stack: ExitStack) -> None:
-        def make_second_temb(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG001
-            step = current.step
-            if step is not None:
-                step.scratch[TEMB] = module.forward(*args[:-1], step.negative.pooled)
+    def hooks(self, denoiser: Any, hooks: StepHooks) -> None:
+        def make_second_temb(step: GuidedStep, args: Any, output: Tensor) -> Tensor:
+            step.scratch[TEMB] = denoiser.time_text_embed.forward(*args[:-1], step.negative.pooled)
+            return output
 
-        def modulate_text(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
-            step = current.step
-            if step is None:
-                return args, kwargs
-            call = named_arguments(module.forward, args, kwargs)
-            return (), call | {"emb": torch.cat([call["emb"], step.scratch[TEMB]])}
+        def modulate_text(step: GuidedStep, args: Any, kwargs: dict[str, Any]) -> Any:
+            def add(embedding: Tensor) -> Tensor:
+                return torch.cat([embedding, step.scratch[TEMB]])
 
-        def modulate_lanes(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
-            step = current.step
-            if step is None:
-                return args, kwargs
-            call = named_arguments(module.forward, args, kwargs)
+            return change_argument(args, kwargs, 4, "emb", add)
+
+        def modulate_lanes(forward: Any, step: GuidedStep, args: Any, kwargs: dict[str, Any]) -> Any:
+            call = named_arguments(forward, args, kwargs)
             image, text = call["hidden_states"], call["encoder_hidden_states"]
             lanes = image if len(image) == len(text) else torch.cat([image, image])
             return (), call | {"hidden_states": lanes, "temb": torch.cat([call["temb"], step.scratch[TEMB]])}
 
-        def take_positive_lane(module: nn.Module, args: Any, output: Any) -> Any:  # noqa: ARG001
-            if current.step is None:
-                return output
+        def take_positive_lane(step: GuidedStep, args: Any, output: Any) -> Any:  # noqa: ARG001 (a hook's signature)
             text, image = output
             return text, image.chunk(2)[0]
 
-        stack.callback(denoiser.time_text_embed.register_forward_hook(make_second_temb).remove)
+        hooks.after(denoiser.time_text_embed, make_second_temb)
         for block in denoiser.transformer_blocks:
-            stack.callback(block.norm1_context.register_forward_pre_hook(modulate_text, with_kwargs=True).remove)
+            hooks.before(block.norm1_context, modulate_text)
         for block in denoiser.single_transformer_blocks:
-            stack.callback(block.register_forward_pre_hook(modulate_lanes, with_kwargs=True).remove)
+            hooks.before(block, functools.partial(modulate_lanes, block.forward))
         for block in denoiser.single_transformer_blocks[-1:]:
-            stack.callback(block.register_forward_hook(take_positive_lane).remove)
+            hooks.after(block, take_positive_lane)
 
 
 Flux.reference = FluxReference()

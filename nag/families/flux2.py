@@ -20,8 +20,7 @@ __all__ = ["Flux2"]
 class _KeptKeysProcessor(JointAttentionProcessor):
     def should_intercept(self, call: AttentionCall, step: GuidedStep) -> bool:
         # Reference images may be keys alone; where they have queries of their own, those attend in a later call.
-        assert step.layout is not None
-        return call.key.shape[2] >= call.query.shape[2] > step.layout.text
+        return call.key.shape[2] >= call.query.shape[2] > step.token_layout.text
 
 
 class Flux2(FluxLike):

@@ -22,7 +22,7 @@ __all__ = ["Bria", "Chroma", "Flux3", "FluxLike", "LongCatImage", "OvisImage"]
 
 
 class FluxLike(Family):
-    """What these models share.
+    """The base of these models.
 
     Attributes:
         counted: the axes of `txt_ids` on which text tokens are counted; the others are zero.

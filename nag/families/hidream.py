@@ -62,6 +62,7 @@ class HiDream(Family):
     denoiser_types = ("HiDreamImageTransformer2DModel",)
     attention_modules = ("double_stream_blocks.*.block.attn1", "single_stream_blocks.*.block.attn1")
     processors = ("HiDreamAttnProcessor",)
+    text_argument = "encoder_hidden_states_t5"
     text_last = True
     timestep_argument = "timesteps"
     arguments: ClassVar[dict[str, Argument]] = {
@@ -80,10 +81,6 @@ class HiDream(Family):
         t5, _, llama, _, pooled, _ = encode_alone(encode_prompt, prompts, arguments)
         return NegativeEmbeds(t5, pooled, more={LLAMA: llama.transpose(0, 1)})
 
-    def embeds(self, call: dict[str, Any]) -> Tensor:
-        embeds: Tensor = call["encoder_hidden_states_t5"]
-        return embeds
-
     def layout(self, call: dict[str, Any], negative: NegativeEmbeds) -> TokenLayout:
         if len(call[LLAMA]) != negative.more[LLAMA].shape[1]:
             raise InvalidParameter("negative_prompt_embeds_llama3", "must be (prompts, layers, tokens, channels)")
@@ -93,6 +90,5 @@ class HiDream(Family):
         return Texts(positive, negative_count, text_last=True, of_each=of_each)
 
     def pack(self, call: dict[str, Any], negative: NegativeEmbeds) -> dict[str, Any]:
-        t5 = torch.cat([self.embeds(call), negative.embeds], dim=1)
         llama = torch.cat([call[LLAMA], negative.more[LLAMA].transpose(0, 1)], dim=2)
-        return call | {"encoder_hidden_states_t5": t5, LLAMA: llama}
+        return super().pack(call, negative) | {LLAMA: llama}

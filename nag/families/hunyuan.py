@@ -9,22 +9,21 @@ which both prompts see.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from nag.current import CurrentStep
 from nag.encoding import Arguments
-from nag.families.append_text import append_to_block
 from nag.families.arguments import ROWS, Argument, Rows, once_per_tensor
 from nag.families.arguments import SHARED as EQUAL
 from nag.families.family import Family
 from nag.negative import NegativeEmbeds
 from nag.params import NAGParams
 from nag.processors.per_row_mask import NEGATIVE, NOBODY, POSITIVE, SHARED, TokenRoleProcessor, TokenRoles
+from nag.state import GuidedStep
+from nag.step_hooks import StepHooks
 from nag.token_layout import TokenLayout
 
 __all__ = ["Framepack", "HunyuanImage", "HunyuanVideo", "HunyuanVideo15"]
@@ -52,10 +51,11 @@ class HunyuanVideo(Family):
     text_last = True
     cfg = "separate"
     exact = "equation 7, the positive's pooled prompt"
+    is_packed = False
     encoded: ClassVar[tuple[str, ...]] = ("embeds", "pooled", "mask")
 
     def text_roles(self, call: dict[str, Any]) -> Tensor:
-        """Of the tokens as the model orders them, (B, L). It takes them for as many as the mask has ones."""
+        """Returns the roles of the text tokens as the model orders them, (B, L), by counting the ones of the mask."""
         return _leading((POSITIVE, call["encoder_attention_mask"].sum(dim=1)), length=self.embeds(call).shape[1])
 
     def layout(self, call: dict[str, Any], negative: NegativeEmbeds) -> TokenLayout:
@@ -64,29 +64,23 @@ class HunyuanVideo(Family):
         of = torch.cat([of_text, torch.where(mask.bool(), NEGATIVE, NOBODY)], dim=1)
         return TokenRoles(of_text.shape[1], mask.shape[1], text_last=True, of=of)
 
-    def pack(self, call: dict[str, Any], negative: NegativeEmbeds) -> dict[str, Any]:  # noqa: ARG002 (see `hooks`)
-        return call
-
     def tokens(self, denoiser: Any, negative: NegativeEmbeds, timestep: Tensor) -> Tensor:
-        """The negative's text as the blocks take it, in the order of its masks."""
+        """Returns the negative's text as the blocks take it, in the order of its masks."""
         refined = denoiser.context_embedder.forward(negative.embeds, timestep, negative.token_mask)
         second = _second(negative)[:1]
         return torch.cat([refined, *(denoiser.context_embedder_2(text) for text in second)], dim=1)
 
-    def hooks(self, denoiser: Any, current: CurrentStep, stack: ExitStack) -> None:
-        def embedded(module: Any, args: Any, output: Tensor) -> None:  # noqa: ARG001 (torch's signature)
-            step = current.step
-            if step is not None:
-                step.scratch["tokens"] = self.tokens(denoiser, step.negative, args[1][step.rows])
+    def hooks(self, denoiser: Any, hooks: StepHooks) -> None:
+        def embed(step: GuidedStep, args: Any, output: Tensor) -> Tensor:
+            step.scratch["tokens"] = self.tokens(denoiser, step.negative, args[1][step.rows])
+            return output
 
-        def tokens() -> Tensor:
-            assert current.step is not None
-            tokens: Tensor = current.step.scratch["tokens"]
+        def tokens(step: GuidedStep) -> Tensor:
+            tokens: Tensor = step.scratch["tokens"]
             return tokens
 
-        stack.callback(denoiser.context_embedder.register_forward_hook(embedded).remove)
-        block = denoiser.transformer_blocks[0]
-        append_to_block(block, 1, "encoder_hidden_states", tokens, current, stack)
+        hooks.after(denoiser.context_embedder, embed)
+        hooks.append_text(denoiser.transformer_blocks[0], 1, "encoder_hidden_states", tokens)
 
 
 class Framepack(HunyuanVideo):
@@ -143,7 +137,7 @@ class HunyuanImage(HunyuanVideo):
 
 
 class _Images(Rows):
-    """The model looks whether any row of the call has an image, so those with one do not join those without."""
+    """Images of a model that checks whether any row of a call has one: calls with and without images do not join."""
 
     rule = "must have an image in all calls or in none"
 
@@ -179,12 +173,12 @@ class HunyuanVideo15(HunyuanImage):
 
 
 def _second(negative: NegativeEmbeds) -> list[Tensor]:
-    """The negative's second text and its mask, where it has one."""
+    """Returns the negative's second text and its mask, or nothing."""
     return [negative.more[name] for name in ("embeds_2", "mask_2") if name in negative.more]
 
 
 def _leading(*parts: tuple[int, Tensor], length: int) -> Tensor:
-    """TokenRoles (B, length) of rows that begin with counts (B,) of each part's tokens; the rest is nobody's."""
+    """Returns roles (B, length) of rows that begin with counts (B,) of each part's tokens; the rest is padding."""
     end = sum(count for _, count in parts)
     assert isinstance(end, Tensor)
     place = torch.arange(length, device=end.device)

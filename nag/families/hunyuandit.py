@@ -7,18 +7,18 @@ reaches the attention modules by hooks. T5's tokens also enter the modulation: t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from nag.current import CurrentStep
 from nag.encoding import Arguments, encode_alone
 from nag.families.arguments import NUMBERS, ROWS, Argument
 from nag.families.family import Family
 from nag.negative import NegativeEmbeds
 from nag.params import NAGParams
+from nag.state import GuidedStep
+from nag.step_hooks import StepHooks
 from nag.token_layout import TokenLayout
 
 __all__ = ["HunyuanDiT"]
@@ -45,6 +45,7 @@ class HunyuanDiT(Family):
         **dict.fromkeys(("image_meta_size", "style"), NUMBERS),
     }
     cfg = "batched"
+    is_packed = False
 
     def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
         # The lengths are those that the pipelines write into their two calls.
@@ -64,24 +65,18 @@ class HunyuanDiT(Family):
             negative.embeds.shape[1] + negative.more[of_t5].shape[1],
         )
 
-    def pack(self, call: dict[str, Any], negative: NegativeEmbeds) -> dict[str, Any]:  # noqa: ARG002 (the hooks append it)
-        return call
-
-    def hooks(self, denoiser: Any, current: CurrentStep, stack: ExitStack) -> None:
-        def append(module: Any, args: Any, kwargs: dict[str, Any]) -> Any:  # noqa: ARG001 (torch's signature)
-            step = current.step
-            if step is None or step.layout is None:
-                return args, kwargs
+    def hooks(self, denoiser: Any, hooks: StepHooks) -> None:
+        def append(step: GuidedStep, args: Any, kwargs: dict[str, Any]) -> Any:
             text = kwargs["encoder_hidden_states"]
             negative = _text(denoiser, step.negative.scatter_rows(step.rows, len(text)))
             return args, kwargs | {"encoder_hidden_states": torch.cat([text, negative], dim=1)}
 
         for attention in self.attentions(denoiser):
-            stack.callback(attention.register_forward_pre_hook(append, with_kwargs=True).remove)
+            hooks.before(attention, append)
 
 
 def _text(denoiser: Any, negative: NegativeEmbeds) -> Tensor:
-    """The negative's tokens as the blocks read a prompt, (B, L, C)."""
+    """Returns the negative's tokens as the blocks read a prompt, (B, L, C)."""
     assert negative.mask is not None
     tokens = torch.cat([negative.embeds, denoiser.text_embedder(negative.more["encoder_hidden_states_t5"])], dim=1)
     mask = torch.cat([negative.mask, negative.more["text_embedding_mask_t5"]], dim=1).unsqueeze(2).bool()

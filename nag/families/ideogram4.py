@@ -1,4 +1,4 @@
-"""Ideogram 4: one stream, `[padding, text | image]`; each token's role, place and segment are told the denoiser.
+"""Ideogram 4: one stream, `[padding, text | image]`; the denoiser gets each token's role, place and segment.
 
 Padding is a segment of its own. The pipeline's unconditional predictions are another model's, which is left as it is.
 """
@@ -6,17 +6,16 @@ Padding is a segment of its own. The pipeline's unconditional predictions are an
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import ExitStack
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from nag.current import CurrentStep
 from nag.families.arguments import ROWS, Argument
 from nag.families.family import Family
-from nag.guidance_state import GuidanceState
 from nag.negative import NegativeEmbeds
+from nag.state import GuidedStep
+from nag.step_hooks import StepHooks
 from nag.token_layout import TokenLayout
 
 __all__ = ["Ideogram4"]
@@ -38,6 +37,7 @@ class Ideogram4(Family):
     timestep_rises = True
     arguments: ClassVar[dict[str, Argument]] = dict.fromkeys(("position_ids", "segment_ids", "indicator"), ROWS)
     cfg = "separate"
+    tells_copies = False
     encoded = ("embeds", "", "", "roles")
 
     def negative_embeds(self, encoded: Mapping[str, Any]) -> NegativeEmbeds:
@@ -50,12 +50,6 @@ class Ideogram4(Family):
         used = mask.any(dim=0).nonzero()  # it pads to the longest prompt that it takes
         tokens = slice(int(used.min()), int(used.max()) + 1)
         return NegativeEmbeds(embeds[:, tokens], mask=mask[:, tokens])
-
-    def rows(self, pipe: Any, state: GuidanceState, call: dict[str, Any]) -> slice | None:
-        pipeline_call, count = state.pipeline_call, len(self.embeds(call))
-        if pipeline_call is not None and state.inside_pipeline_call and count % pipeline_call.prompts == 0:
-            pipeline_call.images_per_prompt = count // pipeline_call.prompts  # its encode_prompt is not told
-        return super().rows(pipe, state, call)
 
     def layout(self, call: dict[str, Any], negative: NegativeEmbeds) -> TokenLayout:
         image = int((call["indicator"][0] == ROLES["image"]).sum())
@@ -78,12 +72,8 @@ class Ideogram4(Family):
             for name, tokens in of_negative.items()
         }
 
-    def hooks(self, denoiser: Any, current: CurrentStep, stack: ExitStack) -> None:
-        def without_the_negative(module: Any, args: Any, output: Tensor) -> Tensor:  # noqa: ARG001 (torch's signature)
-            step = current.step
-            if step is None or step.layout is None:
-                return output
-            _, positive, _, image = step.layout.split(output, 1)
-            return torch.cat([positive, image], dim=1)
+    def hooks(self, denoiser: Any, hooks: StepHooks) -> None:
+        def drop_negative(step: GuidedStep, args: Any, output: Tensor) -> Tensor:  # noqa: ARG001 (a hook's signature)
+            return step.token_layout.of_one(output, 1, negative=False)
 
-        stack.callback(denoiser.final_layer.register_forward_hook(without_the_negative).remove)
+        hooks.after(denoiser.final_layer, drop_negative)

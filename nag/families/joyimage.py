@@ -26,7 +26,7 @@ __all__ = ["JoyImageEdit", "JoyImageEditPlus"]
 
 
 class _RestartedPositionsProcessor(MaskedJointProcessor):
-    """Gives the text's rotary positions, made for both prompts in a row, to each from the first on."""
+    """Restarts the text's rotary positions, which were made for both prompts in a row, at the negative prompt."""
 
     def run(
         self,
@@ -67,7 +67,7 @@ class JoyImageEdit(Family):
         return NegativeEmbeds(embeds, mask=None if bool(mask.all()) else mask)
 
     def formatted(self, prompt: str, positives: Any, row: int) -> str:  # noqa: ARG002 (for subclasses)
-        """As the pipeline hands a prompt to what encodes it."""
+        """Returns a negative prompt in the format in which the pipeline encodes its own prompt."""
         return prompt
 
     def layout(self, call: dict[str, Any], negative: NegativeEmbeds) -> TokenLayout:

@@ -5,19 +5,16 @@ The tokens are also pooled into the modulation: there the positive's stay alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from typing import Any, ClassVar
 
 from torch import Tensor
 
 from nag._diffusers import CUT_CONTEXT
-from nag.current import CurrentStep
-from nag.encoding import Arguments, encode_alone
 from nag.families.arguments import NUMBERS, ROWS, Argument
 from nag.families.plain_cross import PlainCrossAttention
-from nag.negative import NegativeEmbeds
 from nag.params import NAGParams
+from nag.state import GuidedStep
+from nag.step_hooks import StepHooks
 
 __all__ = ["Kandinsky3"]
 
@@ -33,24 +30,19 @@ class Kandinsky3(PlainCrossAttention):
     # The mean of all tokens, padding included, enters the modulation: text is not padded.
     arguments: ClassVar[dict[str, Argument]] = {"encoder_hidden_states": ROWS, "encoder_attention_mask": NUMBERS}
     cfg = "batched"
+    #: Without padding, as the pipelines always ask for it.
+    encode_arguments: ClassVar[dict[str, Any]] = {CUT_CONTEXT: True}
+    encoded = ("embeds", "", "mask")
 
     def attentions(self, denoiser: Any) -> list[Any]:
         # A block's first attention is the image's to itself, though it too was made with a width for a context.
         blocks = (*denoiser.down_blocks, *denoiser.up_blocks)
         return [attn.attention for block in blocks if block.context_dim is not None for attn in block.attentions[1:]]
 
-    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
-        # Without padding, as the pipelines always ask for it.
-        embeds, _, mask, _ = encode_alone(encode_prompt, prompts, arguments | {CUT_CONTEXT: True})
-        return NegativeEmbeds(embeds, mask=mask)
-
-    def hooks(self, denoiser: Any, current: CurrentStep, stack: ExitStack) -> None:
-        def positive_alone(module: Any, args: tuple[Tensor, Tensor, Tensor]) -> Any:  # noqa: ARG001 (torch's signature)
-            step = current.step
-            if step is None or step.layout is None:
-                return args
+    def hooks(self, denoiser: Any, hooks: StepHooks) -> None:
+        def keep_positive(step: GuidedStep, args: tuple[Tensor, Tensor, Tensor], kwargs: Any) -> Any:
             embedded_time, tokens, mask = args
-            count = step.layout.positive
-            return embedded_time, tokens[:, :count], mask[..., :count]
+            count = step.token_layout.positive
+            return (embedded_time, tokens[:, :count], mask[..., :count]), kwargs
 
-        stack.callback(denoiser.add_time_condition.register_forward_pre_hook(positive_alone).remove)
+        hooks.before(denoiser.add_time_condition, keep_positive)

@@ -6,18 +6,16 @@ pooled CLIP prompt stays the positive one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from nag.current import CurrentStep
-from nag.encoding import Arguments, encode_alone
 from nag.families.family import Family
 from nag.families.kandinsky5 import Kandinsky5
 from nag.negative import NegativeEmbeds
+from nag.state import GuidedStep
+from nag.step_hooks import StepHooks
 
 __all__ = ["Kandinsky6"]
 
@@ -35,23 +33,18 @@ class Kandinsky6(Kandinsky5):
     processors = ("Kandinsky6AttnProcessor",)
     denoiser_mask_arg = "encoder_attention_mask"
     exact = "equation 7, the positive's pooled prompt"
-
-    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
-        embeds, pooled, mask, *_ = encode_alone(encode_prompt, prompts, arguments)
-        return NegativeEmbeds(embeds, pooled, mask)
+    encoded = ("embeds", "pooled", "mask")
+    encodes_one_by_one = False
 
     def pack(self, call: dict[str, Any], negative: NegativeEmbeds) -> dict[str, Any]:
         packed = Family.pack(self, call, negative)
         mask = packed.get("encoder_attention_mask")
         return packed if mask is None else packed | {"encoder_attention_mask": mask.bool()}
 
-    def hooks(self, denoiser: Any, current: CurrentStep, stack: ExitStack) -> None:
-        def restart(module: Any, args: tuple[Tensor]) -> tuple[Tensor] | None:  # noqa: ARG001 (torch's signature)
-            step = current.step
-            if step is None or step.layout is None:
-                return None
-            places = args[0]
-            return (torch.cat([places[: step.layout.positive], places[: step.layout.negative]]),)
+    def hooks(self, denoiser: Any, hooks: StepHooks) -> None:
+        def restart(step: GuidedStep, args: tuple[Tensor], kwargs: Any) -> Any:
+            places, layout = args[0], step.token_layout
+            return (torch.cat([places[: layout.positive], places[: layout.negative]]),), kwargs
 
         for rope in (denoiser.video_text_rope_embeddings, denoiser.audio_text_rope_embeddings):
-            stack.callback(rope.register_forward_pre_hook(restart).remove)
+            hooks.before(rope, restart)

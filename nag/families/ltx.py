@@ -18,7 +18,7 @@ __all__ = ["Allegro", "LTXVideo", "MaskedCrossAttention"]
 
 
 class MaskedCrossAttention(Family):
-    """What these models and SANA share."""
+    """The base of these models and SANA."""
 
     defaults = NAGParams(scale=5.0, tau=2.5, alpha=0.375)
     source = "as SANA, PixArt, not tuned"

@@ -7,7 +7,6 @@ do. They pass the text refiner on their own, follow the padding from the first b
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -15,13 +14,12 @@ import torch
 from torch import Tensor
 
 from nag._diffusers import lumina2_rotary
-from nag.current import CurrentStep
 from nag.encoding import Arguments
-from nag.families.append_text import append_to_block
 from nag.families.family import Family
 from nag.negative import NegativeEmbeds
 from nag.processors.per_row_mask import IMAGE, NEGATIVE, NOBODY, POSITIVE, TokenRoleProcessor, TokenRoles
 from nag.state import GuidedStep
+from nag.step_hooks import StepHooks
 
 __all__ = ["Lumina2"]
 
@@ -38,6 +36,7 @@ class Lumina2(Family):
     timestep_unit = 1000.0
     timestep_rises = True
     cfg = "separate"
+    is_packed = False
     compiled = "in parts"
 
     def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
@@ -55,40 +54,33 @@ class Lumina2(Family):
         *_, embeds, mask = encode_prompt(**(arguments | changed))
         return NegativeEmbeds(embeds, mask=mask)
 
-    def pack(self, call: dict[str, Any], negative: NegativeEmbeds) -> dict[str, Any]:  # noqa: ARG002 (see `hooks`)
-        return call
-
-    def hooks(self, denoiser: Any, current: CurrentStep, stack: ExitStack) -> None:
-        def place(module: Any, args: Any, output: tuple[Any, ...]) -> tuple[Any, ...]:  # noqa: ARG001 (torch's)
-            step = current.step
-            if step is None:
-                return output
+    def hooks(self, denoiser: Any, hooks: StepHooks) -> None:
+        def place(step: GuidedStep, args: Any, output: tuple[Any, ...]) -> tuple[Any, ...]:  # noqa: ARG001
             *others, rotary, text_lengths, lengths = output
-            current.step = replace(step, layout=_roles(step, text_lengths, lengths))
+            hooks.current.step = replace(step, layout=_roles(step, text_lengths, lengths))
             of_negative = _rotary(denoiser, step.negative)[:1].expand(len(rotary), -1, -1)
             return (*others, torch.cat([rotary, of_negative], dim=1), text_lengths, lengths)
 
-        def tokens() -> Tensor:
-            assert current.step is not None
-            negative = current.step.negative
+        def tokens(step: GuidedStep) -> Tensor:
+            negative = step.negative
             text: Tensor = denoiser.time_caption_embed.caption_embedder(negative.embeds)
             for layer in denoiser.context_refiner:
                 text = layer(text, negative.token_mask, _rotary(denoiser, negative))
             return text
 
-        stack.callback(denoiser.rope_embedder.register_forward_hook(place).remove)
-        append_to_block(denoiser.layers[0], 0, "hidden_states", tokens, current, stack)
+        hooks.after(denoiser.rope_embedder, place)
+        hooks.append_text(denoiser.layers[0], 0, "hidden_states", tokens)
 
 
 def _rotary(denoiser: Any, negative: NegativeEmbeds) -> Tensor:
-    """Of a text that begins at the origin, as the model counts it, (N, L, D)."""
+    """Returns the rotary positions (N, L, D) of a text that begins at the origin."""
     places = torch.zeros(*negative.embeds.shape[:2], 3, dtype=torch.int32, device=negative.embeds.device)
     places[..., 0] = torch.arange(places.shape[1], device=places.device)
     return lumina2_rotary(denoiser, places)
 
 
 def _roles(step: GuidedStep, text_lengths: list[int], lengths: list[int]) -> TokenRoles:
-    """Of rows `[text | image | padding | negative]`."""
+    """Returns the roles of tokens in rows `[text | image | padding | negative]`."""
     device = step.negative.embeds.device
     mask = torch.zeros(len(lengths), step.negative.embeds.shape[1], dtype=torch.bool, device=device)
     mask[step.rows] = step.negative.token_mask.bool()

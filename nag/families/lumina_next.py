@@ -6,14 +6,14 @@ rows come first, and the timestep runs from noise at 0 to the image at 1.
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from typing import Any
 
-from nag.current import CurrentStep
 from nag.encoding import named_arguments
 from nag.families.family import Family
 from nag.guidance_state import GuidanceState
 from nag.params import NAGParams
+from nag.state import GuidedStep
+from nag.step_hooks import StepHooks
 
 __all__ = ["LuminaNext"]
 
@@ -39,16 +39,12 @@ class LuminaNext(Family):
         assert second_half is not None
         return slice(0, second_half.start or second_half.stop)
 
-    def hooks(self, denoiser: Any, current: CurrentStep, stack: ExitStack) -> None:
+    def hooks(self, denoiser: Any, hooks: StepHooks) -> None:
         forward = denoiser.time_caption_embed.forward
 
-        def positive_alone(module: Any, args: Any, kwargs: Any) -> Any:  # noqa: ARG001 (torch's signature)
-            step = current.step
-            if step is None or step.layout is None:
-                return args, kwargs
+        def keep_positive(step: GuidedStep, args: Any, kwargs: Any) -> Any:
             call = named_arguments(forward, args, kwargs)
-            tokens = slice(step.layout.positive)
+            tokens = slice(step.token_layout.positive)
             return (), call | {name: call[name][:, tokens] for name in ("caption_feat", "caption_mask")}
 
-        modulation = denoiser.time_caption_embed
-        stack.callback(modulation.register_forward_pre_hook(positive_alone, with_kwargs=True).remove)
+        hooks.before(denoiser.time_caption_embed, keep_positive)

@@ -7,17 +7,17 @@ behind the embedding that makes both.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from nag.current import CurrentStep
 from nag.encoding import Arguments, encode_alone
 from nag.families.family import Family
 from nag.negative import NegativeEmbeds, scatter_rows
 from nag.processors.per_row_mask import RowByRowProcessor, text_behind
+from nag.state import GuidedStep
+from nag.step_hooks import StepHooks
 from nag.token_layout import TokenLayout
 
 __all__ = ["Mochi"]
@@ -36,6 +36,7 @@ class Mochi(Family):
     text_last = True
     timestep_rises = True
     cfg = "batched"
+    is_packed = False
     exact = "equation 7, the positive's pooled prompt"
 
     def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
@@ -47,17 +48,12 @@ class Mochi(Family):
     def layout(self, call: dict[str, Any], negative: NegativeEmbeds) -> TokenLayout:
         return text_behind(call["encoder_attention_mask"], negative.token_mask)
 
-    def pack(self, call: dict[str, Any], negative: NegativeEmbeds) -> dict[str, Any]:  # noqa: ARG002 (see `hooks`)
-        return call
-
-    def hooks(self, denoiser: Any, current: CurrentStep, stack: ExitStack) -> None:
+    def hooks(self, denoiser: Any, hooks: StepHooks) -> None:
         embed = denoiser.time_embed
 
-        def append(module: Any, args: Any, output: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:  # noqa: ARG001
-            if current.step is None:
-                return output
+        def append(step: GuidedStep, args: Any, output: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:  # noqa: ARG001
             modulation, text = output
-            negative = embed.caption_proj(current.step.negative.embeds)
-            return modulation, torch.cat([text, scatter_rows(negative, current.step.rows, len(text))], dim=1)
+            negative = embed.caption_proj(step.negative.embeds)
+            return modulation, torch.cat([text, scatter_rows(negative, step.rows, len(text))], dim=1)
 
-        stack.callback(embed.register_forward_hook(append).remove)
+        hooks.after(embed, append)

@@ -1,4 +1,4 @@
-"""Negative prompts of unequal length, where a pipeline would let a row read its padding."""
+"""Padding of negative prompts that differ in length."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["padded"]
 
 
 def padded(rows: Sequence[Tensor]) -> NegativeEmbeds:
-    """Tokens (L, C) of each prompt in one tensor, masked where they are of unequal number."""
+    """Stacks the tokens (L, C) of prompts, with a mask if they differ in number."""
     embeds = nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
     lengths = torch.tensor([len(row) for row in rows], device=embeds.device)
     mask = torch.arange(embeds.shape[1], device=embeds.device) < lengths[:, None]

@@ -27,7 +27,7 @@ SAME_BY_OTHER_MEANS = {"AttnProcessor", "SlicedAttnProcessor", "XFormersAttnProc
 
 
 class PlainCrossAttention(Family):
-    """Text keys depend on the prompt alone, and processors that cannot be answered have one that can in their place."""
+    """The base of these families. Processors that cannot be intercepted have a fallback that computes the same."""
 
     attention = "cross"
     processors = ("AttnProcessor2_0", "FusedAttnProcessor2_0", *sorted(SAME_BY_OTHER_MEANS))

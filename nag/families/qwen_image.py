@@ -9,16 +9,16 @@ the image alone.
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from nag.current import CurrentStep
 from nag.families.arguments import NUMBERS, Argument
 from nag.families.family import Family
 from nag.processors.image_query import ImageQueryProcessor
+from nag.state import GuidedStep
+from nag.step_hooks import StepHooks
 
 __all__ = ["NucleusImage", "QwenImage"]
 
@@ -36,15 +36,12 @@ class QwenImage(Family):
     arguments: ClassVar[dict[str, Argument]] = {"additional_t_cond": NUMBERS}
     cfg = "separate"
 
-    def hooks(self, denoiser: Any, current: CurrentStep, stack: ExitStack) -> None:
-        def restart(module: Any, args: Any, output: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:  # noqa: ARG001
-            step = current.step
-            if step is None or step.layout is None:
-                return output
-            image, text = output
-            return image, torch.cat([text[: step.layout.positive], text[: step.layout.negative]])
+    def hooks(self, denoiser: Any, hooks: StepHooks) -> None:
+        def restart(step: GuidedStep, args: Any, output: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:  # noqa: ARG001
+            (image, text), layout = output, step.token_layout
+            return image, torch.cat([text[: layout.positive], text[: layout.negative]])
 
-        stack.callback(denoiser.pos_embed.register_forward_hook(restart).remove)
+        hooks.after(denoiser.pos_embed, restart)
 
 
 class NucleusImage(QwenImage):

@@ -7,20 +7,17 @@ steps, with both prompts', are kept apart from the pipeline's own. What stands a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from nag.current import CurrentStep
-from nag.encoding import Arguments
 from nag.families.arguments import ROWS, Argument
 from nag.families.family import Family
 from nag.negative import NegativeEmbeds
 from nag.processors.causal import CausalTextProcessor
 from nag.state import GuidedStep
+from nag.step_hooks import StepHooks
 from nag.token_layout import TokenLayout
 
 __all__ = ["QwenImage21"]
@@ -44,10 +41,8 @@ class QwenImage21(Family):
     arguments: ClassVar[dict[str, Argument]] = {"encoder_hidden_states": ROWS, "img_mask": ROWS}
     join_note = "of pipelines called with `use_kv_cache=False`"
     cfg = "separate"
+    encode_arguments: ClassVar[dict[str, Any]] = {"image_pad_mask": None}
     compiled = "in parts"
-
-    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
-        return super().encode(encode_prompt, prompts, arguments | {"image_pad_mask": None})
 
     def adapt_step(self, step: GuidedStep | None, call: dict[str, Any]) -> GuidedStep | None:
         cache = call.get("kv_cache")
@@ -60,7 +55,7 @@ class QwenImage21(Family):
 
     @staticmethod
     def _with_both(cache: Any) -> Any:
-        """The cache that goes with the pipeline's own and has both prompts' keys."""
+        """Returns the cache with both prompts' keys that belongs to the pipeline's own cache."""
         both = getattr(cache, "_nag_both", None)
         if both is None:
             both = cache._nag_both = type(cache)(len(cache.layer_caches))
@@ -83,31 +78,28 @@ class QwenImage21(Family):
 
     @staticmethod
     def _start(call: dict[str, Any]) -> int:
-        """Where the prompt's own words begin: behind the last image given."""
+        """Returns the place of the prompt's first word, which is behind the last image given."""
         if len(call["img_shapes"][0]) == 1:
             return 0
         text = call["encoder_hidden_states"].shape[1]
         return int(call["img_mask"][0, :text].nonzero().max()) + 1
 
-    def hooks(self, denoiser: Any, current: CurrentStep, stack: ExitStack) -> None:
-        def restart(module: Any, args: Any, kwargs: Any, output: Tensor) -> Tensor:
-            step = current.step
-            if step is None or step.layout is None:
-                return output
-            layout, (shapes, slots) = step.layout, args
+    def hooks(self, denoiser: Any, hooks: StepHooks) -> None:
+        embed = denoiser.pos_embed
+
+        def restart(step: GuidedStep, args: Any, output: Tensor) -> Tensor:
+            layout, (shapes, slots) = step.token_layout, args
             step.scratch["tokens"] = len(slots)
             first, second, image = layout.shared, layout.shared + layout.positive, layout.shared + layout.text
             # The image stands where it does without the negative.
-            plain = module.forward(shapes, torch.cat([slots[:second], slots[image:]]), **kwargs)
-            alone = module.forward(shapes, torch.cat([slots[:first], slots[second:]]), **kwargs)
+            plain = embed.forward(shapes, torch.cat([slots[:second], slots[image:]]), device=output.device)
+            alone = embed.forward(shapes, torch.cat([slots[:first], slots[second:]]), device=output.device)
             return torch.cat([plain[:second], alone[first : first + layout.negative], plain[second:]])
 
-        def without_the_negative(module: Any, args: Any, output: Tensor) -> Tensor:  # noqa: ARG001 (torch's signature)
-            step = current.step
-            if step is None or step.layout is None or output.shape[1] != step.scratch.get("tokens"):
+        def drop_negative(step: GuidedStep, args: Any, output: Tensor) -> Tensor:  # noqa: ARG001 (a hook's signature)
+            if output.shape[1] != step.scratch.get("tokens"):
                 return output
-            shared, positive, _, image = step.layout.split(output, 1)
-            return torch.cat([shared, positive, image], dim=1)
+            return step.token_layout.of_one(output, 1, negative=False)
 
-        stack.callback(denoiser.proj_out.register_forward_hook(without_the_negative).remove)
-        stack.callback(denoiser.pos_embed.register_forward_hook(restart, with_kwargs=True).remove)
+        hooks.after(denoiser.proj_out, drop_negative)
+        hooks.after(embed, restart)

@@ -10,7 +10,7 @@ __all__ = ["DreamLite", "GlmImage", "MiniMaxMusic3", "OmniGen"]
 
 
 class _Refused(Family):
-    """Found by its denoiser, and never entered."""
+    """A family that is found by its denoiser and never guided."""
 
     attention: ClassVar[Literal["joint", "cross"]] = "joint"
     processors = ()

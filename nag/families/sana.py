@@ -32,9 +32,7 @@ class Sana(MaskedCrossAttention):
     source = "arXiv 2505.21179, table 5"
     denoiser_types = ("SanaTransformer2DModel",)
     processors = ("SanaAttnProcessor2_0",)
-
-    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
-        return super().encode(encode_prompt, prompts, arguments | {"complex_human_instruction": None})
+    encode_arguments: ClassVar[dict[str, Any]] = {"complex_human_instruction": None}
 
     def timestep(self, pipe: Any, call: dict[str, Any]) -> float:
         timestep = self.scheduler_timestep(pipe, call)

@@ -6,14 +6,11 @@ blocks is of the image alone and stays plain. The pooled prompt stays the positi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
-from nag.encoding import Arguments
 from nag.errors import UnsupportedPipeline
 from nag.families.family import Family
 from nag.guidance_state import GuidanceState
-from nag.negative import NegativeEmbeds
 from nag.params import NAGParams
 
 __all__ = ["StableDiffusion3"]
@@ -31,15 +28,13 @@ class StableDiffusion3(Family):
     text_last = True
     cfg = "batched"
     encoded = ("embeds", "", "pooled")
+    encode_arguments: ClassVar[dict[str, Any]] = {"prompt_2": None, "prompt_3": None}
     exact = "equation 7, the positive's pooled prompt, as the authors"
 
     def check(self, pipe: Any) -> None:
         super().check(pipe)
         if hasattr(type(pipe), "do_perturbed_attention_guidance"):  # an instance raises before its first call
             raise UnsupportedPipeline("perturbed attention guidance puts its own processors on the model at each call")
-
-    def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
-        return super().encode(encode_prompt, prompts, {"prompt_2": None, "prompt_3": None} | arguments)
 
     def rows(self, pipe: Any, state: GuidanceState, call: dict[str, Any]) -> slice | None:
         # The call of skip-layer guidance is the prompt's own rows alone, within a run of CFG.

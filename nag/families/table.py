@@ -1,4 +1,4 @@
-"""The families as a table, for people to read."""
+"""The table of families."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ COLUMNS = (
 
 
 class FamilyTable(tuple[Family, ...]):
-    """Every family, in the order they are tried; prints as a Markdown table."""
+    """All families; prints as a Markdown table."""
 
     __slots__ = ()
 
@@ -32,7 +32,7 @@ class FamilyTable(tuple[Family, ...]):
         return self.markdown()
 
     def markdown(self, more: Mapping[str, Mapping[str, str]] | None = None) -> str:
-        """The table. more: further columns, each by the families' names."""
+        """Returns the table. more: further columns, by the families' names."""
         more = more or {}
         lines = [[*COLUMNS, *more], ["---"] * (len(COLUMNS) + len(more))]
         for family in sorted(self, key=lambda family: family.name.lower()):

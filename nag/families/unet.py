@@ -57,7 +57,7 @@ class SDXL(StableDiffusion):
 
 
 def unet_form(unet: Any) -> Literal["sd", "sdxl", "kolors"]:
-    """Whose form of the one UNet class this is."""
+    """Returns the model family whose form of the UNet class this is."""
     if unet.config.addition_embed_type != "text_time":
         return "sd"
     # An image adapter takes the place of Kolors' text projection and keeps it beside its own.

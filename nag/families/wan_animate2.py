@@ -6,19 +6,18 @@ a prompt of its own and stays plain, and so does the unconditional one, which le
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nag.current import CurrentStep
 from nag.errors import InvalidParameter, UnsupportedPipeline
 from nag.families.family import Family
 from nag.guidance_state import GuidanceState
 from nag.negative import NegativeEmbeds, scatter_rows
 from nag.state import GuidedStep
+from nag.step_hooks import StepHooks
 from nag.token_layout import TokenLayout
 
 __all__ = ["WanAnimate2"]
@@ -59,18 +58,15 @@ class WanAnimate2(Family):
     def pack(self, call: dict[str, Any], negative: NegativeEmbeds) -> dict[str, Any]:
         if negative.embeds.shape[1] > TEXT:
             raise InvalidParameter("negative_prompt", f"has {negative.embeds.shape[1]} tokens; this model reads {TEXT}")
-        return call  # see `hooks`
+        return call  # the hooks append it
 
-    def hooks(self, denoiser: Any, current: CurrentStep, stack: ExitStack) -> None:
-        def append(module: Any, args: tuple[Tensor]) -> tuple[Tensor] | None:  # noqa: ARG001 (torch's signature)
-            step = current.step
-            if step is None or step.layout is None:
-                return None
+    def hooks(self, denoiser: Any, hooks: StepHooks) -> None:
+        def append(step: GuidedStep, args: tuple[Tensor], kwargs: Any) -> Any:
             text, negative = args[0], step.negative.embeds
             negative = F.pad(negative, (0, 0, 0, TEXT - negative.shape[1]))
-            return (torch.cat([text, scatter_rows(negative, step.rows, len(text))], dim=1),)
+            return (torch.cat([text, scatter_rows(negative, step.rows, len(text))], dim=1),), kwargs
 
-        stack.callback(denoiser.text_embedding.register_forward_pre_hook(append).remove)
+        hooks.before(denoiser.text_embedding, append)
 
 
 def _is_guided(call: dict[str, Any]) -> bool:

@@ -9,14 +9,12 @@ ControlNet, which adds to the text's tokens what it makes of the positive's.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nag._diffusers import cfg_truncation, z_image_padded, z_image_sequence
-from nag.current import CurrentStep
 from nag.errors import UnsupportedPipeline
 from nag.families.arguments import LISTED, NUMBERS, PADDED, Argument
 from nag.families.family import Family
@@ -24,6 +22,8 @@ from nag.guidance_state import GuidanceState
 from nag.negative import NegativeEmbeds, scatter_rows
 from nag.processor_swap import class_names
 from nag.processors.per_row_mask import TokenRoleProcessor, text_behind
+from nag.state import GuidedStep
+from nag.step_hooks import StepHooks
 from nag.token_layout import TokenLayout
 
 __all__ = ["ZImage"]
@@ -50,6 +50,7 @@ class ZImage(Family):
     cfg_off = 0.0
     encoded = ("embeds",)
     prompt_arguments: ClassVar[dict[str, str]] = {"cap_feats": "embeds"}
+    is_packed = False
     compiled = "in parts"
 
     def check(self, pipe: Any) -> None:
@@ -87,35 +88,26 @@ class ZImage(Family):
             *(_filled_up(lengths, device) for lengths in (positive, negative.token_mask.sum(dim=1).tolist()))
         )
 
-    def pack(self, call: dict[str, Any], negative: NegativeEmbeds) -> dict[str, Any]:  # noqa: ARG002 (see `hooks`)
-        return call
-
-    def hooks(self, denoiser: Any, current: CurrentStep, stack: ExitStack) -> None:
+    def hooks(self, denoiser: Any, hooks: StepHooks) -> None:
         # Two hooks, for which of its layers it is in a compiler may not ask.
-        def append_tokens(module: nn.Module, args: Any) -> Any:  # noqa: ARG001 (torch's signature)
-            step = current.step
-            if step is None:
-                return args
+        def append_tokens(step: GuidedStep, args: Any, kwargs: Any) -> Any:
             tokens, *others = args
             embedded, step.scratch["rotary"] = (
                 scatter_rows(e, step.rows, len(tokens)) for e in _embedded(denoiser, step.negative)
             )
-            return (torch.cat([tokens, embedded], dim=1), *others)
+            return (torch.cat([tokens, embedded], dim=1), *others), kwargs
 
-        def append_places(module: nn.Module, args: Any) -> Any:  # noqa: ARG001 (torch's signature)
-            step = current.step
-            if step is None:
-                return args
+        def append_places(step: GuidedStep, args: Any, kwargs: Any) -> Any:
             tokens, mask, rotary, *others = args
-            return (tokens, mask, torch.cat([rotary, step.scratch["rotary"]], dim=1), *others)
+            return (tokens, mask, torch.cat([rotary, step.scratch["rotary"]], dim=1), *others), kwargs
 
-        stack.callback(denoiser.layers[0].register_forward_pre_hook(append_tokens).remove)
+        hooks.before(denoiser.layers[0], append_tokens)
         for layer in denoiser.layers:
-            stack.callback(layer.register_forward_pre_hook(append_places).remove)
+            hooks.before(layer, append_places)
 
 
 def _embedded(denoiser: Any, negative: NegativeEmbeds) -> tuple[Tensor, Tensor]:
-    """The negative's text as it reaches the layers, and its rotary positions, from the first on; (N, L, ...) each."""
+    """Returns the negative's text as it reaches the layers, and its rotary positions, which begin anew; (N, L, ...)."""
     texts = [text[mask.bool()] for text, mask in zip(negative.embeds, negative.token_mask, strict=True)]
     sizes = [len(text) + -len(text) % MULTIPLE for text in texts]
     filled, places, padding, *_ = zip(
@@ -129,6 +121,6 @@ def _embedded(denoiser: Any, negative: NegativeEmbeds) -> tuple[Tensor, Tensor]:
 
 
 def _filled_up(lengths: Sequence[float], device: torch.device) -> Tensor:
-    """Masks of texts of these lengths, filled up as the model does it; (B, L)."""
+    """Returns masks (B, L) of texts of these lengths, which the model fills up."""
     sizes = torch.tensor([n + -n % MULTIPLE for n in lengths], device=device)
     return torch.arange(int(sizes.max()), device=device) < sizes[:, None]

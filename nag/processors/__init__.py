@@ -1,4 +1,4 @@
-"""Attention processors that guide: each finds Z+ and Z− in its layout and calls the formula once."""
+"""Guiding attention processors, which find Z+ and Z− in the layout of their models and apply the formula."""
 
 from nag.processors.cross import CrossAttentionProcessor
 from nag.processors.guided import GuidedProcessor

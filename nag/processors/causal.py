@@ -1,4 +1,4 @@
-"""A causal sequence, text ahead of the image, attended to in pieces, or by the image alone once keys are kept."""
+"""Attention of a causal sequence, text ahead of the image; if the text's keys are kept, of the image alone."""
 
 from __future__ import annotations
 
@@ -18,11 +18,10 @@ __all__ = ["CausalTextProcessor"]
 
 
 class CausalTextProcessor(ImageQueryProcessor):
-    """The image's queries are guided; each prompt's tokens see what both prompts share and their own prompt."""
+    """Guides the image's queries. Tokens of a prompt see what both prompts share, and their own prompt."""
 
     def run(self, step: GuidedStep, attn: Any, *args: Any, **kwargs: Any) -> Any:
-        layout = step.layout
-        assert layout is not None
+        layout = step.token_layout
 
         def is_of_text(call: AttentionCall) -> bool:
             queries, keys = call.query.shape[2], call.key.shape[2]
@@ -36,7 +35,7 @@ class CausalTextProcessor(ImageQueryProcessor):
 
 
 def _of_one(call: AttentionCall, layout: TokenLayout, *, negative: bool) -> AttentionCall:
-    """The text's call with one of the prompts taken out; its queries are the prompts' alone."""
+    """Returns the text's call without one of the prompts; its queries are those of the prompts alone."""
     queries = replace(layout, shared=0)
     mask = call.attn_mask
     if mask is not None:

@@ -12,7 +12,7 @@ __all__ = ["CrossAttentionProcessor", "MaskedNegativeProcessor", "keys_of"]
 
 
 class CrossAttentionProcessor(GuidedProcessor):
-    """The negative's keys and values come behind the positive's on a packed step and are kept for those that follow."""
+    """Takes the negative's keys from behind the positive's at a packed step, and keeps them for later steps."""
 
     masks_negative = False  # whether the negative is masked in a model that reads its prompts without a mask
 
@@ -40,12 +40,12 @@ class CrossAttentionProcessor(GuidedProcessor):
 
 
 class MaskedNegativeProcessor(CrossAttentionProcessor):
-    """For models that read their prompts without a mask."""
+    """Masks the negative prompt of models that read their prompts without a mask."""
 
     masks_negative = True
 
 
 def keys_of(call: AttentionCall, part: slice) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Keys, values and mask of some of a call's text tokens."""
+    """Returns keys, values and mask of some of a call's text tokens."""
     mask = call.attn_mask
     return call.key[:, :, part], call.value[:, :, part], None if mask is None else mask[..., part]

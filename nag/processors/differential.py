@@ -21,8 +21,7 @@ class DifferentialCrossProcessor(CrossAttentionProcessor):
     attention_calls = 2
 
     def guided_attention(self, call: AttentionCall, step: GuidedStep) -> Tensor:
-        assert step.layout is not None
-        count = step.layout.positive
+        count = step.token_layout.positive
         guided = call.at(step.rows)
         key, value, mask = keys_of(guided, slice(count, None))
         positive = guided.with_kv(*keys_of(guided, slice(count)))

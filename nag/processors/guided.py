@@ -1,4 +1,4 @@
-"""What every guiding processor shares: it wraps the one it found, and is that one while nothing is guided."""
+"""The base of guiding processors, which wrap the original processor and run it unchanged if nothing is guided."""
 
 from __future__ import annotations
 
@@ -27,71 +27,71 @@ Values = Callable[[Tensor], Tensor]
 
 
 class GuidedProcessor:
-    """Wraps `plain`, the processor found on the attention module, and answers the attention call inside it.
+    """Wraps the original processor of an attention module, and replaces the attention call inside it.
 
-    `fallback` runs the guided steps where `plain` computes the same attention by means that cannot be answered.
-    A backend chosen on the module reaches `plain`, which stays, and computes the guided attention too.
+    `fallback` runs the guided steps if the original computes the same attention by a kernel that cannot be intercepted.
+    A backend chosen on the module stays with the original, and computes the guided attention too.
     """
 
     attention_calls = 1  # that make up one attention
 
-    def __new__(cls, current: CurrentStep, plain: Any, *args: Any, **kwargs: Any) -> Self:  # noqa: ARG004
-        kinds: Any = (cls, type(plain))
+    def __new__(cls, current: CurrentStep, original: Any, *args: Any, **kwargs: Any) -> Self:  # noqa: ARG004
+        kinds: Any = (cls, type(original))
         made: Self = super().__new__(_as_called(*kinds))
         return made
 
-    def __init__(self, current: CurrentStep, plain: Any, fallback: Any = None) -> None:
+    def __init__(self, current: CurrentStep, original: Any, fallback: Any = None) -> None:
         self.current = current
         self.place = 0  # of the attention module among those of its denoiser that are guided
-        self.plain = plain
-        self.inner = plain if fallback is None else fallback
+        self.original = original
+        self.delegate = original if fallback is None else fallback
 
     def __call__(self, attn: Any, *args: Any, **kwargs: Any) -> Any:
         step = self.current.step
         if step is None:
-            return self.plain(attn, *args, **kwargs)
+            return self.original(attn, *args, **kwargs)
         if step.blocks is not None and self.place not in step.blocks:
             step = replace(step, guides=False)
         return self.run(step, attn, *args, **kwargs)
 
     def run(self, step: GuidedStep, attn: Any, *args: Any, **kwargs: Any) -> Any:
-        """The processor's own work with its attention guided; families with odd arguments override this."""
-        plain: Any = self.plain
-        chosen = processor_backend(plain)
+        """Runs the original processor with its attention guided; families with other arguments override this."""
+        original: Any = self.original
+        chosen = processor_backend(original)
         backend = _chosen_backend(chosen)
         interception = Interception(
             lambda call: self.should_intercept(call, step),
-            lambda call: self.guided_attention(replace(call, backend=backend), step),
+            lambda call: self.guided_attention(call if backend is None else replace(call, backend=backend), step),
             self.attention_calls,
         )
         if chosen is not None or backend is not None:
-            set_processor_backend(plain, NATIVE)  # the one that can be answered; put back below
+            set_processor_backend(original, NATIVE)  # the one that can be answered; put back below
         try:
             with interception:
-                out = self.inner(attn, *args, **kwargs)
+                out = self.delegate(attn, *args, **kwargs)
         finally:
             if chosen is not None or backend is not None:
-                set_processor_backend(plain, chosen)
+                set_processor_backend(original, chosen)
         if not interception.answered:
             raise UnsupportedPipeline(
-                f"{type(self.inner).__name__} computed no attention that guidance could enter: its kernel is its own"
+                f"{type(self.delegate).__name__} never called scaled_dot_product_attention, so NAG cannot guide it"
             )
         return out
 
     def should_intercept(self, call: AttentionCall, step: GuidedStep) -> bool:
-        """Whether this is the attention to the prompt, where a processor makes several calls."""
+        """Whether this is the attention to the prompt; a processor may make several calls."""
         raise NotImplementedError
 
     def guided_attention(self, call: AttentionCall, step: GuidedStep) -> Tensor:
-        """The guided output (B, H, T, D)."""
+        """Computes the guided output (B, H, T, D)."""
         raise NotImplementedError
 
 
 @functools.cache
-def _as_called(kind: Any, plain: Any) -> Any:
-    """`kind` with the call signature of `plain`: attention modules pass on only those arguments that it names."""
+def _as_called(kind: Any, original: Any) -> Any:
+    """Returns `kind` with the call signature of `original`: attention modules pass on only arguments it names."""
 
-    @functools.wraps(plain.__call__)
+    @functools.wraps(original.__call__)
     def call(self: Any, attn: Any, *args: Any, **kwargs: Any) -> Any:
         return kind.__call__(self, attn, *args, **kwargs)
 
@@ -126,7 +126,7 @@ def guide_heads(
 
 
 def _guided(z_positive: Tensor, z_negative: Tensor, numbers: RowNumbers) -> Tensor:
-    """Equations 7 to 10 over all heads of a token together, (B, H, T, D)."""
+    """Applies equations 7 to 10 over all heads of a token together, (B, H, T, D)."""
     plus, minus = (z.transpose(1, 2).flatten(2) for z in (z_positive, z_negative))
     if numbers.orthogonal is not None:
         minus = torch.where(numbers.orthogonal, orthogonalized(plus, minus), minus)
@@ -135,6 +135,6 @@ def _guided(z_positive: Tensor, z_negative: Tensor, numbers: RowNumbers) -> Tens
 
 
 def _chosen_backend(on_module: Any) -> Any:
-    """The backend to compute with: the module's, else the process-wide one; None where that is torch's own."""
+    """Returns the backend to compute with: the module's, else the process-wide one; None for torch's own."""
     backend = on_module if on_module is not None else active_backend()
     return None if on_module is None and backend == NATIVE else backend

@@ -1,4 +1,4 @@
-"""Image queries against text and image, where the text brings keys and values and asks for nothing."""
+"""Attention of image queries to text and image; the text supplies keys and values, but no queries."""
 
 from __future__ import annotations
 
@@ -17,16 +17,14 @@ __all__ = ["ImageQueryProcessor"]
 
 
 class ImageQueryProcessor(GuidedProcessor):
-    """Attends to what both prompts share once, and to each prompt; or twice, where that cannot be merged."""
+    """Attends to shared tokens once and to each prompt, and merges; or twice, if no kernel allows a merge."""
 
     def should_intercept(self, call: AttentionCall, step: GuidedStep) -> bool:
-        assert step.layout is not None
-        layout = step.layout
+        layout = step.token_layout
         return call.key.shape[2] == layout.shared + layout.text + call.query.shape[2]
 
     def guided_attention(self, call: AttentionCall, step: GuidedStep) -> Tensor:
-        layout = step.layout
-        assert layout is not None
+        layout = step.token_layout
         attend = _merged if supports_lse(call) else _twice
         return guide_heads(*attend(call, layout, step.rows), step)
 
@@ -65,7 +63,7 @@ def _twice(call: AttentionCall, layout: TokenLayout, rows: slice) -> Outputs:
 
 
 def _keys(call: AttentionCall, layout: TokenLayout, *, negative: bool) -> AttentionCall:
-    """The call with one of the prompts taken out of keys, values and mask."""
+    """Returns the call without one of the prompts in keys, values and mask."""
 
     def keep(states: Tensor, dim: int) -> Tensor:
         return layout.of_one(states, dim, negative=negative)

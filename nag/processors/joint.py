@@ -45,30 +45,27 @@ class JointAttentionProcessor(GuidedProcessor):
 
     def should_intercept(self, call: AttentionCall, step: GuidedStep) -> bool:
         # Queries of text and image together; an adapter's further calls attend to keys of their own.
-        assert step.layout is not None
-        return call.query.shape[2] == call.key.shape[2] >= step.layout.text
+        return call.query.shape[2] == call.key.shape[2] >= step.token_layout.text
 
     def guided_attention(self, call: AttentionCall, step: GuidedStep) -> Tensor:
-        layout = step.layout
-        assert layout is not None
+        layout = step.token_layout
         has_image = call.key.shape[2] > layout.text
         attend = merged_attention if has_image and supports_lse(call) else two_call_attention
         return guide_image(attend(call, layout, step.rows), step)
 
 
 def guide_image(outputs: Outputs, step: GuidedStep) -> Tensor:
-    """The output of the whole sequence, (B, H, T, D), with the image guided."""
+    """Returns the output of the whole sequence, (B, H, T, D), with the image guided."""
     shared, positive, negative, z_positive, z_negative, z_flipped = outputs
     negative = scatter_rows(negative, step.rows, len(positive))  # rows without guidance have none to speak of
     image = guide_heads(z_positive, z_negative, z_flipped, step)
     # In the order that kernels leave in memory and processors ask for: all heads of a token side by side.
     shared, positive, negative, image = (out.transpose(1, 2) for out in (shared, positive, negative, image))
-    assert step.layout is not None
-    return step.layout.join(shared, positive, negative, image, dim=1).transpose(1, 2)
+    return step.token_layout.join(shared, positive, negative, image, dim=1).transpose(1, 2)
 
 
 def merged_attention(call: AttentionCall, layout: TokenLayout, rows: slice) -> Outputs:
-    """Every query against the image once, then each against the one prompt it may see."""
+    """Attends from all queries to the image once, then from each to the one prompt that it may see, and merges."""
     shared_q, pos_q, neg_q, image_q = layout.split(call.query, 2)
     shared_k, pos_k, neg_k, image_k = layout.split(call.key, 2)
     shared_v, pos_v, neg_v, image_v = layout.split(call.value, 2)
@@ -104,7 +101,7 @@ def merged_attention(call: AttentionCall, layout: TokenLayout, rows: slice) -> O
 def two_call_attention(
     call: AttentionCall, layout: TokenLayout, rows: slice, keys: TokenLayout | None = None
 ) -> Outputs:
-    """The same by attending to the positive and the image, and to the negative and the image.
+    """Computes the same as `merged_attention` by two calls: positive and image, negative and image.
 
     Args:
         call: of all rows.
@@ -134,7 +131,7 @@ def two_call_attention(
 
 
 def _over(call: AttentionCall, layout: TokenLayout, keys: TokenLayout, *, negative: bool) -> AttentionCall:
-    """The call with one of the prompts taken out of queries, keys and mask."""
+    """Returns the call without one of the prompts in queries, keys and mask."""
     key, value = (keys.of_one(states, 2, negative=negative) for states in (call.key, call.value))
     mask = call.attn_mask
     if mask is not None:
@@ -144,7 +141,7 @@ def _over(call: AttentionCall, layout: TokenLayout, keys: TokenLayout, *, negati
 
 
 def _queries(call: AttentionCall, layout: TokenLayout, part: int) -> AttentionCall:
-    """The call with one part of the layout's split for its queries."""
+    """Returns the call with one part of the layout as its queries."""
     mask = call.attn_mask
     if mask is not None and mask.shape[-2] > 1:
         mask = layout.split(mask, mask.ndim - 2)[part]

@@ -1,4 +1,4 @@
-"""Joint attention where the model itself masks no padding, or not that of two prompts: the layout knows it."""
+"""Joint attention of models that do not mask the padding of two prompts: the layout holds the mask."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ __all__ = ["MaskedJointProcessor", "MaskedLayout", "masked_layout"]
 
 @dataclass(frozen=True, eq=False)
 class MaskedLayout(TokenLayout):
-    """With the tokens of both prompts that are not padding, (B, L)."""
+    """A layout with a mask (B, L) of the tokens of both prompts that are not padding."""
 
     seen: Tensor = field(default_factory=lambda: torch.empty(0, 0))
 
 
 def masked_layout(plain: TokenLayout, of_positive: Tensor | None, negative: NegativeEmbeds) -> TokenLayout:
-    """`plain` where neither prompt is padded. of_positive: (B, L), 1 at its tokens; None where all are."""
+    """Returns `plain` with a mask if a prompt is padded. of_positive: (B, L), 1 at its tokens; None if all are."""
     if of_positive is None and negative.mask is None:
         return plain
     of_negative = negative.token_mask.bool()
@@ -35,7 +35,7 @@ def masked_layout(plain: TokenLayout, of_positive: Tensor | None, negative: Nega
 
 
 class MaskedJointProcessor(JointAttentionProcessor):
-    """Puts the layout's mask in the place of the model's."""
+    """Uses the layout's mask in place of the model's."""
 
     def guided_attention(self, call: AttentionCall, step: GuidedStep) -> Tensor:
         layout = step.layout

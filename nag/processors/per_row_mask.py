@@ -1,4 +1,4 @@
-"""Joint attention whose text is padded or ordered apart in every row: each token's role says who sees it."""
+"""Joint attention whose rows differ in the order or padding of their text: the role of a token says who sees it."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ class TokenRoles(TokenLayout):
 
 
 def text_behind(positive: Tensor, negative: Tensor) -> TokenRoles:
-    """Of `[image | positive | negative]`. positive, negative: (B, L), 1 at each prompt's tokens."""
+    """Returns the roles of `[image | positive | negative]`. positive, negative: (B, L), 1 at each prompt's tokens."""
     of = [torch.where(mask.bool(), role, NOBODY) for mask, role in ((positive, POSITIVE), (negative, NEGATIVE))]
     return TokenRoles(positive.shape[1], negative.shape[1], text_last=True, of=torch.cat(of, dim=1))
 
 
 class TokenRoleProcessor(GuidedProcessor):
-    """Two attention calls over the whole sequence, each with the keys of one prompt and the image."""
+    """Makes two attention calls over the whole sequence, with the keys of one prompt and of the image."""
 
     def should_intercept(self, call: AttentionCall, step: GuidedStep) -> bool:
         assert isinstance(step.layout, TokenRoles)
@@ -65,7 +65,7 @@ class TokenRoleProcessor(GuidedProcessor):
 
 
 class RowByRowProcessor(TokenRoleProcessor):
-    """Where the processor calls attention once for each row, over those of its text tokens that a mask picks."""
+    """Guides processors that call attention row by row, over the text tokens that a mask selects."""
 
     def run(
         self,
@@ -89,14 +89,16 @@ class RowByRowProcessor(TokenRoleProcessor):
         interception = Interception(lambda _: True, answer)
         every = torch.ones_like(step.layout.of, dtype=attention_mask.dtype)
         with interception:
-            out = self.inner(attn, hidden_states, encoder_hidden_states, every, **kwargs)
+            out = self.delegate(attn, hidden_states, encoder_hidden_states, every, **kwargs)
         if next(rows) != len(hidden_states):
-            raise UnsupportedPipeline(f"{type(self.inner).__name__} made other attention calls than one for each row")
+            raise UnsupportedPipeline(
+                f"{type(self.delegate).__name__} made other attention calls than one for each row"
+            )
         return out
 
 
 def attend_by_role(call: AttentionCall, roles: Tensor, step: GuidedStep) -> Tensor:
-    """The guided output (B, H, T, D) of tokens with these roles (B, T)."""
+    """Computes the guided output (B, H, T, D) of tokens with these roles (B, T)."""
     z_positive = replace(call, attn_mask=_seen(roles, POSITIVE))()
     if step.rows.start == step.rows.stop:
         return z_positive
@@ -114,7 +116,7 @@ def attend_by_role(call: AttentionCall, roles: Tensor, step: GuidedStep) -> Tens
 
 
 def _step_of_row(step: GuidedStep, row: int) -> GuidedStep:
-    """For a call of that row alone."""
+    """Returns the step for a call of one row."""
     place = row - step.rows.start
     if not 0 <= place < step.rows.stop - step.rows.start:
         return replace(step, rows=slice(0, 0))

@@ -1,4 +1,4 @@
-"""The authors' Flux layout, for reference: a text stream a prompt, and a second copy of the image in single blocks.
+"""The authors' Flux layout, for reference: one text stream per prompt, and a second copy of the image in single blocks.
 
 Text travels as 2B rows, positive first. In double blocks the image is one stream of B rows; in single blocks it is 2B
 rows, each lane with its own modulation, and both lanes take the guided image output.
@@ -22,7 +22,7 @@ __all__ = ["ReferenceFluxProcessor"]
 
 
 class ReferenceFluxProcessor(GuidedProcessor):
-    """For the double and single blocks of Flux, with prompts of one length."""
+    """Guides the double and single blocks of Flux, with prompts of one length."""
 
     def __call__(
         self,
@@ -34,7 +34,7 @@ class ReferenceFluxProcessor(GuidedProcessor):
     ) -> Any:
         step = self.current.step
         if step is None:
-            return self.plain(attn, hidden_states, encoder_hidden_states, attention_mask, image_rotary_emb)
+            return self.original(attn, hidden_states, encoder_hidden_states, attention_mask, image_rotary_emb)
         query, key, value = _projected(attn, hidden_states)
         if encoder_hidden_states is not None:
             of_text = _projected(attn, encoder_hidden_states, added=True)
@@ -44,7 +44,7 @@ class ReferenceFluxProcessor(GuidedProcessor):
             )
         if image_rotary_emb is not None:
             query, key = (apply_rotary_emb(states, image_rotary_emb, sequence_dim=1) for states in (query, key))
-        out = dispatch_attention_fn(query, key, value, backend=processor_backend(self.plain)).flatten(2)
+        out = dispatch_attention_fn(query, key, value, backend=processor_backend(self.original)).flatten(2)
         text, image = self._guide(out, step)
         if encoder_hidden_states is None:
             return torch.cat([text, torch.cat([image, image])], dim=1)
@@ -52,7 +52,7 @@ class ReferenceFluxProcessor(GuidedProcessor):
 
     @staticmethod
     def _guide(out: Tensor, step: GuidedStep) -> tuple[Tensor, Tensor]:
-        """Text of both lanes (2B, L, C) and the guided image (B, T, C)."""
+        """Returns the text of both lanes (2B, L, C) and the guided image (B, T, C)."""
         length = step.negative.embeds.shape[1]
         text, image = out[:, :length], out[:, length:]
         z_positive, z_negative = image.chunk(2)
@@ -61,7 +61,7 @@ class ReferenceFluxProcessor(GuidedProcessor):
 
 
 def _projected(attn: Any, states: Tensor, *, added: bool = False) -> tuple[Tensor, Tensor, Tensor]:
-    """Query, key and value, (B, T, H, D) each.
+    """Returns query, key and value, (B, T, H, D) each.
 
     Args:
         attn: a double or single block's attention.

@@ -1,4 +1,4 @@
-"""Cross attention to text that attends to itself on its way: each prompt to its own tokens alone."""
+"""Cross attention for models whose text also attends to itself; the two prompts never attend to each other."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["TextSelfAttentionProcessor"]
 
 
 class TextSelfAttentionProcessor(MaskedNegativeProcessor):
-    """For the attention of the image to the text, and for that of the text to itself."""
+    """Guides the attention of the image to the text, and keeps the prompts apart in that of the text to itself."""
 
     of_text = False
 
@@ -27,8 +27,7 @@ class TextSelfAttentionProcessor(MaskedNegativeProcessor):
     def guided_attention(self, call: AttentionCall, step: GuidedStep) -> Tensor:
         if not self.of_text:
             return super().guided_attention(call, step)
-        layout = step.layout
-        assert layout is not None
+        layout = step.token_layout
         parts = slice(layout.positive), slice(layout.positive, None)
         of_positive, of_negative = (
             replace(

@@ -1,4 +1,4 @@
-"""Cross attention to `[image | text]`, where the processor itself takes the last 512 tokens for the text."""
+"""Cross attention to `[image | text]`, whose processor takes the last 512 tokens for the text."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ TEXT = 512
 
 
 class WanSplitProcessor(CrossAttentionProcessor):
-    """The negative's tokens never reach the split: its keys are taken from a run of their own, by one query.
+    """Takes the negative's keys from a run of their own by one query, so that its tokens never reach the split.
 
     Where the attention has no keys for an image, it is plain cross attention.
     """
 
-    def __init__(self, current: CurrentStep, plain: Any) -> None:
-        super().__init__(current, plain)
-        self.of_negative = _NegativeKeys(current, plain)
+    def __init__(self, current: CurrentStep, original: Any) -> None:
+        super().__init__(current, original)
+        self.of_negative = _NegativeKeys(current, original)
 
     def run(self, step: GuidedStep, attn: Any, *args: Any, **kwargs: Any) -> Any:
         layout = step.layout
@@ -48,8 +48,7 @@ class _NegativeKeys(CrossAttentionProcessor):
     """Keeps the negative's keys and values."""
 
     def guided_attention(self, call: AttentionCall, step: GuidedStep) -> Tensor:
-        assert step.layout is not None
         guided = call.at(step.rows)
-        last = slice(-step.layout.negative, None)
+        last = slice(-step.token_layout.negative, None)
         step.kept.by_attention[self.place] = guided.key[:, :, last], guided.value[:, :, last], None
         return call()

@@ -1,5 +1,8 @@
 """Guidance belongs to the calling context and is stated row by row; a call without it is plain."""
 
+import importlib
+import pkgutil
+import re
 from unittest.mock import patch
 
 import greenlet
@@ -218,3 +221,15 @@ def test_a_family_of_ones_own_is_registered_by_name(flux):
         _FAMILIES["another"] = StretchedFlux()
         with pytest.raises(nag.UnsupportedPipeline, match="fits several families: Stretched Flux and Stretched Flux"):
             family_of(flux.pipe)
+
+
+def test_the_life_of_a_guided_call_names_what_there_is():
+    names = re.findall(r"`([A-Za-z_.]+)`", nag.attachment.__doc__)
+    modules = [importlib.import_module(module.name) for module in pkgutil.walk_packages(nag.__path__, "nag.")]
+    defined = {name: value for module in modules for name, value in vars(module).items()} | {"nag": nag}
+    assert len(names) > 15
+    for name in names:
+        first, *rest = name.split(".")
+        value = defined[first]
+        for part in rest:
+            value = getattr(value, part)
