@@ -1,5 +1,6 @@
 """Modular pipelines: the same images as the classic pipelines of the same models, under `nag.guide` and `NAGGuider`."""
 
+import inspect
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ import nag
 from nag.modular import text_blocks
 from tests import tiny
 from tests.nag.support import Subject
+from tests.tiny import Case, helios, qwen_image, wan
 from tests.tiny.hunyuan_glyph import GLYPH_TOKENS, IMAGE_TOKENS, TOKENS
 
 # diffusers takes a NumPy array from a tensor in the way of NumPy 1.
@@ -34,7 +36,7 @@ class Form:
     """A modular pipeline whose model has a classic one.
 
     Attributes:
-        case: the classic pipeline.
+        case: the classic pipeline, or its name among `tiny.CASES`.
         options: of a call of either, beside the case's.
         modular: further options of the modular call.
         decodes: whether its latents are decoded; those that are not are (B, tokens, channels), here and (B, channels,
@@ -46,7 +48,7 @@ class Form:
 
     """
 
-    case: str
+    case: str | Case
     options: Mapping[str, Any] = field(default_factory=dict)
     modular: Mapping[str, Any] = field(default_factory=dict)
     decodes: bool = True
@@ -97,6 +99,8 @@ FORMS = {
     "FluxKontextModularPipeline": Form("flux"),
     "FluxModularPipeline": Form("flux"),
     "HeliosModularPipeline": Form("helios", WHOLE_TIMESTEPS, in_cfg=True),
+    "HeliosPyramidDistilledModularPipeline": Form(helios.PYRAMID_DISTILLED),
+    "HeliosPyramidModularPipeline": Form(helios.PYRAMID, in_cfg=True),
     "HunyuanVideo15ModularPipeline": Form("hunyuan-15", in_cfg=True, patches=HUNYUAN15_TEMPLATE),
     "Ideogram4ModularPipeline": Form("ideogram4", modular={"guidance_schedule": [1.0] * STEPS}),
     "Krea2ModularPipeline": Form("krea2", patches=KREA2_TEMPLATE),
@@ -106,10 +110,15 @@ FORMS = {
     "LTXModularPipeline": Form("ltx", in_cfg=True),
     "QwenImage21ModularPipeline": Form("qwen21"),
     "QwenImage21TurboModularPipeline": Form("qwen21"),
+    "QwenImageEditModularPipeline": Form(qwen_image.EDIT, block_attributes=QWEN_TEMPLATE),
+    "QwenImageEditPlusModularPipeline": Form(qwen_image.EDIT_PLUS, block_attributes=QWEN_TEMPLATE),
+    "QwenImageLayeredModularPipeline": Form(qwen_image.LAYERED, {"output_type": "np"}, block_attributes=QWEN_TEMPLATE),
     "QwenImageModularPipeline": Form("qwen-image", block_attributes=QWEN_TEMPLATE),
     "StableDiffusion3ModularPipeline": Form("sd3"),
     "StableDiffusionXLModularPipeline": Form("sdxl"),
+    "Wan22Image2VideoModularPipeline": Form(wan.WAN22_I2V, in_cfg=True),
     "Wan22ModularPipeline": Form("wan-two", in_cfg=True),
+    "Wan22VaceModularPipeline": Form(wan.WAN22_VACE, in_cfg=True),
     "WanImage2VideoModularPipeline": Form("wan-i2v", in_cfg=True),
     "WanModularPipeline": Form("wan", in_cfg=True),
     "ZImageModularPipeline": Form("z-image", guider=counted_from_zero),
@@ -126,29 +135,18 @@ WITHOUT_GUIDER = {
     "QwenImage21TurboModularPipeline",
 }
 
-#: Modular pipelines that are not compared with a classic one, and why.
-NOT_COMPARED = dict.fromkeys(
-    (
-        "AnimaModularPipeline",
-        "Cosmos3DistilledModularPipeline",
-        "Cosmos3OmniModularPipeline",
-        "EchoModularPipeline",
-        "Flux3DistilledModularPipeline",
-        "Flux3ModularPipeline",
-        "MiniMaxH3ModularPipeline",
-        "MiniMaxMusic3ModularPipeline",
-        "WanAnimate2DistilledModularPipeline",
-        "WanAnimate2ModularPipeline",
-    ),
-    "has no classic pipeline, or is compared in test_modular_models.py",
-) | {
-    "HeliosPyramidDistilledModularPipeline": "HeliosModularPipeline's denoiser calls, at several sizes in turn",
-    "HeliosPyramidModularPipeline": "HeliosModularPipeline's denoiser calls, at several sizes in turn",
-    "QwenImageEditModularPipeline": "QwenImageModularPipeline's loop, with image tokens",
-    "QwenImageEditPlusModularPipeline": "QwenImageModularPipeline's loop, with image tokens",
-    "QwenImageLayeredModularPipeline": "QwenImageModularPipeline's loop, with image tokens",
-    "Wan22Image2VideoModularPipeline": "Wan22ModularPipeline's loop, with image latents",
-    "Wan22VaceModularPipeline": "Wan22ModularPipeline's loop, with control latents",
+#: Modular pipelines that have no classic one, or are compared with it in test_modular_models.py.
+NOT_COMPARED = {
+    "AnimaModularPipeline",
+    "Cosmos3DistilledModularPipeline",
+    "Cosmos3OmniModularPipeline",
+    "EchoModularPipeline",
+    "Flux3DistilledModularPipeline",
+    "Flux3ModularPipeline",
+    "MiniMaxH3ModularPipeline",
+    "MiniMaxMusic3ModularPipeline",
+    "WanAnimate2DistilledModularPipeline",
+    "WanAnimate2ModularPipeline",
 }
 
 
@@ -158,8 +156,12 @@ class Modular:
     def __init__(self, name, form, stack):
         for target, value in form.patches.items():
             stack.enter_context(mock.patch(MODULES + target, value))
+        stack.enter_context(qwen_image.small_images())
         self.form = form
-        self.subject = Subject(next(case for case in tiny.CASES if case.name == form.case), steps=STEPS)
+        case = form.case
+        if isinstance(case, str):
+            case = next(known for known in tiny.CASES if known.name == case)
+        self.subject = Subject(case, steps=STEPS)
         kind = getattr(diffusers, name)
         blocks = getattr(diffusers, kind.default_blocks_name)()
         # Blocks are shared by all pipelines of a kind.
@@ -193,6 +195,8 @@ class Modular:
             self.subject.pipe.guider = call.pop("guider")
         if not self.form.decodes:
             call["output_type"] = "latent"
+        if "num_inference_steps" not in inspect.signature(self.subject.pipe.__call__).parameters:
+            del call["num_inference_steps"]  # it has a count for each size of a pyramid
         return np.asarray(getattr(self.subject.pipe(**call), self.subject.case.output))
 
     def images(self, *, cfg=False, **options):
@@ -217,7 +221,7 @@ def modular(request):
 
 def test_every_modular_pipeline_of_diffusers_is_known():
     names = {name for name in dir(diffusers) if name.endswith("ModularPipeline")} - {"ModularPipeline"}
-    assert names == FORMS.keys() | NOT_COMPARED.keys()
+    assert names == FORMS.keys() | NOT_COMPARED
 
 
 @pytest.mark.parametrize("modular", FORMS, indirect=True)
@@ -236,7 +240,7 @@ def test_the_image_is_the_classic_pipelines(modular):
     assert (modular.images(cfg=cfg) == plain).all()
 
 
-@pytest.mark.parametrize("name", sorted(FORMS.keys() | NOT_COMPARED.keys()))
+@pytest.mark.parametrize("name", sorted(FORMS.keys() | NOT_COMPARED))
 def test_the_text_blocks_of_each_pipeline_are_found(name):
     blocks = getattr(diffusers, getattr(diffusers, name).default_blocks_name)()
     found = [type(block).__name__ for block in text_blocks(blocks)]

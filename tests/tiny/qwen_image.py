@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
+from unittest import mock
 
 import torch
 from diffusers import (
     AutoencoderKLQwenImage,
     FlowMatchEulerDiscreteScheduler,
+    QwenImageEditPipeline,
+    QwenImageEditPlusPipeline,
+    QwenImageLayeredPipeline,
     QwenImagePipeline,
     QwenImageTransformer2DModel,
 )
+from PIL import Image
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from tests.tiny.chat import chat_tokenizer
@@ -107,3 +116,57 @@ CASES = (
         attention="text_first",
     ),
 )
+
+
+class _TextAlone:
+    """Stands for the reader of text and image, and reads the text: what it sees of an image is its own affair."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+
+    def __call__(self, text: Any, images: Any, padding: Any, return_tensors: str) -> Any:
+        return self.tokenizer(text, padding=padding, return_tensors=return_tensors)
+
+
+@contextmanager
+def small_images() -> Iterator[None]:
+    """Lets the pipelines that edit images keep the size of a small one, where they would resize it to a megapixel."""
+    sizes = {
+        QwenImageEditPipeline.__module__: (32, 16, None),
+        QwenImageEditPlusPipeline.__module__: (32, 16),
+        QwenImageLayeredPipeline.__module__: (32, 16),
+        "diffusers.modular_pipelines.qwenimage.encoders": (32, 16, None),
+    }
+    with ExitStack() as stack:
+        for module, size in sizes.items():
+            __import__(module)
+            replaced = mock.patch.object(sys.modules[module], "calculate_dimensions", lambda *area, size=size: size)
+            stack.enter_context(replaced)
+        yield
+
+
+def _edit(name: str, kind: Any, options: dict[str, Any], **config: Any) -> Case:
+    make = partial(qwen_image, kind=kind, config=config, parts=lambda tokenizer: {"processor": _TextAlone(tokenizer)})
+    return Case(
+        name,
+        make,
+        options=options | {"true_cfg_scale": 1.0},
+        cfg={"true_cfg_scale": 3.0, "negative_prompt": "a triangle"},
+        text=("encoder_hidden_states", "encoder_hidden_states_mask"),
+        attention="text_first",
+        takes="one prompt",
+    )
+
+
+_IMAGE = Image.new("RGB", (32, 16), (200, 40, 40))
+#: To be called within `small_images`.
+EDIT = _edit("edit", QwenImageEditPipeline, {"image": _IMAGE})
+EDIT_PLUS = _edit("edit-plus", QwenImageEditPlusPipeline, {"image": [_IMAGE, _IMAGE]}, zero_cond_t=True)
+LAYERED = _edit(
+    "layered",
+    QwenImageLayeredPipeline,
+    {"image": _IMAGE, "layers": 2, "output_type": "pt"},  # it has no output of latents
+    use_layer3d_rope=True,
+    use_additional_t_cond=True,
+)
+EDITS = (EDIT, EDIT_PLUS, LAYERED)

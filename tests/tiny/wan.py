@@ -89,6 +89,14 @@ def wan_i2v(seed: int = 0) -> WanImageToVideoPipeline:
     return WanImageToVideoPipeline(transformer=model, **_common(), **clip_vision())
 
 
+def wan_two_i2v(seed: int = 0) -> WanImageToVideoPipeline:
+    """Wan 2.2, whose denoisers get the image as latents alone."""
+    torch.manual_seed(seed)
+    models = (denoiser(in_channels=2 * LATENTS + 4) for _ in range(2))
+    parts = dict(zip(("transformer", "transformer_2"), models, strict=True))
+    return WanImageToVideoPipeline(**parts, boundary_ratio=0.6, **_common())
+
+
 def wan_animate(seed: int = 0) -> WanAnimatePipeline:
     torch.manual_seed(seed)
     model = denoiser(
@@ -115,10 +123,19 @@ def chrono_edit(seed: int = 0) -> ChronoEditPipeline:
     return ChronoEditPipeline(transformer=model, **_common(), **clip_vision())
 
 
+def _vace_denoiser() -> WanVACETransformer3DModel:
+    return denoiser(WanVACETransformer3DModel, vace_layers=[0, 1], vace_in_channels=2 * LATENTS + 64)
+
+
 def wan_vace(seed: int = 0) -> WanVACEPipeline:
     torch.manual_seed(seed)
-    model = denoiser(WanVACETransformer3DModel, vace_layers=[0, 1], vace_in_channels=2 * LATENTS + 64)
-    return WanVACEPipeline(transformer=model, **_common())
+    return WanVACEPipeline(transformer=_vace_denoiser(), **_common())
+
+
+def wan_two_vace(seed: int = 0) -> WanVACEPipeline:
+    torch.manual_seed(seed)
+    models = {"transformer": _vace_denoiser(), "transformer_2": _vace_denoiser()}
+    return WanVACEPipeline(**models, boundary_ratio=0.6, **_common())
 
 
 OPTIONS = {"guidance_scale": 1.0, "height": 32, "width": 32, "num_frames": 5, "max_sequence_length": 15}
@@ -147,3 +164,6 @@ CASES = (
         **(FRAMES | {"conditional_rows": (True, False)}),
     ),
 )
+#: Compared with their modular pipelines alone.
+WAN22_I2V = Case("wan-two-i2v", wan_two_i2v, options=OF_IMAGE, **FRAMES)
+WAN22_VACE = Case("wan-two-vace", wan_two_vace, options=OPTIONS, **FRAMES)

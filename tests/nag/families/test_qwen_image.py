@@ -1,67 +1,24 @@
 """Qwen-Image with reference images: they are image tokens, whatever the prompts' lengths."""
 
-import sys
-from functools import partial
-
 import pytest
 import torch
-from diffusers import QwenImageEditPipeline, QwenImageEditPlusPipeline, QwenImageLayeredPipeline
-from PIL import Image
 
 import nag
 from tests.nag import oracle
 from tests.nag.support import STEPS, Subject, difference
-from tests.tiny import Case
-from tests.tiny.qwen_image import qwen_image
+from tests.tiny.qwen_image import EDITS, small_images
 
 NEGATIVE = "a blue square"
-PICTURE = Image.new("RGB", (24, 16), (200, 40, 40))
-
-
-class TextAlone:
-    """Stands for the reader of text and picture, and reads the text: what it sees of a picture is its own affair."""
-
-    def __init__(self, tokenizer):
-        self.tokenizer = tokenizer
-
-    def __call__(self, text, images, padding, return_tensors):
-        return self.tokenizer(text, padding=padding, return_tensors=return_tensors)
 
 
 def apart(a, b):
     return difference(a[0], b[0])  # the first picture, which may be several layers
 
 
-def reader(tokenizer):
-    return {"processor": TextAlone(tokenizer)}
-
-
-FORMS = {
-    "edit": (QwenImageEditPipeline, {}, {"image": PICTURE}),
-    "edit-plus": (QwenImageEditPlusPipeline, {"zero_cond_t": True}, {"image": [PICTURE, PICTURE]}),
-    "layered": (
-        QwenImageLayeredPipeline,
-        {"use_layer3d_rope": True, "use_additional_t_cond": True},
-        {"image": PICTURE, "layers": 2, "output_type": "pt"},  # it has no output of latents
-    ),
-}
-
-
-@pytest.fixture(params=FORMS)
-def subject(request, monkeypatch):
-    kind, config, options = FORMS[request.param]
-    exact = (24, 16, None) if kind is QwenImageEditPipeline else (24, 16)
-    monkeypatch.setattr(sys.modules[kind.__module__], "calculate_dimensions", lambda area, ratio: exact)
-    case = Case(
-        request.param,
-        partial(qwen_image, kind=kind, config=config, parts=reader),
-        options=options | {"true_cfg_scale": 1.0},
-        cfg={"true_cfg_scale": 3.0, "negative_prompt": "a triangle"},
-        text=("encoder_hidden_states", "encoder_hidden_states_mask"),
-        attention="text_first",
-        takes="one prompt",
-    )
-    return Subject(case)
+@pytest.fixture(params=EDITS, ids=lambda case: case.name)
+def subject(request):
+    with small_images():
+        yield Subject(request.param)
 
 
 def test_it_is_the_method_written_out_on_two_prompts(subject):
