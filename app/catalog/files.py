@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from app.catalog.entry import Model
 from app.catalog.errors import CatalogError
@@ -156,7 +157,7 @@ def _validated(file: CatalogFile, table: str, name: str, entry: dict[str, Any], 
     try:
         return kind.model_validate({**entry, "id": name})
     except ValidationError as exc:
-        first = exc.errors(include_url=False, include_context=False)[0]
+        first: ErrorDetails = exc.errors(include_url=False, include_context=False)[0]
         key = ".".join([table, name, *map(str, first["loc"])])
         # Of a missing key, or keys that disagree, the "value" is the whole table around them: no help, and long.
         value = "" if isinstance(first["input"], dict) else f" (value: {first['input']!r})"
