@@ -191,11 +191,6 @@ class SharedModel:
             vae = getattr(pipe, "vae", None)
             if isinstance(vae, nn.Module):
                 self._share_autoencoder(vae, stack)
-            for name in ("encode", "decode"):
-                if vae is not None and hasattr(vae, name):
-                    # What an encoder returns is a distribution, whose rows are not known.
-                    method = _Rowwise(self, self._adapters["vae"], name, joins=name == "decode")
-                    method.inner = suspend_method(vae, name, method.prepare, stack)
             route_tokenizers(pipe, stack)
             self._stack = stack.pop_all()
 
@@ -217,7 +212,7 @@ class SharedModel:
         for name in ("encode", "decode"):
             if hasattr(vae, name):
                 # What an encoder returns is a distribution, whose rows are not known.
-                method = _Rowwise(self, name, joins=name == "decode")
+                method = _Rowwise(self, self._adapters["vae"], name, joins=name == "decode")
                 method.inner = suspend_method(vae, name, method.prepare, stack)
         # Each pipeline call asks for its device, and diffusers walks through the modules three times to find it.
         own = vars(vae)
