@@ -341,7 +341,7 @@ async def test_a_worker_that_stood_still_keeps_its_jobs(
         looks += 1
         return await reap(*spared)
 
-    async def stand_still(_: Leases) -> None: ...
+    async def stand_still(*_: object) -> None: ...
 
     monkeypatch.setattr(queue.upkeep, "reap", count)
     monkeypatch.setattr(Leases, "renew", stand_still)
