@@ -14,10 +14,11 @@ from pydantic_core import ErrorDetails
 from app.catalog.entry import Model
 from app.catalog.errors import CatalogError
 from app.catalog.loras import CatalogLora
+from app.catalog.numbers import Entry
 
 __all__ = ["CatalogFile", "lineages", "loras", "models", "read"]
 
-EntryT = TypeVar("EntryT", Model, CatalogLora)
+EntryT = TypeVar("EntryT", bound=Entry)
 
 #: The key by which an entry takes another's values where it has none of its own.
 EXTENDS = "extends"
