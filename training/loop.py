@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,8 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
-SAVE_EVERY_STEPS = 200
+#: Between two checkpoints.
+SAVE_EVERY_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,7 @@ def train(
         partial.replace(checkpoint)
 
     modules.train()
+    saved_at = time.monotonic()
     smooth = math.nan
     with tqdm(total=schedule.steps, initial=first, desc=name, mininterval=5.0, unit="step") as bar:
         for step in range(first, schedule.steps):
@@ -94,8 +97,9 @@ def train(
             smooth = float(value.detach()) if math.isnan(smooth) else 0.98 * smooth + 0.02 * float(value.detach())
             bar.set_postfix(loss=f"{smooth:.4f}", refresh=False)
             bar.update()
-            if (step + 1) % SAVE_EVERY_STEPS == 0 or step + 1 == schedule.steps:
+            if time.monotonic() - saved_at >= SAVE_EVERY_S or step + 1 == schedule.steps:
                 save(step + 1)
+                saved_at = time.monotonic()
     modules.load_state_dict(averaged.module.state_dict())
     modules.eval()
 
