@@ -20,6 +20,12 @@ def main() -> None:
         "--work", type=Path, default=Path(".train"), help="checkpoints; delete a stage's file to train it again"
     )
     parser.add_argument("--out", type=Path, default=Path("app/builtin"), help="where the pipeline folders go")
+    parser.add_argument("--start", type=Path, help="a pipeline folder whose weights the training starts from")
+    parser.add_argument(
+        "--no-compile",
+        action="store_true",
+        help="run the denoiser as it is: compiling takes minutes for each shape on a slow processor",
+    )
     parser.add_argument("--stage", choices=STAGES, default="export", help="the last stage to run")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -36,6 +42,8 @@ def main() -> None:
             last_stage=arguments.stage,
             seed=arguments.seed,
             device=torch.device(arguments.device),
+            start=arguments.start,
+            compiled=not arguments.no_compile,
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path as FilePath
 from typing import Any, Literal
 
@@ -18,7 +18,8 @@ from training.loop import Schedule, train
 from training.models.bundle import Bundle
 from training.path import Path
 from training.shapes.world import COLORS, SHAPES, Caption, World
-from training.stages import Data, student_loss, teacher_loss
+from training.stages import Data, Mixture, student_loss, teacher_loss
+from training.start import load_parts
 
 STAGES = ("vae", "teacher", "student", "export")
 #: An autoencoder learns as well without Muon, in less time a step.
@@ -29,7 +30,8 @@ VAE = Schedule(steps=900, learning_rate=2e-3, convolutions=False)
 class Recipe:
     """All that differs between the embedded models."""
 
-    world: type[World]
+    #: What it learns to show, by the share of batches; the autoencoder learns from the first.
+    worlds: Mapping[type[World], float]
     build_vae: Callable[[], Any]
     build: Callable[[], Bundle]
     path: Path
@@ -37,12 +39,15 @@ class Recipe:
     student: Schedule
     vae_batch: int
     batch: int
+    #: Rows encoded of each world.
     scenes: int
     #: Arguments of the pipeline, and the one that asks for CFG.
     call: Mapping[str, Any]
     cfg: str
     #: Which stage's weights each pipeline folder holds.
     exports: Mapping[str, Literal["teacher", "student"]]
+    #: What differs if the training starts from the weights of a pipeline folder.
+    tuning: Mapping[str, Any] = field(default_factory=dict)
     vae: Schedule = VAE
     #: Above 1, the teacher learns more at low noise, where outlines are settled; at 2 a shifted flow's levels are even.
     low_noise: float = 1.0
@@ -54,23 +59,36 @@ class Recipe:
     sample_colors: Sequence[str] = COLORS
 
 
-def run(recipe: Recipe, work: FilePath, out: FilePath, last_stage: str, seed: int, device: torch.device) -> None:
-    """Every stage up to `last_stage`; a stage with a finished checkpoint in `work` is only loaded. `out` receives the
-    pipeline folders."""
+def run(
+    recipe: Recipe,
+    work: FilePath,
+    out: FilePath,
+    last_stage: str,
+    seed: int,
+    device: torch.device,
+    start: FilePath | None = None,
+    *,
+    compiled: bool = True,
+) -> None:
+    """Runs every stage up to `last_stage`; a stage with a finished checkpoint in `work` is only loaded. `out` receives
+    the pipeline folders. With `start`, a pipeline folder, the autoencoder is the folder's, and the teacher starts from
+    its denoiser and its text encoders."""
     torch.manual_seed(seed)
-    vae = recipe.build_vae().to(device)
-    loss = autoencoder.loss(vae, recipe.world, recipe.vae_batch, device)
-    train("vae", nn.ModuleDict({"vae": vae}), loss, recipe.vae, work / "vae.pt", seed)
+    vae, teacher = recipe.build_vae(), recipe.build()
+    if start is not None:
+        recipe = replace(recipe, **recipe.tuning)
+        load_parts(teacher.pipeline(vae), start)
+    vae.to(device)
+    teacher.modules.to(device)
+    if start is None:
+        loss = autoencoder.loss(vae, next(iter(recipe.worlds)), recipe.vae_batch, device)
+        train("vae", nn.ModuleDict({"vae": vae}), loss, recipe.vae, work / "vae.pt", seed)
     if last_stage == "vae":
         return
     vae.requires_grad_(False)
-    latents, scenes = autoencoder.latent_bank(vae, recipe.world, recipe.scenes, seed, device, 8 * recipe.vae_batch)
-    latents = autoencoder.scaled(vae, latents)
-
-    teacher = recipe.build()
-    teacher.modules.to(device)
-    data = Data(teacher.prepare(latents), scenes)
-    teacher.denoiser.compile(dynamic=False)
+    data = encode_worlds(recipe, vae, teacher, work, seed, device, rescale=start is None)
+    if compiled:
+        teacher.denoiser.compile(dynamic=False)
     loss = teacher_loss(teacher, recipe.path, data, recipe.batch, low_noise=recipe.low_noise)
     train("teacher", teacher.modules, loss, recipe.teacher, work / "teacher.pt", seed + 1)
     steps = recipe.student_steps * recipe.substeps
@@ -81,7 +99,8 @@ def run(recipe: Recipe, work: FilePath, out: FilePath, last_stage: str, seed: in
 
     student = deepcopy(teacher)
     student.denoiser.requires_grad_(True)
-    student.denoiser.compile(dynamic=False)
+    if compiled:
+        student.denoiser.compile(dynamic=False)
     loss = student_loss(
         student,
         teacher,
@@ -102,6 +121,38 @@ def run(recipe: Recipe, work: FilePath, out: FilePath, last_stage: str, seed: in
         bundle = {"teacher": teacher, "student": student}[stage]
         bundle.denoiser.half()
         bundle.pipeline(vae).save_pretrained(out / name)
+
+
+def encode_worlds(
+    recipe: Recipe, vae: Any, bundle: Bundle, work: FilePath, seed: int, device: torch.device, *, rescale: bool
+) -> Mixture:
+    """Encodes and normalizes what the recipe learns from. With `rescale`, the first world decides the scale of the
+    latents."""
+    parts = list[Data]()
+    encoded = dict[type[World], Data]()
+    for world in recipe.worlds:
+        # A subclass adds reference images to the rows of its base.
+        known = next((data.latents for base, data in encoded.items() if issubclass(world, base)), None)
+        data = autoencoder.encode_world(
+            vae,
+            world,
+            recipe.scenes,
+            seed,
+            device,
+            8 * recipe.vae_batch,
+            known=known,
+            cache=work / f"latents-{world.__name__}.pt",
+        )
+        encoded[world] = data
+        if rescale and not parts:
+            autoencoder.register_scale(vae, data.latents)
+        latents, references = (
+            None if tensor is None else autoencoder.normalized(vae, tensor)
+            for tensor in (data.latents, data.references)
+        )
+        assert latents is not None
+        parts.append(Data(*bundle.prepare(latents, references), data.scenes))
+    return Mixture(parts, list(recipe.worlds.values()))
 
 
 def save_samples(

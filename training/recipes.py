@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from training import vae
 from training.loop import Schedule
-from training.models.flux import TEXT_LENGTH, Flux
+from training.models.flux import LATENT_CHANNELS, TEXT_LENGTH, Flux
 from training.models.unet import StableDiffusion
 from training.models.wan import Wan
 from training.path import flow, variance_preserving
 from training.recipe import Recipe
-from training.shapes.clips import FRAMES, Clips
+from training.shapes.clips import FRAMES, Clips, Continuations
+from training.shapes.edits import Edits
 from training.shapes.world import COLORS, Scenes
 
 _SIDE = {"height": 64, "width": 64}
 
 RECIPES = {
     "shapes-flux": Recipe(
-        world=Scenes,
-        build_vae=vae.build_image,
+        worlds={Scenes: 0.4, Edits: 0.6},
+        build_vae=partial(vae.build_image, LATENT_CHANNELS),
         build=Flux,
         path=flow(timesteps=1.0),
-        teacher=Schedule(steps=5000, learning_rate=1.5e-3, warmup_steps=200),
+        teacher=Schedule(steps=10_000, learning_rate=1.5e-3, warmup_steps=200),
         student=Schedule(steps=1200, learning_rate=4e-4, warmup_steps=30, average_decay=0.99),
         vae_batch=32,
         batch=64,
@@ -28,9 +31,16 @@ RECIPES = {
         call={**_SIDE, "max_sequence_length": TEXT_LENGTH, "guidance_scale": 0.0},
         cfg="true_cfg_scale",
         exports={"shapes-flux": "student"},
+        tuning={
+            "teacher": Schedule(steps=4000, learning_rate=5e-4, warmup_steps=50, muon_min=1024),
+            "student": Schedule(steps=600, learning_rate=1e-4, warmup_steps=30, average_decay=0.99, muon_min=1024),
+            "batch": 16,
+            "scenes": 6_000,
+            "substeps": 2,
+        },
     ),
     "shapes-sd": Recipe(
-        world=Scenes,
+        worlds={Scenes: 1.0},
         build_vae=vae.build_image,
         build=StableDiffusion,
         path=variance_preserving(),
@@ -45,7 +55,7 @@ RECIPES = {
         exports={"shapes-sd": "teacher", "shapes-sd-turbo": "student"},
     ),
     "shapes-wan": Recipe(
-        world=Clips,
+        worlds={Clips: 0.5, Continuations: 0.5},
         build_vae=vae.build_video,
         build=Wan,
         path=flow(timesteps=1000.0),
@@ -57,6 +67,13 @@ RECIPES = {
         call={**_SIDE, "num_frames": FRAMES, "max_sequence_length": TEXT_LENGTH},
         cfg="guidance_scale",
         exports={"shapes-wan": "student"},
+        tuning={
+            "teacher": Schedule(steps=3000, learning_rate=5e-4, warmup_steps=50, muon_min=1024),
+            "student": Schedule(steps=600, learning_rate=1e-4, warmup_steps=30, average_decay=0.99, muon_min=1024),
+            "batch": 16,
+            "scenes": 2_000,
+            "substeps": 2,
+        },
         vae=Schedule(steps=1200, learning_rate=3e-3, warmup_steps=50, muon_min=16),
         low_noise=2.0,
         sample_colors=COLORS[:2],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from diffusers import AutoencoderKL, AutoencoderKLWan
 from tqdm import tqdm
 
 from training.shapes.world import World
+from training.stages import Data
 
 #: Deviation of the noise added to latents (of deviation near 0.7) while the decoder learns: it snaps to clean shapes.
 DECODER_NOISE = 0.2
@@ -22,14 +24,14 @@ FRAMES_A_LATENT = 4
 LEARNT_FRAMES = 9
 
 
-def build_image() -> AutoencoderKL:
-    """Shrinks each side by four into three channels."""
+def build_image(latent_channels: int = 3) -> AutoencoderKL:
+    """Shrinks each side by four into three channels, or into four if latents must not be mistaken for an image."""
     blocks = 3
     return AutoencoderKL(
         block_out_channels=(16, 32, 64),
         down_block_types=("DownEncoderBlock2D",) * blocks,
         up_block_types=("UpDecoderBlock2D",) * blocks,
-        latent_channels=3,
+        latent_channels=latent_channels,
         layers_per_block=1,
         norm_num_groups=8,
         sample_size=64,
@@ -39,16 +41,20 @@ def build_image() -> AutoencoderKL:
 
 
 def build_video() -> AutoencoderKLWan:
-    """Shrinks each side by four, and time by four after the first frame, into six channels."""
+    """Shrinks each side by eight, half of that by folding pixels into channels as Wan 2.2's does, and time by four
+    after the first frame, into 24 channels."""
     return AutoencoderKLWan(
         base_dim=16,
-        z_dim=6,
+        z_dim=24,
         dim_mult=[1, 2, 4],
         num_res_blocks=1,
         temperal_downsample=[True, True],
-        latents_mean=[0.0] * 6,
-        latents_std=[1.0] * 6,
-        scale_factor_spatial=4,
+        in_channels=12,
+        out_channels=12,
+        patch_size=2,
+        latents_mean=[0.0] * 24,
+        latents_std=[1.0] * 24,
+        scale_factor_spatial=8,
         scale_factor_temporal=FRAMES_A_LATENT,
     )
 
@@ -68,7 +74,7 @@ def loss(vae: Any, world: type[World], batch: int, device: torch.device) -> Call
         noise = torch.randn(posterior.mean.shape, generator=generator).to(device)
         level = DECODER_NOISE * torch.rand(batch, *[1] * (noise.ndim - 1), generator=generator).to(device)
         rebuilt = vae.decode(posterior.mean + level * noise).sample
-        aligned = F.mse_loss(posterior.mean, _shrunk(pictures))
+        aligned = F.mse_loss(posterior.mean, _shrunk(pictures, channels=posterior.mean.shape[1]))
         steady = (posterior.logvar - LOG_VARIANCE).square().mean()
         error: torch.Tensor = (rebuilt - pictures).abs().mean() + F.mse_loss(rebuilt, pictures)
         total: torch.Tensor = error + 4 * aligned + 1e-3 * steady
@@ -77,38 +83,74 @@ def loss(vae: Any, world: type[World], batch: int, device: torch.device) -> Call
     return value
 
 
-def _shrunk(pictures: torch.Tensor) -> torch.Tensor:
-    """(B, 3, H, W) a quarter the size; of a clip (B, 3, F, H, W) the first and the last frame that a latent covers."""
+def _shrunk(pictures: torch.Tensor, channels: int) -> torch.Tensor:
+    """Shrinks images (B, 3, H, W) to a quarter of each side; a fourth channel is their brightness. Of clips
+    (B, 3, F, H, W), keeps the first and the last frame of each latent, and folds them into channels once more."""
     if pictures.ndim == 4:
-        return F.avg_pool2d(pictures, 4)
+        small = F.avg_pool2d(pictures, 4)
+        return torch.cat([small, small.mean(1, keepdim=True)], dim=1)[:, :channels]
     first, last = pictures[:, :, 1::FRAMES_A_LATENT], pictures[:, :, ::FRAMES_A_LATENT]
     ends = torch.cat([torch.cat([pictures[:, :, :1], first], dim=2), last], dim=1)
-    return F.avg_pool3d(ends, (1, 4, 4))
+    small = F.avg_pool3d(ends, (1, 4, 4)).transpose(1, 2)
+    return F.pixel_unshuffle(small, 2).transpose(1, 2)
 
 
 @torch.no_grad()
-def latent_bank(
-    vae: Any, world: type[World], count: int, seed: int, device: torch.device, batch: int
-) -> tuple[torch.Tensor, World]:
-    """Latent means (count, C, …), not yet scaled, of `count` scenes, and the scenes."""
-    generator = torch.Generator().manual_seed(seed)
-    scenes = world.sample(count, generator)
-    latents = [
-        vae.encode(scenes.take(slice(i, i + batch)).render().to(device)).latent_dist.mean
-        for i in tqdm(range(0, count, batch), desc="latents", unit="batch")
-    ]
-    return torch.cat(latents), scenes
+def encode_world(
+    vae: Any,
+    world: type[World],
+    count: int,
+    seed: int,
+    device: torch.device,
+    batch: int,
+    *,
+    known: torch.Tensor | None = None,
+    cache: Path | None = None,
+) -> Data:
+    """Draws `count` rows of the world and encodes them, `batch` at a time: latent means, not yet normalized.
+
+    If their latents are `known`, only the references are encoded. Everything is stored in the file `cache`, and read
+    from it if it is there."""
+    scenes = world.sample(count, torch.Generator().manual_seed(seed))
+    if cache is not None and cache.exists():
+        return Data(**torch.load(cache, map_location=device, weights_only=True), scenes=scenes)
+    latents, references = list[torch.Tensor](), list[torch.Tensor]()
+    for i in tqdm(range(0, count, batch), desc="latents", unit="batch"):
+        part = scenes.take(slice(i, i + batch))
+        if known is None:
+            latents.append(vae.encode(part.render().to(device)).latent_dist.mean)
+        images = part.references()
+        if images is not None:
+            # A video's autoencoder takes an image as a clip of one frame.
+            images = images[:, :, None] if isinstance(vae, AutoencoderKLWan) else images
+            references.append(vae.encode(images.to(device)).latent_dist.mean)
+    encoded = {
+        "latents": torch.cat(latents) if known is None else known,
+        "references": torch.cat(references) if references else None,
+    }
+    if cache is not None:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(encoded, cache)
+    return Data(**encoded, scenes=scenes)
 
 
-def scaled(vae: AutoencoderKL | AutoencoderKLWan, latents: torch.Tensor) -> torch.Tensor:
-    """Brought to deviation 1; the pipeline undoes it by what is written into the VAE's config here. A clip's channels
-    are brought to mean 0 as well; a picture's mean is near it, and Stable Diffusion's pipeline knows no shift."""
+def register_scale(vae: AutoencoderKL | AutoencoderKLWan, latents: torch.Tensor) -> None:
+    """Writes into the VAE's config what brings these latents to deviation 1. A clip's channels are brought to mean 0 as
+    well; an image's mean is near it, and Stable Diffusion's pipeline knows no shift."""
     if isinstance(vae, AutoencoderKLWan):
         over = [0, *range(2, latents.ndim)]
-        mean, deviation = latents.mean(over), latents.std(over)
-        vae.register_to_config(latents_mean=mean.tolist(), latents_std=deviation.tolist())
+        vae.register_to_config(latents_mean=latents.mean(over).tolist(), latents_std=latents.std(over).tolist())
+    else:
+        vae.register_to_config(shift_factor=0.0, scaling_factor=1.0 / float(latents.std()))
+
+
+def normalized(vae: AutoencoderKL | AutoencoderKLWan, latents: torch.Tensor) -> torch.Tensor:
+    """The latents as the pipelines normalize them, by the VAE's config."""
+    if isinstance(vae, AutoencoderKLWan):
         shape = (1, -1, *[1] * (latents.ndim - 2))
-        return (latents - mean.view(shape)) / deviation.view(shape)
-    scale = 1.0 / float(latents.std())
-    vae.register_to_config(shift_factor=0.0, scaling_factor=scale)
-    return latents * scale
+        mean, deviation = (
+            latents.new_tensor(values).view(shape) for values in (vae.config.latents_mean, vae.config.latents_std)
+        )
+        return (latents - mean) / deviation
+    scaled: torch.Tensor = (latents - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor
+    return scaled

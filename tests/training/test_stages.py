@@ -1,4 +1,4 @@
-"""What the stages draw to learn from."""
+"""What the stages draw to learn from, and what they learn from it."""
 
 from __future__ import annotations
 
@@ -6,31 +6,75 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from training.path import flow
 from training.shapes.world import Scenes
-from training.stages import Data, teacher_loss
+from training.stages import Data, Mixture, student_loss, teacher_loss
+
+PATH = flow(timesteps=1.0)
 
 
-class Told:
-    """A denoiser that predicts nothing and remembers the noise levels it was told."""
+class Scaling(nn.Module):
+    """A denoiser that predicts a multiple of its input, and remembers the noise levels it was given."""
 
-    def __init__(self) -> None:
+    device = torch.device("cpu")
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.tensor(factor))
         self.levels: list[torch.Tensor] = []
 
-    def encode(self, captions: list[str], generator: torch.Generator) -> tuple[torch.Tensor, ...]:
-        return ()
+    @property
+    def denoiser(self) -> Scaling:
+        return self
 
-    def predict(self, x: torch.Tensor, timestep: torch.Tensor, text: tuple[torch.Tensor, ...]) -> torch.Tensor:
+    def encode(self, captions: list[str], generator: torch.Generator | None = None) -> tuple[torch.Tensor, ...]:
+        return (torch.zeros(len(captions), 1, 1),)
+
+    def predict(
+        self, x: torch.Tensor, timestep: torch.Tensor, text: tuple[torch.Tensor, ...], reference: torch.Tensor | None
+    ) -> torch.Tensor:
         self.levels.append(timestep)
-        return torch.zeros_like(x)
+        return self.factor * x
+
+
+@pytest.fixture
+def data() -> Data:
+    generator = torch.Generator().manual_seed(0)
+    return Data(torch.randn(8, 1, 2, 2, generator=generator), None, Scenes.sample(8, generator))
+
+
+def bundle(factor: float) -> Any:
+    return Scaling(factor)
 
 
 @pytest.mark.parametrize(("low_noise", "below_half"), [(1.0, 0.25), (2.0, 0.5)])
-def test_the_teacher_learns_at_as_much_low_noise_as_is_asked(low_noise: float, below_half: float) -> None:
+def test_the_teacher_learns_at_as_much_low_noise_as_is_asked(low_noise: float, below_half: float, data: Data) -> None:
     """A position u stands at noise 3u/(1 + 2u), so half noise is at u = 1/4: a quarter of even ones or half."""
+    teacher = bundle(0.0)
+    teacher_loss(teacher, PATH, data, 4000, low_noise=low_noise)(torch.Generator().manual_seed(0))
+    assert float((teacher.levels[0] < 0.5).float().mean()) == pytest.approx(below_half, abs=0.03)
+
+
+def test_a_batch_is_of_one_kind_drawn_by_its_share(data: Data) -> None:
     generator = torch.Generator().manual_seed(0)
-    told: Any = Told()
-    data = Data(torch.zeros(8, 1), Scenes.sample(8, generator))
-    teacher_loss(told, flow(timesteps=1.0), data, 4000, low_noise=low_noise)(generator)
-    assert float((told.levels[0] < 0.5).float().mean()) == pytest.approx(below_half, abs=0.03)
+    with_reference = Data(data.latents, data.latents + 1, data.scenes)
+    mixture = Mixture([data, with_reference], [1.0, 3.0])
+    batches = [mixture.draw(4, generator) for _ in range(400)]
+    given = [batch for batch in batches if batch.reference is not None]
+    assert len(given) / len(batches) == pytest.approx(0.75, abs=0.07)
+    for batch in given:
+        assert batch.reference is not None
+        assert torch.equal(batch.reference, batch.clean + 1)
+
+
+def test_a_student_that_steps_as_its_teacher_has_nothing_to_learn(data: Data) -> None:
+    for seed in range(8):
+        generators = [torch.Generator().manual_seed(seed) for _ in range(2)]
+        equal, other = (
+            student_loss(bundle(factor), bundle(0.5), PATH, data, 6, substeps=1, guidance_scale=2.0)(generator)
+            for factor, generator in zip((0.5, 0.7), generators, strict=True)
+        )
+        assert float(equal.detach()) == pytest.approx(0.0, abs=1e-9)
+        assert float(other.detach()) > 1e-3

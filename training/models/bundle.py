@@ -9,7 +9,7 @@ import torch
 from diffusers import DiffusionPipeline
 from torch import nn
 
-__all__ = ["Bundle", "dropped", "encode_unique"]
+__all__ = ["Bundle", "bfloat16_products", "dropped", "encode_unique"]
 
 
 class Bundle(Protocol):
@@ -22,17 +22,33 @@ class Bundle(Protocol):
     def modules(self) -> nn.ModuleDict:
         """All that learns: the denoiser and the text encoders."""
 
-    def prepare(self, latents: torch.Tensor) -> torch.Tensor:
-        """Scaled latents (B, C, …) in the denoiser's own layout."""
+    def prepare(
+        self, latents: torch.Tensor, references: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Brings scaled latents (B, C, …), and those of the reference images, into the denoiser's own layout."""
 
     def encode(self, captions: Sequence[str], generator: torch.Generator | None = None) -> tuple[torch.Tensor, ...]:
         """What the denoiser reads of each caption, a row each. With a generator, varied as training wants it."""
 
-    def predict(self, x: torch.Tensor, timestep: torch.Tensor, text: tuple[torch.Tensor, ...]) -> torch.Tensor:
-        """The path's v, float32. Matrix products run in bfloat16; norms, sums and weights stay float32."""
+    def predict(
+        self,
+        x: torch.Tensor,
+        timestep: torch.Tensor,
+        text: tuple[torch.Tensor, ...],
+        reference: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """The path's v, float32, of x alone. Matrix products run in bfloat16 if the device has them; norms, sums and
+        weights stay float32."""
 
     def pipeline(self, vae: Any) -> DiffusionPipeline:
         """The diffusers pipeline of these parts."""
+
+
+def bfloat16_products(device: torch.device) -> torch.autocast:
+    """Autocast to bfloat16 if the device computes it; other processors would emulate it, 40 times slower."""
+    capabilities = torch.cpu.get_capabilities()
+    has_bfloat16 = device.type != "cpu" or any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    return torch.autocast(device.type, torch.bfloat16, enabled=has_bfloat16)
 
 
 def dropped(captions: Sequence[str], share: float, generator: torch.Generator) -> list[str]:

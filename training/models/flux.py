@@ -9,11 +9,13 @@ from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeli
 from torch import nn
 
 from training import text
-from training.models.bundle import dropped, encode_unique
+from training.models.bundle import bfloat16_products, dropped, encode_unique
 from training.path import SHIFT
-from training.shapes.world import WORDS
+from training.shapes.edits import INSTRUCTION_WORDS
 
 TEXT_WIDTH = 96
+#: FluxKontextPipeline takes an image with as many channels as the latents for latents, so there must not be three.
+LATENT_CHANNELS = 4
 #: Text lengths seen in training: prompts are padded without a mask, so a model knows only the lengths it has met.
 TEXT_LENGTHS = (12, 16, 16, 24)
 TEXT_LENGTH = 16
@@ -24,8 +26,11 @@ NO_POOLED = 0.5
 class Flux:
     """Two double and four single blocks of width 192."""
 
-    def __init__(self, latent_channels: int = 3) -> None:
-        self.clip_tokenizer, self.t5_tokenizer = text.clip_tokenizer(WORDS), text.t5_tokenizer(WORDS)
+    def __init__(self, latent_channels: int = LATENT_CHANNELS) -> None:
+        self.clip_tokenizer, self.t5_tokenizer = (
+            text.clip_tokenizer(INSTRUCTION_WORDS),
+            text.t5_tokenizer(INSTRUCTION_WORDS),
+        )
         self.denoiser = FluxTransformer2DModel(
             in_channels=latent_channels * 4,
             num_layers=2,
@@ -44,10 +49,11 @@ class Flux:
     def modules(self) -> nn.ModuleDict:
         return nn.ModuleDict({"transformer": self.denoiser, "clip": self.clip, "t5": self.t5})
 
-    def prepare(self, latents: torch.Tensor) -> torch.Tensor:
-        """(B, C, H, W) → (B, H·W/4, 4C), as the pipeline does."""
-        packed: torch.Tensor = FluxPipeline._pack_latents(latents, *latents.shape)
-        return packed
+    def prepare(
+        self, latents: torch.Tensor, references: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Packs (B, C, H, W) into tokens (B, H·W/4, 4C), as the pipelines do."""
+        return _pack(latents), None if references is None else _pack(references)
 
     def encode(self, captions: Sequence[str], generator: torch.Generator | None = None) -> tuple[torch.Tensor, ...]:
         """T5 states (B, length, width) and pooled CLIP states (B, width)."""
@@ -69,20 +75,33 @@ class Flux:
 
         return encode_unique(captions, t5_states, device), encode_unique(pooled, clip_pooled, device)
 
-    def predict(self, x: torch.Tensor, timestep: torch.Tensor, text: tuple[torch.Tensor, ...]) -> torch.Tensor:
+    def predict(
+        self,
+        x: torch.Tensor,
+        timestep: torch.Tensor,
+        text: tuple[torch.Tensor, ...],
+        reference: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Appends the reference's tokens, whose first coordinate is 1, as FluxKontextPipeline does."""
         states, pooled = text
-        side = int(x.shape[1] ** 0.5)
-        with torch.autocast(x.device.type, torch.bfloat16):
+        parts = [x] if reference is None else [x, reference]
+        places = []
+        for image, part in enumerate(parts):
+            side = int(part.shape[1] ** 0.5)
+            ids = FluxPipeline._prepare_latent_image_ids(len(part), side, side, x.device, x.dtype)
+            ids[:, 0] = image
+            places.append(ids)
+        with bfloat16_products(x.device):
             out: torch.Tensor = self.denoiser(
-                hidden_states=x,
+                hidden_states=torch.cat(parts, dim=1),
                 timestep=timestep,
                 pooled_projections=pooled,
                 encoder_hidden_states=states,
                 txt_ids=torch.zeros(states.shape[1], 3, device=x.device, dtype=x.dtype),
-                img_ids=FluxPipeline._prepare_latent_image_ids(x.shape[0], side, side, x.device, x.dtype),
+                img_ids=torch.cat(places),
                 return_dict=False,
             )[0]
-        return out.float()
+        return out[:, : x.shape[1]].float()
 
     def pipeline(self, vae: AutoencoderKL) -> FluxPipeline:
         return FluxPipeline(
@@ -94,6 +113,11 @@ class Flux:
             tokenizer_2=self.t5_tokenizer,
             transformer=self.denoiser,
         )
+
+
+def _pack(latents: torch.Tensor) -> torch.Tensor:
+    packed: torch.Tensor = FluxPipeline._pack_latents(latents, *latents.shape)
+    return packed
 
 
 def _zero_modulations(transformer: FluxTransformer2DModel) -> None:

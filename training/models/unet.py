@@ -9,7 +9,7 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionMod
 from torch import nn
 
 from training import text
-from training.models.bundle import encode_unique
+from training.models.bundle import bfloat16_products, encode_unique
 from training.path import ddim
 from training.shapes.world import WORDS
 
@@ -45,8 +45,10 @@ class StableDiffusion:
     def modules(self) -> nn.ModuleDict:
         return nn.ModuleDict({"unet": self.denoiser, "clip": self.clip})
 
-    def prepare(self, latents: torch.Tensor) -> torch.Tensor:
-        return latents
+    def prepare(
+        self, latents: torch.Tensor, references: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        return latents, references
 
     def encode(
         self,
@@ -63,8 +65,15 @@ class StableDiffusion:
 
         return (encode_unique(captions, states, device),)
 
-    def predict(self, x: torch.Tensor, timestep: torch.Tensor, text: tuple[torch.Tensor, ...]) -> torch.Tensor:
-        with torch.autocast(x.device.type, torch.bfloat16):
+    def predict(
+        self,
+        x: torch.Tensor,
+        timestep: torch.Tensor,
+        text: tuple[torch.Tensor, ...],
+        reference: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        assert reference is None, "Stable Diffusion's UNet takes no reference image"
+        with bfloat16_products(x.device):
             out: torch.Tensor = self.denoiser(x, timestep, encoder_hidden_states=text[0], return_dict=False)[0]
         return out.float()
 

@@ -1,4 +1,4 @@
-"""A small Wan 2.1, text to video."""
+"""A small Wan 2.2 TI2V: text to video, and image to video by a given first frame."""
 
 from __future__ import annotations
 
@@ -9,23 +9,25 @@ from diffusers import AutoencoderKLWan, WanPipeline, WanTransformer3DModel
 from torch import nn
 
 from training import text
-from training.models.bundle import encode_unique
+from training.models.bundle import bfloat16_products, encode_unique
 from training.path import flow_steps
 from training.shapes.world import CLIP_WORDS
 
 TEXT_WIDTH = 96
 TEXT_LENGTH = 16
+#: Side of a patch; the pipelines take it for 2 where they tell each token its timestep.
+PATCH = 2
 
 
 class Wan:
-    """Six blocks of width 192 over latents of 5×16×16, in patches of 1×4×4."""
+    """Six blocks of width 192 over latents of 5×8×8, in patches of 1×2×2."""
 
-    def __init__(self, latent_channels: int = 6) -> None:
+    def __init__(self, latent_channels: int = 24) -> None:
         self.tokenizer = text.t5_tokenizer(CLIP_WORDS)
         self.umt5 = text.umt5_encoder(self.tokenizer, TEXT_WIDTH)
         nn.init.constant_(self.umt5.encoder.final_layer_norm.weight, text.HEARD)
         self.denoiser = WanTransformer3DModel(
-            patch_size=(1, 4, 4),
+            patch_size=(1, PATCH, PATCH),
             num_attention_heads=6,
             attention_head_dim=32,
             in_channels=latent_channels,
@@ -42,8 +44,11 @@ class Wan:
     def modules(self) -> nn.ModuleDict:
         return nn.ModuleDict({"transformer": self.denoiser, "umt5": self.umt5})
 
-    def prepare(self, latents: torch.Tensor) -> torch.Tensor:
-        return latents
+    def prepare(
+        self, latents: torch.Tensor, references: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Leaves the first latent frame out of clips (B, C, F, H, W) whose first frame (B, C, 1, H, W) is given."""
+        return latents if references is None else latents[:, :, 1:], references
 
     def encode(
         self,
@@ -60,10 +65,23 @@ class Wan:
 
         return (encode_unique(captions, states, device),)
 
-    def predict(self, x: torch.Tensor, timestep: torch.Tensor, text: tuple[torch.Tensor, ...]) -> torch.Tensor:
-        with torch.autocast(x.device.type, torch.bfloat16):
-            out: torch.Tensor = self.denoiser(x, timestep, text[0], return_dict=False)[0]
-        return out.float()
+    def predict(
+        self,
+        x: torch.Tensor,
+        timestep: torch.Tensor,
+        text: tuple[torch.Tensor, ...],
+        reference: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Tells each token its timestep, as Wan 2.2's TI2V does: a given first frame is at 0."""
+        given = 0 if reference is None else reference.shape[2]
+        frames = x if reference is None else torch.cat([reference, x], dim=2)
+        a_frame = frames.shape[3] * frames.shape[4] // (PATCH * PATCH)
+        told = timestep[:, None].expand(-1, x.shape[2] * a_frame)
+        with bfloat16_products(x.device):
+            out: torch.Tensor = self.denoiser(
+                frames, nn.functional.pad(told, (given * a_frame, 0)), text[0], return_dict=False
+            )[0]
+        return out[:, :, given:].float()
 
     def pipeline(self, vae: AutoencoderKLWan) -> WanPipeline:
         return WanPipeline(
@@ -72,4 +90,5 @@ class Wan:
             vae=vae,
             scheduler=flow_steps(),
             transformer=self.denoiser,
+            expand_timesteps=True,
         )

@@ -37,7 +37,7 @@ RADIUS_PX = torch.tensor([(8.5, 10.0), (17.0, 19.0)])
 #: How far the object's centre may lie from the picture's, each way.
 OFFSET_PX = 3.0
 
-#: Every word a picture's caption can hold; the tokenizers' vocabulary. A clip's has those of motion too.
+#: Every word of a caption of an image, and of a clip, which can name a motion, too.
 WORDS = ("a", "on", "background", "shape", *SIZES, *COLORS, *SHAPES, *BACKGROUNDS)
 CLIP_WORDS = (*WORDS, "moving", "standing", *MOTIONS)
 
@@ -86,11 +86,14 @@ class World(Protocol):
     def take(self, rows: torch.Tensor | slice) -> Self:
         """Some of them."""
 
-    def captions(self, generator: torch.Generator) -> Sequence[Caption]:
-        """One each, which leaves some attributes out."""
+    def captions(self, generator: torch.Generator) -> Sequence[object]:
+        """Draws one caption per row, whose `str` is the prompt. A caption leaves some attributes out."""
 
     def render(self) -> torch.Tensor:
-        """Pixels (B, 3, …) in [-1, 1]."""
+        """Draws the pixels (B, 3, …), in [-1, 1]."""
+
+    def references(self) -> torch.Tensor | None:
+        """Draws the images (B, 3, H, W), in [-1, 1], that are given beside the captions; None if there are none."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +135,9 @@ class Scenes:
         color = COLOR_RGB[self.attributes[:, 1]][:, :, None, None]
         background = BACKGROUND_RGB[self.attributes[:, 3]][:, :, None, None]
         return (background + cover * (color - background)) * 2 - 1
+
+    def references(self) -> None:
+        """Returns None: a caption of a scene comes alone."""
 
 
 def signed_distances(

@@ -1,0 +1,107 @@
+"""What a bundle tells its denoiser, against the pipelines of diffusers."""
+
+import pytest
+import torch
+from diffusers import FluxKontextPipeline, FluxPipeline, WanImageToVideoPipeline, WanPipeline
+from torch import nn
+
+from training import vae as autoencoder
+from training.models.flux import LATENT_CHANNELS, TEXT_LENGTH, Flux
+from training.models.wan import Wan
+from training.path import flow
+from training.shapes.clips import FRAMES, Continuations
+from training.shapes.edits import Edits
+
+STEPS = 2
+SIDE = {"height": 64, "width": 64, "max_sequence_length": TEXT_LENGTH, "num_inference_steps": STEPS}
+
+
+def randomize(denoiser):
+    """Gives weights that start at zero other values, so that every input has an effect."""
+    for parameter in denoiser.parameters():
+        if not parameter.any():
+            nn.init.normal_(parameter, std=0.05)
+
+
+def sample(bundle, path, noise, text, reference):
+    """Runs `STEPS` even steps of the path."""
+    x = noise
+    for i in range(STEPS):
+        at, below = (path.at(torch.full((len(x),), 1 - step / STEPS)) for step in (i, i + 1))
+        x = at.step(x, bundle.predict(x, at.timestep, text, reference), below)
+    return x
+
+
+@pytest.fixture(scope="module")
+def flux():
+    torch.manual_seed(0)
+    bundle, vae = Flux(), autoencoder.build_image(LATENT_CHANNELS)
+    randomize(bundle.denoiser)
+    bundle.modules.eval()
+    return bundle, vae
+
+
+@pytest.fixture(scope="module")
+def wan():
+    torch.manual_seed(0)
+    bundle, vae = Wan(), autoencoder.build_video()
+    randomize(bundle.denoiser)
+    bundle.modules.eval()
+    return bundle, vae
+
+
+@torch.no_grad()
+def test_an_edit_is_denoised_as_by_the_kontext_pipeline(flux):
+    bundle, vae = flux
+    generator = torch.Generator().manual_seed(0)
+    edits = Edits.sample(2, generator)
+    captions = [str(caption) for caption in edits.captions(generator)]
+    noise = torch.randn(2, LATENT_CHANNELS, 16, 16, generator=generator)
+    data = autoencoder.encode_world(vae, Edits, 2, seed=0, device=torch.device("cpu"), batch=2)
+    assert torch.equal(data.scenes.references(), edits.references())
+    autoencoder.register_scale(vae, data.latents)
+    packed, reference = bundle.prepare(noise, autoencoder.normalized(vae, data.references))
+    ours = sample(bundle, flow(timesteps=1.0), packed, bundle.encode(captions), reference)
+    pipe = FluxKontextPipeline(**bundle.pipeline(vae).components)
+    theirs = pipe(
+        image=(edits.references() + 1) / 2,
+        prompt=captions,
+        latents=packed,
+        guidance_scale=0.0,
+        output_type="latent",
+        max_area=64 * 64,
+        _auto_resize=False,
+        **SIDE,
+    ).images
+    assert torch.allclose(ours, theirs, atol=1e-4)
+    alone = FluxPipeline(**bundle.pipeline(vae).components)(
+        captions, latents=packed, guidance_scale=0.0, output_type="latent", **SIDE
+    ).images
+    assert torch.allclose(sample(bundle, flow(timesteps=1.0), packed, bundle.encode(captions), None), alone, atol=1e-4)
+    assert not torch.allclose(alone, theirs, atol=1e-2)
+
+
+@torch.no_grad()
+def test_a_clip_is_continued_as_by_the_image_to_video_pipeline(wan):
+    bundle, vae = wan
+    generator = torch.Generator().manual_seed(0)
+    clips = Continuations.sample(1, generator)
+    captions = [str(caption) for caption in clips.captions(generator)]
+    noise = torch.randn(1, 24, 5, 8, 8, generator=generator)
+    data = autoencoder.encode_world(vae, Continuations, 1, seed=0, device=torch.device("cpu"), batch=1)
+    autoencoder.register_scale(vae, data.latents)
+    first = autoencoder.normalized(vae, data.references)
+    assert torch.allclose(first, autoencoder.normalized(vae, data.latents)[:, :, :1], atol=1e-4)
+    later, reference = bundle.prepare(noise, first)
+    text = bundle.encode(captions)
+    ours = sample(bundle, flow(timesteps=1000.0), later, text, reference)
+    pipeline = bundle.pipeline(vae)
+    pipe = WanImageToVideoPipeline(**pipeline.components, expand_timesteps=True)
+    call = {"num_frames": FRAMES, "guidance_scale": 1.0, "output_type": "latent", "latents": noise, **SIDE}
+    theirs = pipe(image=(clips.references() + 1) / 2, prompt=captions, **call).frames
+    assert torch.allclose(theirs[:, :, :1], first, atol=1e-5)
+    alone = WanPipeline(**pipeline.components, expand_timesteps=True)(captions, **call).frames
+    effect = (alone - theirs)[:, :, 1:].abs().mean()
+    # The scheduler rounds timesteps to whole numbers and ends in a thousandth of noise.
+    assert (ours - theirs[:, :, 1:]).abs().mean() < 0.1 * effect
+    assert (sample(bundle, flow(timesteps=1000.0), noise, text, None) - alone).abs().mean() < 0.1 * effect
