@@ -14,6 +14,7 @@ from PIL import Image
 from torch import nn
 
 from training import vae as autoencoder
+from training.critic import Critic
 from training.loop import Schedule, train
 from training.models.bundle import Bundle
 from training.path import Path
@@ -51,6 +52,8 @@ class Recipe:
     vae: Schedule = VAE
     #: Above 1, the teacher learns more at low noise, where outlines are settled; at 2 a shifted flow's levels are even.
     low_noise: float = 1.0
+    #: Weight of the critic's judgement in the student's loss; 0 does without a critic.
+    adversarial: float = 0.0
     student_steps: int = 4
     #: Guided steps of the teacher to one of the student, and their CFG scale.
     substeps: int = 4
@@ -101,6 +104,11 @@ def run(
     student.denoiser.requires_grad_(True)
     if compiled:
         student.denoiser.compile(dynamic=False)
+    trained = nn.ModuleDict({"denoiser": student.denoiser})
+    critic = None
+    if recipe.adversarial:
+        critic = build_critic(student, data).to(device)
+        trained["critic"] = critic
     loss = student_loss(
         student,
         teacher,
@@ -110,8 +118,10 @@ def run(
         steps=recipe.student_steps,
         substeps=recipe.substeps,
         guidance_scale=recipe.guidance_scale,
+        critic=critic,
+        adversarial_weight=recipe.adversarial,
     )
-    train("student", nn.ModuleDict({"denoiser": student.denoiser}), loss, recipe.student, work / "student.pt", seed + 2)
+    train("student", trained, loss, recipe.student, work / "student.pt", seed + 2)
     save_samples(recipe, student, vae, work / "student.png", recipe.student_steps)
     if last_stage == "student":
         return
@@ -153,6 +163,14 @@ def encode_worlds(
         assert latents is not None
         parts.append(Data(*bundle.prepare(latents, references), data.scenes))
     return Mixture(parts, list(recipe.worlds.values()))
+
+
+@torch.no_grad()
+def build_critic(bundle: Bundle, data: Mixture) -> Critic:
+    """Builds a critic of the right width for what the bundle shows it."""
+    drawn = data.draw(1, torch.Generator().manual_seed(0))
+    text = bundle.encode(drawn.captions)[0]
+    return Critic(bundle.grid(drawn.clean, drawn.reference).shape[1], text.shape[-1])
 
 
 def save_samples(

@@ -30,6 +30,7 @@ RECIPES = {
         scenes=24_000,
         call={**_SIDE, "max_sequence_length": TEXT_LENGTH, "guidance_scale": 0.0},
         cfg="true_cfg_scale",
+        adversarial=0.1,
         exports={"shapes-flux": "student"},
         tuning={
             "teacher": Schedule(steps=4000, learning_rate=5e-4, warmup_steps=50, muon_min=1024),
@@ -66,6 +67,7 @@ RECIPES = {
         scenes=6_000,
         call={**_SIDE, "num_frames": FRAMES, "max_sequence_length": TEXT_LENGTH},
         cfg="guidance_scale",
+        adversarial=0.1,
         exports={"shapes-wan": "student"},
         tuning={
             "teacher": Schedule(steps=3000, learning_rate=5e-4, warmup_steps=50, muon_min=1024),

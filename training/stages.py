@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from training.critic import Critic, adversarial_loss
 from training.models.bundle import Bundle, dropped
 from training.path import Level, Path
 from training.shapes.world import World
@@ -78,9 +79,13 @@ def student_loss(
     steps: int = 4,
     substeps: int = 4,
     guidance_scale: float,
+    critic: Critic | None = None,
+    adversarial_weight: float = 0.0,
 ) -> Callable[[torch.Generator], torch.Tensor]:
     """Progressive distillation (Salimans & Ho 2022) in one go: each of `steps` jumps learns where `substeps` guided
-    steps of the teacher arrive. Half the starts are noised data, half the student's own path from pure noise."""
+    steps of the teacher arrive. Half the starts are noised data, half the student's own path from pure noise.
+
+    With a critic, the student goes on from there to its last step, and what it arrives at must pass for data."""
 
     def level(position: float, rows: int = batch) -> Level:
         """The noise level at a (fractional) step of `steps`, for each row: pure noise at 0, data at `steps`."""
@@ -115,11 +120,24 @@ def student_loss(
         jump = int(torch.randint(steps, (), generator=generator))
         text = student.encode(drawn.captions, generator)
 
+        def predict(x: torch.Tensor, at: Level) -> torch.Tensor:
+            return student.predict(x, at.timestep, text, drawn.reference)
+
         half = batch // 2
         half_reference = None if drawn.reference is None else drawn.reference[:half]
         own = own_path(noise[:half], jump, tuple(states[:half] for states in text), half_reference)
         x = torch.cat([own, level(jump).noisy(drawn.clean, noise)[half:]])
-        predicted = student.predict(x, level(jump).timestep, text, drawn.reference)
-        return F.mse_loss(predicted, target(x, jump, drawn))
+        predicted = predict(x, level(jump))
+        loss = F.mse_loss(predicted, target(x, jump, drawn))
+        if critic is None:
+            return loss
+        x = level(jump).step(x, predicted, level(jump + 1))
+        for i in range(jump + 1, steps):
+            x = level(i).step(x, predict(x, level(i)), level(i + 1))
+        seen = path.at(torch.rand(batch, generator=generator).square().to(x.device))
+        noise = torch.randn(x.shape, generator=generator).to(x.device)
+        real, generated = (student.grid(seen.noisy(rows, noise), drawn.reference) for rows in (drawn.clean, x))
+        found = adversarial_loss(critic, real, generated, seen.s, text[0], generator)
+        return loss + adversarial_weight * found.student + found.critic
 
     return value

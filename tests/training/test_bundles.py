@@ -105,3 +105,16 @@ def test_a_clip_is_continued_as_by_the_image_to_video_pipeline(wan):
     # The scheduler rounds timesteps to whole numbers and ends in a thousandth of noise.
     assert (ours - theirs[:, :, 1:]).abs().mean() < 0.1 * effect
     assert (sample(bundle, flow(timesteps=1000.0), noise, text, None) - alone).abs().mean() < 0.1 * effect
+
+
+@pytest.mark.parametrize(("name", "world"), [("flux", Edits), ("wan", Continuations)])
+def test_a_critic_sees_rows_with_and_without_a_reference_in_one_shape(name, world, request):
+    bundle, vae = request.getfixturevalue(name)
+    data = autoencoder.encode_world(vae, world, 2, seed=0, device=torch.device("cpu"), batch=2)
+    alone, _ = bundle.prepare(data.latents, None)
+    given, reference = bundle.prepare(data.latents, data.references)
+    grids = [bundle.grid(alone, None), bundle.grid(given, reference)]
+    assert grids[0].shape == grids[1].shape == (2, grids[0].shape[1], 8, 8)
+    changed = bundle.grid(given, reference + 1)
+    assert not torch.equal(changed, grids[1])
+    assert not torch.equal(bundle.grid(given + 1, reference), grids[1])

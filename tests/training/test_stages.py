@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from training.critic import Critic
 from training.path import flow
 from training.shapes.world import Scenes
 from training.stages import Data, Mixture, student_loss, teacher_loss
@@ -37,6 +38,9 @@ class Scaling(nn.Module):
     ) -> torch.Tensor:
         self.levels.append(timestep)
         return self.factor * x
+
+    def grid(self, x: torch.Tensor, reference: torch.Tensor | None) -> torch.Tensor:
+        return x
 
 
 @pytest.fixture
@@ -78,3 +82,23 @@ def test_a_student_that_steps_as_its_teacher_has_nothing_to_learn(data: Data) ->
         )
         assert float(equal.detach()) == pytest.approx(0.0, abs=1e-9)
         assert float(other.detach()) > 1e-3
+
+
+def test_a_critic_moves_a_student_that_has_nothing_to_learn_from_its_teacher(data: Data) -> None:
+    """Data has deviation 1 and the student's images have more, which a trained critic finds."""
+    torch.manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
+    student, critic = bundle(0.0), Critic(1, 1, width=8, blocks=1)
+    rivals = student_loss(
+        student, bundle(0.0), PATH, data, 64, substeps=1, guidance_scale=1.0, critic=critic, adversarial_weight=1.0
+    )
+    optimizer = torch.optim.Adam([*critic.parameters(), student.factor], lr=1e-2)
+    before = student.factor.item()
+    for _ in range(3):
+        optimizer.zero_grad()
+        rivals(generator).backward()
+        assert student.factor.grad is not None
+        assert student.factor.grad != 0
+        optimizer.step()
+    assert student.factor.item() != before
+    assert all(parameter.grad is not None for parameter in critic.parameters())

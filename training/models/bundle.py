@@ -40,6 +40,9 @@ class Bundle(Protocol):
         """The path's v, float32, of x alone. Matrix products run in bfloat16 if the device has them; norms, sums and
         weights stay float32."""
 
+    def grid(self, x: torch.Tensor, reference: torch.Tensor | None) -> torch.Tensor:
+        """What a critic sees (B, C, H, W): x and its reference image, of the same shape with and without one."""
+
     def pipeline(self, vae: Any) -> DiffusionPipeline:
         """The diffusers pipeline of these parts."""
 

@@ -103,6 +103,12 @@ class Flux:
             )[0]
         return out[:, : x.shape[1]].float()
 
+    def grid(self, x: torch.Tensor, reference: torch.Tensor | None) -> torch.Tensor:
+        """Channels are those of x, then of the reference or zeros."""
+        side = int(x.shape[1] ** 0.5)
+        both = torch.cat([x, torch.zeros_like(x) if reference is None else reference], dim=2)
+        return both.transpose(1, 2).unflatten(2, (side, side))
+
     def pipeline(self, vae: AutoencoderKL) -> FluxPipeline:
         return FluxPipeline(
             scheduler=FlowMatchEulerDiscreteScheduler(shift=SHIFT),

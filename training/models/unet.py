@@ -77,6 +77,10 @@ class StableDiffusion:
             out: torch.Tensor = self.denoiser(x, timestep, encoder_hidden_states=text[0], return_dict=False)[0]
         return out.float()
 
+    def grid(self, x: torch.Tensor, reference: torch.Tensor | None) -> torch.Tensor:
+        assert reference is None, "Stable Diffusion's UNet takes no reference image"
+        return x
+
     def pipeline(self, vae: AutoencoderKL) -> StableDiffusionPipeline:
         return StableDiffusionPipeline(
             vae=vae,

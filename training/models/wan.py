@@ -83,6 +83,11 @@ class Wan:
             )[0]
         return out[:, :, given:].float()
 
+    def grid(self, x: torch.Tensor, reference: torch.Tensor | None) -> torch.Tensor:
+        """Channels are those of all frames, the first of which is the reference if there is one."""
+        frames = x if reference is None else torch.cat([reference, x], dim=2)
+        return frames.flatten(1, 2)
+
     def pipeline(self, vae: AutoencoderKLWan) -> WanPipeline:
         return WanPipeline(
             tokenizer=self.tokenizer,
