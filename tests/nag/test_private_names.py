@@ -46,6 +46,8 @@ def kandinsky3_takes_prompts_without_padding():
 
 
 def sana_wms_refiner_encodes_its_prompt():
+    if not hasattr(diffusers, "SanaWMLTX2Refiner"):
+        pytest.skip("this diffusers has no refiner of SANA-WM")
     names = inspect.signature(getattr(diffusers.SanaWMLTX2Refiner, _diffusers.REFINER_ENCODE_PROMPT)).parameters
     assert list(names) == ["self", "prompt", "device", "dtype"]
 
