@@ -75,21 +75,38 @@ class Guidance:
     method: str = "nag"
 
 
-@dataclass(frozen=True)
-class Edit:
-    """A picture to start from, and how far from it to go; with a mask, only what is white in that is made anew.
+class InputRole(StrEnum):
+    """What a file that a request starts from is to the model."""
 
-    Both are names of artifacts that belong to the job: a PNG of the picture's size in RGB, and one in L.
+    IMAGE = "image"  # changed as far as the request's strength goes
+    MASK = "mask"  # white where the image is regenerated
+    REFERENCE = "reference"  # the prompt says what becomes of it
+    FIRST_FRAME = "first_frame"
+    LAST_FRAME = "last_frame"
+    VIDEO = "video"  # changed as far as the request's strength goes
+
+
+#: How a model is used, by the first of these roles that a request has a file of.
+TASKS = {
+    InputRole.MASK: "inpaint",
+    InputRole.IMAGE: "img2img",
+    InputRole.VIDEO: "video_to_video",
+    InputRole.FIRST_FRAME: "image_to_video",
+    InputRole.REFERENCE: "edit",
+}
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """A file that a job starts from, stored as an artifact that belongs to the job.
+
+    A mask is a PNG in mode L of the image's size; any other image is a PNG in RGB. `sha256` is the digest of the file
+    that the client sent.
     """
 
-    strength: float  # share of the denoising steps that is run, above 0 to 1
-    image: str
-    mask: str | None = None
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Everything that is stored for it."""
-        return (self.image,) if self.mask is None else (self.image, self.mask)
+    role: InputRole
+    name: str
+    sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -124,7 +141,9 @@ class Generation:
     video_codec: str | None = None
     embed_metadata: bool = True  # the file says what made it
     previews: int = 0  # a picture, at the most
-    edit: Edit | None = None
+    inputs: tuple[InputFile, ...] = ()
+    strength: float | None = None  # share of the steps that is run, above 0 to 1; None: all
+    remix_of: str | None = None  # the job of the video that this one starts from, where that is one of this service
     strict: bool = False  # a prompt longer than the model reads fails the job
     loras: tuple[LoraUse, ...] = ()
 
@@ -135,17 +154,16 @@ class Generation:
 
     @property
     def steps(self) -> int:
-        """Denoising steps that are run: of an edit a part of the schedule, one at least."""
-        if self.edit is None:
+        """Denoising steps that are run: with a strength a part of the schedule, one at least."""
+        if self.strength is None:
             return self.num_inference_steps
-        return max(1, math.floor(self.num_inference_steps * self.edit.strength + 0.5))
+        return max(1, math.floor(self.num_inference_steps * self.strength + 0.5))
 
     @property
     def task(self) -> str:
         """How the model is used."""
-        if self.edit is None:
-            return "generate"
-        return "img2img" if self.edit.mask is None else "inpaint"
+        roles = {file.role for file in self.inputs}
+        return next((task for role, task in TASKS.items() if role in roles), "generate")
 
     @property
     def cost(self) -> int:
@@ -302,10 +320,12 @@ def generation_from_json(text: str) -> Generation:
     data = json.loads(text)
     if data["nag"] is not None:
         data["nag"] = Guidance(**with_present_names(data["nag"]))
-    if data.get("edit") is not None:
-        data["edit"] = Edit(**data["edit"])
     data["loras"] = tuple(LoraUse(**lora) for lora in data.get("loras", ()))
-    return Generation(**data)
+    if (edit := data.pop("edit", None)) is not None:  # of a former version, and with it no inputs
+        files = [{"role": role, "name": edit[role]} for role in ("image", "mask") if edit.get(role) is not None]
+        data |= {"inputs": files, "strength": edit["strength"]}
+    inputs = [InputFile(**{**file, "role": InputRole(file["role"])}) for file in data.pop("inputs", ())]
+    return Generation(**data, inputs=tuple(inputs))
 
 
 def result_from_json(text: str) -> Result:

@@ -168,8 +168,23 @@ class Settings(BaseSettings):
     wait_max_s: Annotated[float, Field(gt=0, description="longest a request is held for its result")] = 120.0
     body_max_bytes: Annotated[int, Field(ge=1024, description="largest request body")] = 1_000_000
     input_max_bytes: Annotated[
-        int, Field(ge=1024, description="largest image that an edit starts from, and largest mask, as files")
+        int, Field(ge=1024, description="largest image that a request starts from, as a file")
     ] = 20_000_000
+    video_max_bytes: Annotated[int, Field(ge=1024, description="largest video that is uploaded, as a file")] = (
+        200_000_000
+    )
+    files_max_bytes: Annotated[int, Field(ge=0, description="most bytes of all uploaded files of a tenant")] = (
+        1_000_000_000
+    )
+    file_retention_s: Annotated[float, Field(gt=0, description="longest that an uploaded file is kept")] = 86_400.0
+    input_url_hosts: Annotated[
+        tuple[str, ...],
+        NoDecode,
+        Field(
+            description="hosts whose http(s) URLs are fetched as inputs, with commas; .example.org: all below it; "
+            "absent: none"
+        ),
+    ] = ()
     input_max_px: Annotated[
         int, Field(ge=1, description="most pixels of such an image, looked at before it is read")
     ] = 16_777_216
@@ -216,7 +231,7 @@ class Settings(BaseSettings):
     webhook_allow: Annotated[
         tuple[IPv4Network | IPv6Network, ...],
         NoDecode,
-        Field(description="networks beside the open internet that webhooks may reach, with commas"),
+        Field(description="networks beside the open internet that webhooks and URLs of inputs may reach, with commas"),
     ] = ()
     webhook_attempts: Annotated[
         int, Field(ge=1, le=20, description="how often the event that ends a job is sent until its receiver takes it")
@@ -277,7 +292,7 @@ class Settings(BaseSettings):
     def _split(cls, value: object) -> object:
         return tuple(filter(None, map(str.strip, value.split(",")))) or None if isinstance(value, str) else value
 
-    @field_validator("cors_origins", "webhook_allow", mode="before")
+    @field_validator("cors_origins", "webhook_allow", "input_url_hosts", mode="before")
     @classmethod
     def _split_list(cls, value: object) -> object:
         return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value

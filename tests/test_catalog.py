@@ -208,7 +208,7 @@ def test_an_entry_of_the_hub_leaves_nothing_open(name: str) -> None:
     sources = model.sources.values()
     assert all(re.fullmatch(r"[\w.-]+/[\w.-]+", source.repository) for source in sources)
     # What is not pinned is to be a choice, and said.
-    unpinned = {"flux-krea-dev"}
+    unpinned = {"flux-krea-dev", "flux-kontext-dev"}
     assert all(re.fullmatch("[0-9a-f]{40}", source.revision) for source in sources) or name in unpinned
     assert model.pipeline
     assert model.licence
@@ -276,3 +276,34 @@ def test_a_lora_of_the_hub(tmp_path: Path) -> None:
 def test_a_lora_that_does_not_fit(tmp_path: Path, lines: str, message: str) -> None:
     with pytest.raises(CatalogError, match=re.escape(message)):
         load(tmp_path, f"[loras.w]\n{lines}")
+
+
+@pytest.mark.parametrize(
+    ("edits", "tasks"),
+    [
+        ("[]", ()),
+        ('["img2img"]', ("img2img",)),
+        ('["inpaint"]', ("inpaint",)),
+        ('["inpaint", "img2img"]', ("inpaint", "img2img")),
+    ],
+)
+def test_the_former_key_of_edits_is_read(tmp_path: Path, edits: str, tasks: tuple[str, ...]) -> None:
+    catalog = load(tmp_path, f'[models.mine]\nextends = "shapes-flux"\nedits = {edits}')
+    assert catalog.models["mine"].inputs.tasks == tasks
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('edits = ["all"]', "edits: write inputs in its place"),
+        ("edits = []\ninputs = {}", "edits: write inputs in its place"),
+        ("inputs = { first_frame = {} }", "inputs.first_frame: a model of this kind (image) takes none"),
+        ("inputs = { mask = {} }", "mask goes with image, which is missing"),
+        ("inputs = { image = { max = 2 } }", "image.max must be 1"),
+        ("inputs = { references = { max = 17 } }", "less than or equal to 16"),
+        ("inputs = { sound = {} }", "inputs.sound"),
+    ],
+)
+def test_inputs_that_do_not_fit_are_said(tmp_path: Path, line: str, said: str) -> None:
+    with pytest.raises(CatalogError, match=re.escape(said)):
+        load(tmp_path, f'[models.mine]\nextends = "shapes-flux"\n{line}')

@@ -13,6 +13,8 @@ from app.jobs import (
     Artifact,
     Generation,
     Guidance,
+    InputFile,
+    InputRole,
     LoraUse,
     Result,
     Timings,
@@ -58,6 +60,22 @@ def test_the_former_name_of_a_number_is_read() -> None:
     assert NAGDefaults(**numbers, anneal=0.5) == NAGDefaults(**numbers, scale_decay=0.5)  # type: ignore[call-arg]
     with pytest.raises(ValueError, match="anneal is a former name of scale_decay"):
         NAGDefaults(**numbers, anneal=0.5, scale_decay=1.0)  # type: ignore[call-arg]
+
+
+def test_what_a_request_starts_from_is_read() -> None:
+    files = (InputFile(InputRole.FIRST_FRAME, "a.png", "ab"), InputFile(InputRole.LAST_FRAME, "b.png", "cd"))
+    request = Generation(**REQUEST, inputs=files)
+    assert generation_from_json(to_json(request)) == request
+    assert request.task == "image_to_video"
+
+
+@pytest.mark.parametrize(("mask", "task"), [(None, "img2img"), ("b.png", "inpaint")])
+def test_an_edit_of_a_former_version_is_read(mask: str | None, task: str) -> None:
+    edit = {"strength": 0.5, "image": "a.png", "mask": mask}
+    read = generation_from_json(json.dumps(REQUEST | {"edit": edit}))
+    assert (read.task, read.strength, read.steps) == (task, 0.5, 2)
+    assert [file.name for file in read.inputs] == (["a.png"] if mask is None else ["a.png", "b.png"])
+    assert generation_from_json(json.dumps(REQUEST | {"edit": None})) == Generation(**REQUEST)
 
 
 def test_a_request_of_a_later_version_is_not_done_by_half() -> None:

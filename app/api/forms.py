@@ -1,7 +1,8 @@
-"""multipart/form-data read as the JSON it stands for: some SDK calls send their request as a form."""
+"""Bodies with files, as a form or as JSON with data URLs, read as the JSON they stand for."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
@@ -17,9 +18,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Message
 
+from app.api.uploads import INPUT_FIELDS, add_upload, replace_data_urls
 from app.errors import InvalidRequest, MalformedBody
 
-__all__ = ["FORM", "FormRoute", "UploadRoute", "take_files", "take_upload"]
+__all__ = ["FORM", "FileRoute", "UploadRoute", "take_upload"]
 
 FORM = "multipart/form-data"
 #: `nag[scale]` is the scale of nag; `tags[]` is one of several tags.
@@ -34,35 +36,31 @@ def _is_form(content_type: str) -> bool:
     return content_type.partition(";")[0].strip().lower() == FORM
 
 
-def take_files(request: Request) -> Mapping[str, bytes]:
-    """Returns the files of a FormRoute's form by the names of their fields; the request no longer holds them."""
-    files: Mapping[str, bytes] = getattr(request.state, "files", {})
-    request.state.files = {}
-    return files
-
-
 def take_upload(request: Request, name: str) -> UploadFile | None:
     """Returns a file of an UploadRoute's form, which is open until the request is answered."""
     uploads: Mapping[str, UploadFile] = getattr(request.state, "uploads", {})
     return uploads.get(name)
 
 
-class FormRoute(APIRoute):
-    """A route whose JSON body may come as a form as well: a file stands in it by its name, and `take_files` has
-    its bytes.
-    """
+class FileRoute(APIRoute):
+    """A route whose JSON body may hold data URLs, and may come as a form as well; `take_uploads` has the files."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle, shape = super().get_route_handler(), _shape(self)
 
         async def handle_either(request: Request) -> Response:
             if _is_form(request.headers.get("content-type", "")):
-                request.state.files = {}
                 async with _form_of(request) as form:
-                    body = _read(form, shape)
-                    for name, file in _files(form):
-                        request.state.files[name] = await file.read()
-                request = _as_json(request, body)
+                    texts, inputs = await _input_texts(form)
+                    body = _read(form, shape, texts)
+            else:
+                decoder = request.app.state.service.decoder
+                body, inputs = await asyncio.get_running_loop().run_in_executor(
+                    decoder, replace_data_urls, await _read_body(request)
+                )
+            request = _as_json(request, body)
+            request.state.inputs = inputs
+            del inputs  # the route may wait for minutes
             return await handle(request)
 
         return handle_either
@@ -77,7 +75,7 @@ class UploadRoute(APIRoute):
         async def handle_form(request: Request) -> Response:
             async with _form_of(request) as form:
                 request.state.uploads = dict(_files(form))
-                return await handle(_as_json(request, _read(form, shape)))
+                return await handle(_as_json(request, _read(form, shape, {})))
 
         return handle_form
 
@@ -110,21 +108,41 @@ def _files(form: FormData) -> Iterator[tuple[str, UploadFile]]:
             yield _named(name, value)[0], value
 
 
-def _read(form: FormData, shape: type[BaseModel]) -> bytes:
+async def _read_body(request: Request) -> bytes:
+    """Reads the body; unlike `Request.body`, the request does not keep it."""
+    return b"".join([chunk async for chunk in request.stream()])
+
+
+async def _input_texts(form: FormData) -> tuple[dict[int, str], dict[str, bytes]]:
+    """Reads the files in fields for files: their bytes, and the texts that stand for them by place in the form."""
+    texts, inputs = dict[int, str](), dict[str, bytes]()
+    for place, (name, value) in enumerate(form.multi_items()):
+        if isinstance(value, UploadFile) and name.partition("[")[0] in INPUT_FIELDS:
+            texts[place] = add_upload(inputs, await value.read())
+    return texts, inputs
+
+
+def _read(form: FormData, shape: type[BaseModel], texts: Mapping[int, str]) -> bytes:
     """The form's fields as the JSON of a `shape`: text becomes the number or the truth value that it should be.
+
+    `texts` stand for files, by their place in the form.
 
     Raises InvalidRequest, RequestValidationError.
     """
-    items = [_named(name, value) for name, value in form.multi_items()]
+    items = [
+        (name, texts[place]) if place in texts else _named(name, value)
+        for place, (name, value) in enumerate(form.multi_items())
+    ]
     is_of_loras = [LORAS in shape.model_fields and name.partition("[")[0] == LORAS for name, _ in items]
     fields = _nested([item for item, is_lora in zip(items, is_of_loras, strict=True) if not is_lora])
     loras = _lora_uses([item for item, is_lora in zip(items, is_of_loras, strict=True) if is_lora])
+    lists = {name: value for name, value in fields.items() if isinstance(value, list)}  # which that mode does not take
     try:
-        body = shape.model_validate_strings(fields)
+        body = shape.model_validate_strings({name: value for name, value in fields.items() if name not in lists})
     except ValidationError as exc:
         raise RequestValidationError([{**each, "loc": ("body", *each["loc"])} for each in exc.errors()]) from exc
     # Not model_dump_json, which writes NaN as null: that would be a field left out.
-    sent = body.model_dump(mode="json", exclude_unset=True)
+    sent = body.model_dump(mode="json", exclude_unset=True) | lists
     return json.dumps(sent | {LORAS: loras} if loras else sent).encode()
 
 
@@ -134,18 +152,26 @@ def _named(name: str, value: UploadFile | str) -> tuple[str, str]:
 
 
 def _nested(items: list[tuple[str, str]]) -> dict[str, Any]:
+    """The fields of a form; a name that ends in [] is one of several values of a list."""
     fields: dict[str, Any] = {}
     for written, value in items:
         match = BRACKETED.fullmatch(written)
         *outer, name = [written] if match is None else [match[1], *match[2][1:-1].split("][")]
+        if is_list := not name and bool(outer):
+            *outer, name = outer
         inner = fields
-        for each in outer:
-            inner = inner.setdefault(each, {})
+        for part in outer:
+            inner = inner.setdefault(part, {})
             if not isinstance(inner, dict):
-                raise InvalidRequest(f"{written}: {each} was sent as a value already", param=written)
-        if name in inner:
+                raise InvalidRequest(f"{written}: {part} was sent as a value already", param=written)
+        if not is_list and name in inner:
             raise InvalidRequest(f"{written}: sent twice", param=written)
-        inner[name] = value
+        if not is_list:
+            inner[name] = value
+        elif isinstance(values := inner.setdefault(name, []), list):
+            values.append(value)
+        else:
+            raise InvalidRequest(f"{written}: {name} was sent as a value already", param=written)
     return fields
 
 

@@ -96,6 +96,10 @@ class UploadedImage:
         alpha = self._decode().getchannel("A")
         return self._scale(alpha, width, height, Image.Resampling.BILINEAR)  # whose values do not overshoot
 
+    def release(self) -> None:
+        """Lets the decoded pixels go; the image cannot be used after that."""
+        self._pixels = None
+
     def _unturned(self, width: int, height: int) -> tuple[int, int]:
         return (height, width) if self._orientation in TURNED else (width, height)
 

@@ -20,7 +20,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
-__all__ = ["READABLE", "identify", "open_header"]
+__all__ = ["READABLE", "VIDEO_KINDS", "identify", "open_header"]
 
 #: The first pattern that matches names the kind.
 SIGNATURES: Mapping[str, re.Pattern[bytes]] = {
@@ -47,6 +47,8 @@ SIGNATURES: Mapping[str, re.Pattern[bytes]] = {
     }.items()
 }
 SIGNATURE_BYTES = 80
+#: The kinds that are videos.
+VIDEO_KINDS = ("MP4 or QuickTime", "WebM or Matroska")
 #: A PNG chunk that says what pixels look like, and one that is used only if its checksum is right. The others that
 #: are not critical are metadata.
 PIXEL_CHUNKS = frozenset({b"tRNS", b"acTL", b"fcTL", b"fdAT"})

@@ -6,17 +6,27 @@ Pure but for the seed that is drawn when none is given.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from app.api.schemas import SEED_MAX, GenerationBody, NAGBody
-from app.catalog import NAG_BOUNDS, Catalog, EditTask, Kind, Model, Range, RegisteredLora
+from app.api.schemas import SEED_MAX, STRENGTH, GenerationBody, NAGBody
+from app.catalog import NAG_BOUNDS, Catalog, Kind, Model, Range, RegisteredLora, field_of
 from app.errors import InvalidParameter, NotFound, UnsupportedParameter
 from app.formats import FORMATS, VIDEO_CODECS, VIDEOS
-from app.jobs import FORMER_NAMES, Generation, Guidance, LoraUse
+from app.jobs import FORMER_NAMES, Generation, Guidance, InputRole, LoraUse
 
-__all__ = ["NO_LORAS", "NO_MASK", "NO_TRANSPARENCY", "Resolved", "find_editing_model", "find_model", "resolve"]
+__all__ = [
+    "NO_LORAS",
+    "Resolved",
+    "check_inputs",
+    "edit_roles",
+    "find_editing_model",
+    "find_model",
+    "resolve",
+    "takes_none",
+]
 
 #: A drawn seed stays below this, so that it survives a JSON reader whose numbers are doubles.
 DRAWN_SEEDS = 2**32
@@ -24,9 +34,8 @@ DRAWN_SEEDS = 2**32
 #: Of OpenAI's, by what a model makes.
 ROUTES: dict[Kind, str] = {"image": "POST /v1/images/generations", "video": "POST /v1/videos"}
 
-#: What a model without inpainting is asked for in vain.
-NO_MASK = "takes no mask: leave it out"
-NO_TRANSPARENCY = "cannot regenerate the image's transparent parts: send an opaque image"
+#: Roles of files that are changed as far as a request's strength goes.
+WITH_STRENGTH = frozenset({InputRole.IMAGE, InputRole.VIDEO})
 
 #: Without uploaded ones.
 NO_LORAS: Mapping[str, RegisteredLora] = {}
@@ -51,25 +60,32 @@ def resolve(
     written: Mapping[str, str] | None = None,
     warnings: tuple[str, ...] = (),
     uploaded: Mapping[str, RegisteredLora] = NO_LORAS,
+    roles: Sequence[InputRole] = (),
 ) -> Resolved:
-    """The generation that `asked` means.
+    """The generation that `asked` means, without the files that it starts from; `roles` are theirs.
 
     `written` maps a field's name here to the one the caller wrote (`nag.scale` → `nag_scale`), for the errors.
     `uploaded` has the LoRAs that the caller may name beside the catalog's; they go before those of the same id.
     Raises NotFound for an unknown model, InvalidParameter for a value the model cannot take, UnsupportedParameter
     for a parameter it cannot honour (with `strict` false that becomes a warning).
     """
-    model = find_model(catalog, asked.model)
-    return _Resolver(asked, model, written or {}, catalog, {**catalog.loras, **uploaded}, list(warnings)).run()
+    model = find_model(catalog, asked.model, roles=roles)
+    check_inputs(model, roles, written)
+    loras = {**catalog.loras, **uploaded}
+    return _Resolver(asked, model, written or {}, catalog, loras, list(warnings), roles).run()
 
 
-def find_model(catalog: Catalog, name: str | None, kind: Kind | None = None) -> Model:
+def find_model(catalog: Catalog, name: str | None, kind: Kind | None = None, roles: Sequence[InputRole] = ()) -> Model:
     """The model called `name`; for None the default, or the first of its `kind` where the default is of the other.
 
+    With `roles` of files, the first of those that take them, if there is one.
     Raises NotFound, and InvalidParameter for one that is not of this kind.
     """
     if name is None:
+        able = [model for model in catalog.models.values() if kind in (None, model.kind) and _takes(model, roles)]
         found = catalog.default_of(kind)
+        if able and found not in able:
+            found = able[0]
         if found is None:
             raise NotFound(f"no model here makes {kind}s; see GET /v1/models", param="model", code="model_not_found")
         return found
@@ -83,18 +99,84 @@ def find_model(catalog: Catalog, name: str | None, kind: Kind | None = None) -> 
     return found
 
 
-def find_editing_model(catalog: Catalog, name: str | None, task: EditTask, problem: str = NO_MASK) -> Model:
-    """As `find_model`, of one that does this task: for None the default image model, or the first that does.
+def check_inputs(model: Model, roles: Sequence[InputRole], written: Mapping[str, str] | None = None) -> None:
+    """Checks the roles of a request's files against what the model takes.
 
-    `problem` is what the error says of a model that edits but does not inpaint.
+    Raises UnsupportedParameter for a file that it takes none of, InvalidParameter for too many or a missing one.
     """
-    able = [model for model in catalog.models.values() if task in model.edits]
+    counts, names = Counter(roles), {role: (written or {}).get(field_of(role), field_of(role)) for role in InputRole}
+    for role in counts:
+        if model.inputs.limits(role) is None:
+            raise UnsupportedParameter(f"{names[role]}: {takes_none(model)}", param=names[role])
+    for role, name in names.items():
+        limits, count = model.inputs.limits(role), counts[role]
+        if limits is not None and count > limits.max:
+            raise InvalidParameter(f"{name}: model {model.id} takes at most {limits.max}, got {count}", param=name)
+        is_needed = limits is not None and limits.required and (role is not InputRole.MASK or InputRole.IMAGE in counts)
+        if is_needed and not count:
+            raise InvalidParameter(f"{name}: model {model.id} needs {'one' if name == role else 'some'}", param=name)
+    for role, other in ((InputRole.MASK, InputRole.IMAGE), (InputRole.LAST_FRAME, InputRole.FIRST_FRAME)):
+        if role in counts and other not in counts:
+            raise InvalidParameter(f"{role}: goes with {other}, which is missing", param=role)
+
+
+def takes_none(model: Model) -> str:
+    """Says that a model takes no files of one role, and which it takes."""
+    names = [field_of(other) for other in model.inputs.roles]
+    return f"model {model.id} takes none; it starts from {' or '.join(['text', *names]) if names else 'text alone'}"
+
+
+def _takes(model: Model, roles: Sequence[InputRole]) -> bool:
+    counts = Counter(roles)
+    limits = {role: model.inputs.limits(role) for role in InputRole}
+    has_all = all(counts[role] for role, limit in limits.items() if limit and limit.required and role != InputRole.MASK)
+    return has_all and all((limit := limits[role]) is not None and count <= limit.max for role, count in counts.items())
+
+
+def edit_roles(model: Model, images: int, *, is_masked: bool, has_strength: bool) -> tuple[InputRole, ...] | None:
+    """Returns the roles of so many images to edit, and of a mask behind them; None if the model cannot.
+
+    An image is a reference to a model that is told by the prompt what to change, unless the request has a mask or, for
+    a model that can do both, a strength.
+    """
+    tasks, references = model.inputs.tasks, model.inputs.references
+    if is_masked:
+        return (InputRole.IMAGE, InputRole.MASK) if images == 1 and "inpaint" in tasks else None
+    if images == 1 and "img2img" in tasks and (has_strength or references is None):
+        return (InputRole.IMAGE,)
+    return (InputRole.REFERENCE,) * images if references is not None and images <= references.max else None
+
+
+def find_editing_model(
+    catalog: Catalog, name: str | None, images: int, *, is_masked: bool, has_strength: bool, problem: str | None = None
+) -> Model:
+    """As `find_model`, of one that can edit so many images: for None the default image model, or the first that can.
+
+    Raises InvalidParameter for a model that cannot, with the names of those that can; `problem` is what it says of a
+    model that edits otherwise.
+    """
+
+    def can(model: Model) -> bool:
+        return edit_roles(model, images, is_masked=is_masked, has_strength=has_strength) is not None
+
+    able = [model for model in catalog.models.values() if model.kind == "image" and can(model)]
     if name is None and able:
         default = catalog.default_of("image")
         return default if default in able else able[0]
     found = find_model(catalog, name, "image")
     if found not in able:
-        problem = problem if found.edits else "takes no images to start from"
+        if not found.inputs.tasks:
+            problem = "takes no images to start from"
+        elif problem is not None:
+            pass
+        elif is_masked:
+            problem = "takes no mask: leave it out" if images == 1 else "takes no mask with several images"
+        elif images == 1:
+            problem = "takes no image without a mask"
+        else:
+            problem = (
+                f"takes no {images} images: at most {found.inputs.references.max if found.inputs.references else 1}"
+            )
         others = f"; {', '.join(model.id for model in able)} would" if able else ""
         message = f"model: {found.id} {problem}{others}"
         raise InvalidParameter(message, param="model", code="not_an_editing_model")
@@ -109,6 +191,7 @@ class _Resolver:
     catalog: Catalog
     loras: Mapping[str, RegisteredLora]
     warnings: list[str] = field(default_factory=list)
+    roles: Sequence[InputRole] = ()
 
     def run(self) -> Resolved:
         asked, model = self.asked, self.model
@@ -135,6 +218,7 @@ class _Resolver:
             output_compression=self._compression(output_format),
             nag=self._guidance(cfg=guidance_scale > 1),
             previews=self._previews(),
+            strength=self._strength(),
             strict=asked.strict,
             loras=self._lora_uses(),
         )
@@ -177,6 +261,13 @@ class _Resolver:
             self._unsupported("previews", "there are none of videos")
             return 0
         return self.asked.previews or 0
+
+    def _strength(self) -> float | None:
+        if WITH_STRENGTH & set(self.roles):
+            return STRENGTH if self.asked.strength is None else self.asked.strength
+        if self.asked.strength is not None:
+            self._unsupported("strength", "the request has no image or video that is changed by a share of the steps")
+        return None
 
     def _format(self) -> str:
         asked, possible = self.asked.output_format, FORMATS[self.model.kind]

@@ -27,7 +27,7 @@ from app.api.limits import Limits
 from app.api.measured import Measured
 from app.api.protocol import BoundedHead
 from app.api.request_id import RequestId
-from app.api.routes import artifacts, health, images, jobs, loras, metrics, models, playground, queue, videos
+from app.api.routes import artifacts, files, health, images, jobs, loras, metrics, models, playground, queue, videos
 from app.api.service import Service
 from app.api.traced import Traced
 from app.api.webhooks.deliveries import Deliveries
@@ -46,6 +46,9 @@ __all__ = ["create_app", "serve", "uvicorn_config"]
 SHUTDOWN_S = 3
 #: A connection that its other end still means to use must not be closed under it; load balancers keep theirs for 60 s.
 KEEP_ALIVE_S = 75
+#: Paths whose bodies can hold files, and how many of the largest size: base64 makes them a third longer.
+WITH_FILES = ("/v1/jobs", "/v1/videos", "/v1/images/generations", images.EDITS)
+FILES_IN_A_BODY = 3
 
 
 def create_app(settings: Settings, stopping: Callable[[], bool] = lambda: False) -> FastAPI:
@@ -95,12 +98,13 @@ def create_app(settings: Settings, stopping: Callable[[], bool] = lambda: False)
         BoundedBody,
         limit_bytes=settings.body_max_bytes,
         timeout_s=settings.read_timeout_s,
-        kinds={"/v1/videos": (JSON, FORM), images.EDITS: (FORM,), loras.LORAS: (FORM,)},
-        larger={
-            images.EDITS: settings.body_max_bytes + 2 * settings.input_max_bytes,
+        kinds={"/v1/videos": (JSON, FORM), images.EDITS: (FORM, JSON), loras.LORAS: (FORM,), files.PATH: (FORM,)},
+        larger=dict.fromkeys(WITH_FILES, settings.body_max_bytes + FILES_IN_A_BODY * settings.input_max_bytes)
+        | {
             loras.LORAS: settings.body_max_bytes + settings.lora_max_bytes,
+            files.PATH: settings.body_max_bytes + max(settings.input_max_bytes, settings.video_max_bytes),
         },
-        uploads=(loras.LORAS,),
+        uploads=(loras.LORAS, files.PATH),
     )
     app.add_middleware(Limits)
     app.add_middleware(Access, keyring=keyring)
@@ -111,10 +115,11 @@ def create_app(settings: Settings, stopping: Callable[[], bool] = lambda: False)
     if tracing is not None:
         app.add_middleware(Traced, tracing=tracing)
     app.add_middleware(Measured, metrics=measured)  # added last, so outermost: a 500 counts too
-    for each in (jobs, images, videos, artifacts, models, loras, queue, health, metrics, playground):
+    for each in (jobs, images, videos, files, artifacts, models, loras, queue, health, metrics, playground):
         app.include_router(each.router)
-    app.include_router(images.forms)
-    app.include_router(videos.forms)
+    app.include_router(files.forms)
+    app.include_router(jobs.files)
+    app.include_router(videos.files)
     app.include_router(loras.forms)
     openapi.install(app, asks=keyring.asks)
     return app

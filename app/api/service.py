@@ -16,7 +16,7 @@ from fastapi import Depends, Request
 
 from app.access import Scope
 from app.api.access import NOBODY, Caller
-from app.api.edit_inputs import PreparedInput
+from app.api.inputs import PreparedInputs
 from app.api.resolve import Resolved
 from app.api.schemas import GenerationBody
 from app.api.webhooks.asked import asked_webhook
@@ -26,6 +26,7 @@ from app.catalog import Catalog, UploadedLora
 from app.errors import Forbidden, InvalidParameter, NotFound, Unauthenticated
 from app.jobs import Job, JobStatus, Priority
 from app.metrics import Metrics
+from app.queue.files import UploadedFile
 from app.queue.listing import Page
 from app.queue.queue import Queue
 from app.settings import Settings
@@ -35,6 +36,7 @@ __all__ = ["LOOK_S", "Here", "Service", "wait_asked_s"]
 #: Between two looks at whether the client has left or the server is to end; well below the time that gives requests.
 LOOK_S = 0.5
 WAIT = re.compile(r"wait\s*=\s*\"?([0-9]{1,9})\"?", re.IGNORECASE)
+FILE_ID = re.compile(r"file-[0-9a-f]{32}")
 #: Any visible ASCII, as a header can carry it; longer than every UUID and hash in use.
 IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
@@ -55,7 +57,7 @@ class Service:
     caller: Caller = NOBODY
 
     async def submit(
-        self, resolved: Resolved, body: GenerationBody, request: Request, inputs: PreparedInput | None = None
+        self, resolved: Resolved, body: GenerationBody, request: Request, inputs: PreparedInputs | None = None
     ) -> tuple[Job, bool]:
         """The queued job and True, or the earlier job of the same idempotency key and False.
 
@@ -82,12 +84,12 @@ class Service:
             webhook=asked_webhook(body.webhook, self.settings),
             trace=getattr(request.state, "traceparent", ""),
         )
-        edit = None if inputs is None else inputs.edit(asked.id)
-        asked = replace(asked, request=replace(asked.request, edit=edit))
+        files = () if inputs is None else inputs.of_job(asked.id)
+        asked = replace(asked, request=replace(asked.request, inputs=files))
         queued = False
         try:
-            if inputs is not None and edit is not None:
-                await inputs.store(edit, self.artifacts)
+            if inputs is not None:
+                await inputs.store(files, self.artifacts)
             job = await self.queue.submit(
                 asked,
                 deadline_s=body.deadline_s,
@@ -98,8 +100,8 @@ class Service:
             )
             queued = job.id == asked.id
         finally:
-            if not queued and edit is not None:
-                await self.artifacts.delete(*edit.names)
+            if not queued:
+                await self.artifacts.delete(*(file.name for file in files))
         return job, queued
 
     @property
@@ -157,8 +159,7 @@ class Service:
         job = await self.cancel(job_id)
         for artifact in job.result.artifacts if job.result else ():
             await self.artifacts.delete(*artifact.names)
-        if job.request.edit is not None:
-            await self.artifacts.delete(*job.request.edit.names)
+        await self.artifacts.delete(*(file.name for file in job.request.inputs))
         await self.queue.delete(job_id)
 
     async def page(
@@ -174,6 +175,13 @@ class Service:
         return await self.queue.page(
             self.tenant, limit, after=after, status=status, models=models, oldest_first=oldest_first
         )
+
+    async def find_file(self, file_id: str, param: str | None = None) -> UploadedFile:
+        """The caller's uploaded file. Raises NotFound, for another tenant's as well."""
+        file = await self.queue.files.find(self.tenant, file_id) if FILE_ID.fullmatch(file_id) else None
+        if file is None:
+            raise NotFound(f"{f'{param}: ' if param else ''}no file {file_id!r}", param=param, code="file_not_found")
+        return file
 
     def _found(self, job: Job | None, job_id: str) -> Job:
         if job is None or job.tenant != self.caller.tenant:
@@ -194,7 +202,7 @@ def wait_asked_s(request: Request, most_s: float) -> float | None:
     return None
 
 
-def _fingerprint(path: str, body: GenerationBody, inputs: PreparedInput | None) -> str:
+def _fingerprint(path: str, body: GenerationBody, inputs: PreparedInputs | None) -> str:
     """Equal for equal requests: of what was sent, before a seed is drawn."""
     digest = [] if inputs is None else [inputs.digest]
     text = json.dumps([path, body.model_dump(exclude_unset=True), *digest], sort_keys=True)

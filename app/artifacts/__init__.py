@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from app.artifacts.errors import ArtifactsError
-from app.artifacts.names import artifact_name, input_name, lora_name
+from app.artifacts.names import artifact_name, input_name, lora_name, upload_name
 from app.artifacts.store import Artifacts, Stored
 
-__all__ = ["Artifacts", "ArtifactsError", "Stored", "artifact_name", "input_name", "lora_name"]
+__all__ = ["Artifacts", "ArtifactsError", "Stored", "artifact_name", "input_name", "lora_name", "upload_name"]

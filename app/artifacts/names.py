@@ -6,11 +6,18 @@ import re
 import secrets
 
 from app.formats import MEDIA_TYPES
+from app.jobs import InputRole
 
-__all__ = ["artifact_name", "checked", "input_name", "is_input", "is_name", "lora_name", "media_type"]
+__all__ = [
+    "artifact_name", "checked", "input_name", "is_input", "is_name", "is_upload", "lora_name", "media_type",
+    "upload_name",
+]  # fmt: skip
 
-_NAME = re.compile(rf"[A-Za-z0-9_-]{{1,80}}-[0-9]{{1,3}}-[0-9a-f]{{8}}\.({'|'.join(MEDIA_TYPES)})")
-_INPUT = re.compile(r".+-(image|mask)-0-[0-9a-f]{8}\.png")
+#: The format of an uploaded file, whatever is in it.
+UPLOADED = "bin"
+TYPES = MEDIA_TYPES | {UPLOADED: "application/octet-stream"}
+_NAME = re.compile(rf"[A-Za-z0-9_-]{{1,80}}-[0-9]{{1,3}}-[0-9a-f]{{8}}\.({'|'.join(TYPES)})")
+_INPUT = re.compile(rf".+-({'|'.join(InputRole)})-[0-9]{{1,3}}-[0-9a-f]{{8}}\.(png|mp4)")
 
 #: Of an uploaded LoRA. It is no artifact: it has no links, and is kept until it is deleted.
 _LORA = re.compile(r"lora_[0-9a-f]{16}\.safetensors")
@@ -24,9 +31,18 @@ def artifact_name(job_id: str, index: int, output_format: str) -> str:
     return f"{job_id}-{index}-{secrets.token_hex(4)}.{output_format}"
 
 
-def input_name(job_id: str, part: str) -> str:
-    """Of a picture that a job starts from; `part` is `image` or `mask`."""
-    return artifact_name(f"{job_id}-{part}", 0, "png")
+def input_name(job_id: str, role: InputRole, index: int) -> str:
+    """The name of the file of this number that a job starts from."""
+    return artifact_name(f"{job_id}-{role}", index, "mp4" if role is InputRole.VIDEO else "png")
+
+
+def upload_name(file_id: str) -> str:
+    """The name of an uploaded file."""
+    return artifact_name(file_id, 0, UPLOADED)
+
+
+def is_upload(name: str) -> bool:
+    return name.endswith(f".{UPLOADED}")
 
 
 def lora_name(version: str) -> str:

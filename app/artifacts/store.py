@@ -18,7 +18,7 @@ import obstore
 
 from app.artifacts import places
 from app.artifacts.errors import translated
-from app.artifacts.names import checked, is_input, is_name, media_type
+from app.artifacts.names import checked, is_input, is_name, is_upload, media_type
 from app.settings import Settings
 
 __all__ = ["Artifacts", "Stored"]
@@ -56,13 +56,14 @@ class Artifacts:
 
     def __init__(
         self, store: places.Store, signing: places.Bucket | None, folder: Path | None, retention_s: float,
-        waiting_s: float,
+        waiting_s: float, upload_s: float,
     ) -> None:  # fmt: skip
         self._store = store
         self._signing = signing
         self._folder = folder
         self._retention_s = retention_s
         self._waiting_s = waiting_s
+        self._upload_s = upload_s
         self._threads = ThreadPoolExecutor(CALLS_AT_ONCE, thread_name_prefix="artifacts")
         self._calls: set[Future[Any]] = set()
 
@@ -76,7 +77,7 @@ class Artifacts:
         """The store of the settings. A bucket that does not answer is asked again for `patience_s`."""
         store, folder = places.open_store(settings, patience_s), places.folder(settings)
         signing = places.signing_store(settings, store, patience_s)
-        return cls(store, signing, folder, settings.retention_s, settings.deadline_max_s)
+        return cls(store, signing, folder, settings.retention_s, settings.deadline_max_s, settings.file_retention_s)
 
     async def save(self, name: str, data: bytes | BinaryIO) -> int:
         """Store it whole or not at all; returns its size in bytes. A file is read from its start, in parts."""
@@ -161,4 +162,5 @@ class Artifacts:
 
     def _is_over(self, name: str, modified_at: float) -> bool:
         kept_s = max(self._retention_s, self._waiting_s) if is_input(name) else self._retention_s
+        kept_s = self._upload_s if is_upload(name) else kept_s
         return is_name(name) and modified_at < time.time() - kept_s

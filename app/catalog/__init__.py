@@ -1,8 +1,9 @@
 """The catalog: which models are served, how each is loaded, its limits and its defaults, read from TOML."""
 
 from app.catalog.catalog import Catalog
-from app.catalog.entry import EditTask, Kind, Model
+from app.catalog.entry import Kind, Model
 from app.catalog.errors import CatalogError
+from app.catalog.inputs import InputLimits, Inputs, field_of
 from app.catalog.loading import Autoencoder, Lora, Quantization, Scheduler, Source, Weights
 from app.catalog.loras import LORA_ID, CatalogLora, RegisteredLora, UploadedLora, is_uploaded
 from app.catalog.numbers import NAG_BOUNDS, Method, NAGDefaults, Range
@@ -14,7 +15,8 @@ __all__ = [
     "Catalog",
     "CatalogError",
     "CatalogLora",
-    "EditTask",
+    "InputLimits",
+    "Inputs",
     "Kind",
     "Lora",
     "Method",
@@ -27,5 +29,6 @@ __all__ = [
     "Source",
     "UploadedLora",
     "Weights",
+    "field_of",
     "is_uploaded",
 ]

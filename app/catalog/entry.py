@@ -6,22 +6,28 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from app.catalog.inputs import Inputs, field_of
 from app.catalog.loading import Autoencoder, Dtype, Lora, Names, Quantization, Scheduler, Size, Source, Weights
 from app.catalog.numbers import NAGDefaults, Range
+from app.jobs import InputRole
 
-__all__ = ["EditTask", "Kind", "Model"]
+__all__ = ["Kind", "Model"]
 
 Kind = Literal["image", "video"]
-#: How a picture can start from another: from all of it, or anew where a mask shows.
-EditTask = Literal["img2img", "inpaint"]
 
+#: By kind of model, the roles of files that it can take.
+ROLES: dict[Kind, frozenset[InputRole]] = {
+    "image": frozenset({InputRole.IMAGE, InputRole.MASK, InputRole.REFERENCE}),
+    "video": frozenset({InputRole.REFERENCE, InputRole.FIRST_FRAME, InputRole.LAST_FRAME, InputRole.VIDEO}),
+}
 #: Arguments of a pipeline call that a request or the worker decides; an entry's `call` cannot.
 CHOSEN_HERE = frozenset(
     {
         "prompt", "negative_prompt", "generator", "num_inference_steps", "width", "height", "num_frames",
         "true_cfg_scale", "guidance_scale", "output_type", "return_dict", "num_images_per_prompt",
         "num_videos_per_prompt", "callback", "callback_steps", "callback_on_step_end",
-        "callback_on_step_end_tensor_inputs", "image", "mask_image", "strength",
+        "callback_on_step_end_tensor_inputs", "image", "mask_image", "strength", "last_image", "video",
+        "reference_images", "conditions",
     }
 )  # fmt: skip
 
@@ -42,7 +48,7 @@ class Model(Source):
     compile: the denoiser, by torch.compile, at the first call of each shape.
     vae_tiling: decode in tiles, in less memory.
     prompt_max_tokens: what the main text encoder reads of a prompt, special tokens included.
-    edits: what diffusers' own pipelines for it do with the parts of this one.
+    inputs: the files that a request can start from. Diffusers' own pipelines for them use the parts of this one.
     request_loras: whether requests may name LoRAs; `lora` has those that are in force for every request.
     """
 
@@ -79,7 +85,7 @@ class Model(Source):
     prompt_max_tokens: int | None = Field(default=None, ge=1)
     call: dict[str, Any] = Field(default_factory=dict)
     nag: NAGDefaults | None = None
-    edits: Annotated[tuple[EditTask, ...], Field(strict=False)] = ()
+    inputs: Inputs = Inputs()
     request_loras: bool = True
 
     @property
@@ -103,8 +109,9 @@ class Model(Source):
                 raise ValueError(f"{name} is {'required' if given is None else 'unknown'} where kind is {self.kind}")
             if given is not None and given.min < 1:
                 raise ValueError(f"{name}.min must be at least 1, not {given.min}")
-        if self.edits and self.kind == "video":
-            raise ValueError("edits are of images alone")
+        for role in self.inputs.roles:
+            if role not in ROLES[self.kind]:
+                raise ValueError(f"inputs.{field_of(role)}: a model of this kind ({self.kind}) takes none")
         for name in ("width", "height") if self.kind == "video" else ():
             size: Range[int] = getattr(self, name)
             if (size.multiple or 1) % 2 or (size.offset or 0) % 2:

@@ -22,6 +22,13 @@ EntryT = TypeVar("EntryT", bound=Entry)
 
 #: The key by which an entry takes another's values where it has none of its own.
 EXTENDS = "extends"
+#: What the former key `edits` said, as inputs.
+FORMER_EDITS: dict[frozenset[str], dict[str, Any]] = {
+    frozenset(): {},
+    frozenset({"img2img"}): {"image": {}},
+    frozenset({"inpaint"}): {"image": {}, "mask": {"required": True}},
+    frozenset({"img2img", "inpaint"}): {"image": {}, "mask": {}},
+}
 
 
 @dataclass(frozen=True)
@@ -54,7 +61,24 @@ def read(path: Path) -> CatalogFile:
         for name, entry in tables.items():
             if not isinstance(entry, dict):
                 raise CatalogError(f"{path}: {key}.{name}: must be a table, not {entry!r}")
+    try:
+        entries = {name: _with_present_keys(entry) for name, entry in entries.items()}
+    except ValueError as exc:
+        raise CatalogError(f"{path}: {exc}") from exc
     return CatalogFile(path, default, entries, loras)
+
+
+def _with_present_keys(entry: dict[str, Any]) -> dict[str, Any]:
+    """Returns an entry that was written for a former version under the keys that it has now. Raises ValueError."""
+    edits = entry.get("edits")
+    if edits is None:
+        return entry
+    inputs = FORMER_EDITS.get(frozenset(map(str, edits))) if isinstance(edits, list) else None
+    if inputs is None or "inputs" in entry:
+        raise ValueError(
+            f"edits: write inputs in its place, as inputs = {{ image = {{}}, mask = {{}} }}, not {edits!r}"
+        )
+    return {key: value for key, value in entry.items() if key != "edits"} | {"inputs": inputs}
 
 
 def models(read: Sequence[CatalogFile]) -> dict[str, Model]:

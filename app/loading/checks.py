@@ -21,13 +21,14 @@ import transformers
 
 import nag
 from app.catalog import CatalogLora, Model, Source
+from app.jobs import InputRole
 from app.loading.components import component_dtype
 from app.loading.errors import LoadError
 from app.loading.grids import grid_problems
 from app.loading.hub import File, files_of, lora_file
 from app.loading.pipeline import pipeline_class, scheduler_class
 from app.loading.prompt_window import window_problems
-from app.loading.tasks import task_class
+from app.loading.tasks import argument_of, task_class
 from app.loading.weights import require_package
 from app.loras import LoraFileError, check_lora, find_structure
 from nag.families.family import DENOISER_NAMES
@@ -56,7 +57,7 @@ def problems(entry: Model) -> list[str]:
     if kind is None:
         return found
     for check in (
-        _arguments, _required, _guidance, _nag, _parts, _vae, _edits, _inpainting, grid_problems, window_problems,
+        _arguments, _required, _guidance, _nag, _parts, _vae, _inputs, _inpainting, grid_problems, window_problems,
     ):  # fmt: skip
         found += check(entry, kind)
     found += _tokenizers(entry)
@@ -161,8 +162,9 @@ def _required(entry: Model, kind: Any) -> Iterator[str]:
     for name, parameter in takes.items():
         if parameter.default is parameter.empty and parameter.kind not in VARIADIC and name not in supplied:
             yield f"pipeline: {kind.__name__} needs {name}, which no request has"
-    if "image" in takes and takes["image"].default is None and STARTS_FROM_IMAGES.search(kind.__name__):
-        yield f"pipeline: {kind.__name__} needs image, which no request has; the text pipeline's `edits` start from one"
+    needs_image = "image" in takes and takes["image"].default is None and STARTS_FROM_IMAGES.search(kind.__name__)
+    if needs_image and not entry.inputs.are_required:
+        yield f"pipeline: {kind.__name__} needs image: write inputs = {{ … = {{ required = true }} }}, by its role"
 
 
 def _tokenizers(entry: Model) -> Iterator[str]:
@@ -208,24 +210,26 @@ def _nag(entry: Model, kind: Any) -> Iterator[str]:
             yield f"nag: {kind.__name__} has no {' or '.join(family.encoders)}"
 
 
-def _edits(entry: Model, kind: Any) -> Iterator[str]:
-    for task in entry.edits:
+def _inputs(entry: Model, kind: Any) -> Iterator[str]:
+    for task in entry.inputs.tasks:
         found = task_class(kind, task)
         if found is None:
-            yield f"edits: diffusers {diffusers.__version__} has no {task} with the parts of {kind.__name__}"
+            yield f"inputs: {task}: diffusers {diffusers.__version__} has none with the parts of {kind.__name__}"
             continue
         takes = inspect.signature(found.__call__).parameters
         cfg = () if entry.cfg == "none" else (entry.cfg,)
         for name in (*entry.call, *cfg):
             if name not in takes:
-                yield f"edits: {task}: {found.__name__} takes no {name}"
+                yield f"inputs: {task}: {found.__name__} takes no {name}"
         if cfg and entry.guidance_scale.max > 1 and "negative_prompt" not in takes:
-            yield f"edits: {task}: {found.__name__} takes no negative_prompt"
+            yield f"inputs: {task}: {found.__name__} takes no negative_prompt"
+        if task == "image_to_video" and entry.inputs.last_frame and not argument_of(takes, InputRole.LAST_FRAME):
+            yield f"inputs.last_frame: {found.__name__} takes none"
 
 
 def _inpainting(entry: Model, kind: Any) -> Iterator[str]:
     """Compares the channels of UNet and VAE, if their configs are on this machine."""
-    if "inpaint" not in entry.edits or "unet" not in inspect.signature(kind.__init__).parameters:
+    if entry.inputs.mask is None or "unet" not in inspect.signature(kind.__init__).parameters:
         return
     unet, vae = _local_json(entry, "unet/config.json"), _local_vae_config(entry)
     if unet is None or vae is None:
@@ -233,7 +237,7 @@ def _inpainting(entry: Model, kind: Any) -> Iterator[str]:
     channels, latents = unet.get("in_channels"), vae.get("latent_channels", 4)
     if channels not in (latents, 2 * latents + 1):
         yield (
-            f"edits: inpaint: the UNet must take {latents} channels, those of the latents, or {2 * latents + 1} "
+            f"inputs.mask: the UNet must take {latents} channels, those of the latents, or {2 * latents + 1} "
             f"with mask and image, but takes {channels}"
         )
 

@@ -28,6 +28,7 @@ from app.queue.connection import open_redis
 from app.queue.dead import DeadLetters
 from app.queue.events import Events
 from app.queue.feed import Feed
+from app.queue.files import FileRecords
 from app.queue.keys import Keys
 from app.queue.listing import Page, page
 from app.queue.load import Load, retry_after_s
@@ -63,6 +64,7 @@ class Queue:
         self._events = Events(redis, self.keys)
         self._lease_ms: Final = round(settings.lease_s * 1000)
         self._scripts = Scripts(redis, self.keys, round(settings.retention_s * 1000))
+        self.files: Final = FileRecords(self._scripts, settings.files_max_bytes)
         self.dead: Final = DeadLetters(self._scripts)
         self.loras: Final = Loras(self._scripts)
         self.rates: Final = Rates(redis.connection_pool, self.keys)

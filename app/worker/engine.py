@@ -48,7 +48,7 @@ from app.worker.shared_model import SharedModel
 from app.worker.side_lane import SideLane
 from app.worker.states import ModelStates
 from app.worker.video import can_write
-from app.worker.warmup import warm_up
+from app.worker.warmup import trial_files, warm_up
 
 __all__ = ["UNMEASURED_MAX", "TorchEngine"]
 
@@ -432,7 +432,9 @@ class TorchEngine:
         model = self._cache.get(name)
 
         def make_call(job: Job) -> PipelineCall:
-            return self._pipeline_call(model, _Running(job, {}, JobControl(), Future()), 0, learns=True)
+            return self._pipeline_call(
+                model, _Running(job, trial_files(model.entry), JobControl(), Future()), 0, learns=True
+            )
 
         warm_up(model.entry, make_call, self._runner, self._device, self._images_max if self._measures else None)
 

@@ -99,15 +99,14 @@ class JobRun:
         return None
 
     async def _load_inputs(self) -> dict[str, bytes] | JobError:
-        """Reads the images that an edit starts from."""
-        names = () if self.job.request.edit is None else self.job.request.edit.names
+        """Reads the files that the job starts from."""
         try:
-            return {name: await self._artifacts.read(name) for name in names}
+            return {file.name: await self._artifacts.read(file.name) for file in self.job.request.inputs}
         except FileNotFoundError:
-            return JobError("input_gone", "the image to start from is no longer kept")
+            return JobError("input_gone", "a file that the job starts from is no longer kept")
         except ArtifactsError as error:
             _log.error("input_not_read", job=self.job.id, error=error)
-            return JobError("input_not_read", "the image to start from could not be read")
+            return JobError("input_not_read", "a file that the job starts from could not be read")
 
     def _on_preview(self, preview: Preview) -> None:
         if not self.control.is_cancelled:

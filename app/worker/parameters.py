@@ -13,12 +13,22 @@ __all__ = ["SOFTWARE", "parameters"]
 
 SOFTWARE = f"nag-server {version('nag-server')}"
 #: What a file shows by itself, or what is no property of one picture.
-LEFT_OUT = ("n", "nag", "output_format", "output_compression", "video_codec", "embed_metadata", "previews", "edit")
+LEFT_OUT = (
+    "n",
+    "nag",
+    "output_format",
+    "output_compression",
+    "video_codec",
+    "embed_metadata",
+    "previews",
+    "inputs",
+    "remix_of",
+)
 
 
 def parameters(request: Generation, seed: int, applied: Applied) -> str:
-    """The fields of POST /v1/jobs for this one picture or video, with what was really used, and `software`; of an edit
-    `strength` as well, but not the picture it started from.
+    """The fields of POST /v1/jobs for this one picture or video, with what was really used, and `software`; of the
+    files it started from `role` and `sha256`, the digest of what was sent.
     """
     said = {name: value for name, value in asdict(request).items() if name not in LEFT_OUT}
     said["seed"] = seed
@@ -29,7 +39,7 @@ def parameters(request: Generation, seed: int, applied: Applied) -> str:
     if applied.applied and request.nag is not None:
         numbers = {name: getattr(applied, name) for name in NAG_BOUNDS}
         said["nag"] = {**numbers, "method": applied.method, "negative_prompt": request.nag.negative_prompt}
-    if request.edit is not None:
-        said["strength"] = request.edit.strength
+    if request.inputs:
+        said["inputs"] = [{"role": file.role, "sha256": file.sha256} for file in request.inputs]
     said["software"] = SOFTWARE
     return json.dumps({name: value for name, value in said.items() if value is not None}, ensure_ascii=False)

@@ -16,7 +16,7 @@ from app.jobs import ENDED_BEFORE_FIRST_STEP, NO_STEP_WITHIN, Applied, Guidance,
 from app.worker.adapters import CALL_LORAS
 from app.worker.calls import Coroutine
 from app.worker.encoder_memo import EncoderMemo, memoize_encoders
-from app.worker.img2img import Edit
+from app.worker.job_inputs import JobInputs
 from app.worker.pipelines import callbacks_of, cfg_arguments, step_arguments
 from app.worker.previews import Previews, Sketch
 from app.worker.prompt_checks import PromptFinding, PromptTooLong, check_prompts
@@ -105,7 +105,7 @@ class PipelineCall(Coroutine):
         request, model = self.job.request, self.model
         CALL_LORAS.set(request.loras)
         pipe = model.own_pipeline(request.task)
-        edit = None if request.edit is None else Edit(request, self._files)
+        inputs = JobInputs(request, self._files)
         self._watch = watch_tokenizers(pipe)
         text_loras = model.text_loras(request.loras)
         memoize_encoders(pipe, model.entry.id, self._memo, self._recorder, self._watch, text_loras)
@@ -135,8 +135,7 @@ class PipelineCall(Coroutine):
         }
         if request.num_frames is not None:
             arguments["num_frames"] = request.num_frames
-        if edit is not None:
-            arguments = edit.arguments(pipe, arguments)
+        arguments = inputs.arguments(pipe, arguments)
         with ExitStack() as stack:
             guidance = stack.enter_context(_guided(pipe, request.nag))
             if previews is not None:
@@ -149,7 +148,7 @@ class PipelineCall(Coroutine):
             self._note("decoded")
             if previews is not None:
                 previews.decoded(pixels)
-        self.made.pixels = pixels if edit is None else edit.blend(pixels)
+        self.made.pixels = inputs.blend(pixels)
         assert pixels.shape[-3:] == (request.height, request.width, 3), pixels.shape
         self.made.applied = _applied(request.nag, guidance is not None and guidance.guided_steps > 0)
         # A pipeline that never called back after its last step decoded within what counts as its denoising.

@@ -57,8 +57,8 @@ def to_job_output(job: Job, images: Sequence[CallResult]) -> JobOutput | JobErro
 
 def _guidance_warnings(request: Generation, applied: Applied) -> Iterator[str]:
     if applied.reason == ENDED_BEFORE_FIRST_STEP:
-        edit = request.edit
-        at, more = ("", "") if edit is None else (f" of an edit at strength {edit.strength:g}", " or strength")
+        strength = request.strength
+        at, more = ("", "") if strength is None else (f" of an edit at strength {strength:g}", " or strength")
         yield f"nag was not applied: end {applied.end:g} is over before the first step{at}; raise nag.end{more}"
     if applied.reason == NO_STEP_WITHIN:
         yield (

@@ -119,7 +119,7 @@ class Engine(Protocol):
         """What may be claimed of this model now."""
 
     def submit(self, job: Job, files: Mapping[str, bytes], control: JobControl) -> Future[JobOutput | JobError]:
-        """Runs a job: `files` are what its edit starts from, by artifact name.
+        """Runs a job: `files` are what it starts from, by artifact name.
 
         The future raises JobCancelled if the job was left, and whatever it was if the device has failed for good; an
         exception of the model is a JobError.

@@ -51,10 +51,16 @@ ROUTES: dict[tuple[str, str], Scope | None] = {
     ("POST", "/v1/images/generations"): GENERATE,
     ("POST", "/v1/images/edits"): GENERATE,
     ("POST", "/v1/videos"): GENERATE,
+    ("POST", "/v1/videos/{video_id}/remix"): GENERATE,
     ("GET", "/v1/videos"): READ,
     ("DELETE", "/v1/videos/{video_id}"): GENERATE,
     ("GET", "/v1/videos/{video_id}"): READ,
     ("GET", "/v1/videos/{video_id}/content"): READ,
+    ("POST", "/v1/files"): GENERATE,
+    ("GET", "/v1/files"): READ,
+    ("GET", "/v1/files/{file_id}"): READ,
+    ("GET", "/v1/files/{file_id}/content"): READ,
+    ("DELETE", "/v1/files/{file_id}"): GENERATE,
     ("GET", "/v1/artifacts/{name}"): None,
 }
 JOB_PARAMETERS = ("{job_id}", "{video_id}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,10 @@ import httpx
 import pytest
 from PIL import ExifTags, Image
 
-from app.api.edit_inputs import fitting_size
+from app.api.inputs import fitting_size
 from app.artifacts import Artifacts, ArtifactsError
 from app.catalog import Catalog, Range
-from app.jobs import Edit, Generation
+from app.jobs import Generation, InputRole
 from app.queue.queue import Queue
 from app.settings import Settings
 from tests.api.support import FakeWorker, serving
@@ -49,10 +50,10 @@ async def edited(api: httpx.AsyncClient, image: bytes, mask: bytes | None = None
     return await api.post(ROUTE, files=files, data={"prompt": "a shape", "seed": "7", **fields})
 
 
-def asked(worker: FakeWorker) -> tuple[Generation, Edit]:
+def asked(worker: FakeWorker) -> tuple[Generation, dict[InputRole, str]]:
+    """The latest request that the worker saw, and the names of its files by their roles."""
     request = worker.seen[-1]
-    assert request.edit is not None
-    return request, request.edit
+    return request, {file.role: file.name for file in request.inputs}
 
 
 async def opened(settings: Settings, name: str | None) -> Image.Image:
@@ -66,16 +67,18 @@ async def test_a_picture_reaches_the_worker_as_it_is_used(
     answer = await edited(api, png(halves((200, 100))), strength="0.5", num_inference_steps="8", nag_scale="7")
     assert answer.status_code == 200, answer.text
     assert answer.json()["size"] == "64x64"
-    request, edit = asked(worker)
-    assert (request.task, request.steps, edit.strength, edit.mask) == ("img2img", 4, 0.5, None)
+    request, names = asked(worker)
+    assert (request.task, request.steps, request.strength, list(names)) == ("img2img", 4, 0.5, [InputRole.IMAGE])
     assert request.nag is not None
     assert request.nag.scale == 7
-    picture = await opened(settings, edit.image)
+    picture = await opened(settings, names[InputRole.IMAGE])
     assert (picture.size, picture.mode) == ((64, 64), "RGB")
     assert (picture.getpixel((0, 32)), picture.getpixel((63, 32))) == (RED, BLUE)
     job = (await api.get(f"/v1/jobs/{answer.json()['job']}")).json()
     assert job["progress"] == {"step": 4, "steps": 4}
-    assert job["request"]["edit"] == {"strength": 0.5, "image": edit.image, "mask": None}
+    digest = hashlib.sha256(png(halves((200, 100)))).hexdigest()
+    assert job["request"]["inputs"] == [{"role": "image", "name": names[InputRole.IMAGE], "sha256": digest}]
+    assert job["request"]["strength"] == 0.5
 
 
 @pytest.mark.parametrize(
@@ -91,9 +94,9 @@ async def test_what_is_transparent_is_made_anew(
     api: httpx.AsyncClient, worker: FakeWorker, settings: Settings, image: bytes, mask: bytes | None, white: bool
 ) -> None:
     assert (await edited(api, image, mask)).status_code == 200
-    request, edit = asked(worker)
+    request, names = asked(worker)
     assert request.task == "inpaint"
-    found = await opened(settings, edit.mask)
+    found = await opened(settings, names[InputRole.MASK])
     assert (found.mode, found.size) == ("L", (64, 64))
     assert (found.getpixel((63, 0)), found.getpixel((0, 0))) == ((255, 0) if white else (0, 255))
 
@@ -104,7 +107,7 @@ async def test_half_transparent_is_half_regenerated(
     soft = hole()
     soft.paste((*RED, 64), (16, 0, 32, 64))
     assert (await edited(api, png(halves()), png(soft))).status_code == 200
-    mask = await opened(settings, asked(worker)[1].mask)
+    mask = await opened(settings, asked(worker)[1][InputRole.MASK])
     assert [mask.getpixel((x, 0)) for x in (0, 20, 63)] == [0, 191, 255]
 
 
@@ -122,7 +125,6 @@ async def test_what_was_changed_is_said(api: httpx.AsyncClient, worker: FakeWork
     ("content", "content_type", "got"),
     [
         (b"prompt=a&image=b", "application/x-www-form-urlencoded", "application/x-www-form-urlencoded"),
-        (b'{"prompt": "a", "image": "b"}', "application/json", "application/json"),
         (b"a", None, "none"),
     ],
 )
@@ -132,20 +134,22 @@ async def test_another_content_type_is_told_the_right_one(
     headers = {} if content_type is None else {"content-type": content_type}
     answer = await api.post(ROUTE, content=content, headers=headers)
     assert answer.status_code == 415
-    assert answer.json()["error"]["message"] == f"content-type: must be multipart/form-data, got {got}"
+    assert (
+        answer.json()["error"]["message"] == f"content-type: must be multipart/form-data or application/json, got {got}"
+    )
 
 
 async def test_a_picture_is_turned_upright(api: httpx.AsyncClient, worker: FakeWorker, settings: Settings) -> None:
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 3  # upside down
     assert (await edited(api, written(halves(), "JPEG", exif=exif, quality=95))).status_code == 200
-    picture = await opened(settings, asked(worker)[1].image)
+    picture = await opened(settings, asked(worker)[1][InputRole.IMAGE])
     assert picture.getpixel((2, 32))[2] > 200  # type: ignore[index]
 
 
 async def test_they_go_with_the_job(api: httpx.AsyncClient, worker: FakeWorker, settings: Settings) -> None:
     answer = await edited(api, png(hole()))
-    names = asked(worker)[1].names
+    names = asked(worker)[1].values()
     assert len(names) == 2
     assert (await api.delete(f"/v1/jobs/{answer.json()['job']}")).status_code == 200
     for name in names:
@@ -179,7 +183,7 @@ async def test_the_same_key_and_files_are_the_same_job(
     other = await edited(api, png(halves()))
     assert (other.status_code, other.json()["error"]["code"]) == (409, "idempotency_conflict")
     kept = [each.name for each in (settings.data_folder / "artifacts").iterdir()]
-    assert sorted(each for each in kept if "-image-" in each or "-mask-" in each) == sorted(asked(worker)[1].names)
+    assert sorted(each for each in kept if "-image-" in each or "-mask-" in each) == sorted(asked(worker)[1].values())
 
 
 async def test_a_stream_of_edits_has_their_names(api: httpx.AsyncClient, worker: FakeWorker) -> None:
@@ -194,7 +198,7 @@ GRAY = png(Image.new("RGB", (64, 64)))
 @pytest.mark.parametrize(
     ("files", "fields", "param", "said"),
     [
-        ({}, {}, "image", "must be a file of the multipart/form-data body"),
+        ({}, {}, "image", "must be a file, or several"),
         ({"image": b"GIF89a not a picture"}, {}, "image", "the GIF file is broken or incomplete"),
         ({"image": png(halves())[:-40]}, {}, "image", "the PNG file is broken or incomplete"),
         ({"image": BOMB}, {}, "image", "at most 16777216 pixels, got 5000x5000"),
@@ -228,10 +232,11 @@ async def test_what_is_refused(
     assert not folder.exists() or not list(folder.iterdir())
 
 
-async def test_several_pictures_are_refused(api: httpx.AsyncClient) -> None:
+async def test_more_images_than_the_model_takes_are_refused(api: httpx.AsyncClient) -> None:
     files = [("image[]", ("a.png", GRAY)), ("image[]", ("b.png", GRAY))]
     answer = await api.post(ROUTE, files=files, data={"prompt": "a shape"})
-    assert (answer.status_code, answer.json()["error"]["param"]) == (422, "image")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "not_an_editing_model")
+    assert "takes no 2 images" in answer.json()["error"]["message"]
 
 
 async def test_a_model_that_cannot_is_refused_before_anything_is_read(settings: Settings, tmp_path: Path) -> None:
@@ -239,28 +244,29 @@ async def test_a_model_that_cannot_is_refused_before_anything_is_read(settings: 
     file.write_text('[models.plain]\nextends = "shapes-flux"\nedits = []\n[models.all]\nextends = "shapes-flux"\n'
                     'edits = ["img2img"]\n')  # fmt: skip
     async with serving(settings.model_copy(update={"catalog": file})) as api:
-        said = {each["id"]: each["edits"] for each in (await api.get("/v1/models")).json()["data"]}
-        assert said["shapes-flux"] == ["img2img", "inpaint"]
-        assert (said["plain"], said["all"]) == ([], ["img2img"])
+        models = (await api.get("/v1/models")).json()["data"]
+        said = {model["id"]: [name for name, limits in model["inputs"].items() if limits] for model in models}
+        assert said["shapes-flux"] == ["image", "mask"]
+        assert (said["plain"], said["all"]) == ([], ["image"])
         masked = png(halves()), png(hole())
-        for model, task, files, problem in (
-            ("plain", "img2img", (b"not looked at",), "takes no images to start from"),
-            ("all", "inpaint", (png(hole()),), "cannot regenerate the image's transparent parts: send an opaque image"),
-            ("all", "inpaint", masked, "takes no mask: leave it out"),
+        for model, name, files, problem in (
+            ("plain", "image", (b"not looked at",), "takes no images to start from"),
+            ("all", "mask", (png(hole()),), "cannot regenerate the image's transparent parts: send an opaque image"),
+            ("all", "mask", masked, "takes no mask: leave it out"),
         ):
             error = (await edited(api, *files, model=model)).json()["error"]
             assert (error["param"], error["code"]) == ("model", "not_an_editing_model")
             assert error["message"].startswith(f"model: {model} {problem}; ")
-            able = [each for each, tasks in said.items() if task in tasks]
+            able = [each for each, tasks in said.items() if name in tasks]
             assert error["message"].endswith(f"; {', '.join(able)} would")
 
 
 async def test_a_body_larger_than_two_pictures_is_refused(settings: Settings) -> None:
     small = settings.model_copy(update={"input_max_bytes": 2000, "body_max_bytes": 2000})
     async with serving(small) as api:
-        assert (await edited(api, b"\0" * 7000)).status_code == 413
+        assert (await edited(api, b"\0" * 9000)).status_code == 413
         assert (await edited(api, b"\0" * 3000)).status_code == 400
-        answer = await api.post("/v1/images/generations", content=b"\0" * 3000)
+        answer = await api.post("/v1/queue", content=b"\0" * 3000)
         assert answer.status_code == 413
 
 

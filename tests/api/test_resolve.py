@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from app.api.resolve import resolve
 from app.api.schemas import GenerationBody
-from app.catalog import Catalog, CatalogLora, Model, Range, UploadedLora
+from app.catalog import Catalog, CatalogLora, Inputs, Model, Range, UploadedLora
 from app.errors import InvalidParameter, NotFound, UnsupportedParameter
 from app.jobs import Guidance, LoraUse
 from app.settings import Settings
@@ -24,7 +24,7 @@ def catalog() -> Catalog:
     video = model.model_copy(
         update={
             "id": "film",
-            "edits": (),
+            "inputs": Inputs(),
             "kind": "video",
             "num_frames": Range[int](default=17, min=5, max=81, multiple=4, offset=1),
             "fps": Range[int](default=16, min=1, max=60),

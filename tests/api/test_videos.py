@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from app.api.openai.videos import POLL_MAX_MS, POLL_MIN_MS, POLL_MS, poll_after_ms, video_view
-from app.jobs import Edit, Generation, Guidance, Job, JobStatus
+from app.jobs import Generation, Guidance, Job, JobStatus
 from app.queue.queue import Queue
 from app.settings import Settings
 from tests.api.support import FakeWorker, serving, working
@@ -102,7 +102,7 @@ REFUSED: list[tuple[dict[str, str], int, str, str | None]] = [
     ({"n": "2"}, 400, "invalid_parameter", "n"),
     ({"model": "sora-2"}, 404, "model_not_found", "model"),
     ({"model": "shapes-flux"}, 400, "not_a_video_model", "model"),
-    ({"input_reference": "file.png"}, 400, "unsupported_parameter", "input_reference"),
+    ({"input_reference": "file.png"}, 400, "invalid_parameter", "input_reference"),
     ({"seed": "many"}, 422, "invalid_request", "seed"),
     ({"guidance_scale": "nan"}, 400, "invalid_parameter", "guidance_scale"),
     ({"nag[scale]": "0.5"}, 400, "invalid_parameter", "nag.scale"),
@@ -139,7 +139,7 @@ async def test_a_file_is_refused_by_its_name_or_left_out(videos: httpx.AsyncClie
     error = (await videos.post(ROUTE, files=files)).json()["error"]
     assert (error["code"], error["param"]) == ("unsupported_parameter", "input_reference")
     video = (await videos.post(ROUTE, files=files | {"strict": (None, "false")})).json()
-    assert video["warnings"] == [f"input_reference was left out: model {MODEL} starts from text alone"]
+    assert video["warnings"] == [f"input_reference was left out: model {MODEL} takes none; it starts from text alone"]
 
 
 @pytest.mark.parametrize(
@@ -227,7 +227,6 @@ def test_when_to_look_again(make_job: Any, step: int, since_s: float, after_ms: 
 
 
 def test_progress_counts_the_steps_that_are_run(make_job: Any) -> None:
-    edit = Edit(strength=0.5, image="a.png")
-    job: Job = make_job("a", num_inference_steps=8, num_frames=9, fps=16, output_format="mp4", edit=edit)
+    job: Job = make_job("a", num_inference_steps=8, num_frames=9, fps=16, output_format="mp4", strength=0.5)
     begun = Job(job.id, job.request, JobStatus.IN_PROGRESS, started_at=100.0, step=2)
     assert (video_view(begun, 60.0).progress, poll_after_ms(begun, 104.0)) == (50, 2000)

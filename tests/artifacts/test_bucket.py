@@ -155,8 +155,7 @@ async def test_a_picture_to_start_from_reaches_the_worker_by_the_bucket(in_bucke
         files = {"image": ("a.png", png(sent))}
         asking = asyncio.create_task(api.post("/v1/images/edits", files=files, data={"prompt": "a shape"}))
         [job] = await claim(queue, worker.name, "shapes-flux", 1, 10)
-        assert job.request.edit is not None
-        found = Image.open(io.BytesIO(await artifacts.read(job.request.edit.image)))
+        found = Image.open(io.BytesIO(await artifacts.read(job.request.inputs[0].name)))
         assert found.getcolors() == sent.getcolors()
         assert list(in_bucket.data_dir.rglob("*.png")) == []
         await worker.finish(job)

@@ -13,12 +13,14 @@ from diffusers import (
     Flux2KleinPipeline,
     Flux2Pipeline,
     Flux2Transformer2DModel,
+    FluxKontextPipeline,
     FluxPipeline,
     FluxTransformer2DModel,
     Krea2Pipeline,
     LTX2Pipeline,
     LTXConditionPipeline,
     QwenImage21Pipeline,
+    WanImageToVideoPipeline,
 )
 from diffusers.pipelines.ltx2.vocoder import LTX2Vocoder
 from transformers import (
@@ -46,13 +48,13 @@ from tests.tiny.qwen_image21 import qwen_image21
 from tests.tiny.sana import sana_sprint
 from tests.tiny.sd3 import sd3
 from tests.tiny.unet import sdxl
-from tests.tiny.wan import wan, wan_5b, wan_two
+from tests.tiny.wan import LATENTS, denoiser, wan, wan_5b, wan_two
 from tests.tiny.z_image import z_image
 
 __all__ = [
-    "chroma_hd", "ernie_image_turbo", "flux2_dev", "flux2_klein", "flux_dev", "flux_schnell", "fp16_vae",
-    "hunyuan_video", "krea2_turbo", "ltx23", "ltx_video", "pixart", "qwen_image", "qwen_image21_turbo", "sana_sprint",
-    "sd3", "sdxl", "wan", "wan_5b", "wan_two", "z_image",
+    "chroma_hd", "ernie_image_turbo", "flux2_dev", "flux2_klein", "flux_dev", "flux_kontext", "flux_schnell",
+    "fp16_vae", "hunyuan_video", "krea2_turbo", "ltx23", "ltx_video", "pixart", "qwen_image", "qwen_image21_turbo",
+    "sana_sprint", "sd3", "sdxl", "wan", "wan22_i2v", "wan_5b", "wan_two", "z_image",
 ]  # fmt: skip
 
 flux_schnell = flux
@@ -60,6 +62,18 @@ flux_schnell = flux
 
 def flux_dev(seed: int = 0) -> FluxPipeline:
     return _with_config(flux(seed), FluxTransformer2DModel, guidance_embeds=True)
+
+
+def flux_kontext(seed: int = 0) -> FluxKontextPipeline:
+    return FluxKontextPipeline(**flux_dev(seed).components)
+
+
+def wan22_i2v(seed: int = 0) -> WanImageToVideoPipeline:
+    """Two denoisers that are given the first frame's latents beside the noise, and no image encoder."""
+    parts = wan_two(seed).components
+    for name in ("transformer", "transformer_2"):
+        parts[name] = denoiser(in_channels=2 * LATENTS + 4)
+    return WanImageToVideoPipeline(**parts, boundary_ratio=0.9)
 
 
 def flux2_klein(seed: int = 0) -> Flux2KleinPipeline:

@@ -104,6 +104,14 @@ def _lora(make: Callable[[], Any], layout: Any, *names: str, parts: tuple[str, .
     return write
 
 
+def _wan22_lightning(folder: Path) -> None:
+    """The LoRAs of both denoisers, for text and for image to video."""
+    for make, name in ((pipelines.wan_two, "T2V-A14B-4steps-lora-rank64-Seko-V1.1"),
+                       (pipelines.wan22_i2v, "I2V-A14B-4steps-lora-rank64-Seko-V1")):  # fmt: skip
+        names = [f"Wan2.2-{name}/{noise}_noise_model.safetensors" for noise in ("high", "low")]
+        _lora(make, lightx2v_wan, *names, parts=("transformer", "transformer_2"))(folder)
+
+
 def _lightning(folder: Path) -> None:
     state = pipelines.sdxl(1).unet.half().state_dict()
     for steps in (2, 4, 8):
@@ -134,6 +142,9 @@ REPOSITORIES: dict[str, Layout] = {
     ),
     "black-forest-labs/FLUX.1-Krea-dev": Layout(
         PipelineFiles(pipelines.flux_dev, shard_size=FEW), _flux("flux1-krea-dev"), gated=True
+    ),
+    "black-forest-labs/FLUX.1-Kontext-dev": Layout(
+        PipelineFiles(pipelines.flux_kontext, shard_size=FEW), _flux("flux1-kontext-dev"), gated=True
     ),
     "black-forest-labs/FLUX.2-klein-4B": Layout(
         PipelineFiles(pipelines.flux2_klein), (*CARD, "LICENSE.md", "flux-2-klein-4b.safetensors")
@@ -215,6 +226,9 @@ REPOSITORIES: dict[str, Layout] = {
     "Wan-AI/Wan2.2-T2V-A14B-Diffusers": Layout(
         PipelineFiles(pipelines.wan_two, shard_size=FEW), (*CARD, "LICENSE.txt", "assets/logo.png")
     ),
+    "Wan-AI/Wan2.2-I2V-A14B-Diffusers": Layout(
+        PipelineFiles(pipelines.wan22_i2v, shard_size=FEW), (*CARD, "LICENSE.txt", "examples/i2v_input.JPG")
+    ),
     "Wan-AI/Wan2.2-TI2V-5B-Diffusers": Layout(
         PipelineFiles(pipelines.wan_5b, shard_size=FEW), (*CARD, "assets/logo.png", "examples/i2v_input.JPG")
     ),
@@ -222,16 +236,7 @@ REPOSITORIES: dict[str, Layout] = {
         _lora(pipelines.wan, lightx2v_wan, "wan2.1_t2v_14b_lora_rank64_lightx2v_4step.safetensors"),
         (*CARD, "wan2.1_i2v_lora_rank64_lightx2v_4step.safetensors"),
     ),
-    "lightx2v/Wan2.2-Lightning": Layout(
-        _lora(
-            pipelines.wan_two,
-            lightx2v_wan,
-            "Wan2.2-T2V-A14B-4steps-lora-rank64-Seko-V1.1/high_noise_model.safetensors",
-            "Wan2.2-T2V-A14B-4steps-lora-rank64-Seko-V1.1/low_noise_model.safetensors",
-            parts=("transformer", "transformer_2"),
-        ),
-        (*CARD, "Wan2.2-I2V-A14B-4steps-lora-rank64-Seko-V1/high_noise_model.safetensors"),
-    ),
+    "lightx2v/Wan2.2-Lightning": Layout(_wan22_lightning, CARD),
     "Lightricks/LTX-Video-0.9.8-13B-distilled": Layout(
         PipelineFiles(pipelines.ltx_video, shard_size=FEW, spiece=("tokenizer",)), CARD
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 import signal
@@ -14,15 +15,19 @@ from typing import Any
 
 import httpx
 import pytest
+from PIL import Image
 
-from app.catalog import Catalog, Model
+from app.catalog import Catalog, Model, field_of
+from app.jobs import InputRole
 from app.settings import Settings
 from tests.hub.installed import ROOT, create_environment
 from tests.hub.repositories import REPOSITORIES, small_size, write_repositories
 from tests.hub.server import TOKEN, Hub, serve_hub
+from tests.pictures import png
 
 pytestmark = pytest.mark.timeout(900)
 WAIT_S = 120
+IMAGE = f"data:image/png;base64,{base64.b64encode(png(Image.new('RGB', (64, 64), 'green'))).decode()}"
 WARM_S = 400
 ENTRIES = {name: model for name, model in Catalog.known(Settings()).items() if not Path(model.repository).is_dir()}
 
@@ -81,11 +86,18 @@ def service(python: Path, folder: Path, **environment: str) -> Iterator[httpx.Cl
 
 
 def generate(client: httpx.Client, model: Model) -> dict[str, Any]:
-    """The job of one image or video in as few steps as the entry allows, its negative prompt guided by NAG."""
+    """The job of one image or video in as few steps as the entry allows, its negative prompt guided by NAG.
+
+    It starts from frames or references if the entry takes them.
+    """
     body = {
         "model": model.id, "prompt": "a red circle", "negative_prompt": "a blue square", "seed": 1,
         "num_inference_steps": model.num_inference_steps.min, "guidance_scale": 1.0,
     }  # fmt: skip
+    for role in model.inputs.roles:
+        limits = model.inputs.limits(role)
+        if limits is not None and (limits.required or role not in (InputRole.IMAGE, InputRole.MASK)):
+            body[field_of(role)] = [IMAGE] * limits.max if role is InputRole.REFERENCE else IMAGE
     answer = client.post("/v1/jobs", json=body, headers={"prefer": f"wait={WAIT_S}"})
     job: dict[str, Any] = answer.json()
     return job

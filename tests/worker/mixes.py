@@ -10,11 +10,12 @@ from typing import Any
 from PIL import Image, ImageDraw
 
 from app.catalog import Catalog
-from app.jobs import Edit, Guidance, Job
+from app.jobs import Guidance, Job
 from app.settings import Settings
 from app.worker import pipelines
 from app.worker.pipeline_call import CallResult
 from app.worker.shared_model import SharedModel
+from tests.inputs import edit
 from tests.pictures import png
 from tests.worker.generate import CPU, generate
 
@@ -73,9 +74,9 @@ def image_mix(make: Make, model: str) -> list[Job]:
         {"num_inference_steps": 20, "width": 32, "height": 32},
         {"height": 32},
         {"previews": 2, "num_inference_steps": 6},
-        {"edit": Edit(0.5, "red"), "num_inference_steps": 8, "nag": NAG},
-        {"edit": Edit(1.0, "blue", "soft"), "num_inference_steps": 3},
-        {"edit": Edit(0.3, "blue", "soft"), "num_inference_steps": 9, **cfg, "nag": LATE},
+        {**edit(0.5, "red"), "num_inference_steps": 8, "nag": NAG},
+        {**edit(1.0, "blue", "soft"), "num_inference_steps": 3},
+        {**edit(0.3, "blue", "soft"), "num_inference_steps": 9, **cfg, "nag": LATE},
         {"n": 2, "prompt": "a green triangle"},
     ]
     return [make(f"{i}", model=model, seed=i, **change) for i, change in enumerate(changes)]

@@ -57,7 +57,7 @@ def test_inpainting_needs_a_unet_of_the_right_channels(tmp_path: Path) -> None:
     entry = entry.model_copy(update={"repository": str(tmp_path)})
     assert "inpaint" not in "\n".join(problems(entry))
     (tmp_path / "unet/config.json").write_text('{"in_channels": 6}')
-    assert "edits: inpaint: the UNet must take 3 channels" in "\n".join(problems(entry))
+    assert "inputs.mask: the UNet must take 3 channels" in "\n".join(problems(entry))
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_inpainting_needs_a_unet_of_the_right_channels(tmp_path: Path) -> None:
         ("flux-dev", {"lora": (LORA.model_copy(update={"into": "transformer_2"}),)}, ["lora.0.into: FluxPipeline"]),
         ("flux-dev", {"without": ("vocoder",)}, ["without: FluxPipeline has no vocoder"]),
         ("flux-dev", {"without": ("tokenizer",)}, ["without: FluxPipeline needs its tokenizer"]),
-        ("flux2-klein", {"guidance_scale": KNOWN["sdxl"].guidance_scale}, ["edits: inpaint: ", "negative_prompt"]),
+        ("flux2-klein", {"guidance_scale": KNOWN["sdxl"].guidance_scale}, ["inputs: inpaint: ", "negative_prompt"]),
         ("flux-dev", {"component_dtypes": {"unet": "float32"}}, ["component_dtypes: FluxPipeline has no unet"]),
         (
             "flux-dev",

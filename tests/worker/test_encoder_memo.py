@@ -11,13 +11,14 @@ import torch
 from peft import LoraConfig
 from PIL import Image
 
-from app.jobs import Edit, Guidance, Job
+from app.jobs import Guidance, Job
 from app.worker.calls import Coroutine
 from app.worker.encoder_memo import EncodedPrompt, EncoderMemo, memoize_encoders
 from app.worker.prompt_checks import PromptTooLong
 from app.worker.recorder import Event, Recorder
 from app.worker.shared_model import SharedModel
 from app.worker.tokens import PromptReading, watch_tokenizers
+from tests.inputs import edit
 from tests.pictures import png
 from tests.worker.generate import generate
 from tests.worker.tiny_models import image_side, tiny_model
@@ -155,7 +156,7 @@ def test_negative_prompts_of_cfg_and_guidance_are_kept_too(name: str, own: int, 
 def test_edits_keep_their_prompts_too(make_job: Make) -> None:
     model, side, memo, recorder = tiny_model("flux"), image_side("flux"), EncoderMemo(2**24), Recorder()
     files = {color: png(Image.new("RGB", (side, side), color)) for color in ("red", "blue")}
-    jobs = [make_job(color, width=side, height=side, edit=Edit(0.5, color), nag=NAG) for color in files]
+    jobs = [make_job(color, width=side, height=side, **edit(0.5, color), nag=NAG) for color in files]
     for job in jobs:
         generate(model, job, files=files, memo=memo, recorder=recorder)
     assert (recorder.of(Event.PROMPT_HIT), recorder.of(Event.PROMPT_MISS)) == (2, 2)

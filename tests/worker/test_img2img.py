@@ -12,14 +12,15 @@ import pytest
 from PIL import Image, ImageDraw
 
 from app.catalog import Catalog, Model
-from app.jobs import Edit, Guidance, Job
+from app.jobs import Guidance, Job
 from app.loading.pipeline import pipeline_class
 from app.loading.tasks import task_class
 from app.settings import Settings
 from app.worker import pipelines, shared_model
-from app.worker.img2img import strength_of
+from app.worker.job_inputs import strength_of
 from app.worker.protocol import JobControl
 from app.worker.shared_model import SharedModel
+from tests.inputs import edit
 from tests.pictures import png
 from tests.worker.generate import CPU, generate, levels
 from tests.worker.tiny_models import TINY_CASES, image_side, tiny_entry, tiny_pipe
@@ -65,7 +66,7 @@ def test_a_part_of_the_steps_runs_exactly_or_one_more_where_a_pipeline_rounds_up
 def test_the_steps_reported_are_those_that_run(shared: SharedModel, make_job: Make) -> None:
     for strength, steps in ((0.01, 1), (0.5, 3), (0.7, 4), (1.0, 6)):
         calls: list[Any] = []
-        job = make_job("a", num_inference_steps=6, edit=Edit(strength, "red"))
+        job = make_job("a", num_inference_steps=6, **edit(strength, "red"))
         with_hook = shared.pipe.transformer.register_forward_pre_hook(lambda *_, calls=calls: calls.append(1))
         generate(shared, job, files=FILES)
         with_hook.remove()
@@ -77,7 +78,7 @@ def test_the_less_strength_the_nearer_to_the_source(shared: SharedModel, make_jo
     files = {"own": png(Image.fromarray(levels(own).astype(np.uint8)))}
 
     def distance(strength: float) -> float:
-        job = make_job("a", prompt="a green square", num_inference_steps=50, edit=Edit(strength, "own"))
+        job = make_job("a", prompt="a green square", num_inference_steps=50, **edit(strength, "own"))
         return float(np.abs(generate(shared, job, files=files)[0].pixels - levels(own) / 255).mean())
 
     little, half, whole = distance(0.01), distance(0.5), distance(1.0)
@@ -86,7 +87,7 @@ def test_the_less_strength_the_nearer_to_the_source(shared: SharedModel, make_jo
 
 
 def test_what_the_mask_hides_stays_to_the_bit(shared: SharedModel, make_job: Make) -> None:
-    job = make_job("a", prompt="a green square", num_inference_steps=4, edit=Edit(1.0, "red", "right"), nag=NAG)
+    job = make_job("a", prompt="a green square", num_inference_steps=4, **edit(1.0, "red", "right"), nag=NAG)
     made = generate(shared, job, files=FILES)[0]
     before = np.asarray(shape("red"))
     assert np.array_equal(levels(made)[:, :32], before[:, :32])
@@ -99,7 +100,7 @@ def test_a_soft_mask_blends(shared: SharedModel, make_job: Make) -> None:
     cut = Image.open(io.BytesIO(FILES["soft"])).point(lambda value: 255 * (value >= 128))
     files = FILES | {"cut": png(cut)}
     jobs = [
-        make_job(mask, prompt="a green square", num_inference_steps=4, edit=Edit(1.0, "red", mask))
+        make_job(mask, prompt="a green square", num_inference_steps=4, **edit(1.0, "red", mask))
         for mask in ("soft", "cut")
     ]
     soft, hard = (image.pixels for image in generate(shared, *jobs, files=files))
@@ -111,7 +112,9 @@ def test_a_soft_mask_blends(shared: SharedModel, make_job: Make) -> None:
     assert np.abs(soft - hard)[regenerated].max() > 0.1
 
 
-@pytest.mark.parametrize("name", [name for name, model in EMBEDDED.items() if model.edits and name != "shapes-flux"])
+@pytest.mark.parametrize(
+    "name", [name for name, model in EMBEDDED.items() if model.inputs.tasks and name != "shapes-flux"]
+)
 def test_every_embedded_model_does_the_edits_it_offers(name: str, make_job: Make) -> None:
     entry = EMBEDDED[name]
     model = SharedModel(entry, pipelines.load(entry, CPU))
@@ -120,9 +123,9 @@ def test_every_embedded_model_does_the_edits_it_offers(name: str, make_job: Make
     jobs = [
         make_job(
             f"{task} {scale}", prompt="a blue square", num_inference_steps=4, guidance_scale=scale, nag=NAG,
-            edit=Edit(0.75, "red", masks[task]),
+            **edit(0.75, "red", masks[task]),
         )
-        for task in entry.edits for scale in (1.0, 3.0)
+        for task in entry.inputs.tasks for scale in (1.0, 3.0)
     ]  # fmt: skip
     for job, image in zip(jobs, generate(model, *jobs, files=FILES), strict=True):
         assert image.applied.applied
@@ -137,10 +140,10 @@ def test_generations_and_edits_share_denoiser_calls_and_change_no_other(shared: 
     jobs = [
         make_job("plain", seed=1, num_inference_steps=3),
         make_job("guided", seed=2, num_inference_steps=5, nag=NAG),
-        make_job("edit", seed=3, num_inference_steps=4, edit=Edit(0.7, "red"), nag=NAG),
-        make_job("other edit", seed=4, num_inference_steps=9, edit=Edit(0.3, "blue"), nag=weak),
-        make_job("masked", seed=5, num_inference_steps=4, edit=Edit(1.0, "blue", "right")),
-        make_job("cfg", seed=6, num_inference_steps=3, edit=Edit(0.7, "red", "soft"), guidance_scale=3.0),
+        make_job("edit", seed=3, num_inference_steps=4, **edit(0.7, "red"), nag=NAG),
+        make_job("other edit", seed=4, num_inference_steps=9, **edit(0.3, "blue"), nag=weak),
+        make_job("masked", seed=5, num_inference_steps=4, **edit(1.0, "blue", "right")),
+        make_job("cfg", seed=6, num_inference_steps=3, **edit(0.7, "red", "soft"), guidance_scale=3.0),
     ]
     joined = generate(shared, *jobs, files=FILES)
     for job, image in zip(jobs, joined, strict=True):
@@ -161,9 +164,9 @@ def test_the_pipeline_of_a_task_is_made_once(entry: Model, make_job: Make, monke
     original = shared_model.task_pipeline
     monkeypatch.setattr(shared_model, "task_pipeline", task_pipeline)
     parts = {name: id(part) for name, part in model.pipe.components.items()}
-    edits = [None, Edit(0.5, "red"), Edit(0.5, "red", "right")]
+    edits = [{}, edit(0.5, "red"), edit(0.5, "red", "right")]
     for _ in range(2):
-        generate(model, *(make_job(f"{i}", edit=edit) for i, edit in enumerate(edits)), files=FILES)
+        generate(model, *(make_job(f"{i}", **fields) for i, fields in enumerate(edits)), files=FILES)
     assert made == ["generate", "img2img", "inpaint"]
     assert {name: id(part) for name, part in model.pipe.components.items()} == parts
     own = model.own_pipeline("inpaint")
@@ -192,7 +195,7 @@ def test_a_closed_model_is_as_it_was_loaded(entry: Model, make_job: Make) -> Non
     before = state()
     model = SharedModel(entry, pipe)
     assert state() != before
-    generate(model, make_job("a", nag=NAG), make_job("b", edit=Edit(0.5, "red", "right"), nag=NAG), files=FILES)
+    generate(model, make_job("a", nag=NAG), make_job("b", **edit(0.5, "red", "right"), nag=NAG), files=FILES)
     model.close()
     assert state() == before
 
@@ -200,7 +203,9 @@ def test_a_closed_model_is_as_it_was_loaded(entry: Model, make_job: Make) -> Non
 @pytest.mark.parametrize("name", [name for name, entry in KNOWN.items() if entry.kind == "image"])
 def test_an_entry_names_the_edits_that_diffusers_can(name: str) -> None:
     kind = pipeline_class(KNOWN[name])
-    assert KNOWN[name].edits == tuple(task for task in ("img2img", "inpaint") if task_class(kind, task) is not None)
+    assert set(KNOWN[name].inputs.tasks) - {"edit"} == {
+        task for task in ("img2img", "inpaint") if task_class(kind, task) is not None
+    }
 
 
 def _edits_of_families() -> list[Any]:
@@ -231,7 +236,7 @@ def test_an_edit_of_a_family_is_the_same_alone_and_joined(name: str, task: str, 
             f"{i}", prompt=("a red circle", "a blue square", "a green circle")[i], seed=i, width=side, height=side,
             num_inference_steps=4, guidance_scale=(2.0, 5.0, 1.0)[i] if cfg else 1.0, nag=nags[i],
             negative_prompt=("a triangle", None, "a square")[i],
-            edit=Edit((0.5, 0.75, 0.5)[i], ("red", "blue", "red")[i], "mask" if masked else None),
+            **edit((0.5, 0.75, 0.5)[i], ("red", "blue", "red")[i], "mask" if masked else None),
         )
         for i in range(3)
     ]  # fmt: skip

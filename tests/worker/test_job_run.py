@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from app.artifacts import Artifacts, artifact_name
-from app.jobs import Applied, Artifact, Edit, Job, JobStatus, Result, Timings
+from app.jobs import Applied, Artifact, Job, JobStatus, Result, Timings
 from app.queue.cancel import end
 from app.queue.queue import Queue
 from app.settings import Settings
@@ -28,6 +28,7 @@ from app.worker.leases import Leases
 from app.worker.protocol import JobCancelled, JobControl, JobOutput, Preview
 from app.worker.recorder import Recorder
 from tests.claiming import claim
+from tests.inputs import edit
 
 MODEL = "shapes-flux"
 Make = Callable[..., Job]
@@ -216,7 +217,7 @@ async def test_what_a_job_starts_from_outlives_its_worker(settings: Settings, qu
     artifacts, name = Artifacts.open(settings), artifact_name("a-image", 0, "png")
     await artifacts.save(name, b"an image")
     short = Queue.connect(settings.model_copy(update={"lease_s": 0.01}))
-    await queue.submit(make_job("a", edit=Edit(0.5, name)))
+    await queue.submit(make_job("a", **edit(0.5, name)))
     assert await claim(short, "dead", MODEL, 1, 0)
     while not await queue.upkeep.reap():  # noqa: ASYNC110 - looking is what is tested
         await asyncio.sleep(0.01)
@@ -226,7 +227,8 @@ async def test_what_a_job_starts_from_outlives_its_worker(settings: Settings, qu
     assert engine.files == [{name: b"an image"}]
     job = await queue.get("a")
     assert job is not None
-    assert (job.status, job.attempts, job.request.edit) == (JobStatus.COMPLETED, 2, Edit(0.5, name))
+    assert (job.status, job.attempts, job.request.strength) == (JobStatus.COMPLETED, 2, 0.5)
+    assert [file.name for file in job.request.inputs] == [name]
 
 
 @pytest.mark.parametrize("code", ["input_gone", "input_not_read"])
@@ -239,7 +241,7 @@ async def test_without_what_it_starts_from_a_job_fails_and_says_so(
         (found,) = settings.data_dir.rglob(name)
         found.unlink()
         found.symlink_to(found)  # a loop, which is the store's own failure
-    await queue.submit(make_job("a", edit=Edit(0.5, name)))
+    await queue.submit(make_job("a", **edit(0.5, name)))
     engine = Reading()
     await run(settings, queue, Artifacts.open(settings), engine)
     job = await queue.get("a")

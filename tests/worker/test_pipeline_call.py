@@ -16,7 +16,7 @@ from diffusers import DPMSolverMultistepScheduler, FlowMatchEulerDiscreteSchedul
 
 import nag
 from app.catalog import Model
-from app.jobs import Applied, Edit, Guidance, Job
+from app.jobs import Applied, Guidance, Job
 from app.worker import pipelines
 from app.worker.pipeline_call import PipelineCall, call_module, run_calls
 from app.worker.pipelines import cfg_arguments
@@ -25,6 +25,7 @@ from app.worker.prompt_checks import PromptTooLong
 from app.worker.protocol import JobCancelled, JobControl
 from app.worker.shared_model import SharedModel
 from nag.families.family import denoisers_of
+from tests.inputs import edit
 from tests.tiny import CASES
 from tests.worker.generate import CPU, difference, generate, make_calls
 from tests.worker.mixes import FILES, HALF, NAG, alone, image_mix, loaded, video_mix
@@ -212,7 +213,7 @@ def test_one_call_visits_its_modules_in_turn(shared: SharedModel, make_job: Make
 @pytest.mark.parametrize("name", ["shapes-flux", "shapes-sd"])
 @pytest.mark.parametrize("mask", [None, "soft"])
 def test_an_edit_s_call_is_suspended_at_each_step_as_well(make_job: Make, name: str, mask: str | None) -> None:
-    job = make_job("a", model=name, num_inference_steps=6, edit=Edit(0.5, "red", mask), nag=NAG)
+    job = make_job("a", model=name, num_inference_steps=6, **edit(0.5, "red", mask), nag=NAG)
     (call,) = make_calls(loaded(name), job, files=FILES)
     kinds = []
     with torch.no_grad():

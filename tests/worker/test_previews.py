@@ -12,11 +12,12 @@ import pytest
 import torch
 from PIL import Image
 
-from app.jobs import Edit, Job
+from app.jobs import Job
 from app.worker.pipeline_call import CallResult
 from app.worker.previews import LEARNT_MIN, Sketch, predicted, steps_shown
 from app.worker.protocol import JobControl, Preview
 from app.worker.shared_model import SharedModel
+from tests.inputs import edit
 from tests.pictures import png
 from tests.worker.generate import generate, levels
 
@@ -135,7 +136,7 @@ def test_a_masked_edit_teaches_nothing(shared: SharedModel, make_job: Make) -> N
     white = png(Image.new("RGB", (64, 64), "white"))
     for mask, learns in ((None, True), ("white", False)):
         sketch, shown = Sketch(side_px=64), list[Preview]()
-        job = make_job("a", n=LEARNT_MIN, edit=Edit(1.0, "white", mask))
+        job = make_job("a", n=LEARNT_MIN, **edit(1.0, "white", mask))
         generate(shared, job, files={"white": white}, sketch=sketch)
         generate(shared, make_job("b", previews=1), sketch=sketch, control=JobControl(on_preview=shown.append))
         assert bool(shown) == learns

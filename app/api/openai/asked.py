@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from app.api.schemas import EditBody, GenerationBody, ImageBody, NAGBody, OpenAIBody, VideoBody
+from app.api.uploads import INPUT_FIELDS
 from app.catalog import NAG_BOUNDS, Model
 from app.errors import InvalidParameter, UnsupportedParameter
 from app.jobs import FORMER_NAMES
@@ -48,11 +49,9 @@ def of_images(body: ImageBody, model: Model, also: Mapping[str, tuple[str, ...]]
     return reading.asked()
 
 
-def of_an_edit(body: EditBody, model: Model, width: int, height: int) -> Asked:
-    """As `of_images`; of this size where the caller leaves it open."""
-    asked = of_images(body, model, {"input_fidelity": ()})
-    sizes = {"width": asked.body.width or width, "height": asked.body.height or height}
-    return replace(asked, body=asked.body.model_copy(update=sizes))
+def of_an_edit(body: EditBody, model: Model, *, is_told: bool) -> Asked:
+    """As `of_images`. A model that is told by the prompt what to change always sees all of the image."""
+    return of_images(body, model, {"input_fidelity": ("high",) if is_told else ()})
 
 
 def of_a_video(body: VideoBody, model: Model) -> Asked:
@@ -60,8 +59,6 @@ def of_a_video(body: VideoBody, model: Model) -> Asked:
     if body.n not in (None, 1):
         raise InvalidParameter(f"n: one video a request, not {body.n}; POST /v1/jobs makes several", param="n")
     reading = _Reading(body, model)
-    if body.input_reference is not None:
-        reading.leave_out("input_reference", f"model {model.id} starts from text alone")
     if body.seconds is not None:
         reading.say("num_frames", "seconds", _frames(body, model, float(body.seconds)))
     return reading.asked()
@@ -90,7 +87,8 @@ class _Reading:
 
     def __init__(self, body: OpenAIBody, model: Model) -> None:
         self._body = body
-        self._fields = {name: getattr(body, name) for name in GenerationBody.model_fields}
+        names = GenerationBody.model_fields.keys() - set(INPUT_FIELDS)  # the files are read elsewhere
+        self._fields = {name: getattr(body, name) for name in names}
         self._fields["model"] = model.id
         self._written: dict[str, str] = {}
         self._warnings: list[str] = []

@@ -129,7 +129,7 @@ async def images_view(job: Job, service: Service, links: Links | None) -> Images
 def partial_event(preview: JobEvent, asked: Generation, number: int) -> PartialImageEvent:
     """The preview as the `number`th one of its picture."""
     return PartialImageEvent(
-        type="image_generation.partial_image" if asked.edit is None else "image_edit.partial_image",
+        type="image_generation.partial_image" if not asked.inputs else "image_edit.partial_image",
         index=preview.data["index"],
         partial_image_index=number,
         step=preview.data["step"],
@@ -146,7 +146,7 @@ async def completed_events(job: Job, service: Service) -> list[CompletedEvent]:
     return [
         CompletedEvent(
             **_echo(job) | {"seed": made.seed},
-            type="image_generation.completed" if asked.edit is None else "image_edit.completed",
+            type="image_generation.completed" if not asked.inputs else "image_edit.completed",
             index=index,
             b64_json=data,
             created_at=int(job.completed_at or job.created_at),

@@ -89,6 +89,7 @@ def video_view(job: Job, retention_s: float) -> VideoView:
         size=f"{asked.width}x{asked.height}",
         seconds=f"{asked.num_frames / asked.fps:.4f}".rstrip("0").rstrip("."),
         error=AS_FAILED.get(job.status, job.error),
+        remixed_from_video_id=asked.remix_of,
         num_frames=asked.num_frames,
         fps=asked.fps,
     )

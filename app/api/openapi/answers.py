@@ -13,6 +13,7 @@ EVENTS = {"text/event-stream": {"schema": {"type": "string"}}}
 #: By operationId, the media types that a file of it has.
 FILES: dict[str, tuple[str, ...]] = {
     "get_artifact": (*IMAGES.values(), *VIDEOS.values()),
+    "download_file": ("application/octet-stream",),
     "get_job_result": (*IMAGES.values(), *VIDEOS.values()),
     "download_video": (*VIDEOS.values(), IMAGES["jpeg"]),
 }
@@ -49,7 +50,7 @@ def complete(operation: dict[str, Any]) -> None:
     if name in ("create_image", "edit_image"):
         answers["200"]["content"] |= EVENTS
         answers["200"]["description"] = "The pictures; with stream: ImagePartialEvent, ImageCompletedEvent, Error"
-    if name in ("create_image", "edit_image", "create_video"):
+    if name in ("create_image", "edit_image", "create_video", "remix_video"):
         operation.setdefault("parameters", []).append(IDEMPOTENCY_KEY)
     if name in ("create_video", "get_video"):
         answers["200"]["headers"] = POLL

@@ -24,14 +24,15 @@ REF = "#/components/schemas/"
 #: Of errors, and of what a stream carries: no route answers them as they are.
 BESIDES = (ErrorBody, PartialImageEvent, CompletedEvent, JobEventView)
 SENTENCE = re.compile(r"[.:;](?:\s|$)")
-#: The operations of a FormRoute: what the form is called, the files in it, and those that must be.
+#: The operations that take a form as well: what the form is called, the files in it, and those that must be.
 FORMS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "create_video": ("VideoForm", ("input_reference",), ()),
     "edit_image": ("ImageEditForm", ("image", "mask"), ("image",)),
+    "create_file": ("FileForm", ("file",), ("file",)),
     "add_lora": ("LoraForm", ("file",), ("file",)),
 }
 #: No JSON is a request of these: there is no file in it.
-FORM_ALONE = ("edit_image", "add_lora")
+FORM_ALONE = ("add_lora", "create_file")
 KEY = {"type": "http", "scheme": "bearer", "description": "Where the service asks for keys; elsewhere none is needed."}
 
 
@@ -108,11 +109,9 @@ def _add_form(operation: dict[str, Any], schemas: dict[str, Any]) -> None:
     form["title"], files, required = FORMS[operation["operationId"]]
     for each in files:
         form["properties"][each] |= {"type": "string", "format": "binary"}
-    form["required"] = [*form["required"], *required]
+    form["required"] = [*form.get("required", ()), *required]
     schemas[form["title"]] = form
     content[FORM] = {"schema": {"$ref": REF + form["title"]}}
-    if operation["operationId"] in FORM_ALONE:
-        del content["application/json"], schemas[name]
 
 
 def _renamed(document: dict[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ TAGS = {
     "jobs": "Pictures and videos of any model: queued, followed, fetched.",
     "images": "OpenAI's way of asking for pictures.",
     "videos": "OpenAI's way of asking for videos.",
+    "files": "Images and videos to start from, uploaded once.",
     "artifacts": "Files, by their signed links.",
     "models": "What can be asked for, and within which limits.",
     "loras": "Styles that requests add to a model.",
@@ -18,6 +19,7 @@ TAGS = {
 #: Of a route's function, where that is not its operationId already.
 OPERATIONS = {
     "get_events": "stream_job_events",
+    "get_file_content": "download_file",
     "get_result": "get_job_result",
     "healthz": "get_health",
     "readyz": "get_readiness",
@@ -30,6 +32,9 @@ SCHEMAS = {
     "CompletedEvent": "ImageCompletedEvent",
     "DeletedView": "JobDeleted",
     "ErrorBody": "Error",
+    "FileDeletedView": "FileDeleted",
+    "FileView": "File",
+    "FilesView": "FileList",
     "ImageBody": "ImageRequest",
     "ImagesView": "ImagesResponse",
     "JobBody": "JobRequest",

@@ -29,6 +29,7 @@ __all__ = ["OWN", "examples", "responses"]
 
 # The document shows one body for each code.
 NO_MODEL = NotFound("no model 'flux'; see GET /v1/models", param="model", code="model_not_found")
+NO_FILE = NotFound("no file 'file-0'", code="file_not_found")
 NO_JOB = NotFound("no job 'job_0'")
 OF_LORAS = (
     InvalidParameter(
@@ -61,7 +62,7 @@ REFUSED = Unavailable(
 
 #: By operationId; what follows from the shape of a request is not repeated.
 OWN: dict[str, tuple[ServiceError, ...]] = {
-    "create_job": (NO_MODEL, NO_JOB, *OF_LORAS, KEY_USED, FULL),
+    "create_job": (NO_MODEL, NO_FILE, NO_JOB, *OF_LORAS, KEY_USED, FULL),
     "list_jobs": (NOT_LISTED,),
     "get_job": (NO_JOB,),
     "delete_job": (NO_JOB,),
@@ -77,7 +78,7 @@ OWN: dict[str, tuple[ServiceError, ...]] = {
         GONE,
         NO_SUCH_BYTES,
     ),
-    "create_image": (NO_MODEL, NO_JOB, *OF_LORAS, KEY_USED, GONE, FULL, NO_WORKER, NOT_IN_TIME),
+    "create_image": (NO_MODEL, NO_FILE, NO_JOB, *OF_LORAS, KEY_USED, GONE, FULL, NO_WORKER, NOT_IN_TIME),
     "edit_image": (
         InvalidParameter(
             "model: wan21-lightx2v takes no images to start from; shapes-flux would",
@@ -85,6 +86,7 @@ OWN: dict[str, tuple[ServiceError, ...]] = {
             code="not_an_editing_model",
         ),
         NO_MODEL,
+        NO_FILE,
         NO_JOB,
         *OF_LORAS,
         KEY_USED,
@@ -93,7 +95,30 @@ OWN: dict[str, tuple[ServiceError, ...]] = {
         NO_WORKER,
         NOT_IN_TIME,
     ),
-    "create_video": (NO_MODEL, *OF_LORAS, KEY_USED, FULL),
+    "create_video": (NO_MODEL, NO_FILE, *OF_LORAS, KEY_USED, FULL),
+    "remix_video": (
+        InvalidParameter(
+            "model: model tiny-wan takes none; it starts from text alone", param="model", code="unsupported_parameter"
+        ),
+        NO_MODEL,
+        NO_JOB,
+        *OF_LORAS,
+        NOT_READY,
+        GONE,
+        KEY_USED,
+        FULL,
+    ),
+    "create_file": (
+        InvalidParameter("file: must be an image or a video, got PDF", param="file"),
+        InvalidRequest("seconds: Input should be a valid integer", param="seconds"),
+        RateLimited(
+            "file: at most 1000 files and 1000000000 bytes are kept; delete some", param="file", code="files_full"
+        ),
+    ),
+    "list_files": (),
+    "get_file": (NO_FILE,),
+    "download_file": (NO_FILE, GONE, NO_SUCH_BYTES),
+    "delete_file": (NO_FILE,),
     "list_videos": (NOT_LISTED,),
     "get_video": (NO_JOB,),
     "delete_video": (NO_JOB,),

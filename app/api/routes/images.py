@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
-from app.api.edit_inputs import PreparedInput, prepare_edit
-from app.api.forms import FormRoute, take_files
+from app.api.forms import FileRoute
+from app.api.inputs import PreparedInputs, prepare_edit, prepare_inputs
 from app.api.openai.asked import of_images
 from app.api.openai.images import ImagesView, images_view
 from app.api.openai.stream import pictures_told, timed_out, without_client_cancelled
-from app.api.resolve import Resolved, find_editing_model, find_model, resolve
+from app.api.resolve import Resolved
 from app.api.schemas import EditBody, ImageBody
 from app.api.service import Here, Service
 from app.api.sse import EventStream
+from app.api.uploads import take_uploads
 from app.api.views.result import completed_result, time_headers
-from app.errors import InvalidParameter, Unavailable
+from app.errors import Unavailable
 from app.jobs import Job
 
-router = APIRouter(tags=["images"])
-#: The SDKs send this one as a form.
-forms = APIRouter(tags=["images"], route_class=FormRoute)
+router = APIRouter(tags=["images"], route_class=FileRoute)
 
 EDITS = "/v1/images/edits"
 
@@ -36,42 +33,29 @@ async def create_image(body: ImageBody, request: Request, service: Here) -> Resp
 
     Guidance: `negative_prompt`, `nag: {…}`, or flat `nag_scale` and so on.
     """
-    asked = of_images(body, find_model(service.catalog, body.model, "image"))
-    resolved = resolve(
-        asked.body, service.catalog, written=asked.written, warnings=asked.warnings,
-        uploaded=await service.loras_for(body),
-    )  # fmt: skip
-    job = await _queued(resolved, body, request, service)
-    return await _answered(job, body, request, service)
-
-
-@forms.post(EDITS, response_model=ImagesView)
-async def edit_image(body: EditBody, request: Request, service: Here) -> Response:
-    """Images that start from one: changed as far as `strength` goes, or regenerated where it is transparent.
-
-    Answers and guidance as of /v1/images/generations. GET /v1/models tells which models can, by `edits`.
-    """
-    resolved, inputs = await _prepared(body, request, service)
+    uploads = take_uploads(request)
+    resolved, inputs = await prepare_inputs(body, uploads, service, lambda model: of_images(body, model), "image")
+    del uploads
     job = await _queued(resolved, body, request, service, inputs)
     del inputs  # the job may be waited for for minutes
     return await _answered(job, body, request, service)
 
 
-async def _prepared(body: EditBody, request: Request, service: Service) -> tuple[Resolved, PreparedInput]:
-    files = take_files(request)
-    for name, is_required in (("image", True), ("mask", body.mask is not None)):
-        if is_required and name not in files:
-            raise InvalidParameter(f"{name}: must be a file of the multipart/form-data body", param=name)
-    find_editing_model(service.catalog, body.model, "img2img")
-    uploads = files["image"], files.get("mask")
-    loras = await service.loras_for(body)
-    return await asyncio.get_running_loop().run_in_executor(
-        service.decoder, prepare_edit, *uploads, body, service.catalog, service.settings, loras
-    )
+@router.post(EDITS, response_model=ImagesView)
+async def edit_image(body: EditBody, request: Request, service: Here) -> Response:
+    """Images that start from others: changed as the prompt says, or as far as `strength` goes, or regenerated where
+    the mask is transparent. GET /v1/models tells by `inputs` which model does what.
+
+    Answers and guidance as of /v1/images/generations.
+    """
+    resolved, inputs = await prepare_edit(body, take_uploads(request), service)
+    job = await _queued(resolved, body, request, service, inputs)
+    del inputs  # the job may be waited for for minutes
+    return await _answered(job, body, request, service)
 
 
 async def _queued(
-    resolved: Resolved, body: ImageBody, request: Request, service: Service, inputs: PreparedInput | None = None
+    resolved: Resolved, body: ImageBody, request: Request, service: Service, inputs: PreparedInputs | None = None
 ) -> Job:
     if not await service.queue.registry.workers():
         raise Unavailable("no worker is running", code="no_worker", retry_after_s=NO_WORKER_RETRY_S)

@@ -9,16 +9,21 @@ from fastapi.responses import FileResponse, JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.files import stored_file
-from app.api.resolve import resolve
+from app.api.forms import FileRoute
+from app.api.inputs import prepare_inputs
+from app.api.openai.asked import Asked
 from app.api.schemas import JobBody
 from app.api.service import Here, Service, wait_asked_s
 from app.api.sse import EventStream, event_id, told
+from app.api.uploads import take_uploads
 from app.api.views.job import DeletedView, JobsView, JobView, job_view, jobs_view
 from app.api.views.result import completed_result, time_headers
 from app.errors import InvalidParameter
 from app.jobs import Job, JobStatus
 
 router = APIRouter(tags=["jobs"])
+#: Their bodies can hold files.
+files = APIRouter(tags=["jobs"], route_class=FileRoute)
 
 PreferHeader = Annotated[str | None, Header(description="wait=N holds the answer for up to N seconds")]
 KeyHeader = Annotated[str | None, Header(description="the same key and body again: the same job, not another")]
@@ -45,15 +50,18 @@ class ListQuery(BaseModel):
     after: Annotated[str | None, Field(description="the id of a job: those that came before it follow")] = None
 
 
-@router.post("/v1/jobs", status_code=202, response_model=JobView, responses={200: {"model": JobView}})
+@files.post("/v1/jobs", status_code=202, response_model=JobView, responses={200: {"model": JobView}})
 async def create_job(
     body: JobBody, request: Request, service: Here, prefer: PreferHeader = None, idempotency_key: KeyHeader = None
 ) -> Response:
     """Queue a generation: 202 and the job. 200 when it is done within `Prefer: wait=N`, or was asked for before."""
     del prefer, idempotency_key  # declared for the documentation; read where their grammar is known
     wait_s = wait_asked_s(request, service.settings.wait_max_s)
-    resolved = resolve(body, service.catalog, uploaded=await service.loras_for(body))
-    job, created = await service.submit(resolved, body, request)
+    uploads = take_uploads(request)
+    resolved, inputs = await prepare_inputs(body, uploads, service, lambda _: Asked(body, {}, ()))
+    del uploads
+    job, created = await service.submit(resolved, body, request, inputs)
+    del inputs
     if wait_s is not None:
         job = await service.wait(job, wait_s)
     status = 200 if job.status.terminal or not created else 202

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated, Literal
+from dataclasses import replace
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse, JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.files import stored_file
-from app.api.forms import FormRoute
+from app.api.forms import FileRoute
+from app.api.inputs import prepare_inputs
 from app.api.openai.asked import of_a_video
 from app.api.openai.videos import VideoDeletedView, VideosView, VideoView, poll_after_ms, video_view, videos_view
-from app.api.resolve import find_model, resolve
+from app.api.resolve import check_inputs, find_model
 from app.api.schemas import VideoBody
 from app.api.service import Here, Service
+from app.api.uploads import INPUT_FIELDS, take_uploads
 from app.api.views.result import completed_result, time_headers
-from app.errors import Expired, NotFound, UnsupportedParameter
-from app.jobs import Job
+from app.errors import Expired, InvalidParameter, NotFound, UnsupportedParameter
+from app.jobs import InputRole, Job
 
 router = APIRouter(tags=["videos"])
-#: The SDKs send this one as a form.
-forms = APIRouter(tags=["videos"], route_class=FormRoute)
+#: Their bodies can hold files.
+files = APIRouter(tags=["videos"], route_class=FileRoute)
 
 
 class ContentQuery(BaseModel):
@@ -45,16 +48,41 @@ class ListQuery(BaseModel):
     order: Annotated[Literal["asc", "desc"], Field(description="asc: oldest first")] = "desc"
 
 
-@forms.post("/v1/videos", response_model=VideoView)
+@files.post("/v1/videos", response_model=VideoView)
 async def create_video(body: VideoBody, request: Request, service: Here) -> Response:
     """Queue a video. Guidance: `negative_prompt`, `nag: {…}`, or flat `nag_scale` and so on."""
-    asked = of_a_video(body, find_model(service.catalog, body.model, "video"))
-    resolved = resolve(
-        asked.body, service.catalog, written=asked.written, warnings=asked.warnings,
-        uploaded=await service.loras_for(body),
-    )  # fmt: skip
-    job, _ = await service.submit(resolved, body, request)
+    uploads = take_uploads(request)
+    resolved, inputs = await prepare_inputs(body, uploads, service, lambda model: of_a_video(body, model), "video")
+    del uploads
+    job, _ = await service.submit(resolved, body, request, inputs)
     return _answer(job, service)
+
+
+@files.post("/v1/videos/{video_id}/remix", response_model=VideoView)
+async def remix_video(video_id: str, body: VideoBody, request: Request, service: Here) -> Response:
+    """Queue a video that changes a finished one of the caller, as far as `strength` goes, by a model that takes videos.
+
+    It is of the same model and length unless the request says otherwise.
+    """
+    job = await _find(video_id, service)
+    result = completed_result(job)
+    for name in INPUT_FIELDS:
+        if getattr(body, name, None) is not None:
+            raise InvalidParameter(f"{name}: a remix starts from video {video_id} alone; leave it out", param=name)
+    fields: dict[str, Any] = {"model": body.model or job.request.model, "video": video_id}
+    if body.num_frames is None and body.seconds is None:
+        fields["num_frames"] = job.request.num_frames
+    remix = body.model_copy(update=fields)
+    check_inputs(find_model(service.catalog, remix.model, "video"), [InputRole.VIDEO], {"video": "model"})
+    try:
+        uploads = {video_id: await service.artifacts.read(result.artifacts[0].name)}
+    except FileNotFoundError as exc:
+        raise Expired(f"the file of video {video_id} is no longer kept") from exc
+    resolved, inputs = await prepare_inputs(remix, uploads, service, lambda model: of_a_video(remix, model), "video")
+    del uploads
+    resolved = replace(resolved, generation=replace(resolved.generation, remix_of=video_id))
+    queued, _ = await service.submit(resolved, body, request, inputs)
+    return _answer(queued, service)
 
 
 @router.get("/v1/videos")

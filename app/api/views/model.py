@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from app.catalog import Catalog, EditTask, Model, NAGDefaults, Range, RegisteredLora
+from app.catalog import Catalog, Inputs, Model, NAGDefaults, Range, RegisteredLora
 from app.queue.registry import ModelState, Stage
 
 __all__ = ["ModelView", "ModelsView", "ProgressView", "model_view"]
@@ -46,7 +46,7 @@ class ModelView(BaseModel):
     prompt_max_tokens: int | None
     nag_supported: bool
     nag: NAGDefaults | None
-    edits: tuple[EditTask, ...]
+    inputs: Inputs
     request_loras: bool
     loras: tuple[str, ...]
     state: Stage | None

@@ -1,0 +1,343 @@
+"""The files that a request starts from: loads them, and makes them what a worker reads."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from PIL import ImageOps
+
+from app.api.file_urls import fetch_file, is_url
+from app.api.image_inputs import REGENERATED_BELOW, UploadedImage, png_file
+from app.api.image_kinds import VIDEO_KINDS, identify
+from app.api.openai.asked import Asked, of_an_edit
+from app.api.resolve import (
+    Resolved,
+    check_inputs,
+    edit_roles,
+    find_editing_model,
+    find_model,
+    resolve,
+    takes_none,
+)
+from app.api.schemas import EditBody, FileReference, GenerationBody, VideoBody
+from app.api.video_inputs import UploadedVideo
+from app.artifacts import Artifacts, input_name
+from app.catalog import Catalog, Kind, Model, RegisteredLora, field_of
+from app.errors import InvalidParameter, NotFound
+from app.jobs import InputFile, InputRole
+
+if TYPE_CHECKING:
+    from app.api.service import Service
+
+__all__ = ["PreparedFile", "PreparedInputs", "fitting_size", "prepare_edit", "prepare_inputs"]
+
+NO_TRANSPARENCY = "cannot regenerate the image's transparent parts: send an opaque image"
+#: Roles whose first file gives the size that is made, where the request leaves it open.
+SIZED_BY = (InputRole.IMAGE, InputRole.VIDEO, InputRole.FIRST_FRAME, InputRole.REFERENCE)
+#: Roles whose transparent pixels are regenerated.
+REGENERATED = (InputRole.IMAGE, InputRole.MASK)
+#: The uploaded LoRAs that a request names, by their ids.
+Loras = Mapping[str, RegisteredLora]
+#: Reads a request in the words of this service, once its model and the roles of its files are known.
+Adapt = Callable[[Model], Asked]
+
+
+@dataclass(frozen=True)
+class InputSource:
+    """A file of a request before it is loaded: `text` stands for it in the field."""
+
+    role: InputRole
+    field: str
+    text: str
+
+
+@dataclass(frozen=True)
+class LoadedInput:
+    """A file as it was sent."""
+
+    role: InputRole
+    field: str
+    data: bytes
+
+
+@dataclass(frozen=True)
+class PreparedFile:
+    """A file as a worker reads it, and the digest of what was sent."""
+
+    role: InputRole
+    data: bytes
+    sha256: str
+
+
+@dataclass(frozen=True)
+class PreparedInputs:
+    """All files of a request."""
+
+    files: tuple[PreparedFile, ...]
+
+    @property
+    def digest(self) -> str:
+        """Equal for equal files in equal roles."""
+        return ",".join(f"{file.role}:{file.sha256}" for file in self.files)
+
+    def of_job(self, job_id: str) -> tuple[InputFile, ...]:
+        """Returns the job's files, which are not stored yet."""
+        return tuple(
+            InputFile(file.role, input_name(job_id, file.role, index), file.sha256)
+            for index, file in enumerate(self.files)
+        )
+
+    async def store(self, files: Sequence[InputFile], artifacts: Artifacts) -> None:
+        """Raises ArtifactsError; some of the files may be there all the same."""
+        for file, prepared in zip(files, self.files, strict=True):
+            await artifacts.save(file.name, prepared.data)
+
+
+async def prepare_inputs(
+    body: GenerationBody, uploads: Mapping[str, bytes], service: Service, adapt: Adapt, kind: Kind | None = None
+) -> tuple[Resolved, PreparedInputs | None]:
+    """Loads the files of a request and resolves it by what they show.
+
+    Raises InvalidParameter, and as `find_model` and `resolve` do.
+    """
+    loras = await service.loras_for(body)
+    sources = list(_sources(body))
+    written = dict[str, str]()
+    if isinstance(body, VideoBody) and body.input_reference is not None:
+        source = InputSource(InputRole.FIRST_FRAME, "input_reference", _text(body.input_reference))
+        uploads = {**uploads, source.text: await _load(source, uploads, service)}
+        if identify(uploads[source.text]) in VIDEO_KINDS:
+            source = replace(source, role=InputRole.VIDEO)
+        if any(source.role is other.role for other in sources):
+            message = f"input_reference and {field_of(source.role)} say the same; send one"
+            raise InvalidParameter(message, param="input_reference")
+        sources.append(source)
+        written[field_of(source.role)] = source.field
+    model = find_model(service.catalog, body.model, kind, [source.role for source in sources])
+    warnings = list[str]()
+    if not body.strict:
+        left_out = [source for source in sources if model.inputs.limits(source.role) is None]
+        warnings += [f"{source.field} was left out: {takes_none(model)}" for source in left_out]
+        sources = [source for source in sources if source not in left_out]
+    check_inputs(model, [source.role for source in sources], written)
+    files = [LoadedInput(source.role, source.field, await _load(source, uploads, service)) for source in sources]
+    del uploads
+    if not files:
+        asked = adapt(model)
+        resolved = resolve(
+            asked.body, service.catalog, written=asked.written, warnings=(*warnings, *asked.warnings), uploaded=loras
+        )
+        return resolved, None
+    return await _in_decoder(service, lambda: _prepare(files, body, model, adapt, service, warnings, loras))
+
+
+async def prepare_edit(
+    body: EditBody, uploads: Mapping[str, bytes], service: Service
+) -> tuple[Resolved, PreparedInputs]:
+    """As `prepare_inputs`, of images whose roles follow from the model, the mask and the strength."""
+    loras = await service.loras_for(body)
+    images = [InputSource(InputRole.IMAGE, name, text) for name, text in _edited_images(body)]
+    masks = [] if body.mask is None else [InputSource(InputRole.MASK, "mask", _text(body.mask))]
+    if not images:
+        raise InvalidParameter("image: must be a file, or several", param="image")
+    has_strength = body.strength is not None
+    find_editing_model(service.catalog, body.model, len(images), is_masked=bool(masks), has_strength=has_strength)
+    files = [
+        LoadedInput(source.role, source.field, await _load(source, uploads, service)) for source in (*images, *masks)
+    ]
+    del uploads
+    return await _in_decoder(service, lambda: _prepare_edit(files, body, service, loras))
+
+
+def _sources(body: GenerationBody) -> Iterator[InputSource]:
+    for role in InputRole:
+        name = field_of(role)
+        value = getattr(body, name)
+        texts = value if isinstance(value, list) else [] if value is None else [value]
+        for index, text in enumerate(texts):
+            yield InputSource(role, f"{name}.{index}" if isinstance(value, list) else name, text)
+
+
+def _edited_images(body: EditBody) -> Iterator[tuple[str, str]]:
+    if body.image is not None and body.images is not None:
+        raise InvalidParameter("images and image say the same; send one", param="images")
+    if isinstance(body.image, str):
+        yield "image", body.image
+    for index, text in enumerate(body.image if isinstance(body.image, list) else ()):
+        yield f"image.{index}", text
+    for index, reference in enumerate(body.images or ()):
+        yield f"images.{index}", _text(reference)
+
+
+def _text(value: str | FileReference) -> str:
+    return value if isinstance(value, str) else value.text
+
+
+async def _load(source: InputSource, uploads: Mapping[str, bytes], service: Service) -> bytes:
+    """Returns the bytes of a file. Raises InvalidParameter, NotFound for an unknown id."""
+    text, field, settings = source.text, source.field, service.settings
+    if text in uploads:
+        return uploads[text]
+    if text.startswith("file-"):
+        file = await service.find_file(text, field)
+        try:
+            return await service.artifacts.read(file.name)
+        except FileNotFoundError:
+            raise NotFound(f"{field}: no file {text!r}", param=field, code="file_not_found") from None
+    if is_url(text):
+        most = settings.video_max_bytes if source.role is InputRole.VIDEO else settings.input_max_bytes
+        return await fetch_file(text, field, settings, most)
+    message = f"{field}: must be a file of the form, a data URL (data:image/png;base64,…) or the id of an uploaded file"
+    raise InvalidParameter(message, param=field)
+
+
+async def _in_decoder(
+    service: Service, prepare: Callable[[], tuple[Resolved, PreparedInputs]]
+) -> tuple[Resolved, PreparedInputs]:
+    return await asyncio.get_running_loop().run_in_executor(service.decoder, prepare)
+
+
+def _prepare(
+    files: list[LoadedInput],
+    body: GenerationBody,
+    model: Model,
+    adapt: Adapt,
+    service: Service,
+    warnings: list[str],
+    loras: Loras,
+) -> tuple[Resolved, PreparedInputs]:
+    opened = [_open(file, service) for file in files]
+    mask = next((file for file in opened if file.role is InputRole.MASK), None)
+    image = next((file for file in opened if file.role is InputRole.IMAGE), None)
+    if image is not None and mask is None and image.upload.has_transparency:
+        model = find_editing_model(
+            service.catalog, body.model, 1, is_masked=True, has_strength=True, problem=NO_TRANSPARENCY
+        )
+        opened.append(replace(image, role=InputRole.MASK))
+    return _finish(opened, adapt(model), model, service.catalog, warnings, loras)
+
+
+def _prepare_edit(
+    files: list[LoadedInput], body: EditBody, service: Service, loras: Loras
+) -> tuple[Resolved, PreparedInputs]:
+    opened = [_open(file, service) for file in files]
+    images = [file for file in opened if file.role is InputRole.IMAGE]
+    has_mask = len(images) < len(opened)
+    has_strength = body.strength is not None
+    model = find_editing_model(service.catalog, body.model, len(images), is_masked=has_mask, has_strength=has_strength)
+    takes_masks = "inpaint" in model.inputs.tasks or model.inputs.references is None
+    if not has_mask and len(images) == 1 and takes_masks and images[0].upload.has_transparency:
+        model = find_editing_model(
+            service.catalog, body.model, 1, is_masked=True, has_strength=has_strength, problem=NO_TRANSPARENCY
+        )
+        opened.append(replace(images[0], role=InputRole.MASK))
+        has_mask = True
+    roles = edit_roles(model, len(images), is_masked=has_mask, has_strength=has_strength)
+    assert roles is not None
+    opened = [replace(file, role=role) for file, role in zip(opened, roles, strict=True)]
+    asked_edit = of_an_edit(body, model, is_told=roles[0] is InputRole.REFERENCE)
+    return _finish(opened, asked_edit, model, service.catalog, [], loras)
+
+
+@dataclass(frozen=True)
+class _OpenedInput:
+    """A file whose header was read."""
+
+    role: InputRole
+    field: str
+    upload: UploadedImage | UploadedVideo
+    sha256: str
+
+
+def _open(file: LoadedInput, service: Service) -> _OpenedInput:
+    settings = service.settings
+    upload: UploadedImage | UploadedVideo
+    if file.role is InputRole.VIDEO:
+        limits = {"max_px": settings.input_max_px, "max_bytes": settings.video_max_bytes}
+        upload = UploadedVideo(file.field, file.data, **limits)
+        return _OpenedInput(file.role, file.field, upload, hashlib.sha256(file.data).hexdigest())
+    upload = UploadedImage(file.field, file.data, max_px=settings.input_max_px, max_bytes=settings.input_max_bytes)
+    return _OpenedInput(file.role, file.field, upload, hashlib.sha256(file.data).hexdigest())
+
+
+def _finish(
+    files: list[_OpenedInput], asked: Asked, model: Model, catalog: Catalog, warnings: list[str], loras: Loras
+) -> tuple[Resolved, PreparedInputs]:
+    """Resolves the request, and decodes the files one after the other to the sizes that it needs them in."""
+    body = asked.body
+    first = next((file for role in SIZED_BY for file in files if file.role is role), None)
+    if first is not None:
+        width, height = fitting_size(*first.upload.size, model)
+        body = body.model_copy(update={"width": body.width or width, "height": body.height or height})
+        if isinstance(first.upload, UploadedVideo):
+            num_frames, said = _num_frames(first.upload, body, model)
+            body = body.model_copy(update={"num_frames": num_frames})
+            warnings = [*warnings, *said]
+    roles = [file.role for file in files]
+    resolved = resolve(
+        body.model_copy(update={"model": model.id}), catalog, written=asked.written,
+        warnings=(*warnings, *asked.warnings), roles=roles, uploaded=loras,
+    )  # fmt: skip
+    size = resolved.generation.width, resolved.generation.height
+    image = next((file for file in files if file.role is InputRole.IMAGE), None)
+    uploads = list(dict.fromkeys(file.upload for file in files))
+    prepared = dict[int, PreparedFile]()
+    # The mask goes first: its decoded pixels are released before the image takes as much memory.
+    for index in sorted(range(len(files)), key=lambda index: files[index].role is not InputRole.MASK):
+        file = files[index]
+        if isinstance(file.upload, UploadedVideo):
+            prepared[index] = PreparedFile(file.role, file.upload.data, file.sha256)
+            continue
+        if file.role is InputRole.MASK:
+            assert image is not None
+            assert isinstance(image.upload, UploadedImage)
+            pixels = ImageOps.invert(_checked_mask(file.upload, image.upload).fit_alpha(*size))
+        elif file.role is InputRole.REFERENCE:
+            pixels = file.upload.fit(*fitting_size(*file.upload.size, model))
+        else:
+            pixels = file.upload.fit(*size)
+        if file.role not in REGENERATED and file.upload.has_transparency:
+            file.upload.warnings.append(f"{file.field}: transparent pixels were replaced by gray")
+        prepared[index] = PreparedFile(file.role, png_file(pixels), file.sha256)
+        if file.upload is not (image and image.upload) or file.role is not InputRole.MASK:
+            file.upload.release()
+    of_files = (warning for upload in uploads for warning in upload.warnings)
+    resolved = replace(resolved, warnings=(*resolved.warnings, *of_files))
+    return resolved, PreparedInputs(tuple(prepared[index] for index in range(len(files))))
+
+
+def _num_frames(video: UploadedVideo, body: GenerationBody, model: Model) -> tuple[int, list[str]]:
+    """Returns how many frames are made of a video, and what the caller is told. Raises InvalidParameter."""
+    allowed = model.num_frames
+    assert allowed is not None
+    wanted = body.num_frames
+    if wanted is None:
+        grid = [count for count in range(allowed.min, min(video.frames, allowed.max) + 1) if allowed.holds(count)]
+        wanted = grid[-1] if grid else allowed.min
+    if wanted > video.frames:
+        raise InvalidParameter(f"video: must have at least {wanted} frames, got {video.frames}", param="video")
+    said = [] if wanted == video.frames else [f"video: the first {wanted} of its {video.frames} frames were used"]
+    return wanted, said
+
+
+def _checked_mask(mask: UploadedImage, image: UploadedImage) -> UploadedImage:
+    if mask.size != image.size:
+        got = " and ".join(f"{width}x{height}" for width, height in (image.size, mask.size))
+        raise InvalidParameter(f"mask: must be as large as the image; they are {got}", param="mask")
+    if not mask.has_transparency:
+        raise InvalidParameter(
+            f"mask: must be transparent (alpha below {REGENERATED_BELOW}) where the image is regenerated; black and "
+            "white do not count",
+            param="mask",
+        )
+    return mask
+
+
+def fitting_size(width: int, height: int, model: Model) -> tuple[int, int]:
+    """Returns width and height in pixels: these proportions, the area of the model's default, on its grid."""
+    scale = (model.width.default * model.height.default / (width * height)) ** 0.5
+    return model.width.nearest(width * scale), model.height.nearest(height * scale)

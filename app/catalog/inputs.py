@@ -1,0 +1,76 @@
+"""Which files a model's requests can start from."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from app.catalog.numbers import Entry
+from app.jobs import TASKS, InputRole
+
+__all__ = ["InputLimits", "Inputs", "field_of"]
+
+#: The most files of any role.
+FILES_MAX = 16
+
+
+class InputLimits(Entry):
+    """How many files of one role a request may, or must, have.
+
+    required: a request without one is refused; of a mask, a request with an image and no mask.
+    """
+
+    required: bool = False
+    max: int = Field(default=1, ge=1, le=FILES_MAX)
+
+
+class Inputs(Entry):
+    """By role of the file, how many a request may have; None for a role that the model takes no file of."""
+
+    image: InputLimits | None = None
+    mask: InputLimits | None = None
+    references: InputLimits | None = None
+    first_frame: InputLimits | None = None
+    last_frame: InputLimits | None = None
+    video: InputLimits | None = None
+
+    def limits(self, role: InputRole) -> InputLimits | None:
+        """The limits of one role."""
+        limits: InputLimits | None = getattr(self, field_of(role))
+        return limits
+
+    @property
+    def roles(self) -> tuple[InputRole, ...]:
+        """The roles of which the model takes files."""
+        return tuple(role for role in InputRole if self.limits(role) is not None)
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """What the model can do with files, in the words of `Generation.task`."""
+        tasks = [task for role, task in TASKS.items() if self.limits(role) is not None]
+        if self.mask is not None and self.mask.required:
+            tasks.remove("img2img")
+        return tuple(tasks)
+
+    @property
+    def are_required(self) -> bool:
+        """Whether the model makes nothing from text alone."""
+        limits = [self.limits(role) for role in InputRole if role is not InputRole.MASK]
+        return any(limit is not None and limit.required for limit in limits)
+
+    @model_validator(mode="after")
+    def _go_together(self) -> Self:
+        for role in InputRole:
+            limits = self.limits(role)
+            if limits is not None and limits.max > 1 and role is not InputRole.REFERENCE:
+                raise ValueError(f"{role}.max must be 1: only references can be several, not {limits.max}")
+        for name, other in (("mask", "image"), ("last_frame", "first_frame")):
+            if getattr(self, name) is not None and getattr(self, other) is None:
+                raise ValueError(f"{name} goes with {other}, which is missing")
+        return self
+
+
+def field_of(role: InputRole) -> str:
+    """The key of a role's files in an entry and in a request."""
+    return "references" if role is InputRole.REFERENCE else role.value

@@ -1,0 +1,99 @@
+"""The files that a job starts from, as arguments of its pipeline call."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping
+from itertools import islice
+from typing import Any
+
+import av
+import numpy as np
+from PIL import Image, ImageOps
+
+from app.jobs import Generation, InputRole
+from app.loading.tasks import argument_of, frame_condition
+from app.worker.pipelines import signature_of
+
+__all__ = ["JobInputs", "strength_of"]
+
+#: Arguments that not every pipeline takes which starts from files.
+OF_FILES = ("width", "height", "num_frames")
+FRAMES = (InputRole.FIRST_FRAME, InputRole.LAST_FRAME)
+Pixels = np.ndarray[Any, np.dtype[np.float32]]
+
+
+class JobInputs:
+    """The decoded files of one request. `files` has their bytes by artifact name."""
+
+    def __init__(self, request: Generation, files: Mapping[str, bytes]) -> None:
+        self._request = request
+        self._images: dict[InputRole, list[Image.Image]] = {}
+        for file in request.inputs:
+            if file.role is InputRole.VIDEO:
+                self._images[file.role] = _frames(files[file.name], request)
+                continue
+            mode = "L" if file.role is InputRole.MASK else "RGB"
+            self._images.setdefault(file.role, []).append(_opened(files[file.name], mode))
+
+    def arguments(self, pipe: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Adds what the files are for the pipeline to the arguments of a call that starts from text."""
+        kind = type(pipe)
+        takes = signature_of(kind, "__call__").parameters
+        # A pipeline without a size, or without a number of frames, takes those of its files.
+        added = {name: value for name, value in arguments.items() if name in takes or name not in OF_FILES}
+        for role, images in self._images.items():
+            name = argument_of(takes, role)
+            assert name is not None, (kind, role)
+            if name == "conditions":
+                added.setdefault(name, []).append(frame_condition(kind, role, images[0], self._request.num_frames))
+            else:
+                added[name] = images[0] if role in FRAMES else images
+        if "max_area" in takes:  # of Kontext, which scales to sizes of its own else
+            added |= {"max_area": self._request.width * self._request.height, "_auto_resize": False}
+        if self._request.strength is not None:
+            added["strength"] = strength_of(self._request.steps, self._request.num_inference_steps)
+        return added
+
+    def blend(self, pixels: Pixels) -> Pixels:
+        """Blends the source image back in by its mask: an autoencoder gives nothing back exactly."""
+        if InputRole.MASK not in self._images:
+            return pixels
+        (image,), (mask,) = self._images[InputRole.IMAGE], self._images[InputRole.MASK]
+        share = _values(mask)[..., None]
+        # In two terms, so that a share of 0 and of 1 gives one of them to the bit.
+        blended: Pixels = _values(image) * (1 - share) + pixels * share
+        return blended
+
+
+def strength_of(part: int, whole: int) -> float:
+    """The strength of an edit that runs `part` of `whole` steps.
+
+    Pipelines multiply it by `whole` and round, some up and some down, so the product should be `part` exactly. Where no
+    float has that product, it is a little above, and a pipeline that rounds up runs one step more.
+    """
+    near = part / whole
+    floats = (near, math.nextafter(near, 0), math.nextafter(near, 2))
+    return next((strength for strength in floats if whole * strength == part), max(floats))
+
+
+def _values(image: Image.Image) -> Pixels:
+    """Returns values of 0 to 1."""
+    values: Pixels = np.asarray(image, dtype=np.float32) / np.float32(255)
+    return values
+
+
+def _frames(data: bytes, request: Generation) -> list[Image.Image]:
+    """Returns the first frames of a video, as many as are made, cut to the proportions of what is made and scaled."""
+    size, count = (request.width, request.height), request.num_frames
+    with av.open(io.BytesIO(data)) as container:
+        frames = islice(container.decode(video=0), count)
+        images = [ImageOps.fit(frame.to_image(), size, Image.Resampling.LANCZOS) for frame in frames]
+    if len(images) != count:
+        raise ValueError(f"the video has {len(images)} frames, not {count}")
+    return images
+
+
+def _opened(data: bytes, mode: str) -> Image.Image:
+    return Image.open(io.BytesIO(data)).convert(mode)
