@@ -69,7 +69,7 @@ def write_loras(folder: Path, module: nn.Module) -> dict[str, Path]:
     """LoRA files for all blocks of a transformer."""
     paths = {f"lora-{i}": folder / f"{i}.safetensors" for i in range(LORAS)}
     for path in paths.values():
-        weights = {}
+        weights: dict[str, torch.Tensor] = {}
         for name, factors in factors_of(module, RANK).items():
             weights |= {
                 f"transformer.{name}.lora_A.weight": factors.down, f"transformer.{name}.lora_B.weight": factors.up,
@@ -193,7 +193,7 @@ def main() -> None:
         paths = write_loras(Path(name), load(entry, torch.device("cpu")).transformer)
         took_s["joined"], images["joined"] = through_engine(catalog, paths, asked, "joined")
         key: Callable[..., Any] = RowAdapters.key
-        RowAdapters.key = only_equal  # type: ignore[method-assign]
+        RowAdapters.key = only_equal  # type: ignore[method-assign, assignment]
         try:
             took_s["grouped"], images["grouped"] = through_engine(catalog, paths, asked, "grouped")
         finally:

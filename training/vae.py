@@ -124,14 +124,11 @@ def encode_world(
             # A video's autoencoder takes an image as a clip of one frame.
             images = images[:, :, None] if isinstance(vae, AutoencoderKLWan) else images
             references.append(vae.encode(images.to(device)).latent_dist.mean)
-    encoded = {
-        "latents": torch.cat(latents) if known is None else known,
-        "references": torch.cat(references) if references else None,
-    }
+    data = Data(torch.cat(latents) if known is None else known, torch.cat(references) if references else None, scenes)
     if cache is not None:
         cache.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(encoded, cache)
-    return Data(**encoded, scenes=scenes)
+        torch.save({"latents": data.latents, "references": data.references}, cache)
+    return data
 
 
 def register_scale(vae: AutoencoderKL | AutoencoderKLWan, latents: torch.Tensor) -> None:

@@ -168,8 +168,9 @@ def _check_shapes(entry: Model, part: str, name: str, module: nn.Module, down: T
         raise LoraError(entry.id, f"{where}: the model has no such layer") from None
     if isinstance(layer, BaseTunerLayer):  # of the catalog's own LoRAs
         layer = layer.get_base_layer()
+    kernel: tuple[int, ...] = ()
     if isinstance(layer, nn.Linear):
-        inputs, outputs, groups, kernel = layer.in_features, layer.out_features, 1, ()
+        inputs, outputs, groups = layer.in_features, layer.out_features, 1
     elif isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d) and layer.padding_mode == "zeros":
         inputs, outputs, groups, kernel = layer.in_channels, layer.out_channels, layer.groups, layer.kernel_size
     else:

@@ -87,9 +87,9 @@ def _values(image: Image.Image) -> Pixels:
 def _frames(data: bytes, request: Generation) -> list[Image.Image]:
     """Returns the first frames of a video, as many as are made, cut to the proportions of what is made and scaled."""
     size, count = (request.width, request.height), request.num_frames
-    with av.open(io.BytesIO(data)) as container:
+    with av.open(io.BytesIO(data), "r") as container:
         frames = islice(container.decode(video=0), count)
-        images = [ImageOps.fit(frame.to_image(), size, Image.Resampling.LANCZOS) for frame in frames]
+        images = [ImageOps.fit(frame.to_image(), size, Image.Resampling.LANCZOS) for frame in frames]  # type: ignore[no-untyped-call]
     if len(images) != count:
         raise ValueError(f"the video has {len(images)} frames, not {count}")
     return images

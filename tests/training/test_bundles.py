@@ -94,17 +94,27 @@ def test_a_clip_is_continued_as_by_the_image_to_video_pipeline(wan):
     assert torch.allclose(first, autoencoder.normalized(vae, data.latents)[:, :, :1], atol=1e-4)
     later, reference = bundle.prepare(noise, first)
     text = bundle.encode(captions)
-    ours = sample(bundle, flow(timesteps=1000.0), later, text, reference)
+    calls = []
+    bundle.denoiser.register_forward_hook(lambda _, args, kwargs, out: calls.append((kwargs, out[0])), with_kwargs=True)
     pipeline = bundle.pipeline(vae)
-    pipe = WanImageToVideoPipeline(**pipeline.components, expand_timesteps=True)
     call = {"num_frames": FRAMES, "guidance_scale": 1.0, "output_type": "latent", "latents": noise, **SIDE}
-    theirs = pipe(image=(clips.references() + 1) / 2, prompt=captions, **call).frames
-    assert torch.allclose(theirs[:, :, :1], first, atol=1e-5)
-    alone = WanPipeline(**pipeline.components, expand_timesteps=True)(captions, **call).frames
-    effect = (alone - theirs)[:, :, 1:].abs().mean()
-    # The scheduler rounds timesteps to whole numbers and ends in a thousandth of noise.
-    assert (ours - theirs[:, :, 1:]).abs().mean() < 0.1 * effect
-    assert (sample(bundle, flow(timesteps=1000.0), noise, text, None) - alone).abs().mean() < 0.1 * effect
+    made = WanImageToVideoPipeline(**pipeline.components, expand_timesteps=True)(
+        image=(clips.references() + 1) / 2, prompt=captions, **call
+    ).frames
+    assert torch.allclose(made[:, :, :1], first, atol=1e-5)
+    assert torch.equal(calls[0][0]["hidden_states"][:, :, 1:], later)
+    WanPipeline(**pipeline.components, expand_timesteps=True)(captions, **call)
+    told = calls[: 2 * STEPS]
+    assert len(told) == 2 * STEPS
+    for given, (kwargs, out) in zip([1] * STEPS + [0] * STEPS, told, strict=True):
+        x = kwargs["hidden_states"]
+        reference = x[:, :, :given] if given else None
+        ours = bundle.predict(x[:, :, given:], kwargs["timestep"].amax(1), text, reference)
+        assert torch.allclose(ours, out[:, :, given:], atol=1e-5)
+        if given:
+            assert torch.allclose(reference, first, atol=1e-5)
+            whole = bundle.predict(x, kwargs["timestep"].amax(1), text)
+            assert not torch.allclose(whole[:, :, given:], ours, atol=1e-3)
 
 
 @pytest.mark.parametrize(("name", "world"), [("flux", Edits), ("wan", Continuations)])

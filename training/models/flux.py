@@ -107,7 +107,7 @@ class Flux:
         """Channels are those of x, then of the reference or zeros."""
         side = int(x.shape[1] ** 0.5)
         both = torch.cat([x, torch.zeros_like(x) if reference is None else reference], dim=2)
-        return both.transpose(1, 2).unflatten(2, (side, side))
+        return both.transpose(1, 2).reshape(len(x), -1, side, side)
 
     def pipeline(self, vae: AutoencoderKL) -> FluxPipeline:
         return FluxPipeline(
