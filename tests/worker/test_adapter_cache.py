@@ -113,6 +113,7 @@ def test_many_loras_in_room_for_three(
     make_engine: MakeEngine, files: Files, one_bytes: int, make_job: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine, resident_bytes = make_engine(), []
+    files.asked.clear()
     monkeypatch.setattr(engine.recorder, "lora_bytes", lambda _, count: resident_bytes.append(count))
     small = {"width": 32, "height": 32, "num_inference_steps": 1}
     jobs = [
