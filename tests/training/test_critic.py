@@ -34,8 +34,8 @@ def test_a_generator_learns_both_modes_and_nothing_between():
     generator = torch.Generator().manual_seed(0)
     critic = Critic(1, 1, width=16, blocks=1)
     student = nn.Sequential(nn.Linear(1, 32), nn.SiLU(), nn.Linear(32, 32), nn.SiLU(), nn.Linear(32, 1))
-    optimizer = torch.optim.Adam([*critic.parameters(), *student.parameters()], lr=4e-3, betas=(0.5, 0.98))
-    for _ in range(250):
+    optimizer = torch.optim.Adam([*critic.parameters(), *student.parameters()], lr=2e-3, betas=(0.5, 0.98))
+    for _ in range(600):
         generated = student(torch.randn(64, 1, generator=generator)).view(64, 1, 1, 1).expand(64, 1, 2, 2)
         loss = adversarial_loss(critic, random_signs(generator), generated, LEVEL, TEXT, generator)
         optimizer.zero_grad()
