@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from PIL import Image
 
 from app.catalog import Catalog, Model, field_of
 from app.jobs import InputRole
 from app.settings import Settings
+from app.worker.video import encode_mp4
 from tests.hub.installed import ROOT, create_environment
 from tests.hub.repositories import REPOSITORIES, small_size, write_repositories
 from tests.hub.server import TOKEN, Hub, serve_hub
@@ -85,19 +87,33 @@ def service(python: Path, folder: Path, **environment: str) -> Iterator[httpx.Cl
         process.wait(60)
 
 
-def generate(client: httpx.Client, model: Model) -> dict[str, Any]:
-    """The job of one image or video in as few steps as the entry allows, its negative prompt guided by NAG.
-
-    It starts from frames or references if the entry takes them.
-    """
-    body = {
-        "model": model.id, "prompt": "a red circle", "negative_prompt": "a blue square", "seed": 1,
-        "num_inference_steps": model.num_inference_steps.min, "guidance_scale": 1.0,
-    }  # fmt: skip
+def files_of(model: Model) -> list[dict[str, Any]]:
+    """The fields of requests by text alone, if the model can, and with all frames, references or a video it takes."""
+    files: dict[str, Any] = {}
+    needs_files = False
     for role in model.inputs.roles:
         limits = model.inputs.limits(role)
-        if limits is not None and (limits.required or role not in (InputRole.IMAGE, InputRole.MASK)):
-            body[field_of(role)] = [IMAGE] * limits.max if role is InputRole.REFERENCE else IMAGE
+        if limits is None or role in (InputRole.IMAGE, InputRole.MASK):
+            continue
+        needs_files |= limits.required
+        file = film(model) if role is InputRole.VIDEO else IMAGE
+        files[field_of(role)] = [file] * limits.max if role is InputRole.REFERENCE else file
+    return [files] if needs_files or not files else [{}, files]
+
+
+def film(model: Model) -> str:
+    """A data URL of a video as long as those of the entry's small pipeline."""
+    width, height, count = small_size(model)
+    with encode_mp4(np.full((count, height, width, 3), 99, np.uint8), 8) as file:
+        return f"data:video/mp4;base64,{base64.b64encode(file.read()).decode()}"
+
+
+def generate(client: httpx.Client, model: Model, files: dict[str, Any]) -> dict[str, Any]:
+    """The job of one image or video in as few steps as the entry allows, its negative prompt guided by NAG."""
+    body = {
+        "model": model.id, "prompt": "a red circle", "negative_prompt": "a blue square", "seed": 1,
+        "num_inference_steps": model.num_inference_steps.min, "guidance_scale": 1.0, **files,
+    }  # fmt: skip
     answer = client.post("/v1/jobs", json=body, headers={"prefer": f"wait={WAIT_S}"})
     job: dict[str, Any] = answer.json()
     return job
@@ -110,11 +126,12 @@ def states(client: httpx.Client) -> dict[str, str]:
 
 
 def check(client: httpx.Client, model: Model) -> None:
-    job = generate(client, model)
-    assert job.get("status") == "completed", (model.id, job)
-    assert job["nag"]["applied"], model.id
-    content = client.get(f"/v1/jobs/{job['id']}/result").content
-    assert content.startswith(b"\x89PNG") if model.kind == "image" else content[4:8] == b"ftyp", model.id
+    for files in files_of(model):
+        job = generate(client, model, files)
+        assert job.get("status") == "completed", (model.id, list(files), job)
+        assert job["nag"]["applied"], (model.id, list(files))
+        content = client.get(f"/v1/jobs/{job['id']}/result").content
+        assert content.startswith(b"\x89PNG") if model.kind == "image" else content[4:8] == b"ftyp", model.id
 
 
 def test_every_repository_is_an_entrys() -> None:
