@@ -32,19 +32,30 @@ class ModuleCall:
 
     Attributes:
         module: what is called.
-        key: calls of equal keys share a forward. That of a call which joins no other equals no other.
+        own_key: what calls that share a forward have in common, negative prompts aside. That of a call which joins no
+            other equals no other.
         arguments: by name if the module names them.
         rows: the guidance of each row of a denoiser call, None for a plain one; of another module's, None for each row.
         loras: of the request, those that change the module.
+        negative_key: of a guided call, what negative prompts that share a forward have in common.
 
     """
 
     module: SharedModule
-    key: Hashable
+    own_key: Hashable
     args: tuple[Any, ...]
     arguments: Mapping[str, Any]
     rows: Sequence[nag.RowGuidance | None]
     loras: Loras = ()
+    negative_key: Hashable = None
+
+    @property
+    def key(self) -> Hashable:
+        """Calls of equal keys share a forward.
+
+        A call without guidance joins the latest guided ones, whatever their negative prompts, also if it came first.
+        """
+        return self.own_key, self.negative_key or self.module.model.negative_key
 
 
 class SharedModule:
@@ -77,7 +88,6 @@ class _Denoiser(SharedModule):
     def __init__(self, model: SharedModel, adapters: RowAdapters, attachment: nag.Attachment) -> None:
         super().__init__(model, adapters)
         self.attachment = attachment
-        self._negative_key: Hashable = None  # of the latest guided call
 
     def prepare(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ModuleCall:
         arguments = self.attachment.bind(args, kwargs)
@@ -86,12 +96,10 @@ class _Denoiser(SharedModule):
         has_step_cache = getattr(self.attachment.denoiser, "is_cache_enabled", False)
         key = object() if has_step_cache else nag.joining_key(family, arguments)
         negative = next((row.negative for row in rows if row is not None and row.is_active), None)
-        if negative is not None:
-            self._negative_key = stacking_key(negative, has_mask=family.has_mask)
-        # A call without guidance joins guided ones, whatever their negative prompts.
+        negative_key = None if negative is None else stacking_key(negative, has_mask=family.has_mask)
+        self.model.negative_key = negative_key or self.model.negative_key
         loras = self.adapters.of_context
-        key = (self, key, self._negative_key, self.adapters.key(loras))
-        return ModuleCall(self, key, (), arguments, rows, loras)
+        return ModuleCall(self, (self, key, self.adapters.key(loras)), (), arguments, rows, loras, negative_key)
 
     def run(self, calls: Sequence[ModuleCall]) -> list[Any]:
         # Rows without guidance between guided ones ride along as guided ones of scale 1; so they go first. Those of
@@ -170,12 +178,14 @@ class SharedModel:
     Attributes:
         entry: its catalog entry.
         pipe: as it was loaded; each call runs on a copy of its own (`own_pipeline`).
+        negative_key: of the latest guided call.
 
     """
 
     def __init__(self, entry: Model, pipe: Any) -> None:
         self.entry = entry
         self.pipe = pipe
+        self.negative_key: Hashable = None
         self._device = pipe._execution_device
         self._tasks: dict[str, Any] = {}
         modules = {name: part for name, part in pipe.components.items() if isinstance(part, nn.Module)}
