@@ -130,6 +130,17 @@ def test_text_to_video_and_image_to_video_share_calls_where_the_denoiser_is_told
     assert [video.batch_size for video in joined] == [2, 2]
 
 
+def test_requests_with_other_numbers_of_references_take_turns(make_job: Make) -> None:
+    model, form = shared_model(FORMS["klein"]), FORMS["klein"]
+    colors = [(), ("red",), ("red", "blue")]
+    jobs = [job_of(form, make_job, f"{len(files)} references", *files) for files in colors]
+    joined = generate(model, *jobs, files=FILES)
+    assert [image.batch_size for image in joined] == [1, 1, 1]
+    assert min(distance(joined[0], joined[1]), distance(joined[1], joined[2])) > EFFECT
+    for job, image in zip(jobs, joined, strict=True):
+        assert distance(image, generate(model, job, files=FILES)[0]) < TOLERANCE
+
+
 @pytest.mark.parametrize("name", [name for name, entry in KNOWN.items() if entry.inputs.tasks])
 def test_diffusers_can_what_an_entry_offers(name: str) -> None:
     entry = KNOWN[name]
