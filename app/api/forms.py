@@ -19,7 +19,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Message
 
 from app.api.uploads import INPUT_FIELDS, add_upload, replace_data_urls
-from app.errors import InvalidRequest, MalformedBody
+from app.errors import BodyTooLarge, InvalidRequest, MalformedBody
 
 __all__ = ["FORM", "FileRoute", "UploadRoute", "take_upload"]
 
@@ -58,6 +58,9 @@ class FileRoute(APIRoute):
                 body, inputs = await asyncio.get_running_loop().run_in_executor(
                     decoder, replace_data_urls, await _read_body(request)
                 )
+            limit_bytes = request.app.state.service.settings.body_max_bytes
+            if len(body) > limit_bytes:
+                raise BodyTooLarge(f"a request body holds at most {limit_bytes} bytes, its files apart")
             request = _as_json(request, body)
             request.state.inputs = inputs
             del inputs  # the route may wait for minutes

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 
-import av
-
 from app.api.image_kinds import VIDEO_KINDS, identify
 from app.errors import InvalidParameter
 
@@ -27,6 +25,8 @@ class UploadedVideo:
         kind = identify(data)
         if kind not in VIDEO_KINDS:
             raise InvalidParameter(f"{name}: must be {' or '.join(VIDEO_KINDS)}, got {kind or 'another'}", param=name)
+        import av  # here, since it loads numpy, which most API processes never need
+
         try:
             with av.open(io.BytesIO(data), "r") as container:
                 stream = container.streams.video[0]

@@ -54,10 +54,10 @@ class Inputs(Entry):
         return tuple(tasks)
 
     @property
-    def are_required(self) -> bool:
-        """Whether the model makes nothing from text alone."""
-        limits = [self.limits(role) for role in InputRole if role is not InputRole.MASK]
-        return any(limit is not None and limit.required for limit in limits)
+    def required(self) -> tuple[InputRole, ...]:
+        """The roles without a file of which the model makes nothing; a mask is needed beside an image only."""
+        roles = [role for role in self.roles if role is not InputRole.MASK]
+        return tuple(role for role in roles if (limits := self.limits(role)) and limits.required)
 
     @model_validator(mode="after")
     def _go_together(self) -> Self:

@@ -156,14 +156,14 @@ def _arguments(entry: Model, kind: Any) -> Iterator[str]:
 
 
 def _required(entry: Model, kind: Any) -> Iterator[str]:
-    """What a call needs besides a text: nobody supplies it."""
-    supplied = {*SUPPLIED, *entry.call, entry.cfg}
+    """What a call needs besides a text and the files that every request has: nobody supplies it."""
     takes = {name: each for name, each in inspect.signature(kind.__call__).parameters.items() if name != "self"}
+    supplied = {*SUPPLIED, *entry.call, entry.cfg, *(argument_of(takes, role) for role in entry.inputs.required)}
     for name, parameter in takes.items():
         if parameter.default is parameter.empty and parameter.kind not in VARIADIC and name not in supplied:
             yield f"pipeline: {kind.__name__} needs {name}, which no request has"
     needs_image = "image" in takes and takes["image"].default is None and STARTS_FROM_IMAGES.search(kind.__name__)
-    if needs_image and not entry.inputs.are_required:
+    if needs_image and not entry.inputs.required:
         yield f"pipeline: {kind.__name__} needs image: write inputs = {{ … = {{ required = true }} }}, by its role"
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, BinaryIO
-
-import numpy as np
+from typing import BinaryIO
 
 from app.loras.errors import LoraFileError
 from app.loras.header import Header, Tensor
@@ -14,7 +12,7 @@ __all__ = ["DTYPES", "check_values"]
 #: Read at a time.
 CHUNK_BYTES = 4 * 2**20
 #: How the bytes of each allowed dtype are read. Of bfloat16, which numpy does not have, as integers.
-DTYPES: dict[str, Any] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
+DTYPES = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 BFLOAT16_EXPONENT = 0x7F80
 
 
@@ -33,6 +31,8 @@ def check_values(file: BinaryIO, header: Header) -> None:
 
 
 def _is_finite(data: bytes, tensor: Tensor) -> bool:
+    import numpy as np  # here, since most API processes never need it
+
     values = np.frombuffer(data, DTYPES[tensor.dtype])
     if tensor.dtype == "BF16":
         return not bool(((values & BFLOAT16_EXPONENT) == BFLOAT16_EXPONENT).any())

@@ -12,13 +12,13 @@ import torch
 from PIL import Image
 
 from app.catalog import Model
-from app.jobs import Generation, Guidance, InputFile, InputRole, Job
+from app.jobs import Generation, Guidance, InputFile, Job
 from app.logs import Log
 from app.worker import memory
 from app.worker.module_runner import ModuleRunner
 from app.worker.pipeline_call import PipelineCall, run_calls
 
-__all__ = ["BatchSize", "measure_batch_size", "trial_files", "trial_jobs", "trial_s", "warm_up"]
+__all__ = ["BatchSize", "measure_batch_size", "trial_files", "trial_inputs", "trial_jobs", "trial_s", "warm_up"]
 
 GAIN = 1.1  # in images per second, for which a denoiser call takes twice the images: each step then lasts longer
 STEPS = 2  # what the first one alone sets up must not count for all of them
@@ -107,12 +107,12 @@ def trial_files(entry: Model) -> dict[str, bytes]:
     """By artifact name, the files that the model's trial jobs start from: gray ones, in the roles that are required."""
     file = io.BytesIO()
     Image.new("RGB", (entry.width.default, entry.height.default), "gray").save(file, "PNG")
-    return {trial.name: file.getvalue() for trial in _trial_inputs(entry)}
+    return {trial.name: file.getvalue() for trial in trial_inputs(entry)}
 
 
-def _trial_inputs(entry: Model) -> tuple[InputFile, ...]:
-    required = [role for role in entry.inputs.roles if (limits := entry.inputs.limits(role)) and limits.required]
-    return tuple(InputFile(role, f"trial-{role}") for role in required if role is not InputRole.MASK)
+def trial_inputs(entry: Model) -> tuple[InputFile, ...]:
+    """Returns the files of the required roles, by the names that `trial_files` has them under."""
+    return tuple(InputFile(role, f"trial-{role}") for role in entry.inputs.required)
 
 
 def trial_jobs(entry: Model, count: int) -> list[Job]:
@@ -136,7 +136,7 @@ def trial_jobs(entry: Model, count: int) -> list[Job]:
                 nag=Guidance(**nag.model_dump(), negative_prompt=NEGATIVE) if nag is not None else None,
                 num_frames=entry.num_frames.default if entry.num_frames is not None else None,
                 fps=entry.fps.default if entry.fps is not None else None,
-                inputs=_trial_inputs(entry),
+                inputs=trial_inputs(entry),
             ),
         )
         for index in range(count)

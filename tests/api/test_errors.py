@@ -19,6 +19,7 @@ from tests.api.support import FakeWorker, serving
 from tests.queue.servers import valkey
 
 JOBS, IMAGES = "/v1/jobs", "/v1/images/generations"
+CANCEL = "/v1/jobs/job_0/cancel"  # a path whose bodies hold no files
 JSON = {"content-type": "application/json"}
 
 
@@ -171,7 +172,7 @@ async def test_a_body_too_large_without_end(
 ) -> None:
     monkeypatch.setattr(refusing, "LINGER_S", 0.3)
     reader, writer = await asyncio.open_connection(quiet.base_url.host, quiet.base_url.port)
-    head = f"POST {JOBS} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n{header}\r\n\r\n"
+    head = f"POST {CANCEL} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n{header}\r\n\r\n"
     writer.write(head.encode())
     writer.write((b"10000\r\n" + b"x" * 65536 + b"\r\n") * 20)  # above the limit, and then silence
     answer = await asyncio.wait_for(reader.read(), 5)  # to the end: the server closes
@@ -183,7 +184,7 @@ async def test_a_body_too_large_without_end(
 async def test_a_body_too_large_that_waits_to_be_asked_for_is_not_asked_for(quiet: httpx.AsyncClient) -> None:
     reader, writer = await asyncio.open_connection(quiet.base_url.host, quiet.base_url.port)
     writer.write(
-        f"POST {JOBS} HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 50000000\r\n\r\n".encode()
+        f"POST {CANCEL} HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 50000000\r\n\r\n".encode()
     )
     assert (await asyncio.wait_for(reader.read(), 5)).startswith(b"HTTP/1.1 413 ")
     writer.close()

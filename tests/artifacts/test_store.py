@@ -9,6 +9,7 @@ from stat import S_IMODE
 import pytest
 
 from app.artifacts import Artifacts, ArtifactsError, artifact_name, input_name
+from app.jobs import InputRole
 from app.settings import Settings
 from tests.artifacts import last_call
 
@@ -102,7 +103,7 @@ async def test_the_sweep_takes_what_is_too_old_and_an_artifact_alone(store: Arti
 
 async def test_what_a_job_starts_from_outlasts_the_jobs_wait(folder: Path) -> None:
     store = Artifacts.open(Settings(data_dir=folder.parent, retention_s=60, deadline_max_s=2 * OLD_S))
-    waiting, ended = input_name("job_0a-b", "image"), input_name("job_0a-b", "mask")
+    waiting, ended = input_name("job_0a-b", InputRole.IMAGE, 0), input_name("job_0a-b", InputRole.MASK, 1)
     for name, age_s in ((waiting, OLD_S), (ended, 3 * OLD_S)):
         await store.save(name, b"x")
         os.utime(folder / name, (time.time() - age_s,) * 2)

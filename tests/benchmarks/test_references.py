@@ -66,7 +66,9 @@ def test_a_negative_prompt_changes_an_edit():
     for parameter in bundle.denoiser.parameters():
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.05)
-    pipe = FluxKontextPipeline(**bundle.pipeline(autoencoder.build_image(LATENT_CHANNELS)).components)
+    vae = autoencoder.build_image(LATENT_CHANNELS)
+    vae.register_to_config(shift_factor=0.0, scaling_factor=1.0)
+    pipe = FluxKontextPipeline(**bundle.pipeline(vae).components)
     pipe.set_progress_bar_config(disable=True)
     edits = draw_edits(3, negatives=True)
     plain, guided = (np.concatenate(list(make_edits(pipe, edits, guidance, 2))) for guidance in (None, {"scale": 9.0}))

@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 
 from app.catalog import UploadedLora
 from app.jobs import TENANT, Applied, Artifact, EventType, Job, JobError, Result, Timings, Webhook
+from app.queue.files import UploadedFile
 from app.queue.keys import Keys
 from app.queue.queue import Queue
 from app.queue.requirements import check_requirements
@@ -139,6 +140,9 @@ async def make_every_transition(url: str, settings: Settings, make_job: Callable
     assert await queue.loras.find(make_lora().use_id) == make_lora()
     assert await queue.loras.visible(TENANT) == [make_lora()]
     await queue.loras.drop(make_lora())
+    file = await queue.files.add(TENANT, UploadedFile("file-a", "a", "a.png", "vision", 1), 60)
+    assert await queue.files.find(TENANT, "file-a") == file
+    await queue.files.drop(TENANT, "file-a")
     assert await queue.delete("told") is not None
     assert len((await queue.page(TENANT, 10)).jobs) == 5
     assert await queue.delete("b") is not None

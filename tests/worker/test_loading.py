@@ -20,6 +20,7 @@ from app.settings import Settings
 from app.worker.encoder_memo import EncoderMemo
 from app.worker.recorder import Event, Recorder
 from app.worker.shared_model import SharedModel
+from app.worker.warmup import trial_files, trial_inputs
 from nag.families.family import denoisers_of
 from tests.hub import pipelines
 from tests.hub.repositories import small_size
@@ -59,7 +60,7 @@ def request(entry: Model, **changes: Any) -> Generation:
             "model": entry.id, "prompt": "a red circle", "negative_prompt": None, "seed": 7,
             "num_inference_steps": max(steps.min, min(2, steps.max)), "guidance_scale": entry.guidance_scale.default,
             "width": width, "height": height, "n": 1, "output_format": "png", "output_compression": 100, "nag": nag,
-            "num_frames": frames if entry.kind == "video" else None,
+            "num_frames": frames if entry.kind == "video" else None, "inputs": trial_inputs(entry),
         } | changes
     )  # fmt: skip
 
@@ -67,7 +68,7 @@ def request(entry: Model, **changes: Any) -> Generation:
 def generate(pipe: Any, entry: Model, **changes: Any) -> tuple[np.ndarray, bool]:
     """Pixels of one image or video, and whether it was guided."""
     model = SharedModel(entry, pipe)
-    made = calls.generate(model, Job("a", request(entry, **changes)))[0]
+    made = calls.generate(model, Job("a", request(entry, **changes)), files=trial_files(entry))[0]
     model.close()
     return made.pixels, made.applied.applied
 
@@ -96,10 +97,11 @@ def check_joined(pipe: Any, entry: Model) -> None:
         Job("plain", request(entry, nag=None)),
         Job("other", request(entry, prompt="a blue square", seed=8)),
     ]
-    alone = [calls.generate(model, job)[0] for job in jobs]
-    joined = calls.generate(model, *jobs, memo=memo, recorder=recorder)
+    files = trial_files(entry)
+    alone = [calls.generate(model, job, files=files)[0] for job in jobs]
+    joined = calls.generate(model, *jobs, files=files, memo=memo, recorder=recorder)
     misses = recorder.of(Event.PROMPT_MISS)
-    again = calls.generate(model, *jobs, memo=memo, recorder=recorder)
+    again = calls.generate(model, *jobs, files=files, memo=memo, recorder=recorder)
     for expected, *images in zip(alone, joined, again, strict=True):
         for image in images:
             assert np.abs(image.pixels - expected.pixels).max() < TOLERANCE

@@ -68,6 +68,8 @@ def test_every_event_is_shown_and_every_metric_of_a_worker() -> None:
     recorder.first_step("m", 0.5)
     recorder.denoiser_call("m", "plain", images=1, rows=1, pixels=1, seconds=1.0)
     recorder.loaded("m", 2.0)
+    recorder.lora_read("m", 0.1)
+    recorder.lora_bytes("m", 5)
     with recorder.timed(Stage.STORE, "m"):
         pass
     read = said(recorder)

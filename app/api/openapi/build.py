@@ -112,6 +112,8 @@ def _add_form(operation: dict[str, Any], schemas: dict[str, Any]) -> None:
     form["required"] = [*form.get("required", ()), *required]
     schemas[form["title"]] = form
     content[FORM] = {"schema": {"$ref": REF + form["title"]}}
+    if operation["operationId"] in FORM_ALONE:
+        del content["application/json"], schemas[name]
 
 
 def _renamed(document: dict[str, Any]) -> dict[str, Any]:

@@ -48,6 +48,7 @@ NOT_READY = Conflict("job job_0 is in_progress", code="not_ready", retry_after_s
 NO_LORA = NotFound("no LoRA 'style'; see GET /v1/loras", code="lora_not_found")
 NO_STORE = Unavailable("the artifacts cannot be reached", code="artifacts_unreachable", retry_after_s=2)
 GONE = Expired("the result of job job_0 is no longer kept")
+WRONG_RANGE = InvalidParameter("Range: must be bytes=first-last", param="Range")
 NO_SUCH_BYTES = RangeNotSatisfiable("Range: the file has 6431 bytes", param="Range")
 KEY_USED = Conflict("this Idempotency-Key was used with another request", code="idempotency_conflict")
 FULL = QueueFull("the queue of wan21-lightx2v is full; try again later", retry_after_s=10)
@@ -117,7 +118,7 @@ OWN: dict[str, tuple[ServiceError, ...]] = {
     ),
     "list_files": (),
     "get_file": (NO_FILE,),
-    "download_file": (NO_FILE, GONE, NO_SUCH_BYTES),
+    "download_file": (WRONG_RANGE, NO_FILE, GONE, NO_SUCH_BYTES),
     "delete_file": (NO_FILE,),
     "list_videos": (NOT_LISTED,),
     "get_video": (NO_JOB,),
@@ -130,7 +131,7 @@ OWN: dict[str, tuple[ServiceError, ...]] = {
         NO_SUCH_BYTES,
     ),
     "get_artifact": (
-        InvalidParameter("Range: must be bytes=first-last", param="Range"),
+        WRONG_RANGE,
         Forbidden("the link is not one that this server has signed", code="invalid_signature"),
         Expired("the link has expired; the job's answer holds a new one"),
         NO_SUCH_BYTES,
