@@ -161,7 +161,7 @@ def test_a_model_downloads_while_another_serves_and_both_are_warm_after_a_restar
         while (status := client.get(f"/v1/jobs/{job['id']}").json()["status"]) in ("queued", "in_progress"):
             time.sleep(0.1)
         assert status == "completed"
-        failed = generate(client, KNOWN[GATED])
+        failed = generate(client, KNOWN[GATED], {})
         assert failed["error"]["code"] == "model_unavailable"
         assert f"{KNOWN[GATED].repository} asks for a login: accept its terms at " in failed["error"]["message"]
         assert state(client, GATED)["state"] == "failed"
