@@ -70,6 +70,7 @@ def test_calls_of_two_threads_on_one_denoiser_do_not_meet(layout):
     assert all(torch.equal(output, guided) for output in results["guided"])
 
 
+@torch.no_grad()  # whole: each pipeline call restores what was when it began, in whatever order they end
 def test_guides_of_several_greenlets_share_a_denoiser(layout):
     settings = [(NEGATIVE, 6.0), ("a triangle", 3.0), ("", 9.0)]
     alone = []
