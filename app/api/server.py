@@ -115,8 +115,8 @@ def create_app(settings: Settings, stopping: Callable[[], bool] = lambda: False)
     if tracing is not None:
         app.add_middleware(Traced, tracing=tracing)
     app.add_middleware(Measured, metrics=measured)  # added last, so outermost: a 500 counts too
-    for each in (jobs, images, videos, files, artifacts, models, loras, queue, health, metrics, playground):
-        app.include_router(each.router)
+    for part in (jobs, images, videos, files, artifacts, models, loras, queue, health, metrics, playground):
+        app.include_router(part.router)
     app.include_router(files.forms)
     app.include_router(jobs.files)
     app.include_router(videos.files)

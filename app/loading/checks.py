@@ -98,7 +98,7 @@ def lora_problems(lora: CatalogLora, base: Model) -> list[str]:
 def guided_family(kind: Any) -> Any:
     """The family of nag that a pipeline's denoiser belongs to; None where there is none."""
     hints = typing.get_type_hints(kind.__init__)
-    classes = [each for name in DENOISER_NAMES for each in (hints.get(name), *typing.get_args(hints.get(name)))]
+    classes = [kind for name in DENOISER_NAMES for kind in (hints.get(name), *typing.get_args(hints.get(name)))]
     names = {base.__name__ for each in classes if isinstance(each, type) for base in each.__mro__}
     return next((family for family in nag.families() if names & set(family.denoiser_types)), None)
 

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 from app.loras.errors import LoraFileError
 
-__all__ = ["Header", "Tensor", "read_header", "shown"]
+__all__ = ["Header", "Tensor", "abbreviate", "read_header"]
 
 LENGTH_BYTES = 8
 HEADER_MAX_BYTES = 8 * 2**20
@@ -83,8 +83,8 @@ def read_header(file: BinaryIO) -> Header:
     return Header(ordered, metadata)
 
 
-def shown(text: object) -> str:
-    """A part of a file, as an error quotes it."""
+def abbreviate(text: object) -> str:
+    """Quotes a part of a file for an error, cut to SHOWN_MAX_CHARS."""
     quoted = repr(text)
     return quoted if len(quoted) <= SHOWN_MAX_CHARS else f"{quoted[:SHOWN_MAX_CHARS]}…"
 
@@ -108,7 +108,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         key, _ = Counter(key for key, _ in pairs).most_common(1)[0]
-        raise LoraFileError(f"its header has {shown(key)} twice")
+        raise LoraFileError(f"its header has {abbreviate(key)} twice")
     return found
 
 
@@ -124,20 +124,20 @@ def _metadata(value: object) -> dict[str, str]:
 
 def _tensor(key: str, value: object, start: int) -> Tensor:
     if KEY.fullmatch(key) is None:
-        raise LoraFileError(f"{shown(key)} is no name of a tensor: letters, digits, '.', '_' and '-' alone")
+        raise LoraFileError(f"{abbreviate(key)} is no name of a tensor: letters, digits, '.', '_' and '-' alone")
     if not isinstance(value, dict) or value.keys() != FIELDS:
         raise LoraFileError(f"{key}: must have {', '.join(sorted(FIELDS))} and nothing else")
     dtype, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
     if not isinstance(dtype, str) or dtype not in WIDTHS:
-        raise LoraFileError(f"{key}: unknown dtype {shown(dtype)}")
+        raise LoraFileError(f"{key}: unknown dtype {abbreviate(dtype)}")
     if not _is_integers(shape) or len(shape) > DIMENSIONS_MAX or not all(size > 0 for size in shape):
-        raise LoraFileError(f"{key}: shape must be at most {DIMENSIONS_MAX} integers above 0, got {shown(shape)}")
+        raise LoraFileError(f"{key}: shape must be at most {DIMENSIONS_MAX} integers above 0, got {abbreviate(shape)}")
     if not _is_integers(offsets) or len(offsets) != 2 or not 0 <= offsets[0] <= offsets[1]:
-        raise LoraFileError(f"{key}: data_offsets must be two rising integers from 0 on, got {shown(offsets)}")
+        raise LoraFileError(f"{key}: data_offsets must be two rising integers from 0 on, got {abbreviate(offsets)}")
     needed = math.prod(shape) * WIDTHS[dtype]
     if offsets[1] - offsets[0] != needed:
         got = offsets[1] - offsets[0]
-        raise LoraFileError(f"{key}: {dtype} of shape {shown(shape)} takes {needed} bytes, not {got}")
+        raise LoraFileError(f"{key}: {dtype} of shape {abbreviate(shape)} takes {needed} bytes, not {got}")
     return Tensor(dtype, tuple(shape), start + offsets[0], start + offsets[1])
 
 

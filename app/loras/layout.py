@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from app.loras.errors import LoraFileError
-from app.loras.header import Tensor, shown
+from app.loras.header import Tensor, abbreviate
 
 __all__ = ["DENOISER", "Pair", "pairs_of"]
 
@@ -73,7 +73,7 @@ def pairs_of(tensors: Mapping[str, Tensor]) -> list[Pair]:
     for key in tensors:
         match = KEY.fullmatch(key)
         if match is None:
-            raise LoraFileError(f"{shown(key)} is no key of a LoRA in the layout of diffusers, peft or kohya-ss")
+            raise LoraFileError(f"{abbreviate(key)} is no key of a LoRA in the layout of diffusers, peft or kohya-ss")
         pair = pairs.setdefault(match["layer"], _pair(match["layer"]))
         kind = next(kind for kind in ("down", "up", "alpha") if match[kind] is not None)
         if kind in pair.keys:
