@@ -7,6 +7,7 @@ import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from statistics import linear_regression
 from time import perf_counter
 from typing import Any
 
@@ -111,36 +112,38 @@ async def open_loop(url: str, bodies: Iterable[Body], times_s: Sequence[float], 
 async def closed_loop(url: str, bodies: Iterator[Body], clients: int, seconds: float) -> float:
     """Returns completed requests per second of `clients` that each wait for their response before the next request.
 
-    The begin, in which the clients are not yet out of step, is not counted. If fewer requests than clients complete in
-    the rest, the loop goes on for up to PATIENCE_S. Raises RequestFailed.
+    The begin, in which the clients are not yet out of step, is not counted. If a client completes fewer than two
+    requests in the rest, on average, the loop goes on for up to PATIENCE_S. Raises RequestFailed.
+
+    Requests that join end in bursts, so the rate is the slope of the completions over time: their number by a duration
+    would differ by a burst.
     """
     begun_s = perf_counter()
     ramp_s = seconds * RAMP_SHARE
-    completed = 0
+    completed_at_s: list[float] = []
 
     async def client() -> None:
-        nonlocal completed
         while True:
             await run_job(http, next(bodies))
-            completed += perf_counter() - begun_s >= ramp_s
+            if (time_s := perf_counter() - begun_s) >= ramp_s:
+                completed_at_s.append(time_s)
 
     async with connect(url) as http:
         tasks = [asyncio.create_task(client()) for _ in range(clients)]
         ended: set[asyncio.Task[None]] = set()
-        while not ended and (completed < clients or perf_counter() - begun_s < seconds):
+        while not ended and (len(completed_at_s) < 2 * clients or perf_counter() - begun_s < seconds):
             if perf_counter() - begun_s > seconds + PATIENCE_S:
                 break
             ended, _ = await asyncio.wait(tasks, timeout=POLL_S, return_when=asyncio.FIRST_COMPLETED)
-        lasted_s = perf_counter() - begun_s - ramp_s
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
         for task in ended:
             task.result()
         await stop_jobs(http)
-    if not completed:
-        raise RequestFailed(f"no request completed in {seconds + PATIENCE_S:g} s of a closed loop")
-    return completed / lasted_s
+    if len(completed_at_s) < 2:
+        raise RequestFailed(f"fewer than two requests completed in {seconds + PATIENCE_S:g} s of a closed loop")
+    return linear_regression(completed_at_s, range(len(completed_at_s))).slope
 
 
 async def stop_jobs(http: httpx.AsyncClient) -> None:
