@@ -9,13 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from app.worker.adapters import Loras
 from app.worker.pipelines import family_or_default, signature_of
 from app.worker.recorder import Event, Recorder
 from app.worker.tokens import PromptReading, TokenizerWatch
-from nag.compat import weights_fingerprint
 
 __all__ = ["EncodedPrompt", "EncoderMemo", "memoize_encoders"]
 
@@ -61,25 +59,24 @@ class EncoderMemo:
 
 
 def memoize_encoders(
-    pipe: Any, model: str, memo: EncoderMemo, recorder: Recorder, watch: TokenizerWatch, loras: Loras = ()
+    pipe: Any, model: str, weights: Hashable, memo: EncoderMemo, recorder: Recorder, watch: TokenizerWatch
 ) -> None:
     """Makes `pipe`, a call's own copy of a pipeline, take from the memo what it has encoded before.
 
-    The prompt, CFG's negative prompt and the guidance's go the same way, each as the pipeline encodes it, with the
-    request's `loras` of the text encoders.
+    The prompt, CFG's negative prompt and the guidance's go the same way, each as the pipeline encodes it. `weights`
+    stands for those of the text encoders, adapters included: what was encoded with others is not taken.
     """
     for name in family_or_default(pipe).encoders:
         if hasattr(pipe, name):
-            vars(pipe)[name] = _memoized(pipe, name, model, memo, recorder, watch, loras)
+            vars(pipe)[name] = _memoized(pipe, name, model, weights, memo, recorder, watch)
 
 
 def _memoized(
-    pipe: Any, name: str, model: str, memo: EncoderMemo, recorder: Recorder, watch: TokenizerWatch, loras: Loras
+    pipe: Any, name: str, model: str, weights: Hashable, memo: EncoderMemo, recorder: Recorder, watch: TokenizerWatch
 ) -> Callable[..., Any]:
     encode: Callable[..., Any] = getattr(pipe, name)
     kind = type(pipe)
     signature = signature_of(kind, name)
-    parts = [part for part_name, part in pipe.components.items() if part_name.startswith("text_encoder")]
 
     @functools.wraps(encode)
     def encode_prompt(*args: Any, **kwargs: Any) -> Any:
@@ -94,9 +91,7 @@ def _memoized(
             values = encode(*args, **kwargs)
             watch.assign(*groups)
             return values
-        # Adapters may be put on a text encoder, or fused into it, at any time.
-        weights = tuple(tuple(weights_fingerprint(part)) for part in parts if isinstance(part, nn.Module))
-        key = (model, kind, name, weights, loras, plain)
+        key = (model, kind, name, weights, plain)
         found = memo.get(key)
         recorder.add(Event.PROMPT_MISS if found is None else Event.PROMPT_HIT, model)
         device = arguments.get("device") or pipe._execution_device

@@ -107,8 +107,8 @@ class PipelineCall(Coroutine):
         pipe = model.own_pipeline(request.task)
         inputs = JobInputs(request, self._files)
         self._watch = watch_tokenizers(pipe)
-        text_loras = model.text_loras(request.loras)
-        memoize_encoders(pipe, model.entry.id, self._memo, self._recorder, self._watch, text_loras)
+        weights = model.text_weights(request.loras)
+        memoize_encoders(pipe, model.entry.id, weights, self._memo, self._recorder, self._watch)
         previews = None
         if self._sketch is not None:
             previews = Previews(self._sketch, self.job, self.index, self.control.on_preview)

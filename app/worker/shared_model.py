@@ -186,6 +186,7 @@ class SharedModel:
         self.entry = entry
         self.pipe = pipe
         self.negative_key: Hashable = None
+        self._loading = object()  # another one each time that the model is loaded
         self._device = pipe._execution_device
         self._tasks: dict[str, Any] = {}
         modules = {name: part for name, part in pipe.components.items() if isinstance(part, nn.Module)}
@@ -254,11 +255,11 @@ class SharedModel:
         for adapters in self._adapters.values():
             adapters.remove(lora)
 
-    def text_loras(self, loras: Loras) -> Loras:
-        """Those that change what the text encoders make of a prompt."""
+    def text_weights(self, loras: Loras) -> Hashable:
+        """Returns what stands for the text encoders' weights with these LoRAs, for as long as the model is loaded."""
         adapters = [part for name, part in self._adapters.items() if name.startswith("text_encoder")]
         changing = {use for part in adapters for use in part.effective(loras)}
-        return tuple(use for use in loras if use in changing)
+        return self._loading, tuple(use for use in loras if use in changing)
 
     def free_modules(self) -> None:
         """Moves offloaded modules off the device, between calls."""
