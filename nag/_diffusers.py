@@ -5,10 +5,15 @@ No other module of `nag` uses any. `tests/nag/test_private_names.py` says which 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
+import torch.distributed as dist
 from diffusers.guiders import BaseGuidance
 from diffusers.hooks import HookRegistry
+from diffusers.hooks.context_parallel import (
+    _CONTEXT_PARALLEL_INPUT_HOOK_TEMPLATE,
+    _CONTEXT_PARALLEL_OUTPUT_HOOK_TEMPLATE,
+)
 from diffusers.hooks.hooks import StateManager
 from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
 from torch import Tensor
@@ -19,20 +24,25 @@ __all__ = [
     "HOOK_REGISTRY",
     "REFINER_ENCODE_PROMPT",
     "TEXT_KV_CACHE",
+    "TokenGroups",
     "active_backend",
     "cache_config",
     "cfg_truncation",
     "current_timestep",
+    "head_group",
     "hook_registry",
-    "is_parallel",
+    "is_split_by_own_plan",
     "lumina2_rotary",
     "pipeline_blocks",
     "prediction_name",
     "processor_backend",
+    "processor_parallelism",
     "reset_caches",
     "set_current_timestep",
     "set_pipeline_blocks",
     "set_processor_backend",
+    "set_processor_parallelism",
+    "token_groups",
     "z_image_padded",
     "z_image_sequence",
 ]
@@ -62,9 +72,68 @@ def set_processor_backend(processor: Any, backend: Any) -> None:
     processor._attention_backend = backend
 
 
-def is_parallel(denoiser: Any) -> bool:
-    """Whether `enable_parallelism` has split the denoiser; there is no getter."""
-    return getattr(denoiser, "_parallel_config", None) is not None
+class TokenGroups(NamedTuple):
+    """The process groups over which context parallelism splits tokens; None for a degree of 1.
+
+    is_even: whether each rank must have as many tokens as the others.
+    """
+
+    ulysses: dist.ProcessGroup | None
+    ring: dist.ProcessGroup | None
+    is_even: bool
+
+
+def token_groups(denoiser: Any) -> TokenGroups | None:
+    """Returns the groups if `enable_parallelism` has split the denoiser's tokens; there is no getter."""
+    config = _parallelism(denoiser, "context_parallel_config")
+    if config is None:
+        return None
+    return TokenGroups(
+        config._ulysses_mesh.get_group() if config.ulysses_degree > 1 else None,
+        config._ring_mesh.get_group() if config.ring_degree > 1 else None,
+        is_even=not (config.ulysses_anything or config.ring_anything),
+    )
+
+
+def head_group(denoiser: Any) -> dist.ProcessGroup | None:
+    """Returns the process group if `enable_parallelism` has split the denoiser's weights; there is no getter."""
+    config = _parallelism(denoiser, "tensor_parallel_config")
+    return None if config is None else config._mesh.get_group()
+
+
+def _parallelism(denoiser: Any, kind: str) -> Any:
+    return getattr(getattr(denoiser, "_parallel_config", None), kind, None)
+
+
+def is_split_by_own_plan(denoiser: Any) -> bool:
+    """Whether context parallelism splits the denoiser as its class says, not by a `cp_plan` of the caller.
+
+    The plan is not kept: it is known by the hooks that it registered, which keep their parts of it.
+    """
+    plan = denoiser._cp_plan or {}
+    templates = _CONTEXT_PARALLEL_INPUT_HOOK_TEMPLATE, _CONTEXT_PARALLEL_OUTPUT_HOOK_TEMPLATE
+    prefixes = tuple(template.format("") for template in templates)
+    found = {
+        name: hook.metadata
+        for module in denoiser.modules()
+        if (registry := hook_registry(module)) is not None
+        for name, hook in registry.hooks.items()
+        if name.startswith(prefixes)
+    }
+    return found == {
+        templates[not isinstance(part, dict)].format(name): part if isinstance(part, (dict, list, tuple)) else [part]
+        for name, part in plan.items()
+    }
+
+
+def processor_parallelism(processor: Any) -> Any:
+    """Returns what `enable_parallelism` has set on one processor, by which its attention exchanges tokens, or None."""
+    return getattr(processor, "_parallel_config", None)
+
+
+def set_processor_parallelism(processor: Any, config: Any) -> None:
+    """Writes what `processor_parallelism` reads; with None, attention is to the tokens of its own rank."""
+    processor._parallel_config = config
 
 
 def cache_config(denoiser: Any) -> Any:

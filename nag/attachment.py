@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from nag._diffusers import head_group, token_groups
 from nag.cache_context import watch_cache_context
 from nag.compat import check_compatible, weights_fingerprint
 from nag.current import CurrentStep
@@ -44,6 +45,8 @@ from nag.processor_swap import ProcessorSwapper, original
 from nag.state import GuidedStep, RowGuidance, RowNumbers, guided_slice
 from nag.step_hooks import StepHooks
 from nag.text_keys import TextKeyCache
+from nag.token_layout import TokenLayout
+from nag.token_split import TokenSplit, sum_over
 
 if TYPE_CHECKING:
     from nag.families import Family
@@ -80,7 +83,7 @@ class Attachment:
         self._signature = inspect.signature(type(self.denoiser).forward)
         self._stack = ExitStack()
         with ExitStack() as stack:  # undone if a part of it fails
-            check_compatible(self.denoiser)
+            check_compatible(self.denoiser, family, is_compiled=self.current.is_traced)
             self._swapper = ProcessorSwapper(family.attentions(self.denoiser), self._wrap, family.processors)
             family.hooks(self.denoiser, StepHooks(self.current, stack))
             watch_cache_context(self.denoiser, stack)
@@ -189,12 +192,18 @@ class Attachment:
         step = self.family.adapt_step(self._planned_step(call), call)
         if step is None:
             return call
-        check_compatible(self.denoiser)  # again, for what was set up since the hooks were registered
+        # Again, for what was set up since the hooks were registered.
+        check_compatible(self.denoiser, self.family, is_compiled=self.current.is_traced)
         self._swapper.install()
         self.current.step = step
         negative = step.negative.scatter_rows(step.rows, len(self.family.embeds(call)))
         layout = self.family.layout(call, negative)
-        step = step.expanded_for_attention()
+        group = head_group(self.denoiser)
+        step = replace(
+            step.expanded_for_attention(),
+            split=self._token_split(call, layout),
+            sum_heads=None if group is None else functools.partial(sum_over, group),
+        )
         if self.family.caches_text_kv:
             made_from = (self._swapper.generation, weights_fingerprint(self.denoiser))
             copies = (step.rows.stop - step.rows.start) // len(step.prompts)
@@ -204,6 +213,19 @@ class Attachment:
                 return call
         self.current.step = replace(step, layout=layout, text_keys=layout.text)
         return self.family.pack(call, negative)
+
+    def _token_split(self, call: dict[str, Any], layout: TokenLayout) -> TokenSplit | None:
+        groups = token_groups(self.denoiser)
+        if groups is None or self.family.attention == "cross":
+            return None
+        split = TokenSplit.of(groups.ulysses, groups.ring, layout.text, call["hidden_states"].shape[1])
+        if groups.is_even and len(set(split.text)) > 1:
+            raise InvalidParameter(
+                "negative_prompt",
+                f"has {layout.negative} tokens beside the prompt's {layout.positive}, together no multiple of the "
+                f"{len(split.text)} ranks; set `ulysses_anything` or `ring_anything`",
+            )
+        return split
 
     def _planned_step(self, call: dict[str, Any]) -> GuidedStep | None:
         found = self._plan()

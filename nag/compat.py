@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from diffusers import PyramidAttentionBroadcastConfig
 from torch import nn
 
 from nag import _diffusers
 from nag.errors import UnsupportedPipeline
+from nag.processor_swap import class_names
+
+if TYPE_CHECKING:
+    from nag.families import Family
 
 __all__ = ["check_compatible", "check_unconditional", "reset_block_caches", "weights_fingerprint"]
 
@@ -19,14 +23,29 @@ REFUSED_HOOKS = {
 }
 
 
-def check_compatible(denoiser: Any) -> None:
+def check_compatible(denoiser: Any, family: Family, *, is_compiled: bool) -> None:
     """Raises UnsupportedPipeline for what is set up on a denoiser and would be wrong under guidance."""
-    if _diffusers.is_parallel(denoiser):
-        raise UnsupportedPipeline("context parallelism splits the sequence that guidance packs; disable it first")
+    _check_context_parallelism(denoiser, family, is_compiled=is_compiled)
     registry = _diffusers.hook_registry(denoiser)
     for name, why in REFUSED_HOOKS.items():
         if registry is not None and registry.get_hook(name) is not None:
             raise UnsupportedPipeline(why)
+
+
+def _check_context_parallelism(denoiser: Any, family: Family, *, is_compiled: bool) -> None:
+    groups = _diffusers.token_groups(denoiser)
+    if groups is None:
+        return
+    degrees = {"Ulysses attention": groups.ulysses, "ring attention": groups.ring}
+    mode = " and ".join(name for name, group in degrees.items() if group is not None)
+    call = f"{family.name} is not guided under context parallelism of {type(denoiser).__name__} ({mode})"
+    if not class_names(denoiser) & set(family.context_parallel):
+        only = f", only of {', '.join(family.context_parallel)}" if family.context_parallel else ""
+        raise UnsupportedPipeline(f"{call}{only}")
+    if not _diffusers.is_split_by_own_plan(denoiser):
+        raise UnsupportedPipeline(f"{call} by a `cp_plan` of the caller; enable it without one")
+    if is_compiled:
+        raise UnsupportedPipeline(f"{call} if it is compiled; guide it without `torch.compile`")
 
 
 def check_unconditional(denoiser: nn.Module) -> None:

@@ -6,6 +6,8 @@ Normalized Attention Guidance (NAG): equations 7 to 10 of arXiv 2505.21179. Orth
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -16,7 +18,13 @@ EPSILON = torch.finfo(torch.float32).tiny
 
 
 def normalized_attention_guidance(
-    z_positive: Tensor, z_negative: Tensor, scale: float | Tensor, tau: float | Tensor, alpha: float | Tensor
+    z_positive: Tensor,
+    z_negative: Tensor,
+    scale: float | Tensor,
+    tau: float | Tensor,
+    alpha: float | Tensor,
+    *,
+    sum_heads: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
     """Guides the attention output of the positive prompt away from that of the negative one.
 
@@ -26,6 +34,7 @@ def normalized_attention_guidance(
         scale: s ≥ 1, where φ = s − 1 is the paper's scale; s = 1 returns Z+ exactly.
         tau: τ ≥ 1, the largest growth of a token's L1 norm.
         alpha: α in [0, 1], the share of the guided output; α = 0 returns Z+ exactly.
+        sum_heads: adds up what each rank has summed over C, if C is this rank's part of a token's heads.
 
     Numbers may differ by row: tensors that broadcast against (B, T, 1).
 
@@ -41,14 +50,16 @@ def normalized_attention_guidance(
 
     # (7) extrapolation, Z~ = Z+ + φ (Z+ − Z−): the line through Z− and Z+ at s = 1 + φ, in one pass over memory.
     z_tilde = torch.lerp(z_negative, z_positive, scale)
-    norm_tilde, norm_positive = _l1(z_tilde), _l1(z_positive)
+    norm_tilde, norm_positive = _whole((_l1(z_tilde), _l1(z_positive)), sum_heads)
     # (8) R = ‖Z~‖₁ / ‖Z+‖₁ and (9) min(R, τ) / R, as one factor that stays finite where a norm is zero.
     factor = (tau.float() * norm_positive / norm_tilde.clamp_min(EPSILON)).clamp_max(1)
     z_hat = factor.to(z_tilde.dtype) * z_tilde
     return torch.lerp(z_positive, z_hat, alpha).to(dtype)  # (10) refinement
 
 
-def orthogonalized(z_positive: Tensor, z_negative: Tensor) -> Tensor:
+def orthogonalized(
+    z_positive: Tensor, z_negative: Tensor, *, sum_heads: Callable[[Tensor], Tensor] | None = None
+) -> Tensor:
     """Returns what takes the place of Z− in equation 7 if only its part orthogonal to Z+ is subtracted.
 
     Z−⊥ = Z− − (Z−·Z+ / Z+·Z+) Z+ for each token, over all heads together (arXiv 2605.29390). Equation 7 of Z+ + Z−⊥ is
@@ -57,14 +68,15 @@ def orthogonalized(z_positive: Tensor, z_negative: Tensor) -> Tensor:
     Args:
         z_positive: Z+, (B, T, C) with all heads in C.
         z_negative: Z−, same shape.
+        sum_heads: as `normalized_attention_guidance` takes it.
 
     Returns:
         Z+ + Z−⊥, (B, T, C), in the dtype of z_positive.
 
     """
     plus, minus = (z.to(torch.promote_types(z.dtype, torch.float32)) for z in (z_positive, z_negative))
-    along = (minus * plus).sum(-1, keepdim=True) / plus.square().sum(-1, keepdim=True).clamp_min(EPSILON)
-    return torch.addcmul(minus, plus, 1 - along).to(z_positive.dtype)
+    product, square = _whole(((minus * plus).sum(-1, keepdim=True), plus.square().sum(-1, keepdim=True)), sum_heads)
+    return torch.addcmul(minus, plus, 1 - product / square.clamp_min(EPSILON)).to(z_positive.dtype)
 
 
 def sign_flipped(value: Tensor, scale: Tensor) -> Tensor:
@@ -88,6 +100,14 @@ def decayed_scale(scale: float, decay: float, passed: float) -> float:
     drawn; figures in benchmarks/README.md.
     """
     return 1 + (scale - 1) * (1 - decay * passed)
+
+
+def _whole(sums: tuple[Tensor, Tensor], sum_heads: Callable[[Tensor], Tensor] | None) -> tuple[Tensor, Tensor]:
+    """Returns two sums over all heads of a token."""
+    if sum_heads is None:
+        return sums
+    first, second = sum_heads(torch.stack(sums))
+    return first, second
 
 
 def _l1(z: Tensor) -> Tensor:

@@ -80,6 +80,9 @@ def guide(
     Where the negative's keys are kept for a whole call, weights that change within it are noticed, except those written
     through `parameter.data`, which torch counts as no change.
 
+    A denoiser that `enable_parallelism` of diffusers has split over processes is guided as on one device, if each of
+    them makes the same call; models for which that is not exact are refused.
+
     Yields:
         What is in force, and after a call what was done (`guided_steps`).
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from nag.negative import NegativeEmbeds
 from nag.params import NAGParams
 from nag.text_keys import KeptKeys
 from nag.token_layout import TokenLayout
+from nag.token_split import TokenSplit
 
 __all__ = ["Guidance", "GuidedStep", "PipelineCall", "RowGuidance", "RowNumbers", "guided_slice"]
 
@@ -153,12 +154,21 @@ class GuidedStep:
     blocks: frozenset[int] | None = None  # places of the attention modules that guide; None if all do
     guides: bool = True  # whether the attention module at hand is one of them
     rows_per_sample: int = 1  # adjacent rows that attention has for each of the denoiser's (a video's frames)
+    split: TokenSplit | None = (
+        None  # how context parallelism has split the tokens, if joint attention has a part of them
+    )
+    sum_heads: Callable[[Tensor], Tensor] | None = None  # where each rank has a part of a token's heads
 
     @property
     def token_layout(self) -> TokenLayout:
         """The layout, in a call in which the negative travels."""
         assert self.layout is not None
         return self.layout
+
+    @property
+    def text_here(self) -> int:
+        """Tokens of both prompts that this rank has in joint attention."""
+        return self.token_layout.text if self.split is None else self.split.text_here
 
     def expanded_for_attention(self) -> GuidedStep:
         """Returns the step with rows and numbers as attention has them."""

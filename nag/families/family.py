@@ -85,6 +85,8 @@ class Family:
         encodes_one_by_one: whether negative prompts are encoded one at a time, where in a batch each would read as many
             paddings as the longest has tokens more.
         prompt_arguments: arguments by which a loop hands its guider a prompt, and the names of `encoded` for them.
+        context_parallel: names of denoiser classes that are guided exactly if context parallelism splits their tokens.
+            In joint attention a rank has a part of the text ahead of a part of the image, in cross attention all text.
         refused: why these models are not guided, if they are not; `check_denoiser` raises it.
         reference: the authors' own layout, used by `guide(reference=True)`, if it differs from this one.
 
@@ -127,6 +129,7 @@ class Family:
         "encoder_hidden_states_mask": "mask",
         "encoder_attention_mask": "mask",
     }
+    context_parallel: ClassVar[tuple[str, ...]] = ()
     compiled: ClassVar[Literal["one graph", "in parts"]] = "one graph"
     refused: ClassVar[str | None] = None
     reference: ClassVar[Family | None] = None

@@ -30,6 +30,7 @@ class Flux(FluxLike):
     denoiser_types = ("FluxTransformer2DModel",)
     processors: ClassVar[tuple[str, ...]] = ("FluxAttnProcessor", "FluxIPAdapterAttnProcessor")
     encoded = ("embeds", "pooled", "text_ids")
+    context_parallel = denoiser_types
     exact = "equation 7, the positive's pooled prompt; `reference=True` is the authors' form"
 
 
@@ -51,6 +52,7 @@ class FluxReference(Flux):
 
     processor_class = ReferenceFluxProcessor
     processors = ("FluxAttnProcessor",)
+    context_parallel = ()
     reference = None
 
     def pack(self, call: dict[str, Any], negative: NegativeEmbeds) -> dict[str, Any]:

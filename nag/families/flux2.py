@@ -20,7 +20,7 @@ __all__ = ["Flux2"]
 class _KeptKeysProcessor(JointAttentionProcessor):
     def should_intercept(self, call: AttentionCall, step: GuidedStep) -> bool:
         # Reference images may be keys alone; where they have queries of their own, those attend in a later call.
-        return call.key.shape[2] >= call.query.shape[2] > step.token_layout.text
+        return call.key.shape[2] >= call.query.shape[2] > step.text_here
 
 
 class Flux2(FluxLike):
@@ -34,6 +34,7 @@ class Flux2(FluxLike):
         "Flux2KVAttnProcessor",
         "Flux2KVParallelSelfAttnProcessor",
     )
+    context_parallel = denoiser_types
     counted = (3,)
     join_note = "not of Klein KV, whose cache is state of one request"
     arguments: ClassVar[dict[str, Argument]] = {"img_ids": REPEATED, "txt_ids": REPEATED}

@@ -33,15 +33,28 @@ class QwenImage(Family):
     denoiser_mask_arg = "encoder_hidden_states_mask"
     negative_mask_arg = "negative_prompt_embeds_mask"
     timestep_unit = 1000.0
+    context_parallel: ClassVar[tuple[str, ...]] = ("QwenImageTransformer2DModel",)
     arguments: ClassVar[dict[str, Argument]] = {"additional_t_cond": NUMBERS}
     cfg = "separate"
 
     def hooks(self, denoiser: Any, hooks: StepHooks) -> None:
-        def restart(step: GuidedStep, args: Any, output: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:  # noqa: ARG001
-            (image, text), layout = output, step.token_layout
-            return image, torch.cat([text[: layout.positive], text[: layout.negative]])
+        embed = denoiser.pos_embed
 
-        hooks.after(denoiser.pos_embed, restart)
+        def remember(step: GuidedStep, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+            if step.split is not None:
+                step.scratch["positions"] = args, kwargs
+            return args, kwargs
+
+        def restart(step: GuidedStep, args: Any, output: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+            (image, text), layout = output, step.token_layout
+            if step.split is not None:  # these are this rank's; made without the hook that splits them, they are all
+                args, kwargs = step.scratch["positions"]
+                _, text = type(embed).forward(embed, *args, **kwargs)
+            text = torch.cat([text[: layout.positive], text[: layout.negative]])
+            return image, text if step.split is None else step.split.part_of_text(text, 0)
+
+        hooks.before(embed, remember)
+        hooks.after(embed, restart)
 
 
 class NucleusImage(QwenImage):

@@ -34,6 +34,7 @@ class Wan(Family):
     attention_modules = ("blocks.*.attn2", "vace_blocks.*.attn2")
     processor_class = WanSplitProcessor
     processors: ClassVar[tuple[str, ...]] = ("WanAttnProcessor", "WanAttnProcessor2_0")
+    context_parallel: ClassVar[tuple[str, ...]] = ("WanTransformer3DModel", "ChronoEditTransformer3DModel")
     caches_text_kv = True
     arguments: ClassVar[dict[str, Argument]] = {
         **dict.fromkeys(("control_hidden_states", "pose_hidden_states", "face_pixel_values"), ROWS),

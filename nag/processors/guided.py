@@ -11,13 +11,19 @@ import torch
 from diffusers.models.attention_dispatch import AttentionBackendName
 from torch import Tensor
 
-from nag._diffusers import active_backend, processor_backend, set_processor_backend
+from nag._diffusers import (
+    active_backend,
+    processor_backend,
+    processor_parallelism,
+    set_processor_backend,
+    set_processor_parallelism,
+)
 from nag.attention import AttentionCall
 from nag.current import CurrentStep
 from nag.errors import UnsupportedPipeline
 from nag.formula import normalized_attention_guidance, orthogonalized, sign_flipped
 from nag.intercept import Interception
-from nag.state import GuidedStep, RowNumbers
+from nag.state import GuidedStep
 
 __all__ = ["GuidedProcessor", "Values", "guide_heads"]
 
@@ -57,7 +63,7 @@ class GuidedProcessor:
     def run(self, step: GuidedStep, attn: Any, *args: Any, **kwargs: Any) -> Any:
         """Runs the original processor with its attention guided; families with other arguments override this."""
         original: Any = self.original
-        chosen = processor_backend(original)
+        chosen, parallelism = processor_backend(original), processor_parallelism(original)
         backend = _chosen_backend(chosen)
         interception = Interception(
             lambda call: self.should_intercept(call, step),
@@ -66,12 +72,16 @@ class GuidedProcessor:
         )
         if chosen is not None or backend is not None:
             set_processor_backend(original, NATIVE)  # the one that can be answered; put back below
+        if parallelism is not None:
+            set_processor_parallelism(original, None)  # tokens are exchanged by `TokenSplit` alone
         try:
             with interception:
                 out = self.delegate(attn, *args, **kwargs)
         finally:
             if chosen is not None or backend is not None:
                 set_processor_backend(original, chosen)
+            if parallelism is not None:
+                set_processor_parallelism(original, parallelism)
         if not interception.answered:
             raise UnsupportedPipeline(
                 f"{type(self.delegate).__name__} never called scaled_dot_product_attention, so NAG cannot guide it"
@@ -117,20 +127,21 @@ def guide_heads(
     if numbers.flipped is not None:
         z = z_flipped(functools.partial(sign_flipped, scale=numbers.scale))
         if not numbers.is_only_flipped:
-            z = torch.where(numbers.flipped[..., None], z, _guided(z_positive[rows], z_negative(), numbers))
+            z = torch.where(numbers.flipped[..., None], z, _guided(z_positive[rows], z_negative(), step))
     else:
-        z = _guided(z_positive[rows], z_negative(), numbers)
+        z = _guided(z_positive[rows], z_negative(), step)
     if len(z) == len(z_positive):
         return z
     return torch.cat([z_positive[: rows.start], z, z_positive[rows.stop :]])
 
 
-def _guided(z_positive: Tensor, z_negative: Tensor, numbers: RowNumbers) -> Tensor:
+def _guided(z_positive: Tensor, z_negative: Tensor, step: GuidedStep) -> Tensor:
     """Applies equations 7 to 10 over all heads of a token together, (B, H, T, D)."""
+    numbers, sum_heads = step.numbers, step.sum_heads
     plus, minus = (z.transpose(1, 2).flatten(2) for z in (z_positive, z_negative))
     if numbers.orthogonal is not None:
-        minus = torch.where(numbers.orthogonal, orthogonalized(plus, minus), minus)
-    guided = normalized_attention_guidance(plus, minus, numbers.scale, numbers.tau, numbers.alpha)
+        minus = torch.where(numbers.orthogonal, orthogonalized(plus, minus, sum_heads=sum_heads), minus)
+    guided = normalized_attention_guidance(plus, minus, numbers.scale, numbers.tau, numbers.alpha, sum_heads=sum_heads)
     return guided.reshape(*guided.shape[:2], *z_positive.shape[1::2]).transpose(1, 2)
 
 

@@ -45,13 +45,25 @@ class JointAttentionProcessor(GuidedProcessor):
 
     def should_intercept(self, call: AttentionCall, step: GuidedStep) -> bool:
         # Queries of text and image together; an adapter's further calls attend to keys of their own.
-        return call.query.shape[2] == call.key.shape[2] >= step.token_layout.text
+        return call.query.shape[2] == call.key.shape[2] >= step.text_here
 
     def guided_attention(self, call: AttentionCall, step: GuidedStep) -> Tensor:
         layout = step.token_layout
-        has_image = call.key.shape[2] > layout.text
-        attend = merged_attention if has_image and supports_lse(call) else two_call_attention
-        return guide_image(attend(call, layout, step.rows), step)
+        if step.split is None:
+            return _guided_sequence(call, layout, layout, step)
+
+        def attend(
+            call: AttentionCall, queries: TokenLayout, keys: TokenLayout, sum_heads: Callable[[Tensor], Tensor] | None
+        ) -> Tensor:
+            return _guided_sequence(call, queries, keys, replace(step, layout=queries, sum_heads=sum_heads))
+
+        return step.split.attend(call, layout, attend)
+
+
+def _guided_sequence(call: AttentionCall, queries: TokenLayout, keys: TokenLayout, step: GuidedStep) -> Tensor:
+    has_image = call.key.shape[2] > keys.text
+    attend = merged_attention if has_image and supports_lse(call) else two_call_attention
+    return guide_image(attend(call, queries, step.rows, keys), step)
 
 
 def guide_image(outputs: Outputs, step: GuidedStep) -> Tensor:
@@ -64,11 +76,20 @@ def guide_image(outputs: Outputs, step: GuidedStep) -> Tensor:
     return step.token_layout.join(shared, positive, negative, image, dim=1).transpose(1, 2)
 
 
-def merged_attention(call: AttentionCall, layout: TokenLayout, rows: slice) -> Outputs:
-    """Attends from all queries to the image once, then from each to the one prompt that it may see, and merges."""
+def merged_attention(call: AttentionCall, layout: TokenLayout, rows: slice, keys: TokenLayout | None = None) -> Outputs:
+    """Attends from all queries to the image once, then from each to the one prompt that it may see, and merges.
+
+    Args:
+        call: of all rows.
+        layout: of the queries.
+        rows: the guided ones.
+        keys: the layout of the keys, if it is another.
+
+    """
+    keys = keys or layout
     shared_q, pos_q, neg_q, image_q = layout.split(call.query, 2)
-    shared_k, pos_k, neg_k, image_k = layout.split(call.key, 2)
-    shared_v, pos_v, neg_v, image_v = layout.split(call.value, 2)
+    shared_k, pos_k, neg_k, image_k = keys.split(call.key, 2)
+    shared_v, pos_v, neg_v, image_v = keys.split(call.value, 2)
     if layout.shared:
         image_k, image_v = torch.cat([shared_k, image_k], 2), torch.cat([shared_v, image_v], 2)
     out, lse = attention_with_lse(call.query, image_k, image_v, call.scale)
@@ -76,6 +97,8 @@ def merged_attention(call: AttentionCall, layout: TokenLayout, rows: slice) -> O
     shared_lse, pos_lse, neg_lse, image_lse = layout.split(lse, 2)
 
     def add(out: Tensor, lse: Tensor, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        if not query.shape[2]:  # a part of a split sequence may have tokens of one prompt alone
+            return out
         return merge_by_lse(out, lse, *attention_with_lse(query, key, value, call.scale))
 
     of_positive = attention_with_lse(image_q, pos_k, pos_v, call.scale)
@@ -101,15 +124,7 @@ def merged_attention(call: AttentionCall, layout: TokenLayout, rows: slice) -> O
 def two_call_attention(
     call: AttentionCall, layout: TokenLayout, rows: slice, keys: TokenLayout | None = None
 ) -> Outputs:
-    """Computes the same as `merged_attention` by two calls: positive and image, negative and image.
-
-    Args:
-        call: of all rows.
-        layout: of the queries.
-        rows: the guided ones.
-        keys: the layout of the keys, if it is another.
-
-    """
+    """Computes the same as `merged_attention` by two calls: positive and image, negative and image."""
     keys = keys or layout
     shared, positive, _, z_positive = replace(layout, negative=0).split(_over(call, layout, keys, negative=False)(), 2)
     guided, alone = call.at(rows), replace(layout, positive=0)

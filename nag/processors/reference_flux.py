@@ -57,7 +57,10 @@ class ReferenceFluxProcessor(GuidedProcessor):
         text, image = out[:, :length], out[:, length:]
         z_positive, z_negative = image.chunk(2)
         numbers = step.numbers
-        return text, normalized_attention_guidance(z_positive, z_negative, numbers.scale, numbers.tau, numbers.alpha)
+        image = normalized_attention_guidance(
+            z_positive, z_negative, numbers.scale, numbers.tau, numbers.alpha, sum_heads=step.sum_heads
+        )
+        return text, image
 
 
 def _projected(attn: Any, states: Tensor, *, added: bool = False) -> tuple[Tensor, Tensor, Tensor]:

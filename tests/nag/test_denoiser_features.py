@@ -82,10 +82,3 @@ def test_a_unet_that_pools_its_text_is_refused():
     subject.pipe.unet = type(subject.pipe.unet).from_config(subject.pipe.unet.config, **pooling)
     with pytest.raises(nag.UnsupportedPipeline, match="pools its text"), nag.guide(subject.pipe, NEGATIVE):
         pass
-
-
-def test_a_sequence_split_over_devices_is_refused():
-    subject = Subject(next(case for case in CASES if case.name == "flux"))
-    subject.denoiser._parallel_config = object()
-    with pytest.raises(nag.UnsupportedPipeline, match="parallelism"), nag.guide(subject.pipe, NEGATIVE):
-        pass

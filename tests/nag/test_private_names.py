@@ -9,8 +9,10 @@ from unittest import mock
 import diffusers
 import pytest
 import torch
-from diffusers import FirstBlockCacheConfig, TextKVCacheConfig
+from diffusers import ContextParallelConfig, FirstBlockCacheConfig, TextKVCacheConfig
 from diffusers.hooks import HookRegistry
+from diffusers.hooks.context_parallel import apply_context_parallel
+from diffusers.models._modeling_parallel import ParallelConfig, TensorParallelConfig
 from diffusers.models.attention_dispatch import AttentionBackendName
 
 import nag
@@ -76,11 +78,38 @@ def a_processors_backend_is_read_and_written():
     assert _diffusers.processor_backend(processor) is None
 
 
-def parallelism_is_noticed():
-    denoiser = pipeline("flux").transformer
-    assert diffusers.ModelMixin._parallel_config is None
-    assert not _diffusers.is_parallel(denoiser)
+def parallelism_is_read():
+    denoiser, mesh = pipeline("flux").transformer, mock.Mock()
     assert "self._parallel_config = " in inspect.getsource(diffusers.ModelMixin._resolve_parallel_config)
+    assert _diffusers.token_groups(denoiser) is _diffusers.head_group(denoiser) is None
+    of_tokens, of_weights = ContextParallelConfig(ulysses_degree=2), TensorParallelConfig()
+    for config in (of_tokens, of_weights):
+        assert config._mesh is None  # until `setup` is told the ranks
+    of_tokens._ulysses_mesh = of_weights._mesh = mesh
+    denoiser._parallel_config = ParallelConfig(context_parallel_config=of_tokens)
+    assert _diffusers.token_groups(denoiser) == _diffusers.TokenGroups(mesh.get_group(), None, is_even=True)
+    of_tokens.ulysses_anything = True
+    assert not _diffusers.token_groups(denoiser).is_even
+    denoiser._parallel_config = ParallelConfig(tensor_parallel_config=of_weights)
+    assert _diffusers.head_group(denoiser) is mesh.get_group()
+
+
+def a_processors_parallelism_is_read_and_written():
+    denoiser = pipeline("flux").transformer
+    processor = denoiser.transformer_blocks[0].attn.processor
+    assert _diffusers.processor_parallelism(processor) is None
+    _diffusers.set_processor_parallelism(processor, "split")
+    assert _diffusers.processor_parallelism(processor) == "split"
+    assert "parallel_config=self._parallel_config" in inspect.getsource(type(processor))
+
+
+def the_plan_of_a_split_is_known():
+    denoiser, config = pipeline("flux").transformer, ContextParallelConfig(ulysses_degree=2)
+    assert not _diffusers.is_split_by_own_plan(denoiser)
+    apply_context_parallel(denoiser, config, denoiser._cp_plan)
+    assert _diffusers.is_split_by_own_plan(denoiser)
+    apply_context_parallel(denoiser.transformer_blocks[0], config, {"attn": {}})
+    assert not _diffusers.is_split_by_own_plan(denoiser)
 
 
 def a_caches_configuration_is_read():
@@ -200,7 +229,9 @@ CHECKS = {
     hooks_are_found: ["HOOK_REGISTRY", "hook_registry"],
     the_process_wide_backend_is_read: ["active_backend"],
     a_processors_backend_is_read_and_written: ["processor_backend", "set_processor_backend"],
-    parallelism_is_noticed: ["is_parallel"],
+    parallelism_is_read: ["TokenGroups", "head_group", "token_groups"],
+    a_processors_parallelism_is_read_and_written: ["processor_parallelism", "set_processor_parallelism"],
+    the_plan_of_a_split_is_known: ["is_split_by_own_plan"],
     a_caches_configuration_is_read: ["cache_config"],
     caches_are_dropped_within_their_context: ["reset_caches"],
     the_loops_timestep_is_read: ["current_timestep"],

@@ -42,7 +42,7 @@ def test_each_step_has_the_scale_of_its_timestep(subject):
         timesteps.append(subject.case.timestep(float(torch.as_tensor(timestep).max())))
         return kwargs
 
-    def rule(z_positive, z_negative, scale, tau, alpha):
+    def rule(z_positive, z_negative, scale, tau, alpha, sum_heads):
         by_step[-1].add(float(scale.max()))
         return nag.normalized_attention_guidance(z_positive, z_negative, scale, tau, alpha)
 

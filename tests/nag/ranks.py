@@ -1,0 +1,153 @@
+"""Runs small guided pipelines on several ranks, processes on one CPU."""
+
+from __future__ import annotations
+
+import copy
+import json
+import multiprocessing
+import traceback
+import warnings
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+import torch.distributed as dist
+from diffusers import ContextParallelConfig
+from diffusers.models import attention_dispatch
+from diffusers.models._modeling_parallel import TensorParallelConfig
+from torch.distributed.device_mesh import init_device_mesh
+
+import nag
+from tests.nag.support import Subject, difference
+
+#: The ranks end by themselves if one of them fails.
+COLLECTIVE_TIMEOUT_S, TIMEOUT_S = 60, 240
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A guided pipeline run and how it is split.
+
+    Attributes:
+        subject: the pipeline, which each rank has a copy of.
+        prompts: of the run, and
+        options: further arguments of it.
+        guidance: arguments of `nag.guide`.
+        parallelism: arguments of `ContextParallelConfig`, or `{"tp_degree": n}`.
+        without: names of functions of `nag` whose result is replaced by their last argument.
+
+    """
+
+    subject: Subject
+    prompts: Any
+    guidance: Mapping[str, Any]
+    parallelism: Mapping[str, Any]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    without: tuple[str, ...] = ()
+
+    def run(self) -> Any:
+        with nag.guide(self.subject.pipe, **self.guidance) as guidance:
+            output = self.subject.generate(self.prompts, **self.options)
+        assert guidance.guided_steps > 0
+        return output
+
+    def split(self) -> None:
+        """Splits the denoiser over all ranks."""
+        count = dist.get_world_size()
+        if "tp_degree" in self.parallelism:
+            config: Any = TensorParallelConfig(mesh=init_device_mesh("cpu", (count,), mesh_dim_names=("tp",)))
+        else:
+            config = ContextParallelConfig(**self.parallelism)
+            config.mesh = init_device_mesh("cpu", config.mesh_shape, mesh_dim_names=config.mesh_dim_names)
+        denoiser = copy.deepcopy(self.subject.denoiser)
+        self.subject.wrap(denoiser)
+        denoiser.enable_parallelism(config=config)
+
+
+def differences(folder: Path, ranks: int, scenarios: Mapping[str, Scenario]) -> dict[str, list[Any]]:
+    """Returns by name how far each rank's output is from that of one process, or the error that it ended with.
+
+    The processes are forked: they have the pipelines already, and the models' libraries are slow to import.
+    """
+    expected = {name: scenario.run() for name, scenario in scenarios.items()}
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=_run, args=(folder, rank, ranks, scenarios, expected)) for rank in range(ranks)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(TIMEOUT_S)
+    for process in processes:
+        if process.is_alive():
+            process.kill()
+            process.join()
+    found = [json.loads((folder / f"{rank}.json").read_text()) for rank in range(ranks)]
+    return {name: [of_rank[name] for of_rank in found] for name in scenarios}
+
+
+def _run(folder: Path, rank: int, ranks: int, scenarios: Mapping[str, Scenario], expected: Mapping[str, Any]) -> None:
+    found: dict[str, Any] = dict.fromkeys(scenarios, "not run")
+    try:
+        dist.init_process_group(
+            "gloo",
+            init_method=f"file://{folder / 'store'}",
+            rank=rank,
+            world_size=ranks,
+            timeout=timedelta(seconds=COLLECTIVE_TIMEOUT_S),
+        )
+        with (
+            warnings.catch_warnings(),
+            mock.patch("torch.accelerator.device_count", return_value=1),
+            mock.patch("diffusers.hooks.tensor_parallel._SUPPORTED_TP_DEVICES", ("cpu",)),
+            mock.patch.object(attention_dispatch, "_native_attention_forward_op", _with_lse),
+        ):
+            # Of diffusers, which calls functions of torch by former names.
+            warnings.filterwarnings("ignore", "`torch.distributed._functional_collectives", FutureWarning)
+            for name, scenario in scenarios.items():
+                found[name] = _difference(scenario, expected[name])
+    finally:
+        (folder / f"{rank}.json").write_text(json.dumps(found))
+
+
+def _difference(scenario: Scenario, expected: Any) -> Any:
+    try:
+        with ExitStack() as stack:
+            stack.callback(scenario.subject.wrap, scenario.subject.denoiser)
+            for name in scenario.without:
+                stack.enter_context(mock.patch(name, _last_argument))
+            scenario.split()
+            return difference(scenario.run(), expected)
+    except Exception:
+        return traceback.format_exc()
+
+
+def _last_argument(*args: Any) -> Any:
+    return args[-1]
+
+
+def _with_lse(
+    ctx: Any,
+    query: Any,
+    key: Any,
+    value: Any,
+    attn_mask: Any,
+    dropout_p: float,
+    is_causal: bool,
+    scale: float | None,
+    enable_gqa: bool,
+    return_lse: bool,
+    **other: Any,
+) -> Any:
+    """Computes attention as diffusers' native backend does, with the log-sum-exp that a ring needs of it."""
+    query, key, value = (states.transpose(1, 2) for states in (query, key, value))
+    if attn_mask is not None and attn_mask.dtype == torch.bool:
+        attn_mask = torch.zeros_like(attn_mask, dtype=query.dtype).masked_fill(~attn_mask, -torch.inf)
+    out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+        query, key, value, attn_mask=attn_mask, scale=scale
+    )
+    out, lse = out.transpose(1, 2), lse.transpose(1, 2)
+    return (out, lse) if return_lse else out

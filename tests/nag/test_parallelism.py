@@ -1,0 +1,131 @@
+"""Denoisers that `enable_parallelism` has split over ranks are guided as on one device, or refused by name."""
+
+import functools
+from types import SimpleNamespace
+
+import pytest
+from diffusers.hooks.context_parallel import apply_context_parallel
+
+import nag
+from tests import tiny
+from tests.nag.ranks import Scenario, differences
+from tests.nag.support import Subject
+
+#: Of one length: the ring of diffusers, which computes the plain steps, takes no mask.
+PROMPTS = ["a red circle", "a green shape", "a blue circle"]
+#: Each row has its own numbers and method; all end within the run, one of them earlier.
+NUMBERS = {
+    "scale": [9.0, 4.0, 3.0],
+    "tau": [1.5, 2.0, 1.5],
+    "alpha": [0.7, 0.9, 0.5],
+    "method": ["nag", "orthogonal", "vsf"],
+    "end": [0.6, 0.6, 0.3],
+}
+NEGATIVES = ["a blue square", "a triangle", "a blue square"]
+ULYSSES, RING, TENSOR = {"ulysses_degree": 2}, {"ring_degree": 2}, {"tp_degree": 2}
+UNEVEN_ULYSSES, UNEVEN_RING = ULYSSES | {"ulysses_anything": True}, RING | {"ring_anything": True}
+EVEN = {"max_sequence_length": 16}
+
+#: By the names of the tests: the case, how it is split, and further arguments of the pipeline.
+SPLITS = {
+    "Flux.1, Ulysses": ("flux", ULYSSES, EVEN),
+    "Flux.1, uneven Ulysses": ("flux", UNEVEN_ULYSSES, {}),
+    "Flux.1, ring": ("flux", RING, EVEN),
+    "Flux.1, uneven ring": ("flux", UNEVEN_RING, {}),
+    "Flux.1, tensor": ("flux", TENSOR, {}),
+    "Flux.2, Ulysses": ("flux2", ULYSSES, EVEN),
+    "Flux.2, ring": ("flux2", RING, EVEN),
+    "Flux.2, tensor": ("flux2", TENSOR, {}),
+    "Qwen-Image, uneven Ulysses": ("qwen-image", UNEVEN_ULYSSES, {}),
+    "Qwen-Image, uneven ring": ("qwen-image", UNEVEN_RING, {}),
+    "Qwen-Image, tensor": ("qwen-image", TENSOR, {}),
+    "Qwen-Image 2.1, tensor": ("qwen21", TENSOR, {"cfg": False}),
+    "Wan, Ulysses": ("wan", ULYSSES, {}),
+    "Wan, ring": ("wan", RING, {}),
+    "Wan with an image, Ulysses": ("wan-i2v", ULYSSES, {}),
+    "ChronoEdit, Ulysses": ("chrono-edit", ULYSSES, {}),
+}
+#: Runs in which each rank takes its own sums for the whole ones: by these the tests are known to fail.
+BROKEN = {
+    "Flux.1, Ulysses": ("nag.token_split.sum_over",),
+    "Flux.1, tensor": ("nag.attachment.sum_over",),
+}
+
+
+@functools.cache
+def subject(name):
+    return Subject(next(case for case in tiny.CASES if case.name == name), steps=3)
+
+
+def scenario(name, parallelism, options, guidance=None, without=()):
+    of_case = subject(name)
+    options = {"cfg": of_case.case.cfg is not None} | dict(options)
+    guidance = guidance or {"negative_prompt": NEGATIVES}
+    return Scenario(of_case, PROMPTS, NUMBERS | guidance, parallelism, options, without)
+
+
+@pytest.fixture(scope="module")
+def by_two_ranks(tmp_path_factory):
+    scenarios = {name: scenario(*split) for name, split in SPLITS.items()}
+    scenarios |= {f"{name}, broken": scenario(*SPLITS[name], without=names) for name, names in BROKEN.items()}
+    scenarios["unequal parts"] = scenario("flux", ULYSSES, EVEN, subject("flux").encode("a blue square"))
+    return differences(tmp_path_factory.mktemp("ranks"), 2, scenarios)
+
+
+@pytest.mark.parametrize("name", SPLITS)
+def test_two_ranks_guide_as_one_process(by_two_ranks, name):
+    for difference in by_two_ranks[name]:
+        assert isinstance(difference, float), difference
+        assert difference < 1e-5
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_without_the_norms_of_other_ranks_the_output_differs(by_two_ranks, name):
+    for difference in by_two_ranks[f"{name}, broken"]:
+        assert isinstance(difference, float), difference
+        assert difference > 1e-3
+
+
+def test_texts_that_ranks_cannot_share_evenly_are_refused(by_two_ranks):
+    for error in by_two_ranks["unequal parts"]:
+        assert "negative_prompt: has 15 tokens beside the prompt's 16, together no multiple of" in error
+
+
+def test_ulysses_within_a_ring_guides_as_one_process(tmp_path):
+    both = {"Flux.1": scenario("flux", ULYSSES | RING, EVEN)}
+    for difference in differences(tmp_path, 4, both)["Flux.1"]:
+        assert isinstance(difference, float), difference
+        assert difference < 1e-5
+
+
+def split_by(denoiser, plan):
+    """Sets what `enable_parallelism` would, but for the processes."""
+    config = SimpleNamespace(
+        ulysses_degree=2,
+        ring_degree=1,
+        ulysses_anything=False,
+        ring_anything=False,
+        _mesh=None,
+        _ulysses_mesh=SimpleNamespace(get_group=lambda: "ranks"),
+    )
+    denoiser._parallel_config = SimpleNamespace(context_parallel_config=config, tensor_parallel_config=None)
+    apply_context_parallel(denoiser, config, plan)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "options", "reason"),
+    [
+        ("sd3", None, {}, r"Stable Diffusion 3 .*of SD3Transformer2DModel \(Ulysses attention\)$"),
+        ("wan-vace", None, {}, r"Wan .*of WanVACETransformer3DModel .* only of WanTransformer3DModel, Chrono"),
+        ("flux", None, {}, "by a `cp_plan` of the caller"),
+        ("flux", None, {"reference": True}, r"Flux.1 .*of FluxTransformer2DModel \(Ulysses attention\)$"),
+        ("flux", lambda transformer: transformer.compile(backend="eager"), {}, "if it is compiled"),
+    ],
+)
+def test_what_cannot_be_guided_exactly_is_refused_by_name(name, change, options, reason):
+    pipe = Subject(next(case for case in tiny.CASES if case.name == name)).pipe
+    if change is not None:
+        change(pipe.transformer)
+    split_by(pipe.transformer, {} if change is None else pipe.transformer._cp_plan)
+    with pytest.raises(nag.UnsupportedPipeline, match=reason), nag.guide(pipe, "a blue square", **options):
+        pass
