@@ -148,6 +148,20 @@ def difference(a, b):
     return float((a - b).norm() / b.norm())
 
 
+def keep_one_block_of_each_kind(denoiser):
+    """Removes blocks that repeat another: a compiler takes as long for each, and makes the same graph of it.
+
+    Blocks stay that differ by their place: those of UNets and of HunyuanDiT have skip connections, those of FIBO 2 each
+    a text of its own.
+    """
+    if type(denoiser).__name__ in ("HunyuanDiT2DModel", "BriaFibo2Transformer2DModel"):
+        return
+    for name, blocks in denoiser.named_children():
+        is_repeated = isinstance(blocks, torch.nn.ModuleList) and len({type(block) for block in blocks}) == 1
+        if is_repeated and name.endswith(("blocks", "layers")) and name not in ("down_blocks", "up_blocks"):
+            del blocks[1:]
+
+
 def copy_of(subject):
     """The same models under a pipeline of its own, as another caller has it."""
     other = copy.copy(subject)

@@ -19,9 +19,9 @@ NEGATIVE = "a blue square"
 LAYOUTS = ("flux", "sd3", "sd", "wan", "z-image", "hunyuan-video")
 
 
-@pytest.fixture(params=LAYOUTS)
+@pytest.fixture(params=LAYOUTS, scope="module")
 def layout(request):
-    return Subject(next(case for case in tiny.CASES if case.name == request.param))
+    return Subject(next(case for case in tiny.CASES if case.name == request.param), steps=2)
 
 
 def test_a_thread_that_does_not_guide_is_plain_beside_one_that_does(layout):
@@ -62,7 +62,7 @@ def test_calls_of_two_threads_on_one_denoiser_do_not_meet(layout):
 
     run_plain(1)
     run_guided(1)
-    count = 200 if layout.case.name == "flux" else 40
+    count = 200 if layout.case.name == "flux" else 20
     run_in_threads(lambda: run_plain(count), lambda: run_guided(count))
     plain, guided = results["plain"][0], results["guided"][0]
     assert difference(guided, plain) > 1e-3

@@ -25,7 +25,8 @@ def subject(name, change=lambda pipe: pipe, **options):
     """The case's pipeline, changed, and called with more options."""
     case = next(case for case in tiny.CASES if case.name == name)
     options = dict(case.options) | options
-    return Subject(replace(case, make=lambda seed: change(case.make(seed)), options=options, fewest_steps=2))
+    changed = replace(case, make=lambda seed: change(case.make(seed)), options=options, fewest_steps=2)
+    return Subject(changed, steps=2)
 
 
 def assert_guided_as_written_out(changed, **numbers):

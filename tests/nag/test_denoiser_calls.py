@@ -9,7 +9,7 @@ import nag
 from nag.families import family_of_denoiser
 from tests import tiny
 from tests.nag import oracle
-from tests.nag.support import difference
+from tests.nag.support import difference, keep_one_block_of_each_kind
 from tests.nag.test_joining import assert_joined_as_alone
 
 TOKENS = 9
@@ -70,16 +70,19 @@ def test_calls_of_two_requests_join_or_say_what_keeps_them_apart(case):
 
 @torch.no_grad()
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
-@pytest.mark.parametrize("name", ["flux3", "minimax-h3", "wan-animate-2"])
-def test_a_guided_call_is_as_few_graphs_as_the_table_says(name):
+@pytest.mark.parametrize("name", ["flux3", "minimax-h3"])
+def test_a_guided_call_is_one_graph_if_the_table_says_so(name):
+    """Wan-Animate 2 is compiled in parts, guided or not."""
     case = next(case for case in tiny.CALLS if case.name == name)
     denoiser = case.make(0)
+    keep_one_block_of_each_kind(denoiser)
     arguments = case.arguments(case.text(1, TOKENS), TOKENS)
     rows = guidance_of(case, case.text(1, 7), [9.0], 0.8, 1.5)
     with nag.attach(denoiser) as attached, attached.rows(rows):
         expected = denoiser(**arguments)
     torch.compiler.reset()
-    denoiser.compile(fullgraph=family_of_denoiser(denoiser).compiled == "one graph", backend="eager")
+    assert family_of_denoiser(denoiser).compiled == "one graph"
+    denoiser.compile(fullgraph=True, backend="eager")
     with nag.attach(denoiser) as attached, attached.rows(rows):
         compiled = denoiser(**arguments)
     for output, wanted in zip(outputs(compiled), outputs(expected), strict=True):

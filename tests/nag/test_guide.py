@@ -18,6 +18,12 @@ def test_numbers_that_guide_nothing_leave_the_picture_alone(layout, numbers):
     assert (guidance.guided_steps, guidance.plain_steps) == (0, layout.steps)
 
 
+def test_the_prompt_as_its_own_negative_changes_nothing(layout):
+    with nag.guide(layout.pipe, "a red circle", scale=9.0, alpha=0.8):
+        guided = layout.generate()
+    assert difference(guided, layout.generate()) < 1e-6
+
+
 @pytest.mark.parametrize("negative", ["", "a", "a small blue square on a white background"])
 def test_a_row_is_the_same_alone_and_in_a_batch_whatever_rides_beside_it(layout, negative):
     prompts, scales, alphas = ["a red circle", "a green shape", layout.case.beside], [4.0, 1.0, 6.0], [0.5, 0.5, 0.9]
