@@ -22,6 +22,7 @@ __all__ = [
     "CUT_CONTEXT",
     "FASTER_CACHE",
     "HOOK_REGISTRY",
+    "NATIVE_FLASH",
     "REFINER_ENCODE_PROMPT",
     "TEXT_KV_CACHE",
     "TokenGroups",
@@ -53,6 +54,8 @@ CUT_CONTEXT = "_cut_context"
 REFINER_ENCODE_PROMPT = "_encode_prompt"
 #: Names of hooks in a registry; each is a private constant of the module that registers it.
 FASTER_CACHE, TEXT_KV_CACHE = "faster_cache_denoiser", "text_kv_cache_transformer"
+#: The attention backend of torch's flash kernels, which also return the log-sum-exp to who calls them.
+NATIVE_FLASH = AttentionBackendName._NATIVE_FLASH
 #: The attribute of a module that holds its hooks; `HookRegistry.check_if_exists_or_initialize` would make one.
 HOOK_REGISTRY = "_diffusers_hook"
 

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nag._diffusers import NATIVE_FLASH
+
 __all__ = ["AttentionCall", "attention_with_lse", "lse_kernel", "merge_by_lse", "supports_lse"]
 
 #: The CPU's kernel takes keys in blocks, and in bfloat16 twice as long for one that its tiles do not fill. The few keys
@@ -112,8 +114,10 @@ def _joined(masks: Sequence[Tensor | None], counts: Sequence[int]) -> Tensor | N
 
 
 def supports_lse(call: AttentionCall) -> bool:
-    """Whether a kernel that returns the log-sum-exp exists for this call's device, dtype and settings."""
-    return call.backend is None and call.attn_mask is None and not call.is_causal and _kernel(call.query) is not None
+    """Whether a kernel that returns the log-sum-exp exists for this call's device, dtype, backend and settings."""
+    kernel = _kernel(call.query)
+    is_chosen = call.backend is None or (call.backend == NATIVE_FLASH and kernel in (_cpu_flash, _cuda_flash))
+    return is_chosen and call.attn_mask is None and not call.is_causal and kernel is not None
 
 
 def attention_with_lse(query: Tensor, key: Tensor, value: Tensor, scale: float | None = None) -> tuple[Tensor, Tensor]:

@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from diffusers.models.attention_dispatch import AttentionBackendName
 
 from nag.attention import AttentionCall, attention_with_lse, merge_by_lse, supports_lse
 
@@ -49,3 +50,10 @@ def test_a_call_that_is_more_than_plain_attention_is_not_merged(change):
     call = AttentionCall(query, query, query)
     assert supports_lse(call)
     assert not supports_lse(replace(call, **change))
+
+
+def test_torchs_flash_backend_is_the_kernel_that_returns_it():
+    query, key, value = draw(7, torch.float32, 0), draw(11, torch.float32, 1), draw(11, torch.float32, 2)
+    call = AttentionCall(query, key, value, backend=AttentionBackendName._NATIVE_FLASH)
+    assert supports_lse(call)
+    torch.testing.assert_close(attention_with_lse(query, key, value)[0], call())

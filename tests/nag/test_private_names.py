@@ -17,6 +17,7 @@ from diffusers.models.attention_dispatch import AttentionBackendName
 
 import nag
 from nag import _diffusers
+from nag.attention import AttentionCall, attention_with_lse
 from tests import tiny
 
 #: Private names of others than diffusers and this package: of torch, Python and accelerate, and this package's own.
@@ -66,6 +67,11 @@ def the_process_wide_backend_is_read():
     assert _diffusers.active_backend() == AttentionBackendName.NATIVE
     with diffusers.attention_backend("_native_math"):
         assert _diffusers.active_backend() == AttentionBackendName._NATIVE_MATH
+
+
+def torchs_flash_kernels_have_a_backend():
+    call = AttentionCall(*torch.randn(3, 1, 2, 5, 8), backend=_diffusers.NATIVE_FLASH)
+    torch.testing.assert_close(call(), attention_with_lse(call.query, call.key, call.value)[0])
 
 
 def a_processors_backend_is_read_and_written():
@@ -228,6 +234,7 @@ CHECKS = {
     hooks_have_these_names: ["FASTER_CACHE", "TEXT_KV_CACHE"],
     hooks_are_found: ["HOOK_REGISTRY", "hook_registry"],
     the_process_wide_backend_is_read: ["active_backend"],
+    torchs_flash_kernels_have_a_backend: ["NATIVE_FLASH"],
     a_processors_backend_is_read_and_written: ["processor_backend", "set_processor_backend"],
     parallelism_is_read: ["TokenGroups", "head_group", "token_groups"],
     a_processors_parallelism_is_read_and_written: ["processor_parallelism", "set_processor_parallelism"],
