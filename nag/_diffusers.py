@@ -43,6 +43,7 @@ __all__ = [
     "set_pipeline_blocks",
     "set_processor_backend",
     "set_processor_parallelism",
+    "step_cache_states",
     "token_groups",
     "z_image_padded",
     "z_image_sequence",
@@ -149,15 +150,38 @@ def hook_registry(module: Any) -> HookRegistry | None:
     return getattr(module, HOOK_REGISTRY, None)
 
 
+def step_cache_states(denoiser: Any) -> list[StateManager]:
+    """Returns the states that step caches keep, by the name of the `cache_context`; diffusers has no list of them."""
+    return [state for hook in _stateful_hooks(denoiser) for state in _states(hook)]
+
+
 def reset_caches(denoiser: Any) -> None:
-    """Drops what step caches kept, within the `cache_context` of the pipeline; a reset alone would leave it."""
-    registries = [registry for module in denoiser.modules() if (registry := hook_registry(module)) is not None]
-    hooks = [hook for registry in registries for hook in registry.hooks.values()]
-    states = [value for hook in hooks for value in vars(hook).values() if isinstance(value, StateManager)]
-    contexts = [state._context for state in states]
-    denoiser._reset_stateful_cache()
-    for state, context in zip(states, contexts, strict=True):
-        state.set_context(context)
+    """Drops what step caches kept within the pipeline's `cache_context`; a reset would drop that of every context."""
+    for hook, module in _stateful_hooks(denoiser).items():
+        states = _states(hook)
+        if not states:  # it tells no contexts apart
+            hook.reset_state(module)
+        for state in states:
+            if state._context is None:
+                state.reset()
+            else:
+                state._state_cache.pop(state._context.name, None)
+
+
+def _stateful_hooks(denoiser: Any) -> dict[Any, Any]:
+    """Returns the hooks that keep state between steps, with their modules."""
+    found = ((hook_registry(module), module) for module in denoiser.modules())
+    return {
+        hook: module
+        for registry, module in found
+        if registry is not None
+        for hook in registry.hooks.values()
+        if hook._is_stateful
+    }
+
+
+def _states(hook: Any) -> list[StateManager]:
+    return [value for value in vars(hook).values() if isinstance(value, StateManager)]
 
 
 def current_timestep(pipe: Any) -> Any:

@@ -144,12 +144,17 @@ def caches_are_dropped_within_their_context():
         for name, value in vars(hook).items()
         if name == "state_manager"
     ]
+    assert states
+    assert {id(state) for state in _diffusers.step_cache_states(denoiser)} == {id(state) for state in states}
+    with denoiser.cache_context("uncond"):
+        others = [state.get_state() for state in states]
     with denoiser.cache_context("cond"):
         kept = [state.get_state() for state in states]
         _diffusers.reset_caches(denoiser)
-        assert states
         assert all(state.context.name == "cond" for state in states)
         assert all(state.get_state() is not old for state, old in zip(states, kept, strict=True))
+    with denoiser.cache_context("uncond"):
+        assert all(state.get_state() is old for state, old in zip(states, others, strict=True))
 
 
 def the_loops_timestep_is_read():
@@ -240,7 +245,7 @@ CHECKS = {
     a_processors_parallelism_is_read_and_written: ["processor_parallelism", "set_processor_parallelism"],
     the_plan_of_a_split_is_known: ["is_split_by_own_plan"],
     a_caches_configuration_is_read: ["cache_config"],
-    caches_are_dropped_within_their_context: ["reset_caches"],
+    caches_are_dropped_within_their_context: ["reset_caches", "step_cache_states"],
     the_loops_timestep_is_read: ["current_timestep"],
     the_loops_timestep_is_written: ["set_current_timestep"],
     modular_pipelines_run_these_blocks: ["pipeline_blocks", "set_pipeline_blocks"],
