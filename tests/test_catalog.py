@@ -26,6 +26,8 @@ EMBEDDED = ("shapes-flux", "shapes-sd", "shapes-sd-turbo", "shapes-wan")
 STEPS = "num_inference_steps = { default = 4, min = 1, max = 50 }"
 FILE = "repository = 'a/b', weight_name = 'c'"
 QUANTIZED = "quantization = { method = 'torchao-int8', components = ['transformer'] }"
+CAST, NF4 = (QUANTIZED.replace("torchao-int8", method) for method in ("layerwise-fp8", "bitsandbytes-nf4"))
+FIRST_BLOCK, GGUF_FILE = "cache = { method = 'first_block' }", "repository = 'a/b', weight_name = 'c.gguf'"
 FRAMES = """num_frames = { default = 9, min = 5, max = 17, multiple = 4, offset = 1 }
 fps = { default = 8, min = 1, max = 30 }"""
 NAG = "nag = { scale = 5, tau = 2.5, alpha = 2, end = 1 }"
@@ -85,6 +87,17 @@ def test_the_default_stays_when_the_second_file_names_none(tmp_path: Path) -> No
         (STEPS, f"{STEPS}\nscheduler = {{ name = 'X', options = {{ a = 1 }}, unset = ['a'] }}", ["scheduler", "a is"]),
         (STEPS, f"{STEPS}\noffload = 'disk'", ["models.mine.offload", "'disk'"]),
         (STEPS, f"{STEPS}\ncompile = 'all'", ["models.mine.compile", "'all'"]),
+        (STEPS, f"{STEPS}\nattention = 'fast'", ["models.mine.attention", "'fast'"]),
+        (STEPS, f"{STEPS}\nvae_tiling = 8", ["models.mine.vae_tiling", "8"]),
+        (STEPS, f"{STEPS}\ncache = {{ method = 'tea' }}", ["models.mine.cache.method", "'tea'"]),
+        (STEPS, f"{STEPS}\ncache = {{ method = 'pyramid' }}", ["models.mine.cache", "pyramid keeps one state per mod"]),
+        (STEPS, f"{STEPS}\ncache = {{ method = 'faster' }}", ["models.mine.cache", "faster keeps one state per mod"]),
+        (STEPS, f"{STEPS}\n{FIRST_BLOCK}\ncompile = 'blocks'", ["models.mine", "cache: ", "compile must be none"]),
+        (STEPS, f"{STEPS}\n{FIRST_BLOCK}\noffload = 'group'", ["models.mine", "cache: ", "offload = group"]),
+        (STEPS, f"{STEPS}\ncache = {{ method = 'mag' }}", ["models.mine", "cache: mag", "1 to 50"]),
+        (STEPS, f"{STEPS}\n{CAST}\ncompile = 'denoiser'", ["models.mine", "layerwise-fp8", "compile must be none"]),
+        (STEPS, f"{STEPS}\n{NF4}\noffload = 'group'", ["models.mine", "bitsandbytes-nf4", "use offload = model"]),
+        (STEPS, f"{STEPS}\nlora = [{{ {FILE} }}]\ndenoiser = {{ {GGUF_FILE} }}", ["models.mine", "lora.fuse"]),
         (STEPS, f"{STEPS}\ncomponent_dtypes = {{ vae = 'int8' }}", ["models.mine.component_dtypes.vae", "'int8'"]),
         (STEPS, f"{STEPS}\ncomponent_dtypes = {{ default = 'float16' }}", ["component_dtypes.default"]),
         (STEPS, f"{STEPS}\ncfg = 'none'", ["models.mine", "guidance_scale", "1 to 20", "ignored"]),

@@ -4,13 +4,15 @@ import importlib
 import re
 import tomllib
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 import benchmarks.families
 import nag
 from app.api.schemas import LORAS_MAX
-from app.catalog import Catalog
+from app.catalog import Catalog, Quantization, SpeedSettings
+from app.catalog.profiles import CAST_SHARE, DEVICE_SHARE
 from app.loras.check import RANK_MAX
 from app.loras.header import HEADER_MAX_BYTES
 from app.metrics.definitions import ALL
@@ -110,6 +112,22 @@ def test_the_page_on_loras_has_a_catalog_and_settings_that_exist(tmp_path):
     assert f"at most {LORAS_MAX} LoRAs" in page
     assert f"at most {HEADER_MAX_BYTES // 2**20} MiB" in page
     assert f"at most {RANK_MAX}; " in page
+
+
+def test_the_page_on_speed_has_catalogs_settings_and_fields_that_exist(tmp_path):
+    page = (ROOT / "docs/speed.md").read_text()
+    examples = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    assert examples
+    for example in examples:
+        (tmp_path / "mine.toml").write_text(example)
+        Catalog.load(Settings(catalog=tmp_path / "mine.toml"))
+    assert set(re.findall(r"`NAG_(\w+)", page)) <= {name.upper() for name in Settings.model_fields}
+    table = re.search(r"\| setting \|.*?\n\n", page, re.DOTALL)[0]
+    assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) == list(SpeedSettings.model_fields)
+    for method in get_args(Quantization.model_fields["method"].annotation):
+        assert f"`{method}`" in page
+    assert f"at most {DEVICE_SHARE:.0%} of the memory".replace("%", " %") in page
+    assert f"{CAST_SHARE:.0%} is counted".replace("%", " %") in page
 
 
 def test_what_is_set_for_compose_is_told():

@@ -4,13 +4,16 @@ from app.catalog.catalog import Catalog
 from app.catalog.entry import Kind, Model
 from app.catalog.errors import CatalogError
 from app.catalog.inputs import InputLimits, Inputs, field_of
-from app.catalog.loading import Autoencoder, Lora, Quantization, Scheduler, Source, Weights
+from app.catalog.loading import Autoencoder, Lora, Scheduler, Size, Source, Weights
 from app.catalog.loras import LORA_ID, CatalogLora, RegisteredLora, UploadedLora, is_uploaded
 from app.catalog.numbers import NAG_BOUNDS, Method, NAGDefaults, Range
+from app.catalog.speed import GGUF, Attention, Quantization, SpeedSettings, StepCache
 
 __all__ = [
+    "GGUF",
     "LORA_ID",
     "NAG_BOUNDS",
+    "Attention",
     "Autoencoder",
     "Catalog",
     "CatalogError",
@@ -26,7 +29,10 @@ __all__ = [
     "Range",
     "RegisteredLora",
     "Scheduler",
+    "Size",
     "Source",
+    "SpeedSettings",
+    "StepCache",
     "UploadedLora",
     "Weights",
     "field_of",

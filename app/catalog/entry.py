@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from app.catalog.inputs import Inputs, field_of
-from app.catalog.loading import Autoencoder, Dtype, Lora, Names, Quantization, Scheduler, Size, Source, Weights
+from app.catalog.loading import Autoencoder, Dtype, Lora, Scheduler, Size, Source, Weights
 from app.catalog.numbers import NAGDefaults, Range
+from app.catalog.speed import GGUF, Names, SpeedSettings
 from app.jobs import InputRole
 
 __all__ = ["Kind", "Model"]
@@ -32,7 +33,7 @@ CHOSEN_HERE = frozenset(
 )  # fmt: skip
 
 
-class Model(Source):
+class Model(Source, SpeedSettings):
     """One servable model. `nag` is None where its attention cannot be guided; a video's frames are None for images.
 
     pipeline: its class in diffusers; absent, the one that the repository names.
@@ -44,9 +45,7 @@ class Model(Source):
     denoiser: weights for the denoiser that are not the repository's.
     vae: a VAE that is not the repository's.
     without: optional components of the pipeline that are neither downloaded nor loaded.
-    offload: weights wait in the host's memory, by whole models or by groups of layers.
-    compile: the denoiser, by torch.compile, at the first call of each shape.
-    vae_tiling: decode in tiles, in less memory.
+    profile: memory of a device, as "24gb"; quantization and offload are set so that the weights fit it.
     prompt_max_tokens: what the main text encoder reads of a prompt, special tokens included.
     inputs: the files that a request can start from. Diffusers' own pipelines for them use the parts of this one.
     request_loras: whether requests may name LoRAs; `lora` has those that are in force for every request.
@@ -66,11 +65,8 @@ class Model(Source):
     without: Names = ()
     lora: Annotated[tuple[Lora, ...], Field(strict=False)] = ()
     scheduler: Scheduler | None = None
-    quantization: Quantization | None = None
-    offload: Literal["none", "model", "group"] = "none"
-    compile: Literal["none", "denoiser"] = "none"
-    vae_tiling: bool = False
     size: Size | None = None
+    profile: Annotated[str, Field(pattern=r"^[1-9][0-9]{0,3}gb$")] | None = None
     #: Loaded before anybody asks, where NAG_WARM does not say; a catalog's default always is.
     warm: bool = True
     num_inference_steps: Range[int]
@@ -141,12 +137,27 @@ class Model(Source):
 
     @model_validator(mode="after")
     def _weights_agree(self) -> Self:
-        if self.quantization is not None and any(each.fuse for each in self.lora):
+        has_gguf = self.denoiser is not None and self.denoiser.weight_name.endswith(GGUF)
+        is_quantized = self.quantization is not None and not self.quantization.is_cast
+        if (is_quantized or has_gguf) and any(lora.fuse for lora in self.lora):
             raise ValueError("lora.fuse: quantized weights take no fused LoRA; set fuse = false")
-        if self.quantization is not None and self.denoiser is not None:
+        if is_quantized and self.denoiser is not None:
             raise ValueError("denoiser: other weights cannot be put into a quantized denoiser")
-        if self.quantization is not None and self.vae is not None and "vae" in self.quantization.components:
+        if is_quantized and self.vae is not None and self.quantization and "vae" in self.quantization.components:
             raise ValueError("vae: another VAE cannot be quantized")
         if "default" in self.component_dtypes:
             raise ValueError("component_dtypes.default: that is dtype")
+        return self
+
+    @model_validator(mode="after")
+    def _cache_knows_its_steps(self) -> Self:
+        if self.cache is None or self.cache.method != "mag":
+            return self
+        steps = self.num_inference_steps
+        if not steps.fixed:
+            raise ValueError(f"cache: mag is calibrated for a number of steps, so there can be one alone, not {steps}")
+        if "num_inference_steps" in self.cache.options:
+            raise ValueError("cache.options.num_inference_steps: that is the entry's num_inference_steps")
+        if self.inputs.image is not None or self.inputs.video is not None:
+            raise ValueError("cache: mag counts the steps of whole schedules, and edits leave some out")
         return self

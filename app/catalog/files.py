@@ -15,6 +15,7 @@ from app.catalog.entry import Model
 from app.catalog.errors import CatalogError
 from app.catalog.loras import CatalogLora
 from app.catalog.numbers import Entry
+from app.catalog.profiles import fitting_changes, recorded_footprint
 
 __all__ = ["CatalogFile", "lineages", "loras", "models", "read"]
 
@@ -170,12 +171,25 @@ def _with_folders(file: CatalogFile, entry: dict[str, Any]) -> dict[str, Any]:
 
 
 def _model(file: CatalogFile, name: str, entry: dict[str, Any]) -> Model:
-    model = _validated(file, "models", name, entry, Model)
+    model = _with_profile(file, name, entry, _validated(file, "models", name, entry, Model))
     for key, source in model.sources.items():
         if source.revision != "main" and Path(source.repository).is_dir():
             field = ".".join(filter(None, ("models", name, key, "revision")))
             raise CatalogError(f"{file.path}: {field}: a folder has none (value: {source.revision!r})")
     return model
+
+
+def _with_profile(file: CatalogFile, name: str, entry: dict[str, Any], model: Model) -> Model:
+    """The model with the settings by which it fits the device of its profile."""
+    if model.profile is None:
+        return model
+    key = f"{file.path}: models.{name}.profile"
+    if model.size is None:
+        raise CatalogError(f"{key}: needs the entry's size (value: {model.profile!r})")
+    changes = fitting_changes(model, int(model.profile[:-2]), recorded_footprint, frozenset(entry))
+    if changes is None:
+        raise CatalogError(f"{key}: the weights fit by none of the settings that are tried (value: {model.profile!r})")
+    return _validated(file, "models", name, entry | changes, Model)
 
 
 def _validated(file: CatalogFile, table: str, name: str, entry: dict[str, Any], kind: type[EntryT]) -> EntryT:

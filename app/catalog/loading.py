@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from app.catalog.numbers import Entry
+from app.catalog.speed import Names
 
-__all__ = ["Autoencoder", "Dtype", "Lora", "Names", "Quantization", "Scheduler", "Size", "Source", "Weights"]
+__all__ = ["Autoencoder", "Dtype", "Lora", "Scheduler", "Size", "Source", "Weights"]
 
 Dtype = Literal["float32", "bfloat16", "float16"]
-#: TOML has arrays, not tuples.
-Names = Annotated[tuple[str, ...], Field(strict=False)]
 
 
 class Source(Entry):
@@ -26,7 +25,10 @@ class Source(Entry):
 
 
 class Weights(Source):
-    """One file of weights that takes the place of the repository's own denoiser weights."""
+    """One file of weights that takes the place of the repository's own denoiser weights.
+
+    A GGUF file's quantized matrices stay so.
+    """
 
     weight_name: str
 
@@ -58,12 +60,14 @@ class Size(Entry):
     An entry that extends another one has its size, unless it names a repository of its own.
 
     disk_gb: the files that are downloaded; absent if unknown. loaded_gb: all weights in the entry's dtypes, without
-    quantization. largest_part_gb: of those, the largest component's.
+    quantization. largest_part_gb: of those, the largest component's. largest_parts: the components that have about this
+    size, which a profile keeps in fewer bits first.
     """
 
     disk_gb: float | None = Field(default=None, gt=0)
     loaded_gb: float = Field(gt=0)
     largest_part_gb: float = Field(gt=0)
+    largest_parts: Names = Field(default=("transformer",), min_length=1)
 
 
 class Scheduler(Entry):
@@ -87,15 +91,3 @@ class Scheduler(Entry):
             if name in self.options:
                 raise ValueError(f"{name} is among options and unset")
         return self
-
-
-class Quantization(Entry):
-    """Weights kept in fewer bits, by a package that is asked for only where an entry uses it."""
-
-    method: Literal["bitsandbytes-int8", "bitsandbytes-nf4", "torchao-int8"]
-    components: Names = Field(min_length=1)
-
-    @property
-    def package(self) -> str:
-        """The package that must be installed."""
-        return self.method.partition("-")[0]

@@ -7,8 +7,9 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from app.catalog.loading import Names, Weights
+from app.catalog.loading import Weights
 from app.catalog.numbers import Entry, Range
+from app.catalog.speed import Names
 
 __all__ = ["LORA_ID", "CatalogLora", "RegisteredLora", "UploadedLora", "is_uploaded"]
 

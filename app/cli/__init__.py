@@ -14,7 +14,7 @@ from typing import get_args
 from pydantic import ValidationError
 
 from app.catalog import Method
-from app.cli.arguments import add_bench_arguments, add_lora_arguments, add_top_arguments, lora_use
+from app.cli.arguments import add_bench_arguments, add_lora_arguments, add_top_arguments, lora_use, memory_sizes
 from app.cli.keys import add_arguments
 from app.settings import SECRET, Settings
 from app.unknown_settings import unknown_settings
@@ -71,6 +71,10 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> int:
             from app.cli.models import pull_models
 
             return pull_models(settings, arguments.names)
+        case "models" if arguments.memory:
+            from app.cli.models import fit_models
+
+            return fit_models(settings, arguments.names, arguments.memory)
         case "models":
             from app.cli.models import check_models
 
@@ -138,6 +142,10 @@ def _parser() -> argparse.ArgumentParser:
     check = models.add_parser("check", help="whether models fit the installed diffusers; nothing is downloaded")
     check.add_argument("names", nargs="*", metavar="NAME", help="absent: every known model, served or not")
     check.add_argument("--cache", action="store_true", help="also tell whose weights are on this machine")
+    check.add_argument(
+        "--memory", type=memory_sizes, metavar="SIZES",
+        help="by which settings the weights fit devices, as 24GB or 16GB,24GB,80GB",
+    )  # fmt: skip
     pull = models.add_parser("pull", help="download the weights of models from the Hugging Face hub")
     pull.add_argument("names", nargs="*", metavar="NAME", help="absent: every model that is served")
     dead = commands.add_parser("dead", help="jobs given up after several workers were lost with them")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 from typing import Any
 
-__all__ = ["add_bench_arguments", "add_lora_arguments", "add_top_arguments", "lora_use"]
+__all__ = ["add_bench_arguments", "add_lora_arguments", "add_top_arguments", "lora_use", "memory_sizes"]
 
 
 def add_top_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,6 +48,15 @@ def add_lora_arguments(parser: argparse.ArgumentParser) -> None:
     delete.add_argument("ids", nargs="+", metavar="ID")
     for action in (listing, add, delete):
         action.add_argument("--url", help="the server; absent: where the settings would start one")
+
+
+def memory_sizes(text: str) -> tuple[float, ...]:
+    """Gigabytes, of `24GB` or several with commas. Raises ArgumentTypeError."""
+    sizes = re.fullmatch(r"([0-9]+(\.[0-9]+)?(GB)?)(,[0-9]+(\.[0-9]+)?(GB)?)*", text, re.IGNORECASE)
+    gigabytes = tuple(float(size.upper().removesuffix("GB")) for size in text.split(",")) if sizes else ()
+    if not gigabytes or not all(gigabytes):
+        raise argparse.ArgumentTypeError(f"must be sizes such as 24GB or 16GB,24GB, got {text}")
+    return gigabytes
 
 
 def lora_use(text: str) -> dict[str, Any]:

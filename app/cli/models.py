@@ -1,11 +1,11 @@
-"""`nag-server models list`, `models check` and `models pull`."""
+"""`nag-server models list`, `models check`, `models check --memory` and `models pull`."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn, track
@@ -13,12 +13,14 @@ from rich.table import Table
 from rich.text import Text
 
 from app.catalog import Catalog, CatalogError, CatalogLora, Model, NAGDefaults
+from app.catalog.profiles import DEVICE_SHARE, GB, fitting_changes
 from app.settings import Settings
 
 if TYPE_CHECKING:
+    from app.catalog.profiles import Footprint
     from app.loading.size import ModelSize
 
-__all__ = ["check_models", "list_models", "pull_models"]
+__all__ = ["check_models", "fit_models", "list_models", "pull_models"]
 
 INTERRUPTED = 130
 
@@ -95,6 +97,49 @@ def check_models(settings: Settings, names: Sequence[str] = (), *, cache: bool =
     return 1 if wrong else 0
 
 
+def fit_models(settings: Settings, names: Sequence[str], memories_gb: Sequence[float]) -> int:
+    """Prints by which settings each model's weights fit devices of so much memory, and returns 1 if one fits by none.
+
+    names: models to look at, else every known one. Raises CatalogError.
+    """
+    known = Catalog.known(settings)
+    names = _known_names(known, {}, names) or list(known)
+    from app.loading.size import footprint
+
+    table = Table("model", *(f"{memory:g} GB" for memory in memories_gb))
+    table.columns[0].no_wrap = True
+    has_misfit = False
+    for name in track(names, "computing", console=Console(stderr=True), transient=True):
+        cells: list[str | Text] = []
+        for memory in memories_gb:
+            model = known[name]
+            if footprint(model) is None:
+                cells.append("?")
+                continue
+            changes = fitting_changes(model, memory, footprint)
+            has_misfit = has_misfit or changes is None
+            cells.append(_fit(model, changes, footprint))
+        table.add_row(name, *cells)
+    console = Console()
+    console.print(table)
+    share = f"{DEVICE_SHARE:.0%}"
+    console.print(
+        f"The setting, GB of the device and GB of main memory, for the weights alone: they fit if they take {share} of "
+        "the device or less. own: as the entry says. cast: quantization = layerwise-fp8 of the largest components. "
+        "model, group: offload. ?: the entry records no size, and its files are not on this machine."
+    )
+    return 1 if has_misfit else 0
+
+
+def _fit(model: Model, changes: Mapping[str, Any] | None, footprint: Callable[[Model], Footprint | None]) -> str | Text:
+    if changes is None:
+        return Text("none", "red")
+    found = footprint(model.model_copy(update=dict(changes)))
+    assert found is not None
+    names = [*(["cast"] if "quantization" in changes else []), *([changes["offload"]] if "offload" in changes else [])]
+    return f"{' + '.join(names) or 'own'} {found.device_bytes / GB:.1f} / {found.host_bytes / GB:.1f}"
+
+
 def pull_models(settings: Settings, names: Sequence[str] = ()) -> int:
     """Downloads the files of models and LoRAs, unless some are named of those that are served; 1 if any could not be
     had.
@@ -155,8 +200,7 @@ def _gigabytes(size: ModelSize | None) -> tuple[str, str, str]:
     if size is None:
         return "?", "?", "?"
     disk, host, device = (
-        "?" if value is None else f"{value / 10**9:.1f}"
-        for value in (size.disk_bytes, size.host_bytes, size.device_bytes)
+        "?" if value is None else f"{value / GB:.1f}" for value in (size.disk_bytes, size.host_bytes, size.device_bytes)
     )
     return disk, host, device
 
@@ -170,7 +214,7 @@ def _to_download(model: Model) -> str:
         absent = [file for file in files_of(model) if file.path is None]
     except LoadError as exc:
         return exc.why
-    gigabytes = sum(file.size_bytes for file in absent) / 10**9
+    gigabytes = sum(file.size_bytes for file in absent) / GB
     return f"{len(absent)} files, {gigabytes:.1f} GB" if absent else ""
 
 
@@ -183,4 +227,4 @@ def _lora_to_download(lora: CatalogLora) -> str:
         file = lora_file(lora)
     except LoadError as exc:
         return exc.why
-    return "" if file.path is not None else f"1 file, {file.size_bytes / 10**9:.1f} GB"
+    return "" if file.path is not None else f"1 file, {file.size_bytes / GB:.1f} GB"

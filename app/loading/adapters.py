@@ -145,7 +145,9 @@ def _factors(
     if not config:
         ranks = {f"^{name}{UP}": of_part[name + UP].shape[1] for name in names}
         config = get_peft_kwargs(ranks, _without_prefix(alphas, part), of_part, is_unet=not is_text)
-    dtype = next(parameter.dtype for parameter in module.parameters() if parameter.dtype.is_floating_point)
+    # Not that of weights which are cast while their layer runs.
+    dtypes = (parameter.dtype for parameter in module.parameters())
+    dtype = next(dtype for dtype in dtypes if dtype.is_floating_point and dtype.itemsize > 1)
     for name in names:
         down, up = of_part[name + WEIGHTS], of_part[name + UP]
         _check_shapes(entry, part, name, module, down, up)

@@ -10,7 +10,6 @@ import importlib.util
 import inspect
 import json
 import re
-import typing
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,21 +18,21 @@ import diffusers
 import torch
 import transformers
 
-import nag
 from app.catalog import CatalogLora, Model, Source
 from app.jobs import InputRole
 from app.loading.components import component_dtype
+from app.loading.denoisers import guided_family
 from app.loading.errors import LoadError
 from app.loading.grids import grid_problems
 from app.loading.hub import File, files_of, lora_file
 from app.loading.pipeline import pipeline_class, scheduler_class
 from app.loading.prompt_window import window_problems
+from app.loading.speed import speed_problems
 from app.loading.tasks import argument_of, task_class
 from app.loading.weights import require_package
 from app.loras import LoraFileError, check_lora, find_structure
-from nag.families.family import DENOISER_NAMES
 
-__all__ = ["guided_family", "lora_problems", "problems"]
+__all__ = ["lora_problems", "problems"]
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 CALLBACKS = ("callback_on_step_end", "callback")
@@ -58,6 +57,7 @@ def problems(entry: Model) -> list[str]:
         return found
     for check in (
         _arguments, _required, _guidance, _nag, _parts, _vae, _inputs, _inpainting, grid_problems, window_problems,
+        speed_problems,
     ):  # fmt: skip
         found += check(entry, kind)
     found += _tokenizers(entry)
@@ -93,14 +93,6 @@ def lora_problems(lora: CatalogLora, base: Model) -> list[str]:
     except (LoraFileError, OSError) as exc:
         return [f"{path.name}: {exc}"]
     return []
-
-
-def guided_family(kind: Any) -> Any:
-    """The family of nag that a pipeline's denoiser belongs to; None where there is none."""
-    hints = typing.get_type_hints(kind.__init__)
-    classes = [kind for name in DENOISER_NAMES for kind in (hints.get(name), *typing.get_args(hints.get(name)))]
-    names = {base.__name__ for each in classes if isinstance(each, type) for base in each.__mro__}
-    return next((family for family in nag.families() if names & set(family.denoiser_types)), None)
 
 
 def _repository(entry: Model) -> Iterator[str]:
@@ -260,6 +252,7 @@ def _parts(entry: Model, kind: Any) -> Iterator[str]:
     named = {
         "component_dtypes": tuple(entry.component_dtypes),
         "quantization.components": quantized,
+        "size.largest_parts": () if entry.size is None else entry.size.largest_parts,
         "vae": () if entry.vae is None else ("vae",),
         "without": entry.without,
     }
@@ -278,10 +271,6 @@ def _parts(entry: Model, kind: Any) -> Iterator[str]:
     for index, lora in enumerate(entry.lora):
         if lora.into is not None and lora.into not in parts:
             yield f"lora.{index}.into: {kind.__name__} has no {lora.into}"
-    if entry.offload == "model" and kind.model_cpu_offload_seq is None:
-        yield f"offload: {kind.__name__} cannot be offloaded by whole models"
-    if entry.vae_tiling and not hasattr(typing.get_type_hints(kind.__init__).get("vae"), "enable_tiling"):
-        yield f"vae_tiling: the decoder of {kind.__name__} has no tiles"
 
 
 def _vae(entry: Model, kind: Any) -> Iterator[str]:

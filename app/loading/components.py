@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import accelerate
@@ -10,9 +11,10 @@ import diffusers
 import torch
 from safetensors.torch import load_file
 
-from app.catalog import Model, Source
+from app.catalog import GGUF, Model, Source
 from app.loading.errors import LoadError
 from app.loading.hub import denoiser_name, local_file, model_index
+from app.loading.weights import require_package
 
 __all__ = ["component_dtype", "replaced_components"]
 
@@ -45,7 +47,10 @@ def _with_weights(
     entry: Model, index: dict[str, Any], name: str, key: str, source: Source, weight_name: str
 ) -> torch.nn.Module:
     """The component built to the repository's config, with the weights of one file of another repository."""
-    config = json.loads(local_file(entry, entry, f"{name}/config.json").read_bytes())
+    config_path = local_file(entry, entry, f"{name}/config.json")
+    if weight_name.endswith(GGUF):
+        return _from_gguf(entry, getattr(diffusers, index[name][1]), name, source, config_path.parent)
+    config = json.loads(config_path.read_bytes())
     with accelerate.init_empty_weights():  # the weights come at once from the file
         model: torch.nn.Module = getattr(diffusers, index[name][1]).from_config(config)
     path = local_file(entry, source, weight_name)
@@ -56,6 +61,25 @@ def _with_weights(
     except RuntimeError as exc:
         reason = str(exc).splitlines()[1].strip()[:200]
         raise LoadError(entry.id, f"{key}: {path.name}: {reason}") from exc
+    return model.eval()
+
+
+def _from_gguf(entry: Model, kind: Any, name: str, source: Source, config_folder: Path) -> torch.nn.Module:
+    """The component with the quantized matrices of a GGUF file, which are unpacked while a layer runs."""
+    require_package(entry)
+    assert entry.denoiser is not None
+    path, dtype = local_file(entry, source, entry.denoiser.weight_name), component_dtype(entry, name)
+    try:
+        model: torch.nn.Module = kind.from_single_file(
+            path,
+            config=str(config_folder.parent),
+            subfolder=config_folder.name,
+            quantization_config=diffusers.GGUFQuantizationConfig(compute_dtype=dtype),
+            torch_dtype=dtype,
+            local_files_only=True,
+        )
+    except (OSError, ValueError, KeyError, AttributeError) as exc:
+        raise LoadError(entry.id, f"denoiser: {path.name}: {' '.join(str(exc).split())}") from exc
     return model.eval()
 
 

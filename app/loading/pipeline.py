@@ -19,9 +19,9 @@ from app.loading.components import replaced_components
 from app.loading.errors import LoadError
 from app.loading.hub import INDEX, local_file
 from app.loading.loras import add_loras
+from app.loading.speed import apply_settings
 from app.loading.text_processors import replace_processors
 from app.loading.weights import quantization_config
-from nag.families.family import denoisers_of
 
 __all__ = ["load", "pipeline_class", "scheduler_class"]
 
@@ -45,18 +45,7 @@ def load(entry: Model, device: torch.device) -> Any:
     if entry.scheduler is not None:
         kind = scheduler_class(entry, entry.scheduler)
         pipe.scheduler = kind.from_config(pipe.scheduler.config, **entry.scheduler.changes)
-    match entry.offload:
-        case "none":
-            pipe.to(device)  # what is not there yet
-        case "model":
-            pipe.enable_model_cpu_offload(device=device)
-        case "group":
-            pipe.enable_group_offload(onload_device=device, offload_type="leaf_level", use_stream=device.type == "cuda")
-    if entry.vae_tiling:
-        pipe.vae.enable_tiling()
-    if entry.compile == "denoiser":
-        for denoiser in denoisers_of(pipe):
-            denoiser.compile()
+    apply_settings(pipe, entry, device)
     pipe.set_progress_bar_config(disable=True)
     if entry.nag is not None and not nag.supports(pipe):
         raise nag.UnsupportedPipeline(f"{type(pipe).__name__} cannot be guided, but the catalog gives it NAG defaults")
@@ -91,9 +80,11 @@ def scheduler_class(entry: Model, scheduler: Scheduler) -> Any:
 def _from_pretrained(entry: Model, device: torch.device) -> Any:
     dtypes = {name: getattr(torch, dtype) for name, dtype in {**entry.component_dtypes, "default": entry.dtype}.items()}
     options = replaced_components(entry)
-    if entry.offload == "none":  # straight to the device, a file at a time, instead of the whole in main memory first
+    is_cast = entry.quantization is not None and entry.quantization.is_cast
+    if entry.offload == "none" and not is_cast:
+        # Straight to the device, a file at a time, instead of the whole in main memory first.
         options["device_map"] = device.type
-    if entry.quantization is not None:
+    if entry.quantization is not None and not is_cast:
         options["quantization_config"] = quantization_config(entry)
     folder = local_file(entry, entry, INDEX).parent
     current = torch.cuda.device(device) if device.type == "cuda" else nullcontext()

@@ -15,21 +15,22 @@ import diffusers
 import transformers
 from safetensors import safe_open
 
-from app.catalog import Model
+from app.catalog import GGUF, Model
+from app.catalog.profiles import GB, Footprint, recorded_footprint
 from app.loading.errors import LoadError
 from app.loading.hub import File, files_of, model_index
+from app.loading.speed import kept_as_it_is
 
-__all__ = ["GB", "ModelSize", "model_size", "recorded_size"]
+__all__ = ["GB", "ModelSize", "footprint", "model_size", "recorded_size"]
 
 WIDTHS = {"float32": 4, "bfloat16": 2, "float16": 2}  # bytes of an element
 #: Of stored elements, by their safetensors name. Floats take the entry's dtype when they are loaded, the others stay.
 FLOATS = frozenset({"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"})
 OTHERS = {"I64": 8, "U64": 8, "I32": 4, "U32": 4, "I16": 2, "U16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 #: Bytes of a quantized element with its share of the scales: NF4 has a float32 for 64 elements.
-QUANTIZED = {"bitsandbytes-nf4": 0.5 + 4 / 64, "bitsandbytes-int8": 1.0, "torchao-int8": 1.0}
+QUANTIZED = {"bitsandbytes-nf4": 0.5 + 4 / 64, "bitsandbytes-int8": 1.0, "torchao-int8": 1.0, "torchao-fp8": 1.0}
 NOT_QUANTIZED = ("embed", "shared")  # in the names of matrices that are looked up instead of multiplied
 LIBRARIES: dict[str, Any] = {"diffusers": diffusers, "transformers": transformers}
-GB = 10**9
 
 
 @dataclass(frozen=True)
@@ -57,14 +58,18 @@ class _Tensor:
 
 def recorded_size(entry: Model) -> ModelSize | None:
     """As the catalog has it; None if it says nothing, or not of these weights."""
-    size = entry.size
-    if size is None or entry.quantization is not None or entry.offload == "group":
+    found = recorded_footprint(entry)
+    if entry.size is None or found is None:
         return None
-    disk = None if size.disk_gb is None else round(size.disk_gb * GB)
-    loaded, part = round(size.loaded_gb * GB), round(size.largest_part_gb * GB)
-    if entry.offload == "none":
-        return ModelSize(disk, loaded, part, loaded)
-    return ModelSize(disk, loaded, loaded, part)
+    disk = None if entry.size.disk_gb is None else round(entry.size.disk_gb * GB)
+    loaded = found.device_bytes if entry.offload == "none" else found.host_bytes
+    return ModelSize(disk, loaded, found.host_bytes, found.device_bytes)
+
+
+def footprint(entry: Model) -> Footprint | None:
+    """What the weights take, by their files if these are on this machine, else as recorded; None if unknown."""
+    size = model_size(entry) or recorded_size(entry)
+    return None if size is None else Footprint(size.device_bytes, size.host_bytes)
 
 
 def model_size(entry: Model) -> ModelSize | None:
@@ -84,6 +89,9 @@ def model_size(entry: Model) -> ModelSize | None:
     loaded = sum(parts.values())
     disk = sum(file.size_bytes for file in files)
     match entry.offload:
+        case "none" if entry.quantization is not None and entry.quantization.is_cast:  # in main memory, before it moves
+            whole = model_size(entry.model_copy(update={"quantization": None}))
+            return ModelSize(disk, loaded, loaded if whole is None else whole.loaded_bytes, loaded)
         case "none":  # a file at a time passes through main memory
             return ModelSize(disk, loaded, max(file.size_bytes for file in files), loaded)
         case "model":
@@ -97,21 +105,26 @@ def _loaded_bytes(entry: Model, index: Mapping[str, Any], file: File) -> Iterato
     assert file.path is not None
     if not file.component and any(file.source is lora and lora.fuse for lora in entry.lora):
         return
-    if file.path.suffix == ".bin":  # says nothing of its tensors
+    if file.path.suffix in (".bin", GGUF):  # says nothing of its tensors, or has them as they stay
         yield file.size_bytes
     if file.path.suffix != ".safetensors":
         return
     dtype = entry.component_dtypes.get(file.component, entry.dtype)
-    in_float32 = _kept_in_float32(index, file.component, dtype)
-    quantization = entry.quantization
-    quantized = quantization is not None and file.component in quantization.components
-    for tensor in _tensors(file.path):
+    kind, quantization = _component_class(index, file.component), entry.quantization
+    in_float32 = _kept_in_float32(index, kind, file.component, dtype)
+    method = quantization.method if quantization is not None and file.component in quantization.components else None
+    tensors = {tensor.name: tensor for tensor in _tensors(file.path)}
+    for tensor in tensors.values():
         width = float(WIDTHS[dtype] if tensor.dtype in FLOATS else OTHERS.get(tensor.dtype, 1))
         if tensor.dtype in FLOATS and in_float32.intersection(tensor.name.split(".")):
             width = WIDTHS["float32"]
-        elif quantized and len(tensor.shape) == 2 and not any(word in tensor.name for word in NOT_QUANTIZED):
-            assert quantization is not None
-            width = QUANTIZED[quantization.method]
+        elif method == "layerwise-fp8":
+            module = tensor.name.rpartition(".")[0]
+            weight = tensors.get(f"{module}.weight")  # its bias is cast with it
+            if weight is not None and len(weight.shape) > 1 and not kept_as_it_is(kind, module):
+                width = 1.0
+        elif method is not None and len(tensor.shape) == 2 and not any(word in tensor.name for word in NOT_QUANTIZED):
+            width = QUANTIZED[method]
         yield math.ceil(math.prod(tensor.shape) * width)
 
 
@@ -122,13 +135,16 @@ def _tensors(path: Path) -> Iterator[_Tensor]:
             yield _Tensor(name, tuple(described.get_shape()), described.get_dtype())
 
 
-def _kept_in_float32(index: Mapping[str, Any], component: str, dtype: str) -> frozenset[str]:
-    """Names of modules that the libraries load in float32 whatever dtype is asked for."""
+def _component_class(index: Mapping[str, Any], component: str) -> Any:
     library, name = index.get(component) or ("", "")
-    kind = getattr(LIBRARIES.get(library), name, None)
+    return getattr(LIBRARIES.get(library), name, None)
+
+
+def _kept_in_float32(index: Mapping[str, Any], kind: Any, component: str, dtype: str) -> frozenset[str]:
+    """Names of modules that the libraries load in float32 whatever dtype is asked for."""
     if kind is None or dtype == "float32":
         return frozenset()
     kept: list[Collection[str] | None] = [getattr(kind, "_keep_in_fp32_modules_strict", None)]
-    if library == "diffusers" or dtype == "float16":
+    if index[component][0] == "diffusers" or dtype == "float16":
         kept.append(getattr(kind, "_keep_in_fp32_modules", None))
     return frozenset(name for names in kept for name in names or ())

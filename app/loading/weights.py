@@ -9,7 +9,7 @@ import diffusers
 import torch
 import transformers
 
-from app.catalog import Model
+from app.catalog import GGUF, Model
 from app.loading.errors import LoadError
 from app.loading.hub import model_index
 
@@ -17,14 +17,19 @@ __all__ = ["quantization_config", "require_package"]
 
 
 def require_package(entry: Model) -> None:
-    """Raises LoadError where the entry's quantization needs a package that is not installed."""
-    if entry.quantization is not None and importlib.util.find_spec(entry.quantization.package) is None:
-        package = entry.quantization.package
-        raise LoadError(entry.id, f"quantization.method: {entry.quantization.method} needs {package}: pip install it")
+    """Raises LoadError if the entry's quantized weights need a package that is not installed."""
+    needed: dict[str, str] = {}
+    if entry.quantization is not None and entry.quantization.package is not None:
+        needed[entry.quantization.package] = f"quantization.method: {entry.quantization.method}"
+    if entry.denoiser is not None and entry.denoiser.weight_name.endswith(GGUF):
+        needed["gguf"] = f"denoiser: {entry.denoiser.weight_name}"
+    for package, what in needed.items():
+        if importlib.util.find_spec(package) is None:
+            raise LoadError(entry.id, f"{what} needs {package}: pip install it")
 
 
 def quantization_config(entry: Model) -> Any:
-    """What from_pretrained takes. Raises LoadError."""
+    """What from_pretrained takes for weights that are quantized while they are loaded. Raises LoadError."""
     require_package(entry)
     assert entry.quantization is not None
     index = model_index(entry)
@@ -44,9 +49,10 @@ def quantization_config(entry: Model) -> Any:
             return diffusers.PipelineQuantizationConfig(
                 quant_backend="bitsandbytes_8bit", quant_kwargs={"load_in_8bit": True}, components_to_quantize=parts
             )
-        case "torchao-int8":
-            from torchao.quantization import Int8WeightOnlyConfig
+        case "torchao-int8" | "torchao-fp8":
+            from torchao.quantization import Float8WeightOnlyConfig, Int8WeightOnlyConfig
 
+            kind = Int8WeightOnlyConfig if entry.quantization.method == "torchao-int8" else Float8WeightOnlyConfig
             libraries = {"diffusers": diffusers, "transformers": transformers}
-            mapping = {name: libraries[index[name][0]].TorchAoConfig(Int8WeightOnlyConfig()) for name in parts}
+            mapping = {name: libraries[index[name][0]].TorchAoConfig(kind()) for name in parts}
             return diffusers.PipelineQuantizationConfig(quant_mapping=mapping)

@@ -14,10 +14,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from app.catalog.profiles import DEVICE_SHARE
+
 __all__ = ["LORAS_SHARE", "CallMemory", "budget_bytes", "free", "held_bytes", "is_out_of_memory", "used_bytes"]
 
-#: Of the device's memory, for the models of the pool; the rest is for what their work needs.
-MODELS_SHARE = {"cuda": 0.8, "cpu": 0.5}
+#: Of the device's memory, for the loaded models; the rest is for what their work needs.
+MODELS_SHARE = {"cuda": DEVICE_SHARE, "cpu": 0.5}
 #: And for the LoRAs of requests.
 LORAS_SHARE = {"cuda": 0.05, "cpu": 0.05}
 #: Of the memory that is free, for one denoiser call: what the allocator has reserved is in pieces.

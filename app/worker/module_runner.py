@@ -117,7 +117,7 @@ class ModuleRunner:
         with ExitStack() as stack:
             if kind == "denoiser":
                 stack.enter_context(self._memory.measured(entry.id, cost))
-                if entry.compile == "denoiser":
+                if entry.is_compiled:
                     on_limit = partial(self._recorder.add, Event.RECOMPILE_LIMIT, entry.id)
                     stack.enter_context(compiled_calls(entry.id, on_limit))
             yield

@@ -22,7 +22,8 @@ from app.worker.previews import Previews, Sketch
 from app.worker.prompt_checks import PromptFinding, PromptTooLong, check_prompts
 from app.worker.protocol import JobCancelled, JobControl
 from app.worker.recorder import Recorder
-from app.worker.shared_model import SharedModel
+from app.worker.shared_model import CALL_SIDE_PX, SharedModel
+from app.worker.step_cache import CALL_NUMBER
 from app.worker.tokens import TokenizerWatch, watch_tokenizers
 
 __all__ = ["CallResult", "PipelineCall", "call_module", "run_calls"]
@@ -104,6 +105,8 @@ class PipelineCall(Coroutine):
     def _generate(self) -> None:
         request, model = self.job.request, self.model
         CALL_LORAS.set(request.loras)
+        CALL_NUMBER.set(self.number)
+        CALL_SIDE_PX.set(max(request.width, request.height))
         pipe = model.own_pipeline(request.task)
         inputs = JobInputs(request, self._files)
         self._watch = watch_tokenizers(pipe)
@@ -137,6 +140,7 @@ class PipelineCall(Coroutine):
             arguments["num_frames"] = request.num_frames
         arguments = inputs.arguments(pipe, arguments)
         with ExitStack() as stack:
+            stack.callback(model.forget_call, self.number)
             guidance = stack.enter_context(_guided(pipe, request.nag))
             if previews is not None:
                 stack.enter_context(previews.watching(pipe.scheduler))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,12 +19,16 @@ from app.loading.adapters import Adapter
 from app.loading.tasks import task_pipeline
 from app.worker.adapters import Loras, RowAdapters, RowLayout, sort_key
 from app.worker.calls import suspend_calls, suspend_method
+from app.worker.step_cache import StepCacheStates
 from app.worker.tokens import route_tokenizers
 from nag.families.family import denoisers_of
 from nag.negative import stacking_key
 from nag.state import guided_slice
 
-__all__ = ["ModuleCall", "SharedModel", "SharedModule"]
+__all__ = ["CALL_SIDE_PX", "ModuleCall", "SharedModel", "SharedModule"]
+
+#: The longer side of the image or video that is made in this context.
+CALL_SIDE_PX: ContextVar[int] = ContextVar("call_side_px", default=0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +43,8 @@ class ModuleCall:
         rows: the guidance of each row of a denoiser call, None for a plain one; of another module's, None for each row.
         loras: of the request, those that change the module.
         negative_key: of a guided call, what negative prompts that share a forward have in common.
+        cache_context: of a step cache, whose state the call uses.
+        is_tiled: whether an autoencoder works in tiles.
 
     """
 
@@ -48,6 +55,8 @@ class ModuleCall:
     rows: Sequence[nag.RowGuidance | None]
     loras: Loras = ()
     negative_key: Hashable = None
+    cache_context: Any = None
+    is_tiled: bool = False
 
     @property
     def key(self) -> Hashable:
@@ -85,9 +94,11 @@ class SharedModule:
 class _Denoiser(SharedModule):
     """Joins calls of a family that `nag.join` knows; rows of requests with and without guidance share a forward."""
 
-    def __init__(self, model: SharedModel, adapters: RowAdapters, attachment: nag.Attachment) -> None:
+    def __init__(
+        self, model: SharedModel, adapters: RowAdapters, attachment: nag.Attachment, step_cache: StepCacheStates
+    ) -> None:
         super().__init__(model, adapters)
-        self.attachment = attachment
+        self.attachment, self.step_cache = attachment, step_cache
 
     def prepare(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ModuleCall:
         arguments = self.attachment.bind(args, kwargs)
@@ -99,20 +110,22 @@ class _Denoiser(SharedModule):
         negative_key = None if negative is None else stacking_key(negative, has_mask=family.has_mask)
         self.model.negative_key = negative_key or self.model.negative_key
         loras = self.adapters.of_context
-        return ModuleCall(self, (self, key, self.adapters.key(loras)), (), arguments, rows, loras, negative_key)
+        own_key = self, key, self.adapters.key(loras)
+        return ModuleCall(self, own_key, (), arguments, rows, loras, negative_key, self.step_cache.context)
 
     def run(self, calls: Sequence[ModuleCall]) -> list[Any]:
         # Rows without guidance between guided ones ride along as guided ones of scale 1; so they go first. Those of
         # equal LoRAs side by side are computed as one.
         order = sorted(range(len(calls)), key=lambda place: (any(calls[place].rows), sort_key(calls[place].loras)))
         ordered = [calls[place] for place in order]
-        if self.model.entry.compile == "denoiser":
+        if self.model.entry.is_compiled:
             ordered += ordered[-1:] * (_next_size(len(calls)) - len(calls))
         arguments, rows, keys = zip(*((call.arguments, call.rows, call.key) for call in ordered), strict=True)
         joined = nag.join(self.attachment.family, arguments, rows, keys=keys)
         loras = [call.loras for call, count in zip(ordered, joined.counts, strict=True) for _ in range(count)]
         layout = RowLayout(guided_slice(joined.rows), self.attachment.family.frames(joined.arguments))
-        with self.attachment.rows(joined.rows), self.adapters.rows(loras, layout):
+        in_context = self.step_cache.within(calls[0].cache_context)  # calls of a step cache join no others
+        with self.attachment.rows(joined.rows), self.adapters.rows(loras, layout), in_context:
             parts = joined.split(self.inner(**joined.arguments))
         return [part for _, part in sorted(zip(order, parts, strict=False), key=lambda pair: pair[0])]
 
@@ -158,16 +171,38 @@ class _Rowwise(SharedModule):
             return [part for call in calls for part in self._run([call])]
 
 
+class _Autoencoder(_Rowwise):
+    """Works in tiles for images or videos with a side above a number of pixels."""
+
+    def __init__(self, model: SharedModel, adapters: RowAdapters, kind: str, *, joins: bool, side_px: int) -> None:
+        super().__init__(model, adapters, kind, joins=joins)
+        self._side_px = side_px
+
+    def prepare(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ModuleCall:
+        call, is_tiled = super().prepare(args, kwargs), CALL_SIDE_PX.get() > self._side_px
+        return replace(call, own_key=(call.own_key, is_tiled), is_tiled=is_tiled)
+
+    def _run(self, calls: Sequence[ModuleCall]) -> list[Any]:
+        vae = self.model.pipe.vae
+        (vae.enable_tiling if calls[0].is_tiled else vae.disable_tiling)()
+        return super()._run(calls)
+
+
 class _Alone(SharedModule):
     """A denoiser of no family: its calls take turns."""
 
+    def __init__(self, model: SharedModel, adapters: RowAdapters, step_cache: StepCacheStates) -> None:
+        super().__init__(model, adapters)
+        self.step_cache = step_cache
+
     def prepare(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ModuleCall:
-        return ModuleCall(self, object(), args, kwargs, [None], self.adapters.of_context)
+        context = self.step_cache.context
+        return ModuleCall(self, object(), args, kwargs, [None], self.adapters.of_context, cache_context=context)
 
     def run(self, calls: Sequence[ModuleCall]) -> list[Any]:
         outputs = []
         for call in calls:
-            with self.adapters.rows([call.loras]):
+            with self.adapters.rows([call.loras]), self.step_cache.within(call.cache_context):
                 outputs.append(self.inner(*call.args, **call.arguments))
         return outputs
 
@@ -189,6 +224,7 @@ class SharedModel:
         self._loading = object()  # another one each time that the model is loaded
         self._device = pipe._execution_device
         self._tasks: dict[str, Any] = {}
+        self._step_caches: list[StepCacheStates] = []
         modules = {name: part for name, part in pipe.components.items() if isinstance(part, nn.Module)}
         denoisers = denoisers_of(pipe)
         self._adapters = {name: RowAdapters(part) for name, part in modules.items()}
@@ -207,15 +243,17 @@ class SharedModel:
 
     def _share_denoiser(self, name: str, denoiser: nn.Module, stack: ExitStack) -> None:
         shared: SharedModule
-        is_compiled = self.entry.compile == "denoiser"
+        is_compiled = self.entry.is_compiled
+        step_cache = StepCacheStates(denoiser, stack)
+        self._step_caches.append(step_cache)
         try:
             # Attached for as long as the model is loaded: a request neither waits for it nor compiles anything anew.
             attachment = stack.enter_context(nag.attach(denoiser))
             unordered_layers = attachment.family.unordered_layers
             adapters = RowAdapters(attachment.denoiser, unordered_layers, is_compiled=is_compiled)
-            shared = _Denoiser(self, adapters, attachment)
+            shared = _Denoiser(self, adapters, attachment, step_cache)
         except nag.UnsupportedPipeline:
-            shared = _Alone(self, RowAdapters(denoiser, is_compiled=is_compiled))
+            shared = _Alone(self, RowAdapters(denoiser, is_compiled=is_compiled), step_cache)
         self._adapters[name] = shared.adapters
         shared.inner = suspend_calls(denoiser, shared.prepare, stack)
 
@@ -223,7 +261,11 @@ class SharedModel:
         for name in ("encode", "decode"):
             if hasattr(vae, name):
                 # What an encoder returns is a distribution, whose rows are not known.
-                method = _Rowwise(self, self._adapters["vae"], name, joins=name == "decode")
+                joins, tiling = name == "decode", self.entry.vae_tiling
+                if isinstance(tiling, bool):
+                    method = _Rowwise(self, self._adapters["vae"], name, joins=joins)
+                else:
+                    method = _Autoencoder(self, self._adapters["vae"], name, joins=joins, side_px=tiling)
                 method.inner = suspend_method(vae, name, method.prepare, stack)
         # Each pipeline call asks for its device, and diffusers walks through the modules three times to find it.
         own = vars(vae)
@@ -260,6 +302,11 @@ class SharedModel:
         adapters = [part for name, part in self._adapters.items() if name.startswith("text_encoder")]
         changing = {use for part in adapters for use in part.effective(loras)}
         return self._loading, tuple(use for use in loras if use in changing)
+
+    def forget_call(self, number: int) -> None:
+        """Drops what step caches keep of a pipeline call."""
+        for step_cache in self._step_caches:
+            step_cache.forget(number)
 
     def free_modules(self) -> None:
         """Moves offloaded modules off the device, between calls."""

@@ -23,6 +23,11 @@ async def test_the_catalog_in_openais_shape_with_limits(api: httpx.AsyncClient) 
     assert (model["kind"], model["num_frames"], model["fps"]) == ("image", None, None)
     assert model["nag_supported"]
     assert model["nag"].keys() == {"scale", "tau", "alpha", "end", "scale_decay", "start", "method"}
+    assert model["speed"] == {
+        "attention": "native", "cache": None, "quantization": None, "compile": "none", "channels_last": False,
+        "offload": "none", "vae_tiling": False,
+    }  # fmt: skip
+    assert model["profile"] is None
     assert "repository" not in model  # a folder of this machine is nobody's business
     assert (await api.get("/v1/models/shapes-flux")).json() == model
 

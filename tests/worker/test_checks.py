@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from app.catalog import Catalog, Lora, Model, NAGDefaults, Quantization, Range, Scheduler
-from app.loading.checks import guided_family, problems
+from app.loading.checks import problems
+from app.loading.denoisers import guided_family
 from app.loading.pipeline import pipeline_class
 from app.loading.prompt_window import prompt_window
 from app.settings import Settings

@@ -19,6 +19,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:`FluxPosEmbed` is deprecated:FutureWarning"),
 ]
 KNOWN = Catalog.known(Settings())
+#: What diffusers copies as one when it offloads by layers.
+LAYERS = (torch.nn.Linear, torch.nn.Embedding, torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d)
 
 
 def size_of(entry: Model) -> ModelSize:
@@ -91,6 +93,33 @@ def test_quantization_saves_memory(
     matrices = sum(value.nbytes for name, value in unet.named_parameters() if value.ndim == 2 and "embed" not in name)
     saved = size_of(plain).loaded_bytes - size_of(quantized).loaded_bytes
     assert saved == pytest.approx(matrices * (1 - share), rel=1e-3)
+
+
+@pytest.mark.parametrize("name", ["flux-schnell", "sdxl", "pixart-sigma", "wan21-lightx2v"])
+def test_the_arithmetic_of_cast_weights_is_within_a_tenth_of_what_they_take(name: str, tmp_path: Path) -> None:
+    entry = in_folder(KNOWN[name], tmp_path)
+    plain = load(entry, torch.device("cpu"))
+    parts = [part for part, module in plain.components.items() if isinstance(module, torch.nn.Module)]
+    for components in (parts, parts[:1]):
+        cast = changed(entry, quantization=Quantization(method="layerwise-fp8", components=tuple(components)), lora=())
+        taken = held_bytes(load(cast, torch.device("cpu")))
+        assert size_of(cast).device_bytes == pytest.approx(taken, rel=0.1)
+        assert size_of(cast).device_bytes < size_of(changed(entry, lora=())).device_bytes
+        assert size_of(cast).host_bytes == size_of(changed(entry, lora=())).loaded_bytes
+
+
+@pytest.mark.parametrize("name", ["flux-schnell", "sdxl", "wan22-lightning"])
+def test_the_arithmetic_of_offloaded_weights_is_within_a_tenth_of_what_is_copied_at_once(
+    name: str, tmp_path: Path
+) -> None:
+    entry = in_folder(KNOWN[name], tmp_path)
+    pipe = load(entry, torch.device("cpu"))
+    parts = [part for part in pipe.components.values() if isinstance(part, torch.nn.Module)]
+    sizes = [sum(tensor.nbytes for tensor in (*part.parameters(), *part.buffers())) for part in parts]
+    assert size_of(changed(entry, offload="model")).device_bytes == pytest.approx(max(sizes), rel=0.1)
+    layers = [layer for part in parts for layer in part.modules() if isinstance(layer, LAYERS)]
+    largest = max(sum(tensor.nbytes for tensor in layer.parameters()) for layer in layers)
+    assert size_of(changed(entry, offload="group")).device_bytes == pytest.approx(2 * largest, rel=0.1)
 
 
 def test_without_its_files_a_size_is_unknown(hyper: Model, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from app.catalog import Catalog, Inputs, Model, NAGDefaults, Range, RegisteredLora
+from app.catalog import Catalog, Inputs, Model, NAGDefaults, Range, RegisteredLora, SpeedSettings
 from app.queue.registry import ModelState, Stage
 
 __all__ = ["ModelView", "ModelsView", "ProgressView", "model_view"]
@@ -25,7 +25,7 @@ class ModelView(BaseModel):
 
     state: `cold` is loaded, and first downloaded if need be, by its first request; null while the queue cannot be
     reached. error: the cause of `failed`. request_loras: whether requests may name LoRAs; loras: those that the caller
-    may name now.
+    may name now. speed: how the model is computed, and where its weights are.
     """
 
     id: str
@@ -49,6 +49,8 @@ class ModelView(BaseModel):
     inputs: Inputs
     request_loras: bool
     loras: tuple[str, ...]
+    speed: SpeedSettings
+    profile: str | None
     state: Stage | None
     progress: ProgressView | None
     error: str | None
@@ -70,8 +72,10 @@ def model_view(
     progress = None
     if state is not None and state.total_bytes:
         progress = ProgressView(done_bytes=state.done_bytes, total_bytes=state.total_bytes)
+    speed = SpeedSettings(**{name: getattr(model, name) for name in SpeedSettings.model_fields})
     return ModelView(
-        **shared, created=created, default=model.id == catalog.default, nag_supported=model.nag is not None,
+        **shared, speed=speed, created=created, default=model.id == catalog.default,
+        nag_supported=model.nag is not None,
         loras=tuple(sorted({lora.id for lora in loras if catalog.takes(model, lora)})),
         state=None if state is None else state.stage, progress=progress,
         error=None if state is None else state.error or None,
