@@ -81,6 +81,14 @@ class Settings(BaseSettings):
     model_memory_bytes: Annotated[
         int | None, Field(gt=0, description="most that a worker's loaded models take together; absent, a share of all")
     ] = None
+    model_host_bytes: Annotated[
+        int,
+        Field(ge=0, description="models that make room on a GPU and stay in main memory, to be back sooner; 0: none"),
+    ] = 0
+    tf32: Annotated[
+        bool,
+        Field(description="multiply float32 matrices with 10 bits of mantissa on a GPU; of every model of a worker"),
+    ] = False
     prompt_cache_bytes: Annotated[int, Field(ge=0, description="encoded prompts a worker keeps in main memory")] = (
         256 * 2**20
     )

@@ -71,6 +71,10 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> int:
             from app.cli.models import pull_models
 
             return pull_models(settings, arguments.names)
+        case "models" if arguments.action == "bench":
+            from app.cli.model_bench import bench_model
+
+            return bench_model(settings, arguments.name, arguments.images)
         case "models" if arguments.memory:
             from app.cli.models import fit_models
 
@@ -148,6 +152,9 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     pull = models.add_parser("pull", help="download the weights of models from the Hugging Face hub")
     pull.add_argument("names", nargs="*", metavar="NAME", help="absent: every model that is served")
+    model_bench = models.add_parser("bench", help="how long a model takes to load, to begin and to make an image")
+    model_bench.add_argument("name", metavar="NAME")
+    model_bench.add_argument("--images", type=int, default=5, help="images of which the median is shown; default 5")
     dead = commands.add_parser("dead", help="jobs given up after several workers were lost with them")
     actions = dead.add_subparsers(dest="action", required=True)
     actions.add_parser("list", help="newest first")

@@ -89,10 +89,13 @@ class TorchEngine:
         self._device = device = pipelines.resolve_device(settings.device)
         if device.type == "cuda":
             recorder.registry.register(GpuCollector(device))
+            if settings.tf32:  # torch knows it of the whole process alone
+                torch.set_float32_matmul_precision("high")
         budget_bytes = settings.model_memory_bytes or memory.budget_bytes(device)
         self._cache = ModelCache(
-            self._models, device, budget_bytes, pipelines.load, recorder, self._models_in_use, self.states
-        )
+            self._models, device, budget_bytes, pipelines.load, recorder, self._models_in_use, self.states,
+            settings.model_host_bytes,
+        )  # fmt: skip
         lora_bytes = settings.lora_memory_bytes or memory.budget_bytes(device, memory.LORAS_SHARE)
         self._adapters = AdapterCache(device, settings.lora_host_bytes, lora_bytes, lora_files, recorder, self._wake)
         self._downloads = Downloads(self._models, self.states, self._cache.fail)

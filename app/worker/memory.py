@@ -16,7 +16,7 @@ from torch import nn
 
 from app.catalog.profiles import DEVICE_SHARE
 
-__all__ = ["LORAS_SHARE", "CallMemory", "budget_bytes", "free", "held_bytes", "is_out_of_memory", "used_bytes"]
+__all__ = ["LORAS_SHARE", "CallMemory", "budget_bytes", "free", "held_bytes", "is_out_of_memory", "move", "used_bytes"]
 
 #: Of the device's memory, for the loaded models; the rest is for what their work needs.
 MODELS_SHARE = {"cuda": DEVICE_SHARE, "cpu": 0.5}
@@ -73,6 +73,13 @@ def held_bytes(pipe: Any) -> int:
         if isinstance(part, nn.Module):
             tensors |= {id(each): each for each in itertools.chain(part.parameters(), part.buffers())}
     return sum(each.nbytes for each in tensors.values())
+
+
+def move(pipe: Any, device: torch.device) -> None:
+    """Moves the weights of all parts of a pipeline."""
+    for part in pipe.components.values():
+        if isinstance(part, nn.Module):
+            part.to(device)
 
 
 def used_bytes(device: torch.device) -> int:

@@ -21,11 +21,16 @@ from app.worker.recorder import Event, Recorder
 from app.worker.shared_model import SharedModel
 from app.worker.states import ModelStates
 
-__all__ = ["ModelCache", "ModelUnavailable", "NoRoom"]
+__all__ = ["ModelCache", "ModelUnavailable", "NoRoom", "is_movable"]
 
 PROGRESS_S = 1.0  # between two looks at how far a model is loaded
 RETRY_S = 60.0  # a model that could not be loaded is not tried again before
 _log = Log("worker")
+
+
+def is_movable(entry: Model) -> bool:
+    """Whether a loaded model's weights can be moved between a GPU and main memory as they are."""
+    return entry.offload == "none" and (entry.quantization is None or entry.quantization.is_cast)
 
 
 class ModelUnavailable(Exception):
@@ -43,7 +48,10 @@ class _Held:
 
 
 class ModelCache:
-    """Used by one thread. `load` makes a pipeline of an entry; `in_use()` says which models have calls in flight."""
+    """Used by one thread. `load` makes a pipeline of an entry; `in_use()` says which models have calls in flight.
+
+    Evicted models whose weights can be moved stay in main memory, up to `host_bytes`, the most recently evicted ones.
+    """
 
     def __init__(
         self,
@@ -54,6 +62,7 @@ class ModelCache:
         recorder: Recorder,
         in_use: Callable[[], Collection[str]],
         states: ModelStates,
+        host_bytes: int = 0,
     ) -> None:
         self._models = models
         self._device = device
@@ -66,6 +75,8 @@ class ModelCache:
         self._held: OrderedDict[str, _Held] = OrderedDict()  # least recently used first
         self._failed: dict[str, tuple[float, str]] = {}  # until when, and why
         self._sizes: dict[str, int] = {}
+        self._host_bytes = 0 if device.type == "cpu" else host_bytes
+        self._evicted: OrderedDict[str, Any] = OrderedDict()  # pipelines in main memory, the latest evicted last
 
     @property
     def held_bytes(self) -> int:
@@ -95,11 +106,15 @@ class ModelCache:
         if (reason := self.failure(model)) is not None:
             raise ModelUnavailable(reason)
         size = self._size(model)
+        # What makes room for it must not take its place in main memory.
+        evicted = [self._evicted.pop(model)] if model in self._evicted else []
         if not self._make_room(size or 0):
+            if evicted:
+                self._evicted[model] = evicted.pop()
             raise NoRoom(model)
         reason = None
         try:
-            pipe = self._loaded(model)
+            pipe = self._loaded(model, evicted)
             shared = SharedModel(self._models[model], pipe)
         except Exception as error:  # whatever loading raises is this model's fault alone
             reason = f"the model could not be loaded ({public_reason(error)})"
@@ -122,6 +137,7 @@ class ModelCache:
         held = self._held.pop(model)
         held.model.close()
         size = held.bytes
+        self._keep_on_host(model, held.model.pipe)
         del held
         self.warm = tuple(self._held)
         memory.free(self._device)
@@ -129,11 +145,25 @@ class ModelCache:
         _log.info("model_evicted", model=model, bytes=size, held_bytes=self.held_bytes)
         self._states.set(model, "cold")
 
-    def _loaded(self, model: str) -> Any:
+    def _keep_on_host(self, model: str, pipe: Any) -> None:
+        """Moves the weights of an evicted model to main memory, if they can be moved and fit there."""
+        if not is_movable(self._models[model]) or memory.held_bytes(pipe) > self._host_bytes:
+            return
+        memory.move(pipe, torch.device("cpu"))
+        self._evicted[model] = pipe
+        while sum(map(memory.held_bytes, self._evicted.values())) > self._host_bytes:
+            self._evicted.popitem(last=False)
+
+    def _loaded(self, model: str, evicted: list[Any]) -> Any:
+        """The pipeline on the device: the evicted one from main memory, which is taken out, or else from its files."""
         begun = perf_counter()
         with self._watched(model):
             try:
-                pipe = self._load(self._models[model], self._device)
+                if evicted:
+                    pipe = evicted.pop()
+                    memory.move(pipe, self._device)
+                else:
+                    pipe = self._load(self._models[model], self._device)
             except Exception as error:
                 if not memory.is_out_of_memory(error) or not self._held:
                     raise

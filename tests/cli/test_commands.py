@@ -130,6 +130,18 @@ def test_models_check_says_by_which_settings_the_weights_fit(capsys: pytest.Capt
     assert "must be sizes such as 24GB or 16GB,24GB, got much" in capsys.readouterr().err
 
 
+def test_models_bench_prints_the_times_of_a_model(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "bench", "shapes-flux", "--images", "1"]) == 0
+    out = capsys.readouterr().out
+    for label in ("load: ", "first image", "steady: ", "switch: back after another model, from its files"):
+        (line,) = [line for line in out.splitlines() if label in line]
+        assert re.search(r" [0-9]+\.[0-9]{2} ", line)
+    assert main(["models", "bench", "gone"]) == 1
+    assert "no model 'gone'" in capsys.readouterr().err
+    assert main(["models", "bench", "sdxl", "--images", "1"]) == 1
+    assert "sdxl: the model could not be loaded" in capsys.readouterr().err
+
+
 def test_models_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("COLUMNS", "160")
     assert main(["models", "check"]) == 0

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import CLIPTokenizer
 
-from app.catalog import Catalog, Model
+from app.catalog import Catalog, Model, Quantization
 from app.jobs import Guidance, Job
 from app.loading import pipeline as loading
 from app.settings import Settings
@@ -81,8 +81,12 @@ def make_cache(loader: Loader, tmp_path: Path) -> MakeCache:
         models[name] = entry.model_copy(update={"id": name, "repository": str(tmp_path / name)})
     models["hub"] = entry.model_copy(update={"id": "hub", "repository": "someone/something"})
 
-    def make(budget_bytes: int, in_use: Collection[str] = ()) -> ModelCache:
-        return ModelCache(models, CPU, budget_bytes, loader, Recorder(), lambda: in_use, ModelStates())
+    def make(
+        budget_bytes: int, in_use: Collection[str] = (), device: torch.device = CPU, host_bytes: int = 0
+    ) -> ModelCache:
+        return ModelCache(
+            models, device, budget_bytes, loader, Recorder(), lambda: in_use, ModelStates(), host_bytes
+        )  # fmt: skip
 
     return make
 
@@ -115,6 +119,66 @@ def test_a_model_larger_than_all_is_held_alone(make_cache: MakeCache) -> None:
     cache.get("a")
     cache.get("b")
     assert cache.warm == ("b",)
+
+
+class Moves:
+    """In the place of a GPU: which pipelines are moved where."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.made: list[str] = []
+        monkeypatch.setattr(memory, "move", lambda pipe, device: self.made.append(device.type))
+        monkeypatch.setattr(memory, "free", lambda device: None)
+        monkeypatch.setattr(memory, "used_bytes", lambda device: 0)
+
+
+def test_evicted_models_come_back_from_main_memory(
+    make_cache: MakeCache, loader: Loader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moves = Moves(monkeypatch)
+    cache = make_cache(BYTES, device=torch.device("cuda"), host_bytes=2 * BYTES)
+    pipe = cache.get("a").pipe
+    for name in "bcb":
+        cache.get(name)
+    assert loader.loaded == ["a", "b", "c"]
+    assert moves.made == ["cpu", "cpu", "cpu", "cuda"]
+    assert cache.get("a").pipe is pipe
+    assert loader.loaded == ["a", "b", "c"]
+    assert cache.held_bytes == BYTES
+
+
+def test_the_model_evicted_first_leaves_main_memory_first(
+    make_cache: MakeCache, loader: Loader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Moves(monkeypatch)
+    cache = make_cache(BYTES, device=torch.device("cuda"), host_bytes=BYTES)
+    for name in "abc":
+        cache.get(name)
+    cache.get("b")
+    assert loader.loaded == ["a", "b", "c"]
+    cache.get("a")
+    assert loader.loaded == ["a", "b", "c", "a"]
+
+
+@pytest.mark.parametrize(
+    ("device", "host_bytes", "changes"),
+    [
+        ("cpu", 10**9, {}),  # its memory is main memory
+        ("cuda", BYTES - 1, {}),
+        ("cuda", 10**9, {"offload": "model"}),
+        ("cuda", 10**9, {"quantization": Quantization(method="torchao-int8", components=("transformer",))}),
+    ],
+)
+def test_a_model_that_cannot_wait_in_main_memory_is_loaded_again(
+    make_cache: MakeCache, loader: Loader, monkeypatch: pytest.MonkeyPatch, device: str, host_bytes: int,
+    changes: dict[str, Any],
+) -> None:  # fmt: skip
+    moves = Moves(monkeypatch)
+    cache = make_cache(BYTES, device=torch.device(device), host_bytes=host_bytes)
+    cache._models = {name: entry.model_copy(update=changes) for name, entry in cache._models.items()}
+    for name in "aba":
+        cache.get(name)
+    assert loader.loaded == ["a", "b", "a"]
+    assert not moves.made
 
 
 def test_models_in_use_are_not_dropped(make_cache: MakeCache, loader: Loader) -> None:
