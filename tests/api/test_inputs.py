@@ -246,6 +246,7 @@ async def test_an_uploaded_file_is_named_by_its_id_until_it_is_gone(
         await api.get(f"/v1/files/{made['id']}"),
         await api.delete(f"/v1/files/{made['id']}"),
         await api.post("/v1/jobs", json={"prompt": "a", "model": "both", "image": made["id"]}),
+        await api.post("/v1/images/edits", json={"prompt": "a", "model": "both", "image": made["id"]}),
     ):
         assert (answer.status_code, answer.json()["error"]["code"]) == (404, "file_not_found")
     assert (await api.get("/v1/files")).json()["data"] == []
