@@ -146,7 +146,7 @@ def test_generate_saves_a_video_and_says_so(
     asked = ["generate", "a shape", "--negative", "a red shape", "--seed", "7", "--url", url]
     assert main([*asked, "--frames", "13", "--fps", "8"]) == 0
     said = capsys.readouterr().out
-    assert said.startswith(f"out.mp4  64x48, 13 frames at 8 a second (1.625 s), model {MODEL}\n")
+    assert said.startswith(f"out.mp4  64x48, 13 frames at 8 per second (1.625 s), model {MODEL}\n")
     assert "applied: scale 5" in said
     video = read(Path("out.mp4").read_bytes())
     assert (len(video.frames), video.fps) == (13, 8)

@@ -17,7 +17,6 @@ from app.api.openai.asked import Asked, of_an_edit
 from app.api.resolve import (
     Resolved,
     check_inputs,
-    edit_roles,
     find_editing_model,
     find_model,
     resolve,
@@ -236,7 +235,7 @@ def _prepare_edit(
         )
         opened.append(replace(images[0], role=InputRole.MASK))
         has_mask = True
-    roles = edit_roles(model, len(images), is_masked=has_mask, has_strength=has_strength)
+    roles = model.inputs.image_roles(len(images), is_masked=has_mask, has_strength=has_strength)
     assert roles is not None
     opened = [replace(file, role=role) for file, role in zip(opened, roles, strict=True)]
     asked_edit = of_an_edit(body, model, is_told=roles[0] is InputRole.REFERENCE)

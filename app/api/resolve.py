@@ -21,7 +21,6 @@ __all__ = [
     "NO_LORAS",
     "Resolved",
     "check_inputs",
-    "edit_roles",
     "find_editing_model",
     "find_model",
     "resolve",
@@ -133,20 +132,6 @@ def _takes(model: Model, roles: Sequence[InputRole]) -> bool:
     return has_all and all((limit := limits[role]) is not None and count <= limit.max for role, count in counts.items())
 
 
-def edit_roles(model: Model, images: int, *, is_masked: bool, has_strength: bool) -> tuple[InputRole, ...] | None:
-    """Returns the roles of so many images to edit, and of a mask behind them; None if the model cannot.
-
-    An image is a reference to a model that is told by the prompt what to change, unless the request has a mask or, for
-    a model that can do both, a strength.
-    """
-    tasks, references = model.inputs.tasks, model.inputs.references
-    if is_masked:
-        return (InputRole.IMAGE, InputRole.MASK) if images == 1 and "inpaint" in tasks else None
-    if images == 1 and "img2img" in tasks and (has_strength or references is None):
-        return (InputRole.IMAGE,)
-    return (InputRole.REFERENCE,) * images if references is not None and images <= references.max else None
-
-
 def find_editing_model(
     catalog: Catalog, name: str | None, images: int, *, is_masked: bool, has_strength: bool, problem: str | None = None
 ) -> Model:
@@ -157,7 +142,7 @@ def find_editing_model(
     """
 
     def can(model: Model) -> bool:
-        return edit_roles(model, images, is_masked=is_masked, has_strength=has_strength) is not None
+        return model.inputs.image_roles(images, is_masked=is_masked, has_strength=has_strength) is not None
 
     able = [model for model in catalog.models.values() if model.kind == "image" and can(model)]
     if name is None and able:

@@ -59,6 +59,19 @@ class Inputs(Entry):
         roles = [role for role in self.roles if role is not InputRole.MASK]
         return tuple(role for role in roles if (limits := self.limits(role)) and limits.required)
 
+    def image_roles(self, images: int, *, is_masked: bool, has_strength: bool) -> tuple[InputRole, ...] | None:
+        """Returns the roles of so many images to edit, and of a mask behind them; None if the model cannot.
+
+        An image is a reference to a model that is told by the prompt what to change, unless the request has a mask or,
+        for a model that can do both, a strength.
+        """
+        if is_masked:
+            return (InputRole.IMAGE, InputRole.MASK) if images == 1 and "inpaint" in self.tasks else None
+        if images == 1 and "img2img" in self.tasks and (has_strength or self.references is None):
+            return (InputRole.IMAGE,)
+        can_refer = self.references is not None and images <= self.references.max
+        return (InputRole.REFERENCE,) * images if can_refer else None
+
     @model_validator(mode="after")
     def _go_together(self) -> Self:
         for role in InputRole:

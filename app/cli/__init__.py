@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
-from pathlib import Path
-from typing import get_args
 
 from pydantic import ValidationError
 
-from app.catalog import Method
-from app.cli.arguments import add_bench_arguments, add_lora_arguments, add_top_arguments, lora_use, memory_sizes
+from app.cli.arguments import (
+    add_bench_arguments,
+    add_generate_arguments,
+    add_lora_arguments,
+    add_top_arguments,
+    memory_sizes,
+)
 from app.cli.keys import add_arguments
 from app.settings import SECRET, Settings
 from app.unknown_settings import unknown_settings
@@ -164,43 +166,5 @@ def _parser() -> argparse.ArgumentParser:
     add_lora_arguments(commands.add_parser("loras", help="LoRAs of a running server that requests may name"))
     add_top_arguments(commands.add_parser("top", help="queue, workers, rates and last errors, live"))
     add_bench_arguments(commands.add_parser("bench", help="a load run against a server, and its latencies"))
-    _generate_arguments(commands.add_parser("generate", help="one picture or video from a running server"))
+    add_generate_arguments(commands.add_parser("generate", help="one image or video from a running server"))
     return parser
-
-
-def _generate_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("prompt")
-    parser.add_argument("--negative", metavar="TEXT", help="what to steer away from")
-    parser.add_argument("--model", help="absent: the server's default")
-    parser.add_argument("--seed", type=int, help="absent: drawn, and printed")
-    parser.add_argument("--steps", type=int, dest="num_inference_steps")
-    parser.add_argument("--guidance", type=_finite, dest="guidance_scale", help="true CFG; 1 is off")
-    parser.add_argument("--width", type=int, help="pixels")
-    parser.add_argument("--height", type=int, help="pixels")
-    parser.add_argument("--frames", type=int, dest="num_frames", help="of a video")
-    parser.add_argument("--fps", type=int, help="frames of a video shown a second")
-    for name, meaning in (
-        ("scale", "how far from the negative prompt; 1 is off"),
-        ("tau", "most that the guided attention may grow, as a ratio of norms"),
-        ("alpha", "share of the guided attention in the result, 0 to 1"),
-        ("end", "share of the noise schedule that is guided, from the first step on, 0 to 1"),
-        ("start", "share of the noise schedule before guidance begins, 0 to 1 and below the end"),
-        ("scale-decay", "share of scale - 1 that is lost on the way to the end, 0 to 1"),
-    ):
-        parser.add_argument(f"--{name}", type=_finite, help=f"NAG: {meaning}")
-    parser.add_argument("--method", choices=get_args(Method), help="NAG: the rule of guidance; absent: the model's")
-    parser.add_argument("--anneal", dest="scale_decay", type=_finite, help=argparse.SUPPRESS)  # its former name
-    parser.add_argument(
-        "--lora", type=lora_use, action="append", dest="loras", metavar="ID[=WEIGHT]", help="again for another one"
-    )
-    parser.add_argument(
-        "--out", type=Path, help="file to write: .png, .jpg or .webp, of a video .mp4; absent: out.png or out.mp4"
-    )
-    parser.add_argument("--url", help="the server; absent: where the settings would start one")
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"not a finite number: {text}")
-    return value

@@ -1,13 +1,58 @@
-"""The arguments of `top`, `bench` and `loras`, apart from what these import."""
+"""The arguments of `generate`, `top`, `bench` and `loras`, apart from what these import."""
 
 from __future__ import annotations
 
 import argparse
+import math
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-__all__ = ["add_bench_arguments", "add_lora_arguments", "add_top_arguments", "lora_use", "memory_sizes"]
+from app.catalog import Method
+from app.jobs import InputRole
+
+__all__ = ["add_bench_arguments", "add_generate_arguments", "add_lora_arguments", "add_top_arguments", "memory_sizes"]
+
+
+def add_generate_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("prompt")
+    parser.add_argument("--negative", metavar="TEXT", help="what to steer away from")
+    parser.add_argument("--model", help="absent: the server's default, or the first that takes the files")
+    parser.add_argument(
+        "--image", type=Path, action="append", default=[], metavar="FILE",
+        help="to start from: the model's first frame, reference or image to change; again for another reference",
+    )  # fmt: skip
+    parser.add_argument("--mask", type=Path, metavar="FILE", help="transparent where the image is regenerated")
+    parser.add_argument(
+        "--input", type=_input, action="append", default=[], dest="inputs", metavar="ROLE=FILE",
+        help=f"to start from, in a role of the model: {', '.join(InputRole)}; again for another one",
+    )  # fmt: skip
+    parser.add_argument("--strength", type=_finite, help="share of the steps that is run on an image or a video")
+    parser.add_argument("--seed", type=int, help="absent: drawn, and printed")
+    parser.add_argument("--steps", type=int, dest="num_inference_steps")
+    parser.add_argument("--guidance", type=_finite, dest="guidance_scale", help="true CFG; 1 is off")
+    parser.add_argument("--width", type=int, help="pixels")
+    parser.add_argument("--height", type=int, help="pixels")
+    parser.add_argument("--frames", type=int, dest="num_frames", help="of a video")
+    parser.add_argument("--fps", type=int, help="frames of a video shown per second")
+    for name, meaning in (
+        ("scale", "how far from the negative prompt; 1 is off"),
+        ("tau", "most that the guided attention may grow, as a ratio of norms"),
+        ("alpha", "share of the guided attention in the result, 0 to 1"),
+        ("end", "share of the noise schedule that is guided, from the first step on, 0 to 1"),
+        ("start", "share of the noise schedule before guidance begins, 0 to 1 and below the end"),
+        ("scale-decay", "share of scale - 1 that is lost on the way to the end, 0 to 1"),
+    ):
+        parser.add_argument(f"--{name}", type=_finite, help=f"NAG: {meaning}")
+    parser.add_argument("--method", choices=get_args(Method), help="NAG: the rule of guidance; absent: the model's")
+    parser.add_argument("--anneal", dest="scale_decay", type=_finite, help=argparse.SUPPRESS)  # its former name
+    parser.add_argument(
+        "--lora", type=_lora_use, action="append", dest="loras", metavar="ID[=WEIGHT]", help="again for another one"
+    )
+    parser.add_argument(
+        "--out", type=Path, help="file to write: .png, .jpg or .webp, of a video .mp4; absent: out.png or out.mp4"
+    )
+    parser.add_argument("--url", help="the server; absent: where the settings would start one")
 
 
 def add_top_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,14 +104,30 @@ def memory_sizes(text: str) -> tuple[float, ...]:
     return gigabytes
 
 
-def lora_use(text: str) -> dict[str, Any]:
-    """An element of a request's `loras`, of `ID` or `ID=WEIGHT`. Raises ArgumentTypeError."""
+def _lora_use(text: str) -> dict[str, Any]:
+    """Returns an element of a request's `loras`, of `ID` or `ID=WEIGHT`. Raises ArgumentTypeError."""
     name, equals, weight = text.partition("=")
     try:
         use: dict[str, Any] = {"id": name, "scale": float(weight)} if equals else {"id": name}
     except ValueError:
         raise argparse.ArgumentTypeError(f"must be ID or ID=WEIGHT, got {text}") from None
     return use
+
+
+def _input(text: str) -> tuple[InputRole, Path]:
+    """Returns a file and its role, of `ROLE=FILE`. Raises ArgumentTypeError."""
+    role, equals, path = text.partition("=")
+    if role not in tuple(InputRole) or not equals or not path:
+        message = f"must be ROLE=FILE with a role of {', '.join(InputRole)}, got {text}"
+        raise argparse.ArgumentTypeError(message)
+    return InputRole(role), Path(path)
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"not a finite number: {text}")
+    return value
 
 
 def _count(text: str) -> int:

@@ -22,7 +22,11 @@ LOOPBACK = re.compile(r"https?://(127\.|localhost\b|\[::1\])")
 
 
 class ClientError(Exception):
-    """A request that did not come to its result; the message is one line."""
+    """A request that did not come to its result; the message is one line. `param` is the field that was refused."""
+
+    def __init__(self, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
 
 
 class Client:
@@ -67,8 +71,22 @@ class Client:
         return job
 
     def result(self, job: dict[str, Any], index: int = 0) -> bytes:
-        """The bytes of one picture or video."""
+        """The bytes of one image or video."""
         return self._send("GET", f"/v1/jobs/{job['id']}/result?index={index}").content
+
+    def models(self) -> list[dict[str, Any]]:
+        """Returns the models that the server serves."""
+        models: list[dict[str, Any]] = self._json("GET", "/v1/models")["data"]
+        return models
+
+    def add_file(self, path: Path) -> str:
+        """Uploads a file that requests start from; returns its id. Raises OSError as well."""
+        with path.open("rb") as file:
+            return str(self._json("POST", "/v1/files", files={"file": (path.name, file)})["id"])
+
+    def delete_file(self, file_id: str) -> None:
+        """Removes an uploaded file."""
+        self._send("DELETE", f"/v1/files/{file_id}")
 
     def loras(self, model: str | None = None) -> list[dict[str, Any]]:
         """Those that requests may name, of one model or of all."""
@@ -99,12 +117,13 @@ class Client:
         except httpx.HTTPError as exc:
             raise ClientError(f"{self._url}: {exc or type(exc).__name__}") from exc
         if answer.is_error:
-            raise ClientError(_message(answer))
+            raise _refusal(answer)
         return answer
 
 
-def _message(answer: httpx.Response) -> str:
+def _refusal(answer: httpx.Response) -> ClientError:
     try:
-        return str(answer.json()["error"]["message"])
-    except (ValueError, LookupError, TypeError):
-        return f"{answer.url} answered {answer.status_code}, not as a NAG server does"
+        error = answer.json()["error"]
+        return ClientError(str(error["message"]), error.get("param"))
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return ClientError(f"{answer.url} answered {answer.status_code}, not as a NAG server does")

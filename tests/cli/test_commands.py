@@ -50,6 +50,19 @@ def test_the_same_seed_is_the_same_picture(url: str, tmp_path: Path) -> None:
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
+def test_an_image_is_changed_as_far_as_the_strength_goes(
+    url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start, out = tmp_path / "start.png", tmp_path / "a.png"
+    Image.new("RGB", (64, 64), "blue").save(start)
+    asked = ["a shape", "--negative", "a red shape", "--image", str(start), "--strength", "0.25", "--out", str(out)]
+    assert main(["generate", *asked, "--url", url]) == 0
+    assert f"input    {start} as image" in capsys.readouterr().out
+    with Image.open(out) as image:
+        red, green, blue = image.resize((1, 1)).getpixel((0, 0))
+    assert blue > max(red, green) + 50
+
+
 def test_openais_route_on_the_real_pipeline(url: str) -> None:
     body = {"prompt": "a shape", "n": 2, "nag_negative_prompt": "a red shape", "output_format": "jpeg"}
     answer = httpx.post(f"{url}/v1/images/generations", json=body, timeout=HANG_S, trust_env=False)
