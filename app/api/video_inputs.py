@@ -1,4 +1,4 @@
-"""Reads the header of an uploaded video: its size and its number of frames."""
+"""Reads the header of an uploaded video: its size, how it is turned, and its number of frames."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ __all__ = ["UploadedVideo"]
 
 
 class UploadedVideo:
-    """One uploaded video, of which nothing is decoded here: a worker decodes as many frames as it uses.
+    """One uploaded video, of which only the first frame is decoded here: a worker decodes as many as it uses.
 
-    `size` is width and height in pixels, `frames` the number of frames.
+    `size` is the upright width and height in pixels, `frames` the number of frames.
     """
 
     has_transparency = False
@@ -25,22 +25,37 @@ class UploadedVideo:
         kind = identify(data)
         if kind not in VIDEO_KINDS:
             raise InvalidParameter(f"{name}: must be {' or '.join(VIDEO_KINDS)}, got {kind or 'another'}", param=name)
-        import av  # here, since it loads numpy, which most API processes never need
-
         try:
-            with av.open(io.BytesIO(data), "r") as container:
-                stream = container.streams.video[0]
-                self.size = stream.codec_context.width, stream.codec_context.height
-                self.frames = sum(1 for packet in container.demux(stream) if packet.size)
+            width, height, self.frames, rotation = _read_header(data, max_px)
         except Exception as exc:  # whatever a broken file makes of its reader
             message = f"{name}: the {kind} file is broken or incomplete; send the whole file"
             raise InvalidParameter(message, param=name) from exc
-        width, height = self.size
         if not 0 < width * height <= max_px:
             message = f"{name}: must have at most {max_px} pixels per frame, got {width}x{height}"
             raise InvalidParameter(message, param=name)
+        self.size = (height, width) if rotation % 180 else (width, height)
         self.data = data
         self.warnings: list[str] = []
 
     def release(self) -> None:
         """Does nothing: no pixels are held."""
+
+
+def _read_header(data: bytes, max_px: int) -> tuple[int, int, int, int]:
+    """Returns width, height, the number of frames, and by how many degrees they are turned counterclockwise.
+
+    The turn is a property of decoded frames, so the first one is decoded, unless the frames have too many pixels.
+    """
+    import av  # here, since it loads numpy, which most API processes never need
+
+    with av.open(io.BytesIO(data), "r") as container:
+        stream = container.streams.video[0]
+        width, height = stream.codec_context.width, stream.codec_context.height
+        frames, rotation = 0, None if 0 < width * height <= max_px else 0
+        for packet in container.demux(stream):
+            frames += packet.size > 0
+            if rotation is None:
+                rotation = next((frame.rotation for frame in packet.decode()), None)
+    if rotation is None:
+        raise ValueError("no frame could be decoded")
+    return width, height, frames, rotation

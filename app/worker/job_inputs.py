@@ -5,16 +5,15 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Mapping
-from itertools import islice
 from typing import Any
 
-import av
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from app.jobs import Generation, InputRole
 from app.loading.tasks import argument_of, frame_condition
 from app.worker.pipelines import signature_of
+from app.worker.video import decode_frames
 
 __all__ = ["JobInputs", "strength_of"]
 
@@ -32,7 +31,9 @@ class JobInputs:
         self._images: dict[InputRole, list[Image.Image]] = {}
         for file in request.inputs:
             if file.role is InputRole.VIDEO:
-                self._images[file.role] = _frames(files[file.name], request)
+                assert request.num_frames is not None
+                size = request.width, request.height
+                self._images[file.role] = decode_frames(files[file.name], request.num_frames, size)
                 continue
             mode = "L" if file.role is InputRole.MASK else "RGB"
             self._images.setdefault(file.role, []).append(_opened(files[file.name], mode))
@@ -82,17 +83,6 @@ def _values(image: Image.Image) -> Pixels:
     """Returns values of 0 to 1."""
     values: Pixels = np.asarray(image, dtype=np.float32) / np.float32(255)
     return values
-
-
-def _frames(data: bytes, request: Generation) -> list[Image.Image]:
-    """Returns the first frames of a video, as many as are made, cut to the proportions of what is made and scaled."""
-    size, count = (request.width, request.height), request.num_frames
-    with av.open(io.BytesIO(data), "r") as container:
-        frames = islice(container.decode(video=0), count)
-        images = [ImageOps.fit(frame.to_image(), size, Image.Resampling.LANCZOS) for frame in frames]  # type: ignore[no-untyped-call]
-    if len(images) != count:
-        raise ValueError(f"the video has {len(images)} frames, not {count}")
-    return images
 
 
 def _opened(data: bytes, mode: str) -> Image.Image:

@@ -1,18 +1,21 @@
-"""Frames to an MP4 that every browser plays while it still loads."""
+"""Encodes frames to an MP4 that every browser plays while it still loads, and decodes the frames of a video."""
 
 from __future__ import annotations
 
+import io
 import os
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import av
 import numpy as np
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
+from PIL import Image, ImageOps
 
-__all__ = ["can_write", "encode_mp4"]
+__all__ = ["can_write", "decode_frames", "encode_mp4"]
 
 #: The same frames are the same bytes. x264's choices depend on its number of threads, so that is not the machine's
 #: number of cores; and its macroblock tree reads memory that was never written where rows of blocks are odd in number.
@@ -69,3 +72,19 @@ def encode_mp4(
 
 def _in_bt709(frame: av.VideoFrame) -> av.VideoFrame:
     return frame.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG)
+
+
+def decode_frames(data: bytes, count: int, size: tuple[int, int]) -> list[Image.Image]:
+    """Returns the first frames of a video: upright, cut to the proportions of `size` around their middle, and scaled.
+
+    Raises ValueError for a video with fewer than `count` frames, and what PyAV raises for a broken one.
+    """
+    with av.open(io.BytesIO(data), "r") as container:
+        upright = (
+            frame.to_image().rotate(frame.rotation, expand=True)  # type: ignore[no-untyped-call]
+            for frame in islice(container.decode(video=0), count)
+        )
+        images = [ImageOps.fit(image, size, Image.Resampling.LANCZOS) for image in upright]
+    if len(images) != count:
+        raise ValueError(f"the video has {len(images)} frames, not {count}")
+    return images

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,52 +12,22 @@ from PIL import ExifTags, Image, ImageChops, ImageOps, PngImagePlugin
 
 from app.api.image_inputs import UploadedImage
 from app.errors import InvalidParameter
+from tests.api.input_files import (
+    BLUE,
+    GRAY,
+    HEIC,
+    RED,
+    XMP,
+    chunk,
+    file_of,
+    halves,
+    png_16,
+    png_with,
+    turned,
+)
 from tests.icc import cmyk_with_green_cyan, display_p3
 
 pytestmark = pytest.mark.filterwarnings(r"ignore::UserWarning:PIL\..*")  # as in the API
-
-RED, BLUE, GRAY = (255, 0, 0), (0, 0, 255), (128, 128, 128)
-HEIC = Path(__file__).with_name("files") / "turned.heic"  # red and blue, by EXIF turned by 90 degrees
-XMP = '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
-
-
-def halves(mode: str = "RGB") -> Image.Image:
-    """Red on the left, blue on the right."""
-    image = Image.new("RGB", (64, 32), RED)
-    image.paste(BLUE, (32, 0, 64, 32))
-    return image.convert(mode)
-
-
-def file_of(image: Image.Image, kind: str, **options: Any) -> bytes:
-    file = io.BytesIO()
-    image.save(file, kind, **options)
-    return file.getvalue()
-
-
-def turned(orientation: int) -> bytes:
-    exif = Image.Exif()
-    exif[ExifTags.Base.Orientation] = orientation
-    return exif.tobytes()
-
-
-def chunk(name: bytes, data: bytes, *, checksum: int | None = None) -> bytes:
-    checksum = zlib.crc32(name + data) if checksum is None else checksum
-    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", checksum)
-
-
-def png_with(chunk_: bytes, png: bytes | None = None, *, last: bool = False) -> bytes:
-    """The chunk stands after the header, or before the end."""
-    png = png or file_of(halves(), "PNG")
-    at = len(png) - 12 if last else 33
-    return png[:at] + chunk_ + png[at:]
-
-
-def png_16(channels: int, *values: int, key: bytes = b"") -> bytes:
-    """One pixel value everywhere in 8 x 8 pixels of 16 bits a channel."""
-    header = struct.pack(">IIBBBBB", 8, 8, 16, {1: 0, 3: 2}[channels], 0, 0, 0)
-    rows = (b"\0" + struct.pack(f">{channels}H", *values) * 8) * 8
-    body = chunk(b"IHDR", header) + (chunk(b"tRNS", key) if key else b"") + chunk(b"IDAT", zlib.compress(rows))
-    return b"\x89PNG\r\n\x1a\n" + body + chunk(b"IEND", b"")
 
 
 def upload(data: bytes) -> UploadedImage:
