@@ -144,3 +144,13 @@ def service(service_folder: Path, video_catalog: Path) -> Iterator[str]:
 
     with running(service_folder, video_catalog) as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def files_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a whole service with a real worker, whose models `told`, `film` and `changing` start from files."""
+    from app.cli.running import running
+    from tests.tiny.served import files_catalog
+
+    with running(tmp_path_factory.mktemp("service"), files_catalog(tmp_path_factory.mktemp("catalog"))) as url:
+        yield url

@@ -11,52 +11,18 @@ import pytest
 from openai import OpenAI
 from PIL import Image
 
-from app.cli.running import running
-from tests.catalogs import CATALOG
 from tests.pictures import png
-from tests.tiny.flux2 import klein
-from tests.tiny.wan import wan, wan_5b
 from tests.videos import read
 
 pytestmark = pytest.mark.filterwarnings("ignore:The Sora API is scheduled:DeprecationWarning")
 
 COLORS = ("red", "green", "blue", "yellow")
 FILES = [(f"{color}.png", png(Image.new("RGB", (64, 64), color))) for color in COLORS]
-MORE = """
-[models.told]
-description = "FLUX.2 [klein] with random weights"
-repository = "tiny-klein"
-family = "flux2"
-kind = "image"
-dtype = "float32"
-num_inference_steps = { default = 2, min = 1, max = 50 }
-guidance_scale = { default = 1.0, min = 1.0, max = 1.0 }
-width = { default = 64, min = 64, max = 64, multiple = 16 }
-height = { default = 64, min = 64, max = 64, multiple = 16 }
-prompt_max_chars = 2000
-call = { max_sequence_length = 20, text_encoder_out_layers = [1, 2] }
-nag = { scale = 5.0, tau = 2.5, alpha = 0.25, end = 1.0 }
-inputs = { references = { max = 4 } }
-[models.film]
-extends = "tiny-wan"
-repository = "tiny-wan-5b"
-inputs = { first_frame = { required = true } }
-[models.changing]
-extends = "tiny-wan"
-inputs = { video = {} }
-"""
 
 
 @pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenAI]:
-    folder = tmp_path_factory.mktemp("catalog")
-    (folder / "models.toml").write_text(CATALOG + MORE)
-    for name, make in (("tiny-klein", klein), ("tiny-wan", wan), ("tiny-wan-5b", wan_5b)):
-        make().save_pretrained(folder / name)
-    with (
-        running(tmp_path_factory.mktemp("service"), folder / "models.toml") as url,
-        OpenAI(base_url=f"{url}/v1", api_key="none is asked for") as client,
-    ):
+def client(files_service: str) -> Iterator[OpenAI]:
+    with OpenAI(base_url=f"{files_service}/v1", api_key="none is asked for") as client:
         yield client
 
 

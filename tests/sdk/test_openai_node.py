@@ -9,6 +9,7 @@ import json
 from PIL import Image
 
 from tests.catalogs import MODEL
+from tests.pictures import png
 from tests.sdk.node_packages import node
 from tests.videos import read
 
@@ -38,3 +39,25 @@ def test_pictures_videos_and_errors(service: str) -> None:
         "field": ["UnprocessableEntityError", 422, "invalid_request", "promt"],
         "file": ["BadRequestError", 400, "unsupported_parameter", "input_reference"],
     }
+
+
+def test_edits_of_one_two_and_four_images_and_videos_from_files(files_service: str) -> None:
+    files = [png(Image.new("RGB", (64, 64), color)) for color in ("red", "green", "blue", "yellow")]
+    lines = "\n".join(base64.b64encode(file).decode() for file in files)
+    seen = json.loads(node("inputs.mjs", files_service, stdin=lines))
+
+    assert [applied for applied, _ in seen["edits"]] == [True] * 3
+    images = [base64.b64decode(image) for _, image in seen["edits"]]
+    assert [Image.open(io.BytesIO(image)).size for image in images] == [(64, 64)] * 3
+    assert len(set(images)) == 3  # each image matters
+    assert seen["tooMany"] == ["BadRequestError", 400, "not_an_editing_model", "model"]
+    assert seen["broken"] == ["BadRequestError", 400, "invalid_parameter", "image"]
+
+    video = seen["video"]
+    assert (video["status"], video["seed"], video["nag"]["applied"]) == ("completed", 7, True)
+    assert seen["type"] == "video/mp4"
+    assert read(base64.b64decode(seen["content"])).frames.shape == (9, 48, 48, 3)
+    assert Image.open(io.BytesIO(base64.b64decode(seen["thumbnail"]))).size == (48, 48)
+    assert seen["missing"] == ["BadRequestError", 400, "invalid_parameter", "first_frame"]
+    assert seen["remix"] == ["completed", "completed", True]
+    assert (seen["file"], seen["byId"]) == (["0.png", 200, True], "completed")
