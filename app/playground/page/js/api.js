@@ -9,7 +9,7 @@ import { key, keyRefused } from "./key.js";
  *   id: string, description: string, kind: "image" | "video", default: boolean,
  *   num_inference_steps: Range, guidance_scale: Range, width: Range, height: Range,
  *   num_frames: Range | null, fps: Range | null, prompt_max_chars: number, prompt_max_tokens: number | null,
- *   nag_supported: boolean, nag: Numbers | null, loras: string[],
+ *   inputs: Record<string, {required: boolean, max: number} | null>, nag_supported: boolean, nag: Numbers | null, loras: string[],
  * }} Model
  * @typedef {{id: string, description: string, trigger_words: string[], scale: Range}} Lora
  * @typedef {{url: string, thumbnail_url?: string | null, media_type: string, size_bytes: number, seed: number}} Output
@@ -38,18 +38,19 @@ export class ApiError extends Error {
 /**
  * Raises ApiError.
  * @param {string} method @param {string} path relative to this page
- * @param {{body?: unknown, headers?: Record<string, string>, signal?: AbortSignal}} [how]
+ * @param {{body?: unknown, headers?: Record<string, string>, signal?: AbortSignal}} [how] a body is a form, or sent as JSON
  */
 export async function request(method, path, { body, headers = {}, signal } = {}) {
   const secret = key();
   const sent = { ...headers };
   if (secret !== null) sent.authorization = `Bearer ${secret}`;
-  if (body !== undefined) sent["content-type"] = "application/json";
+  const isForm = body instanceof FormData;
+  if (body !== undefined && !isForm) sent["content-type"] = "application/json";
   let response;
   try {
     response = await fetch(path, {
       method, headers: sent, signal, cache: "no-store", credentials: "omit",
-      body: body === undefined ? undefined : JSON.stringify(body),
+      body: body === undefined || isForm ? body : JSON.stringify(body),
     });
   } catch (error) {
     if (signal?.aborted) throw error;
@@ -81,6 +82,18 @@ export async function listModels() {
 /** @returns {Promise<Lora[]>} */
 export async function listLoras() {
   return (await json("GET", "v1/loras")).data;
+}
+
+/** Uploads a file that requests start from. @param {Blob} blob @param {string} name @returns {Promise<string>} its id */
+export async function addFile(blob, name) {
+  const body = new FormData();
+  body.append("file", blob, name);
+  return (await json("POST", "v1/files", { body })).id;
+}
+
+/** @param {string} id */
+export async function deleteFile(id) {
+  await request("DELETE", `v1/files/${id}`);
 }
 
 /** @param {unknown} body @param {string} idempotencyKey @returns {Promise<Job>} */

@@ -1,12 +1,13 @@
 /** What was typed, as it was typed; "" is the model's default. Named as in the request. Kept as a draft. */
 
+import { moveInputs } from "./inputs.js";
 import { changed, state } from "./state.js";
 
 const DRAFT = "nag.draft";
 export const NUMBERS = ["scale", "tau", "alpha", "end", "scale_decay", "start"];
 /** What one model's numbers mean, another's may not. */
 const OF_A_MODEL = [
-  "num_inference_steps", "guidance_scale", "width", "height", "num_frames", "fps", "loras",
+  "num_inference_steps", "guidance_scale", "width", "height", "num_frames", "fps", "loras", "strength",
   ...NUMBERS.map((each) => `nag.${each}`),
 ];
 /** @typedef {Record<string, string>} Form */
@@ -52,6 +53,7 @@ export function chooseModel(id) {
   const untouched = before !== undefined && Object.entries(example(before)).every(([name, text]) => form[name] === text);
   fill({ model: id, n: "", ...Object.fromEntries(OF_A_MODEL.map((name) => [name, ""])) });
   const now = chosenModel();
+  if (now !== undefined) moveInputs(now);
   if (untouched && now !== undefined) fill(example(now));
 }
 

@@ -3,6 +3,7 @@
 import { html, nothing, render } from "../vendor/lit-html/lit-html.js";
 import { ApiError, getQueue, listLoras, listModels } from "./api.js";
 import { begin, chosenModel, form } from "./form.js";
+import { INPUTS, addInputs, chosenFiles } from "./inputs.js";
 import { FormError } from "./requests.js";
 import { newRun, resume, running, show, start } from "./runs.js";
 import { changed, renderBy, say, state } from "./state.js";
@@ -11,6 +12,7 @@ import { codeView } from "./views/code.js";
 import { idOf } from "./views/field.js";
 import { formView } from "./views/form.js";
 import { historyView } from "./views/history.js";
+import { filesOf } from "./views/inputs.js";
 import { keyState, keyView } from "./views/key.js";
 import { resultsView } from "./views/results.js";
 
@@ -48,7 +50,7 @@ async function submit(event) {
   changed();
   sending = true;
   try {
-    await start(newRun(form, model));
+    await start(newRun(form, model, chosenFiles(model)));
     showResults();
     void lookAtQueue();
   } catch (error) {
@@ -73,8 +75,8 @@ function refused(error) {
 
 /** The form's name of a request's field, which may be written in two ways; null where the form has none. @param {string} param */
 function fieldOf(param) {
-  const name = param === "nag.negative_prompt" ? "negative_prompt" : param.replace(/^loras\..*/, "loras");
-  return name in form && name !== "mode" ? name : null;
+  const name = param === "nag.negative_prompt" ? "negative_prompt" : param.replace(/^(loras|references)\..*/, "$1");
+  return (name in form && name !== "mode") || INPUTS.some(([field]) => field === name) ? name : null;
 }
 
 /** On a phone they lie below the form. */
@@ -115,6 +117,23 @@ async function lookAtQueue() {
   }
   changed();
 }
+
+/** Files go where they are dropped, else to the field that suits them. @param {Event} event @param {DataTransfer | null} data */
+function takeFiles(event, data) {
+  const [files, model] = [filesOf(data?.files), chosenModel()];
+  if (files.length === 0 || model === undefined) return;
+  event.preventDefault();
+  const slot = event.target instanceof Element ? event.target.closest("[data-input]") : null;
+  addInputs(model, files, /** @type {HTMLElement | null} */ (slot)?.dataset.input ?? null);
+}
+
+document.addEventListener("paste", (event) => {
+  if (!event.clipboardData?.types.includes("text/plain")) takeFiles(event, event.clipboardData); // a table has its image beside it
+});
+document.addEventListener("drop", (event) => takeFiles(event, event.dataTransfer));
+document.addEventListener("dragover", (event) => {
+  if (event.dataTransfer?.types.includes("Files")) event.preventDefault(); // else the browser opens the file
+});
 
 setInterval(() => {
   if (document.visibilityState === "visible" && (idle !== "" || state.history.some(running))) void lookAtQueue();

@@ -1,6 +1,7 @@
 /** From the form to the bodies of requests. Only what differs from the model's defaults is sent. */
 
 import { NUMBERS } from "./form.js";
+import { hasStrength } from "./inputs.js";
 import { LORAS_MOST, loraTexts } from "./loras.js";
 
 /**
@@ -26,9 +27,16 @@ export class FormError extends Error {
 
 /**
  * What the form asks for, one a job; all of the same seeds. Raises FormError.
- * @param {Form} form @param {Model} model @returns {Asked[]}
+ * @param {Form} form @param {Model} model @param {import("./inputs.js").InputFiles} inputs @returns {Asked[]}
  */
-export function asked(form, model) {
+export function asked(form, model, inputs) {
+  const strength = hasStrength(inputs) ? number(form, "strength") : null;
+  const added = strength === null ? {} : { strength };
+  return requests(form, model).map((each) => ({ ...each, body: each.body && { ...each.body, ...added } }));
+}
+
+/** Without the files. @param {Form} form @param {Model} model @returns {Asked[]} */
+function requests(form, model) {
   if (form.mode === "compare") return compared(form, model);
   if (form.mode === "sweep") return swept(form, model);
   return [{ label: "", what: described(form, model, form.guidance), body: body(form, model, form.guidance), why: null }];

@@ -2,6 +2,7 @@
 
 import { cancelJob, createJob, getJob } from "./api.js";
 import { ended, follow } from "./cells.js";
+import { removeUploads, upload } from "./inputs.js";
 import { thumbnail } from "./pictures.js";
 import { asked } from "./requests.js";
 import { changed, say, state } from "./state.js";
@@ -12,7 +13,8 @@ import * as store from "./store.js";
  * @typedef {import("./cells.js").Cell} Cell
  * @typedef {{
  *   id: string, at: number, mode: string, form: import("./form.js").Form, model: {id: string, kind: "image" | "video"}, cells: Cell[],
- * }} Run
+ *   inputs?: import("./inputs.js").InputFiles, uploads?: string[],
+ * }} Run `uploads` are the ids of its files while it goes on
  */
 
 const SEEDS = 2 ** 32;
@@ -20,14 +22,18 @@ const PREVIEWS = 3;
 /** For this long a request that may not have arrived is sent again; its key keeps it from being done twice. */
 const SEND_AGAIN_MS = 10 * 60 * 1000;
 
-/** Raises FormError. @param {import("./form.js").Form} form @param {import("./api.js").Model} model @returns {Run} */
-export function newRun(form, model) {
+/**
+ * Raises FormError.
+ * @param {import("./form.js").Form} form @param {import("./api.js").Model} model @param {import("./inputs.js").InputFiles} inputs
+ * @returns {Run}
+ */
+export function newRun(form, model, inputs) {
   // Compared are pictures of the same seeds; one request without a seed lets the server draw it.
   const drawn = form.mode !== "generate" && form.seed.trim() === "";
   const fields = { ...form, seed: drawn ? String(crypto.getRandomValues(new Uint32Array(1))[0] % SEEDS) : form.seed };
   return {
-    id: id(), at: Date.now(), mode: form.mode, form: fields, model: { id: model.id, kind: model.kind },
-    cells: asked(fields, model).map((each) => ({
+    id: id(), at: Date.now(), mode: form.mode, form: fields, model: { id: model.id, kind: model.kind }, inputs, uploads: [],
+    cells: asked(fields, model, inputs).map((each) => ({
       ...each, body: each.body && watched(each.body, model), key: id(), job: null, stopped: false, error: null, previews: [], thumbnail: null,
     })),
   };
@@ -48,11 +54,13 @@ export function running(run) {
 export async function start(run) {
   const first = run.cells.find((cell) => cell.body !== null);
   if (first === undefined) return;
-  await store.keep(run); // before it is sent: a page that is loaded again finds it
   try {
+    await send(run);
+    await store.keep(run); // before it is sent: a page that is loaded again finds it
     first.job = await createJob(first.body, first.key);
   } catch (error) {
     await store.drop(run.id);
+    void removeUploads(run.uploads ?? []);
     throw error;
   }
   state.run = run;
@@ -61,6 +69,21 @@ export async function start(run) {
   say(`${count(run)} queued`);
   changed();
   void go(run);
+}
+
+/** Uploads the run's files and names them in its requests. Raises ApiError. @param {Run} run */
+async function send(run) {
+  if (Object.keys(run.inputs ?? {}).length === 0) return;
+  state.uploading = true;
+  say("Uploading");
+  changed();
+  try {
+    const fields = await upload(run.inputs ?? {}, (run.uploads ??= []));
+    for (const cell of run.cells) cell.body = cell.body && { ...cell.body, ...fields };
+  } finally {
+    state.uploading = false;
+    changed();
+  }
 }
 
 /** Takes up what was under way when the page was left. @param {Run} run */
@@ -76,6 +99,8 @@ async function go(run) {
   const were = run.cells.filter((cell) => !ended(cell));
   await Promise.all(were.map((cell) => see(run, cell)));
   if (were.length) say(summary(run));
+  await removeUploads(run.uploads ?? []);
+  run.uploads = [];
   await store.keep(run);
   changed();
 }

@@ -4,6 +4,7 @@
  * @typedef {import("./api.js").Model} Model
  * @typedef {import("./api.js").Lora} Lora
  * @typedef {import("./runs.js").Run} Run
+ * @typedef {import("./inputs.js").InputFiles} InputFiles
  */
 
 export const state = {
@@ -11,6 +12,9 @@ export const state = {
   models: [],
   /** All that the caller may name, of every model. @type {Lora[]} */
   loras: [],
+  /** The files that the next request starts from, by their field in it. @type {InputFiles} */
+  inputs: {},
+  uploading: false,
   /** Messages of refused fields, by the field's name in the request. @type {Record<string, string>} */
   refused: {},
   /** Of the whole page, where no field is at fault. @type {string | null} */

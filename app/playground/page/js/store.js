@@ -3,6 +3,8 @@
 /** @typedef {import("./runs.js").Run} Run */
 
 export const MOST = 40;
+/** A run with more bytes of files is kept without them. */
+const INPUTS_MOST_BYTES = 16 * 2 ** 20;
 const NAME = "nag-playground";
 const RUNS = "runs";
 
@@ -46,7 +48,8 @@ export async function kept() {
 
 /** @param {Run} run */
 export async function keep(run) {
-  await within("readwrite", (store) => store.put(run));
+  const bytes = Object.values(run.inputs ?? {}).flat().reduce((sum, file) => sum + file.blob.size, 0);
+  await within("readwrite", (store) => store.put(bytes > INPUTS_MOST_BYTES ? { ...run, inputs: {} } : run));
 }
 
 /** @param {string} id */

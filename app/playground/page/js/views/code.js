@@ -1,8 +1,9 @@
 /** The form's request as something to copy. */
 
 import { html, nothing } from "../../vendor/lit-html/lit-html.js";
-import { NAMES, code } from "../code.js";
+import { NAMES, NamedFile, code } from "../code.js";
 import { chosenModel, form } from "../form.js";
+import { chosenFiles } from "../inputs.js";
 import { asked } from "../requests.js";
 import { changed, say, state } from "../state.js";
 
@@ -16,7 +17,7 @@ export function codeView() {
   if (bodies.length === 0) return html`<section class="code" id="code"><p class="help">The form does not say enough for a request yet.</p></section>`;
   const { label, body } = bodies[Math.min(shown.which, bodies.length - 1)];
   const root = new URL(".", document.baseURI).href;
-  const text = code(shown.language, body ?? {}, { root, withKey: state.key.asked, model });
+  const text = code(shown.language, { ...body, ...named(model) }, { root, withKey: state.key.asked, model });
   return html`
     <section class="code" id="code" aria-label="The request as code">
       <div class="bar">
@@ -33,10 +34,18 @@ export function codeView() {
 /** @param {import("../api.js").Model} model */
 function requests(model) {
   try {
-    return asked(form, model).filter((each) => each.body !== null);
+    return asked(form, model, chosenFiles(model)).filter((each) => each.body !== null);
   } catch {
     return []; // the form says why, once it is sent
   }
+}
+
+/** The fields of the files, by their names. @param {import("../api.js").Model} model */
+function named(model) {
+  return Object.fromEntries(Object.entries(chosenFiles(model)).map(([field, files]) => {
+    const names = files.map((file) => new NamedFile(file.name));
+    return [field, field === "references" ? names : names[0]];
+  }));
 }
 
 /**

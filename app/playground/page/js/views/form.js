@@ -2,9 +2,11 @@
 
 import { html, nothing } from "../../vendor/lit-html/lit-html.js";
 import { SWEEPS, chooseModel, chosenModel, example, fill, form } from "../form.js";
+import { chosenFiles } from "../inputs.js";
 import { PICTURES, SWEEP_MOST, cfgScale } from "../requests.js";
 import { changed, state } from "../state.js";
 import { choice, numberField, segments, textField } from "./field.js";
+import { inputsView } from "./inputs.js";
 import { lorasView } from "./loras.js";
 import { sliders } from "./sliders.js";
 
@@ -28,10 +30,13 @@ export function formView(submit) {
     <form @submit=${submit} @keydown=${submitByKey} novalidate aria-label="Request">
       ${segments("mode", "What to do", MODES)}
       <p class="help mode">${ABOUT_MODE[form.mode]}</p>
-      ${textField("prompt", "Prompt", { placeholder: example(model).prompt })}
+      ${textField("prompt", "Prompt", {
+        placeholder: example(model).prompt, help: "references" in chosenFiles(model) ? "Say what becomes of it: “make it blue”." : "",
+      })}
       ${textField("negative_prompt", "Negative prompt", {
         rows: 1, placeholder: example(model).negative_prompt, help: "What is to be kept out. Left empty, nothing is guided.",
       })}
+      ${inputsView(model)}
       ${form.mode === "sweep" ? sweepFields() : nothing}
       <div class="row three">
         ${numberField("seed", "Seed", { placeholder: "any", min: 0, step: 1 })}
@@ -39,7 +44,7 @@ export function formView(submit) {
         ${numberField("n", noun, { placeholder: PICTURES[model.kind], min: 1, max: 10, step: 1 })}
       </div>
       <div class="submit">
-        <button type="submit" class="primary" title="Ctrl + Enter">${Object.fromEntries(MODES)[form.mode]}</button>
+        <button type="submit" class="primary" title="Ctrl + Enter">${state.uploading ? "Uploading …" : Object.fromEntries(MODES)[form.mode]}</button>
         ${form.prompt === "" ? html`<button type="button" @click=${() => fill(example(model))}>Try an example</button>` : nothing}
         <button type="button" aria-expanded=${state.codeShown ? "true" : "false"} aria-controls="code" @click=${toggleCode}>As code</button>
       </div>

@@ -3,10 +3,13 @@
 import { html, nothing, svg } from "../../vendor/lit-html/lit-html.js";
 import { repeat } from "../../vendor/lit-html/directives/repeat.js";
 import { ended } from "../cells.js";
-import { fill } from "../form.js";
+import { getResult } from "../api.js";
+import { chosenModel, fill } from "../form.js";
+import { addInputs, takes } from "../inputs.js";
 import { address, here, source } from "../pictures.js";
 import { cancel, running } from "../runs.js";
-import { state } from "../state.js";
+import { changed, say, state } from "../state.js";
+import { shown } from "./inputs.js";
 
 /**
  * @typedef {import("../runs.js").Run} Run
@@ -25,9 +28,10 @@ export function resultsView() {
       <h2>${run.form.prompt || "(no prompt)"}</h2>
       ${run.form.negative_prompt ? html`<p class="negative"><span class="unseen">Negative prompt: </span>${run.form.negative_prompt}</p>` : nothing}
       <p class="facts">${facts(run)}</p>
+      ${Object.entries(run.inputs ?? {}).map(([field, files]) => shown(field, files))}
       <div class="actions">
         ${going ? html`<button type="button" class="stop" @click=${() => cancel(run)}>Cancel</button>` : nothing}
-        <button type="button" @click=${() => fill(run.form)}>Use these settings</button>
+        <button type="button" @click=${() => useAgain(run)}>Use these settings</button>
       </div>
     </header>
     <div class="cells ${run.mode}" data-count=${run.cells.length} aria-busy=${going ? "true" : "false"}>
@@ -47,6 +51,12 @@ function empty() {
       <p><b>Compare</b> shows the same seeds without guidance, with CFG and with NAG.</p>
     </div>
   `;
+}
+
+/** @param {Run} run */
+function useAgain(run) {
+  state.inputs = run.inputs ?? {};
+  fill(run.form);
 }
 
 /** @param {Run} run */
@@ -127,6 +137,7 @@ function output(run, cell, index) {
   const url = source(job, index);
   const text = alt(run, cell, seed);
   const name = `${job.id}-${index}.${kind.split("/")[1]}`;
+  const model = chosenModel();
   return html`
     <figure>
       ${kind.startsWith("video/") ? video(url, text, job.outputs[index].thumbnail_url) : picture(url, text, job.request.width)}
@@ -134,11 +145,25 @@ function output(run, cell, index) {
         <span>seed ${seed}</span>
         <span class="quiet-actions">
           <button type="button" class="quiet" aria-label="Use seed ${seed}" @click=${() => fill({ seed: String(seed) })}>use</button>
+          ${model !== undefined && takes(model, kind) ? html`
+            <button type="button" class="quiet" aria-label="Start from ${text}" @click=${() => startFrom(model, job, index, name)}>start from</button>
+          ` : nothing}
           <a href=${url || nothing} download=${name} aria-label="Save ${text}">save</a>
         </span>
       </figcaption>
     </figure>
   `;
+}
+
+/** @param {import("../api.js").Model} model @param {import("../api.js").Job} job @param {number} index @param {string} name */
+async function startFrom(model, job, index, name) {
+  try {
+    addInputs(model, [{ name, blob: await getResult(job.id, index) }]);
+  } catch (error) {
+    state.notice = /** @type {Error} */ (error).message;
+    say(state.notice);
+    changed();
+  }
 }
 
 /** @param {string} url @param {string} text @param {number} widthPx */
