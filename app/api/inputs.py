@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import io
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from PIL import ImageOps
 
 from app.api.file_urls import fetch_file, is_url
 from app.api.image_inputs import REGENERATED_BELOW, UploadedImage, png_file
-from app.api.image_kinds import VIDEO_KINDS, identify
+from app.api.image_kinds import SIGNATURE_BYTES, VIDEO_KINDS, identify
 from app.api.openai.asked import Asked, of_an_edit
 from app.api.resolve import (
     Resolved,
@@ -39,6 +41,8 @@ NO_TRANSPARENCY = "cannot regenerate the image's transparent parts: send an opaq
 SIZED_BY = (InputRole.IMAGE, InputRole.VIDEO, InputRole.FIRST_FRAME, InputRole.REFERENCE)
 #: Roles whose transparent pixels are regenerated.
 REGENERATED = (InputRole.IMAGE, InputRole.MASK)
+#: Bytes of a file that are read at once for its digest.
+DIGEST_BYTES = 2**18
 #: The uploaded LoRAs that a request names, by their ids.
 Loras = Mapping[str, RegisteredLora]
 #: Reads a request in the words of this service, once its model and the roles of its files are known.
@@ -56,11 +60,11 @@ class InputSource:
 
 @dataclass(frozen=True)
 class LoadedInput:
-    """A file as it was sent."""
+    """A file as it was sent. An uploaded or generated one stays on the disk."""
 
     role: InputRole
     field: str
-    data: bytes
+    file: BinaryIO
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,7 @@ class PreparedFile:
     """A file as a worker reads it, and the digest of what was sent."""
 
     role: InputRole
-    data: bytes
+    data: bytes | BinaryIO
     sha256: str
 
 
@@ -97,7 +101,11 @@ class PreparedInputs:
 
 
 async def prepare_inputs(
-    body: GenerationBody, uploads: Mapping[str, bytes], service: Service, adapt: Adapt, kind: Kind | None = None
+    body: GenerationBody,
+    uploads: Mapping[str, bytes | BinaryIO],
+    service: Service,
+    adapt: Adapt,
+    kind: Kind | None = None,
 ) -> tuple[Resolved, PreparedInputs | None]:
     """Loads the files of a request and resolves it by what they show.
 
@@ -106,10 +114,11 @@ async def prepare_inputs(
     loras = await service.loras_for(body)
     sources = list(_sources(body))
     written = dict[str, str]()
+    references = dict[str, BinaryIO]()
     if isinstance(body, VideoBody) and body.input_reference is not None:
         source = InputSource(InputRole.FIRST_FRAME, "input_reference", _text(body.input_reference))
-        uploads = {**uploads, source.text: await _load(source, uploads, service)}
-        if identify(uploads[source.text]) in VIDEO_KINDS:
+        references[source.field] = await _load(source, uploads, service)
+        if identify(references[source.field].read(SIGNATURE_BYTES)) in VIDEO_KINDS:
             source = replace(source, role=InputRole.VIDEO)
         if any(source.role is other.role for other in sources):
             message = f"input_reference and {field_of(source.role)} say the same; send one"
@@ -123,8 +132,11 @@ async def prepare_inputs(
         warnings += [f"{source.field} was left out: {takes_none(model)}" for source in left_out]
         sources = [source for source in sources if source not in left_out]
     check_inputs(model, [source.role for source in sources], written)
-    files = [LoadedInput(source.role, source.field, await _load(source, uploads, service)) for source in sources]
-    del uploads
+    files = [
+        LoadedInput(source.role, source.field, references.get(source.field) or await _load(source, uploads, service))
+        for source in sources
+    ]
+    del uploads, references
     if not files:
         asked = adapt(model)
         resolved = resolve(
@@ -176,20 +188,21 @@ def _text(value: str | FileReference) -> str:
     return value if isinstance(value, str) else value.text
 
 
-async def _load(source: InputSource, uploads: Mapping[str, bytes], service: Service) -> bytes:
-    """Returns the bytes of a file. Raises InvalidParameter, NotFound for an unknown id."""
+async def _load(source: InputSource, uploads: Mapping[str, bytes | BinaryIO], service: Service) -> BinaryIO:
+    """Returns a file. Raises InvalidParameter, NotFound for an unknown id."""
     text, field, settings = source.text, source.field, service.settings
     if text in uploads:
-        return uploads[text]
+        upload = uploads[text]
+        return io.BytesIO(upload) if isinstance(upload, bytes) else upload
     if text.startswith("file-"):
         file = await service.find_file(text, field)
         try:
-            return await service.artifacts.read(file.name)
+            return await service.artifacts.open_file(file.name)
         except FileNotFoundError:
             raise NotFound(f"{field}: no file {text!r}", param=field, code="file_not_found") from None
     if is_url(text):
         most = settings.video_max_bytes if source.role is InputRole.VIDEO else settings.input_max_bytes
-        return await fetch_file(text, field, settings, most)
+        return io.BytesIO(await fetch_file(text, field, settings, most))
     message = f"{field}: must be a file of the form, a data URL (data:image/png;base64,…) or the id of an uploaded file"
     raise InvalidParameter(message, param=field)
 
@@ -252,15 +265,28 @@ class _OpenedInput:
     sha256: str
 
 
-def _open(file: LoadedInput, service: Service) -> _OpenedInput:
-    settings = service.settings
+def _open(loaded: LoadedInput, service: Service) -> _OpenedInput:
+    settings, file = service.settings, loaded.file
     upload: UploadedImage | UploadedVideo
-    if file.role is InputRole.VIDEO:
+    if loaded.role is InputRole.VIDEO:
         limits = {"max_px": settings.input_max_px, "max_bytes": settings.video_max_bytes}
-        upload = UploadedVideo(file.field, file.data, **limits)
-        return _OpenedInput(file.role, file.field, upload, hashlib.sha256(file.data).hexdigest())
-    upload = UploadedImage(file.field, file.data, max_px=settings.input_max_px, max_bytes=settings.input_max_bytes)
-    return _OpenedInput(file.role, file.field, upload, hashlib.sha256(file.data).hexdigest())
+        upload = UploadedVideo(loaded.field, file, **limits)
+    else:
+        size_bytes, most = file.seek(0, os.SEEK_END), settings.input_max_bytes
+        if size_bytes > most:  # an uploaded video may be larger than memory
+            message = f"{loaded.field}: must be at most {most} bytes, got {size_bytes}"
+            raise InvalidParameter(message, param=loaded.field)
+        file.seek(0)
+        upload = UploadedImage(loaded.field, file.read(size_bytes), max_px=settings.input_max_px, max_bytes=most)
+    return _OpenedInput(loaded.role, loaded.field, upload, _sha256(file))
+
+
+def _sha256(file: BinaryIO) -> str:
+    digest = hashlib.sha256()
+    file.seek(0)
+    while chunk := file.read(DIGEST_BYTES):
+        digest.update(chunk)
+    return digest.hexdigest()
 
 
 def _finish(
@@ -289,7 +315,7 @@ def _finish(
     for index in sorted(range(len(files)), key=lambda index: files[index].role is not InputRole.MASK):
         file = files[index]
         if isinstance(file.upload, UploadedVideo):
-            prepared[index] = PreparedFile(file.role, file.upload.data, file.sha256)
+            prepared[index] = PreparedFile(file.role, file.upload.file, file.sha256)
             continue
         if file.role is InputRole.MASK:
             assert image is not None

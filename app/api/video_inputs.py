@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import io
+import os
+from typing import BinaryIO
 
-from app.api.image_kinds import VIDEO_KINDS, identify
+from app.api.image_kinds import SIGNATURE_BYTES, VIDEO_KINDS, identify
 from app.errors import InvalidParameter
 
 __all__ = ["UploadedVideo"]
@@ -18,15 +19,17 @@ class UploadedVideo:
 
     has_transparency = False
 
-    def __init__(self, name: str, data: bytes, *, max_px: int, max_bytes: int) -> None:
+    def __init__(self, name: str, file: BinaryIO, *, max_px: int, max_bytes: int) -> None:
         """`name` is the request's field, for messages. Raises InvalidParameter."""
-        if len(data) > max_bytes:
-            raise InvalidParameter(f"{name}: must be at most {max_bytes} bytes, got {len(data)}", param=name)
-        kind = identify(data)
+        size_bytes = file.seek(0, os.SEEK_END)
+        if size_bytes > max_bytes:
+            raise InvalidParameter(f"{name}: must be at most {max_bytes} bytes, got {size_bytes}", param=name)
+        file.seek(0)
+        kind = identify(file.read(SIGNATURE_BYTES))
         if kind not in VIDEO_KINDS:
             raise InvalidParameter(f"{name}: must be {' or '.join(VIDEO_KINDS)}, got {kind or 'another'}", param=name)
         try:
-            width, height, self.frames, rotation = _read_header(data, max_px)
+            width, height, self.frames, rotation = _read_header(file, max_px)
         except Exception as exc:  # whatever a broken file makes of its reader
             message = f"{name}: the {kind} file is broken or incomplete; send the whole file"
             raise InvalidParameter(message, param=name) from exc
@@ -34,21 +37,22 @@ class UploadedVideo:
             message = f"{name}: must have at most {max_px} pixels per frame, got {width}x{height}"
             raise InvalidParameter(message, param=name)
         self.size = (height, width) if rotation % 180 else (width, height)
-        self.data = data
+        self.file = file
         self.warnings: list[str] = []
 
     def release(self) -> None:
         """Does nothing: no pixels are held."""
 
 
-def _read_header(data: bytes, max_px: int) -> tuple[int, int, int, int]:
+def _read_header(file: BinaryIO, max_px: int) -> tuple[int, int, int, int]:
     """Returns width, height, the number of frames, and by how many degrees they are turned counterclockwise.
 
     The turn is a property of decoded frames, so the first one is decoded, unless the frames have too many pixels.
     """
     import av  # here, since it loads numpy, which most API processes never need
 
-    with av.open(io.BytesIO(data), "r") as container:
+    file.seek(0)
+    with av.open(file, "r") as container:
         stream = container.streams.video[0]
         width, height = stream.codec_context.width, stream.codec_context.height
         frames, rotation = 0, None if 0 < width * height <= max_px else 0

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
 import re
+import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,11 +14,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, BinaryIO, ParamSpec, Self, TypeVar
+from typing import Any, BinaryIO, ParamSpec, Self, TypeVar, cast
 
 import obstore
 
 from app.artifacts import places
+from app.artifacts.disk_file import DiskFile
 from app.artifacts.errors import translated
 from app.artifacts.names import checked, is_input, is_name, is_upload, media_type
 from app.settings import Settings
@@ -103,8 +106,21 @@ class Artifacts:
         return Stored(meta["size"], meta["last_modified"], meta["e_tag"])
 
     async def read(self, name: str) -> bytes:
-        """All of its bytes: for a picture, whose size is bounded."""
+        """All of its bytes: for an image, whose size is bounded."""
         return await self._call(lambda path: bytes(obstore.get(self._store, path).bytes()), checked(name))
+
+    async def open_file(self, name: str) -> BinaryIO:
+        """Opens it for reading; a bucket's is copied to a temporary file first. Its bytes stay on the disk."""
+        return await self._call(self._open_file, checked(name))
+
+    def _open_file(self, name: str) -> BinaryIO:
+        if self._folder is not None:
+            return cast(BinaryIO, DiskFile(os.open(self._folder / name, os.O_RDONLY | os.O_CLOEXEC)))
+        with tempfile.TemporaryFile() as file:
+            for chunk in obstore.get(self._store, name).stream(CHUNK_BYTES):
+                file.write(chunk)
+            file.flush()
+            return cast(BinaryIO, DiskFile(os.dup(file.fileno())))
 
     async def stream(self, name: str, first: int, end: int) -> AsyncIterator[bytes]:
         """Its bytes from `first` up to `end`, as they are asked for."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -42,7 +42,7 @@ from app.worker.module_runner import ModuleRunner, TryAlone
 from app.worker.pipeline_call import PipelineCall
 from app.worker.postprocess import NAN, to_job_output
 from app.worker.previews import Sketch
-from app.worker.protocol import JobCancelled, JobControl, JobOutput, Room
+from app.worker.protocol import InputFiles, JobCancelled, JobControl, JobOutput, Room
 from app.worker.recorder import Event, Recorder, Stage
 from app.worker.shared_model import SharedModel
 from app.worker.side_lane import SideLane
@@ -66,7 +66,7 @@ class _Running:
     """A job in flight."""
 
     job: Job
-    files: Mapping[str, bytes]
+    files: InputFiles
     control: JobControl
     future: Future[JobOutput | JobError]
     holds_loras: bool = False
@@ -177,7 +177,7 @@ class TorchEngine:
             free = 0 if is_full else whole - self._cost_in_flight[model]
             return Room(free, whole, self._jobs_in_flight)
 
-    def submit(self, job: Job, files: Mapping[str, bytes], control: JobControl) -> Future[JobOutput | JobError]:
+    def submit(self, job: Job, files: InputFiles, control: JobControl) -> Future[JobOutput | JobError]:
         running = _Running(job, files, control, Future())
         with self._lock:
             self._jobs_in_flight += 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -13,6 +13,7 @@ from PIL import Image
 from app.jobs import Generation, InputRole
 from app.loading.tasks import argument_of, frame_condition
 from app.worker.pipelines import signature_of
+from app.worker.protocol import InputFiles
 from app.worker.video import decode_frames
 
 __all__ = ["JobInputs", "strength_of"]
@@ -24,19 +25,20 @@ Pixels = np.ndarray[Any, np.dtype[np.float32]]
 
 
 class JobInputs:
-    """The decoded files of one request. `files` has their bytes by artifact name."""
+    """The decoded files of one request. `files` has the stored ones by artifact name."""
 
-    def __init__(self, request: Generation, files: Mapping[str, bytes]) -> None:
+    def __init__(self, request: Generation, files: InputFiles) -> None:
         self._request = request
         self._images: dict[InputRole, list[Image.Image]] = {}
         for file in request.inputs:
             if file.role is InputRole.VIDEO:
                 assert request.num_frames is not None
                 size = request.width, request.height
-                self._images[file.role] = decode_frames(files[file.name], request.num_frames, size)
+                self._images[file.role] = decode_frames(_opened(files[file.name]), request.num_frames, size)
                 continue
             mode = "L" if file.role is InputRole.MASK else "RGB"
-            self._images.setdefault(file.role, []).append(_opened(files[file.name], mode))
+            image = Image.open(_opened(files[file.name])).convert(mode)
+            self._images.setdefault(file.role, []).append(image)
 
     def arguments(self, pipe: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Adds what the files are for the pipeline to the arguments of a call that starts from text."""
@@ -85,5 +87,5 @@ def _values(image: Image.Image) -> Pixels:
     return values
 
 
-def _opened(data: bytes, mode: str) -> Image.Image:
-    return Image.open(io.BytesIO(data)).convert(mode)
+def _opened(file: bytes | BinaryIO) -> BinaryIO:
+    return io.BytesIO(file) if isinstance(file, bytes) else file

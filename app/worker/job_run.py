@@ -7,19 +7,20 @@ import contextlib
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from time import monotonic, time
+from typing import BinaryIO
 
 from PIL import Image
 from redis.exceptions import RedisError
 
 from app.artifacts import Artifacts, ArtifactsError
 from app.formats import MEDIA_TYPES
-from app.jobs import Job, JobError, Result, Timings
+from app.jobs import InputRole, Job, JobError, Result, Timings
 from app.logs import Log
 from app.queue.cancel import end
 from app.queue.queue import Queue
 from app.worker.encode import encode
 from app.worker.leases import Leases
-from app.worker.protocol import Engine, JobCancelled, JobControl, JobOutput, Preview
+from app.worker.protocol import Engine, InputFiles, JobCancelled, JobControl, JobOutput, Preview
 from app.worker.recorder import Recorder
 from app.worker.spans import Ended
 from app.worker.storing import Storing
@@ -98,15 +99,19 @@ class JobRun:
             outcome.close()
         return None
 
-    async def _load_inputs(self) -> dict[str, bytes] | JobError:
-        """Reads the files that the job starts from."""
+    async def _load_inputs(self) -> InputFiles | JobError:
+        """Reads the files that the job starts from; a video stays on the disk."""
+        files: dict[str, bytes | BinaryIO] = {}
         try:
-            return {file.name: await self._artifacts.read(file.name) for file in self.job.request.inputs}
+            for file in self.job.request.inputs:
+                is_video = file.role is InputRole.VIDEO
+                files[file.name] = await (self._artifacts.open_file if is_video else self._artifacts.read)(file.name)
         except FileNotFoundError:
             return JobError("input_gone", "a file that the job starts from is no longer kept")
         except ArtifactsError as error:
             _log.error("input_not_read", job=self.job.id, error=error)
             return JobError("input_not_read", "a file that the job starts from could not be read")
+        return files
 
     def _on_preview(self, preview: Preview) -> None:
         if not self.control.is_cancelled:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field, fields
 from time import perf_counter, time
@@ -20,7 +20,7 @@ from app.worker.job_inputs import JobInputs
 from app.worker.pipelines import callbacks_of, cfg_arguments, step_arguments
 from app.worker.previews import Previews, Sketch
 from app.worker.prompt_checks import PromptFinding, PromptTooLong, check_prompts
-from app.worker.protocol import JobCancelled, JobControl
+from app.worker.protocol import InputFiles, JobCancelled, JobControl
 from app.worker.recorder import Recorder
 from app.worker.shared_model import CALL_SIDE_PX, SharedModel
 from app.worker.step_cache import CALL_NUMBER
@@ -74,7 +74,7 @@ class PipelineCall(Coroutine):
     """
 
     def __init__(
-        self, number: int, model: SharedModel, job: Job, index: int, files: Mapping[str, bytes], control: JobControl,
+        self, number: int, model: SharedModel, job: Job, index: int, files: InputFiles, control: JobControl,
         device: torch.device, memo: EncoderMemo, sketch: Sketch | None, recorder: Recorder,
     ) -> None:  # fmt: skip
         super().__init__(self._generate)

@@ -12,7 +12,10 @@ import numpy as np
 from app.jobs import Applied, Job, JobError
 from app.worker.states import ModelStates
 
-__all__ = ["Engine", "JobCancelled", "JobControl", "JobOutput", "Preview", "Room"]
+__all__ = ["Engine", "InputFiles", "JobCancelled", "JobControl", "JobOutput", "Preview", "Room"]
+
+#: By artifact name, the files that a job starts from: bytes, or open files on the disk.
+InputFiles = Mapping[str, bytes | BinaryIO]
 
 
 class JobCancelled(Exception):
@@ -118,7 +121,7 @@ class Engine(Protocol):
     def room(self, model: str) -> Room:
         """What may be claimed of this model now."""
 
-    def submit(self, job: Job, files: Mapping[str, bytes], control: JobControl) -> Future[JobOutput | JobError]:
+    def submit(self, job: Job, files: InputFiles, control: JobControl) -> Future[JobOutput | JobError]:
         """Runs a job: `files` are what it starts from, by artifact name.
 
         The future raises JobCancelled if the job was left, and whatever it was if the device has failed for good; an

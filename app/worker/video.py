@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
@@ -74,12 +73,13 @@ def _in_bt709(frame: av.VideoFrame) -> av.VideoFrame:
     return frame.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG)
 
 
-def decode_frames(data: bytes, count: int, size: tuple[int, int]) -> list[Image.Image]:
+def decode_frames(file: BinaryIO, count: int, size: tuple[int, int]) -> list[Image.Image]:
     """Returns the first frames of a video: upright, cut to the proportions of `size` around their middle, and scaled.
 
     Raises ValueError for a video with fewer than `count` frames, and what PyAV raises for a broken one.
     """
-    with av.open(io.BytesIO(data), "r") as container:
+    file.seek(0)
+    with av.open(file, "r") as container:
         upright = (
             frame.to_image().rotate(frame.rotation, expand=True)  # type: ignore[no-untyped-call]
             for frame in islice(container.decode(video=0), count)

@@ -78,7 +78,7 @@ def _images(case: Case, request: Generation, files: Mapping[str, bytes]) -> list
         return [Image.open(io.BytesIO(data)) for data in files.values()]
     (data,) = files.values()
     assert request.num_frames is not None
-    return decode_frames(data, request.num_frames, (request.width, request.height))
+    return decode_frames(io.BytesIO(data), request.num_frames, (request.width, request.height))
 
 
 def _near(color: object, expected: tuple[int, ...]) -> bool:

@@ -60,6 +60,17 @@ async def http() -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
+async def test_an_open_file_is_a_copy_on_the_disk(store: Artifacts) -> None:
+    name, data = artifact_name("a", 0, "mp4"), os.urandom(700_001)
+    await store.save(name, data)
+    file = await store.open_file(name)
+    await store.delete(name)
+    assert (file.seek(-3, os.SEEK_END), file.read()) == (len(data) - 3, data[-3:])
+    assert (file.seek(0), file.read()) == (0, data)
+    with pytest.raises(FileNotFoundError):
+        await store.open_file(name)
+
+
 async def test_saved_found_read_in_parts_deleted(store: Artifacts, tmp_path: Path) -> None:
     name, data = artifact_name("job_1", 0, "mp4"), os.urandom(20 * 2**20)  # two parts
     with (tmp_path / "video").open("w+b") as file:

@@ -44,6 +44,24 @@ async def test_saved_whole_read_in_parts_deleted(store: Artifacts, folder: Path)
             await gone
 
 
+async def test_an_open_file_is_read_as_it_is_needed(store: Artifacts) -> None:
+    name, copy, data = artifact_name("a", 0, "mp4"), artifact_name("b", 0, "mp4"), os.urandom(700_001)
+    await store.save(name, data)
+    file = await store.open_file(name)
+    await store.delete(name)  # it stays readable
+    assert (file.read(5), file.tell()) == (data[:5], 5)
+    assert file.seek(-3, os.SEEK_END) == len(data) - 3
+    assert (file.read(10), file.read(10)) == (data[-3:], b"")
+    assert (file.seek(0), file.read()) == (0, data)
+    assert await store.save(copy, file) == len(data)
+    assert await store.read(copy) == data
+    descriptors = names(Path("/proc/self/fd"))
+    del file  # nobody closes it
+    assert len(names(Path("/proc/self/fd"))) == len(descriptors) - 1
+    with pytest.raises(FileNotFoundError):
+        await store.open_file(name)
+
+
 @pytest.mark.parametrize(("mode", "expected"), [(None, 0o600), (0o755, 0o644), (0o750, 0o640)])
 def test_a_file_is_as_private_as_its_folder(tmp_path: Path, folder: Path, mode: int | None, expected: int) -> None:
     if mode is not None:  # an operator's own folder

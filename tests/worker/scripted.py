@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from app.jobs import Applied, Job, JobError
-from app.worker.protocol import JobCancelled, JobControl, JobOutput, Room
+from app.worker.protocol import InputFiles, JobCancelled, JobControl, JobOutput, Room
 from app.worker.states import ModelStates
 from tests.claiming import PICTURE
 
@@ -68,7 +68,7 @@ class ScriptedEngine:
             used = sum(job.request.cost for job in self._in_flight.values() if job.request.model == model)
             return Room(self._whole - used, self._whole, len(self._in_flight))
 
-    def submit(self, job: Job, files: Mapping[str, bytes], control: JobControl) -> Future[JobOutput | JobError]:
+    def submit(self, job: Job, files: InputFiles, control: JobControl) -> Future[JobOutput | JobError]:
         future: Future[JobOutput | JobError] = Future()
         with self._lock:
             self._in_flight[job.id] = job

@@ -6,7 +6,7 @@ import asyncio
 import base64
 import io
 import threading
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +25,7 @@ from app.settings import Settings
 from app.worker.encode import encode
 from app.worker.job_run import JobRun
 from app.worker.leases import Leases
-from app.worker.protocol import JobCancelled, JobControl, JobOutput, Preview
+from app.worker.protocol import InputFiles, JobCancelled, JobControl, JobOutput, Preview
 from app.worker.recorder import Recorder
 from tests.claiming import claim
 from tests.inputs import edit
@@ -37,7 +37,7 @@ Make = Callable[..., Job]
 class QuickEngine:
     """Makes a file of three bytes; its future is done at once."""
 
-    def submit(self, job: Job, files: Mapping[str, bytes], control: JobControl) -> Future[JobOutput]:
+    def submit(self, job: Job, files: InputFiles, control: JobControl) -> Future[JobOutput]:
         future: Future[JobOutput] = Future()
         future.set_result(JobOutput((b"one",), (7,), "image/png", Applied(False, "no"), 1, 1.0, 2.0, 3.0))
         return future
@@ -206,9 +206,9 @@ class Reading(QuickEngine):
     """Notes what its jobs start from."""
 
     def __init__(self) -> None:
-        self.files: list[Mapping[str, bytes]] = []
+        self.files: list[InputFiles] = []
 
-    def submit(self, job: Job, files: Mapping[str, bytes], control: JobControl) -> Future[JobOutput]:
+    def submit(self, job: Job, files: InputFiles, control: JobControl) -> Future[JobOutput]:
         self.files.append(files)
         return super().submit(job, files, control)
 
@@ -256,7 +256,7 @@ class Showing(QuickEngine):
     def __init__(self, steps: int) -> None:
         self._steps = steps
 
-    def submit(self, job: Job, files: Mapping[str, bytes], control: JobControl) -> Future[JobOutput]:
+    def submit(self, job: Job, files: InputFiles, control: JobControl) -> Future[JobOutput]:
         for step in range(1, self._steps + 1):
             control.on_preview(Preview(job.id, 0, step, np.full((16, 16, 3), (200, 0, 0), np.uint8)))
         return super().submit(job, files, control)

@@ -75,7 +75,7 @@ async def remix_video(video_id: str, body: VideoBody, request: Request, service:
     remix = body.model_copy(update=fields)
     check_inputs(find_model(service.catalog, remix.model, "video"), [InputRole.VIDEO], {"video": "model"})
     try:
-        uploads = {video_id: await service.artifacts.read(result.artifacts[0].name)}
+        uploads = {video_id: await service.artifacts.open_file(result.artifacts[0].name)}
     except FileNotFoundError as exc:
         raise Expired(f"the file of video {video_id} is no longer kept") from exc
     resolved, inputs = await prepare_inputs(remix, uploads, service, lambda model: of_a_video(remix, model), "video")
