@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections import Counter
 from collections.abc import Collection, Mapping
 from contextlib import suppress
@@ -24,6 +25,8 @@ JSON = "application/json"
 NONE_LARGER: Mapping[str, int] = {}
 #: Slower than this, an upload is given up.
 UPLOAD_BYTES_PER_S = 100_000
+#: A long data URL as a value of valid JSON; parsing it would take several times its memory.
+DATA_URL_VALUE = re.compile(rb'(?<!\\)"data:[^"\\]{256,}"(?=\s*[,\]}])', re.IGNORECASE)
 NO_OTHER_KINDS: Mapping[str, tuple[str, ...]] = {}
 
 
@@ -154,10 +157,11 @@ def _too_large(limit_bytes: int) -> BodyTooLarge:
 
 def _is_utf8(body: bytes) -> bool:
     """Python would guess another encoding from the zeros in it; JSON is in this one, and holds no zero."""
-    try:
-        body.decode()
-    except UnicodeDecodeError:
-        return False
+    if not body.isascii():
+        try:
+            body.decode()
+        except UnicodeDecodeError:
+            return False
     return b"\0" not in body
 
 
@@ -173,5 +177,5 @@ def _said_twice(body: bytes) -> str | None:
         twice.extend(name for name, count in names.items() if count > 1)
 
     with suppress(ValueError, RecursionError):
-        json.loads(body, object_pairs_hook=note)
+        json.loads(DATA_URL_VALUE.sub(b'""', body), object_pairs_hook=note)
     return twice[0] if twice else None

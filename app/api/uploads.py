@@ -9,6 +9,7 @@ from __future__ import annotations
 import binascii
 import json
 import re
+import secrets
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,6 +25,12 @@ INPUT_FIELDS = (
 )  # fmt: skip
 DATA_URL = re.compile(r"data:([a-z0-9.+/-]*)((?:;[^,;]*)*),", re.IGNORECASE)
 QUOTED_DATA_URL = re.compile(rb'"data:', re.IGNORECASE)
+#: A value of valid JSON that is a data URL in base64. Its slashes may be escaped.
+BASE64_STRING = re.compile(
+    rb'(?<!\\)"data:[a-z0-9.+/-]*(?:;[^",;\\]*)*;base64,([a-z0-9+/=\\]*)"(?=\s*[,\]}])', re.IGNORECASE
+)
+#: Begins the texts that stand for files. Nobody outside this process knows it.
+MARK = f"upload-{secrets.token_hex(8)}:"
 
 
 def take_uploads(request: Request) -> Mapping[str, bytes]:
@@ -35,7 +42,7 @@ def take_uploads(request: Request) -> Mapping[str, bytes]:
 
 def add_upload(uploads: dict[str, bytes], data: bytes) -> str:
     """Adds a file and returns the text that stands for it."""
-    name = f"upload:{len(uploads)}"
+    name = f"{MARK}{len(uploads)}"
     uploads[name] = data
     return name
 
@@ -43,34 +50,61 @@ def add_upload(uploads: dict[str, bytes], data: bytes) -> str:
 def replace_data_urls(body: bytes) -> tuple[bytes, dict[str, bytes]]:
     """Takes the data URLs out of the input fields of a JSON body; returns the rest, and the files.
 
-    What is no JSON object is left as it is. Raises InvalidParameter for a data URL that cannot be decoded.
+    Each is decoded from where it stands in the body, and only the rest is parsed. What is no JSON object is left as it
+    is. Raises InvalidParameter for a data URL that cannot be decoded.
     """
     uploads: dict[str, bytes] = {}
     if QUOTED_DATA_URL.search(body) is None:
         return body, uploads
+    strings: dict[str, re.Match[bytes]] = {}
+    rest, end = list[bytes](), 0
+    for string in BASE64_STRING.finditer(body):
+        name = f"{MARK}string-{len(strings)}"
+        strings[name] = string
+        rest += [body[end : string.start()], f'"{name}"'.encode()]
+        end = string.end()
     try:
-        fields = json.loads(body)
+        fields = json.loads(b"".join([*rest, body[end:]]))
     except (ValueError, RecursionError):
         return body, uploads
     if not isinstance(fields, dict):
         return body, uploads
-    for name in INPUT_FIELDS:
-        if name in fields:
-            fields[name] = _without_data_urls(fields[name], name, uploads)
+    for field, value in fields.items():
+        take = uploads if field in INPUT_FIELDS else None
+        fields[field] = _without_data_urls(value, field, strings, take)
     return json.dumps(fields).encode(), uploads
 
 
-def _without_data_urls(value: Any, path: str, uploads: dict[str, bytes]) -> Any:
-    if isinstance(value, str) and value[:5].lower() == "data:":
-        return add_upload(uploads, _decode(value, path))
+def _without_data_urls(
+    value: Any, path: str, strings: Mapping[str, re.Match[bytes]], uploads: dict[str, bytes] | None
+) -> Any:
+    """Decodes the data URLs of a field into `uploads`; with None, puts the text of those back that were cut out."""
+    if isinstance(value, str):
+        if uploads is None:
+            return json.loads(strings[value][0]) if value in strings else value
+        if value in strings:
+            uploads[value] = _decode(strings[value], path)
+        elif value[:5].lower() == "data:":
+            return add_upload(uploads, _decode_text(value, path))
+        return value
     if isinstance(value, list):
-        return [_without_data_urls(part, f"{path}.{index}", uploads) for index, part in enumerate(value)]
+        return [_without_data_urls(part, f"{path}.{index}", strings, uploads) for index, part in enumerate(value)]
     if isinstance(value, dict):
-        return {name: _without_data_urls(part, f"{path}.{name}", uploads) for name, part in value.items()}
+        return {name: _without_data_urls(part, f"{path}.{name}", strings, uploads) for name, part in value.items()}
     return value
 
 
-def _decode(url: str, path: str) -> bytes:
+def _decode(string: re.Match[bytes], path: str) -> bytes:
+    data = memoryview(string.string)[string.start(1) : string.end(1)]
+    if string.string.find(b"\\", *string.span(1)) >= 0:
+        data = memoryview(bytes(data).replace(b"\\/", b"/"))
+    try:
+        return binascii.a2b_base64(data, strict_mode=True)
+    except ValueError:
+        raise InvalidParameter(f"{path}: the data URL is not valid base64", param=path) from None
+
+
+def _decode_text(url: str, path: str) -> bytes:
     head = DATA_URL.match(url)
     if head is None or not head[2].lower().endswith(";base64"):
         raise InvalidParameter(f"{path}: a data URL must be data:<media type>;base64,<data>", param=path)
