@@ -48,13 +48,14 @@ from tests.tiny.qwen_image21 import qwen_image21
 from tests.tiny.sana import sana_sprint
 from tests.tiny.sd3 import sd3
 from tests.tiny.unet import sdxl
+from tests.tiny.video import clip_vision
 from tests.tiny.wan import LATENTS, denoiser, wan, wan_5b, wan_two
 from tests.tiny.z_image import z_image
 
 __all__ = [
     "chroma_hd", "ernie_image_turbo", "flux2_dev", "flux2_klein", "flux_dev", "flux_kontext", "flux_schnell",
     "fp16_vae", "hunyuan_video", "krea2_turbo", "ltx23", "ltx_video", "pixart", "qwen_image", "qwen_image21_turbo",
-    "sana_sprint", "sd3", "sdxl", "wan", "wan22_i2v", "wan_5b", "wan_two", "z_image",
+    "sana_sprint", "sd3", "sdxl", "wan", "wan22_i2v", "wan_5b", "wan_flf2v", "wan_two", "z_image",
 ]  # fmt: skip
 
 flux_schnell = flux
@@ -74,6 +75,15 @@ def wan22_i2v(seed: int = 0) -> WanImageToVideoPipeline:
     for name in ("transformer", "transformer_2"):
         parts[name] = denoiser(in_channels=2 * LATENTS + 4)
     return WanImageToVideoPipeline(**parts, boundary_ratio=0.9)
+
+
+def wan_flf2v(seed: int = 0) -> WanImageToVideoPipeline:
+    """Its denoiser reads the tokens of two images, which get positions."""
+    torch.manual_seed(seed)
+    image = clip_vision()
+    tokens = (image["image_encoder"].config.image_size // image["image_encoder"].config.patch_size) ** 2 + 1
+    model = denoiser(in_channels=2 * LATENTS + 4, image_dim=WIDTH, added_kv_proj_dim=24, pos_embed_seq_len=2 * tokens)
+    return WanImageToVideoPipeline(**wan(seed).components | {"transformer": model, **image})
 
 
 def flux2_klein(seed: int = 0) -> Flux2KleinPipeline:

@@ -232,6 +232,10 @@ REPOSITORIES: dict[str, Layout] = {
     "Wan-AI/Wan2.2-TI2V-5B-Diffusers": Layout(
         PipelineFiles(pipelines.wan_5b, shard_size=FEW), (*CARD, "assets/logo.png", "examples/i2v_input.JPG")
     ),
+    "Wan-AI/Wan2.1-FLF2V-14B-720P-diffusers": Layout(
+        PipelineFiles(pipelines.wan_flf2v, shard_size=FEW),
+        (*CARD, "LICENSE.txt", "examples/flf2v_input_first_frame.png"),
+    ),
     "lightx2v/Wan2.1-Distill-Loras": Layout(
         _lora(pipelines.wan, lightx2v_wan, "wan2.1_t2v_14b_lora_rank64_lightx2v_4step.safetensors"),
         (*CARD, "wan2.1_i2v_lora_rank64_lightx2v_4step.safetensors"),
