@@ -17,7 +17,7 @@ from app.worker.adapters import CALL_LORAS
 from app.worker.calls import Coroutine
 from app.worker.encoder_memo import EncoderMemo, memoize_encoders
 from app.worker.job_inputs import JobInputs
-from app.worker.pipelines import callbacks_of, cfg_arguments, step_arguments
+from app.worker.pipelines import callbacks_of, cfg_arguments, listed, step_arguments
 from app.worker.previews import Previews, Sketch
 from app.worker.prompt_checks import PromptFinding, PromptTooLong, check_prompts
 from app.worker.protocol import InputFiles, JobCancelled, JobControl
@@ -126,8 +126,11 @@ class PipelineCall(Coroutine):
             return {}
 
         arguments = {
-            "prompt": [request.prompt],
-            "generator": [torch.Generator(self._device).manual_seed(self.made.seed)],
+            **listed(
+                pipe,
+                prompt=request.prompt,
+                generator=torch.Generator(self._device).manual_seed(self.made.seed),
+            ),
             "num_inference_steps": request.num_inference_steps,
             "width": request.width,
             "height": request.height,

@@ -20,11 +20,16 @@ __all__ = [
     "callbacks_of",
     "cfg_arguments",
     "family_or_default",
+    "listed",
     "load",
     "resolve_device",
     "signature_of",
     "step_arguments",
 ]
+
+
+#: Pipelines that take one prompt and one generator, and no lists of them.
+OF_ONE = frozenset({"WanVACEPipeline"})
 
 
 def resolve_device(name: str) -> torch.device:
@@ -47,12 +52,17 @@ def cfg_arguments(pipe: Any, entry: Model, request: Generation) -> dict[str, Any
     scale = request.guidance_scale
     arguments: dict[str, Any] = {}
     if scale > 1:
-        arguments["negative_prompt"] = [request.negative_prompt or ""]
+        arguments |= listed(pipe, negative_prompt=request.negative_prompt or "")
     if entry.embedded_guidance is not None:
         arguments["guidance_scale"] = entry.embedded_guidance
     if entry.cfg != "none":
         arguments[entry.cfg] = scale if scale > 1 else min(scale, family_or_default(pipe).cfg_off)
     return arguments
+
+
+def listed(pipe: Any, **arguments: Any) -> dict[str, Any]:
+    """Returns arguments of which a pipeline takes a list, one entry per image; unlisted for one that takes no lists."""
+    return arguments if type(pipe).__name__ in OF_ONE else {name: [value] for name, value in arguments.items()}
 
 
 def step_arguments(pipe: Any, then: Callable[[Any, int, Any, dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:

@@ -49,13 +49,13 @@ from tests.tiny.sana import sana_sprint
 from tests.tiny.sd3 import sd3
 from tests.tiny.unet import sdxl
 from tests.tiny.video import clip_vision
-from tests.tiny.wan import LATENTS, denoiser, wan, wan_5b, wan_two
+from tests.tiny.wan import LATENTS, denoiser, wan, wan_5b, wan_two, wan_vace
 from tests.tiny.z_image import z_image
 
 __all__ = [
     "chroma_hd", "ernie_image_turbo", "flux2_dev", "flux2_klein", "flux_dev", "flux_kontext", "flux_schnell",
     "fp16_vae", "hunyuan_video", "krea2_turbo", "ltx23", "ltx_video", "pixart", "qwen_image", "qwen_image21_turbo",
-    "sana_sprint", "sd3", "sdxl", "wan", "wan22_i2v", "wan_5b", "wan_flf2v", "wan_two", "z_image",
+    "sana_sprint", "sd3", "sdxl", "wan", "wan22_i2v", "wan_5b", "wan_flf2v", "wan_two", "wan_vace", "z_image",
 ]  # fmt: skip
 
 flux_schnell = flux

@@ -236,6 +236,9 @@ REPOSITORIES: dict[str, Layout] = {
         PipelineFiles(pipelines.wan_flf2v, shard_size=FEW),
         (*CARD, "LICENSE.txt", "examples/flf2v_input_first_frame.png"),
     ),
+    "Wan-AI/Wan2.1-VACE-14B-diffusers": Layout(
+        PipelineFiles(pipelines.wan_vace, shard_size=FEW), (*CARD, "assets/comp_effic.png")
+    ),
     "lightx2v/Wan2.1-Distill-Loras": Layout(
         _lora(pipelines.wan, lightx2v_wan, "wan2.1_t2v_14b_lora_rank64_lightx2v_4step.safetensors"),
         (*CARD, "wan2.1_i2v_lora_rank64_lightx2v_4step.safetensors"),
