@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from nag.families.arguments import ROWS, Argument
+from nag.families.arguments import ROWS, SHARED, Argument
 from nag.families.family import Family
 from nag.state import GuidedStep
 from nag.step_hooks import StepHooks
@@ -27,6 +27,8 @@ class CogVideoX(Family):
     processors = ("CogVideoXAttnProcessor2_0", "FusedCogVideoXAttnProcessor2_0")
     cfg = "batched"
     is_packed = False
+
+    arguments: ClassVar[dict[str, Argument]] = {"ofs": SHARED}  # a number of CogVideoX 1.5's image to video
 
     def hooks(self, denoiser: Any, hooks: StepHooks) -> None:
         embed = denoiser.patch_embed

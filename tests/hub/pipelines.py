@@ -8,6 +8,8 @@ import torch
 from diffusers import (
     AutoencoderKL,
     AutoencoderKLLTX2Video,
+    CogVideoXImageToVideoPipeline,
+    CogVideoXTransformer3DModel,
     ErnieImagePipeline,
     FlowMatchEulerDiscreteScheduler,
     Flux2KleinPipeline,
@@ -34,6 +36,7 @@ from transformers import (
 
 from tests.tiny.chat import LANGUAGE
 from tests.tiny.chroma import chroma
+from tests.tiny.cogvideox import cogvideox
 from tests.tiny.common import WIDTH, far_apart, strengthen, vae
 from tests.tiny.ernie_image import ernie_image
 from tests.tiny.flux import flux
@@ -53,9 +56,10 @@ from tests.tiny.wan import LATENTS, denoiser, wan, wan_5b, wan_two, wan_vace
 from tests.tiny.z_image import z_image
 
 __all__ = [
-    "chroma_hd", "ernie_image_turbo", "flux2_dev", "flux2_klein", "flux_dev", "flux_kontext", "flux_schnell",
-    "fp16_vae", "hunyuan_video", "krea2_turbo", "ltx23", "ltx_video", "pixart", "qwen_image", "qwen_image21_turbo",
-    "sana_sprint", "sd3", "sdxl", "wan", "wan22_i2v", "wan_5b", "wan_flf2v", "wan_two", "wan_vace", "z_image",
+    "chroma_hd", "cogvideox_i2v", "ernie_image_turbo", "flux2_dev", "flux2_klein", "flux_dev", "flux_kontext",
+    "flux_schnell", "fp16_vae", "hunyuan_video", "krea2_turbo", "ltx23", "ltx_video", "pixart", "qwen_image",
+    "qwen_image21_turbo", "sana_sprint", "sd3", "sdxl", "wan", "wan22_i2v", "wan_5b", "wan_flf2v", "wan_two",
+    "wan_vace", "z_image",
 ]  # fmt: skip
 
 flux_schnell = flux
@@ -144,6 +148,14 @@ def chroma_hd(seed: int = 0) -> Any:
     pipe = chroma(seed)
     pipe.vae.register_to_config(shift_factor=0.0)
     return pipe
+
+
+def cogvideox_i2v(seed: int = 0) -> CogVideoXImageToVideoPipeline:
+    """CogVideoX 1.5: patches of two latent frames, the first frame's latents beside the noise, and an offset."""
+    pipe = cogvideox(seed, rotary=True)
+    patches = {"patch_size": 2, "patch_size_t": 2, "patch_bias": False, "ofs_embed_dim": 8}
+    pipe = _with_config(pipe, CogVideoXTransformer3DModel, in_channels=8, **patches)
+    return CogVideoXImageToVideoPipeline(**pipe.components)
 
 
 def ltx_video(seed: int = 0) -> LTXConditionPipeline:

@@ -244,6 +244,10 @@ REPOSITORIES: dict[str, Layout] = {
         (*CARD, "wan2.1_i2v_lora_rank64_lightx2v_4step.safetensors"),
     ),
     "lightx2v/Wan2.2-Lightning": Layout(_wan22_lightning, CARD),
+    "zai-org/CogVideoX1.5-5B-I2V": Layout(
+        PipelineFiles(pipelines.cogvideox_i2v, shard_size=FEW, spiece=("tokenizer",)),
+        (*CARD, "LICENSE", "configuration.json"),
+    ),
     "Lightricks/LTX-Video-0.9.8-13B-distilled": Layout(
         PipelineFiles(pipelines.ltx_video, shard_size=FEW, spiece=("tokenizer",)), CARD
     ),
@@ -273,7 +277,8 @@ def write_repositories(folder: Path, names: Collection[str] | None = None) -> di
 def small_size(entry: Model) -> tuple[int, int, int]:
     """Width, height and frames that the entry's small pipeline makes fast."""
     side = 64 if entry.pipeline in OF_64_PX else 32
-    return side, side, 1 if entry.num_frames is None else 9 if entry.num_frames.multiple == 8 else 5
+    frames = 1 if entry.num_frames is None else max(5, (entry.num_frames.multiple or 1) + 1)
+    return side, side, frames
 
 
 def _commits(name: str) -> tuple[str, ...]:
