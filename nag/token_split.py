@@ -71,7 +71,7 @@ class TokenSplit:
 
     def part_of_text(self, states: Tensor, dim: int) -> Tensor:
         """Returns this rank's part of what the whole text has along a dimension."""
-        return states.split(self.text, dim)[self.place]
+        return torch.split(states, list(self.text), dim)[self.place]
 
     def attend(
         self,
@@ -122,12 +122,12 @@ class TokenSplit:
     def _text_first(self, states: Tensor, dim: int, ranks: slice = slice(None)) -> Tensor:
         """Puts the text of all ranks ahead of the image of all; they come rank by rank."""
         counts = [count for pair in zip(self.text[ranks], self.image[ranks], strict=True) for count in pair]
-        parts = states.split(counts, dim)
+        parts = torch.split(states, counts, dim)
         return torch.cat([*parts[::2], *parts[1::2]], dim)
 
     def _by_rank(self, states: Tensor, ranks: slice) -> Tensor:
         """Undoes `_text_first` along dimension 2."""
-        parts = states.split([*self.text[ranks], *self.image[ranks]], 2)
+        parts = torch.split(states, [*self.text[ranks], *self.image[ranks]], 2)
         count = len(parts) // 2
         return torch.cat([part for pair in zip(parts[:count], parts[count:], strict=True) for part in pair], 2)
 
@@ -137,7 +137,7 @@ class TokenSplit:
             return states
         degree = len(sizes)
         states = F.pad(states, (0, 0, 0, 0, 0, -states.shape[1] % degree))  # heads of zeros, which add nothing
-        sent = states.unflatten(1, (degree, -1)).movedim(1, 0).contiguous()
+        sent = torch.unflatten(states, 1, (degree, -1)).movedim(1, 0).contiguous()
         of_token = sent[0].numel() // sent.shape[3]
         counts = [of_token * size for size in sizes]
         received = sent.new_empty(sum(counts))
@@ -145,7 +145,7 @@ class TokenSplit:
             received, sent.flatten(), counts, [of_token * sent.shape[3]] * degree, group=self.ulysses
         )
         rows, heads, _, channels = sent.shape[1:]
-        parts = zip(received.split(counts), sizes, strict=True)
+        parts = zip(torch.split(received, counts), sizes, strict=True)
         return torch.cat([part.view(rows, heads, size, channels) for part, size in parts], 2)
 
     def _with_all_heads(self, states: Tensor, sizes: Sequence[int], heads: int) -> Tensor:
@@ -155,7 +155,7 @@ class TokenSplit:
         degree, here = len(sizes), sizes[_rank(self.ulysses)]
         rows, some, _, channels = states.shape
         of_token = rows * some * channels
-        sent = torch.cat([part.flatten() for part in states.split(sizes, 2)])
+        sent = torch.cat([part.flatten() for part in torch.split(states, list(sizes), 2)])
         received = sent.new_empty(degree, rows, some, here, channels)
         dist.all_to_all_single(
             received.view(-1), sent, [of_token * here] * degree, [of_token * size for size in sizes], group=self.ulysses

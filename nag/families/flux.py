@@ -30,7 +30,7 @@ class Flux(FluxLike):
     denoiser_types = ("FluxTransformer2DModel",)
     processors: ClassVar[tuple[str, ...]] = ("FluxAttnProcessor", "FluxIPAdapterAttnProcessor")
     encoded = ("embeds", "pooled", "text_ids")
-    context_parallel = denoiser_types
+    context_parallel: ClassVar[tuple[str, ...]] = denoiser_types
     exact = "equation 7, the positive's pooled prompt; `reference=True` is the authors' form"
 
 
