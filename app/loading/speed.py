@@ -108,8 +108,11 @@ def kept_as_it_is(kind: Any, module: str) -> bool:
 
 
 def _dispatches(denoiser: Any) -> bool:
-    """Whether the attention processors that stand beside a denoiser's class use the dispatcher."""
-    return "dispatch_attention_fn" in vars(sys.modules[denoiser.__module__])
+    """Whether the attention processors beside a denoiser's class, or beside others that it uses, use the dispatcher."""
+    module = sys.modules[denoiser.__module__]
+    others = {value.__module__ for value in vars(module).values() if isinstance(value, type)}
+    beside = [name for name in others if name.rpartition(".")[0] == denoiser.__module__.rpartition(".")[0]]
+    return any("dispatch_attention_fn" in vars(sys.modules[name]) for name in (denoiser.__module__, *beside))
 
 
 def _attention_problems(entry: Model, denoisers: Sequence[type]) -> Iterator[str]:

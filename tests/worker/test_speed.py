@@ -34,6 +34,7 @@ Make = Callable[..., Job]
 KNOWN = Catalog.known(Settings())
 NAG = Guidance(scale=5.0, tau=2.5, alpha=0.25, end=0.6, negative_prompt="a red shape")
 CAST = Quantization(method="layerwise-fp8", components=("transformer",))
+WITHOUT_DISPATCHER = ("sd", "sd3", "sana", "pixart")
 OTHER_DEVICES = {"_native_npu", "_native_xla"}
 
 
@@ -77,11 +78,12 @@ def test_the_backends_without_a_mask_are_those_that_raise_for_one() -> None:
     assert raising - OTHER_DEVICES == speed.WITHOUT_MASK
 
 
-@pytest.mark.parametrize("name", ["flux", "sd", "sd3", "wan", "sana", "pixart", "qwen-image", "ltx"])
+@pytest.mark.parametrize("name", ["flux", "sd", "sd3", "wan", "sana", "pixart", "qwen-image", "ltx", "chroma"])
 def test_it_is_known_of_a_class_whether_it_attends_by_the_dispatcher(name: str) -> None:
     for denoiser in denoisers_of(tiny_pipe(name)):
         processors = [getattr(module, "processor", None) for module in denoiser.modules()]
-        assert speed._dispatches(type(denoiser)) == any(hasattr(one, "_attention_backend") for one in processors)
+        uses_it = any(hasattr(processor, "_attention_backend") for processor in processors)
+        assert speed._dispatches(type(denoiser)) == uses_it == (name not in WITHOUT_DISPATCHER)
 
 
 @pytest.mark.parametrize("attention", ["_native_math", "_native_flash"])
