@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from app.catalog.profiles import DEVICE_SHARE
 
@@ -71,8 +72,15 @@ def held_bytes(pipe: Any) -> int:
     tensors: dict[int, torch.Tensor] = {}
     for part in pipe.components.values():
         if isinstance(part, nn.Module):
-            tensors |= {id(each): each for each in itertools.chain(part.parameters(), part.buffers())}
-    return sum(each.nbytes for each in tensors.values())
+            tensors |= {id(tensor): tensor for tensor in itertools.chain(part.parameters(), part.buffers())}
+    return sum(map(_stored_bytes, tensors.values()))
+
+
+def _stored_bytes(tensor: torch.Tensor) -> int:
+    """What a tensor takes; one that is made of others, such as a quantized weight, is as large as these together."""
+    if not is_traceable_wrapper_subclass(tensor):
+        return tensor.nbytes
+    return sum(_stored_bytes(getattr(tensor, name)) for name in tensor.__tensor_flatten__()[0])
 
 
 def move(pipe: Any, device: torch.device) -> None:

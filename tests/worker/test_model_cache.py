@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
+from torch.testing._internal.two_tensor import TwoTensor
 from transformers import CLIPTokenizer
 
 from app.catalog import Catalog, Model, Quantization
@@ -119,6 +120,13 @@ def test_a_model_larger_than_all_is_held_alone(make_cache: MakeCache) -> None:
     cache.get("a")
     cache.get("b")
     assert cache.warm == ("b",)
+
+
+def test_a_weight_that_is_made_of_others_takes_what_they_take() -> None:
+    """As quantized ones are, whose own dtype is that of their values."""
+    pipe = Pipe()
+    pipe.part.weight = nn.Parameter(TwoTensor(torch.zeros(1, 10), torch.zeros(1, 10)))
+    assert memory.held_bytes(pipe) == 2 * 40
 
 
 class Moves:

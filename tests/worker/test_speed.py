@@ -240,6 +240,7 @@ def test_a_gguf_file_s_matrices_stay_quantized(
 def test_weights_quantized_by_torchao_are_guided(entry: Model, shared: SharedModel, jobs: list[Job]) -> None:
     pytest.importorskip("torchao")
     model = loaded(entry, quantization=Quantization(method="torchao-int8", components=("transformer",)))
+    assert held_bytes(model.pipe) == pytest.approx(model_size(model.entry).device_bytes, rel=0.1)
     images, expected = pixels(model, *jobs), pixels(shared, *jobs)
     assert difference(images, expected) > 1e-4
     assert all(np.abs(a - b).mean() < 0.05 for a, b in zip(images, expected, strict=True))
