@@ -1,0 +1,242 @@
+"""Each speed setting of the catalog against the plain model: exactness, time and memory, with and without guidance.
+
+A setting is put into a copy of the entry, which is loaded as a worker loads it. Images are made one at a time, by the
+entry's own number of steps unless told otherwise. Beside the table of those that run: combinations that are refused, by
+their messages.
+
+    python -m benchmarks.settings --models shapes-flux shapes-sd
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import ValidationError
+
+from app.catalog import Catalog, Model, Quantization, StepCache, Weights
+from app.jobs import Guidance, Job
+from app.loading.checks import problems
+from app.loading.errors import LoadError
+from app.loading.pipeline import load
+from app.settings import Settings
+from app.worker import memory
+from app.worker.encoder_memo import EncoderMemo
+from app.worker.pipeline_call import PipelineCall, run_calls
+from app.worker.pipelines import resolve_device
+from app.worker.protocol import JobControl
+from app.worker.recorder import Recorder
+from app.worker.shared_model import SharedModel
+from app.worker.warmup import trial_files, trial_jobs
+from benchmarks import report
+
+IMAGES = 6
+Pixels = np.ndarray[Any, np.dtype[np.float32]]
+#: Steps for few-step models, in which a step cache has something to skip.
+CACHED_STEPS = 16
+
+
+def cast(*components: str) -> dict[str, Any]:
+    return {"quantization": Quantization(method="layerwise-fp8", components=components)}
+
+
+def cache(method: Any, **options: Any) -> dict[str, Any]:
+    return {"cache": StepCache(method=method, options=options)}
+
+
+#: By model, settings that run on a CPU.
+SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
+    "shapes-flux": {
+        "attention = _native_math": {"attention": "_native_math"},
+        "attention = flex": {"attention": "flex"},
+        "quantization = layerwise-fp8, transformer": cast("transformer"),
+        "quantization = layerwise-fp8, all": cast("transformer", "text_encoder", "text_encoder_2", "vae"),
+        "quantization = torchao-int8, transformer": {
+            "quantization": Quantization(method="torchao-int8", components=("transformer",))
+        },
+        "offload = model": {"offload": "model"},
+        "offload = group": {"offload": "group"},
+        "channels_last": {"channels_last": True},
+        "vae_tiling": {"vae_tiling": True},
+        "cache = first_block, threshold 0.05": cache("first_block", threshold=0.05),
+        "cache = first_block, threshold 0.2": cache("first_block", threshold=0.2),
+        "cache = taylorseer, interval 3": cache("taylorseer", cache_interval=3),
+        "compile = denoiser": {"compile": "denoiser"},
+        "compile = blocks": {"compile": "blocks"},
+    },
+    "shapes-sd": {
+        "quantization = layerwise-fp8, unet": cast("unet"),
+        "offload = model": {"offload": "model"},
+        "offload = group": {"offload": "group"},
+        "channels_last": {"channels_last": True},
+        "vae_tiling": {"vae_tiling": True},
+        "compile = denoiser": {"compile": "denoiser"},
+    },
+}
+#: By model, what is refused.
+REFUSED: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    ("shapes-flux", "cache = pyramid", {"cache": {"method": "pyramid"}}),
+    ("shapes-flux", "cache = faster", {"cache": {"method": "faster"}}),
+    ("shapes-flux", "cache = mag, steps are a choice", {"cache": {"method": "mag"}}),
+    ("shapes-flux", "cache = first_block and compile", cache("first_block") | {"compile": "blocks"}),
+    ("shapes-flux", "cache = first_block and offload = group", cache("first_block") | {"offload": "group"}),
+    ("shapes-flux", "cache = first_block, unknown option", cache("first_block", limit=1)),
+    ("shapes-sd", "cache = first_block, a UNet", cache("first_block")),
+    ("shapes-flux", "layerwise-fp8 and compile", cast("transformer") | {"compile": "denoiser"}),
+    ("shapes-sd", "attention = flex, a UNet", {"attention": "flex"}),
+    ("pixart-sigma", "compile = blocks, PixArt", {"compile": "blocks"}),
+    ("shapes-flux", "attention = _native_flash in float32", {"attention": "_native_flash"}),
+    ("shapes-flux", "attention = flash", {"attention": "flash", "dtype": "bfloat16"}),
+    ("shapes-flux", "attention = sage", {"attention": "sage", "dtype": "bfloat16"}),
+    ("shapes-flux", "attention = xformers", {"attention": "xformers"}),
+    ("shapes-flux", "attention = _native_efficient on a CPU", {"attention": "_native_efficient"}),
+    ("chroma-hd", "attention = _native_flash, a masked text", {"attention": "_native_flash"}),
+    (
+        "shapes-flux", "bitsandbytes-nf4",
+        {"quantization": Quantization(method="bitsandbytes-nf4", components=("transformer",))},
+    ),
+    (
+        "shapes-flux", "bitsandbytes-nf4 and offload = group",
+        {"quantization": Quantization(method="bitsandbytes-nf4", components=("transformer",)), "offload": "group"},
+    ),
+    ("shapes-flux", "a GGUF denoiser", {"denoiser": Weights(repository="a/b", weight_name="c.gguf")}),
+)  # fmt: skip
+
+
+class Subject:
+    """A loaded entry that makes images, one at a time. Raises LoadError."""
+
+    def __init__(self, entry: Model, device: torch.device) -> None:
+        self.pipe, self._entry, self._device = load(entry, device), entry, device
+        self._model = SharedModel(entry, self.pipe)
+        self._files, self._recorder = trial_files(entry), Recorder()
+        (self._trial,) = trial_jobs(entry, 1)
+
+    def image(self, seed: int, steps: int, guidance: Guidance | None) -> tuple[Pixels, float]:
+        """Returns pixels (H, W, 3) in [0, 1] and the seconds that they took."""
+        request = replace(self._trial.request, seed=seed, num_inference_steps=steps, nag=guidance)
+        call = PipelineCall(
+            seed, self._model, Job("a", request), 0, self._files, JobControl(), self._device, EncoderMemo(0), None,
+            self._recorder,
+        )  # fmt: skip
+        begun_s = perf_counter()
+        run_calls([call])
+        return call.made.pixels, perf_counter() - begun_s
+
+    def close(self) -> None:
+        self._model.close()
+        del self._model, self.pipe
+        gc.collect()
+        torch.compiler.reset()
+
+
+def compare(plain: Subject, changed: Subject, steps: int, guidance: Guidance | None, images: int) -> dict[str, Any]:
+    """Makes the same images by both in turn, after one that does not count in the time."""
+    pairs = [[subject.image(seed, steps, guidance) for subject in (plain, changed)] for seed in range(images + 1)]
+    difference = [np.abs(after[0] - before[0]) * 255 for before, after in pairs]
+    seconds = [min(times) for times in zip(*((before[1], after[1]) for before, after in pairs[1:]), strict=True)]
+    return {
+        "steps": steps,
+        "largest": float(max(values.max() for values in difference)),
+        "mean": float(np.mean([values.mean() for values in difference])),
+        "time_ratio": seconds[1] / seconds[0],
+        "weights_ratio": memory.held_bytes(changed.pipe) / memory.held_bytes(plain.pipe),
+    }
+
+
+def rows_of(entry: Model, device: torch.device, images: int, only: Sequence[str]) -> list[dict[str, Any]]:
+    """Measures every setting of an entry against the plain one, guided and not."""
+    plain = Subject(entry, device)
+    rows: list[dict[str, Any]] = []
+    assert entry.nag is not None
+    for label, changes in SETTINGS[entry.id].items():
+        if only and not any(word in label for word in only):
+            continue
+        row: dict[str, Any] = {"model": entry.id, "setting": label}
+        try:
+            changed = Subject(entry.model_copy(update=changes), device)
+        except LoadError as exc:
+            rows.append(row | {"refused": exc.why})
+            continue
+        steps = max(entry.num_inference_steps.default, CACHED_STEPS if "cache" in changes else 0)
+        for is_guided in (False, True):
+            guidance = Guidance(**entry.nag.model_dump(), negative_prompt="blurry") if is_guided else None
+            rows.append(row | {"nag": is_guided} | compare(plain, changed, steps, guidance, images))
+            print(rows[-1], flush=True)
+        changed.close()
+    plain.close()
+    return rows
+
+
+def refusals(known: dict[str, Model], device: torch.device) -> list[dict[str, str]]:
+    """What keeps each of the refused combinations from being an entry, from passing the check, or from loading."""
+    rows = []
+    for name, label, changes in REFUSED:
+        try:
+            entry = Model.model_validate({**dict(known[name]), **changes})
+            found = problems(entry)
+            if found:
+                where, why = "models check", "; ".join(found)
+            else:
+                load(entry, device)
+                where, why = "", "is not refused"
+        except ValidationError as exc:
+            where, why = "catalog", exc.errors()[0]["msg"].removeprefix("Value error, ")
+        except LoadError as exc:
+            where, why = "load", exc.why
+        rows.append({"model": name, "combination": label, "where": where, "why": why})
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--models", nargs="*", default=list(SETTINGS), choices=list(SETTINGS))
+    parser.add_argument("--only", nargs="*", default=(), help="settings whose name holds one of these words")
+    parser.add_argument("--images", type=int, default=IMAGES, help=f"of each setting; default {IMAGES}")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--out", type=Path, default=report.RESULTS, help="folder of the results")
+    arguments = parser.parse_args()
+    known, device = Catalog.known(Settings()), resolve_device(arguments.device)
+    rows = [row for name in arguments.models for row in rows_of(known[name], device, arguments.images, arguments.only)]
+    refused = refusals(known, device)
+    columns = ("model", "setting", "NAG", "steps", "largest difference", "mean", "time", "weights")
+    cells = [
+        (
+            row["model"], row["setting"], "on" if row["nag"] else "off", str(row["steps"]), f"{row['largest']:.2f}",
+            f"{row['mean']:.3f}", f"{row['time_ratio']:.2f}", f"{row['weights_ratio']:.2f}",
+        )
+        for row in rows
+        if "refused" not in row
+    ]  # fmt: skip
+    missing = [f"{row['model']}, {row['setting']}: {row['refused']}" for row in rows if "refused" in row]
+    table = report.markdown(
+        ("model", "combination", "refused by", "message"),
+        [(row["model"], row["combination"], row["where"], row["why"].replace("|", "\\|")) for row in refused],
+    )
+    report.write(
+        "settings",
+        "Speed settings against the plain model: differences of 255, ratios of time and memory",
+        columns,
+        cells,
+        {"settings": rows, "refused": refused},
+        report.machine(device.type),
+        notes=(
+            f"Time: of {arguments.images} images by each in turn, the fastest. Weights: parameters and buffers. "
+            "Other work on the machine changes the times, and nothing else.",
+            *(f"Not measured: {line}" for line in missing),
+            "Refused combinations:",
+            table,
+        ),
+        folder=arguments.out,
+    )
+
+
+if __name__ == "__main__":
+    main()
