@@ -20,7 +20,7 @@ from app.catalog import LORA_ID, Catalog, Model, Range, UploadedLora
 from app.errors import Conflict, InvalidParameter, NotFound
 from app.loras import LoraFacts, LoraFileError, check_lora, find_structure
 
-__all__ = ["register_lora"]
+__all__ = ["register_lora", "remove_file"]
 
 VERSION_BYTES = 8
 SUFFIX = ".safetensors"
@@ -116,13 +116,23 @@ def _examined(file: BinaryIO, base: Model) -> tuple[LoraFacts, str, int]:
     return facts, digest.hexdigest(), size_bytes
 
 
+async def remove_file(lora: UploadedLora, service: Service) -> None:
+    """Removes the file of a LoRA that is not registered."""
+    await service.artifacts.delete(lora_name(lora.version))
+    await service.queue.loras.forget_file(lora.version)
+
+
 async def _store(lora: UploadedLora, file: BinaryIO, service: Service) -> None:
-    """The file, and then its record: what is registered can be used. Of what is not registered nothing stays."""
+    """Stores the file, and then its record: what is registered can be used.
+
+    Of what is not registered nothing stays: if this process ends in between, a worker removes the file.
+    """
     settings, is_added = service.settings, False
+    await service.queue.loras.note_file(lora.version)
     try:
         await service.artifacts.save(lora_name(lora.version), file)
         await service.queue.loras.add(lora, most=settings.loras_per_tenant, most_bytes=settings.lora_bytes_per_tenant)
         is_added = True
     finally:
         if not is_added:
-            await service.artifacts.delete(lora_name(lora.version))
+            await remove_file(lora, service)

@@ -49,6 +49,8 @@ class Keys:
         self.LORA = tag + "lora:"  # + id that jobs name it by: hash, record and bytes of an uploaded LoRA
         self.LORAS = tag + "loras:"  # + tenant, or nothing for all tenants: hash, id to the id that jobs name it by
         self.LORA_JOBS = tag + "lora_jobs:"  # + that id: set, ids of the jobs that need it and have not ended
+        self.LORA_FILES = tag + "lora_files"  # sorted set: versions that are not registered, but whose files may be
+        # stored, by the millisecond this was noted
         self.FILES = tag + "files:"  # + tenant: hash, id of an uploaded file to its record as JSON; ends with the last
 
         self.WORKERS = tag + "workers"  # sorted set: worker names, by the millisecond their announcement ends

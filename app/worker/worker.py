@@ -20,7 +20,7 @@ from typing import Any, TypeVar, cast
 
 from redis.exceptions import RedisError
 
-from app.artifacts import Artifacts, ArtifactsError
+from app.artifacts import Artifacts, ArtifactsError, lora_name
 from app.jobs import Job
 from app.logs import Log
 from app.queue.cancel import end
@@ -49,6 +49,8 @@ GRACE_S = 3 * REDIS_RETRY_S
 STORE_PATIENCE_S = 300.0  # a bucket may be away for so long; a finished image is worth the wait
 UNSTORED_MAX = 2  # rooms full of a model's results that may wait for the store before no more is claimed
 SWEEP_S = 600.0
+#: After which the file of a LoRA that is not registered is left over. No upload takes as long.
+LEFTOVER_S = 86_400.0
 T = TypeVar("T")
 _log = Log("worker")
 
@@ -307,10 +309,19 @@ class Worker:
         )
 
     async def _sweep(self) -> int:
-        """Removes old artifacts beside all other work: a bucket may take its time."""
+        """Removes old artifacts and what is left of LoRAs beside all other work: a bucket may take its time."""
         while True:
             try:
                 await self._artifacts.sweep()
-            except (ArtifactsError, OSError) as error:
+                await self._remove_leftovers()
+            except (ArtifactsError, OSError, RedisError) as error:
                 _log.warning("sweep_failed", error=error)
             await asyncio.sleep(SWEEP_S)
+
+    async def _remove_leftovers(self) -> None:
+        """Removes the files of LoRAs whose upload or removal was cut off."""
+        while versions := await self._queue.loras.leftovers(LEFTOVER_S):
+            for version in versions:
+                await self._artifacts.delete(lora_name(version))
+                await self._queue.loras.forget_file(version)
+                _log.info("lora_leftover_removed", version=version)

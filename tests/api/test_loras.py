@@ -14,12 +14,14 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from app.api import bounded_body
+from app.api import bounded_body, lora_uploads
+from app.api.routes import loras as lora_routes
 from app.artifacts import Artifacts, lora_name
 from app.catalog import Catalog
 from app.jobs import LoraUse
 from app.loading.errors import LoraError
 from app.loading.lora_files import LoraFiles
+from app.queue.loras import Loras
 from app.queue.queue import Queue
 from app.settings import Settings
 from tests.api.keyed import by, keyed
@@ -192,6 +194,29 @@ async def test_a_new_file_under_an_old_id_is_another_version(api: httpx.AsyncCli
     assert new != old
     body = {"prompt": "a shape", "loras": [{"id": f"style@{old}"}]}
     assert (await api.post("/v1/jobs", json=body)).json()["error"]["code"] == "lora_not_found"
+
+
+async def test_a_file_whose_upload_or_removal_is_cut_off_is_left_over(
+    api: httpx.AsyncClient, queue: Queue, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def cut_off(*_: Any) -> None:
+        raise ConnectionError
+
+    version = (await add(api, id="kept")).json()["version"]
+    assert await queue.loras.leftovers(-60) == []
+    with monkeypatch.context() as patch:
+        patch.setattr(Loras, "add", cut_off)
+        assert (await add(api)).status_code == 500
+        assert stored(settings) == [lora_name(version)]  # removed at once, as this process is still there
+        assert await queue.loras.leftovers(-60) == []
+        patch.setattr(lora_uploads, "remove_file", cut_off)
+        assert (await add(api)).status_code == 500
+    [left] = await queue.loras.leftovers(-60)
+    assert sorted(stored(settings)) == sorted(map(lora_name, (version, left)))
+    monkeypatch.setattr(lora_routes, "remove_file", cut_off)
+    assert (await api.delete(f"{ROUTE}/kept")).status_code == 500
+    assert await queue.loras.leftovers(-60) == [left, version]
+    assert (await api.get(f"{ROUTE}/kept")).status_code == 404
 
 
 async def test_the_catalog_s_are_not_deleted(api: httpx.AsyncClient) -> None:

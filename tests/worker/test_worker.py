@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from app.artifacts import Artifacts
+from app.artifacts import Artifacts, lora_name
 from app.jobs import Job, JobError, JobStatus
 from app.queue.queue import Queue
 from app.settings import Settings
@@ -21,6 +21,7 @@ from app.worker.recorder import Recorder
 from app.worker.worker import UNSTORED_MAX, Worker
 from tests.claiming import claim
 from tests.queue.servers import valkey
+from tests.queue.support import make_lora
 from tests.worker.scripted import ScriptedEngine
 
 MODEL = "shapes-flux"
@@ -570,3 +571,25 @@ async def test_after_redis_took_no_writes_a_finished_job_is_reported_before_it_i
                 server.admin.config_set("min-replicas-to-write", "0")
                 job = await ended(queue, "a")
         assert (job.status, job.attempts) == (JobStatus.COMPLETED, 1)
+
+
+async def test_files_of_loras_that_are_left_over_are_removed(
+    settings: Settings, queue: Queue, engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artifacts, (left, registered, recent) = Artifacts.open(settings), (f"{i:016x}" for i in range(3))
+    for version in (left, registered):
+        await queue.loras.note_file(version)
+        await artifacts.save(lora_name(version), b"x")
+    await queue.loras.add(make_lora(version=registered), most=1, most_bytes=10)
+    await asyncio.sleep(0.3)
+    await queue.loras.note_file(recent)  # its upload is under way
+    await artifacts.save(lora_name(recent), b"x")
+    monkeypatch.setattr(module, "LEFTOVER_S", 0.2)
+    async with working(settings, queue, engine):
+        while left in await queue.loras.leftovers(0):  # noqa: ASYNC110 - looking is all that there is
+            await asyncio.sleep(0.01)
+    with pytest.raises(FileNotFoundError):
+        await artifacts.find(lora_name(left))
+    for version in (registered, recent):
+        assert (await artifacts.find(lora_name(version))).size_bytes == 1
+    assert await queue.loras.leftovers(-60) == [recent]

@@ -9,12 +9,11 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.forms import UploadRoute, take_upload
-from app.api.lora_uploads import register_lora
+from app.api.lora_uploads import register_lora, remove_file
 from app.api.resolve import find_model
 from app.api.schemas import LoraBody
 from app.api.service import Here, Service
 from app.api.views.lora import LoraDeletedView, LorasView, LoraView, lora_view
-from app.artifacts import lora_name
 from app.catalog import RegisteredLora, UploadedLora
 from app.errors import Conflict, InvalidParameter, NotFound
 
@@ -71,7 +70,7 @@ async def delete_lora(lora_id: str, service: Here) -> LoraDeletedView:
     if lora.tenant is None:
         service.require_admin("to delete a LoRA that all tenants share")
     await service.queue.loras.drop(lora)
-    await service.artifacts.delete(lora_name(lora.version))
+    await remove_file(lora, service)
     return LoraDeletedView(id=lora.id)
 
 

@@ -1,6 +1,7 @@
 -- Register a LoRA whose file is stored, if its id is free and its tenant has room.
 -- Bound: the LoRAs of the tenant.
--- ARGV: tenant or '' for all tenants, id, id that jobs name it by, record, bytes of its file, most LoRAs, most bytes
+-- ARGV: tenant or '' for all tenants, id, id that jobs name it by, record, bytes of its file, most LoRAs, most bytes,
+-- version
 -- Returns 'added', 'taken', 'count' or 'bytes'.
 local tenant, id, use = ARGV[1], ARGV[2], ARGV[3]
 local own = LORAS .. tenant
@@ -19,4 +20,5 @@ if bytes > tonumber(ARGV[7]) then
 end
 redis.call('HSET', LORA .. use, 'record', ARGV[4], 'bytes', ARGV[5])
 redis.call('HSET', own, id, use)
+redis.call('ZREM', LORA_FILES, ARGV[8])
 return 'added'

@@ -1,4 +1,4 @@
--- Strike a LoRA off, unless jobs that have not ended need it.
+-- Strike a LoRA off, unless jobs that have not ended need it. Its file is left over.
 -- Bound: those jobs.
 -- ARGV: tenant or '' for all tenants, id
 -- Returns {'dropped', record}, {'needed', number of jobs} or {'unknown'}.
@@ -19,4 +19,5 @@ end
 local record = redis.call('HGET', LORA .. use, 'record')
 redis.call('HDEL', own, id)
 redis.call('DEL', LORA .. use)
+redis.call('ZADD', LORA_FILES, now_ms(), string.match(use, '[^@]+$'))
 return { 'dropped', record }
