@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.nn import functional as F
 
 from app.jobs import Guidance, Job, LoraUse
 from app.loading.adapters import load_adapter
@@ -298,6 +300,81 @@ def test_offloaded_models_take_loras(offload: str, flux: tuple[SharedModel, Path
     jobs = [make_job("a", loras=THREE, nag=NAG), make_job("b", loras=(EVERYTHING,), seed=2)]
     for job, image in zip(jobs, generate(offloaded, *jobs), strict=True):
         assert difference(image, generate(shared, job)[0]) <= 1
+
+
+class PackedLinear(nn.Linear):
+    """As bitsandbytes' linear layers: integers in a shape of their own, which only their forward can read."""
+
+    weight: nn.Parameter
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__(layer.in_features, layer.out_features, device="meta")
+        scale = layer.weight.detach().abs().amax(1, keepdim=True) / 127
+        packed = (layer.weight.detach() / scale).round().to(torch.int8).view(-1, 1)
+        self.weight, self.bias = nn.Parameter(packed, requires_grad=False), layer.bias
+        self.register_buffer("scale", scale)
+
+    def unpacked(self) -> torch.Tensor:
+        return self.weight.view(self.out_features, -1) * self.scale
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.linear(x, self.unpacked(), self.bias)
+
+
+def pack(module: nn.Module) -> None:
+    """Replaces the linear layers of a module's blocks."""
+    for name in layers_of(module, "blocks"):
+        parent, _, last = name.rpartition(".")
+        setattr(module.get_submodule(parent), last, PackedLinear(module.get_submodule(name)))
+
+
+def unpack(module: nn.Module) -> None:
+    """Gives the layers plain weights of the same values."""
+    for name, layer in list(module.named_modules()):
+        if isinstance(layer, PackedLinear):
+            parent, _, last = name.rpartition(".")
+            plain = nn.Linear(layer.in_features, layer.out_features)
+            plain.weight, plain.bias = nn.Parameter(layer.unpacked()), layer.bias
+            setattr(module.get_submodule(parent), last, plain)
+
+
+def test_quantized_weights_take_loras(flux: tuple[SharedModel, Paths], make_job: Make) -> None:
+    shared, paths = flux
+    jobs = batch(make_job, shared)[:4]
+    pipe = pipelines.load(shared.entry, CPU)
+    pack(pipe.transformer)
+    quantized = SharedModel(shared.entry, pipe)
+    add_loras(quantized, paths)
+    images = generate(quantized, *jobs)
+    for job, image in zip(jobs, images, strict=True):
+        assert difference(image, generate(quantized, job)[0]) <= 1, job.id
+    unpack(pipe.transformer)
+    use_peft(pipe, paths, jobs[3].request.loras)
+    (expected,) = generate(SharedModel(shared.entry, pipe), *without_loras(jobs[3]))
+    assert distance(images[3], expected) < LIKE_DIFFUSERS
+
+
+def test_weights_that_torchao_quantizes_take_loras(flux: tuple[SharedModel, Paths], make_job: Make) -> None:
+    quantization = pytest.importorskip("torchao.quantization", reason="installed by `make test-previous`")
+    shared, paths = flux
+    jobs = batch(make_job, shared)[:4]
+    pipe = pipelines.load(shared.entry, CPU)
+    quantization.quantize_(pipe.transformer, quantization.Int8WeightOnlyConfig())
+    quantized = SharedModel(shared.entry, pipe)
+    add_loras(quantized, paths)
+    for job, image in zip(jobs, generate(quantized, *jobs), strict=True):
+        (plain,) = generate(quantized, *without_loras(job))
+        assert difference(image, generate(quantized, job)[0]) <= 1, job.id
+        assert (distance(image, plain) > ROUNDING) == bool(job.request.loras), job.id
+
+
+def test_layers_of_another_kind_are_refused_by_name(flux: tuple[SharedModel, Paths]) -> None:
+    shared, paths = flux
+    pipe = pipelines.load(shared.entry, CPU)
+    block = pipe.transformer.transformer_blocks[0]
+    block.attn.to_q = nn.Sequential(block.attn.to_q)
+    with pytest.raises(LoraError, match=r"transformer_blocks\.0\.attn\.to_q: a Sequential takes no LoRA"):
+        load_adapter(shared.entry, pipe, paths["attention"])
 
 
 def test_calls_with_loras_of_a_compiled_model_run_uncompiled(make_job: Make, tmp_path: Path) -> None:
