@@ -41,10 +41,17 @@ def download(entry: Model, on_progress: Callable[[int, int], object]) -> None:
 
 
 def download_lora(lora: CatalogLora, on_progress: Callable[[int, int], object]) -> None:
-    """As `download`, of a LoRA that requests may name."""
-    if lora.repository is not None and not Path(lora.repository).is_dir():
+    """As `download`, of a LoRA that requests may name. Of one that is here, nothing is asked of the hub."""
+    if lora.repository is not None and not Path(lora.repository).is_dir() and not _has_file(lora):
         _fetch_listings(lora.id, [lora.source])
         _download(lora.id, [lora_file(lora)], on_progress)
+
+
+def _has_file(lora: CatalogLora) -> bool:
+    try:
+        return lora_file(lora).path is not None
+    except LoadError:
+        return False
 
 
 def _fetch_listings(owner: str, sources: Sequence[Source]) -> None:

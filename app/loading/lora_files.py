@@ -19,12 +19,14 @@ from app.folders import writable_folder
 from app.loading.download import download_lora
 from app.loading.errors import LoadError, LoraError, public_reason
 from app.loading.hub import lora_file
+from app.logs import Log
 from app.loras import LoraFileError, check_lora, find_structure
 from app.queue.queue import Queue
 from app.settings import Settings
 
 __all__ = ["LoraFiles"]
 
+_log = Log("worker")
 #: The store is asked again for so long.
 PATIENCE_S = 30.0
 #: A local copy that was used within this time is never removed to make room: its reader may not have opened it yet.
@@ -77,6 +79,7 @@ class LoraFiles:
             download_lora(lora, on_progress)
             path = lora_file(lora).path
         except LoadError as exc:
+            _log.error("lora_missing", lora=use_id, message=exc.why)  # clients are told less
             raise LoraError(model.id, f"loras: {use_id}: its file cannot be had: {public_reason(exc)}") from exc
         if path is None:
             raise LoraError(model.id, f"loras: {use_id}: its file is not on the worker's machine")

@@ -15,12 +15,15 @@ from typing import Any
 
 import httpx
 import pytest
+import torch
 
 from app.catalog import Catalog
+from app.loading import pipeline as pipelines
 from app.settings import Settings
 from tests.hub.repositories import REPOSITORIES, write_repositories
-from tests.hub.server import TOKEN, Hub, serve_hub
+from tests.hub.server import TOKEN, Hub, Repository, serve_hub
 from tests.hub.test_entries import check, generate, service
+from tests.hub.weights import peft, save_lora
 
 KNOWN = Catalog.known(Settings())
 NAME = "sdxl-lightning"  # a variant, and another denoiser's weights
@@ -133,6 +136,86 @@ def test_a_gated_repository_says_what_to_do_and_opens_to_a_token(run: Run, hub: 
     assert run("models", "pull", GATED, HF_TOKEN_PATH=str(secret))[0] == 0
     shutil.rmtree(tmp_path / "hub")
     assert run("models", "pull", GATED, HF_TOKEN=TOKEN)[0] == 0
+
+
+LORA, COMMITS = "me/watercolor", ("1" * 40, "2" * 40)
+LORAS = f"""
+[loras.watercolor]
+base = "shapes-flux"
+repository = "{LORA}"
+weight_name = "styles/watercolor.safetensors"
+revision = "{COMMITS[1]}"
+
+[loras.oil]
+base = "shapes-flux"
+repository = "{LORA}"
+weight_name = "oil.safetensors"
+
+[loras.lost]
+base = "shapes-flux"
+repository = "{LORA}"
+weight_name = "oil.safetensors"
+revision = "{"3" * 40}"
+"""
+
+
+@pytest.fixture
+def with_loras(hub: Hub, tmp_path: Path) -> dict[str, str]:
+    """The environment of a service that knows three LoRAs of one repository, the third of a revision that it lacks."""
+    folder = tmp_path / "loras"
+    transformer = pipelines.load(KNOWN["shapes-flux"], torch.device("cpu")).transformer
+    for name in ("styles/watercolor", "oil"):
+        save_lora(transformer, folder / f"{name}.safetensors", peft("transformer"))
+    (folder / "README.md").write_text("two styles")
+    hub.repositories[LORA] = Repository(folder, COMMITS)
+    (tmp_path / "loras.toml").write_text(LORAS)
+    hub.downloads.clear()
+    return {"NAG_CATALOG": str(tmp_path / "loras.toml"), "NAG_MODELS": "shapes-flux", "HF_ENDPOINT": hub.url}
+
+
+def test_a_lora_of_a_request_is_fetched_once_and_used_offline(
+    with_loras: dict[str, str], hub: Hub, tmp_path: Path
+) -> None:
+    def job(client: httpx.Client, *loras: str) -> tuple[dict[str, Any], bytes]:
+        body = {"prompt": "a shape", "seed": 1, "loras": [{"id": name} for name in loras]}
+        made = client.post("/v1/jobs", json=body, headers={"prefer": "wait=120"}).json()
+        return made, client.get(f"/v1/jobs/{made['id']}/result").content
+
+    with service(Path(sys.executable), tmp_path, **with_loras) as client:
+        _, plain = job(client)
+        assert hub.downloads == []
+        done, image = job(client, "watercolor")
+        assert (done["status"], done["loras"]) == ("completed", [{"id": "watercolor", "scale": 1.0}])
+        assert image != plain
+        assert hub.downloads == [(LORA, "styles/watercolor.safetensors")]
+        assert any(f"/resolve/{COMMITS[1]}/" in path for _, path in hub.requests)
+        failed, _ = job(client, "lost")
+        assert failed["error"]["code"] == "lora_unavailable"
+        assert "loras: lost: its file cannot be had" in failed["error"]["message"]
+    (missing,) = re.findall(r" lora_missing lora=lost .*", (tmp_path / "service.log").read_text())
+    assert COMMITS[1] not in missing
+    assert "3" * 40 in missing
+    hub.requests.clear()
+    with service(Path(sys.executable), tmp_path, **with_loras, HF_HUB_OFFLINE="1") as client:
+        assert job(client, "watercolor")[1] == image
+        failed, _ = job(client, "oil")
+        assert failed["error"]["code"] == "lora_unavailable"
+        assert hub.requests == []
+    assert 'lora_missing lora=oil message="not on this machine' in (tmp_path / "service.log").read_text()
+
+
+def test_a_lora_is_pulled_by_its_name(with_loras: dict[str, str], hub: Hub, run: Run) -> None:
+    catalog = {"NAG_CATALOG": with_loras["NAG_CATALOG"], "NAG_MODELS": "shapes-flux"}
+    _, output, _ = run("models", "check", "oil", "--cache", **catalog)
+    assert "\noil: to download: " in output
+    assert run("models", "pull", "oil", **catalog)[:2] == (0, "")
+    assert hub.downloads == [(LORA, "oil.safetensors")]
+    offline = {**catalog, "HF_HUB_OFFLINE": "1"}
+    status, output, _ = run("models", "check", "oil", "--cache", **offline)
+    assert (status, "here" in output, "to download" in output) == (0, True, False), output
+    assert run("models", "pull", "oil", **offline)[0] == 0
+    status, _, errors = run("models", "pull", "lost", **catalog)
+    assert (status, f"nag-server: lost: {LORA}: " in errors) == (1, True), errors
 
 
 def test_a_model_downloads_while_another_serves_and_both_are_warm_after_a_restart(hub: Hub, tmp_path: Path) -> None:
