@@ -9,10 +9,13 @@ import torch
 import nag
 from app.catalog import Catalog
 from app.settings import Settings
+from benchmarks import styles
 from benchmarks.suppression.methods import NAG, NONE, Method
 from benchmarks.suppression.pairs import Pair
 from benchmarks.suppression.subject import Subject
 from training.recipes import RECIPES
+from training.shapes.judge import read
+from training.shapes.styles import STYLES
 from training.shapes.world import COLORS, SHAPES, Caption
 
 EMBEDDED = [name for name, model in Catalog.load(Settings()).models.items() if "builtin" in model.repository]
@@ -84,3 +87,32 @@ def test_a_negative_prompt_is_obeyed(subject):
     )
     assert plain >= 3
     assert guided <= LEFT.get(subject.name, 0.5) * plain
+
+
+@pytest.fixture(scope="module")
+def styled():
+    subject = Subject.load(styles.MODEL)
+    styles.load_styles(subject)
+    return subject
+
+
+def test_embedded_loras_stay_small():
+    paths = [Path(lora.path) for lora in styles.LORAS.values()]
+    assert len(paths) == len(STYLES)
+    assert max(path.stat().st_size for path in paths) <= 1_000_000
+
+
+@pytest.mark.parametrize("method", [NONE, NAG], ids=["plain", "guided"])
+def test_loras_bring_out_their_styles_and_keep_the_caption(styled, method):
+    pairs = [
+        Pair(Caption(color=COLORS[i % 6], shape=SHAPES[i // 6 % 3]), Caption(background="white")) for i in range(SEEDS)
+    ]
+    shown, kept = {}, {}
+    for loras in ({}, *({name: lora.scale.default} for name, lora in styles.LORAS.items())):
+        images = styles.make(styled, pairs, styles.Row(method, loras))
+        shown[(*loras,)] = [sum(map(style.is_in, images)) / SEEDS for style in STYLES.values()]
+        kept[(*loras,)] = sum(r.shows(pair.prompt) for pair, r in zip(pairs, read(images), strict=True)) / SEEDS
+    assert max(shown[()]) <= 0.05
+    for i, name in enumerate(STYLES):
+        assert shown[name,][i] >= 0.8  # of few images; benchmarks.styles looks at more
+        assert kept[name,] >= kept[()] - 0.1

@@ -264,6 +264,11 @@ def test_a_lora_is_taken_by_its_base_by_what_extends_it_and_by_its_weights(tmp_p
     assert not catalog.takes(refusing, catalog.loras["w"])
 
 
+def test_loras_of_models_that_are_not_served_are_left_out() -> None:
+    assert [*Catalog.load(Settings()).served_loras] == ["dotted", "underlined"]
+    assert [*Catalog.load(Settings(models=("flux-dev",))).served_loras] == []
+
+
 def test_a_lora_of_the_hub(tmp_path: Path) -> None:
     text = '[loras.w]\nbase = "flux-dev"\nrepository = "a/b"\nweight_name = "c.safetensors"\nrevision = "abc"'
     source = load(tmp_path, text).loras["w"].source

@@ -107,7 +107,9 @@ def test_the_page_on_loras_has_a_catalog_and_settings_that_exist(tmp_path):
     (example,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
     (tmp_path / "mine.toml").write_text(example)
     loras = Catalog.load(Settings(catalog=tmp_path / "mine.toml")).loras
-    assert {name: lora.base for name, lora in loras.items()} == {"watercolor": "flux-dev", "outlined": "shapes-flux"}
+    assert {name: lora.base for name, lora in loras.items()} == {
+        "watercolor": "flux-dev", **dict.fromkeys(("sketched", "dotted", "underlined"), "shapes-flux"),
+    }  # fmt: skip
     assert set(re.findall(r"`NAG_(\w+)", page)) <= {name.upper() for name in Settings.model_fields}
     assert f"at most {LORAS_MAX} LoRAs" in page
     assert f"at most {HEADER_MAX_BYTES // 2**20} MiB" in page

@@ -35,12 +35,16 @@ class Level(NamedTuple):
     def target(self, clean: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
         return rows(self.p, clean) * noise - rows(self.q, clean) * clean
 
+    def clean(self, x: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        """Returns the x₀ that a prediction v for x amounts to."""
+        scale = self.a * self.p + self.s * self.q
+        return (rows(self.p / scale, x) * x) - rows(self.s / scale, x) * v
+
     def step(self, x: torch.Tensor, v: torch.Tensor, below: Level) -> torch.Tensor:
         """Where a straight step from here to `below` arrives: Euler for a flow, DDIM (Song et al. 2020) otherwise."""
         scale = self.a * self.p + self.s * self.q
-        clean = (rows(self.p / scale, x) * x) - rows(self.s / scale, x) * v
         noise = (rows(self.q / scale, x) * x) + rows(self.a / scale, x) * v
-        return below.noisy(clean, noise)
+        return below.noisy(self.clean(x, v), noise)
 
     def jump(self, x: torch.Tensor, arrived: torch.Tensor, below: Level) -> torch.Tensor:
         """The v that takes `step` from x to `arrived`, in which it is linear."""

@@ -61,6 +61,15 @@ class Catalog(Entry):
         ordered = (self.models[self.default], *self.models.values())
         return next((each for each in ordered if kind in (None, each.kind)), None)
 
+    @property
+    def served_loras(self) -> dict[str, CatalogLora]:
+        """Those that a served model takes."""
+        return {
+            name: lora
+            for name, lora in self.loras.items()
+            if any(self.takes(model, lora) for model in self.models.values())
+        }
+
     def takes(self, model: Model, lora: RegisteredLora) -> bool:
         """Whether requests of this model may name this LoRA."""
         return model.request_loras and lora.base in self.bases.get(model.id, {model.id})

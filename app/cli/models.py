@@ -177,12 +177,7 @@ def _show(progress: Progress, task: TaskID, done_bytes: int, total_bytes: int) -
 
 def _served(catalog: Catalog) -> list[str]:
     """The models that are served, and the LoRAs that they take."""
-    taken = [
-        lora.id
-        for lora in catalog.loras.values()
-        if any(catalog.takes(model, lora) for model in catalog.models.values())
-    ]
-    return list(dict.fromkeys([*catalog.models, *taken]))
+    return list(dict.fromkeys([*catalog.models, *catalog.served_loras]))
 
 
 def _known_names(known: Mapping[str, Model], loras: Mapping[str, CatalogLora], names: Sequence[str]) -> list[str]:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from benchmarks.suppression.methods import FAMILIES, NAG, NONE, Method
 from benchmarks.suppression.score import Score
 from benchmarks.suppression.study import Cell, Study
 
-__all__ = ["save_front", "save_samples"]
+__all__ = ["save_front", "save_samples", "save_sheet"]
 
 #: What the study wants: the negative absent, and this close to unguided on both other axes.
 ABSENT_WANTED, WITHIN_POINTS, AXES = 95.0, 3.0, ("clean", "kept")
@@ -59,11 +60,19 @@ def save_front(read: Sequence[tuple[Cell, Score]], steps: int, path: Path, title
 def save_samples(study: Study, path: Path) -> None:
     """The same pairs and seeds by each of the main methods, a row each; of a clip the middle frame."""
     methods = (NONE, Method("CFG", 2.0), Method("CFG", 5.0), Method("NASA", 1.25), Method("VSF", 2.0), NAG)
-    rows = []
+    rows = {}
     for method in methods:
         made = study.samples(Cell(study.subject.steps, "held-out", method), SAMPLES)
-        row = np.concatenate(list(made[:, made.shape[1] // 2] if made.ndim == 5 else made), axis=1)
-        label = Image.new("RGB", (LABEL_PX, row.shape[0]), "white")
-        ImageDraw.Draw(label).text((8, row.shape[0] // 2 - 6), method.label, fill="black")
-        rows.append(np.concatenate([np.asarray(label), row], axis=1))
-    Image.fromarray(np.concatenate(rows)).save(path)
+        rows[method.label] = made[:, made.shape[1] // 2] if made.ndim == 5 else made
+    save_sheet(rows, path)
+
+
+def save_sheet(rows: Mapping[str, NDArray[np.uint8]], path: Path) -> None:
+    """Writes rows of images (N, H, W, 3) under each other, each behind its label."""
+    lines = []
+    for text, images in rows.items():
+        line = np.concatenate(list(images), axis=1)
+        label = Image.new("RGB", (LABEL_PX, len(line)), "white")
+        ImageDraw.Draw(label).text((8, len(line) // 2 - 6), text, fill="black")
+        lines.append(np.concatenate([np.asarray(label), line], axis=1))
+    Image.fromarray(np.concatenate(lines)).save(path)

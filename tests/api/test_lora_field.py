@@ -111,7 +111,7 @@ WRONG: list[tuple[list[tuple[str, str]], int, str]] = [
     ([("loras", '["ink"]')], 422, "loras.0"),
     ([("loras", "ink=much")], 422, "loras.0.scale"),
     ([("loras", "ink=nan")], 422, "loras.0.scale"),
-    ([("loras", "inc")], 400, "no LoRA 'inc'; model shapes-flux takes ink, oil"),
+    ([("loras", "inc")], 400, "no LoRA 'inc'; model shapes-flux takes dotted, ink, oil, underlined"),
     ([("loras", "moving")], 400, "moving is a LoRA for shapes-wan"),
     ([("loras", "ink=2")], 400, "loras.0.scale: must be -1 to 1.5"),
     ([("loras", "ink"), ("loras", "ink")], 400, "ink is there twice"),

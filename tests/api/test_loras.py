@@ -92,9 +92,11 @@ async def test_from_a_file_to_a_job(api: httpx.AsyncClient, worker: FakeWorker, 
     assert (await api.get(added.headers["location"])).json() == added.json()
     assert (await api.get(f"{ROUTE}/crayon@{version}")).json() == added.json()
     listed = (await api.get(ROUTE)).json()["data"]
-    assert [(lora["id"], lora["origin"]) for lora in listed] == [("crayon", "own"), ("ink", "catalog")]
+    assert [(lora["id"], lora["origin"]) for lora in listed] == [
+        ("crayon", "own"), ("dotted", "catalog"), ("ink", "catalog"), ("underlined", "catalog"),
+    ]  # fmt: skip
     assert [lora["id"] for lora in (await api.get(ROUTE, params={"model": "shapes-sd"})).json()["data"]] == []
-    assert (await api.get("/v1/models/twin")).json()["loras"] == ["crayon", "ink"]
+    assert (await api.get("/v1/models/twin")).json()["loras"] == ["crayon", "dotted", "ink", "underlined"]
     assert (await api.get("/v1/models/shapes-sd")).json()["loras"] == []
     assert stored(settings) == [lora_name(version)]
 
@@ -183,7 +185,7 @@ async def test_one_that_jobs_need_stays(api: httpx.AsyncClient, queue: Queue, se
     for answer in (await api.get(f"{ROUTE}/style"), await api.delete(f"{ROUTE}/style")):
         assert answer.status_code == 404
     unknown = await api.post("/v1/jobs", json={"prompt": "a shape", "loras": [{"id": "style"}]})
-    assert "no LoRA 'style'; model shapes-flux takes ink" in unknown.json()["error"]["message"]
+    assert "no LoRA 'style'; model shapes-flux takes dotted, ink, underlined" in unknown.json()["error"]["message"]
 
 
 async def test_a_new_file_under_an_old_id_is_another_version(api: httpx.AsyncClient) -> None:
@@ -276,8 +278,11 @@ async def test_who_may_do_what_with_whose(settings: Settings, queue: Queue) -> N
         assert (await add(api, id="everybody", key="alice")).status_code == 409
         assert (await add(api, id="x")).status_code == 401
 
-        seen = {"alice": ["everybody", "ink", "mine"], "bob": ["everybody", "ink", "mine", "theirs"],
-                "operator": ["everybody", "ink"]}  # fmt: skip
+        seen = {
+            "alice": ["dotted", "everybody", "ink", "mine", "underlined"],
+            "bob": ["dotted", "everybody", "ink", "mine", "theirs", "underlined"],
+            "operator": ["dotted", "everybody", "ink", "underlined"],
+        }
         for key, names in seen.items():
             listed = (await api.get(ROUTE, headers=by(key))).json()["data"]
             assert [lora["id"] for lora in listed] == names

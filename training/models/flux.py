@@ -45,6 +45,14 @@ class Flux:
         self.clip = text.clip_encoder(self.clip_tokenizer, TEXT_WIDTH)
         self.t5 = text.t5_encoder(self.t5_tokenizer, TEXT_WIDTH)
 
+    @classmethod
+    def of(cls, pipe: FluxPipeline) -> Flux:
+        """Returns the bundle of a pipeline's own parts."""
+        bundle = cls.__new__(cls)
+        bundle.denoiser, bundle.clip, bundle.t5 = pipe.transformer, pipe.text_encoder, pipe.text_encoder_2
+        bundle.clip_tokenizer, bundle.t5_tokenizer = pipe.tokenizer, pipe.tokenizer_2
+        return bundle
+
     @property
     def modules(self) -> nn.ModuleDict:
         return nn.ModuleDict({"transformer": self.denoiser, "clip": self.clip, "t5": self.t5})

@@ -76,25 +76,28 @@ def _nearest(rgb: NDArray[np.float32], names: tuple[str, ...], palette: torch.Te
     return names[best] if distance[best] <= COLOR_TOLERANCE else None
 
 
+def find_object(image: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Returns the color of the background and the mask (H, W) of the object, which is empty if there is none.
+
+    image: (H, W, 3), sRGB in [0, 1].
+    """
+    border = np.concatenate([part.reshape(-1, 3) for part in (image[:2], image[-2:], image[:, :2], image[:, -2:])])
+    background_rgb = np.median(border, axis=0)
+    mask = np.linalg.norm(image - background_rgb, axis=2) > OBJECT_DISTANCE
+    labels, count = ndimage.label(mask)
+    if count == 0:
+        return background_rgb, mask
+    areas = ndimage.sum_labels(mask, labels, range(1, count + 1))
+    return background_rgb, labels == int(np.argmax(areas)) + 1
+
+
 def _read_one(picture: NDArray[np.float32]) -> Reading:
     width = picture.shape[1]
-    border = np.concatenate(
-        [
-            picture[:2].reshape(-1, 3),
-            picture[-2:].reshape(-1, 3),
-            picture[:, :2].reshape(-1, 3),
-            picture[:, -2:].reshape(-1, 3),
-        ]
-    )
-    background_rgb = np.median(border, axis=0)
+    background_rgb, one = find_object(picture)
     background = _nearest(background_rgb, BACKGROUNDS, BACKGROUND_RGB)
-    mask = np.linalg.norm(picture - background_rgb, axis=2) > OBJECT_DISTANCE
-    labels, count = ndimage.label(mask)
     nothing = Reading(None, None, None, background, clean=False)
-    if count == 0:
+    if not one.any():
         return nothing
-    areas = ndimage.sum_labels(mask, labels, range(1, count + 1))
-    one = labels == int(np.argmax(areas)) + 1
     rows, columns = np.flatnonzero(one.any(1)), np.flatnonzero(one.any(0))
     box_h, box_w = rows[-1] - rows[0] + 1, columns[-1] - columns[0] + 1
     radius = (box_h + box_w) / 4

@@ -46,8 +46,8 @@ async def add_lora(body: LoraBody, request: Request, service: Here) -> Response:
 
 @router.get(LORAS)
 async def list_loras(service: Here, query: Annotated[ListQuery, Query()]) -> LorasView:
-    """Every LoRA that the caller may name: the catalog's, those that all tenants share, and its own."""
-    loras: dict[str, RegisteredLora] = {**service.catalog.loras}
+    """Every LoRA that the caller may name: the catalog's for served models, those that all share, and its own."""
+    loras: dict[str, RegisteredLora] = {**service.catalog.served_loras}
     loras |= {lora.id: lora for lora in (await service.uploaded_loras()).values()}
     if query.model is not None:
         model = find_model(service.catalog, query.model)
