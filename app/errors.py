@@ -25,6 +25,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 
@@ -55,6 +56,12 @@ class InvalidParameter(ServiceError):
 
 class UnsupportedParameter(InvalidParameter):
     code = "unsupported_parameter"
+
+
+def joined(errors: Sequence[InvalidParameter]) -> InvalidParameter:
+    """Returns one error of all, which has the parameter and the code of the first."""
+    first, messages = errors[0], dict.fromkeys(error.message for error in errors)
+    return type(first)("; ".join(messages), param=first.param, code=first.error_code)
 
 
 class InvalidRequest(ServiceError):

@@ -146,6 +146,17 @@ class Generation:
     remix_of: str | None = None  # the job of the video that this one starts from, where that is one of this service
     strict: bool = False  # a prompt longer than the model reads fails the job
     loras: tuple[LoraUse, ...] = ()
+    alias: str | None = None  # the name of the model that the request used, where that is not its id
+
+    @property
+    def named_model(self) -> str:
+        """The model by the name that the request used."""
+        return self.alias or self.model
+
+    @property
+    def used_negative_prompt(self) -> str | None:
+        """What NAG or CFG steers away from; None for nothing."""
+        return (self.nag.negative_prompt if self.nag is not None else self.negative_prompt) or None
 
     @property
     def cfg(self) -> bool:

@@ -28,7 +28,8 @@ __all__ = ["ANY_ADDRESS", "SECRET", "Settings"]
 
 #: Fields whose value is shown to nobody, not even where it does not fit.
 SECRET = frozenset({"api_key", "api_keys", "artifacts_options", "redis_url", "url_secrets", "webhook_secret"})
-ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:]+\](:[0-9]{1,5})?")
+#: Also of apps and extensions, whose pages have schemes of their own.
+ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:]+\])(:[0-9]{1,5})?")
 URL = r"^https?://[^\s?#@]+$"
 ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - where a server bound to all is reached from here
 
@@ -72,6 +73,21 @@ class Settings(BaseSettings):
         NoDecode,
         Field(description="ids served, with commas; absent or empty, the embedded models and those of NAG_CATALOG"),
     ] = None
+    aliases: Annotated[
+        tuple[str, ...] | None,
+        NoDecode,
+        Field(
+            description="further names of models, as dall-e-3 or dall-e-3=flux-dev, with commas, or none; absent, "
+            "those that popular clients have built in"
+        ),
+    ] = None
+    strict: Annotated[
+        bool,
+        Field(description="false: what a model cannot honour is left out with a warning, unless a request says strict"),
+    ] = True
+    response_format: Annotated[
+        Literal["b64_json", "url"], Field(description="how images are answered where neither request nor alias says it")
+    ] = "b64_json"
     device: Annotated[str, Field(description="torch device of a worker; auto takes CUDA when it is there")] = "auto"
     warm: Annotated[
         tuple[str, ...] | None,
@@ -171,9 +187,31 @@ class Settings(BaseSettings):
     ] = None
     public_url: Annotated[
         str | None,
-        Field(pattern=URL, description="address by which clients reach the API; links in webhooks begin with it"),
+        Field(
+            pattern=URL,
+            description="address by which clients reach the API, with the path that a proxy serves it under; links "
+            "begin with it",
+        ),
     ] = None
-    wait_max_s: Annotated[float, Field(gt=0, description="longest a request is held for its result")] = 120.0
+    trusted_proxies: Annotated[
+        tuple[IPv4Network | IPv6Network, ...],
+        NoDecode,
+        Field(
+            description="networks of proxies whose X-Forwarded-Proto, -Host and -Prefix are believed, with commas; "
+            "absent: none"
+        ),
+    ] = ()
+    wait_max_s: Annotated[
+        float, Field(gt=0, description="longest a request is held for its result; proxies close after 60 s of silence")
+    ] = 50.0
+    rejoin_s: Annotated[
+        float,
+        Field(
+            ge=0,
+            description="a job whose client left while it waited is cancelled after this time, unless the same request "
+            "comes again and takes it over; 0: at once",
+        ),
+    ] = 15.0
     body_max_bytes: Annotated[int, Field(ge=1024, description="largest request body")] = 1_000_000
     input_max_bytes: Annotated[
         int, Field(ge=1024, description="largest image that a request starts from, as a file")
@@ -214,7 +252,8 @@ class Settings(BaseSettings):
         tuple[str, ...],
         NoDecode,
         Field(
-            description="sites whose pages may call the API, as https://example.org, with commas, or *; absent: none"
+            description="sites, apps and extensions whose pages may call the API, as https://example.org or "
+            "app://obsidian.md, with commas, or *; absent: none"
         ),
     ] = ()
     api_keys_file: Annotated[
@@ -295,12 +334,12 @@ class Settings(BaseSettings):
             return json.dumps({name: each.get_secret_value() for name, each in value.items()})
         return ",".join(each.get_secret_value() for each in value)
 
-    @field_validator("models", "warm", "url_secrets", mode="before")
+    @field_validator("models", "aliases", "warm", "url_secrets", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(filter(None, map(str.strip, value.split(",")))) or None if isinstance(value, str) else value
 
-    @field_validator("cors_origins", "webhook_allow", "input_url_hosts", mode="before")
+    @field_validator("cors_origins", "webhook_allow", "input_url_hosts", "trusted_proxies", mode="before")
     @classmethod
     def _split_list(cls, value: object) -> object:
         return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
@@ -310,7 +349,7 @@ class Settings(BaseSettings):
     def _are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for each in value:
             if each != "*" and ORIGIN.fullmatch(each) is None:
-                raise ValueError(f"{each}: not an origin such as https://example.org or http://localhost:3000")
+                raise ValueError(f"{each}: not an origin such as https://example.org or app://obsidian.md")
         return value
 
     @field_validator("webhook_secret")

@@ -68,10 +68,10 @@ def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def settings(tmp_path: Path, valkey_url: str) -> Settings:
-    """Settings with a data folder of the test's own, on an emptied server."""
+    """Settings with a data folder of the test's own, on an emptied server; a job whose client leaves ends at once."""
     with Redis.from_url(valkey_url) as redis:
         redis.flushall()
-    return Settings(data_dir=tmp_path / "data", redis_url=valkey_url)
+    return Settings(data_dir=tmp_path / "data", redis_url=valkey_url, rejoin_s=0)
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import benchmarks.families
 import nag
 from app.api.schemas import LORAS_MAX
 from app.catalog import Catalog, Quantization, SpeedSettings
+from app.catalog.aliases import DEFAULT_ALIASES
 from app.catalog.profiles import CAST_SHARE, DEVICE_SHARE
 from app.loras.check import RANK_MAX
 from app.loras.header import HEADER_MAX_BYTES
@@ -130,6 +131,18 @@ def test_the_page_on_speed_has_catalogs_settings_and_fields_that_exist(tmp_path)
         assert f"`{method}`" in page
     assert f"at most {DEVICE_SHARE:.0%} of the memory".replace("%", " %") in page
     assert f"{CAST_SHARE:.0%} is counted".replace("%", " %") in page
+
+
+def test_the_page_on_clients_has_aliases_settings_and_metrics_that_exist(tmp_path):
+    page = (ROOT / "docs/clients.md").read_text()
+    (example,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "mine.toml").write_text(example)
+    alias = Catalog.load(Settings(catalog=tmp_path / "mine.toml")).aliases["gpt-image-1"]
+    assert (alias.model, alias.negative_prompt) == ("shapes-sd", "a red shape")
+    table = re.search(r"\| alias \| means \|\n(.*?)\n\n", page, re.DOTALL)[1]
+    assert set(re.findall(r"`([\w.-]+)`", table)) == DEFAULT_ALIASES.keys()
+    assert set(re.findall(r"`NAG_(\w+)", page)) <= {name.upper() for name in Settings.model_fields}
+    assert set(re.findall(r"`(nag_\w+)`", page)) <= {metric.name for metric in ALL}
 
 
 def test_what_is_set_for_compose_is_told():

@@ -54,6 +54,8 @@ def table(key: ApiKey) -> str:
 
 
 def _toml(value: str | int | list[str]) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, list):
         return f"[{', '.join(map(_toml, sorted(value)))}]"
     return str(value) if isinstance(value, int) else f'"{value}"'  # a Name, a hash or a scope: nothing to escape

@@ -38,6 +38,8 @@ class ApiKey(BaseModel):
     reads_per_minute: Most = None
     requests_at_once: Most = None
     pending_jobs: Most = None
+    #: Of requests that do not say it; None: as NAG_STRICT says.
+    strict: bool | None = None
 
 
 #: What each limit counts, of one key, in the whole service.

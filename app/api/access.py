@@ -15,12 +15,14 @@ from app.artifacts import links
 from app.errors import Forbidden, ServiceError, Unauthenticated
 from app.jobs import TENANT
 
-__all__ = ["NOBODY", "Access", "Caller", "needed"]
+__all__ = ["API_KEY", "NOBODY", "Access", "Caller", "needed"]
 
 #: Without a key: what a load balancer asks for, and what a browser loads to read or to type a key into.
 OPEN = frozenset({"/", "/healthz", "/readyz", "/docs", "/openapi.json"})
 #: Without a key as well, being files of the package, or guarded by the signature in their link.
 OPEN_UNDER = ("/docs/", "/playground/", links.PATH)
+#: The other header that may have the key.
+API_KEY = "api-key"
 #: Of all tenants together.
 ADMIN = frozenset({"/metrics", "/metrics/workers"})
 
@@ -79,10 +81,16 @@ class Access:
 
 
 def _secret(headers: Headers) -> str:
-    said = headers.getlist("authorization")
-    if not said:
+    """The key by `Authorization`, or by `api-key` as clients of Azure send it. Raises Unauthenticated."""
+    said, keys = headers.getlist("authorization"), headers.getlist(API_KEY)
+    if not said and not keys:
         raise Unauthenticated("an API key is needed: send it as Authorization: Bearer <key>", code="missing_api_key")
-    kind, _, secret = said[0].partition(" ")
-    if len(said) > 1 or kind.lower() != "bearer" or not secret.strip():
-        raise Unauthenticated("Authorization: must be Bearer <key>, once")
-    return secret.strip()
+    secrets = [key.strip() for key in keys]
+    for header in said:
+        kind, _, secret = header.partition(" ")
+        if kind.lower() != "bearer" or not secret.strip():
+            raise Unauthenticated("Authorization: must be Bearer <key>, once")
+        secrets.append(secret.strip())
+    if len(said) > 1 or len(keys) > 1 or len(set(secrets)) > 1:
+        raise Unauthenticated(f"Authorization and {API_KEY}: must be sent once, and have the same key if both are")
+    return secrets[0]

@@ -13,11 +13,12 @@ from contextlib import suppress
 from time import monotonic
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.errors import error_response
 from app.api.refusing import discard_rest, refuse
-from app.errors import BodyTooLarge, MalformedBody, RequestTimeout, UnsupportedMediaType
+from app.errors import BodyTooLarge, MalformedBody, RequestTimeout, ServiceError, UnsupportedMediaType
 
 __all__ = ["JSON", "BoundedBody"]
 
@@ -74,14 +75,9 @@ class BoundedBody:
             return await refuse(large, scope, receive, send)
         if body is None:
             return None
-        kind = _kind(headers)
-        if body and (wrong := self._wrong_kind(scope, kind)) is not None:
-            return await error_response(wrong)(scope, receive, send)
-        if kind == JSON and not _is_utf8(body):
-            return await error_response(MalformedBody("the body is not UTF-8"))(scope, receive, send)
-        if kind == JSON and (name := _said_twice(body)) is not None:
-            twice = MalformedBody(f"the body says {json.dumps(name)} twice")
-            return await error_response(twice)(scope, receive, send)
+        fault = self._fault(scope, _kind(headers), body) if body else None
+        if fault is not None and is_routed(scope):  # else the router says that there is no such route or method
+            return await error_response(fault)(scope, receive, send)
 
         whole: Message | None = {"type": "http.request", "body": body, "more_body": False}
         del body  # the app may hold a request for minutes; its body is not needed that long
@@ -92,6 +88,15 @@ class BoundedBody:
             return message or await receive()
 
         return await self.app(scope, replay, send)
+
+    def _fault(self, scope: Scope, kind: str, body: bytes) -> ServiceError | None:
+        if (wrong := self._wrong_kind(scope, kind)) is not None:
+            return wrong
+        if kind == JSON and not _is_utf8(body):
+            return MalformedBody("the body is not UTF-8")
+        if kind == JSON and (name := _said_twice(body)) is not None:
+            return MalformedBody(f"the body says {json.dumps(name)} twice")
+        return None
 
     def _wrong_kind(self, scope: Scope, kind: str) -> UnsupportedMediaType | None:
         kinds = self.kinds.get(scope["path"], (JSON,))
@@ -130,6 +135,12 @@ class BoundedBody:
             await send(message)
 
         return await self.app(scope, receive_part, send_and_close)
+
+
+def is_routed(scope: Scope) -> bool:
+    """Whether the app has a route for the path and the method of a request."""
+    asked = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
+    return any(route.matches(asked)[0] is Match.FULL for route in scope["app"].routes)
 
 
 def _kind(headers: Headers) -> str:

@@ -24,7 +24,7 @@ PRIVATE = "/v1/"
 EXPOSED = (
     "location", "openai-poll-after-ms", "preference-applied", "retry-after", "x-inference-time", "x-queue-time",
     "x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests", "x-request-id",
-    "x-should-retry",
+    "x-should-retry", "x-nag-warnings",
 )  # fmt: skip
 
 
@@ -50,17 +50,23 @@ class Browser:
                     headers.setdefault("cache-control", "no-store")
             await send(message)
 
-        if scope["method"] not in ("GET", "HEAD", "OPTIONS") and not self._own(Headers(scope=scope)):
+        if scope["method"] not in ("GET", "HEAD", "OPTIONS") and not self._is_own(scope):
             error = Forbidden("Origin: pages of this site may not call the API; NAG_CORS_ORIGINS names those that may",
                               code="forbidden_origin")  # fmt: skip
             return await refuse(error, scope, receive, send_with_headers)
         return await self.app(scope, receive, send_with_headers)
 
-    def _own(self, headers: Headers) -> bool:
+    def _is_own(self, scope: Scope) -> bool:
+        """Whether no page has sent it, or one of this server or of an allowed origin. A browser says itself whether it
+        was a page of this server; proxies may change the host by which that is seen else.
+        """
+        headers = Headers(scope=scope)
         origin = headers.get("origin")
         if origin is None or "*" in self.origins or origin in self.origins:
             return True
-        return origin.partition("://")[2] == headers.get("host")
+        if headers.get("sec-fetch-site") == "same-origin":
+            return True
+        return origin == scope["state"]["address"].origin or origin.partition("://")[2] == headers.get("host")
 
 
 def cors(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:

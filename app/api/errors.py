@@ -22,8 +22,8 @@ from app.queue.failures import unavailable
 __all__ = ["ErrorBody", "error_response", "install"]
 
 ARTIFACTS_RETRY_S = 2
-#: The OpenAI SDK retries 409 and 503. A conflict stays one however often it is sent; the others would queue again.
-NOT_RETRIED = ("idempotency_conflict", "timeout", "cancelled")
+#: The OpenAI SDK retries 409 and 503. A conflict stays one however often it is sent; a cancelled job would queue again.
+NOT_RETRIED = ("idempotency_conflict", "cancelled")
 #: What a caller gets who leaves a field out, for those who send a number below its range for that.
 LEFT_OUT = {"seed": "; leave it out to have one drawn", "deadline_s": "; leave it out to have none"}
 _log = Log("api")

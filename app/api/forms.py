@@ -7,18 +7,20 @@ import json
 import re
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData, UploadFile
-from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 from starlette.types import Message
 
-from app.api.uploads import INPUT_FIELDS, add_upload, replace_data_urls
+from app.api.leniency import NO_NOTES, RequestNotes, context_of, read_fields, read_json
+from app.api.uploads import INPUT_FIELDS, add_upload, decode_data_url, replace_data_urls, without_data_urls
 from app.errors import BodyTooLarge, InvalidRequest, MalformedBody
 
 __all__ = ["FORM", "FileRoute", "UploadRoute", "take_upload"]
@@ -28,6 +30,14 @@ FORM = "multipart/form-data"
 BRACKETED = re.compile(r"([^\[\]]+)((?:\[[^\[\]]*\]){1,4})")
 LORA_FIELD = re.compile(r"loras(?:\[\]|\[(?P<index>[0-9]{0,3})\]\[(?P<field>[a-z]{1,20})\])?")
 FIELDS_MAX = 200
+#: The field of an UploadRoute that holds its file.
+FILE = "file"
+#: Stands for a file without a name.
+UNNAMED = "a file"
+#: Of a part that is text; those of a FileRoute may be data URLs, and its body is bounded as a whole.
+FIELD_MAX_BYTES, TEXT_MAX_BYTES = 2**20, 2**31
+#: Media types of files that may be text; curl calls a file of an unknown kind so.
+TEXT_KINDS = ("", "application/json", "application/octet-stream")
 #: A field that is a list; see `_lora_uses`.
 LORAS = "loras"
 
@@ -50,19 +60,20 @@ class FileRoute(APIRoute):
 
         async def handle_either(request: Request) -> Response:
             if _is_form(request.headers.get("content-type", "")):
-                async with _form_of(request) as form:
-                    texts, inputs = await _input_texts(form)
-                    body = _read(form, shape, texts)
+                inputs = dict[str, bytes]()
+                async with _form_of(request, TEXT_MAX_BYTES) as form:
+                    body, notes = _read(await _items(form, shape, inputs), shape, inputs, request)
             else:
                 decoder = request.app.state.service.decoder
                 body, inputs = await asyncio.get_running_loop().run_in_executor(
                     decoder, replace_data_urls, await _read_body(request)
                 )
+                body, notes = read_json(body, shape, request)
             limit_bytes = request.app.state.service.settings.body_max_bytes
             if len(body) > limit_bytes:
                 raise BodyTooLarge(f"a request body holds at most {limit_bytes} bytes, its files apart")
             request = _as_json(request, body)
-            request.state.inputs = inputs
+            request.state.inputs, request.state.notes = inputs, notes
             del inputs  # the route may wait for minutes
             return await handle(request)
 
@@ -78,9 +89,22 @@ class UploadRoute(APIRoute):
         async def handle_form(request: Request) -> Response:
             async with _form_of(request) as form:
                 request.state.uploads = dict(_files(form))
-                return await handle(_as_json(request, _read(form, shape, {})))
+                body, _ = _read(await _items(form, shape), shape, {})
+                return await handle(_as_json(request, body))
 
         return handle_form
+
+
+class _Parser(MultiPartParser):
+    """A part with a media type of its own that is no text is a file, also without a filename."""
+
+    def on_headers_finished(self) -> None:
+        part = self._current_part
+        kind = dict(part.item_headers).get(b"content-type", b"text/plain").partition(b";")[0].strip().lower()
+        _, options = parse_options_header(part.content_disposition)
+        if b"filename" not in options and not kind.startswith(b"text/") and kind != b"application/json":
+            part.content_disposition = (part.content_disposition or b"") + b'; filename="%b"' % UNNAMED.encode()
+        super().on_headers_finished()
 
 
 def _shape(route: APIRoute) -> type[BaseModel]:
@@ -91,12 +115,15 @@ def _shape(route: APIRoute) -> type[BaseModel]:
 
 
 @asynccontextmanager
-async def _form_of(request: Request) -> AsyncIterator[FormData]:
+async def _form_of(request: Request, text_max_bytes: int = FIELD_MAX_BYTES) -> AsyncIterator[FormData]:
     """Raises MalformedBody."""
+    parser = _Parser(
+        request.headers, request.stream(), max_files=FIELDS_MAX, max_fields=FIELDS_MAX, max_part_size=text_max_bytes
+    )
     try:
-        form = await request.form(max_files=FIELDS_MAX, max_fields=FIELDS_MAX)
-    except HTTPException as exc:
-        raise MalformedBody(f"the body cannot be read as a form: {exc.detail}") from exc
+        form = await parser.parse()
+    except MultiPartException as exc:
+        raise MalformedBody(f"the body cannot be read as a form: {exc.message}") from exc
     except ClientDisconnect as exc:
         raise MalformedBody("the body cannot be read: its client has left") from exc
     try:
@@ -108,7 +135,7 @@ async def _form_of(request: Request) -> AsyncIterator[FormData]:
 def _files(form: FormData) -> Iterator[tuple[str, UploadFile]]:
     for name, value in form.multi_items():
         if isinstance(value, UploadFile):
-            yield _named(name, value)[0], value
+            yield name.removesuffix("[]"), value
 
 
 async def _read_body(request: Request) -> bytes:
@@ -116,51 +143,132 @@ async def _read_body(request: Request) -> bytes:
     return b"".join([chunk async for chunk in request.stream()])
 
 
-async def _input_texts(form: FormData) -> tuple[dict[int, str], dict[str, bytes]]:
-    """Reads the files in fields for files: their bytes, and the texts that stand for them by place in the form."""
-    texts, inputs = dict[int, str](), dict[str, bytes]()
-    for place, (name, value) in enumerate(form.multi_items()):
-        if isinstance(value, UploadFile) and name.partition("[")[0] in INPUT_FIELDS:
-            texts[place] = add_upload(inputs, await value.read())
-    return texts, inputs
+async def _items(
+    form: FormData, shape: type[BaseModel], inputs: dict[str, bytes] | None = None
+) -> list[tuple[str, str]]:
+    """Reads the form's fields, each as a text; an empty one is absent. Dots in names become brackets.
+
+    A file, or data URL, in a field for inputs goes to `inputs`, and the text that stands for it is the field's. Without
+    `inputs`, a file in the field `file` is left to the route. In any other field a file must be text, and is read.
+
+    Raises InvalidRequest.
+    """
+    items = []
+    for written, value in form.multi_items():
+        name = _bracketed(written, shape)
+        field = name.partition("[")[0]
+        is_input = inputs is not None and field in INPUT_FIELDS
+        if isinstance(value, str):
+            if value == "":
+                continue
+            is_data = is_input and value[:5].lower() == "data:"
+            text = add_upload(inputs, decode_data_url(value, written)) if is_data and inputs is not None else value
+        elif not value.size and not value.filename:  # as browsers send a field for a file that was left empty
+            continue
+        elif is_input and inputs is not None:
+            text = add_upload(inputs, await value.read())
+        elif inputs is None and field == FILE:  # a second one is sent twice
+            name, text = name.removesuffix("[]"), value.filename or UNNAMED
+        elif field not in shape.model_fields:
+            text = UNNAMED
+        else:
+            text = await _text_of(written, value)
+        items.append((name, text))
+    return items
 
 
-def _read(form: FormData, shape: type[BaseModel], texts: Mapping[int, str]) -> bytes:
-    """The form's fields as the JSON of a `shape`: text becomes the number or the truth value that it should be.
+def _bracketed(name: str, shape: type[BaseModel]) -> str:
+    """`nag.scale` as `nag[scale]`, where there is such a field."""
+    field, *parts = name.split(".")
+    return field + "".join(f"[{part}]" for part in parts) if field in shape.model_fields else name
 
-    `texts` stand for files, by their place in the form.
+
+async def _text_of(name: str, file: UploadFile) -> str:
+    """The text of a file. Raises InvalidRequest for one that holds no text."""
+    kind = (file.content_type or "").partition(";")[0].strip().lower()
+    try:
+        if kind.startswith("text/") or kind in TEXT_KINDS:
+            text = (await file.read()).decode()
+            if "\0" not in text:
+                return text.rstrip("\r\n")
+    except UnicodeDecodeError:
+        pass
+    raise InvalidRequest(
+        f"{name}: must be text, or a file of UTF-8 text; got a file of {kind or 'no type'}", param=name
+    )
+
+
+def _read(
+    items: list[tuple[str, str]],
+    shape: type[BaseModel],
+    inputs: dict[str, bytes],
+    request: Request | None = None,
+) -> tuple[bytes, RequestNotes]:
+    """Returns a form's fields as the JSON of a `shape`: text becomes the number or the truth value that it should be.
+
+    `request` is one whose model and leniency are read first. Data URLs within JSON texts go to `inputs`.
 
     Raises InvalidRequest, RequestValidationError.
     """
-    items = [
-        (name, texts[place]) if place in texts else _named(name, value)
-        for place, (name, value) in enumerate(form.multi_items())
-    ]
     is_of_loras = [LORAS in shape.model_fields and name.partition("[")[0] == LORAS for name, _ in items]
-    fields = _nested([item for item, is_lora in zip(items, is_of_loras, strict=True) if not is_lora])
+    fields = _nested([item for item, is_lora in zip(items, is_of_loras, strict=True) if not is_lora], shape)
     loras = _lora_uses([item for item, is_lora in zip(items, is_of_loras, strict=True) if is_lora])
-    lists = {name: value for name, value in fields.items() if isinstance(value, list)}  # which that mode does not take
+    fields = {name: _from_json(name, value, shape, inputs) for name, value in fields.items()}
+    notes = NO_NOTES
+    if request is not None:
+        fields, notes = read_fields(fields, shape, *context_of(request), is_form=True)
+    # That mode takes texts alone; the route reads the others from JSON.
+    read = {name: value for name, value in fields.items() if isinstance(value, (list, _Parsed))}
     try:
-        body = shape.model_validate_strings({name: value for name, value in fields.items() if name not in lists})
+        body = shape.model_validate_strings({name: value for name, value in fields.items() if name not in read})
     except ValidationError as exc:
         raise RequestValidationError([{**each, "loc": ("body", *each["loc"])} for each in exc.errors()]) from exc
     # Not model_dump_json, which writes NaN as null: that would be a field left out.
-    sent = body.model_dump(mode="json", exclude_unset=True) | lists
-    return json.dumps(sent | {LORAS: loras} if loras else sent).encode()
+    sent = body.model_dump(mode="json", exclude_unset=True) | read
+    return json.dumps(sent | {LORAS: loras} if loras else sent).encode(), notes
 
 
-def _named(name: str, value: UploadFile | str) -> tuple[str, str]:
-    """A field as text; one of several files is a file, so that a second one is sent twice."""
-    return (name, value) if isinstance(value, str) else (name.removesuffix("[]"), value.filename or "a file")
+class _Parsed(dict[str, Any]):
+    """An object that a form has as JSON."""
 
 
-def _nested(items: list[tuple[str, str]]) -> dict[str, Any]:
-    """The fields of a form; a name that ends in [] is one of several values of a list."""
+def _from_json(name: str, value: Any, shape: type[BaseModel], inputs: dict[str, bytes]) -> Any:
+    """The value of a field for an object or a list, which may be JSON; any other as it is. Raises InvalidRequest."""
+    is_object, is_list, is_text = _takes(shape, name)
+    if not isinstance(value, str) or not (is_object or is_list):
+        return value
+    if not value.lstrip().startswith(("{", "[")):
+        return [value] if is_list and not is_text else value
+    try:
+        read = json.loads(value, object_pairs_hook=_each_once)
+    except (ValueError, RecursionError) as exc:
+        raise InvalidRequest(f"{name}: must be JSON that has each name once", param=name) from exc
+    if name in INPUT_FIELDS:
+        read = without_data_urls(read, name, inputs)
+    return _Parsed(read) if isinstance(read, dict) else read
+
+
+def _takes(shape: type[BaseModel], name: str) -> tuple[bool, bool, bool]:
+    """Whether a field takes objects, lists and texts."""
+    if name not in shape.model_fields:
+        return False, False, False
+    annotation = shape.model_fields[name].annotation
+    kinds = get_args(annotation) or (annotation,)
+    return (
+        any(isinstance(kind, type) and issubclass(kind, BaseModel) for kind in kinds),
+        any(get_origin(kind) is list for kind in kinds),
+        str in kinds,
+    )
+
+
+def _nested(items: list[tuple[str, str]], shape: type[BaseModel]) -> dict[str, Any]:
+    """The fields of a form. Several values of a list have the same name, or one that ends in [] or a number."""
     fields: dict[str, Any] = {}
     for written, value in items:
         match = BRACKETED.fullmatch(written)
         *outer, name = [written] if match is None else [match[1], *match[2][1:-1].split("][")]
-        if is_list := not name and bool(outer):
+        is_list = bool(outer) and (not name or (name.isdecimal() and len(outer) == 1 and _takes(shape, outer[0])[1]))
+        if is_list:
             *outer, name = outer
         inner = fields
         for part in outer:
@@ -168,7 +276,10 @@ def _nested(items: list[tuple[str, str]]) -> dict[str, Any]:
             if not isinstance(inner, dict):
                 raise InvalidRequest(f"{written}: {part} was sent as a value already", param=written)
         if not is_list and name in inner:
-            raise InvalidRequest(f"{written}: sent twice", param=written)
+            if outer or not _takes(shape, name)[1] or isinstance(inner[name], dict):
+                raise InvalidRequest(f"{written}: sent twice", param=written)
+            is_list = True
+            inner[name] = inner[name] if isinstance(inner[name], list) else [inner[name]]
         if not is_list:
             inner[name] = value
         elif isinstance(values := inner.setdefault(name, []), list):

@@ -15,6 +15,7 @@ from PIL import ImageOps
 from app.api.file_urls import fetch_file, is_url
 from app.api.image_inputs import REGENERATED_BELOW, UploadedImage, png_file
 from app.api.image_kinds import SIGNATURE_BYTES, VIDEO_KINDS, identify
+from app.api.leniency import NO_NOTES, RequestNotes
 from app.api.openai.asked import Asked, of_an_edit
 from app.api.resolve import (
     Resolved,
@@ -106,8 +107,9 @@ async def prepare_inputs(
     service: Service,
     adapt: Adapt,
     kind: Kind | None = None,
+    notes: RequestNotes = NO_NOTES,
 ) -> tuple[Resolved, PreparedInputs | None]:
-    """Loads the files of a request and resolves it by what they show.
+    """Loads the files of a request and resolves it by what they show; `notes` are of its fields.
 
     Raises InvalidParameter, and as `find_model` and `resolve` do.
     """
@@ -125,8 +127,9 @@ async def prepare_inputs(
             raise InvalidParameter(message, param="input_reference")
         sources.append(source)
         written[field_of(source.role)] = source.field
-    model = find_model(service.catalog, body.model, kind, [source.role for source in sources])
-    warnings = list[str]()
+    roles = [source.role for source in sources]
+    model = find_model(service.catalog, body.model, kind, roles, is_open=notes.is_open)
+    warnings = list(notes.warnings)
     if not body.strict:
         left_out = [source for source in sources if model.inputs.limits(source.role) is None]
         warnings += [f"{source.field} was left out: {takes_none(model)}" for source in left_out]
@@ -140,14 +143,16 @@ async def prepare_inputs(
     if not files:
         asked = adapt(model)
         resolved = resolve(
-            asked.body, service.catalog, written=asked.written, warnings=(*warnings, *asked.warnings), uploaded=loras
-        )
+            asked.body.model_copy(update={"model": model.id}), service.catalog, written=asked.written,
+            warnings=(*warnings, *asked.warnings), uploaded=loras, alias=notes.name, faults=asked.faults,
+        )  # fmt: skip
         return resolved, None
-    return await _in_decoder(service, lambda: _prepare(files, body, model, adapt, service, warnings, loras))
+    notes = replace(notes, warnings=tuple(warnings))
+    return await _in_decoder(service, lambda: _prepare(files, body, model, adapt, service, notes, loras))
 
 
 async def prepare_edit(
-    body: EditBody, uploads: Mapping[str, bytes], service: Service
+    body: EditBody, uploads: Mapping[str, bytes], service: Service, notes: RequestNotes = NO_NOTES
 ) -> tuple[Resolved, PreparedInputs]:
     """As `prepare_inputs`, of images whose roles follow from the model, the mask and the strength."""
     loras = await service.loras_for(body)
@@ -155,13 +160,38 @@ async def prepare_edit(
     masks = [] if body.mask is None else [InputSource(InputRole.MASK, "mask", _text(body.mask))]
     if not images:
         raise InvalidParameter("image: must be a file, or several", param="image")
-    has_strength = body.strength is not None
-    find_editing_model(service.catalog, body.model, len(images), is_masked=bool(masks), has_strength=has_strength)
+    model, count = _editing_model(service.catalog, body, len(images), notes, is_masked=bool(masks))
+    if count < len(images):
+        message = f"image: model {model.id} takes {count} here, got {len(images)}; the further images were left out"
+        notes = replace(notes, warnings=(*notes.warnings, message))
+        del images[count:]
     files = [
         LoadedInput(source.role, source.field, await _load(source, uploads, service)) for source in (*images, *masks)
     ]
     del uploads
-    return await _in_decoder(service, lambda: _prepare_edit(files, body, service, loras))
+    return await _in_decoder(service, lambda: _prepare_edit(files, body, service, notes, loras))
+
+
+def _editing_model(
+    catalog: Catalog, body: EditBody, images: int, notes: RequestNotes, *, is_masked: bool
+) -> tuple[Model, int]:
+    """Returns the model that edits, and how many of the images it takes: all, or fewer if the request is lenient.
+
+    Raises InvalidParameter.
+    """
+    refusal: InvalidParameter | None = None
+    for count in range(images, 0 if not body.strict else images - 1, -1):
+        try:
+            model = find_editing_model(
+                catalog, body.model, count, is_masked=is_masked, has_strength=body.strength is not None,
+                is_open=notes.is_open,
+            )  # fmt: skip
+        except InvalidParameter as error:
+            refusal = refusal or error
+        else:
+            return model, count
+    assert refusal is not None
+    raise refusal
 
 
 def _sources(body: GenerationBody) -> Iterator[InputSource]:
@@ -219,7 +249,7 @@ def _prepare(
     model: Model,
     adapt: Adapt,
     service: Service,
-    warnings: list[str],
+    notes: RequestNotes,
     loras: Loras,
 ) -> tuple[Resolved, PreparedInputs]:
     opened = [_open(file, service) for file in files]
@@ -227,32 +257,34 @@ def _prepare(
     image = next((file for file in opened if file.role is InputRole.IMAGE), None)
     if image is not None and mask is None and image.upload.has_transparency:
         model = find_editing_model(
-            service.catalog, body.model, 1, is_masked=True, has_strength=True, problem=NO_TRANSPARENCY
-        )
+            service.catalog, body.model, 1, is_masked=True, has_strength=True, problem=NO_TRANSPARENCY,
+            is_open=notes.is_open,
+        )  # fmt: skip
         opened.append(replace(image, role=InputRole.MASK))
-    return _finish(opened, adapt(model), model, service.catalog, warnings, loras)
+    return _finish(opened, adapt(model), model, service.catalog, notes, loras)
 
 
 def _prepare_edit(
-    files: list[LoadedInput], body: EditBody, service: Service, loras: Loras
+    files: list[LoadedInput], body: EditBody, service: Service, notes: RequestNotes, loras: Loras
 ) -> tuple[Resolved, PreparedInputs]:
     opened = [_open(file, service) for file in files]
     images = [file for file in opened if file.role is InputRole.IMAGE]
     has_mask = len(images) < len(opened)
     has_strength = body.strength is not None
-    model = find_editing_model(service.catalog, body.model, len(images), is_masked=has_mask, has_strength=has_strength)
+    model, _ = _editing_model(service.catalog, body, len(images), notes, is_masked=has_mask)
     takes_masks = "inpaint" in model.inputs.tasks or model.inputs.references is None
     if not has_mask and len(images) == 1 and takes_masks and images[0].upload.has_transparency:
         model = find_editing_model(
-            service.catalog, body.model, 1, is_masked=True, has_strength=has_strength, problem=NO_TRANSPARENCY
-        )
+            service.catalog, body.model, 1, is_masked=True, has_strength=has_strength, problem=NO_TRANSPARENCY,
+            is_open=notes.is_open,
+        )  # fmt: skip
         opened.append(replace(images[0], role=InputRole.MASK))
         has_mask = True
     roles = model.inputs.image_roles(len(images), is_masked=has_mask, has_strength=has_strength)
     assert roles is not None
     opened = [replace(file, role=role) for file, role in zip(opened, roles, strict=True)]
     asked_edit = of_an_edit(body, model, is_told=roles[0] is InputRole.REFERENCE)
-    return _finish(opened, asked_edit, model, service.catalog, [], loras)
+    return _finish(opened, asked_edit, model, service.catalog, notes, loras)
 
 
 @dataclass(frozen=True)
@@ -290,10 +322,10 @@ def _sha256(file: BinaryIO) -> str:
 
 
 def _finish(
-    files: list[_OpenedInput], asked: Asked, model: Model, catalog: Catalog, warnings: list[str], loras: Loras
+    files: list[_OpenedInput], asked: Asked, model: Model, catalog: Catalog, notes: RequestNotes, loras: Loras
 ) -> tuple[Resolved, PreparedInputs]:
     """Resolves the request, and decodes the files one after the other to the sizes that it needs them in."""
-    body = asked.body
+    body, warnings = asked.body, list(notes.warnings)
     first = next((file for role in SIZED_BY for file in files if file.role is role), None)
     if first is not None:
         width, height = fitting_size(*first.upload.size, model)
@@ -305,7 +337,7 @@ def _finish(
     roles = [file.role for file in files]
     resolved = resolve(
         body.model_copy(update={"model": model.id}), catalog, written=asked.written,
-        warnings=(*warnings, *asked.warnings), roles=roles, uploaded=loras,
+        warnings=(*warnings, *asked.warnings), roles=roles, uploaded=loras, alias=notes.name, faults=asked.faults,
     )  # fmt: skip
     size = resolved.generation.width, resolved.generation.height
     image = next((file for file in files if file.role is InputRole.IMAGE), None)

@@ -13,11 +13,12 @@ from typing import BinaryIO
 from pydantic import ValidationError
 from starlette.datastructures import UploadFile
 
+from app.api.resolve import unknown_model
 from app.api.schemas import LoraBody
 from app.api.service import Service
 from app.artifacts import lora_name
 from app.catalog import LORA_ID, Catalog, Model, Range, UploadedLora
-from app.errors import Conflict, InvalidParameter, NotFound
+from app.errors import Conflict, InvalidParameter
 from app.loras import LoraFacts, LoraFileError, check_lora, find_structure
 
 __all__ = ["register_lora", "remove_file"]
@@ -27,7 +28,7 @@ SUFFIX = ".safetensors"
 
 
 async def register_lora(body: LoraBody, upload: UploadFile, service: Service) -> UploadedLora:
-    """Raises InvalidParameter, NotFound for an unknown base, Conflict for an id that is taken or a limit, Forbidden."""
+    """Raises InvalidParameter, Conflict for an id that is taken or a limit, Forbidden."""
     tenant = service.tenant
     if body.shared:
         service.require_admin("to register a LoRA that all tenants share")
@@ -82,7 +83,7 @@ def _id(body: LoraBody, upload: UploadFile) -> str:
 def _base(body: LoraBody, catalog: Catalog) -> Model:
     base = catalog.models.get(body.base)
     if base is None:
-        raise NotFound(f"base: no model {body.base!r}; see GET /v1/models", param="base", code="model_not_found")
+        raise unknown_model(f"no model {body.base!r}", catalog, "base")
     if not base.request_loras:
         raise InvalidParameter(f"base: model {base.id} takes no LoRAs", param="base")
     return base

@@ -5,6 +5,7 @@ Pure but for the seed that is drawn when none is given.
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ from typing import TypeVar
 
 from app.api.schemas import SEED_MAX, STRENGTH, GenerationBody, NAGBody
 from app.catalog import NAG_BOUNDS, Catalog, Kind, Model, Range, RegisteredLora, field_of
-from app.errors import InvalidParameter, NotFound, UnsupportedParameter
+from app.errors import InvalidParameter, UnsupportedParameter, joined
 from app.formats import FORMATS, VIDEO_CODECS, VIDEOS
 from app.jobs import FORMER_NAMES, Generation, Guidance, InputRole, LoraUse
 
@@ -23,8 +24,10 @@ __all__ = [
     "check_inputs",
     "find_editing_model",
     "find_model",
+    "nearest_size",
     "resolve",
     "takes_none",
+    "unknown_model",
 ]
 
 #: A drawn seed stays below this, so that it survives a JSON reader whose numbers are doubles.
@@ -40,6 +43,12 @@ WITH_STRENGTH = frozenset({InputRole.IMAGE, InputRole.VIDEO})
 NO_LORAS: Mapping[str, RegisteredLora] = {}
 #: LoRAs that an error names.
 LORAS_SHOWN = 20
+#: Longest side for which a lenient request gets the nearest size.
+SIDE_MAX_PX = 1_000_000
+#: Two ratios of width to height whose logarithms differ by no more look the same: then the area decides.
+SAME_PROPORTIONS = 0.02
+#: Models that an error names.
+MODELS_SHOWN = 20
 
 Number = TypeVar("Number", int, float)
 
@@ -60,42 +69,63 @@ def resolve(
     warnings: tuple[str, ...] = (),
     uploaded: Mapping[str, RegisteredLora] = NO_LORAS,
     roles: Sequence[InputRole] = (),
+    alias: str | None = None,
+    faults: Sequence[InvalidParameter] = (),
 ) -> Resolved:
     """The generation that `asked` means, without the files that it starts from; `roles` are theirs.
 
     `written` maps a field's name here to the one the caller wrote (`nag.scale` → `nag_scale`), for the errors.
     `uploaded` has the LoRAs that the caller may name beside the catalog's; they go before those of the same id.
-    Raises NotFound for an unknown model, InvalidParameter for a value the model cannot take, UnsupportedParameter
-    for a parameter it cannot honour (with `strict` false that becomes a warning).
+    `alias` is the name that the request used for the model; `faults` are what is known to be wrong with it.
+    Raises InvalidParameter for an unknown model, and one for all that is wrong with the request: values that the model
+    cannot take, parameters that it cannot honour. With `strict` false a value gives way to the nearest that the model
+    takes, and a parameter is left out; both become warnings.
     """
     model = find_model(catalog, asked.model, roles=roles)
     check_inputs(model, roles, written)
     loras = {**catalog.loras, **uploaded}
-    return _Resolver(asked, model, written or {}, catalog, loras, list(warnings), roles).run()
+    return _Resolver(
+        asked, model, dict(written or {}), catalog, loras, list(warnings), roles, alias, list(faults)
+    ).run()
 
 
-def find_model(catalog: Catalog, name: str | None, kind: Kind | None = None, roles: Sequence[InputRole] = ()) -> Model:
+def find_model(
+    catalog: Catalog,
+    name: str | None,
+    kind: Kind | None = None,
+    roles: Sequence[InputRole] = (),
+    *,
+    is_open: bool = False,
+) -> Model:
     """The model called `name`; for None the default, or the first of its `kind` where the default is of the other.
 
-    With `roles` of files, the first of those that take them, if there is one.
-    Raises NotFound, and InvalidParameter for one that is not of this kind.
+    With `roles` of files, the first of those that take them, if there is one; so as well if the name `is_open` and its
+    model does not take them.
+    Raises InvalidParameter for an unknown one, and for one that is not of this kind.
     """
+    able = [model for model in catalog.models.values() if kind in (None, model.kind) and _takes(model, roles)]
     if name is None:
-        able = [model for model in catalog.models.values() if kind in (None, model.kind) and _takes(model, roles)]
         found = catalog.default_of(kind)
-        if able and found not in able:
-            found = able[0]
         if found is None:
-            raise NotFound(f"no model here makes {kind}s; see GET /v1/models", param="model", code="model_not_found")
-        return found
-    found = catalog.models.get(name)
+            raise unknown_model(f"no model here makes {kind}s", catalog)
+        return able[0] if able and found not in able else found
+    found = catalog.models.get(catalog.own_id(name))
     if found is None:
-        raise NotFound(f"no model {name!r}; see GET /v1/models", param="model", code="model_not_found")
+        raise unknown_model(f"no model {name!r}", catalog)
     if kind not in (None, found.kind):
         message = f"model: {found.id} makes {found.kind}s; ask for one by {ROUTES[found.kind]}"
         code = "not_an_image_model" if kind == "image" else "not_a_video_model"
         raise InvalidParameter(message, param="model", code=code)
-    return found
+    able = [model for model in able if model.kind == found.kind]
+    return able[0] if is_open and able and found not in able else found
+
+
+def unknown_model(problem: str, catalog: Catalog, param: str = "model") -> InvalidParameter:
+    """An error that names the models that are served."""
+    names = [*catalog.models][:MODELS_SHOWN]
+    more = f" and {len(catalog.models) - len(names)} more" if len(catalog.models) > len(names) else ""
+    message = f"{param}: {problem}; served are {', '.join(names)}{more}"
+    return InvalidParameter(message, param=param, code="model_not_found")
 
 
 def check_inputs(model: Model, roles: Sequence[InputRole], written: Mapping[str, str] | None = None) -> None:
@@ -133,7 +163,14 @@ def _takes(model: Model, roles: Sequence[InputRole]) -> bool:
 
 
 def find_editing_model(
-    catalog: Catalog, name: str | None, images: int, *, is_masked: bool, has_strength: bool, problem: str | None = None
+    catalog: Catalog,
+    name: str | None,
+    images: int,
+    *,
+    is_masked: bool,
+    has_strength: bool,
+    problem: str | None = None,
+    is_open: bool = False,
 ) -> Model:
     """As `find_model`, of one that can edit so many images: for None the default image model, or the first that can.
 
@@ -149,6 +186,8 @@ def find_editing_model(
         default = catalog.default_of("image")
         return default if default in able else able[0]
     found = find_model(catalog, name, "image")
+    if found not in able and able and is_open:
+        return able[0]
     if found not in able:
         if not found.inputs.tasks:
             problem = "takes no images to start from"
@@ -172,14 +211,19 @@ def find_editing_model(
 class _Resolver:
     asked: GenerationBody
     model: Model
-    written: Mapping[str, str]
+    written: dict[str, str]
     catalog: Catalog
     loras: Mapping[str, RegisteredLora]
     warnings: list[str] = field(default_factory=list)
     roles: Sequence[InputRole] = ()
+    alias: str | None = None
+    faults: list[InvalidParameter] = field(default_factory=list)
 
     def run(self) -> Resolved:
+        """Raises InvalidParameter with all faults."""
+        self._read_steps()
         asked, model = self.asked, self.model
+        width, height = self._size()
         guidance_scale = self._in_range("guidance_scale", asked.guidance_scale, model.guidance_scale)
         output_format = self._format()
         n = asked.n or 1
@@ -192,8 +236,8 @@ class _Resolver:
                 "num_inference_steps", asked.num_inference_steps, model.num_inference_steps
             ),
             guidance_scale=guidance_scale,
-            width=self._in_range("width", asked.width, model.width),
-            height=self._in_range("height", asked.height, model.height),
+            width=width,
+            height=height,
             num_frames=self._of_a_video("num_frames", asked.num_frames, model.num_frames),
             fps=self._of_a_video("fps", asked.fps, model.fps),
             video_codec=self._codec(),
@@ -206,7 +250,10 @@ class _Resolver:
             strength=self._strength(),
             strict=asked.strict,
             loras=self._lora_uses(),
+            alias=self.alias,
         )
+        if self.faults:
+            raise joined(self.faults)
         return Resolved(generation, tuple(self.warnings))
 
     def _name(self, name: str) -> str:
@@ -214,18 +261,51 @@ class _Resolver:
 
     def _unsupported(self, name: str, message: str) -> None:
         if self.asked.strict:
-            raise UnsupportedParameter(f"{self._name(name)}: {message}", param=self._name(name))
-        self.warnings.append(f"{self._name(name)} was left out: {message}")
+            self.faults.append(UnsupportedParameter(f"{self._name(name)}: {message}", param=self._name(name)))
+        else:
+            self.warnings.append(f"{self._name(name)} was left out: {message}")
+
+    def _refuse(self, name: str, message: str, *, code: str | None = None) -> None:
+        """Notes a fault that a lenient request has as well; `name` is the caller's."""
+        self.faults.append(InvalidParameter(f"{name}: {message}", param=name, code=code))
+
+    def _read_steps(self) -> None:
+        """Reads `steps`, another name of num_inference_steps."""
+        steps, other = self.asked.steps, self.asked.num_inference_steps
+        if steps is None:
+            return
+        if other is not None:
+            self._refuse("steps", "says the same as num_inference_steps; send one")
+        self.asked = self.asked.model_copy(update={"num_inference_steps": steps})
+        self.written["num_inference_steps"] = "steps"
+
+    def _size(self) -> tuple[int, int]:
+        asked, model = self.asked, self.model
+        width = model.width.default if asked.width is None else asked.width
+        height = model.height.default if asked.height is None else asked.height
+        is_made = model.width.holds(width) and model.height.holds(height)
+        if asked.strict or is_made or min(width, height) < 1 or max(width, height) > SIDE_MAX_PX:
+            return (
+                self._in_range("width", asked.width, model.width), self._in_range("height", asked.height, model.height)
+            )  # fmt: skip
+        nearest = nearest_size(width, height, model)
+        name = self._name("width" if asked.width is not None else "height")
+        self.warnings.append(
+            f"{name}: model {model.id} makes no {width}x{height}; the nearest, {nearest[0]}x{nearest[1]}, was used"
+        )
+        return nearest
 
     def _in_range(self, name: str, value: Number | None, allowed: Range[Number]) -> Number:
-        if value is None:
+        if value is None or allowed.holds(value):
+            return allowed.default if value is None else value
+        written = self._name(name)
+        if self.asked.strict or (isinstance(value, float) and not math.isfinite(value)):
+            self._refuse(written, f"must be {allowed} for model {self.model.id}, not {value}{_off(name, value)}")
             return allowed.default
-        if not allowed.holds(value):
-            raise InvalidParameter(
-                f"{self._name(name)}: must be {allowed} for model {self.model.id}, not {value}{_off(name, value)}",
-                param=self._name(name),
-            )
-        return value
+        within = min(max(value, allowed.min), allowed.max)
+        nearest = within if allowed.multiple is None else allowed.nearest(within)
+        self.warnings.append(f"{written}: model {self.model.id} takes {allowed}, not {value}; {nearest} was used")
+        return nearest
 
     def _of_a_video(self, name: str, value: int | None, allowed: Range[int] | None) -> int | None:
         if allowed is not None:
@@ -264,10 +344,7 @@ class _Resolver:
     def _text(self, name: str, text: str) -> str:
         most = self.model.prompt_max_chars
         if len(text) > most:
-            raise InvalidParameter(
-                f"{self._name(name)}: model {self.model.id} takes at most {most} characters, not {len(text)}",
-                param=self._name(name),
-            )
+            self._refuse(self._name(name), f"model {self.model.id} takes at most {most} characters, not {len(text)}")
         return text
 
     def _optional_text(self, name: str, text: str | None) -> str | None:
@@ -278,7 +355,7 @@ class _Resolver:
         if seed is None:
             return secrets.randbelow(DRAWN_SEEDS)
         if seed + n - 1 > SEED_MAX:
-            raise InvalidParameter(f"seed: the last of {n} would exceed {SEED_MAX}", param=self._name("seed"))
+            self._refuse(self._name("seed"), f"the last of {n} would exceed {SEED_MAX}")
         return seed
 
     def _compression(self, output_format: str) -> int:
@@ -315,9 +392,7 @@ class _Resolver:
         bounded = {name: self._bounded(name, value, getattr(defaults, name)) for name, value in numbers.items()}
         if 0 < bounded["end"] <= bounded["start"]:
             start, end = self._name("nag.start"), self._name("nag.end")
-            raise InvalidParameter(
-                f"{start}: must be below {end}, got {bounded['start']:g} and {bounded['end']:g}", param=start
-            )
+            self._refuse(start, f"must be below {end}, got {bounded['start']:g} and {bounded['end']:g}")
         return Guidance(
             **bounded,
             method=getattr(nag, "method", None) or defaults.method,
@@ -335,21 +410,19 @@ class _Resolver:
             param = f"{name}.{index}.id"
             lora = self.loras.get(use.id)
             if lora is None:
-                raise InvalidParameter(
-                    f"{param}: no LoRA {use.id!r}; {self._taken()}", param=param, code="lora_not_found"
-                )
+                self._refuse(param, f"no LoRA {use.id!r}; {self._taken()}", code="lora_not_found")
+                continue
             if not self.catalog.takes(model, lora):
-                raise InvalidParameter(
-                    f"{param}: {use.id} is a LoRA for {lora.base}; {self._taken()}", param=param, code="wrong_base"
-                )
+                self._refuse(param, f"{use.id} is a LoRA for {lora.base}; {self._taken()}", code="wrong_base")
+                continue
             if any(lora.use_id == other.id for other in uses):
-                raise InvalidParameter(f"{param}: {use.id} is there twice; give it one scale", param=param)
+                self._refuse(param, f"{use.id} is there twice; give it one scale")
             uses.append(LoraUse(lora.use_id, self._lora_scale(f"{name}.{index}.scale", use.scale, lora)))
         return tuple(uses)
 
     def _lora_scale(self, param: str, value: float | None, lora: RegisteredLora) -> float:
         if value is not None and not lora.scale.holds(value):
-            raise InvalidParameter(f"{param}: must be {lora.scale} for {lora.id}, got {value:g}", param=param)
+            self._refuse(param, f"must be {lora.scale} for {lora.id}, got {value:g}")
         return float(lora.scale.default if value is None else value)
 
     def _taken(self) -> str:
@@ -367,9 +440,8 @@ class _Resolver:
             written = self._name(f"nag.{former}")
             present = self._name(f"nag.{name}") if other is not None else written.replace(former, name)
             if other not in (None, value):
-                raise InvalidParameter(
-                    f"{written}: is a former name of {present}; got {value} and {other}, send one", param=written
-                )
+                self._refuse(written, f"is a former name of {present}; got {value} and {other}, send one")
+                continue
             self.warnings.append(f"{written} is deprecated; send {present}")
             self.written = {**self.written, f"nag.{name}": written}
             numbers[name] = value
@@ -381,10 +453,41 @@ class _Resolver:
         low, high = NAG_BOUNDS[name]
         if not low <= value <= high:
             written = self._name(f"nag.{name}")
-            raise InvalidParameter(
-                f"{written}: must be {low:g} to {high:g}, not {value}{_off(name, value)}", param=written
-            )
+            self._refuse(written, f"must be {low:g} to {high:g}, not {value}{_off(name, value)}")
         return float(value)
+
+
+def nearest_size(width: int, height: int, model: Model) -> tuple[int, int]:
+    """Returns the size that the model makes whose proportions, and then whose area, are nearest to these."""
+    ratio, area = math.log(width / height), math.log(width * height)
+    sizes = {
+        size
+        for base in (model.width, model.height)
+        for value in _grid(base)
+        for size in _beside(value, width / height, model, is_width=base is model.width)
+    }
+
+    def error(size: tuple[int, int]) -> float:
+        return abs(math.log(size[0] / size[1]) - ratio)
+
+    least = min(map(error, sizes))
+    alike = [size for size in sizes if error(size) <= least + SAME_PROPORTIONS]
+    return min(alike, key=lambda size: (abs(math.log(size[0] * size[1]) - area), error(size), size))
+
+
+def _grid(allowed: Range[int]) -> list[int]:
+    step = allowed.multiple or 1
+    first = allowed.nearest(allowed.min)
+    return list(range(first, allowed.max + 1, step))
+
+
+def _beside(value: int, ratio: float, model: Model, *, is_width: bool) -> list[tuple[int, int]]:
+    """Returns the sizes of this width, or height, whose other side makes about this ratio of width to height."""
+    other = model.height if is_width else model.width
+    nearest = other.nearest(value / ratio if is_width else value * ratio)
+    step = other.multiple or 1
+    sides = [side for side in (nearest - step, nearest, nearest + step) if other.holds(side)]
+    return [(value, side) if is_width else (side, value) for side in sides]
 
 
 def _off(name: str, value: float) -> str:

@@ -6,9 +6,10 @@ field is refused, never ignored.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from app.catalog import Method
 from app.catalog.inputs import FILES_MAX
@@ -36,6 +37,8 @@ A_FILE = "a data URL, the id of an uploaded file, or an http(s) URL of an allowe
 #: What the schema says of it: the next lower number that a reader of doubles takes as it stands.
 SEED_MAX_DOUBLE = 2**63 - 1024
 N_MAX = 10
+SIZE = r"^(auto|[0-9]{1,6}x[0-9]{1,6})?$"
+SECONDS = r"^[0-9]{1,4}(\.[0-9]{1,4})?$"
 LORAS_MAX = 8
 PREVIEWS_MAX = 3
 
@@ -47,6 +50,22 @@ def _none_if_blank(value: Any) -> Any:
 #: Clients with a form fill in every field of it, so a blank text asks for nothing.
 BLANK_IS_ABSENT = BeforeValidator(_none_if_blank)
 OptionalText = Annotated[str | None, BLANK_IS_ABSENT]
+
+
+#: By another name of a value, its name here.
+OTHER_NAMES = {"jpg": "jpeg", "base64": "b64_json"}
+BY_ITS_NAME = AfterValidator(lambda value: OTHER_NAMES.get(value, value))
+
+
+def _written_as(pattern: str, form: str) -> AfterValidator:
+    """As a field's pattern, with an error that says the form in words."""
+
+    def check(value: str | None) -> str | None:
+        if value is not None and re.fullmatch(pattern, value) is None:
+            raise ValueError(f"must be {form}")
+        return value
+
+    return AfterValidator(check)
 
 
 class _Body(BaseModel):
@@ -126,7 +145,7 @@ class WebhookBody(_Body):
 class GenerationBody(_Body):
     """What every way of asking for pictures has in common."""
 
-    model: Annotated[OptionalText, Field(description="an id of GET /v1/models")] = None
+    model: Annotated[OptionalText, Field(description="an id or an alias of GET /v1/models")] = None
     prompt: str
     negative_prompt: Annotated[
         OptionalText,
@@ -142,6 +161,7 @@ class GenerationBody(_Body):
         ),
     ] = None
     num_inference_steps: int | None = None
+    steps: Annotated[int | None, Field(description="another name of num_inference_steps")] = None
     guidance_scale: Annotated[float | None, Field(description="true classifier-free guidance; 1 is off")] = None
     width: Annotated[int | None, Field(description="pixels")] = None
     height: Annotated[int | None, Field(description="pixels")] = None
@@ -149,7 +169,9 @@ class GenerationBody(_Body):
     fps: Annotated[int | None, Field(description="frames of a video shown a second")] = None
     n: Annotated[int | None, Field(ge=1, le=N_MAX, description="pictures, or videos")] = None
     output_format: Annotated[
-        Literal["png", "jpeg", "webp", "mp4"] | None, Field(description="a video is an mp4; absent, a picture is a png")
+        Literal["png", "jpeg", "jpg", "webp", "mp4"] | None,
+        Field(description="a video is an mp4; absent, a picture is a png; jpg is jpeg"),
+        BY_ITS_NAME,
     ] = None
     output_compression: Annotated[
         int | None, Field(ge=0, le=100, description="quality of a jpeg or webp; any other format takes 100 alone")
@@ -200,7 +222,11 @@ class GenerationBody(_Body):
     ] = None
     webhook: WebhookBody | None = None
     strict: Annotated[
-        bool, Field(description="false: what the model cannot honour is left out and said in `warnings`, not refused")
+        bool,
+        Field(
+            description="false: what the model cannot honour is left out and said in `warnings`, not refused. Absent: "
+            "true; under an alias of a model, and where the service or the API key says so, false"
+        ),
     ] = True
 
 
@@ -213,8 +239,9 @@ class OpenAIBody(GenerationBody):
 
     size: Annotated[
         str | None,
+        _written_as(SIZE, "auto or WIDTHxHEIGHT, such as 1024x1024"),
         Field(
-            pattern=r"^(auto|[0-9]{1,6}x[0-9]{1,6})?$",
+            json_schema_extra={"pattern": SIZE},
             description="auto, or WxH; auto of an edit has the image's proportions and about the model's default area",
         ),
         BLANK_IS_ABSENT,
@@ -239,15 +266,22 @@ class OpenAIBody(GenerationBody):
 class ImageBody(OpenAIBody):
     """POST /v1/images/generations: OpenAI's fields, and ours beside them."""
 
-    response_format: Literal["b64_json", "url"] | None = None
+    response_format: Annotated[
+        Literal["b64_json", "base64", "url"] | None,
+        Field(
+            description="base64 is b64_json; absent: url under dall-e-*, b64_json under gpt-image-*, else as the "
+            "service is set"
+        ),
+        BY_ITS_NAME,
+    ] = None
     stream: Annotated[bool | None, Field(description="answer with server-sent events")] = None
     partial_images: Annotated[
         int | None, Field(ge=0, le=3, description="most small pictures on the way to each; with stream alone")
     ] = None
-    quality: Annotated[OptionalText, Field(description="auto alone; ask for num_inference_steps instead")] = None
+    quality: Annotated[OptionalText, Field(description="auto or standard; ask for num_inference_steps instead")] = None
     style: Annotated[OptionalText, Field(description="refused: say it in the prompt")] = None
     background: Annotated[OptionalText, Field(description="auto or opaque")] = None
-    moderation: Annotated[OptionalText, Field(description="auto alone: nothing is moderated")] = None
+    moderation: Annotated[OptionalText, Field(description="auto or low: nothing is moderated")] = None
     complexity: Annotated[OptionalText, Field(description="refused: nothing is planned")] = None
 
 
@@ -279,7 +313,7 @@ class EditBody(ImageBody):
     mask: str | FileReference | None = None  # type: ignore[assignment]
     input_fidelity: Annotated[
         OptionalText,
-        Field(description="high alone, and of a model that is told by the prompt; of the others ask for less strength"),
+        Field(description="low; or high, of a model that is told by the prompt; of the others ask for less strength"),
     ] = None
 
 
@@ -291,9 +325,14 @@ class VideoBody(OpenAIBody):
     """POST /v1/videos: OpenAI's fields, and ours beside them."""
 
     seconds: Annotated[
-        Annotated[str, Field(pattern=r"^[0-9]{1,4}(\.[0-9]{1,4})?$")] | None,
+        str | None,
+        _written_as(SECONDS, "a number of at most 9999 seconds, such as 4 or 2.5"),
+        BLANK_IS_ABSENT,
         BeforeValidator(_as_text),
-        Field(description="length; the number of frames of the model's grid that comes nearest is made"),
+        Field(
+            json_schema_extra={"pattern": SECONDS},
+            description="length; the number of frames of the model's grid that comes nearest is made",
+        ),
     ] = None
     input_reference: Annotated[
         str | FileReference | None,

@@ -13,7 +13,7 @@ from functools import partial
 from types import FrameType
 
 import uvicorn
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
 from app import exposure, logs
 from app.access.keyring import Keyring
@@ -22,10 +22,13 @@ from app.api.access import Access
 from app.api.bounded_body import JSON, BoundedBody
 from app.api.browser import Browser, cors
 from app.api.forms import FORM
+from app.api.forwarded import Forwarded
 from app.api.head import Head
 from app.api.limits import Limits
 from app.api.measured import Measured
+from app.api.orphans import Orphans
 from app.api.protocol import BoundedHead
+from app.api.query import check_query
 from app.api.request_id import RequestId
 from app.api.routes import artifacts, files, health, images, jobs, loras, metrics, models, playground, queue, videos
 from app.api.service import Service
@@ -68,8 +71,9 @@ def create_app(settings: Settings, stopping: Callable[[], bool] = lambda: False)
         artifacts = Artifacts.open(settings)
         links = Links.open(settings, artifacts)
         decoder = ThreadPoolExecutor(1, "decoder")
+        orphans = Orphans(queue, settings.rejoin_s)
         app.state.service = Service(
-            settings, catalog, queue, artifacts, measured, int(time.time()), links, stopping, decoder
+            settings, catalog, queue, artifacts, measured, int(time.time()), links, stopping, orphans, decoder
         )
         deliveries = Deliveries(queue, settings, links) if settings.webhook_secret is not None else None
         try:
@@ -77,6 +81,7 @@ def create_app(settings: Settings, stopping: Callable[[], bool] = lambda: False)
         finally:
             if deliveries is not None:
                 await deliveries.close()
+            await orphans.close()
             decoder.shutdown(wait=False, cancel_futures=True)
             await queue.close()
             if tracing is not None:
@@ -86,10 +91,12 @@ def create_app(settings: Settings, stopping: Callable[[], bool] = lambda: False)
         title="NAG Server",
         description="Diffusion pipelines with Normalized Attention Guidance.",
         lifespan=lifespan,
+        openapi_url=None,  # app.api.openapi serves it
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,  # to an address of the caller's making: Host is whatever it says
         generate_unique_id_function=lambda route: route.name,
+        dependencies=[Depends(check_query)],
     )
     errors.install(app)
     docs.install(app)
@@ -111,6 +118,7 @@ def create_app(settings: Settings, stopping: Callable[[], bool] = lambda: False)
     app.add_middleware(Browser, origins=settings.cors_origins)
     if settings.cors_origins:
         app.add_middleware(cors, origins=settings.cors_origins)
+    app.add_middleware(Forwarded, public_url=settings.public_url, proxies=settings.trusted_proxies)
     app.add_middleware(RequestId)
     if tracing is not None:
         app.add_middleware(Traced, tracing=tracing)
@@ -159,6 +167,7 @@ def uvicorn_config(app: FastAPI, settings: Settings, shutdown_s: int) -> uvicorn
         log_level="warning",
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # see app.api.forwarded
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=shutdown_s,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import re
@@ -16,7 +17,10 @@ from fastapi import Depends, Request
 
 from app.access import Scope
 from app.api.access import NOBODY, Caller
+from app.api.forwarded import public_address
 from app.api.inputs import PreparedInputs
+from app.api.leniency import warned_parameters
+from app.api.orphans import Orphans
 from app.api.resolve import Resolved
 from app.api.schemas import GenerationBody
 from app.api.webhooks.asked import asked_webhook
@@ -25,7 +29,9 @@ from app.artifacts.links import Links
 from app.catalog import Catalog, UploadedLora
 from app.errors import Forbidden, InvalidParameter, NotFound, Unauthenticated
 from app.jobs import Job, JobStatus, Priority
+from app.logs import Log
 from app.metrics import Metrics
+from app.queue.cancel import end
 from app.queue.files import UploadedFile
 from app.queue.listing import Page
 from app.queue.queue import Queue
@@ -40,6 +46,8 @@ FILE_ID = re.compile(r"file-[0-9a-f]{32}")
 #: Any visible ASCII, as a header can carry it; longer than every UUID and hash in use.
 IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
+_log = Log("api")
+
 
 @dataclass(frozen=True)
 class Service:
@@ -53,13 +61,21 @@ class Service:
     started_at: int
     links: Links
     stopping: Callable[[], bool]  # whether the server was told to end
+    orphans: Orphans
     decoder: Executor  # one thread: images are decoded one at a time, and their memory is used again
     caller: Caller = NOBODY
 
     async def submit(
-        self, resolved: Resolved, body: GenerationBody, request: Request, inputs: PreparedInputs | None = None
+        self,
+        resolved: Resolved,
+        body: GenerationBody,
+        request: Request,
+        inputs: PreparedInputs | None = None,
+        *,
+        held: bool = False,
     ) -> tuple[Job, bool]:
-        """The queued job and True, or the earlier job of the same idempotency key and False.
+        """The queued job and True, or the earlier job of the same idempotency key and False. The request that is `held`
+        for its result may take over the job of an equal one whose client has left; see app.api.orphans.
 
         What it starts from is stored before it is queued, and removed where it is not queued after all.
 
@@ -90,18 +106,25 @@ class Service:
         try:
             if inputs is not None:
                 await inputs.store(files, self.artifacts)
+            # A request with a key says itself which job is its own.
+            takes_orphan = key is None and held
             job = await self.queue.submit(
                 asked,
                 deadline_s=body.deadline_s,
                 idempotency_key=key,
                 api_key=None if self.caller.key is None else self.caller.key.id,
                 pending_jobs=None if self.caller.key is None else self.caller.key.pending_jobs,
-                fingerprint=None if key is None else _fingerprint(request.url.path, body, inputs),
+                fingerprint=_fingerprint(request.url.path, body, inputs) if takes_orphan or key is not None else None,
+                takes_orphan=takes_orphan,
             )
             queued = job.id == asked.id
         finally:
             if not queued:
                 await self.artifacts.delete(*(file.name for file in files))
+        if queued and job.warnings:
+            parameters = warned_parameters(job.warnings)
+            self.metrics.warned(parameters)
+            _log.info("request_warnings", job=job.id, model=job.request.named_model, parameters=",".join(parameters))
         return job, queued
 
     @property
@@ -128,18 +151,47 @@ class Service:
         """As `uploaded_loras`; nothing is asked of the queue for a request that names none."""
         return await self.uploaded_loras() if body.loras else {}
 
-    async def wait(self, job: Job, timeout_s: float, cancel_without: Request | None = None) -> Job:
-        """The job when it has finished, or as it stands after `timeout_s` or when the server is told to end.
+    async def wait(
+        self, job: Job, timeout_s: float, cancel_without: Request | None = None, keep_without: Request | None = None
+    ) -> Job:
+        """The job when it has finished, or as it stands after `timeout_s`, when the server is told to end or the client
+        has left.
 
-        Once the client of the request `cancel_without` has left, the job is cancelled. Raises NotFound once the job is
-        deleted.
+        Once the client of the request `cancel_without` has left, the job is cancelled, unless the same request comes
+        again soon; once that of `keep_without` has, the job goes on. A job that has not finished in time goes on.
+        Raises NotFound once the job is deleted.
         """
-        deadline, latest = monotonic() + timeout_s, job
-        while not latest.status.terminal and not self.stopping() and (left_s := deadline - monotonic()) > 0:
-            latest = self._found(await self.queue.wait(job.id, min(left_s, LOOK_S)), job.id)
-            if cancel_without is not None and not latest.status.terminal and await cancel_without.is_disconnected():
-                latest = await self.queue.cancel(job.id) or latest
+        client = keep_without if cancel_without is None else cancel_without
+        waiting = asyncio.create_task(self._ended(job.id, timeout_s))
+        leaving = None if client is None else asyncio.create_task(_has_left(client))
+        tasks = {waiting} if leaving is None else {waiting, leaving}
+        try:
+            while not any(task.done() for task in tasks) and not self.stopping():
+                await asyncio.wait(tasks, timeout=LOOK_S, return_when=asyncio.FIRST_COMPLETED)
+            ended = waiting.result() if waiting.done() else None
+            if ended is None or ended.status is JobStatus.CANCELLED:  # as jobs are that are being deleted
+                ended = await self.queue.get(job.id)
+            latest = self._found(ended, job.id)
+            has_left = leaving is not None and leaving.done()
+            would_cancel = cancel_without is not None and not latest.status.terminal
+            if has_left and would_cancel:
+                await self.orphans.leave(job.id)
+            elif has_left or would_cancel:
+                await self.orphans.keep(job.id)
+        finally:
+            for task in tasks:
+                await end(task)
         return latest
+
+    async def _ended(self, job_id: str, timeout_s: float) -> Job | None:
+        """The job when it has finished, or as it stands after `timeout_s`; None once there is no such job, which is
+        looked for now and then, as Redis may have lost it.
+        """
+        deadline = monotonic() + timeout_s
+        while True:
+            job = await self.queue.wait(job_id, min(LOOK_S, deadline - monotonic()))
+            if job is None or job.status.terminal or monotonic() >= deadline:
+                return job
 
     async def cancel(self, job_id: str) -> Job:
         """The job, ended: as it was, or cancelled now. Raises NotFound."""
@@ -189,6 +241,12 @@ class Service:
         return job
 
 
+async def _has_left(client: Request) -> None:
+    """Returns once the client of a request whose body was read has closed its connection."""
+    while (await client.receive())["type"] != "http.disconnect":
+        pass
+
+
 def wait_asked_s(request: Request, most_s: float) -> float | None:
     """Seconds of `Prefer: wait=N` (RFC 7240), at most `most_s`; None where it is not asked for."""
     for preference in ",".join(request.headers.getlist("prefer")).split(","):
@@ -212,7 +270,7 @@ def _fingerprint(path: str, body: GenerationBody, inputs: PreparedInputs | None)
 async def _service(request: Request) -> Service:  # no wait in it; but FastAPI gives a plain function a thread
     service = request.app.state.service
     assert isinstance(service, Service)
-    return replace(service, caller=request.state.caller)
+    return replace(service, caller=request.state.caller, links=service.links.below(public_address(request).prefix))
 
 
 Here = Annotated[Service, Depends(_service)]

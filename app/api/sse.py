@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from time import monotonic
 
@@ -34,9 +34,12 @@ class EventStream(StreamingResponse):
 
     media_type = "text/event-stream"
 
-    def __init__(self, content: AsyncGenerator[bytes], status_code: int = 200) -> None:
+    def __init__(
+        self, content: AsyncGenerator[bytes], status_code: int = 200, headers: Mapping[str, str] | None = None
+    ) -> None:
         # FastAPI reads the default for its schema. A proxy that gathers what comes would make the stream pointless.
-        super().__init__(content, status_code, headers={"cache-control": "no-cache", "x-accel-buffering": "no"})
+        own = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+        super().__init__(content, status_code, headers=own | dict(headers or {}))
         self._content = content
 
     async def stream_response(self, send: Send) -> None:

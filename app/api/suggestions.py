@@ -12,7 +12,7 @@ from app.api.schemas import JobBody, NAGBody
 from app.jobs import FORMER_NAMES
 from app.suggestions import did_you_mean
 
-__all__ = ["advice", "fields_of"]
+__all__ = ["advice", "fields_of", "fields_within"]
 
 #: Names that other NAG ports, web UIs and inference APIs use. A value of several words is advice, not a field.
 ELSEWHERE = {
@@ -57,10 +57,15 @@ ELSEWHERE = {
 
 
 def fields_of(request: Request) -> set[str]:
-    """Names of the fields that the request's route takes; those inside `nag` begin with `nag.`."""
+    """Returns the names of the fields that the request's route takes, as `fields_within` does."""
     body = getattr(request.scope.get("route"), "body_field", None)
     shape: Any = JobBody if body is None else body.field_info.annotation
-    fields = set(shape.model_fields) if isinstance(shape, type) and issubclass(shape, BaseModel) else set()
+    return fields_within(shape) if isinstance(shape, type) and issubclass(shape, BaseModel) else set()
+
+
+def fields_within(shape: type[BaseModel]) -> set[str]:
+    """Returns the names of a body's fields; those inside `nag` begin with `nag.`."""
+    fields = set(shape.model_fields)
     return fields | (
         {f"nag.{name}" for name in NAGBody.model_fields if name not in FORMER_NAMES} if "nag" in fields else set()
     )

@@ -17,7 +17,9 @@ from fastapi import Request
 
 from app.errors import InvalidParameter
 
-__all__ = ["INPUT_FIELDS", "add_upload", "replace_data_urls", "take_uploads"]
+__all__ = [
+    "INPUT_FIELDS", "add_upload", "decode_data_url", "replace_data_urls", "take_uploads", "without_data_urls",
+]  # fmt: skip
 
 #: The fields of requests that can hold a file.
 INPUT_FIELDS = (
@@ -31,6 +33,7 @@ BASE64_STRING = re.compile(
 )
 #: Begins the texts that stand for files. Nobody outside this process knows it.
 MARK = f"upload-{secrets.token_hex(8)}:"
+NONE_CUT: Mapping[str, re.Match[bytes]] = {}
 
 
 def take_uploads(request: Request) -> Mapping[str, bytes]:
@@ -71,26 +74,30 @@ def replace_data_urls(body: bytes) -> tuple[bytes, dict[str, bytes]]:
         return body, uploads
     for field, value in fields.items():
         take = uploads if field in INPUT_FIELDS else None
-        fields[field] = _without_data_urls(value, field, strings, take)
+        fields[field] = without_data_urls(value, field, take, strings)
     return json.dumps(fields).encode(), uploads
 
 
-def _without_data_urls(
-    value: Any, path: str, strings: Mapping[str, re.Match[bytes]], uploads: dict[str, bytes] | None
+def without_data_urls(
+    value: Any, path: str, uploads: dict[str, bytes] | None, strings: Mapping[str, re.Match[bytes]] = NONE_CUT
 ) -> Any:
-    """Decodes the data URLs of a field into `uploads`; with None, puts the text of those back that were cut out."""
+    """Decodes the data URLs in a value of JSON into `uploads`, and returns it with the texts that stand for them.
+
+    `strings` are those that were cut out of a body, by the texts in their places; without `uploads` they are put back.
+    Raises InvalidParameter for one that cannot be decoded.
+    """
     if isinstance(value, str):
         if uploads is None:
             return json.loads(strings[value][0]) if value in strings else value
         if value in strings:
             uploads[value] = _decode(strings[value], path)
         elif value[:5].lower() == "data:":
-            return add_upload(uploads, _decode_text(value, path))
+            return add_upload(uploads, decode_data_url(value, path))
         return value
     if isinstance(value, list):
-        return [_without_data_urls(part, f"{path}.{index}", strings, uploads) for index, part in enumerate(value)]
+        return [without_data_urls(part, f"{path}.{index}", uploads, strings) for index, part in enumerate(value)]
     if isinstance(value, dict):
-        return {name: _without_data_urls(part, f"{path}.{name}", strings, uploads) for name, part in value.items()}
+        return {name: without_data_urls(part, f"{path}.{name}", uploads, strings) for name, part in value.items()}
     return value
 
 
@@ -104,7 +111,8 @@ def _decode(string: re.Match[bytes], path: str) -> bytes:
         raise InvalidParameter(f"{path}: the data URL is not valid base64", param=path) from None
 
 
-def _decode_text(url: str, path: str) -> bytes:
+def decode_data_url(url: str, path: str) -> bytes:
+    """Returns the bytes of a data URL. Raises InvalidParameter; `path` is the field's."""
     head = DATA_URL.match(url)
     if head is None or not head[2].lower().endswith(";base64"):
         raise InvalidParameter(f"{path}: a data URL must be data:<media type>;base64,<data>", param=path)

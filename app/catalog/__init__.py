@@ -1,5 +1,6 @@
 """The catalog: which models are served, how each is loaded, its limits and its defaults, read from TOML."""
 
+from app.catalog.aliases import Alias
 from app.catalog.catalog import Catalog
 from app.catalog.entry import Kind, Model
 from app.catalog.errors import CatalogError
@@ -13,6 +14,7 @@ __all__ = [
     "GGUF",
     "LORA_ID",
     "NAG_BOUNDS",
+    "Alias",
     "Attention",
     "Autoencoder",
     "Catalog",

@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import Field
 
 from app.catalog import files
+from app.catalog.aliases import OFF, Alias, aliases, first_of
 from app.catalog.entry import Kind, Model
 from app.catalog.errors import CatalogError
 from app.catalog.loras import CatalogLora, RegisteredLora
@@ -27,13 +28,14 @@ class Catalog(Entry):
     """Every model of this service; `default` serves a request that names none.
 
     loras: those that requests may name, of all models that the files know. bases: by the id of a model, the models
-    whose LoRAs it takes; absent, its own alone.
+    whose LoRAs it takes; absent, its own alone. aliases: further names of the models.
     """
 
     default: str
     models: dict[str, Model]
     loras: dict[str, CatalogLora] = Field(default_factory=dict)
     bases: dict[str, frozenset[str]] = Field(default_factory=dict)
+    aliases: dict[str, Alias] = Field(default_factory=dict)
 
     @classmethod
     def load(cls, settings: Settings) -> Catalog:
@@ -49,17 +51,24 @@ class Catalog(Entry):
         for name in names:
             if name not in known:
                 raise CatalogError(f"NAG_MODELS: {name!r} is none of {', '.join(known)}")
+        default = default if default in models else next(iter(models))
+        tables = files.aliases(read, known)
+        is_off = settings.aliases == (OFF,)
         return cls(
-            default=default if default in models else next(iter(models)),
+            default=default,
             models=models,
             loras=files.loras(read, known),
             bases=_bases(known, files.lineages(read)),
+            aliases={} if is_off else aliases(_names(settings.aliases), tables, models, default),
         )
 
     def default_of(self, kind: Kind | None) -> Model | None:
         """The default, or where that is of another kind the first of this one; None where there is none."""
-        ordered = (self.models[self.default], *self.models.values())
-        return next((each for each in ordered if kind in (None, each.kind)), None)
+        return first_of(kind, self.models, self.default)
+
+    def own_id(self, name: str) -> str:
+        """Returns the id of the model that has this alias; any other name as it is."""
+        return self.aliases[name].model if name in self.aliases else name
 
     @property
     def served_loras(self) -> dict[str, CatalogLora]:
@@ -103,6 +112,19 @@ def _models(read: Sequence[files.CatalogFile]) -> tuple[dict[str, Model], str, S
         if each.default is not None and each.default not in models:
             raise CatalogError(f"{each.path}: default: {each.default!r} is none of {', '.join(models)}")
     return models, default, list(dict.fromkeys([*served, default]))
+
+
+def _names(written: Sequence[str] | None) -> dict[str, str | None] | None:
+    """Reads `name` and `name=model`. Raises CatalogError."""
+    if written is None:
+        return None
+    names: dict[str, str | None] = {}
+    for text in written:
+        name, _, model = map(str.strip, text.partition("="))
+        if not name or name == OFF or name in names or ("=" in text and not model):
+            raise CatalogError(f"NAG_ALIASES: {text!r}: must be a name or name=model, each name once, or {OFF} alone")
+        names[name] = model or None
+    return names
 
 
 def _bases(models: Mapping[str, Model], lineages: Mapping[str, Sequence[str]]) -> dict[str, frozenset[str]]:

@@ -11,13 +11,14 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from app.catalog.aliases import AliasTable
 from app.catalog.entry import Model
 from app.catalog.errors import CatalogError
 from app.catalog.loras import CatalogLora
 from app.catalog.numbers import Entry
 from app.catalog.profiles import fitting_changes, recorded_footprint
 
-__all__ = ["CatalogFile", "lineages", "loras", "models", "read"]
+__all__ = ["CatalogFile", "aliases", "lineages", "loras", "models", "read"]
 
 EntryT = TypeVar("EntryT", bound=Entry)
 
@@ -40,6 +41,7 @@ class CatalogFile:
     default: str | None
     entries: dict[str, dict[str, Any]]
     loras: dict[str, dict[str, Any]]
+    aliases: dict[str, dict[str, Any]]
 
 
 def read(path: Path) -> CatalogFile:
@@ -51,12 +53,13 @@ def read(path: Path) -> CatalogFile:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
         raise CatalogError(f"{path}: not TOML: {exc}") from exc
     default, entries, loras = table.pop("default", None), table.pop("models", {}), table.pop("loras", {})
+    aliases = table.pop("aliases", {})
     if table:
-        known = "default, [models.*] and [loras.*]"
+        known = "default, [models.*], [loras.*] and [aliases.*]"
         raise CatalogError(f"{path}: {next(iter(table))}: unknown key (a catalog holds {known})")
     if default is not None and not isinstance(default, str):
         raise CatalogError(f"{path}: default: must be a model's name, not {default!r}")
-    for key, tables in (("models", entries), ("loras", loras)):
+    for key, tables in (("models", entries), ("loras", loras), ("aliases", aliases)):
         if not isinstance(tables, dict):
             raise CatalogError(f"{path}: {key}: must be tables, not {tables!r}")
         for name, entry in tables.items():
@@ -66,7 +69,7 @@ def read(path: Path) -> CatalogFile:
         entries = {name: _with_present_keys(entry) for name, entry in entries.items()}
     except ValueError as exc:
         raise CatalogError(f"{path}: {exc}") from exc
-    return CatalogFile(path, default, entries, loras)
+    return CatalogFile(path, default, entries, loras, aliases)
 
 
 def _with_present_keys(entry: dict[str, Any]) -> dict[str, Any]:
@@ -119,6 +122,24 @@ def loras(read: Sequence[CatalogFile], models: Collection[str]) -> dict[str, Cat
     Raises CatalogError.
     """
     return {name: _lora(file, name, entry, models) for file in read for name, entry in file.loras.items()}
+
+
+def aliases(read: Sequence[CatalogFile], models: Collection[str]) -> dict[str, AliasTable]:
+    """Every alias of the files for these models; a later file's goes before an earlier one's of the same name.
+
+    Raises CatalogError, also for an alias that is the name of a model.
+    """
+    found: dict[str, AliasTable] = {}
+    for file in read:
+        for name, table in file.aliases.items():
+            alias = _validated(file, "aliases", name, table, AliasTable)
+            if alias.model not in models:
+                known = ", ".join(models)
+                raise CatalogError(f"{file.path}: aliases.{name}.model: {alias.model!r} is none of {known}")
+            if name in models:
+                raise CatalogError(f"{file.path}: aliases.{name}: there is a model of this name")
+            found[name] = alias
+    return found
 
 
 def _lora(file: CatalogFile, name: str, entry: dict[str, Any], models: Collection[str]) -> CatalogLora:

@@ -23,7 +23,8 @@ def keys(arguments: argparse.Namespace, settings: Settings) -> None:
         known = settings.api_keys + (() if path is None else read(path))
         for key in known:
             limits = (f"{name} {most}" for name in LIMITS if (most := getattr(key, name)) is not None)
-            print(key.id, key.tenant, ",".join(sorted(key.scopes)), *limits, sep="\t")
+            strict = () if key.strict is None else (f"strict {str(key.strict).lower()}",)
+            print(key.id, key.tenant, ",".join(sorted(key.scopes)), *limits, *strict, sep="\t")
         return
     secret = new_secret()
     key = _key(arguments, secret)
@@ -43,6 +44,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     new.add_argument("--scopes", default="generate,read", help=f"of {', '.join(Scope)}; default: %(default)s")
     for name, meaning in LIMITS.items():
         new.add_argument(f"--{name.replace('_', '-')}", type=int, metavar="N", help=f"most {meaning}")
+    new.add_argument(
+        "--lenient", action="store_true",
+        help="leave out what a model cannot honour, with a warning, where a request does not say strict",
+    )  # fmt: skip
     for each in (new, actions.add_parser("list", help="ids, tenants, scopes and limits")):
         each.add_argument("--file", type=Path, help="absent: what NAG_API_KEYS_FILE names")
 
@@ -51,6 +56,8 @@ def _key(arguments: argparse.Namespace, secret: str) -> ApiKey:
     limits = {name: getattr(arguments, name) for name in LIMITS}
     scopes = list(filter(None, map(str.strip, arguments.scopes.split(","))))
     fields = {"id": arguments.id, "tenant": arguments.tenant or arguments.id, "scopes": scopes, **limits}
+    if arguments.lenient:
+        fields["strict"] = False
     try:
         return ApiKey.model_validate(fields | {"sha256": digest(secret)})
     except ValidationError as exc:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -27,6 +27,7 @@ class Metrics:
         self._registry = CollectorRegistry()
         self._answers = counter(d.HTTP, self._registry)
         self._times = histogram(d.HTTP_TIME, self._registry)
+        self._warnings = counter(d.WARNINGS, self._registry)
         self._registry.register(_Disks(folders))
         ProcessCollector(registry=self._registry)
 
@@ -34,6 +35,11 @@ class Metrics:
         """`route` is a template, never a path as it was asked for."""
         self._answers.labels(route, method, str(status)).inc()
         self._times.labels(route).observe(duration_s)
+
+    def warned(self, parameters: Iterable[str]) -> None:
+        """Counts an accepted job's warnings. `parameters` are names of the API, none that a caller made up."""
+        for parameter in parameters:
+            self._warnings.labels(parameter).inc()
 
     def render(self, measures: Measures | None, workers: Mapping[str, Sequence[str]], models: Sequence[str]) -> bytes:
         """The Prometheus text format. Without `measures`, which is Redis away, nothing is said of the service rather

@@ -98,6 +98,9 @@ HTTP = Metric("nag_http_requests_total", "Answers sent.", _C, _API, ("route", "m
 HTTP_TIME = Metric(
     "nag_http_request_duration_seconds", "From a request's head to its answer's end.", _H, _API, ("route",), BRIEF_S
 )
+WARNINGS = Metric(
+    "nag_request_warnings_total", "Parameters left out or changed, with a warning.", _C, _API, ("parameter",)
+)
 DISK_FREE = Metric("nag_disk_free_bytes", "Free on a folder's disk: data or artifacts.", _G, _API, ("folder",))
 DISK_SIZE = Metric("nag_disk_size_bytes", "Size of a folder's disk.", _G, _API, ("folder",))
 

@@ -18,6 +18,9 @@ class Keys:
         tag = f"{{{namespace}}}:"
         self.JOB = tag + "job:"  # + job id: hash, the job's fields; expires after it has ended
         self.IDEMPOTENCY = tag + "idempotency:"  # + digest of tenant and key: hash, job, fingerprint; ends with its job
+        self.ORPHANS = (
+            tag + "orphans:"
+        )  # + digest of tenant and request: list, `<job id> <token>` of jobs without a client
         self.EVENTS = tag + "events:"  # + job id: stream, what became of it; ends with it. Channel: each entry
         self.OWNED = tag + "owned:"  # + tenant: sorted set, the ids of its jobs, by the order they came in
         self.KEPT = tag + "kept"  # sorted set: JSON [tenant, id] of ended jobs, by the millisecond they are forgotten
@@ -80,6 +83,10 @@ class Keys:
     def idempotency(self, tenant: str, caller_key: str) -> str:
         """A digest, since the caller chooses the key's length and bytes."""
         return self.IDEMPOTENCY + hashlib.sha256(f"{tenant}\n{caller_key}".encode()).hexdigest()
+
+    def orphans(self, tenant: str, fingerprint: str) -> str:
+        """Of the jobs of equal requests of a tenant."""
+        return self.ORPHANS + hashlib.sha256(f"{tenant}\n{fingerprint}".encode()).hexdigest()
 
     def lua_header(self) -> str:
         """The names above as Lua locals, put before each script."""

@@ -20,7 +20,8 @@ SHARED = ("counts", "common")  # put before each of the others
 #: read, are without such a header: with one, Redis would refuse to read as well while it cannot write to its disk.
 AT_MAXMEMORY = (
     "announce", "cancel", "claim", "dead_drop", "delete", "enter", "expire", "fail", "finish", "forget", "heartbeat",
-    "leave", "lora_drop", "lora_forget", "mend", "reap", "release", "retire", "webhook_claim", "webhook_end",
+    "leave", "lora_drop", "lora_forget", "mend", "orphan_drop", "reap", "release", "retire", "webhook_claim",
+    "webhook_end",
 )  # fmt: skip
 
 

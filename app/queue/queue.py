@@ -108,12 +108,14 @@ class Queue:
         fingerprint: str | None = None,
         api_key: str | None = None,
         pending_jobs: int | None = None,
+        takes_orphan: bool = False,
     ) -> Job:
         """Store and queue a job, and return it as stored, with the server's created_at and deadline_at.
 
         It expires `deadline_s` after this, settings.deadline_max_s at the latest. With an idempotency key that was
         used before and whose job is still kept, returns that earlier job (its id differs from `job.id`); a retried
-        call with the same id returns what is stored.
+        call with the same id returns what is stored. With `takes_orphan`, returns the job of an equal request of the
+        tenant, by the fingerprint, whose client has left it (see `orphan`), each such job once.
         Raises errors.Conflict when the key came with another fingerprint; errors.QueueFull at settings.queue_limit
         and settings.queue_limit_per_model; errors.InvalidParameter for an uploaded LoRA that was deleted meanwhile;
         errors.RateLimited when `pending_jobs` of this API key have not ended.
@@ -128,6 +130,7 @@ class Queue:
             api_key or "", "" if pending_jobs is None else pending_jobs,
             "" if job.webhook is None else to_json(job.webhook), job.trace,
             " ".join(use.id for use in request.loras if is_uploaded(use.id)),
+            self.keys.orphans(job.tenant, fingerprint or "") if takes_orphan else "",
         )  # fmt: skip
         if answer[0] == "conflict":
             raise Conflict("this Idempotency-Key was used with another request", code="idempotency_conflict")
@@ -196,6 +199,17 @@ class Queue:
         if answer[0] == "cancelled":
             _log.info("job_cancelled", job=job_id)
         return job_from_fields(pairs(answer[1]))
+
+    async def orphan(self, job_id: str, token: str, kept_s: float) -> bool:
+        """Notes that the job's client has left: the next equal request within `kept_s` takes the job over.
+
+        `token` tells this leaving from others of the job. False for a job that none can take over.
+        """
+        return bool(await self._scripts.run("orphan", job_id, token, round(kept_s * 1000)))
+
+    async def drop_orphan(self, job_id: str, token: str) -> bool:
+        """Forgets this leaving of the job's client; False if an equal request has taken the job over."""
+        return bool(await self._scripts.run("orphan_drop", job_id, token))
 
     async def delete(self, job_id: str) -> Job | None:
         """Remove a job, taking it from its worker, and its idempotency key; the job as it was, cancelled if it had not

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 
@@ -23,12 +24,13 @@ LEFT_OUT = (
     "previews",
     "inputs",
     "remix_of",
+    "alias",
 )
 
 
-def parameters(request: Generation, seed: int, applied: Applied) -> str:
+def parameters(request: Generation, seed: int, applied: Applied, warnings: Sequence[str] = ()) -> str:
     """The fields of POST /v1/jobs for this one picture or video, with what was really used, and `software`; of the
-    files it started from `role` and `sha256`, the digest of what was sent.
+    files it started from `role` and `sha256`, the digest of what was sent; and the `warnings` of the request.
     """
     said = {name: value for name, value in asdict(request).items() if name not in LEFT_OUT}
     said["seed"] = seed
@@ -41,5 +43,7 @@ def parameters(request: Generation, seed: int, applied: Applied) -> str:
         said["nag"] = {**numbers, "method": applied.method, "negative_prompt": request.nag.negative_prompt}
     if request.inputs:
         said["inputs"] = [{"role": file.role, "sha256": file.sha256} for file in request.inputs]
+    if warnings:
+        said["warnings"] = list(warnings)
     said["software"] = SOFTWARE
     return json.dumps({name: value for name, value in said.items() if value is not None}, ensure_ascii=False)

@@ -33,7 +33,7 @@ def to_job_output(job: Job, images: Sequence[CallResult]) -> JobOutput | JobErro
     """Encodes what the job's pipeline calls made, in the order of its images."""
     if not all(np.isfinite(image.pixels).all() for image in images):
         return NAN
-    files = [_encoded(image, job.request) for image in images]
+    files = [_encoded(image, job) for image in images]
     warnings = (
         *(file.warning for file in files if file.warning is not None),
         *(finding.message for image in images for finding in image.findings),
@@ -67,9 +67,10 @@ def _guidance_warnings(request: Generation, applied: Applied) -> Iterator[str]:
         )
 
 
-def _encoded(image: CallResult, request: Generation) -> _File:
+def _encoded(image: CallResult, job: Job) -> _File:
+    request = job.request
     pixels: np.ndarray[Any, np.dtype[np.uint8]] = (image.pixels * 255).round().astype(np.uint8)
-    metadata = parameters(request, image.seed, image.applied) if request.embed_metadata else None
+    metadata = parameters(request, image.seed, image.applied, job.warnings) if request.embed_metadata else None
     if request.fps is not None:
         assert request.video_codec is not None
         middle = Image.fromarray(pixels[len(pixels) // 2])

@@ -123,7 +123,7 @@ CASES: list[Case] = [
     *(post("types", name, body, 422, "invalid_request") for name, body in TYPES),
     *(post("ranges", name, body, status, code) for name, body, status, code in RANGES),
     *(post("unicode", name, body, status, code) for name, body, status, code in UNICODE),
-    *(post("paths and URLs", name, body, 404, "model_not_found") for name, body in PATHS),
+    *(post("paths and URLs", name, body, 400, "model_not_found") for name, body in PATHS),
     *(post("JSON", name, body, status, code) for name, body, status, code in JSONS),
     get("paths and URLs", "a path as a job", NO_JOB + "..%2f..%2f..%2fetc%2fpasswd/result", 404, "not_found"),
     get("paths and URLs", "dots as a job", NO_JOB + "../../etc/passwd", 404, "not_found"),

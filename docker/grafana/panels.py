@@ -57,6 +57,13 @@ SERVICE = (
         "reqps",
         [total(d.JOBS_REFUSED, "model, limit")],
     ),
+    Panel(
+        "Warnings",
+        "Parameters of accepted jobs that were left out or changed.",
+        "reqps",
+        [total(d.WARNINGS, "parameter")],
+        stacked=True,
+    ),
     Panel("Answers", "Of all APIs, by status.", "reqps", [total(d.HTTP, "status")], stacked=True),
     Panel(
         "Answer time",

@@ -17,7 +17,7 @@ def test_what_is_added_is_read(tmp_path: Path) -> None:
     path.write_text("# ours\n")
     path.chmod(0o644)
     first = ApiKey(id="a", tenant="acme", sha256=HASH, scopes=frozenset(Scope), requests_per_minute=60, pending_jobs=2)
-    second = ApiKey(id="b-2", tenant="acme", sha256=digest("b"))
+    second = ApiKey(id="b-2", tenant="acme", sha256=digest("b"), strict=False)
     add(path, first)
     add(path, second)
     assert read(path) == (first, second)

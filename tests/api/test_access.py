@@ -149,6 +149,22 @@ async def test_what_is_no_key(api: httpx.AsyncClient, said: str) -> None:
     assert (answer.status_code, answer.json()["error"]["code"]) == (401, "invalid_api_key")
 
 
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ([("api-key", "alice")], 200),
+        ([("api-key", "alice"), ("authorization", "Bearer alice")], 200),
+        ([("api-key", "alice"), ("authorization", "Bearer bob")], 401),
+        ([("api-key", "alice"), ("authorization", "Basic YWxpY2U6")], 401),
+        ([("api-key", "alice"), ("api-key", "alice")], 401),
+        ([("api-key", "wrong")], 401),
+        ([("api-key", "")], 401),
+    ],
+)
+async def test_a_key_by_azures_header(api: httpx.AsyncClient, headers: list[tuple[str, str]], status: int) -> None:
+    assert (await api.get("/v1/models", headers=headers)).status_code == status
+
+
 async def test_two_authorizations_are_none(api: httpx.AsyncClient) -> None:
     answer = await api.get("/v1/models", headers=[("authorization", "Bearer alice"), ("authorization", "Bearer bob")])
     assert answer.status_code == 401

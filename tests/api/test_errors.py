@@ -45,8 +45,8 @@ REFUSED: list[tuple[dict[str, Any], int, str, str | None]] = [
     ({"negative_prompt": "x" * 40_000}, 400, "invalid_parameter", "negative_prompt"),
     ({"prompt": None}, 422, "invalid_request", "prompt"),
     ({"prompt": "\ud800"}, 422, "invalid_request", "prompt"),
-    ({"model": "dall-e-3"}, 404, "model_not_found", "model"),
-    ({"model": "\x00"}, 404, "model_not_found", "model"),
+    ({"model": "flux-99"}, 400, "model_not_found", "model"),
+    ({"model": "\x00"}, 400, "model_not_found", "model"),
     ({"promt": "a shape"}, 422, "invalid_request", "promt"),
     ({"\ud800": 1}, 422, "invalid_request", None),
     ({"n": 0}, 422, "invalid_request", "n"),
@@ -153,6 +153,66 @@ async def test_routes_and_methods(quiet: httpx.AsyncClient) -> None:
     check(await quiet.put(JOBS, json={}), 405, "method_not_allowed", None)
     assert (await quiet.put(JOBS, json={})).headers["allow"] == "GET, HEAD, POST"
     assert (await quiet.options(f"{JOBS}/x")).headers["allow"] == "GET, HEAD, DELETE"
+
+
+TEXT = {"content-type": "text/plain"}
+
+
+@pytest.mark.parametrize("content", [b"text", b'{"a": 1, "a": 2}', b"\xff"])
+@pytest.mark.parametrize("headers", [TEXT, JSON, {}])
+async def test_no_such_route_goes_before_no_such_method_and_that_before_a_wrong_body(
+    quiet: httpx.AsyncClient, content: bytes, headers: dict[str, str]
+) -> None:
+    check(await quiet.post("/v1/nothing", content=content, headers=headers), 404, "not_found", None)
+    check(await quiet.post("/v1/queue", content=content, headers=headers), 405, "method_not_allowed", None)
+    check(await quiet.put(JOBS, content=content, headers=headers), 405, "method_not_allowed", None)
+    answer = await quiet.post(JOBS, content=content, headers=headers)
+    assert answer.status_code == (400 if headers is JSON else 415)
+
+
+async def test_all_faults_are_in_one_answer(quiet: httpx.AsyncClient) -> None:
+    wrong = {
+        "width": 63, "height": 65, "quality": "hd", "style": "vivid", "nag_scale": 0.5, "guidance_scale": 99,
+        "output_compression": 5, "loras": [{"id": "x"}, {"id": "y"}], "prompt": "x" * 3000, "stream": True,
+        "response_format": "url", "steps": 1, "num_inference_steps": 1,
+    }  # fmt: skip
+    answer = await quiet.post(IMAGES, json={"prompt": "a", **wrong})
+    check(answer, 400, "unsupported_parameter", "quality")
+    message = answer.json()["error"]["message"]
+    named = (*(wrong.keys() - {"loras", "num_inference_steps", "stream"}), "loras.0.id", "loras.1.id")
+    assert [name for name in named if f"{name}: " not in message] == []
+    answer = await quiet.post(IMAGES, json={"n": 0, "seed": -1, "promt": 1, "size": "large"})
+    check(answer, 422, "invalid_request", "prompt")
+    assert [name for name in ("prompt", "n", "seed", "promt", "size") if f"{name}: " not in answer.text] == []
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"), [(IMAGES, {"size": "large"}), ("/v1/videos", {"seconds": "long"}), ("/v1/videos", {"size": ""})]
+)
+async def test_no_message_has_a_regular_expression(quiet: httpx.AsyncClient, path: str, fields: dict[str, str]) -> None:
+    message = (await quiet.post(path, json={"prompt": 1, **fields})).json()["error"]["message"]
+    assert not set("^$\\*|") & set(message)
+    assert "[0-9]" not in message
+
+
+@pytest.mark.parametrize(
+    ("sent", "read"),
+    [
+        ({"steps": 3}, {"num_inference_steps": 3}),
+        ({"num_inference_steps": 3.0, "width": 64.0, "seed": 7.0}, {"num_inference_steps": 3, "width": 64, "seed": 7}),
+        ({"output_format": "jpg"}, {"output_format": "jpeg"}),
+        ({"negative_prompt": ""}, {"negative_prompt": None, "nag": None}),
+    ],
+)
+async def test_other_ways_to_write_a_value(api: httpx.AsyncClient, sent: dict[str, Any], read: dict[str, Any]) -> None:
+    request = (await api.post(JOBS, json={"prompt": "a", **sent})).json()["request"]
+    assert {name: request[name] for name in read} == read
+
+
+@pytest.mark.parametrize("value", [1.5, 1e300, "1.0", True])
+async def test_what_is_no_integer(quiet: httpx.AsyncClient, value: Any) -> None:
+    check(await quiet.post(JOBS, json={"prompt": "a", "num_inference_steps": value}), 422, "invalid_request",
+          "num_inference_steps")  # fmt: skip
 
 
 async def chunks(total_bytes: int) -> AsyncIterator[bytes]:

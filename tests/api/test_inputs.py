@@ -44,6 +44,8 @@ inputs = { references = { max = 4 }, image = {}, mask = {} }
 [models.masked]
 extends = "shapes-flux"
 inputs = { references = { max = 2 }, image = {}, mask = { required = true } }
+[aliases.maker]
+model = "changing"
 """
 )
 RED, BLUE = (png(Image.new("RGB", (80, 60), color)) for color in ("red", "blue"))
@@ -212,7 +214,8 @@ async def test_images_of_an_edit_are_what_the_request_makes_them(api: httpx.Asyn
     assert "takes no mask: leave it out" in await tasks("told", RED, mask=CLEAR)
     assert "takes no mask with several images" in await tasks("both", RED, BLUE, mask=CLEAR)
     assert await tasks("told", RED, input_fidelity="high") == "edit"
-    assert "input_fidelity: only high" in await tasks("told", RED, input_fidelity="low")
+    assert await tasks("told", RED, input_fidelity="low") == "edit"
+    assert "input_fidelity: only low or high" in await tasks("told", RED, input_fidelity="most")
 
 
 async def test_openai_json_names_its_files(api: httpx.AsyncClient, queue: Queue) -> None:
@@ -375,14 +378,14 @@ async def test_a_remix_starts_from_an_own_finished_video(catalogued: Settings, q
     await artifacts.save(name, film())
     async with serving(keyed(catalogued)) as api:
 
-        async def made(model: str) -> str:
-            body = {"prompt": "a", "model": model, "num_frames": 9}
+        async def made(asked: str, model: str) -> str:
+            body = {"prompt": "a", "model": asked, "num_frames": 9}
             video = (await api.post("/v1/videos", json=body, headers=by("alice"))).json()
             [job] = await claim(queue, "w", model, 1, 1)
             await queue.finish("w", job.id, Result((Artifact(name, "video/mp4", 9, 7),), Applied(False), 1, TIMINGS))
             return str(video["id"])
 
-        first = await made("changing")
+        first, named = await made("changing", "changing"), await made("maker", "changing")
         path = f"/v1/videos/{first}/remix"
         remix = (await api.post(path, json={"prompt": "make it blue"}, headers=by("alice"))).json()
         assert (remix["remixed_from_video_id"], remix["model"], remix["num_frames"]) == (first, "changing", 9)
@@ -394,6 +397,8 @@ async def test_a_remix_starts_from_an_own_finished_video(catalogued: Settings, q
         assert (waiting.status_code, waiting.json()["error"]["code"]) == (409, "not_ready")
         sent = {"prompt": "a", "video": data_url(film())}
         assert (await api.post(path, json=sent, headers=by("alice"))).json()["error"]["param"] == "video"
-        other = await made("tiny-wan")
+        again = (await api.post(f"/v1/videos/{named}/remix", json={"prompt": "b"}, headers=by("alice"))).json()
+        assert (again["model"], again["alias_of"]) == ("maker", "changing")
+        other = await made("tiny-wan", "tiny-wan")
         error = (await api.post(f"/v1/videos/{other}/remix", json={"prompt": "a"}, headers=by("alice"))).json()["error"]
         assert (error["code"], error["param"]) == ("unsupported_parameter", "model")

@@ -142,7 +142,7 @@ async def test_a_path_is_no_id(api: httpx.AsyncClient, settings: Settings, path:
 @pytest.mark.parametrize(
     ("fields", "status", "param"),
     [
-        ({"base": "nope"}, 404, "base"),
+        ({"base": "nope"}, 400, "base"),
         ({"base": "shapes-sd"}, 400, "file"),
         ({"base": None}, 422, "base"),
         ({"id": "ink"}, 409, "id"),

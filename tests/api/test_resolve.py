@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from app.api.resolve import resolve
 from app.api.schemas import GenerationBody
 from app.catalog import Catalog, CatalogLora, Inputs, Model, Range, UploadedLora
-from app.errors import InvalidParameter, NotFound, UnsupportedParameter
+from app.errors import InvalidParameter, UnsupportedParameter
 from app.jobs import Guidance, LoraUse
 from app.settings import Settings
 
@@ -103,7 +103,7 @@ def test_a_model_without_nag_still_has_cfg(catalog: Catalog) -> None:
 
 
 def test_an_unknown_model(catalog: Catalog) -> None:
-    with pytest.raises(NotFound) as caught:
+    with pytest.raises(InvalidParameter, match="no model 'gone'; served are shapes-flux, plain, film") as caught:
         resolve(ask(model="gone"), catalog)
     assert (caught.value.param, caught.value.error_code) == ("model", "model_not_found")
 

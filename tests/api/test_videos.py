@@ -100,7 +100,7 @@ REFUSED: list[tuple[dict[str, str], int, str, str | None]] = [
     ({"seconds": "1", "fps": "0"}, 400, "invalid_parameter", "fps"),
     ({"size": "720x1280"}, 400, "invalid_parameter", "size"),
     ({"n": "2"}, 400, "invalid_parameter", "n"),
-    ({"model": "sora-2"}, 404, "model_not_found", "model"),
+    ({"model": "sora-99"}, 400, "model_not_found", "model"),
     ({"model": "shapes-flux"}, 400, "not_a_video_model", "model"),
     ({"input_reference": "file.png"}, 400, "invalid_parameter", "input_reference"),
     ({"seed": "many"}, 422, "invalid_request", "seed"),

@@ -54,7 +54,7 @@ async def test_what_did_not_complete_is_counted_by_its_reason(
         1, {"failed out_of_memory": 2},
     )  # fmt: skip
     assert await ran_ends(ran(api, tmp_path / "b", "--requests", "1", "--model", "none")) == (
-        1, {"404 model_not_found": 1},
+        1, {"400 model_not_found": 1},
     )  # fmt: skip
 
 

@@ -29,6 +29,16 @@ def test_a_new_key_is_printed_once_and_its_hash_stored(
     assert "has a key 'phone' already" in capsys.readouterr().err
 
 
+def test_a_key_may_be_lenient(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.setenv("NAG_API_KEYS_FILE", str(tmp_path / "keys.toml"))
+    assert main(["keys", "new", "widget", "--lenient"]) == 0
+    key = Keyring(Settings()).find(capsys.readouterr().out.strip())
+    assert key is not None
+    assert key.strict is False
+    assert main(["keys", "list"]) == 0
+    assert capsys.readouterr().out == "widget\twidget\tgenerate,read\tstrict false\n"
+
+
 def test_without_a_file_the_table_is_shown_to_be_added(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["keys", "new", "a"]) == 0
     said = capsys.readouterr()

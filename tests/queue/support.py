@@ -143,6 +143,10 @@ async def make_every_transition(url: str, settings: Settings, make_job: Callable
     file = await queue.files.add(TENANT, UploadedFile("file-a", "a", "a.png", "vision", 1), 60)
     assert await queue.files.find(TENANT, "file-a") == file
     await queue.files.drop(TENANT, "file-a")
+    held = await queue.submit(make_job("held"), fingerprint="f", takes_orphan=True)
+    assert await queue.orphan(held.id, "t", 60)
+    assert await queue.drop_orphan(held.id, "t")
+    await queue.delete(held.id)
     assert await queue.delete("told") is not None
     assert len((await queue.page(TENANT, 10)).jobs) == 5
     assert await queue.delete("b") is not None

@@ -40,7 +40,7 @@ def check(said: str) -> None:
         "status": "completed",
         "scale": 7.0,
         "part": [206, picture[:4].hex()],
-        "refused": [404, "model_not_found", "model"],
+        "refused": [400, "model_not_found", "model"],
         "video": ["queued", "1.0625"],
     }
 

@@ -39,8 +39,8 @@ async def sdk(api: httpx.AsyncClient) -> AsyncIterator[tuple[AsyncOpenAI, list[s
 async def test_each_refusal_is_its_exception_at_once(api: httpx.AsyncClient, queue: Queue) -> None:
     await queue.registry.announce("busy", ["shapes-flux"], 60)
     async with sdk(api) as (client, sent):
-        with pytest.raises(openai.NotFoundError) as unknown:
-            await client.images.generate(prompt="a", model="dall-e-3")
+        with pytest.raises(openai.BadRequestError) as unknown:
+            await client.images.generate(prompt="a", model="flux-99")
         assert (unknown.value.code, unknown.value.param) == ("model_not_found", "model")
         with pytest.raises(openai.BadRequestError) as bad:
             await client.images.generate(prompt="a", quality="hd")

@@ -34,7 +34,7 @@ def test_pictures_videos_and_errors(service: str) -> None:
     assert seen["deleted"] == {"id": video["id"], "object": "video.deleted", "deleted": True}
 
     assert seen["errors"] == {
-        "model": ["NotFoundError", 404, "model_not_found", "model"],
+        "model": ["BadRequestError", 400, "model_not_found", "model"],
         "quality": ["BadRequestError", 400, "unsupported_parameter", "quality"],
         "field": ["UnprocessableEntityError", 422, "invalid_request", "promt"],
         "file": ["BadRequestError", 400, "unsupported_parameter", "input_reference"],

@@ -50,3 +50,11 @@ def test_loras_are_said_where_there_are_any(make_job: Callable[..., Any]) -> Non
     said = json.loads(parameters(replace(request, loras=uses), 7, Applied(False, "not_requested")))
     assert said["loras"] == [{"id": "ink", "scale": 0.5}, {"id": "style@9f86d081884c7d65", "scale": 1.0}]
     assert "loras" not in json.loads(parameters(request, 7, Applied(False, "not_requested")))
+
+
+def test_what_a_request_went_without_is_said(make_job: Callable[..., Any]) -> None:
+    request = replace(make_job("a").request, alias="dall-e-3")
+    warnings = ("style was left out: not supported",)
+    said = json.loads(parameters(request, 7, Applied(False, "not_requested"), warnings))
+    assert (said["warnings"], said["model"], "alias" in said) == (list(warnings), "shapes-flux", False)
+    assert "warnings" not in json.loads(parameters(request, 7, Applied(False, "not_requested")))

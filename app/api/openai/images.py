@@ -7,9 +7,10 @@ import base64
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel
+from pydantic.json_schema import SkipJsonSchema
 
 from app.api.service import Service
-from app.api.views.result import BATCH_SIZE, completed_result, echo
+from app.api.views.result import BATCH_SIZE, OMITTED_IF_NONE, completed_result, echo
 from app.artifacts.links import Links
 from app.errors import Expired
 from app.jobs import Applied, Generation, Job, JobEvent, LoraUse, Timings
@@ -38,18 +39,21 @@ class Usage(BaseModel):
 class Image(BaseModel):
     """One picture in OpenAI's shape, with its seed."""
 
-    b64_json: str | None = None
-    url: str | None = None
-    revised_prompt: str | None = None
+    b64_json: Annotated[str | SkipJsonSchema[None], OMITTED_IF_NONE] = None
+    url: Annotated[str | SkipJsonSchema[None], OMITTED_IF_NONE] = None
     seed: int
 
 
 class Echo(BaseModel):
-    """What was really used."""
+    """What was really used. `model` is the name that the request used; `alias_of` is there if that is an alias. A
+    `negative_prompt` is the request's, or its alias's.
+    """
 
     model: str
+    alias_of: Annotated[str | SkipJsonSchema[None], OMITTED_IF_NONE] = None
     job: str
     seed: int
+    negative_prompt: Annotated[str | SkipJsonSchema[None], OMITTED_IF_NONE] = None
     nag: Applied
     loras: tuple[LoraUse, ...]
     batch_size: Annotated[int, BATCH_SIZE]
@@ -60,13 +64,12 @@ class Echo(BaseModel):
 
 
 class ImagesView(Echo):
-    """OpenAI's ImagesResponse, and the job's echo beside it. `created` is in Unix seconds, `quality` no choice."""
+    """OpenAI's ImagesResponse, and the job's echo beside it. `created` is in Unix seconds."""
 
     created: int
     data: list[Image]
     output_format: str
     size: str
-    quality: str | None = None
     background: Literal["opaque"] = "opaque"
     usage: Usage
 
@@ -167,7 +170,12 @@ async def _base64(job: Job, service: Service) -> list[str]:
 
 
 def _echo(job: Job) -> dict[str, Any]:
-    return {"model": job.request.model, "job": job.id, **echo(job)}
+    asked = job.request
+    alias_of = None if asked.alias is None else asked.model
+    return {
+        "model": asked.named_model, "alias_of": alias_of, "job": job.id,
+        "negative_prompt": asked.used_negative_prompt, **echo(job),
+    }  # fmt: skip
 
 
 def _size(asked: Generation) -> str:

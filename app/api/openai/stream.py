@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import AsyncGenerator
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 
 from anyio import CancelScope
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
@@ -15,21 +15,24 @@ from redis.exceptions import RedisError
 from app.api.openai.images import completed_events, partial_event
 from app.api.service import Service
 from app.api.sse import events_of
-from app.errors import NotFound, ServiceError, Unavailable
+from app.errors import ServiceError, Unavailable
 from app.jobs import EventType, Job
 from app.queue.failures import unavailable
 
 __all__ = ["pictures_told", "timed_out", "without_client_cancelled"]
 
+#: The same request takes the job over and is held again.
+RETRY_S = 1
+
 
 def timed_out(job: Job) -> Unavailable:
     """Of a request that is held no longer."""
-    message = f"not done within the time a request is held; the job goes on as /v1/jobs/{job.id}"
-    return Unavailable(message, code="timeout")
+    message = f"not done within the time a request is held; the job goes on as /v1/jobs/{job.id}, or send this again"
+    return Unavailable(message, code="timeout", retry_after_s=RETRY_S)
 
 
 async def without_client_cancelled(job: Job, service: Service) -> AsyncGenerator[bytes]:
-    """`pictures_told`; a client that leaves before the end leaves no work behind."""
+    """`pictures_told`; a client that leaves before the end leaves no work behind, unless it soon asks again."""
     whole = False
     try:
         async with aclosing(pictures_told(job, service)) as told:
@@ -38,8 +41,8 @@ async def without_client_cancelled(job: Job, service: Service) -> AsyncGenerator
         whole = True
     finally:
         if not whole:
-            with CancelScope(shield=True), suppress(NotFound):  # a deleted job needs no end
-                await service.cancel(job.id)
+            with CancelScope(shield=True):
+                await service.orphans.leave(job.id)
 
 
 async def pictures_told(job: Job, service: Service) -> AsyncGenerator[bytes]:

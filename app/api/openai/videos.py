@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from pydantic import BaseModel
+from pydantic.json_schema import SkipJsonSchema
 
 from app.api.views.page import PageView
-from app.api.views.result import BATCH_SIZE, echo
+from app.api.views.result import BATCH_SIZE, OMITTED_IF_NONE, echo
 from app.jobs import Applied, Job, JobError, JobStatus, LoraUse, Timings
 from app.queue.listing import Page
 
@@ -29,11 +30,14 @@ AS_FAILED = {
 
 
 class VideoView(BaseModel):
-    """A video and what was really used for it. Times are Unix seconds; `seconds` is what its frames really last."""
+    """A video and what was really used for it. Times are Unix seconds; `seconds` is what its frames really last.
+    `model` is the name that the request used; `alias_of` is there if that is an alias.
+    """
 
     id: str
     object: Literal["video"] = "video"
     model: str
+    alias_of: Annotated[str | SkipJsonSchema[None], OMITTED_IF_NONE] = None
     status: Status
     progress: int
     created_at: int
@@ -47,6 +51,7 @@ class VideoView(BaseModel):
     seed: int
     num_frames: int
     fps: int
+    negative_prompt: Annotated[str | SkipJsonSchema[None], OMITTED_IF_NONE] = None
     nag: Applied | None
     loras: tuple[LoraUse, ...]
     batch_size: Annotated[int | None, BATCH_SIZE]
@@ -79,13 +84,15 @@ def video_view(job: Job, retention_s: float) -> VideoView:
     return VideoView(
         **echo(job),
         id=job.id,
-        model=asked.model,
+        model=asked.named_model,
+        alias_of=None if asked.alias is None else asked.model,
         status=SHOWN.get(job.status, "failed"),
         progress=100 if done else 100 * job.step // asked.steps,
         created_at=int(job.created_at),
         completed_at=int(job.completed_at) if done and job.completed_at else None,
         expires_at=int(job.completed_at + retention_s) if done and job.completed_at else None,
         prompt=asked.prompt,
+        negative_prompt=asked.used_negative_prompt,
         size=f"{asked.width}x{asked.height}",
         seconds=f"{asked.num_frames / asked.fps:.4f}".rstrip("0").rstrip("."),
         error=AS_FAILED.get(job.status, job.error),

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
 
+from app.api.forwarded import public_address
 from app.api.openapi.build import description
 
 __all__ = ["install"]
@@ -18,5 +20,10 @@ def install(app: FastAPI, *, asks: bool = False) -> None:
         if app.openapi_schema is None:
             app.openapi_schema = description(app, asks=asks)
         return app.openapi_schema
+
+    @app.get("/openapi.json", include_in_schema=False)
+    async def get_description(request: Request) -> JSONResponse:
+        prefix = public_address(request).prefix
+        return JSONResponse(openapi() | ({"servers": [{"url": prefix}]} if prefix else {}))
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's way of having one's own

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from app.api.leniency import WARNINGS
 from app.formats import IMAGES, VIDEOS
 
 __all__ = ["complete"]
@@ -32,6 +33,20 @@ IDEMPOTENCY_KEY = {
     "description": "the same key and body again: the same job, not another",
     "schema": {"type": "string"},
 }
+#: Operations whose answers have `warnings`.
+WARNED = (
+    "create_job",
+    "get_job",
+    "cancel_job",
+    "create_image",
+    "edit_image",
+    "create_video",
+    "remix_video",
+    "get_video",
+)
+WARNING_HEADER = {
+    WARNINGS: {"description": "the warnings, as JSON strings with commas; absent: none", "schema": {"type": "string"}}
+}
 POLL = {"openai-poll-after-ms": {"description": "when to ask again", "schema": {"type": "integer"}}}
 
 
@@ -53,8 +68,11 @@ def complete(operation: dict[str, Any]) -> None:
     if name in ("create_image", "edit_image", "create_video", "remix_video"):
         operation.setdefault("parameters", []).append(IDEMPOTENCY_KEY)
     if name in ("create_video", "get_video"):
-        answers["200"]["headers"] = POLL
+        answers["200"]["headers"] = {**POLL}
     if name == "create_job":
         answers["202"]["headers"] = {"location": {"description": "of the job", "schema": {"type": "string"}}}
+    if name in WARNED:
+        for status in answers.keys() & {"200", "202"}:
+            answers[status].setdefault("headers", {}).update(WARNING_HEADER)
     if name == "get_metrics":
         answers["200"]["content"] = {"text/plain": {"schema": {"type": "string"}}}

@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
-from app.api.access import needed
+from app.api.access import API_KEY, needed
 from app.api.errors import ErrorBody
 from app.api.forms import FORM
 from app.api.openai.images import CompletedEvent, PartialImageEvent
@@ -33,7 +33,11 @@ FORMS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
 }
 #: No JSON is a request of these: there is no file in it.
 FORM_ALONE = ("add_lora", "create_file")
-KEY = {"type": "http", "scheme": "bearer", "description": "Where the service asks for keys; elsewhere none is needed."}
+KEY = {
+    "type": "http",
+    "scheme": "bearer",
+    "description": f"Where the service asks for keys; elsewhere none is needed. The header `{API_KEY}` has it as well.",
+}
 
 
 def description(app: FastAPI, *, asks: bool) -> dict[str, Any]:

@@ -28,7 +28,10 @@ from app.errors import (
 __all__ = ["OWN", "examples", "responses"]
 
 # The document shows one body for each code.
-NO_MODEL = NotFound("no model 'flux'; see GET /v1/models", param="model", code="model_not_found")
+NO_MODEL = InvalidParameter(
+    "model: no model 'flux'; served are shapes-flux, shapes-wan", param="model", code="model_not_found"
+)
+NO_SUCH_MODEL = NotFound(NO_MODEL.message, param="model", code="model_not_found")
 NO_FILE = NotFound("no file 'file-0'", code="file_not_found")
 NO_JOB = NotFound("no job 'job_0'")
 OF_LORAS = (
@@ -137,7 +140,7 @@ OWN: dict[str, tuple[ServiceError, ...]] = {
         NO_SUCH_BYTES,
     ),
     "list_models": (),
-    "get_model": (NO_MODEL,),
+    "get_model": (NO_SUCH_MODEL,),
     "add_lora": (
         InvalidParameter(
             "file: it is truncated: 4 bytes of its tensors are missing", param="file", code="invalid_lora"
@@ -169,7 +172,7 @@ OF_A_KEY = (
     UNREACHABLE,
     REFUSED,
 )
-OF_A_QUERY = (InvalidRequest("limit: must be greater than or equal to 1", param="limit"),)
+OF_A_QUERY = (InvalidRequest("limitt: unknown parameter of the query; did you mean limit?", param="limitt"),)
 OF_A_BODY = (
     InvalidParameter("width: must be 64 to 64, a multiple of 16 for model shapes-flux, not 63", param="width"),
     MalformedBody("the body is not JSON: Expecting value at character 1"),
@@ -215,18 +218,12 @@ def examples() -> dict[str, Any]:
 
 def _errors(method: str, path: str, operation: dict[str, Any]) -> Iterable[ServiceError]:
     yield from OWN[operation["operationId"]]
+    yield from OF_A_QUERY
     if needed(method.upper(), path) is not None:
         yield from OF_A_KEY
     if "requestBody" in operation:
         yield from OF_A_BODY
-    elif any(each["in"] == "query" and _may_not_fit(each["schema"]) for each in operation.get("parameters", ())):
-        yield from OF_A_QUERY
     yield from ALWAYS
-
-
-def _may_not_fit(schema: dict[str, Any]) -> bool:
-    """Whether some text is not of this schema."""
-    return schema.get("type") != "string" or not schema.keys().isdisjoint({"enum", "pattern"})
 
 
 def _response(status: int, errors: Iterable[ServiceError]) -> dict[str, Any]:

@@ -6,7 +6,9 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from app.api.forms import FileRoute
+from app.api.forwarded import public_address
 from app.api.inputs import PreparedInputs, prepare_edit, prepare_inputs
+from app.api.leniency import RequestNotes, take_notes, warning_header
 from app.api.openai.asked import of_images
 from app.api.openai.images import ImagesView, images_view
 from app.api.openai.stream import pictures_told, timed_out, without_client_cancelled
@@ -34,11 +36,14 @@ async def create_image(body: ImageBody, request: Request, service: Here) -> Resp
     Guidance: `negative_prompt`, `nag: {…}`, or flat `nag_scale` and so on.
     """
     uploads = take_uploads(request)
-    resolved, inputs = await prepare_inputs(body, uploads, service, lambda model: of_images(body, model), "image")
+    notes = take_notes(request)
+    resolved, inputs = await prepare_inputs(
+        body, uploads, service, lambda model: of_images(body, model), "image", notes
+    )  # fmt: skip
     del uploads
     job = await _queued(resolved, body, request, service, inputs)
     del inputs  # the job may be waited for for minutes
-    return await _answered(job, body, request, service)
+    return await _answered(job, body, request, service, notes)
 
 
 @router.post(EDITS, response_model=ImagesView)
@@ -48,10 +53,17 @@ async def edit_image(body: EditBody, request: Request, service: Here) -> Respons
 
     Answers and guidance as of /v1/images/generations.
     """
-    resolved, inputs = await prepare_edit(body, take_uploads(request), service)
+    notes = take_notes(request)
+    resolved, inputs = await prepare_edit(body, take_uploads(request), service, notes)
     job = await _queued(resolved, body, request, service, inputs)
     del inputs  # the job may be waited for for minutes
-    return await _answered(job, body, request, service)
+    return await _answered(job, body, request, service, notes)
+
+
+def _answers_with_url(body: ImageBody, notes: RequestNotes, service: Service) -> bool:
+    """Whether the images are answered as URLs: as the request says, else its alias, else the service's settings."""
+    by_alias = None if notes.alias is None else notes.alias.response_format
+    return (body.response_format or by_alias or service.settings.response_format) == "url"
 
 
 async def _queued(
@@ -59,18 +71,21 @@ async def _queued(
 ) -> Job:
     if not await service.queue.registry.workers():
         raise Unavailable("no worker is running", code="no_worker", retry_after_s=NO_WORKER_RETRY_S)
-    job, _ = await service.submit(resolved, body, request, inputs)
+    job, _ = await service.submit(resolved, body, request, inputs, held=True)
     return job
 
 
-async def _answered(job: Job, body: ImageBody, request: Request, service: Service) -> Response:
+async def _answered(job: Job, body: ImageBody, request: Request, service: Service, notes: RequestNotes) -> Response:
     # A caller who sent a key means to ask again for the same job.
     leaving = None if "idempotency-key" in request.headers else request
     if body.stream:
-        return EventStream((pictures_told if leaving is None else without_client_cancelled)(job, service))
+        told = (pictures_told if leaving is None else without_client_cancelled)(job, service)
+        return EventStream(told, headers=warning_header(job.warnings))
     job = await service.wait(job, service.settings.wait_max_s, cancel_without=leaving)
     if not job.status.terminal:
         raise timed_out(job)
-    base_url = service.settings.public_url or str(request.base_url)
-    view = await images_view(job, service, service.links.below(base_url) if body.response_format == "url" else None)
-    return JSONResponse(view.model_dump(mode="json"), headers=time_headers(completed_result(job)))
+    is_url = _answers_with_url(body, notes, service)
+    links = service.links.below(public_address(request).url) if is_url else None
+    view = await images_view(job, service, links)
+    headers = time_headers(completed_result(job)) | warning_header(view.warnings)
+    return JSONResponse(view.model_dump(mode="json"), headers=headers)

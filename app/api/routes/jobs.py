@@ -6,11 +6,13 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import FileResponse, JSONResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from app.api.files import stored_file
 from app.api.forms import FileRoute
+from app.api.forwarded import public_address
 from app.api.inputs import prepare_inputs
+from app.api.leniency import take_notes, warning_header
 from app.api.openai.asked import Asked
 from app.api.schemas import JobBody
 from app.api.service import Here, Service, wait_asked_s
@@ -34,15 +36,11 @@ LastEventHeader = Annotated[str | None, Header(description="the id of the last e
 class ResultQuery(BaseModel):
     """Which picture or video."""
 
-    model_config = ConfigDict(extra="forbid")
-
     index: Annotated[int, Field(ge=0, description="0 to n - 1")] = 0
 
 
 class ListQuery(BaseModel):
     """Which jobs."""
-
-    model_config = ConfigDict(extra="forbid")
 
     status: JobStatus | None = None
     model: str | None = None
@@ -58,14 +56,16 @@ async def create_job(
     del prefer, idempotency_key  # declared for the documentation; read where their grammar is known
     wait_s = wait_asked_s(request, service.settings.wait_max_s)
     uploads = take_uploads(request)
-    resolved, inputs = await prepare_inputs(body, uploads, service, lambda _: Asked(body, {}, ()))
+    resolved, inputs = await prepare_inputs(
+        body, uploads, service, lambda _: Asked(body, {}, ()), notes=take_notes(request)
+    )  # fmt: skip
     del uploads
-    job, created = await service.submit(resolved, body, request, inputs)
+    job, created = await service.submit(resolved, body, request, inputs, held=wait_s is not None)
     del inputs
     if wait_s is not None:
-        job = await service.wait(job, wait_s)
+        job = await service.wait(job, wait_s, keep_without=request)
     status = 200 if job.status.terminal or not created else 202
-    headers = {"location": f"/v1/jobs/{job.id}"}
+    headers = {"location": f"{public_address(request).prefix}/v1/jobs/{job.id}"}
     if wait_s is not None:
         headers["preference-applied"] = f"wait={wait_s:g}"
     return _answer(service, job, status, headers)
@@ -74,7 +74,7 @@ async def create_job(
 @router.get("/v1/jobs")
 async def list_jobs(service: Here, query: Annotated[ListQuery, Query()]) -> JobsView:
     """The caller's jobs, newest first."""
-    models = None if query.model is None else [query.model]
+    models = None if query.model is None else [service.catalog.own_id(query.model)]
     page = await service.page(query.limit, after=query.after, status=query.status, models=models)
     return jobs_view(page, service.links)
 
@@ -138,4 +138,5 @@ async def delete_job(job_id: str, service: Here) -> DeletedView:
 def _answer(service: Service, job: Job, status: int, headers: dict[str, str]) -> Response:
     if job.result is not None:
         headers |= time_headers(job.result)
-    return JSONResponse(job_view(job, service.links).model_dump(mode="json"), status, headers)
+    view = job_view(job, service.links)
+    return JSONResponse(view.model_dump(mode="json"), status, headers | warning_header(view.warnings))

@@ -6,9 +6,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from app.api.forms import UploadRoute, take_upload
+from app.api.forwarded import public_address
 from app.api.lora_uploads import register_lora, remove_file
 from app.api.resolve import find_model
 from app.api.schemas import LoraBody
@@ -26,8 +27,6 @@ LORAS = "/v1/loras"
 class ListQuery(BaseModel):
     """Which LoRAs."""
 
-    model_config = ConfigDict(extra="forbid")
-
     model: Annotated[str | None, Field(description="the id of a model: those that it takes")] = None
 
 
@@ -41,7 +40,9 @@ async def add_lora(body: LoraBody, request: Request, service: Here) -> Response:
     if upload is None:
         raise InvalidParameter("file: must be a file of the multipart/form-data body", param="file")
     view = lora_view(await register_lora(body, upload, service), service.catalog)
-    return JSONResponse(view.model_dump(mode="json"), 201, {"location": f"{LORAS}/{view.id}"})
+    return JSONResponse(
+        view.model_dump(mode="json"), 201, {"location": f"{public_address(request).prefix}{LORAS}/{view.id}"}
+    )
 
 
 @router.get(LORAS)

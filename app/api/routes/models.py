@@ -9,8 +9,9 @@ from redis.exceptions import RedisError
 
 from app.api.resolve import find_model
 from app.api.service import Here
-from app.api.views.model import ModelsView, ModelView, model_view
+from app.api.views.model import ModelsView, ModelView, alias_view, model_view
 from app.catalog import Model, RegisteredLora
+from app.errors import InvalidParameter, NotFound
 from app.queue.registry import ModelState
 
 router = APIRouter(tags=["models"])
@@ -18,14 +19,22 @@ router = APIRouter(tags=["models"])
 
 @router.get("/v1/models")
 async def list_models(service: Here) -> ModelsView:
-    """Every model of the catalog: limits, defaults, state, and whether it supports NAG."""
-    return ModelsView(data=await _views(service, service.catalog.models.values()))
+    """Every model of the catalog, and then its aliases: limits, defaults, state, and whether it supports NAG."""
+    views = {view.id: view for view in await _views(service, service.catalog.models.values())}
+    aliases = [alias_view(alias, views[alias.model]) for alias in service.catalog.aliases.values()]
+    return ModelsView(data=[*views.values(), *aliases])
 
 
 @router.get("/v1/models/{model_id:path}")
 async def get_model(model_id: str, service: Here) -> ModelView:
-    """One model of the catalog."""
-    return (await _views(service, [find_model(service.catalog, model_id)]))[0]
+    """One model of the catalog, or one of its aliases."""
+    try:
+        model = find_model(service.catalog, model_id)
+    except InvalidParameter as error:
+        raise NotFound(error.message, param=error.param, code=error.error_code) from None
+    view = (await _views(service, [model]))[0]
+    alias = service.catalog.aliases.get(model_id)
+    return view if alias is None else alias_view(alias, view)
 
 
 async def _views(service: Here, models: Iterable[Model]) -> list[ModelView]:

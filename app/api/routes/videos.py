@@ -8,11 +8,12 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse, JSONResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from app.api.files import stored_file
 from app.api.forms import FileRoute
 from app.api.inputs import prepare_inputs
+from app.api.leniency import take_notes, warning_header
 from app.api.openai.asked import of_a_video
 from app.api.openai.videos import VideoDeletedView, VideosView, VideoView, poll_after_ms, video_view, videos_view
 from app.api.resolve import check_inputs, find_model
@@ -31,8 +32,6 @@ files = APIRouter(tags=["videos"], route_class=FileRoute)
 class ContentQuery(BaseModel):
     """Which file of a video."""
 
-    model_config = ConfigDict(extra="forbid")
-
     variant: Annotated[Literal["video", "thumbnail", "spritesheet"], Field(description="spritesheet is refused")] = (
         "video"
     )
@@ -40,8 +39,6 @@ class ContentQuery(BaseModel):
 
 class ListQuery(BaseModel):
     """Which videos."""
-
-    model_config = ConfigDict(extra="forbid")
 
     limit: Annotated[int, Field(ge=1, le=100, description="most videos in the answer")] = 20
     after: Annotated[str | None, Field(description="the id of a video: those behind it follow")] = None
@@ -52,7 +49,10 @@ class ListQuery(BaseModel):
 async def create_video(body: VideoBody, request: Request, service: Here) -> Response:
     """Queue a video. Guidance: `negative_prompt`, `nag: {…}`, or flat `nag_scale` and so on."""
     uploads = take_uploads(request)
-    resolved, inputs = await prepare_inputs(body, uploads, service, lambda model: of_a_video(body, model), "video")
+    notes = take_notes(request)
+    resolved, inputs = await prepare_inputs(
+        body, uploads, service, lambda model: of_a_video(body, model), "video", notes
+    )  # fmt: skip
     del uploads
     job, _ = await service.submit(resolved, body, request, inputs)
     return _answer(job, service)
@@ -69,6 +69,9 @@ async def remix_video(video_id: str, body: VideoBody, request: Request, service:
     for name in INPUT_FIELDS:
         if getattr(body, name, None) is not None:
             raise InvalidParameter(f"{name}: a remix starts from video {video_id} alone; leave it out", param=name)
+    notes = take_notes(request)
+    if body.model is None and job.request.alias is not None:
+        notes = replace(notes, alias=service.catalog.aliases.get(job.request.alias))
     fields: dict[str, Any] = {"model": body.model or job.request.model, "video": video_id}
     if body.num_frames is None and body.seconds is None:
         fields["num_frames"] = job.request.num_frames
@@ -78,7 +81,9 @@ async def remix_video(video_id: str, body: VideoBody, request: Request, service:
         uploads = {video_id: await service.artifacts.open_file(result.artifacts[0].name)}
     except FileNotFoundError as exc:
         raise Expired(f"the file of video {video_id} is no longer kept") from exc
-    resolved, inputs = await prepare_inputs(remix, uploads, service, lambda model: of_a_video(remix, model), "video")
+    resolved, inputs = await prepare_inputs(
+        remix, uploads, service, lambda model: of_a_video(remix, model), "video", notes
+    )  # fmt: skip
     del uploads
     resolved = replace(resolved, generation=replace(resolved.generation, remix_of=video_id))
     queued, _ = await service.submit(resolved, body, request, inputs)
@@ -136,4 +141,5 @@ def _answer(job: Job, service: Service) -> Response:
     headers = {} if job.status.terminal else {"openai-poll-after-ms": str(poll_after_ms(job, time.time()))}
     if job.result is not None:
         headers |= time_headers(job.result)
-    return JSONResponse(video_view(job, service.settings.retention_s).model_dump(mode="json"), headers=headers)
+    view = video_view(job, service.settings.retention_s)
+    return JSONResponse(view.model_dump(mode="json"), headers=headers | warning_header(view.warnings))

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from pydantic import BaseModel
+from pydantic.json_schema import SkipJsonSchema
 
 from app.api.views.page import PageView
-from app.api.views.result import BATCH_SIZE, echo
+from app.api.views.result import BATCH_SIZE, OMITTED_IF_NONE, echo
 from app.artifacts.links import Links
 from app.jobs import Applied, Artifact, Generation, Job, JobError, JobStatus, LoraUse, Priority, Timings, Webhook
 from app.queue.listing import Page
@@ -38,12 +39,15 @@ class Output(BaseModel):
 
 
 class JobView(BaseModel):
-    """A job and, once it is completed, the echo of what was really used. Times are Unix seconds."""
+    """A job and, once it is completed, the echo of what was really used. Times are Unix seconds. `model` is the name
+    that the request used; `alias_of` is there if that is an alias.
+    """
 
     id: str
     object: Literal["job"] = "job"
     status: JobStatus
     model: str
+    alias_of: Annotated[str | SkipJsonSchema[None], OMITTED_IF_NONE] = None
     created_at: float
     started_at: float | None
     completed_at: float | None
@@ -80,7 +84,8 @@ def job_view(job: Job, links: Links) -> JobView:
         **echo(job),
         id=job.id,
         status=job.status,
-        model=job.request.model,
+        model=job.request.named_model,
+        alias_of=None if job.request.alias is None else job.request.model,
         created_at=job.created_at,
         started_at=job.started_at,
         completed_at=job.completed_at,

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel
+from pydantic.json_schema import SkipJsonSchema
 
-from app.catalog import Catalog, Inputs, Model, NAGDefaults, Range, RegisteredLora, SpeedSettings
+from app.api.views.result import OMITTED_IF_NONE
+from app.catalog import Alias, Catalog, Inputs, Model, NAGDefaults, Range, RegisteredLora, SpeedSettings
 from app.queue.registry import ModelState, Stage
 
-__all__ = ["ModelView", "ModelsView", "ProgressView", "model_view"]
+__all__ = ["ModelView", "ModelsView", "ProgressView", "alias_view", "model_view"]
 
 
 class ProgressView(BaseModel):
@@ -23,6 +25,7 @@ class ProgressView(BaseModel):
 class ModelView(BaseModel):
     """A model in OpenAI's shape, with its limits, and its state on the worker that is furthest with it.
 
+    alias_of: of an alias, the id of the model that answers to it; all else is that model's.
     state: `cold` is loaded, and first downloaded if need be, by its first request; null while the queue cannot be
     reached. error: the cause of `failed`. request_loras: whether requests may name LoRAs; loras: those that the caller
     may name now. speed: how the model is computed, and where its weights are.
@@ -32,6 +35,7 @@ class ModelView(BaseModel):
     object: Literal["model"] = "model"
     created: int
     owned_by: Literal["nag-server"] = "nag-server"
+    alias_of: Annotated[str | SkipJsonSchema[None], OMITTED_IF_NONE] = None
     description: str
     kind: str
     family: str
@@ -80,3 +84,8 @@ def model_view(
         state=None if state is None else state.stage, progress=progress,
         error=None if state is None else state.error or None,
     )  # fmt: skip
+
+
+def alias_view(alias: Alias, model: ModelView) -> ModelView:
+    """The view of the alias, of that of its model."""
+    return model.model_copy(update={"id": alias.id, "alias_of": model.id, "default": False})

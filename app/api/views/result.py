@@ -9,9 +9,17 @@ from pydantic import Field
 from app.errors import Conflict, Expired, InvalidParameter, ServiceError
 from app.jobs import PROMPT_TOO_LONG, Job, JobError, JobStatus, Result
 
-__all__ = ["BATCH_SIZE", "completed_result", "echo", "time_headers"]
+__all__ = ["BATCH_SIZE", "OMITTED_IF_NONE", "completed_result", "echo", "time_headers"]
 
 BATCH_SIZE = Field(description="most images or videos, its own included, that shared a denoiser call")
+
+
+def _drop_default(schema: dict[str, Any]) -> None:
+    schema.pop("default", None)
+
+
+#: Of keys that OpenAI leaves out: strict clients refuse a null in their place.
+OMITTED_IF_NONE = Field(exclude_if=lambda value: value is None, json_schema_extra=_drop_default)
 
 
 def completed_result(job: Job) -> Result:

@@ -3,7 +3,7 @@
 -- ARGV: id, model, tenant, priority's rank, cost, work, request, warnings, deadline in ms from now,
 --   idempotency key or '', fingerprint, most queued jobs of all models, most of this one,
 --   id of the API key or '', most of its jobs that have not ended or '', webhook or '', traceparent or '',
---   uploaded LoRAs that it uses, with spaces
+--   uploaded LoRAs that it uses, with spaces, list of the jobs of equal requests whose clients have left or ''
 -- Returns {'new' | 'earlier', the job's fields}, {'conflict'}, {'no_lora', LoRA}, or
 --   {'full', 'all' | 'model' | 'key'}.
 local id, model, idempotency, fingerprint = ARGV[1], ARGV[2], ARGV[10], ARGV[11]
@@ -19,6 +19,18 @@ if idempotency ~= '' then
       return { 'conflict' }
     end
     return { 'earlier', redis.call('HGETALL', JOB .. earlier[1]) }
+  end
+end
+local orphans = ARGV[19]
+while orphans ~= '' do
+  local orphan = redis.call('LPOP', orphans)
+  if not orphan then
+    break
+  end
+  local other = JOB .. string.match(orphan, '^%S+')
+  local status = redis.call('HGET', other, 'status')
+  if status == 'queued' or status == 'in_progress' or status == 'completed' then
+    return { 'earlier', redis.call('HGETALL', other) }
   end
 end
 for use in string.gmatch(ARGV[18], '%S+') do
@@ -72,6 +84,9 @@ count(METRICS.JOBS_ACCEPTED, model, ({ 'high', 'normal', 'low' })[ARGV[4] + 1])
 if api_key ~= '' then
   redis.call('HSET', key, 'api_key', api_key)
   redis.call('SADD', PENDING .. api_key, id)
+end
+if orphans ~= '' then
+  redis.call('HSET', key, 'orphans', orphans)
 end
 if ARGV[16] ~= '' then
   redis.call('HSET', key, 'webhook', ARGV[16])

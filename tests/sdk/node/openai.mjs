@@ -49,7 +49,7 @@ const refused = async (name, request) => {
     seen.errors[name] = [error.constructor.name, error.status, error.code, error.param];
   }
 };
-await refused("model", () => client.images.generate({ prompt: "a", model: "dall-e-3" }));
+await refused("model", () => client.images.generate({ prompt: "a", model: "flux-99" }));
 await refused("quality", () => client.images.generate({ prompt: "a", quality: "hd" }));
 await refused("field", () => client.images.generate({ prompt: "a", promt: "b" }));
 await refused("file", () =>

@@ -5,7 +5,7 @@ import sys
 import time
 
 from nag_client import ApiClient, Configuration, Error, JobRequest, JobsApi, NAGRequest, VideoRequest, VideosApi
-from nag_client.exceptions import NotFoundException
+from nag_client.exceptions import BadRequestException
 
 with ApiClient(Configuration(host=sys.argv[1])) as client:
     jobs = JobsApi(client)
@@ -18,7 +18,7 @@ with ApiClient(Configuration(host=sys.argv[1])) as client:
     part = jobs.get_job_result_with_http_info(job.id, range="bytes=0-3")
     try:
         jobs.create_job(JobRequest(prompt="a", model="unknown"))
-    except NotFoundException as exc:
+    except BadRequestException as exc:
         refused = exc
     assert isinstance(refused.data, Error)
     video = VideosApi(client).create_video(VideoRequest(prompt="a shape", seconds="1"))

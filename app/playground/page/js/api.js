@@ -10,6 +10,7 @@ import { key, keyRefused } from "./key.js";
  *   num_inference_steps: Range, guidance_scale: Range, width: Range, height: Range,
  *   num_frames: Range | null, fps: Range | null, prompt_max_chars: number, prompt_max_tokens: number | null,
  *   inputs: Record<string, {required: boolean, max: number} | null>, nag_supported: boolean, nag: Numbers | null, loras: string[],
+ *   alias_of?: string,
  * }} Model
  * @typedef {{id: string, description: string, trigger_words: string[], scale: Range}} Lora
  * @typedef {{url: string, thumbnail_url?: string | null, media_type: string, size_bytes: number, seed: number}} Output
@@ -74,9 +75,9 @@ async function refusal(response) {
   return new ApiError(response.status, said ?? unknown, retryAfterS);
 }
 
-/** @returns {Promise<Model[]>} */
+/** The models, without their aliases. @returns {Promise<Model[]>} */
 export async function listModels() {
-  return (await json("GET", "v1/models")).data;
+  return (await json("GET", "v1/models")).data.filter((/** @type {Model} */ model) => model.alias_of === undefined);
 }
 
 /** @returns {Promise<Lora[]>} */
