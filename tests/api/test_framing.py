@@ -32,6 +32,8 @@ OFFERS = {
     "none": [],
     "h2c": ["Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQAAP__"],
     "websocket": ["connection: keep-alive, Upgrade", "upgrade: websocket", "sec-websocket-version: 13"],
+    "TLS": ["Connection: Upgrade", "Upgrade: TLS/1.2, HTTP/1.1"],
+    "another protocol": ["Connection: close-not, upgrade", "Upgrade: other/7"],
     "without Upgrade": ["connection: upgrade"],
     "without Connection": ["upgrade: h2c"],
 }
@@ -120,9 +122,12 @@ async def test_a_request_is_read_alike_however_its_bytes_arrive(port: int) -> No
 async def test_no_method_s_body_is_read_as_a_request(port: int) -> None:
     for method, offer, body in product(METHODS, OFFERS, BODIES):
         sent = request(method, offer, body)
-        answer = await exchange(port, sent[: -len(BODIES[body][1])], sent[-len(BODIES[body][1]) :], LAST)
+        head_bytes = len(sent) - len(BODIES[body][1])
         expected = [{**EXPECTED[0], "method": method}, EXPECTED[1]]
-        assert bodies(answer) == (expected[1:] if method == "HEAD" else expected), (method, offer, body)
+        for packets in ([sent + LAST], [sent[:head_bytes], sent[head_bytes:], LAST]):
+            answer = await exchange(port, *packets)
+            assert answer.count(b"HTTP/1.1 200 OK\r\n") == 2, (method, offer, body, len(packets))
+            assert bodies(answer) == (expected[1:] if method == "HEAD" else expected), (method, offer, body)
 
 
 async def test_offers_in_a_row_are_answered_in_a_row(port: int) -> None:
@@ -154,6 +159,7 @@ AMBIGUOUS = {
     "two framings": HEAD + b"content-length: 15\r\ntransfer-encoding: chunked\r\n\r\n" + CHUNKS,
     "two framings, reversed": HEAD + b"transfer-encoding: chunked\r\ncontent-length: 15\r\n\r\n" + CHUNKS,
     "two lengths": HEAD + b"content-length: 5\r\ncontent-length: 6\r\n\r\nhello",
+    "one length twice": HEAD + b"content-length: 5\r\ncontent-length: 5\r\n\r\nhello",
     "a list of lengths": HEAD + b"content-length: 5, 5\r\n\r\nhello",
     "a signed length": HEAD + b"content-length: +5\r\n\r\nhello",
     "a length in hex": HEAD + b"content-length: 0x5\r\n\r\nhello",
@@ -167,6 +173,8 @@ AMBIGUOUS = {
     "a coding behind a tab of the wrong kind": HEAD + b"transfer-encoding:\x0bchunked\r\n\r\n" + CHUNKS,
     "a space before the colon": HEAD + b"content-length : 5\r\n\r\nhello",
     "a folded line": HEAD + b"transfer-encoding:\r\n chunked\r\n\r\n" + CHUNKS,
+    "a folded length": HEAD + b"content-length: 1\r\n 5\r\n\r\nhello",
+    "a header folded by a tab": HEAD + b"x: y\r\n\tz\r\ncontent-length: 5\r\n\r\nhello",
     "a folded first line": b"POST /outer HTTP/1.1\r\n host: x\r\nhost: x\r\n\r\n",
     "line feeds": b"POST /outer HTTP/1.1\nhost: x\ncontent-length: 5\n\nhello",
     "one line feed": b"POST /outer HTTP/1.1\r\nhost: x\r\nx: y\ncontent-length: 5\r\n\r\nhello",
