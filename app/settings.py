@@ -248,6 +248,9 @@ class Settings(BaseSettings):
     read_timeout_s: Annotated[
         float, Field(gt=0, description="longest that the head of a request may take to arrive, and then its body")
     ] = 30.0
+    sdapi: Annotated[
+        bool, Field(description="whether the routes of AUTOMATIC1111's web UI, /sdapi/v1/…, are served")
+    ] = True
     cors_origins: Annotated[
         tuple[str, ...],
         NoDecode,

@@ -1,6 +1,7 @@
 """What the README says exists, exists; what exists and belongs there, it says."""
 
 import importlib
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -10,7 +11,10 @@ import pytest
 
 import benchmarks.families
 import nag
-from app.api.schemas import LORAS_MAX
+from app.api.schemas import LORAS_MAX, N_MAX, PREVIEWS_MAX, STRENGTH
+from app.api.sdapi import routes as sdapi
+from app.api.sdapi import translate
+from app.api.sdapi.schemas import Img2ImgBody, Txt2ImgBody
 from app.catalog import Catalog, Quantization, SpeedSettings
 from app.catalog.aliases import DEFAULT_ALIASES
 from app.catalog.profiles import CAST_SHARE, DEVICE_SHARE
@@ -143,6 +147,26 @@ def test_the_page_on_clients_has_aliases_settings_and_metrics_that_exist(tmp_pat
     assert set(re.findall(r"`([\w.-]+)`", table)) == DEFAULT_ALIASES.keys()
     assert set(re.findall(r"`NAG_(\w+)", page)) <= {name.upper() for name in Settings.model_fields}
     assert set(re.findall(r"`(nag_\w+)`", page)) <= {metric.name for metric in ALL}
+
+
+def test_the_page_on_automatic1111_names_every_route_and_field():
+    page = (ROOT / "docs/automatic1111.md").read_text()
+    routes = {*sdapi.NOTHING, *sdapi.REFRESHES}
+    routes |= {path.removeprefix(f"{sdapi.PATH}/") for path in openapi()["paths"] if path.startswith(sdapi.PATH)}
+    assert set(re.findall(rf"`(?:GET|POST) {sdapi.PATH}/([\w-]+)`", page)) == routes
+    table = re.search(r"## Fields\n\n(.*?)\n\n", page, re.DOTALL)[1]
+    named = {name for line in table.splitlines() for name in re.findall(r"`(\w+)`", line.split("|")[1])}
+    known = {*Txt2ImgBody.model_fields, *Img2ImgBody.model_fields, *translate.REFUSED}
+    known |= {name for group in (*translate.LEFT_OUT, *translate.LEFT_OUT_OF_MASKED) for name in group.fields}
+    assert named == known | {"resize_mode"}
+    assert f"{STRENGTH} if absent" in table
+    assert f"their product, {N_MAX} at the most" in table
+    assert f"asks for {PREVIEWS_MAX} previews" in table
+    assert set(re.findall(r"`NAG_(\w+)", page)) <= {name.upper() for name in Settings.model_fields}
+
+
+def openapi():
+    return json.loads((ROOT / "app/api/openapi/openapi.json").read_text())
 
 
 def test_what_is_set_for_compose_is_told():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64decode
 from dataclasses import dataclass
 
 from starlette.datastructures import Headers
@@ -10,6 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.access import ApiKey
 from app.access import Scope as KeyScope
 from app.access.keyring import Keyring
+from app.api import sdapi
 from app.api.refusing import refuse
 from app.artifacts import links
 from app.errors import Forbidden, ServiceError, Unauthenticated
@@ -72,7 +74,7 @@ class Access:
         need = needed(scope["method"], scope["path"])
         if need is None:
             return NOBODY
-        key = self.keyring.find(_secret(Headers(scope=scope)))
+        key = self.keyring.find(_secret(Headers(scope=scope), takes_basic=sdapi.owns(scope["path"])))
         if key is None:
             raise Unauthenticated("no such API key")
         if need not in key.scopes:
@@ -80,17 +82,30 @@ class Access:
         return Caller(key.tenant, key)
 
 
-def _secret(headers: Headers) -> str:
-    """The key by `Authorization`, or by `api-key` as clients of Azure send it. Raises Unauthenticated."""
+def _secret(headers: Headers, *, takes_basic: bool) -> str:
+    """Returns the key of a request: a bearer token, `api-key` as clients of Azure send it or, if the route takes that,
+    the password of Basic. Raises Unauthenticated.
+    """
     said, keys = headers.getlist("authorization"), headers.getlist(API_KEY)
+    ways = "Bearer <key>, or the key as the password of Basic" if takes_basic else "Bearer <key>"
     if not said and not keys:
-        raise Unauthenticated("an API key is needed: send it as Authorization: Bearer <key>", code="missing_api_key")
+        raise Unauthenticated(f"an API key is needed: send it as Authorization: {ways}", code="missing_api_key")
     secrets = [key.strip() for key in keys]
     for header in said:
         kind, _, secret = header.partition(" ")
+        if takes_basic and kind.lower() == "basic":
+            kind, secret = "bearer", _password(secret)
         if kind.lower() != "bearer" or not secret.strip():
-            raise Unauthenticated("Authorization: must be Bearer <key>, once")
+            raise Unauthenticated(f"Authorization: must be {ways}, once")
         secrets.append(secret.strip())
     if len(said) > 1 or len(keys) > 1 or len(set(secrets)) > 1:
         raise Unauthenticated(f"Authorization and {API_KEY}: must be sent once, and have the same key if both are")
     return secrets[0]
+
+
+def _password(credentials: str) -> str:
+    """Returns the password of `user:password` in base64 (RFC 7617), and nothing for what is not that."""
+    try:
+        return b64decode(credentials.strip(), validate=True).decode().partition(":")[2]
+    except ValueError:
+        return ""

@@ -77,7 +77,7 @@ class BoundedBody:
             return None
         fault = self._fault(scope, _kind(headers), body) if body else None
         if fault is not None and is_routed(scope):  # else the router says that there is no such route or method
-            return await error_response(fault)(scope, receive, send)
+            return await error_response(fault, scope["path"])(scope, receive, send)
 
         whole: Message | None = {"type": "http.request", "body": body, "more_body": False}
         del body  # the app may hold a request for minutes; its body is not needed that long

@@ -8,6 +8,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.api import sdapi
 from app.api.refusing import refuse
 from app.errors import Forbidden
 
@@ -19,7 +20,7 @@ HEADERS = {
     "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
 }
 #: Answers to a caller alone.
-PRIVATE = "/v1/"
+PRIVATE = ("/v1/", f"{sdapi.PATH}/")
 #: What a page of an allowed origin may read beside the body.
 EXPOSED = (
     "location", "openai-poll-after-ms", "preference-applied", "retry-after", "x-inference-time", "x-queue-time",

@@ -13,6 +13,7 @@ from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
+from app.api import sdapi
 from app.api.suggestions import advice, fields_of
 from app.artifacts import ArtifactsError
 from app.errors import InvalidRequest, MalformedBody, ServiceError, Unauthenticated, Unavailable
@@ -44,15 +45,16 @@ class ErrorBody(BaseModel):
     error: ErrorDetail
 
 
-def error_response(error: ServiceError) -> Response:
+def error_response(error: ServiceError, path: str) -> Response:
+    """Returns the answer to a request of this path."""
     headers = {}
     if error.retry_after_s is not None:
         headers["retry-after"] = str(error.retry_after_s)
     if error.status == Unauthenticated.status:
-        headers["www-authenticate"] = "Bearer"
+        headers["www-authenticate"] = 'Basic realm="nag-server"' if sdapi.owns(path) else "Bearer"
     if error.error_code in NOT_RETRIED:
         headers["x-should-retry"] = "false"
-    return _response(error.status, error.body(), headers)
+    return _response(error.status, error.body(), headers, path)
 
 
 def install(app: FastAPI) -> None:
@@ -64,31 +66,34 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _http_error)
 
 
-def _response(status: int, body: dict[str, Any], headers: dict[str, str]) -> Response:
+def _response(status: int, body: dict[str, Any], headers: dict[str, str], path: str) -> Response:
+    if sdapi.owns(path):
+        body = sdapi.error_body(body)
     # ASCII JSON: a message may quote a lone surrogate from the request, which UTF-8 cannot carry.
     return Response(json.dumps(body), status, headers, media_type="application/json")
 
 
-async def _service_error(_: Request, exc: Exception) -> Response:
+async def _service_error(request: Request, exc: Exception) -> Response:
     assert isinstance(exc, ServiceError)
-    return error_response(exc)
+    return error_response(exc, request.url.path)
 
 
-async def _queue_error(_: Request, exc: Exception) -> Response:
+async def _queue_error(request: Request, exc: Exception) -> Response:
     assert isinstance(exc, RedisError)
-    return error_response(unavailable(exc))
+    return error_response(unavailable(exc), request.url.path)
 
 
-async def _artifacts_error(_: Request, exc: Exception) -> Response:
+async def _artifacts_error(request: Request, exc: Exception) -> Response:
     _log.error("artifacts_unreachable", message=exc)
-    return error_response(
-        Unavailable("the artifacts cannot be reached", code="artifacts_unreachable", retry_after_s=ARTIFACTS_RETRY_S)
+    error = Unavailable(
+        "the artifacts cannot be reached", code="artifacts_unreachable", retry_after_s=ARTIFACTS_RETRY_S
     )
+    return error_response(error, request.url.path)
 
 
 async def _validation_error(request: Request, exc: Exception) -> Response:
     assert isinstance(exc, RequestValidationError)
-    return error_response(_translate(exc.errors(), fields_of(request)))
+    return error_response(_translate(exc.errors(), fields_of(request)), request.url.path)
 
 
 def _translate(errors: Sequence[Any], fields: set[str]) -> ServiceError:
@@ -127,7 +132,7 @@ async def _http_error(request: Request, exc: Exception) -> Response:
     headers = {name.lower(): value for name, value in (exc.headers or {}).items()}
     if exc.status_code == 405:
         headers["allow"] = ", ".join(_methods(request))
-    return _response(exc.status_code, body, headers)
+    return _response(exc.status_code, body, headers, request.url.path)
 
 
 def _methods(request: Request) -> list[str]:

@@ -40,7 +40,7 @@ async def stored_file(
     try:
         part = _part(request, found, said["last-modified"])
     except RangeNotSatisfiable as error:
-        response = error_response(error)
+        response = error_response(error, request.url.path)
         response.headers["content-range"] = f"bytes */{found.size_bytes}"
         return response
     first, end = part or (0, found.size_bytes)

@@ -55,6 +55,9 @@ def take_upload(request: Request, name: str) -> UploadFile | None:
 class FileRoute(APIRoute):
     """A route whose JSON body may hold data URLs, and may come as a form as well; `take_uploads` has the files."""
 
+    #: Takes the files out of a JSON body.
+    replace_files: Callable[[bytes], tuple[bytes, dict[str, bytes]]] = staticmethod(replace_data_urls)
+
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle, shape = super().get_route_handler(), _shape(self)
 
@@ -66,7 +69,7 @@ class FileRoute(APIRoute):
             else:
                 decoder = request.app.state.service.decoder
                 body, inputs = await asyncio.get_running_loop().run_in_executor(
-                    decoder, replace_data_urls, await _read_body(request)
+                    decoder, self.replace_files, await _read_body(request)
                 )
                 body, notes = read_json(body, shape, request)
             limit_bytes = request.app.state.service.settings.body_max_bytes

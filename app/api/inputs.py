@@ -35,7 +35,16 @@ from app.jobs import InputFile, InputRole
 if TYPE_CHECKING:
     from app.api.service import Service
 
-__all__ = ["PreparedFile", "PreparedInputs", "fitting_size", "prepare_edit", "prepare_inputs"]
+__all__ = [
+    "InputSource",
+    "PreparedFile",
+    "PreparedInputs",
+    "fitting_size",
+    "load_input",
+    "prepare_edit",
+    "prepare_images",
+    "prepare_inputs",
+]
 
 NO_TRANSPARENCY = "cannot regenerate the image's transparent parts: send an opaque image"
 #: Roles whose first file gives the size that is made, where the request leaves it open.
@@ -48,6 +57,8 @@ DIGEST_BYTES = 2**18
 Loras = Mapping[str, RegisteredLora]
 #: Reads a request in the words of this service, once its model and the roles of its files are known.
 Adapt = Callable[[Model], Asked]
+#: The same of images to edit; the role is that of the first one.
+AdaptEdit = Callable[[Model, InputRole], Asked]
 
 
 @dataclass(frozen=True)
@@ -119,7 +130,7 @@ async def prepare_inputs(
     references = dict[str, BinaryIO]()
     if isinstance(body, VideoBody) and body.input_reference is not None:
         source = InputSource(InputRole.FIRST_FRAME, "input_reference", _text(body.input_reference))
-        references[source.field] = await _load(source, uploads, service)
+        references[source.field] = await load_input(source, uploads, service)
         if identify(references[source.field].read(SIGNATURE_BYTES)) in VIDEO_KINDS:
             source = replace(source, role=InputRole.VIDEO)
         if any(source.role is other.role for other in sources):
@@ -136,7 +147,9 @@ async def prepare_inputs(
         sources = [source for source in sources if source not in left_out]
     check_inputs(model, [source.role for source in sources], written)
     files = [
-        LoadedInput(source.role, source.field, references.get(source.field) or await _load(source, uploads, service))
+        LoadedInput(
+            source.role, source.field, references.get(source.field) or await load_input(source, uploads, service)
+        )
         for source in sources
     ]
     del uploads, references
@@ -155,25 +168,46 @@ async def prepare_edit(
     body: EditBody, uploads: Mapping[str, bytes], service: Service, notes: RequestNotes = NO_NOTES
 ) -> tuple[Resolved, PreparedInputs]:
     """As `prepare_inputs`, of images whose roles follow from the model, the mask and the strength."""
-    loras = await service.loras_for(body)
     images = [InputSource(InputRole.IMAGE, name, text) for name, text in _edited_images(body)]
     masks = [] if body.mask is None else [InputSource(InputRole.MASK, "mask", _text(body.mask))]
     if not images:
         raise InvalidParameter("image: must be a file, or several", param="image")
+
+    def adapt(model: Model, first: InputRole) -> Asked:
+        return of_an_edit(body, model, is_told=first is InputRole.REFERENCE)
+
+    return await prepare_images(body, [*images, *masks], uploads, service, adapt, notes)
+
+
+async def prepare_images(
+    body: GenerationBody,
+    sources: Sequence[InputSource],
+    uploads: Mapping[str, bytes | BinaryIO],
+    service: Service,
+    adapt: AdaptEdit,
+    notes: RequestNotes = NO_NOTES,
+) -> tuple[Resolved, PreparedInputs]:
+    """As `prepare_edit`, of images and at most one mask, by any names; of `body` it reads the model, the strength and
+    the LoRAs.
+    """
+    loras = await service.loras_for(body)
+    images = [source for source in sources if source.role is not InputRole.MASK]
+    masks = [source for source in sources if source.role is InputRole.MASK]
     model, count = _editing_model(service.catalog, body, len(images), notes, is_masked=bool(masks))
     if count < len(images):
-        message = f"image: model {model.id} takes {count} here, got {len(images)}; the further images were left out"
+        name = images[0].field.partition(".")[0]
+        message = f"{name}: model {model.id} takes {count} here, got {len(images)}; the further images were left out"
         notes = replace(notes, warnings=(*notes.warnings, message))
-        del images[count:]
     files = [
-        LoadedInput(source.role, source.field, await _load(source, uploads, service)) for source in (*images, *masks)
+        LoadedInput(source.role, source.field, await load_input(source, uploads, service))
+        for source in (*images[:count], *masks)
     ]
     del uploads
-    return await _in_decoder(service, lambda: _prepare_edit(files, body, service, notes, loras))
+    return await _in_decoder(service, lambda: _prepare_edit(files, body, adapt, service, notes, loras))
 
 
 def _editing_model(
-    catalog: Catalog, body: EditBody, images: int, notes: RequestNotes, *, is_masked: bool
+    catalog: Catalog, body: GenerationBody, images: int, notes: RequestNotes, *, is_masked: bool
 ) -> tuple[Model, int]:
     """Returns the model that edits, and how many of the images it takes: all, or fewer if the request is lenient.
 
@@ -218,7 +252,7 @@ def _text(value: str | FileReference) -> str:
     return value if isinstance(value, str) else value.text
 
 
-async def _load(source: InputSource, uploads: Mapping[str, bytes | BinaryIO], service: Service) -> BinaryIO:
+async def load_input(source: InputSource, uploads: Mapping[str, bytes | BinaryIO], service: Service) -> BinaryIO:
     """Returns a file. Raises InvalidParameter, NotFound for an unknown id."""
     text, field, settings = source.text, source.field, service.settings
     if text in uploads:
@@ -265,7 +299,12 @@ def _prepare(
 
 
 def _prepare_edit(
-    files: list[LoadedInput], body: EditBody, service: Service, notes: RequestNotes, loras: Loras
+    files: list[LoadedInput],
+    body: GenerationBody,
+    adapt: AdaptEdit,
+    service: Service,
+    notes: RequestNotes,
+    loras: Loras,
 ) -> tuple[Resolved, PreparedInputs]:
     opened = [_open(file, service) for file in files]
     images = [file for file in opened if file.role is InputRole.IMAGE]
@@ -283,8 +322,7 @@ def _prepare_edit(
     roles = model.inputs.image_roles(len(images), is_masked=has_mask, has_strength=has_strength)
     assert roles is not None
     opened = [replace(file, role=role) for file, role in zip(opened, roles, strict=True)]
-    asked_edit = of_an_edit(body, model, is_told=roles[0] is InputRole.REFERENCE)
-    return _finish(opened, asked_edit, model, service.catalog, notes, loras)
+    return _finish(opened, adapt(model, roles[0]), model, service.catalog, notes, loras)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ async def refuse(error: ServiceError, scope: Scope, receive: Receive, send: Send
     """Answers at once. Where a body is on its way, closes the connection, and before that lets the client finish: a
     reset would cost it the answer.
     """
-    response = error_response(error)
+    response = error_response(error, scope["path"])
     headers = Headers(scope=scope)
     if headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers:
         return await response(scope, receive, send)

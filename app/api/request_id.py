@@ -47,7 +47,6 @@ class RequestId:
             _log.error("unexpected_error", request=request_id, path=scope["path"], exception=traceback.format_exc())
             if started:
                 raise  # the status is out; breaking the connection is the only sign left
-            await error_response(ServiceError("an unexpected error; the server's log has it under this request's id"))(
-                scope, receive, send_with_id
-            )
+            error = ServiceError("an unexpected error; the server's log has it under this request's id")
+            await error_response(error, scope["path"])(scope, receive, send_with_id)
         return None

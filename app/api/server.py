@@ -31,6 +31,7 @@ from app.api.protocol import BoundedHead
 from app.api.query import check_query
 from app.api.request_id import RequestId
 from app.api.routes import artifacts, files, health, images, jobs, loras, metrics, models, playground, queue, videos
+from app.api.sdapi import routes as sdapi
 from app.api.service import Service
 from app.api.traced import Traced
 from app.api.webhooks.deliveries import Deliveries
@@ -50,7 +51,7 @@ SHUTDOWN_S = 3
 #: A connection that its other end still means to use must not be closed under it; load balancers keep theirs for 60 s.
 KEEP_ALIVE_S = 75
 #: Paths whose bodies can hold files, and how many of the largest size: base64 makes them a third longer.
-WITH_FILES = ("/v1/jobs", "/v1/videos", "/v1/images/generations", images.EDITS)
+WITH_FILES = ("/v1/jobs", "/v1/videos", "/v1/images/generations", images.EDITS, *sdapi.WITH_FILES)
 FILES_IN_A_BODY = 3
 
 
@@ -125,6 +126,9 @@ def create_app(settings: Settings, stopping: Callable[[], bool] = lambda: False)
     app.add_middleware(Measured, metrics=measured)  # added last, so outermost: a 500 counts too
     for part in (jobs, images, videos, files, artifacts, models, loras, queue, health, metrics, playground):
         app.include_router(part.router)
+    if settings.sdapi:
+        app.include_router(sdapi.router)
+        app.include_router(sdapi.files)
     app.include_router(files.forms)
     app.include_router(jobs.files)
     app.include_router(videos.files)

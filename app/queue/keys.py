@@ -56,6 +56,11 @@ class Keys:
         # stored, by the millisecond this was noted
         self.FILES = tag + "files:"  # + tenant: hash, id of an uploaded file to its record as JSON; ends with the last
 
+        self.SDAPI_JOBS = (
+            tag + "sdapi_jobs:"
+        )  # + tenant: sorted set, ids asked for by /sdapi/v1, by when they are dropped
+        self.SDAPI_MODELS = tag + "sdapi_models"  # hash: tenant to the model that it has chosen by /sdapi/v1/options
+
         self.WORKERS = tag + "workers"  # sorted set: worker names, by the millisecond their announcement ends
         self.WARM = tag + "warm"  # hash: worker name to JSON, the models it has warm and those it serves
 

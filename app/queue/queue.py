@@ -37,6 +37,7 @@ from app.queue.lua import Scripts
 from app.queue.rates import Rates
 from app.queue.registry import Registry
 from app.queue.requirements import check_requirements
+from app.queue.sdapi import SdapiState
 from app.queue.signal import Signal
 from app.queue.slots import Slots
 from app.queue.upkeep import Upkeep
@@ -69,6 +70,7 @@ class Queue:
         self.loras: Final = Loras(self._scripts)
         self.rates: Final = Rates(redis.connection_pool, self.keys)
         self.registry: Final = Registry(self._scripts)
+        self.sdapi: Final = SdapiState(self._scripts)
         self.slots: Final = Slots(self._scripts)
         self.upkeep: Final = Upkeep(self._scripts, settings.max_attempts)
         self.webhooks: Final = Webhooks(self._scripts, self._events, self.keys)

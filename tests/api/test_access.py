@@ -17,6 +17,7 @@ from app.access import Scope
 from app.access.file import add
 from app.access.key import digest
 from app.api.access import needed
+from app.api.sdapi.routes import NOTHING, REFRESHES
 from app.api.server import create_app
 from app.artifacts import Artifacts
 from app.jobs import Job
@@ -66,6 +67,15 @@ ROUTES: dict[tuple[str, str], Scope | None] = {
     ("GET", "/v1/loras/{lora_id}"): READ,
     ("DELETE", "/v1/loras/{lora_id}"): GENERATE,
     ("GET", "/v1/artifacts/{name}"): None,
+    ("GET", "/internal/ping"): READ,
+    **{
+        ("GET", f"/sdapi/v1/{name}"): READ
+        for name in ("loras", "options", "progress", "samplers", "schedulers", "sd-models", "upscalers", *NOTHING)
+    },
+    **{
+        ("POST", f"/sdapi/v1/{name}"): GENERATE
+        for name in ("img2img", "interrupt", "options", "png-info", "txt2img", *REFRESHES)
+    },
 }
 JOB_PARAMETERS = ("{job_id}", "{video_id}")
 LISTS = ("/v1/jobs", "/v1/videos")
@@ -132,7 +142,8 @@ async def test_every_route_by_every_key(api: httpx.AsyncClient, route: tuple[str
         answer = await api.request(**tried(route, "job_none"), headers=headers)
         assert (answer.status_code == 401) == (scope is not None), answer.text
         if scope is not None:
-            assert answer.headers["www-authenticate"] == "Bearer"
+            basic = route[1].startswith(("/sdapi/", "/internal/"))
+            assert answer.headers["www-authenticate"].startswith("Basic " if basic else "Bearer")
             assert answer.json()["error"]["code"] == ("invalid_api_key" if headers else "missing_api_key")
 
 

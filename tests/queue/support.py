@@ -140,6 +140,12 @@ async def make_every_transition(url: str, settings: Settings, make_job: Callable
     assert await queue.loras.find(make_lora().use_id) == make_lora()
     assert await queue.loras.visible(TENANT) == [make_lora()]
     await queue.loras.drop(make_lora())
+    await queue.sdapi.choose(TENANT, "shapes-sd")
+    assert await queue.sdapi.model(TENANT) == "shapes-sd"
+    await queue.sdapi.add(TENANT, "job_a")
+    assert await queue.sdapi.jobs(TENANT) == ["job_a"]
+    await queue.sdapi.drop(TENANT, "job_a")
+    assert await queue.sdapi.jobs(TENANT) == []
     file = await queue.files.add(TENANT, UploadedFile("file-a", "a", "a.png", "vision", 1), 60)
     assert await queue.files.find(TENANT, "file-a") == file
     await queue.files.drop(TENANT, "file-a")

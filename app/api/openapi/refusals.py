@@ -23,6 +23,7 @@ from app.errors import (
     Unauthenticated,
     Unavailable,
     UnsupportedMediaType,
+    UnsupportedParameter,
 )
 
 __all__ = ["OWN", "examples", "responses"]
@@ -47,6 +48,9 @@ OF_LORAS = (
     ),
 )
 NOT_LISTED = InvalidParameter("after: no job 'job_0'", param="after")
+REFUSED_SCRIPT = UnsupportedParameter(
+    "alwayson_scripts.ControlNet: there is no such script; leave it out", param="alwayson_scripts.ControlNet"
+)
 NOT_READY = Conflict("job job_0 is in_progress", code="not_ready", retry_after_s=1)
 NO_LORA = NotFound("no LoRA 'style'; see GET /v1/loras", code="lora_not_found")
 NO_STORE = Unavailable("the artifacts cannot be reached", code="artifacts_unreachable", retry_after_s=2)
@@ -157,6 +161,28 @@ OWN: dict[str, tuple[ServiceError, ...]] = {
         Conflict("1 job needs the LoRA 'style'; delete it when they have ended", code="lora_in_use"),
         Conflict("style is a LoRA of the catalog, which requests do not change", code="lora_of_catalog"),
         NO_STORE,
+    ),
+    "txt2img": (REFUSED_SCRIPT, NO_MODEL, NO_JOB, *OF_LORAS, KEY_USED, GONE, FULL, NO_WORKER, NOT_IN_TIME),
+    "img2img": (
+        InvalidParameter("model: tiny takes no images to start from", param="model", code="not_an_editing_model"),
+        REFUSED_SCRIPT,
+        NO_MODEL,
+        NO_FILE,
+        NO_JOB,
+        *OF_LORAS,
+        KEY_USED,
+        GONE,
+        FULL,
+        NO_WORKER,
+        NOT_IN_TIME,
+    ),
+    "get_progress": (),
+    "interrupt": (),
+    "get_options": (NO_MODEL,),
+    "set_options": (NO_MODEL,),
+    "get_png_info": (NO_FILE,),
+    **dict.fromkeys(
+        ("list_checkpoints", "list_samplers", "list_schedulers", "list_upscalers", "list_prompt_loras", "ping"), ()
     ),
     "get_queue": (),
     "get_health": (),

@@ -13,7 +13,7 @@ from app.api.openai.asked import of_images
 from app.api.openai.images import ImagesView, images_view
 from app.api.openai.stream import pictures_told, timed_out, without_client_cancelled
 from app.api.resolve import Resolved
-from app.api.schemas import EditBody, ImageBody
+from app.api.schemas import EditBody, GenerationBody, ImageBody
 from app.api.service import Here, Service
 from app.api.sse import EventStream
 from app.api.uploads import take_uploads
@@ -41,7 +41,7 @@ async def create_image(body: ImageBody, request: Request, service: Here) -> Resp
         body, uploads, service, lambda model: of_images(body, model), "image", notes
     )  # fmt: skip
     del uploads
-    job = await _queued(resolved, body, request, service, inputs)
+    job = await submit_held(resolved, body, request, service, inputs)
     del inputs  # the job may be waited for for minutes
     return await _answered(job, body, request, service, notes)
 
@@ -55,7 +55,7 @@ async def edit_image(body: EditBody, request: Request, service: Here) -> Respons
     """
     notes = take_notes(request)
     resolved, inputs = await prepare_edit(body, take_uploads(request), service, notes)
-    job = await _queued(resolved, body, request, service, inputs)
+    job = await submit_held(resolved, body, request, service, inputs)
     del inputs  # the job may be waited for for minutes
     return await _answered(job, body, request, service, notes)
 
@@ -66,9 +66,10 @@ def _answers_with_url(body: ImageBody, notes: RequestNotes, service: Service) ->
     return (body.response_format or by_alias or service.settings.response_format) == "url"
 
 
-async def _queued(
-    resolved: Resolved, body: ImageBody, request: Request, service: Service, inputs: PreparedInputs | None = None
+async def submit_held(
+    resolved: Resolved, body: GenerationBody, request: Request, service: Service, inputs: PreparedInputs | None = None
 ) -> Job:
+    """Queues a job that its client waits for. Raises Unavailable if no worker runs, and as `Service.submit` does."""
     if not await service.queue.registry.workers():
         raise Unavailable("no worker is running", code="no_worker", retry_after_s=NO_WORKER_RETRY_S)
     job, _ = await service.submit(resolved, body, request, inputs, held=True)

@@ -1,0 +1,37 @@
+"""What the routes of /sdapi/v1 remember of a tenant: the model it has chosen, and its jobs under way."""
+
+from __future__ import annotations
+
+from app.queue.lua import Scripts
+
+__all__ = ["SdapiState"]
+
+#: A job is listed for this long at the most: its clients wait for it, and a process that dies cannot drop it.
+LISTED_MS = 3_600_000
+
+
+class SdapiState:
+    """Raises redis.exceptions.RedisError when the server cannot be reached."""
+
+    def __init__(self, scripts: Scripts) -> None:
+        self._scripts = scripts
+
+    async def model(self, tenant: str) -> str | None:
+        """Returns the id of the model that the tenant has chosen; None for the default."""
+        return str(chosen) if (chosen := await self._scripts.run("sdapi_model", tenant)) else None
+
+    async def choose(self, tenant: str, model: str) -> None:
+        """Remembers the model for the tenant's later requests that name none."""
+        await self._scripts.run("sdapi_model", tenant, model)
+
+    async def jobs(self, tenant: str) -> list[str]:
+        """Returns the ids of the tenant's listed jobs, the oldest first."""
+        return [str(job_id) for job_id in await self._scripts.run("sdapi_jobs", tenant, "", 0)]
+
+    async def add(self, tenant: str, job_id: str) -> None:
+        """Lists a job."""
+        await self._scripts.run("sdapi_jobs", tenant, job_id, LISTED_MS)
+
+    async def drop(self, tenant: str, job_id: str) -> None:
+        """Takes a job from the list."""
+        await self._scripts.run("sdapi_jobs", tenant, job_id, 0)
