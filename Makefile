@@ -11,7 +11,7 @@ PREVIOUS := 0.41.0
 # Tried there alone: every import of diffusers beside it is slow and prints warnings.
 TORCHAO := 0.18.0
 
-.PHONY: help install demo serve up down rehearsal chart helm test test-previous openapi chaos conformance operations lint bench
+.PHONY: help install demo serve up down rehearsal chart helm test test-previous openapi chaos conformance operations clients lint bench
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -68,6 +68,9 @@ operations: install  ## a real Prometheus beside a service under load and faults
 
 conformance: install  ## schemathesis over the whole API, all checks, without keys and with one; prints the number of cases
 	$(BIN)/python -m tests.api.conformance
+
+clients: install  ## popular clients at their factory settings against a whole service; with NAME=litellm those of this name
+	$(BIN)/python -m tests.clients $(NAME)
 
 lint: install  ## formatting, style, types, imports
 	$(BIN)/ruff format --check .

@@ -1,0 +1,1 @@
+"""Popular clients, as their registries have them, against a whole service: `make clients`."""
