@@ -41,6 +41,8 @@ __all__ = ["LOOK_S", "Here", "Service", "wait_asked_s"]
 
 #: Between two looks at whether the client has left or the server is to end; well below the time that gives requests.
 LOOK_S = 0.5
+#: A job that is being deleted is cancelled first; it is gone soon after.
+DELETION_S = 0.05
 WAIT = re.compile(r"wait\s*=\s*\"?([0-9]{1,9})\"?", re.IGNORECASE)
 FILE_ID = re.compile(r"file-[0-9a-f]{32}")
 #: Any visible ASCII, as a header can carry it; longer than every UUID and hash in use.
@@ -169,7 +171,10 @@ class Service:
             while not any(task.done() for task in tasks) and not self.stopping():
                 await asyncio.wait(tasks, timeout=LOOK_S, return_when=asyncio.FIRST_COMPLETED)
             ended = waiting.result() if waiting.done() else None
-            if ended is None or ended.status is JobStatus.CANCELLED:  # as jobs are that are being deleted
+            if ended is not None and ended.status is JobStatus.CANCELLED:
+                await asyncio.sleep(DELETION_S)
+                ended = None
+            if ended is None:
                 ended = await self.queue.get(job.id)
             latest = self._found(ended, job.id)
             has_left = leaving is not None and leaving.done()
