@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.api.openai.asked import Asked
+from app.api.resolve import nearest_size
 from app.api.schemas import N_MAX, PREVIEWS_MAX, STRENGTH, GenerationBody
 from app.api.sdapi.prompts import parse_prompt, syntax_warnings
 from app.api.sdapi.schemas import Img2ImgBody, SdapiBody
@@ -14,7 +15,7 @@ from app.catalog import Model
 from app.errors import InvalidParameter, UnsupportedParameter
 from app.jobs import InputRole
 
-__all__ = ["Translation", "chosen_model", "nearest_size", "translate", "unknown_options"]
+__all__ = ["Translation", "chosen_model", "translate", "unknown_options"]
 
 #: A share of the steps; 0 would run none.
 STRENGTH_MIN = 0.001
@@ -127,13 +128,12 @@ class Translation:
         request starts from; the size is None if it is not known yet.
         """
         warnings = list(self.warnings)
-        size = self._size(model, warnings)
+        size = self._size(model)
         if size and first is InputRole.IMAGE and image_size is not None:
-            warnings += self._cropped(size, image_size)
+            warnings += self._cropped(nearest_size(size["width"], size["height"], model), image_size)
         fields = {
             "model": model.id,
             **size,
-            "num_inference_steps": self._steps(model, warnings),
             "guidance_scale": self._guidance_scale(model, warnings),
             "strength": self.body.strength if first is InputRole.IMAGE or self._names_strength else None,
         }
@@ -143,33 +143,19 @@ class Translation:
     def _names_strength(self) -> bool:
         return isinstance(self.asked, Img2ImgBody) and self.asked.denoising_strength is not None
 
-    def _size(self, model: Model, warnings: list[str]) -> dict[str, int]:
+    def _size(self, model: Model) -> dict[str, int]:
         """Returns nothing for a request without a size: it gets the model's default, or the image's proportions."""
         asked = self.asked
         if asked.width is None and asked.height is None:
             return {}
-        wanted = asked.width or model.width.default, asked.height or model.height.default
-        width, height = nearest_size(model, *wanted)
-        if (width, height) != wanted:
-            sent = " and ".join(name for name in ("width", "height") if getattr(asked, name) is not None)
-            warnings.append(f"{sent}: {width}x{height} is the nearest that model {model.id} makes, for {_by(wanted)}")
-        return {"width": width, "height": height}
+        return {"width": asked.width or model.width.default, "height": asked.height or model.height.default}
 
-    def _cropped(self, size: Mapping[str, int], image: tuple[int, int]) -> list[str]:
-        width, height = size["width"], size["height"]
+    def _cropped(self, size: tuple[int, int], image: tuple[int, int]) -> list[str]:
+        width, height = size
         is_stretched = abs(width * image[1] / (height * image[0]) - 1) > PROPORTIONS_TOLERANCE
         if not is_stretched or getattr(self.asked, "resize_mode", None) == CROP:
             return []
         return [f"resize_mode: the image of {_by(image)} was cropped to the proportions of {_by((width, height))}"]
-
-    def _steps(self, model: Model, warnings: list[str]) -> int | None:
-        sent = self.asked.steps
-        if sent is None:
-            return None
-        steps = model.num_inference_steps.nearest(sent)
-        if steps != sent:
-            warnings.append(f"steps: {steps} is the nearest that model {model.id} makes, for {sent}")
-        return steps
 
     def _guidance_scale(self, model: Model, warnings: list[str]) -> float | None:
         """Returns the scale for a model whose default is CFG, or that has no NAG. CFG would harm the images of the
@@ -183,10 +169,7 @@ class Translation:
                 has_nag = "; NAG honours the negative prompt" if model.nag is not None else ""
                 warnings.append(f"cfg_scale was left out: model {model.id} is used without CFG{has_nag}")
             return None
-        scale = allowed.nearest(sent) if allowed.multiple else min(max(sent, allowed.min), allowed.max)
-        if scale != sent:
-            warnings.append(f"cfg_scale: {scale:g} is the nearest that model {model.id} takes, for {sent:g}")
-        return scale
+        return sent
 
 
 def chosen_model(asked: SdapiBody) -> str | None:
@@ -241,16 +224,6 @@ def translate(asked: SdapiBody, model: str | None) -> Translation:
         strict=False,
     )
     return Translation(asked, body, tuple(warnings))
-
-
-def nearest_size(model: Model, width: int, height: int) -> tuple[int, int]:
-    """Returns the width and height in pixels that the model makes nearest to these: by proportions, then by area."""
-    if model.width.holds(width) and model.height.holds(height):
-        return width, height
-    least = max(model.width.min / width, model.height.min / height)
-    most = min(model.width.max / width, model.height.max / height)
-    scale = min(max(1.0, least), most)
-    return model.width.nearest(width * scale), model.height.nearest(height * scale)
 
 
 def _strength(asked: SdapiBody, warnings: list[str]) -> float | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +126,6 @@ async def test_a_size_of_other_proportions_crops_the_image(api: httpx.AsyncClien
         ({"init_images": [" "]}, 400, "init_images.0"),
         ({"init_images": ["http://127.0.0.1/a.png"]}, 400, "init_images.0"),
         ({"init_images": ["file-0"]}, 404, "init_images.0"),
-        ({"init_images": [IMAGE, IMAGE]}, 400, "model"),
         ({"init_images": [IMAGE], "mask": encoded(halves((64, 32)))}, 400, "mask"),
         ({"init_images": [IMAGE], "mask": encoded(Image.new("RGB", (64, 64)))}, 400, "mask"),
         ({"init_images": [IMAGE], "mask": "?"}, 400, "mask"),
@@ -140,6 +140,13 @@ async def test_what_cannot_be_read_is_refused_by_its_name(
     body = answer.json()
     assert (answer.status_code, body["error"]["param"]) == (status, param), body
     assert worker.seen == []
+
+
+async def test_further_images_are_left_out(api: httpx.AsyncClient, worker: FakeWorker) -> None:
+    answer = await api.post(ROUTE, json={"prompt": "a shape", "init_images": [IMAGE, IMAGE]})
+    said = "init_images: model shapes-flux takes 1 here, got 2; the further images were left out"
+    assert said in json.loads(answer.json()["info"])["warnings"]
+    assert len(worker.seen[0].inputs) == 1
 
 
 async def test_a_model_that_reads_references_is_told_by_the_prompt(

@@ -14,8 +14,6 @@ import pytest
 from PIL import Image
 
 from app.api.sdapi.infotext import parse_infotext
-from app.api.sdapi.translate import nearest_size
-from app.catalog import Catalog, Model, Range
 from app.jobs import Guidance, LoraUse
 from app.settings import Settings
 from tests.api.support import FakeWorker, serving, working
@@ -86,8 +84,8 @@ async def test_a_client_at_its_factory_settings(api: httpx.AsyncClient, worker: 
     answer = await api.post(ROUTE, json=WEBUIAPI)
     assert warnings_of(answer) == [
         "sampler_name, sampler_index were left out: each model has its own scheduler",
-        "width and height: 64x64 is the nearest that model shapes-flux makes, for 512x512",
         "cfg_scale was left out: model shapes-flux is used without CFG; NAG honours the negative prompt",
+        "width: model shapes-flux makes no 512x512; the nearest, 64x64, was used",
     ]
     [request] = worker.seen
     assert (request.num_inference_steps, request.guidance_scale, request.nag) == (20, 1.0, None)
@@ -108,8 +106,8 @@ OPEN_WEBUI = {"prompt": "a shape", "batch_size": 1, "width": 512, "height": 512,
 
 
 @pytest.mark.parametrize(("body", "said", "nag"), [
-    (SILLYTAVERN, ["sampler_name, scheduler", "url", "width and height", "cfg_scale"], NAG),
-    (OPEN_WEBUI, ["width and height"], None),
+    (SILLYTAVERN, ["sampler_name, scheduler", "url", "cfg_scale", "width"], NAG),
+    (OPEN_WEBUI, ["width"], None),
 ])  # fmt: skip
 async def test_bodies_of_other_clients(
     api: httpx.AsyncClient, worker: FakeWorker, body: dict[str, Any], said: list[str], nag: Guidance | None
@@ -151,7 +149,7 @@ async def test_cfg_is_for_models_whose_default_it_is(settings: Settings, queue: 
     async with serving(settings) as api, working(queue, settings, "cfg") as worker:
         for cfg_scale, used, said in (
             (3, 3.0, []),
-            (7, 5.0, ["cfg_scale: 5 is the nearest that model cfg takes, for 7"]),
+            (7, 5.0, ["cfg_scale: model cfg takes 1 to 5, not 7.0; 5.0 was used"]),
             (None, 4.0, []),
         ):
             sent = {"prompt": "a shape", "negative_prompt": "red", "cfg_scale": cfg_scale}
@@ -176,9 +174,9 @@ async def test_cfg_is_for_models_whose_default_it_is(settings: Settings, queue: 
         ({"subseed_strength": 0.1}, "subseed_strength was left out: seeds have no variations"),
         ({"refiner_checkpoint": "sdxl-refiner"}, "refiner_checkpoint was left out: there is no refiner"),
         ({"distilled_cfg_scale": 3.5}, "distilled_cfg_scale was left out: it is part of the model's entry"),
-        ({"steps": 150}, "steps: 50 is the nearest that model shapes-flux makes, for 150"),
+        ({"steps": 150}, "steps: model shapes-flux takes 1 to 50, not 150; 50 was used"),
         ({"batch_size": 4, "n_iter": 4}, "batch_size and n_iter: 10 images are the most of one request, for 16"),
-        ({"width": 80}, "width: 64x64 is the nearest that model shapes-flux makes, for 80x64"),
+        ({"width": 80}, "width: model shapes-flux makes no 80x64; the nearest, 64x64, was used"),
         ({"url": "http://x", "auth": "a:b", "ü": 1}, "url, auth, ü were left out: not known here"),
         (
             {"override_settings": {"sd_vae": "Automatic", "CLIP_stop_at_last_layers": 2, "eta_noise_seed_delta": 0}},
@@ -242,7 +240,7 @@ async def test_what_asks_for_nothing_is_not_mentioned(
         ({"prompt": "<lora:nobody:1>"}, 400, "loras.0.id"),
         ({"prompt": "x" * 3000}, 400, "prompt"),
         ({"prompt": "".join(f"<lora:l{index}:1>" for index in range(9))}, 400, "prompt"),
-        ({"override_settings": {"sd_model_checkpoint": "v1-5"}}, 404, "model"),
+        ({"override_settings": {"sd_model_checkpoint": "v1-5"}}, 400, "model"),
         ({"override_settings": {"sd_model_checkpoint": 5}}, 400, "override_settings.sd_model_checkpoint"),
         ({"override_settings": {"sd_model_checkpoint": "\ud800"}}, 400, "override_settings.sd_model_checkpoint"),
         ({"nag": {"scale": 0.5}}, 400, "nag.scale"),
@@ -279,7 +277,7 @@ async def test_loras_are_named_in_the_prompt(settings: Settings, queue: Any, tmp
         assert worker.seen[1].prompt == prompt
         assert "tags in <>" in warnings_of(answer)[0]
         names = [lora["name"] for lora in (await api.get("/sdapi/v1/loras")).json()]
-        assert names == ["outlined", "round", "striped"]
+        assert {"outlined", "round", "striped"} <= {*names}
 
 
 LORA = """
@@ -326,24 +324,3 @@ async def test_the_routes_can_be_turned_off(settings: Settings) -> None:
             assert (await api.get(path)).status_code == 404
         assert (await api.post(ROUTE, json={"prompt": "a shape"})).status_code == 404
         assert (await api.get("/v1/models")).status_code == 200
-
-
-def sized(least: int, most: int, multiple: int) -> Model:
-    flux = Catalog.load(Settings()).models["shapes-flux"]
-    side = Range[int](default=most, min=least, max=most, multiple=multiple)
-    return flux.model_copy(update={"width": side, "height": side})
-
-
-@pytest.mark.parametrize(
-    ("wanted", "made"),
-    [
-        ((512, 512), (512, 512)),
-        ((500, 700), (496, 704)),
-        ((100, 200), (256, 512)),
-        ((4096, 2048), (1024, 512)),
-        ((10, 1000), (256, 1024)),
-        ((1, 1), (256, 256)),
-    ],
-)
-def test_the_nearest_size_keeps_the_proportions(wanted: tuple[int, int], made: tuple[int, int]) -> None:
-    assert nearest_size(sized(256, 1024, 16), *wanted) == made
