@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, get_args, get_origin
+from typing import Annotated, Any, get_args, get_origin
 
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -256,7 +256,9 @@ def _takes(shape: type[BaseModel], name: str) -> tuple[bool, bool, bool]:
     if name not in shape.model_fields:
         return False, False, False
     annotation = shape.model_fields[name].annotation
-    kinds = get_args(annotation) or (annotation,)
+    kinds = [
+        get_args(kind)[0] if get_origin(kind) is Annotated else kind for kind in get_args(annotation) or (annotation,)
+    ]
     return (
         any(isinstance(kind, type) and issubclass(kind, BaseModel) for kind in kinds),
         any(get_origin(kind) is list for kind in kinds),

@@ -99,7 +99,7 @@ async def test_files_get_the_roles_of_the_model(
         (["--mask", "clear.png", "--model", "both"], "clear.png: mask: goes with image, which is missing"),
         ([*RED, *RED, *RED, "--model", "told"], "references: model told takes at most 2, got 3"),
         ([*RED, "--model", "film", "--input", "first_frame=blue.png"], "blue.png: a request takes one first_frame"),
-        ([*RED, "--model", "gone"], "no model 'gone'"),
+        ([*RED, "--model", "gone"], "model: no model 'gone'"),
     ],
 )
 async def test_a_file_that_cannot_be_taken_is_named(

@@ -136,6 +136,9 @@ async def make_every_transition(url: str, settings: Settings, make_job: Callable
     await queue.cancel("told")
     [[delivery], _] = await queue.webhooks.claim(9, {})
     await queue.webhooks.retry(delivery, 1)
+    await queue.loras.note_file("v")
+    assert await queue.loras.leftovers(-1) == ["v"]
+    await queue.loras.forget_file("v")
     await queue.loras.add(make_lora(), most=1, most_bytes=10)
     assert await queue.loras.find(make_lora().use_id) == make_lora()
     assert await queue.loras.visible(TENANT) == [make_lora()]

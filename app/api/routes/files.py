@@ -32,7 +32,7 @@ class ExpiresAfter(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     anchor: Literal["created_at"] = "created_at"
-    seconds: Annotated[int, Field(ge=1, description="at most NAG_FILE_RETENTION_S")]
+    seconds: Annotated[int, Field(strict=True, ge=1, description="at most NAG_FILE_RETENTION_S")]
 
 
 class FileBody(BaseModel):

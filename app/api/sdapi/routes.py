@@ -11,7 +11,7 @@ from typing import Annotated, Any, BinaryIO
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from app.api.forms import FileRoute
 from app.api.image_inputs import UploadedImage
@@ -124,8 +124,6 @@ files = APIRouter(tags=["sdapi"], route_class=Base64Route)
 
 class ProgressQuery(BaseModel):
     """What to leave out."""
-
-    model_config = ConfigDict(extra="forbid")
 
     skip_current_image: Annotated[bool, Field(description="true: no preview")] = False
 

@@ -70,7 +70,7 @@ async def test_links_begin_with_the_public_address(settings: Settings, queue: Qu
         assert url.startswith("https://images.example.org/nag/v1/artifacts/job_")
         assert (await api.get(url.removeprefix("https://images.example.org/nag"))).status_code == 200
         job = (await api.get(f"/v1/jobs/{message['data']['id']}")).json()
-        assert job["outputs"][0]["url"].startswith("/v1/artifacts/")  # a client knows where it asked
+        assert job["outputs"][0]["url"].startswith("/nag/v1/artifacts/")  # a client knows at which host it asked
 
 
 async def test_every_event_that_is_asked_for_is_told(settings: Settings, queue: Queue) -> None:
