@@ -277,7 +277,7 @@ def write_repositories(folder: Path, names: Collection[str] | None = None) -> di
 def small_size(entry: Model) -> tuple[int, int, int]:
     """Width, height and frames that the entry's small pipeline makes fast."""
     side = 64 if entry.pipeline in OF_64_PX else 32
-    frames = 1 if entry.num_frames is None else max(5, (entry.num_frames.multiple or 1) + 1)
+    frames = 1 if entry.num_frames is None else max(5, entry.num_frames.min, (entry.num_frames.multiple or 1) + 1)
     return side, side, frames
 
 
