@@ -102,6 +102,7 @@ def _run(folder: Path, rank: int, ranks: int, scenarios: Mapping[str, Scenario],
         with (
             warnings.catch_warnings(),
             mock.patch("torch.accelerator.device_count", return_value=1),
+            mock.patch("torch.accelerator.current_accelerator", return_value=None),  # also of a build for CUDA
             mock.patch("diffusers.hooks.tensor_parallel._SUPPORTED_TP_DEVICES", ("cpu",)),
             mock.patch.object(attention_dispatch, "_native_attention_forward_op", _with_lse),
         ):
