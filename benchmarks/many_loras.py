@@ -251,7 +251,7 @@ def main() -> None:
     ]
     data = {
         "samples": [asdict(sample) for sample in samples],
-        "compared": [asdict(each) for each in compared],
+        "compared": [asdict(comparison) for comparison in compared],
         "read_ms": {"first": first, "later": later},
     }
     report.write("many_loras", title, COLUMNS, rows, data, report.machine(), notes=notes)

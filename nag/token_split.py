@@ -100,10 +100,10 @@ class TokenSplit:
         first = _rank(self.ring) * degree
         near = slice(first, first + degree)  # the ranks that this one exchanges tokens with
         query, key, value = (self._with_all_tokens(x, sizes[near]) for x in (call.query, call.key, call.value))
-        mask = None if call.attn_mask is None else _gathered(call.attn_mask, -1, self.ulysses, sizes[near])
+        mask = None if call.attn_mask is None else _gather(call.attn_mask, -1, self.ulysses, sizes[near])
         of_rings = [sum(sizes[start : start + degree]) for start in range(0, len(sizes), degree)]
-        key, value = (_gathered(x, 2, self.ring, of_rings) for x in (key, value))
-        mask = None if mask is None else _gathered(mask, -1, self.ring, of_rings)
+        key, value = (_gather(x, 2, self.ring, of_rings) for x in (key, value))
+        mask = None if mask is None else _gather(mask, -1, self.ring, of_rings)
         whole = replace(
             call,
             query=self._text_first(query, 2, near),
@@ -163,7 +163,7 @@ class TokenSplit:
         return received.movedim(0, 1).flatten(1, 2)[:, :heads]
 
 
-def _gathered(states: Tensor, dim: int, group: Any, sizes: Sequence[int]) -> Tensor:
+def _gather(states: Tensor, dim: int, group: Any, sizes: Sequence[int]) -> Tensor:
     """Joins along a dimension what each rank of a group has, whose sizes these are; None is this rank alone."""
     if group is None:
         return states

@@ -10,7 +10,7 @@ from diffusers import FluxTransformer2DModel, SD3Transformer2DModel
 
 from app.catalog import Catalog, CatalogError, Model, Quantization, Size
 from app.catalog.profiles import CAST_SHARE, DEVICE_SHARE, GB, GROUP_GB, fitting_changes, recorded_footprint
-from app.loading.speed import kept_as_it_is
+from app.loading.speed import skips_casting
 from app.settings import Settings
 
 MEMORIES_GB = (16, 24, 48, 80, 141)
@@ -108,7 +108,7 @@ def test_casting_leaves_at_most_the_share_of_the_arithmetic(kind: type, options:
     for name, tensor in tensors.items():
         owner = name.rpartition(".")[0]
         weight = tensors.get(f"{owner}.weight")
-        is_cast = weight is not None and weight.ndim > 1 and not kept_as_it_is(kind, owner)
+        is_cast = weight is not None and weight.ndim > 1 and not skips_casting(kind, owner)
         kept += tensor.numel() * (1 if is_cast else 2)
     share = kept / (2 * sum(tensor.numel() for tensor in tensors.values()))
     assert 0.5 < share <= CAST_SHARE

@@ -158,7 +158,7 @@ async def _items(
     """
     items = []
     for written, value in form.multi_items():
-        name = _bracketed(written, shape)
+        name = _write_brackets(written, shape)
         field = name.partition("[")[0]
         is_input = inputs is not None and field in INPUT_FIELDS
         if isinstance(value, str):
@@ -180,7 +180,7 @@ async def _items(
     return items
 
 
-def _bracketed(name: str, shape: type[BaseModel]) -> str:
+def _write_brackets(name: str, shape: type[BaseModel]) -> str:
     """`nag.scale` as `nag[scale]`, where there is such a field."""
     field, *parts = name.split(".")
     return field + "".join(f"[{part}]" for part in parts) if field in shape.model_fields else name
@@ -214,14 +214,14 @@ def _read(
     Raises InvalidRequest, RequestValidationError.
     """
     is_of_loras = [LORAS in shape.model_fields and name.partition("[")[0] == LORAS for name, _ in items]
-    fields = _nested([item for item, is_lora in zip(items, is_of_loras, strict=True) if not is_lora], shape)
+    fields = _nest([item for item, is_lora in zip(items, is_of_loras, strict=True) if not is_lora], shape)
     loras = _lora_uses([item for item, is_lora in zip(items, is_of_loras, strict=True) if is_lora])
     fields = {name: _from_json(name, value, shape, inputs) for name, value in fields.items()}
     notes = NO_NOTES
     if request is not None:
         fields, notes = read_fields(fields, shape, *context_of(request), is_form=True)
     # That mode takes texts alone; the route reads the others from JSON.
-    read = {name: value for name, value in fields.items() if isinstance(value, (list, _Parsed))}
+    read = {name: value for name, value in fields.items() if isinstance(value, (list, _JsonObject))}
     try:
         body = shape.model_validate_strings({name: value for name, value in fields.items() if name not in read})
     except ValidationError as exc:
@@ -231,7 +231,7 @@ def _read(
     return json.dumps(sent | {LORAS: loras} if loras else sent).encode(), notes
 
 
-class _Parsed(dict[str, Any]):
+class _JsonObject(dict[str, Any]):
     """An object that a form has as JSON."""
 
 
@@ -248,7 +248,7 @@ def _from_json(name: str, value: Any, shape: type[BaseModel], inputs: dict[str, 
         raise InvalidRequest(f"{name}: must be JSON that has each name once", param=name) from exc
     if name in INPUT_FIELDS:
         read = without_data_urls(read, name, inputs)
-    return _Parsed(read) if isinstance(read, dict) else read
+    return _JsonObject(read) if isinstance(read, dict) else read
 
 
 def _takes(shape: type[BaseModel], name: str) -> tuple[bool, bool, bool]:
@@ -266,7 +266,7 @@ def _takes(shape: type[BaseModel], name: str) -> tuple[bool, bool, bool]:
     )
 
 
-def _nested(items: list[tuple[str, str]], shape: type[BaseModel]) -> dict[str, Any]:
+def _nest(items: list[tuple[str, str]], shape: type[BaseModel]) -> dict[str, Any]:
     """The fields of a form. Several values of a list have the same name, or one that ends in [] or a number."""
     fields: dict[str, Any] = {}
     for written, value in items:

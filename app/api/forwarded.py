@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-__all__ = ["Forwarded", "PublicAddress", "public_address"]
+__all__ = ["AddressResolver", "PublicAddress", "public_address"]
 
 HOST = re.compile(r"[A-Za-z0-9._~-]+(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](:[0-9]{1,5})?")
 PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)*/?")
@@ -38,7 +38,7 @@ class PublicAddress:
         return self.origin + self.prefix
 
 
-class Forwarded:
+class AddressResolver:
     """Puts the public address into `request.state`, and takes a prefix that a proxy left in it off the path.
 
     The address is `public_url` if that is set; else that of the request itself, or as `X-Forwarded-Proto`, `-Host` and
@@ -47,7 +47,7 @@ class Forwarded:
 
     def __init__(self, app: ASGIApp, public_url: str | None, proxies: Sequence[IPv4Network | IPv6Network] = ()) -> None:
         self.app = app
-        self._set = None if public_url is None else _parsed(public_url)
+        self._set = None if public_url is None else _parse_address(public_url)
         self._proxies = tuple(proxies)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -91,12 +91,12 @@ class Forwarded:
 
 
 def public_address(request: Request) -> PublicAddress:
-    """The one that `Forwarded` found."""
+    """The one that `AddressResolver` found."""
     address: PublicAddress = request.state.address
     return address
 
 
-def _parsed(url: str) -> PublicAddress:
+def _parse_address(url: str) -> PublicAddress:
     parts = urlsplit(url)
     return PublicAddress(parts.scheme, parts.netloc, parts.path.rstrip("/"))
 

@@ -22,7 +22,7 @@ from app.api.access import Access
 from app.api.bounded_body import JSON, BoundedBody
 from app.api.browser import Browser, cors
 from app.api.forms import FORM
-from app.api.forwarded import Forwarded
+from app.api.forwarded import AddressResolver
 from app.api.head import Head
 from app.api.limits import Limits
 from app.api.measured import Measured
@@ -119,7 +119,7 @@ def create_app(settings: Settings, stopping: Callable[[], bool] = lambda: False)
     app.add_middleware(Browser, origins=settings.cors_origins)
     if settings.cors_origins:
         app.add_middleware(cors, origins=settings.cors_origins)
-    app.add_middleware(Forwarded, public_url=settings.public_url, proxies=settings.trusted_proxies)
+    app.add_middleware(AddressResolver, public_url=settings.public_url, proxies=settings.trusted_proxies)
     app.add_middleware(RequestId)
     if tracing is not None:
         app.add_middleware(Traced, tracing=tracing)

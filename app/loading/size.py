@@ -19,7 +19,7 @@ from app.catalog import GGUF, Model
 from app.catalog.profiles import GB, Footprint, recorded_footprint
 from app.loading.errors import LoadError
 from app.loading.hub import File, files_of, model_index
-from app.loading.speed import kept_as_it_is
+from app.loading.speed import skips_casting
 
 __all__ = ["GB", "ModelSize", "footprint", "model_size", "recorded_size"]
 
@@ -111,7 +111,7 @@ def _loaded_bytes(entry: Model, index: Mapping[str, Any], file: File) -> Iterato
         return
     dtype = entry.component_dtypes.get(file.component, entry.dtype)
     kind, quantization = _component_class(index, file.component), entry.quantization
-    in_float32 = _kept_in_float32(index, kind, file.component, dtype)
+    in_float32 = _float32_modules(index, kind, file.component, dtype)
     method = quantization.method if quantization is not None and file.component in quantization.components else None
     tensors = {tensor.name: tensor for tensor in _tensors(file.path)}
     for tensor in tensors.values():
@@ -121,7 +121,7 @@ def _loaded_bytes(entry: Model, index: Mapping[str, Any], file: File) -> Iterato
         elif method == "layerwise-fp8":
             module = tensor.name.rpartition(".")[0]
             weight = tensors.get(f"{module}.weight")  # its bias is cast with it
-            if weight is not None and len(weight.shape) > 1 and not kept_as_it_is(kind, module):
+            if weight is not None and len(weight.shape) > 1 and not skips_casting(kind, module):
                 width = 1.0
         elif method is not None and len(tensor.shape) == 2 and not any(word in tensor.name for word in NOT_QUANTIZED):
             width = QUANTIZED[method]
@@ -140,7 +140,7 @@ def _component_class(index: Mapping[str, Any], component: str) -> Any:
     return getattr(LIBRARIES.get(library), name, None)
 
 
-def _kept_in_float32(index: Mapping[str, Any], kind: Any, component: str, dtype: str) -> frozenset[str]:
+def _float32_modules(index: Mapping[str, Any], kind: Any, component: str, dtype: str) -> frozenset[str]:
     """Names of modules that the libraries load in float32 whatever dtype is asked for."""
     if kind is None or dtype == "float32":
         return frozenset()

@@ -30,7 +30,7 @@ from app.loading.errors import LoadError
 from nag._diffusers import active_backend, processor_backend
 from nag.families.family import DENOISER_NAMES, denoisers_of
 
-__all__ = ["apply_settings", "kept_as_it_is", "speed_problems"]
+__all__ = ["apply_settings", "skips_casting", "speed_problems"]
 
 #: Attention backends that also compute on a CPU, and those among all that compute in float32.
 ON_CPU = frozenset({"native", "_native_math", "_native_flash", "flex"})
@@ -99,9 +99,9 @@ def speed_problems(entry: Model, kind: Any) -> Iterator[str]:
         yield f"vae_tiling: the decoder of {kind.__name__} has no tiles"
 
 
-def kept_as_it_is(kind: Any, module: str) -> bool:
-    """Whether layerwise casting leaves a module of a component alone, by the component's class and the module's name"""
-    return any(re.search(pattern, module) for pattern in _skipped(kind))
+def skips_casting(kind: Any, module: str) -> bool:
+    """Whether layerwise casting leaves a module of a component alone, by the class and the module's name."""
+    return any(re.search(pattern, module) for pattern in _skip_patterns(kind))
 
 
 # Attention -------------------------------------------------------------------------------------------------------
@@ -189,10 +189,12 @@ def _cast_components(entry: Model) -> tuple[str, ...]:
 def _cast(entry: Model, name: str, part: Any) -> None:
     if not isinstance(part, nn.Module):
         raise LoadError(entry.id, f"quantization.components: the pipeline has no weights {name}")
-    apply_layerwise_casting(part, CAST_TO, component_dtype(entry, name), skip_modules_pattern=_skipped(type(part)))
+    apply_layerwise_casting(
+        part, CAST_TO, component_dtype(entry, name), skip_modules_pattern=_skip_patterns(type(part))
+    )
 
 
-def _skipped(kind: Any) -> tuple[str, ...]:
+def _skip_patterns(kind: Any) -> tuple[str, ...]:
     """Patterns of the names of modules that are not cast."""
     own = getattr(kind, "_skip_layerwise_casting_patterns", None)
     # Modules that are kept in float32 also read the dtype of their own weights.

@@ -34,10 +34,10 @@ class JobInputs:
             if file.role is InputRole.VIDEO:
                 assert request.num_frames is not None
                 size = request.width, request.height
-                self._images[file.role] = decode_frames(_opened(files[file.name]), request.num_frames, size)
+                self._images[file.role] = decode_frames(_open_file(files[file.name]), request.num_frames, size)
                 continue
             mode = "L" if file.role is InputRole.MASK else "RGB"
-            image = Image.open(_opened(files[file.name])).convert(mode)
+            image = Image.open(_open_file(files[file.name])).convert(mode)
             self._images.setdefault(file.role, []).append(image)
 
     def arguments(self, pipe: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -87,5 +87,5 @@ def _values(image: Image.Image) -> Pixels:
     return values
 
 
-def _opened(file: bytes | BinaryIO) -> BinaryIO:
+def _open_file(file: bytes | BinaryIO) -> BinaryIO:
     return io.BytesIO(file) if isinstance(file, bytes) else file

@@ -63,6 +63,8 @@ NO_WORKER = Unavailable("no worker is running", code="no_worker", retry_after_s=
 NOT_IN_TIME = Unavailable(
     "not done within the time a request is held; the job goes on as /v1/jobs/job_0", code="timeout"
 )
+#: Of routes whose request is held until the images are there.
+OF_HELD = (*OF_LORAS, KEY_USED, GONE, FULL, NO_WORKER, NOT_IN_TIME)
 UNREACHABLE = Unavailable("the queue cannot be reached", code="queue_unreachable", retry_after_s=2)
 REFUSED = Unavailable(
     "the queue's Redis has reached its maxmemory and takes no more jobs", code="queue_refused", retry_after_s=10
@@ -86,7 +88,7 @@ OWN: dict[str, tuple[ServiceError, ...]] = {
         GONE,
         NO_SUCH_BYTES,
     ),
-    "create_image": (NO_MODEL, NO_FILE, NO_JOB, *OF_LORAS, KEY_USED, GONE, FULL, NO_WORKER, NOT_IN_TIME),
+    "create_image": (NO_MODEL, NO_FILE, NO_JOB, *OF_HELD),
     "edit_image": (
         InvalidParameter(
             "model: wan21-lightx2v takes no images to start from; shapes-flux would",
@@ -96,12 +98,7 @@ OWN: dict[str, tuple[ServiceError, ...]] = {
         NO_MODEL,
         NO_FILE,
         NO_JOB,
-        *OF_LORAS,
-        KEY_USED,
-        GONE,
-        FULL,
-        NO_WORKER,
-        NOT_IN_TIME,
+        *OF_HELD,
     ),
     "create_video": (NO_MODEL, NO_FILE, *OF_LORAS, KEY_USED, FULL),
     "remix_video": (
@@ -162,19 +159,14 @@ OWN: dict[str, tuple[ServiceError, ...]] = {
         Conflict("style is a LoRA of the catalog, which requests do not change", code="lora_of_catalog"),
         NO_STORE,
     ),
-    "txt2img": (REFUSED_SCRIPT, NO_MODEL, NO_JOB, *OF_LORAS, KEY_USED, GONE, FULL, NO_WORKER, NOT_IN_TIME),
+    "txt2img": (REFUSED_SCRIPT, NO_MODEL, NO_JOB, *OF_HELD),
     "img2img": (
         InvalidParameter("model: tiny takes no images to start from", param="model", code="not_an_editing_model"),
         REFUSED_SCRIPT,
         NO_MODEL,
         NO_FILE,
         NO_JOB,
-        *OF_LORAS,
-        KEY_USED,
-        GONE,
-        FULL,
-        NO_WORKER,
-        NOT_IN_TIME,
+        *OF_HELD,
     ),
     "get_progress": (),
     "interrupt": (),

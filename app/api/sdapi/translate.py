@@ -269,7 +269,7 @@ def _left_out_scripts(asked: SdapiBody) -> list[str]:
         if not _is_on(script):
             continue
         if name.lower() not in REFINING:
-            param = f"alwayson_scripts.{_shown(name)}"
+            param = f"alwayson_scripts.{_shorten(name)}"
             raise UnsupportedParameter(f"{param}: there is no such script; leave it out", param=param)
         names.append(f"alwayson_scripts.{name}")
     return [_warning(names, "there are no scripts")] if names else []
@@ -293,12 +293,12 @@ def _is_neutral(value: Any, neutral: Sequence[Any]) -> bool:
 
 
 def _warning(names: Sequence[str], reason: str) -> str:
-    shown = ", ".join(_shown(name) for name in names[:NAMES_SHOWN])
+    shown = ", ".join(_shorten(name) for name in names[:NAMES_SHOWN])
     more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
     return f"{shown}{more} {'was' if len(names) == 1 else 'were'} left out: {reason}"
 
 
-def _shown(name: str) -> str:
+def _shorten(name: str) -> str:
     """Shortens a name that a client has made up."""
     return name[:NAME_MAX_CHARS]
 
