@@ -1,7 +1,7 @@
 """Input files of many kinds, and what becomes of each.
 
 python -m tests.api.input_files
-Prints the table of docs/inputs.md.
+Prints the table of docs/server/inputs.md.
 """
 
 from __future__ import annotations

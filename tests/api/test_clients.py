@@ -1,7 +1,7 @@
 """What popular clients send with their factory settings, and what they read of the answer.
 
-The bodies are written by hand from what each client was seen to send; docs/clients.md has the table. Each must give an
-image or a video, with exactly these parameters warned of.
+The bodies are written by hand from what each client was seen to send; docs/server/clients.md has the table.
+Each must give an image or a video, with exactly these parameters warned of.
 """
 
 from __future__ import annotations

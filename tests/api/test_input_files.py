@@ -1,4 +1,4 @@
-"""Each input file of the table in docs/inputs.md, sent to the API: what a worker gets, and what the caller is told."""
+"""Sends each input file of the table in docs/server/inputs.md to the API: what the worker and the caller get."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ extends = "shapes-flux"
 inputs = { references = {} }
 """
 )
-DOCS = Path(__file__).parents[2] / "docs" / "inputs.md"
+DOCS = Path(__file__).parents[2] / "docs/server/inputs.md"
 
 
 @pytest.fixture
