@@ -5,14 +5,12 @@ A job is kept in Redis as JSON, never as a pickle. Times are Unix seconds, durat
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, TypeVar, cast
+from typing import Any
 
-T = TypeVar("T")
 TENANT = "default"  # of a caller who has not said who it is
 
 
@@ -304,11 +302,6 @@ class JobEvent:
         return int(self.id.partition("-")[0]) / 1000
 
 
-def to_json(value: Any) -> str:
-    """Any noun of this module as compact JSON."""
-    return json.dumps(asdict(value), separators=(",", ":"), ensure_ascii=False)
-
-
 #: Numbers of the guidance by the names that former versions wrote and clients may still send.
 FORMER_NAMES = {"anneal": "scale_decay"}
 
@@ -323,43 +316,5 @@ def with_present_names(guidance: dict[str, Any]) -> dict[str, Any]:
             value = guidance[former]
             if guidance.get(name, value) != value:
                 raise ValueError(f"{former} is a former name of {name}; got {value} and {guidance[name]}, give one")
-            guidance = {key: each for key, each in guidance.items() if key != former} | {name: value}
+            guidance = {key: number for key, number in guidance.items() if key != former} | {name: value}
     return guidance
-
-
-def generation_from_json(text: str) -> Generation:
-    data = json.loads(text)
-    if data["nag"] is not None:
-        data["nag"] = Guidance(**with_present_names(data["nag"]))
-    data["loras"] = tuple(LoraUse(**lora) for lora in data.get("loras", ()))
-    if (edit := data.pop("edit", None)) is not None:  # of a former version, and with it no inputs
-        files = [{"role": role, "name": edit[role]} for role in ("image", "mask") if edit.get(role) is not None]
-        data |= {"inputs": files, "strength": edit["strength"]}
-    inputs = [InputFile(**{**file, "role": InputRole(file["role"])}) for file in data.pop("inputs", ())]
-    return Generation(**data, inputs=tuple(inputs))
-
-
-def result_from_json(text: str) -> Result:
-    """What a worker of a later version says besides is left out: this one could not show it."""
-    data = json.loads(text)
-    return Result(
-        artifacts=tuple(_known(Artifact, each) for each in data["artifacts"]),
-        nag=_known(Applied, with_present_names(data["nag"])),
-        batch_size=data["batch_size"],
-        timings=_known(Timings, data["timings"]),
-        warnings=tuple(data["warnings"]),
-    )
-
-
-def _known(kind: type[T], data: dict[str, Any]) -> T:
-    names = {each.name for each in fields(cast(Any, kind))}
-    return kind(**{name: value for name, value in data.items() if name in names})
-
-
-def webhook_from_json(text: str) -> Webhook:
-    data = json.loads(text)
-    return Webhook(data["url"], tuple(map(EventType, data["events"])))
-
-
-def error_from_json(text: str) -> JobError:
-    return JobError(**json.loads(text))

@@ -70,9 +70,9 @@ async def _measured(
         for _ in range(rounds):
             redis.config_resetstat()
             begun_s = perf_counter()
-            waiting = await queue.waiting(MODEL)
+            waiting = await queue.snapshot(MODEL)
             read_s = perf_counter()
-            planned = plan(waiting.candidates, waiting.turns, ROOM, waiting.now_ms, RULES)
+            planned = plan(waiting.jobs, waiting.turns, ROOM, waiting.now_ms, RULES)
             chosen_s = perf_counter()
             reading_ms = _scripts_ms(redis)
             claiming_s = perf_counter()
@@ -85,11 +85,11 @@ async def _measured(
             plans_ms.append((chosen_s - read_s) * 1000)
             rounds_ms.append((chosen_s - begun_s + claimed_s - claiming_s) * 1000)
     await queue.close()
-    lanes = {(job.tenant, job.priority) for job in waiting.candidates}
+    lanes = {(job.tenant, job.priority) for job in waiting.jobs}
     waiting_ms, claim_ms = (median(each) for each in zip(*server_ms, strict=True))
     p95_ms = sorted(rounds_ms)[int(0.95 * rounds)]
     found = [waiting_ms, median(plans_ms), claim_ms, median(rounds_ms), p95_ms, median(pings_ms)]
-    return (len(lanes), len(waiting.candidates)), found
+    return (len(lanes), len(waiting.jobs)), found
 
 
 def _scripts_ms(redis: Redis) -> float:

@@ -10,14 +10,14 @@ import sys
 from collections.abc import Callable, Sequence
 
 from app.jobs import Priority
-from app.queue.waiting import Candidate, Turns
+from app.queue.snapshot import FairShareState, PendingJob
 from app.worker.planner import Rules, plan
 from app.worker.protocol import Room
 from benchmarks import report
 
 ROOM = Room(free=8, whole=8, jobs=0)
 RULES = Rules(oldest_wait_ms=30_000)
-Queue = Sequence[tuple[str, Candidate]]
+Queue = Sequence[tuple[str, PendingJob]]
 
 
 def main() -> int:
@@ -46,30 +46,30 @@ def cases() -> dict[str, Queue]:
 
 
 def _queue(groups: Sequence[tuple[str, int, dict[str, object]]]) -> Queue:
-    queue: list[tuple[str, Candidate]] = []
+    queue: list[tuple[str, PendingJob]] = []
     for group, jobs, changes in groups:
         for _ in range(jobs):
             number = len(queue)
-            job = Candidate(str(number), "default", Priority.NORMAL, number, 1, 1, 0, 0)
+            job = PendingJob(str(number), "default", Priority.NORMAL, number, 1, 1, 0, 0)
             queue.append((group, job._replace(**changes)))  # type: ignore[arg-type]
     return queue
 
 
-def _planned(waiting: Sequence[Candidate], turns: Turns, now_ms: int) -> tuple[Sequence[str], Turns]:
+def _planned(waiting: Sequence[PendingJob], turns: FairShareState, now_ms: int) -> tuple[Sequence[str], FairShareState]:
     planned = plan(waiting, turns, ROOM, now_ms, RULES)
     return planned.ids, planned.turns
 
 
-def _first_come(waiting: Sequence[Candidate], turns: Turns, _: int) -> tuple[Sequence[str], Turns]:
+def _first_come(waiting: Sequence[PendingJob], turns: FairShareState, _: int) -> tuple[Sequence[str], FairShareState]:
     return [job.id for job in waiting[: ROOM.free]], turns
 
 
 def _ends(
-    queue: Queue, choose: Callable[[Sequence[Candidate], Turns, int], tuple[Sequence[str], Turns]]
+    queue: Queue, choose: Callable[[Sequence[PendingJob], FairShareState, int], tuple[Sequence[str], FairShareState]]
 ) -> dict[str, int]:
     """The second at which the last job of each group is done."""
     groups = {job.id: group for group, job in queue}
-    waiting, turns, ends, now_s = [job for _, job in queue], Turns(), dict[str, int](), 0
+    waiting, turns, ends, now_s = [job for _, job in queue], FairShareState(), dict[str, int](), 0
     while waiting:
         ids, turns = choose(waiting, turns, now_s * 1000)
         now_s += 1

@@ -24,7 +24,7 @@ import psutil  # type: ignore[import-untyped]
 from app.jobs import Generation, Job, JobError
 from app.queue import embedded
 from app.queue.queue import Queue
-from app.queue.waiting import Turns
+from app.queue.snapshot import FairShareState
 from app.settings import Settings
 from benchmarks import report
 
@@ -112,7 +112,7 @@ async def listen(
     for _ in tasks:
         await started.acquire()
     for job_id in ids:
-        assert await queue.claim(WORKER, MODEL, [job_id], Turns())
+        assert await queue.claim(WORKER, MODEL, [job_id], FairShareState())
     for step in range(1, steps + 1):
         told_s.append(perf_counter())
         await queue.heartbeat(WORKER, dict.fromkeys(ids, step))

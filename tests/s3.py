@@ -16,7 +16,7 @@ from pathlib import Path
 
 import httpx
 
-from app.queue.cancel import end
+from app.asyncio_utils import cancel_and_wait
 from tests.limits import HANG_S
 
 #: Each of its ports has another 10,000 above it.
@@ -101,7 +101,7 @@ async def without_bulk_deletes(server: S3) -> AsyncIterator[tuple[str, list[byte
             await asyncio.wait({*directions, stopped}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for task in directions:
-                await end(task)
+                await cancel_and_wait(task)
             for side in (writer, far_writer):
                 side.close()
                 with suppress(ConnectionError):

@@ -18,10 +18,8 @@ from app.jobs import (
     LoraUse,
     Result,
     Timings,
-    generation_from_json,
-    result_from_json,
-    to_json,
 )
+from app.queue.serialization import generation_from_json, result_from_json, to_json
 
 RESULT = Result(
     (Artifact("job-0-00000000.png", "image/png", 10, 7),),

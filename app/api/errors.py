@@ -18,7 +18,7 @@ from app.api.suggestions import advice, fields_of
 from app.artifacts import ArtifactsError
 from app.errors import InvalidRequest, MalformedBody, ServiceError, Unauthenticated, Unavailable
 from app.logs import Log
-from app.queue.failures import unavailable
+from app.queue.connection import translate_redis_error
 
 __all__ = ["ErrorBody", "error_response", "install"]
 
@@ -80,7 +80,7 @@ async def _service_error(request: Request, exc: Exception) -> Response:
 
 async def _queue_error(request: Request, exc: Exception) -> Response:
     assert isinstance(exc, RedisError)
-    return error_response(unavailable(exc), request.url.path)
+    return error_response(translate_redis_error(exc), request.url.path)
 
 
 async def _artifacts_error(request: Request, exc: Exception) -> Response:

@@ -13,9 +13,9 @@ from app.access import Scope as KeyScope
 from app.api.access import Caller, needed
 from app.api.refusing import refuse
 from app.errors import RateLimited
-from app.queue.failures import unavailable
+from app.queue.connection import translate_redis_error
+from app.queue.limits import Rate
 from app.queue.queue import Queue
-from app.queue.rates import Rate
 
 __all__ = ["Limits"]
 
@@ -37,19 +37,19 @@ class Limits:
                     send = _telling(rate, send)
                     _check(rate)
                 if caller.key.requests_at_once is not None:
-                    await held.enter_async_context(queue.slots.held(caller.key.id, caller.key.requests_at_once))
+                    await held.enter_async_context(queue.concurrency.held(caller.key.id, caller.key.requests_at_once))
                     send = _freeing(held, send)
             except RateLimited as error:
                 return await refuse(error, scope, receive, send)
             except RedisError as exc:
-                return await refuse(unavailable(exc), scope, receive, send)
+                return await refuse(translate_redis_error(exc), scope, receive, send)
             return await self.app(scope, receive, send)
 
 
 async def _take(queue: Queue, key: ApiKey, scope: Scope) -> Rate | None:
     generates = needed(scope["method"], scope["path"]) is KeyScope.GENERATE
     most = key.requests_per_minute if generates else key.reads_per_minute
-    return None if most is None else await queue.rates.take(key.id, "requests" if generates else "reads", most)
+    return None if most is None else await queue.rate_limiter.take(key.id, "requests" if generates else "reads", most)
 
 
 def _check(rate: Rate) -> None:

@@ -11,8 +11,8 @@ from uuid import uuid4
 
 from redis.exceptions import RedisError
 
+from app.asyncio_utils import cancel_and_wait
 from app.logs import Log
-from app.queue.cancel import end
 from app.queue.queue import Queue
 
 __all__ = ["KEPT_S", "Orphans"]
@@ -35,7 +35,7 @@ class Orphans:
     async def close(self) -> None:
         """Cancels no more jobs: those that are left go on, and another API may hear of their requests."""
         for task in list(self._tasks):
-            await end(task)
+            await cancel_and_wait(task)
 
     async def keep(self, job_id: str) -> None:
         """Lets the next equal request take over a job that goes on in any case."""

@@ -26,15 +26,14 @@ from app.api.schemas import GenerationBody
 from app.api.webhooks.asked import asked_webhook
 from app.artifacts import Artifacts
 from app.artifacts.links import Links
+from app.asyncio_utils import cancel_and_wait
 from app.catalog import Catalog, UploadedLora
 from app.errors import Forbidden, InvalidParameter, NotFound, Unauthenticated
 from app.jobs import Job, JobStatus, Priority
 from app.logs import Log
 from app.metrics import Metrics
-from app.queue.cancel import end
-from app.queue.files import UploadedFile
-from app.queue.listing import Page
-from app.queue.queue import Queue
+from app.queue.queue import JobPage, Queue
+from app.queue.uploads import UploadedFile
 from app.settings import Settings
 
 __all__ = ["LOOK_S", "Here", "Service", "wait_asked_s"]
@@ -185,7 +184,7 @@ class Service:
                 await self.orphans.keep(job.id)
         finally:
             for task in tasks:
-                await end(task)
+                await cancel_and_wait(task)
         return latest
 
     async def _ended(self, job_id: str, timeout_s: float) -> Job | None:
@@ -227,7 +226,7 @@ class Service:
         status: JobStatus | None = None,
         models: Iterable[str] | None = None,
         oldest_first: bool = False,
-    ) -> Page:
+    ) -> JobPage:
         """The caller's jobs, newest first unless it is said. Raises InvalidParameter where `after` is none of them."""
         return await self.queue.page(
             self.tenant, limit, after=after, status=status, models=models, oldest_first=oldest_first

@@ -17,7 +17,7 @@ from app.api.views.event import event_view
 from app.errors import InvalidParameter
 from app.jobs import Job, JobEvent
 from app.logs import Log
-from app.queue.feed import EVENT_ID
+from app.queue.events import EVENT_ID
 
 __all__ = ["EventStream", "event_id", "events_of", "told"]
 

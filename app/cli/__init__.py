@@ -120,8 +120,8 @@ def _failures() -> tuple[type[Exception], ...]:
     from app.cli.client import ClientError
     from app.exposure import Exposed
     from app.folders import FolderError
+    from app.queue.connection import RequirementError
     from app.queue.embedded import EmbeddedError
-    from app.queue.requirements import RequirementError
     from app.tracing import TracingError
 
     return (

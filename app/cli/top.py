@@ -22,10 +22,10 @@ from app.cli.client import ClientError
 from app.cli.worker_metrics import WorkerMetrics, read_workers
 from app.metrics import definitions as d
 from app.metrics.families import Labels
-from app.metrics.service import PRIORITIES, Measures
-from app.queue.load import Load
+from app.metrics.service import PRIORITIES, QueueStats
 from app.queue.queue import Queue
 from app.queue.registry import ModelState
+from app.queue.stats import QueueLoad
 from app.settings import Settings
 
 __all__ = ["Seen", "top", "view"]
@@ -39,8 +39,8 @@ class Seen:
     """One look at the service."""
 
     at_s: float
-    measures: Measures
-    loads: Sequence[Load]
+    measures: QueueStats
+    loads: Sequence[QueueLoad]
     workers: Mapping[str, Mapping[str, ModelState]]  # by name, the states of their models that are not cold
     metrics: Mapping[str, WorkerMetrics]  # of those workers that can be reached, by name
 
@@ -72,7 +72,7 @@ async def _top(arguments: argparse.Namespace, settings: Settings) -> int:
 
 
 async def _look(queue: Queue) -> Seen:
-    measures, metrics = await queue.measures(), await read_workers(await queue.registry.exporters())
+    measures, metrics = await queue.stats(), await read_workers(await queue.registry.exporters())
     return Seen(time.monotonic(), measures, await queue.loads(), await queue.registry.states(), metrics)
 
 

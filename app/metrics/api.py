@@ -13,7 +13,7 @@ from prometheus_client.registry import Collector
 
 from app.metrics import definitions as d
 from app.metrics.families import Fixed, counter, histogram, of_values
-from app.metrics.service import Measures, service_families
+from app.metrics.service import QueueStats, service_families
 
 __all__ = ["Metrics"]
 
@@ -41,7 +41,7 @@ class Metrics:
         for parameter in parameters:
             self._warnings.labels(parameter).inc()
 
-    def render(self, measures: Measures | None, workers: Mapping[str, Sequence[str]], models: Sequence[str]) -> bytes:
+    def render(self, measures: QueueStats | None, workers: Mapping[str, Sequence[str]], models: Sequence[str]) -> bytes:
         """The Prometheus text format. Without `measures`, which is Redis away, nothing is said of the service rather
         than what was true once.
         """

@@ -12,7 +12,7 @@ from app.jobs import JobStatus
 from app.metrics import definitions as d
 from app.metrics.families import Labels, of_counts, of_values
 
-__all__ = ["PRIORITIES", "LastError", "Measures", "service_families"]
+__all__ = ["PRIORITIES", "LastError", "QueueStats", "service_families"]
 
 PRIORITIES = ("high", "normal", "low")
 
@@ -35,7 +35,7 @@ class LastError(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Measures:
+class QueueStats:
     """What Redis knows at a moment. Queues are by (model, priority); histograms as families.of_counts takes them."""
 
     counters: Mapping[str, Mapping[Labels, float]] = field(default_factory=dict)
@@ -52,7 +52,7 @@ class Measures:
 
 
 def service_families(
-    measures: Measures, workers: Mapping[str, Sequence[str]], models: Sequence[str], queue_limit: int
+    measures: QueueStats, workers: Mapping[str, Sequence[str]], models: Sequence[str], queue_limit: int
 ) -> Iterator[Family]:
     """`workers` are those alive, each with its warm models. What the catalog has is shown from the start, with 0."""
     lanes: list[Labels] = [(model, priority) for model in models for priority in PRIORITIES]

@@ -1,8 +1,8 @@
 """The queue: jobs and their leases, in Redis.
 
-A job's life is `submit → claim → (heartbeat …) → finish | fail`, with `release` and `upkeep.reap` back to the queue,
-and `cancel` and `upkeep.expire` out of it at any time. Each transition is one atomic script in `scripts/`; times are
-the Redis server's own, so no two clocks are compared.
+A job's life is `submit → claim → (heartbeat …) → finish | fail`, with `release` and `maintenance.reap` back to the
+queue, and `cancel` and `maintenance.expire` out of it at any time. Each transition is one atomic script in `scripts/`;
+times are the Redis server's own, so no two clocks are compared.
 """
 
 from __future__ import annotations
@@ -11,48 +11,52 @@ import json
 from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from time import monotonic
 from typing import Final
 
 from redis.asyncio import Redis
 
+from app.asyncio_utils import Signal
 from app.catalog import is_uploaded
 from app.errors import Conflict, InvalidParameter, QueueFull, RateLimited
-from app.jobs import Job, JobError, JobStatus, Result, to_json
+from app.jobs import Job, JobError, JobStatus, Result
 from app.logs import Log
-from app.metrics.service import Measures
-from app.queue import embedded, measures
+from app.metrics.service import QueueStats
+from app.queue import embedded
 from app.queue.address import parse_address
-from app.queue.codec import job_from_fields, pairs
-from app.queue.connection import open_redis
-from app.queue.dead import DeadLetters
-from app.queue.events import Events
-from app.queue.feed import Feed
-from app.queue.files import FileRecords
+from app.queue.connection import check_requirements, open_redis
+from app.queue.events import Events, EventStream
 from app.queue.keys import Keys
-from app.queue.listing import Page, page
-from app.queue.load import Load, retry_after_s
-from app.queue.loras import Loras
-from app.queue.lua import Scripts
-from app.queue.rates import Rates
+from app.queue.limits import ConcurrencyLimiter, RateLimiter
+from app.queue.maintenance import DeadLetters, Maintenance
 from app.queue.registry import Registry
-from app.queue.requirements import check_requirements
+from app.queue.scripts import Scripts
 from app.queue.sdapi import SdapiState
-from app.queue.signal import Signal
-from app.queue.slots import Slots
-from app.queue.upkeep import Upkeep
-from app.queue.waiting import Turns, Waiting
+from app.queue.serialization import job_from_fields, pairs, to_json
+from app.queue.snapshot import FairShareState, QueueSnapshot
+from app.queue.stats import QueueLoad, read_loads, read_stats, retry_after_s
+from app.queue.uploads import FileRegistry, LoraRegistry
 from app.queue.webhooks import Webhooks
 from app.settings import Settings
 
-__all__ = ["Queue"]
+__all__ = ["JobPage", "Queue"]
 
 RATE_FADES_MS = (
     60_000  # of a worker's time: long enough to even out single jobs, short enough to follow a change of load
 )
 #: Statuses of a job that was taken from a live worker on purpose; "" is that of a deleted one.
 WITHDRAWN = frozenset({JobStatus.CANCELLED, JobStatus.EXPIRED, ""})
+LOOKED_AT_A_CALL = 500  # entries of a tenant's list; bounds the time one script holds the server
 _log = Log("queue")
+
+
+@dataclass(frozen=True)
+class JobPage:
+    """Part of a tenant's jobs. `has_more` tells whether others follow them."""
+
+    jobs: Sequence[Job]
+    has_more: bool
 
 
 class Queue:
@@ -65,14 +69,14 @@ class Queue:
         self._events = Events(redis, self.keys)
         self._lease_ms: Final = round(settings.lease_s * 1000)
         self._scripts = Scripts(redis, self.keys, round(settings.retention_s * 1000))
-        self.files: Final = FileRecords(self._scripts, settings.files_max_bytes)
+        self.concurrency: Final = ConcurrencyLimiter(self._scripts)
         self.dead: Final = DeadLetters(self._scripts)
-        self.loras: Final = Loras(self._scripts)
-        self.rates: Final = Rates(redis.connection_pool, self.keys)
+        self.files: Final = FileRegistry(self._scripts, settings.files_max_bytes)
+        self.loras: Final = LoraRegistry(self._scripts)
+        self.maintenance: Final = Maintenance(self._scripts, settings.max_attempts)
+        self.rate_limiter: Final = RateLimiter(redis.connection_pool, self.keys)
         self.registry: Final = Registry(self._scripts)
         self.sdapi: Final = SdapiState(self._scripts)
-        self.slots: Final = Slots(self._scripts)
-        self.upkeep: Final = Upkeep(self._scripts, settings.max_attempts)
         self.webhooks: Final = Webhooks(self._scripts, self._events, self.keys)
 
     @classmethod
@@ -179,17 +183,28 @@ class Queue:
         status: JobStatus | None = None,
         models: Iterable[str] | None = None,
         oldest_first: bool = False,
-    ) -> Page:
-        """A tenant's jobs, newest first unless it is said, those of `status` and of `models` alone where given.
+    ) -> JobPage:
+        """Returns at most `limit` of a tenant's jobs, the newest first unless `oldest_first`, behind the job `after`.
 
-        Raises errors.InvalidParameter where the tenant has no job called `after`; a deleted one is remembered.
+        `status` and `models` select among them. Raises InvalidParameter if the tenant has no job called `after`; a
+        deleted one is remembered.
         """
-        return await page(
-            self._redis, self._scripts, self.keys, tenant, limit,
-            after=after, status=status, models=models, oldest_first=oldest_first,
-        )  # fmt: skip
+        place = "-inf" if oldest_first else "+inf"
+        if after is not None:
+            score = await self._redis.zscore(self.keys.owned(tenant), after)
+            if score is None:
+                raise InvalidParameter(f"after: no job {after!r}", param="after")
+            place = f"({score:.0f}"
+        jobs: list[Job] = []
+        while place and len(jobs) <= limit:
+            place, *more = await self._scripts.run(
+                "page", tenant, place, status or "", "" if models is None else json.dumps(list(models)),
+                limit + 1 - len(jobs), LOOKED_AT_A_CALL, "oldest" if oldest_first else "newest",
+            )  # fmt: skip
+            jobs += [job_from_fields(pairs(fields)) for fields in more]
+        return JobPage(jobs[:limit], len(jobs) > limit)
 
-    def follow(self, job_id: str, after: str | None = None) -> AbstractAsyncContextManager[Feed]:
+    def follow(self, job_id: str, after: str | None = None) -> AbstractAsyncContextManager[EventStream]:
         """What becomes of a job, from the event with the id `after` on, else from the first that is kept."""
         return self._events.follow(job_id, after)
 
@@ -223,15 +238,15 @@ class Queue:
         _log.info("job_deleted", job=job_id)
         return job_from_fields(fields)
 
-    async def waiting(self, *models: str) -> Waiting:
+    async def snapshot(self, *models: str) -> QueueSnapshot:
         """Reads the queue of the first of these models that has waiting jobs, otherwise that of the last."""
-        return Waiting.from_json(await self._scripts.run("waiting", *models))
+        return QueueSnapshot.from_json(await self._scripts.run("waiting", *models))
 
     def arrivals(self, models: Iterable[str], signal: Signal | None = None) -> AbstractAsyncContextManager[Signal]:
         """Sets a signal when a job begins to wait for one of these models."""
         return self._events.watch(self.keys.QUEUED, models, signal)
 
-    async def claim(self, worker: str, model: str, job_ids: Sequence[str], turns: Turns) -> list[Job]:
+    async def claim(self, worker: str, model: str, job_ids: Sequence[str], turns: FairShareState) -> list[Job]:
         """Lease those of the jobs that still wait, all of one model; with any, `turns` is the planner's memory.
 
         Do not cancel this call: jobs already leased would wait for their lease to end.
@@ -279,24 +294,14 @@ class Queue:
         for job_id in await self._scripts.run("release", worker, *job_ids):
             _log.info("job_released", job=job_id, worker=worker)
 
-    async def loads(self) -> list[Load]:
-        """What waits for each model that ever had a queue."""
+    async def loads(self) -> list[QueueLoad]:
+        """Reads the load of each model that ever had a queue."""
         warm = [model for models in (await self.registry.workers()).values() for model in models]
-        return [
-            Load(
-                model=model,
-                queued=int(queued),
-                queued_work=int(queued_work),
-                held_work=int(held_work),
-                work_per_s=float(work) / float(busy_ms) * 1000 if float(busy_ms) > 0 else None,
-                workers=warm.count(model),
-            )
-            for model, queued, queued_work, held_work, work, busy_ms in await self._scripts.run("loads")
-        ]
+        return await read_loads(self._scripts, warm)
 
-    async def measures(self) -> Measures:
-        """What was counted in Redis, and how the queues stand."""
-        return await measures.read(self._scripts, self._redis)
+    async def stats(self) -> QueueStats:
+        """Reads the metrics counted in Redis and the state of the queues."""
+        return await read_stats(self._scripts, self._redis)
 
     async def depth(self, model: str) -> int:
         """How many jobs wait for this model."""

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 from app.logs import Log
-from app.queue.codec import pairs
-from app.queue.lua import Scripts
+from app.queue.scripts import Scripts
+from app.queue.serialization import pairs
 
 __all__ = ["ModelState", "Registry", "Stage"]
 

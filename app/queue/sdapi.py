@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.queue.lua import Scripts
+from app.queue.scripts import Scripts
 
 __all__ = ["SdapiState"]
 

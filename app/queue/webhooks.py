@@ -7,12 +7,12 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from time import time
 
+from app.asyncio_utils import Signal
 from app.jobs import EventType, Job
-from app.queue.codec import job_from_fields, pairs
 from app.queue.events import Events
 from app.queue.keys import Keys
-from app.queue.lua import Scripts
-from app.queue.signal import Signal
+from app.queue.scripts import Scripts
+from app.queue.serialization import job_from_fields, pairs
 
 __all__ = ["Delivery", "Webhooks"]
 

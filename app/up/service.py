@@ -14,8 +14,8 @@ from typing import Any
 import httpx
 from redis.exceptions import RedisError
 
+from app.asyncio_utils import cancel_and_wait
 from app.queue import embedded
-from app.queue.cancel import end
 from app.queue.queue import Queue
 from app.settings import Settings
 from app.unknown_settings import unknown_settings
@@ -60,7 +60,7 @@ class Service:
             _say(str(error))
             return 1
         finally:
-            await end(telling)
+            await cancel_and_wait(telling)
             if self._server is not None:
                 await asyncio.to_thread(self._server.stop)
             _say("stopped")

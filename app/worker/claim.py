@@ -19,8 +19,8 @@ async def claim(queue: Queue, worker: str, rooms: Mapping[str, Room], rules: Rul
     """
     models = [model for model, room in rooms.items() if room.free > 0]
     while models:
-        waiting = await queue.waiting(*models)
-        planned = plan(waiting.candidates, waiting.turns, rooms[waiting.model], waiting.now_ms, rules)
+        waiting = await queue.snapshot(*models)
+        planned = plan(waiting.jobs, waiting.turns, rooms[waiting.model], waiting.now_ms, rules)
         if planned.ids:
             if jobs := await queue.claim(worker, waiting.model, planned.ids, planned.turns):
                 return jobs

@@ -13,10 +13,10 @@ from PIL import Image
 from redis.exceptions import RedisError
 
 from app.artifacts import Artifacts, ArtifactsError
+from app.asyncio_utils import cancel_and_wait
 from app.formats import MEDIA_TYPES
 from app.jobs import InputRole, Job, JobError, Result, Timings
 from app.logs import Log
-from app.queue.cancel import end
 from app.queue.queue import Queue
 from app.worker.encode import encode
 from app.worker.leases import Leases
@@ -73,7 +73,7 @@ class JobRun:
                         outcome.close()
         finally:
             for task in self._previews:
-                await end(task)
+                await cancel_and_wait(task)
 
     async def _generate(self) -> JobOutput | JobError | None:
         """Returns what the engine made; None if the job was cancelled or taken away."""

@@ -9,9 +9,9 @@ from time import monotonic
 
 from redis.exceptions import RedisError
 
+from app.asyncio_utils import Signal
 from app.logs import Log
 from app.queue.queue import Queue
-from app.queue.signal import Signal
 from app.worker.protocol import JobControl
 
 __all__ = ["Leases"]

@@ -14,7 +14,7 @@ from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
-from app.queue.waiting import Candidate, Turns
+from app.queue.snapshot import FairShareState, PendingJob
 from app.worker.protocol import Room
 
 __all__ = ["Plan", "Rules", "plan"]
@@ -35,16 +35,16 @@ class Plan:
     """The jobs to claim, in the order they were chosen, and whose turn it is after them."""
 
     ids: tuple[str, ...]
-    turns: Turns
+    turns: FairShareState
     needs_idle: bool = False  # an overdue job must run alone: nothing of any model is claimed before it does
 
 
-def plan(waiting: Sequence[Candidate], turns: Turns, room: Room, now_ms: int, rules: Rules) -> Plan:
+def plan(waiting: Sequence[PendingJob], turns: FairShareState, room: Room, now_ms: int, rules: Rules) -> Plan:
     """Chooses the jobs of one model that fill its room.
 
     A job that another worker died with is taken alone, and only if nothing is in flight.
     """
-    lanes: dict[str, dict[int, deque[Candidate]]] = defaultdict(lambda: defaultdict(deque))
+    lanes: dict[str, dict[int, deque[PendingJob]]] = defaultdict(lambda: defaultdict(deque))
     for job in sorted(waiting, key=lambda job: job.sequence):
         lanes[job.tenant][job.priority.rank].append(job)
     largest = max((job.work for job in waiting), default=0)
@@ -64,7 +64,7 @@ def plan(waiting: Sequence[Candidate], turns: Turns, room: Room, now_ms: int, ru
             chosen.append(job.id)
             ring[tenant] -= job.work
             overdue_last = overdue_last | {tenant} if by_age else overdue_last - {tenant}
-            turns = Turns(ring, tuple(sorted(overdue_last)))
+            turns = FairShareState(ring, tuple(sorted(overdue_last)))
             if was_lost:
                 break
             free, is_empty = free - job.cost, False

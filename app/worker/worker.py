@@ -21,11 +21,10 @@ from typing import Any, TypeVar, cast
 from redis.exceptions import RedisError
 
 from app.artifacts import Artifacts, ArtifactsError, lora_name
+from app.asyncio_utils import Signal, cancel_and_wait
 from app.jobs import Job
 from app.logs import Log
-from app.queue.cancel import end
 from app.queue.queue import Queue
-from app.queue.signal import Signal
 from app.settings import Settings
 from app.worker.claim import claim
 from app.worker.job_run import JobRun
@@ -108,7 +107,7 @@ class Worker:
             self._device_failed.cancel()
             for task in (*tasks, *self._runs):
                 if not task.done():
-                    await end(task)
+                    await cancel_and_wait(task)
             if self._engine is not None:
                 self._engine.states.on_change = self._engine.on_room = lambda: None  # this loop is about to be closed
                 self._engine.close()
@@ -289,10 +288,10 @@ class Worker:
                 await self._announce()
                 writable_since_s = min(writable_since_s, monotonic())
                 if monotonic() - writable_since_s >= GRACE_S:
-                    await self._queue.upkeep.reap([run.job.id for run in self._runs.values()])
-                await self._queue.upkeep.expire()
-                await self._queue.upkeep.mend()
-                await self._queue.upkeep.forget()
+                    await self._queue.maintenance.reap([run.job.id for run in self._runs.values()])
+                await self._queue.maintenance.expire()
+                await self._queue.maintenance.mend()
+                await self._queue.maintenance.forget()
             except RedisError as error:
                 _log.warning("redis_away", error=type(error).__name__, message=error)
                 writable_since_s = math.inf

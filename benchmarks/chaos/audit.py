@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from app.artifacts.names import is_name
-from app.jobs import JobStatus, result_from_json
+from app.jobs import JobStatus
 from app.queue.keys import Keys
+from app.queue.serialization import result_from_json
 from benchmarks.chaos.clients import ENDS, Asked, Clients
 from benchmarks.chaos.fleet import Fleet
 

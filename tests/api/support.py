@@ -18,7 +18,7 @@ from app.artifacts import Artifacts, artifact_name
 from app.formats import MEDIA_TYPES
 from app.jobs import Applied, Artifact, Generation, Job, JobError, Result, Timings
 from app.queue.queue import Queue
-from app.queue.waiting import Candidate
+from app.queue.snapshot import PendingJob
 from app.settings import Settings
 from tests.api.documented import undocumented
 from tests.claiming import claim
@@ -118,8 +118,8 @@ async def working(queue: Queue, settings: Settings, model: str = "shapes-flux") 
         await task
 
 
-async def first_waiting(queue: Queue) -> Candidate:
+async def first_waiting(queue: Queue) -> PendingJob:
     """The job that waits, as soon as one does."""
-    while not (shown := (await queue.waiting("shapes-flux")).candidates):  # noqa: ASYNC110 - looking is what is tested
+    while not (shown := (await queue.snapshot("shapes-flux")).jobs):  # noqa: ASYNC110 - looking is what is tested
         await asyncio.sleep(0.01)
     return shown[0]

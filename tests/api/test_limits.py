@@ -13,7 +13,7 @@ from starlette.types import Message, Send
 
 from app.api.access import Caller
 from app.api.limits import Limits
-from app.queue import slots
+from app.queue import limits
 from app.queue.keys import Keys
 from app.queue.queue import Queue
 from app.settings import Settings
@@ -95,9 +95,9 @@ async def test_requests_at_once(settings: Settings, queue: Queue) -> None:
         ]
         while await queue.depth("shapes-flux") < 2:  # noqa: ASYNC110 - looking is what a client would do
             await asyncio.sleep(0.01)
-        assert limited(await one.get("/v1/models", headers=ALICE)) == slots.RETRY_S
+        assert limited(await one.get("/v1/models", headers=ALICE)) == limits.RETRY_S
         assert (await one.get("/v1/models", headers=BOB)).status_code == 200
-        for job in (await queue.waiting("shapes-flux")).candidates:
+        for job in (await queue.snapshot("shapes-flux")).jobs:
             await queue.cancel(job.id)
         assert [(await each).status_code for each in held] == [200, 200]
         assert (await one.get("/v1/models", headers=ALICE)).status_code == 200
@@ -129,15 +129,15 @@ async def test_a_slot_is_free_before_the_answer_is_whole(queue: Queue, valkey_ur
 async def test_a_slot_is_kept_while_its_request_lives_and_not_longer(
     settings: Settings, queue: Queue, valkey_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(slots, "RENEW_S", 0.01)
+    monkeypatch.setattr(limits, "RENEW_S", 0.01)
     with Redis.from_url(valkey_url) as redis:
-        async with queue.slots.held("k", 1):
+        async with queue.concurrency.held("k", 1):
             redis.zadd(keys.SLOTS + "k", dict.fromkeys(redis.zrange(keys.SLOTS + "k", 0, -1), 1))
             while redis.zrange(keys.SLOTS + "k", 0, -1, withscores=True)[0][1] == 1:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         assert redis.exists(keys.SLOTS + "k") == 0
         redis.zadd(keys.SLOTS + "k", {"of a process that died": 1})
-        async with queue.slots.held("k", 1):
+        async with queue.concurrency.held("k", 1):
             pass
 
 

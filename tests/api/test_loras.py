@@ -21,8 +21,8 @@ from app.catalog import Catalog
 from app.jobs import LoraUse
 from app.loading.errors import LoraError
 from app.loading.lora_files import LoraFiles
-from app.queue.loras import Loras
 from app.queue.queue import Queue
+from app.queue.uploads import LoraRegistry
 from app.settings import Settings
 from tests.api.keyed import by, keyed
 from tests.api.support import FakeWorker, serving, working
@@ -207,7 +207,7 @@ async def test_a_file_whose_upload_or_removal_is_cut_off_is_left_over(
     version = (await add(api, id="kept")).json()["version"]
     assert await queue.loras.leftovers(-60) == []
     with monkeypatch.context() as patch:
-        patch.setattr(Loras, "add", cut_off)
+        patch.setattr(LoraRegistry, "add", cut_off)
         assert (await add(api)).status_code == 500
         assert stored(settings) == [lora_name(version)]  # removed at once, as this process is still there
         assert await queue.loras.leftovers(-60) == []

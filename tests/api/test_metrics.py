@@ -68,10 +68,10 @@ async def test_each_way_a_job_can_end_is_counted(settings: Settings, make_job: M
             await queue.submit(make_job(name), deadline_s=0.01 if name == "c" else None)
         assert await queue.cancel("a") is not None
         assert await queue.cancel("a") is not None
-        await until(queue.upkeep.expire)
+        await until(queue.maintenance.expire)
         for _ in range(2):
             assert [job.id for job in await claim(queue, "w", MODEL, 8, 1)] == ["b"]
-            await until(queue.upkeep.reap)
+            await until(queue.maintenance.reap)
         for _ in range(5):
             await api.post("/v1/jobs", json={"prompt": "a", "priority": "high"})
         said = await read(api)

@@ -35,7 +35,7 @@ def patient(settings: Settings) -> Settings:
 async def waiting(queue: Queue, count: int) -> list[str]:
     """The ids of the jobs that wait, once there are so many."""
     async with asyncio.timeout(20):
-        while len(found := (await queue.waiting(MODEL)).candidates) < count:  # noqa: ASYNC110
+        while len(found := (await queue.snapshot(MODEL)).jobs) < count:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     return [candidate.id for candidate in found]
 

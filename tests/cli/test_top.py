@@ -95,6 +95,6 @@ async def test_the_last_errors_are_few_and_newest_first(queue: Queue, make_job: 
         await queue.submit(make_job(f"job-{number}"))
         for job in await claim(queue, "w", MODEL, 1, 1):
             await queue.fail("w", job.id, JobError("Not a Word!", "x"))
-    errors = (await queue.measures()).last_errors
+    errors = (await queue.stats()).last_errors
     assert [each.job for each in errors] == [f"job-{number}" for number in range(59, 9, -1)]
     assert {each.code for each in errors} == {"other"}

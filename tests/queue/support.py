@@ -12,10 +12,10 @@ from redis.asyncio import Redis
 
 from app.catalog import UploadedLora
 from app.jobs import TENANT, Applied, Artifact, EventType, Job, JobError, Result, Timings, Webhook
-from app.queue.files import UploadedFile
+from app.queue.connection import check_requirements
 from app.queue.keys import Keys
 from app.queue.queue import Queue
-from app.queue.requirements import check_requirements
+from app.queue.uploads import UploadedFile
 from app.settings import Settings
 from tests.claiming import claim
 
@@ -51,7 +51,7 @@ async def lose(hasty: Queue, job_id: str, times: int) -> None:
         [job] = await claim(hasty, "lost", MODEL, 1, 0)
         assert job.id == job_id
         await asyncio.sleep(0.05)
-        assert await hasty.upkeep.reap() == 1
+        assert await hasty.maintenance.reap() == 1
 
 
 async def assert_consistent(redis: Redis) -> None:
@@ -129,9 +129,9 @@ async def make_every_transition(url: str, settings: Settings, make_job: Callable
     assert len(await queue.dead.list()) == 2
     assert await queue.dead.replay(["d"]) == ["d"]
     assert await queue.dead.drop(["e"]) == ["e"]
-    await queue.upkeep.expire()
-    await queue.upkeep.mend()
-    await queue.upkeep.forget()
+    await queue.maintenance.expire()
+    await queue.maintenance.mend()
+    await queue.maintenance.forget()
     await queue.submit(replace(make_job("told"), webhook=Webhook("http://example.com/", (EventType.CANCELLED,))))
     await queue.cancel("told")
     [[delivery], _] = await queue.webhooks.claim(9, {})
@@ -161,10 +161,10 @@ async def make_every_transition(url: str, settings: Settings, make_job: Callable
     assert await queue.delete("b") is not None
     assert await queue.get("a") is not None
     assert [each.queued for each in await queue.loads()] == [1]
-    assert (await queue.measures()).dead == 0
+    assert (await queue.stats()).dead == 0
     await queue.registry.retire("w")
     assert await queue.registry.workers() == {}
-    async with queue.slots.held("key", 1):
-        assert (await queue.rates.take("key", "reads", 2)).remaining == 1
+    async with queue.concurrency.held("key", 1):
+        assert (await queue.rate_limiter.take("key", "reads", 2)).remaining == 1
     await queue.close()
     assert ran == queue._scripts.names

@@ -9,7 +9,6 @@ import pytest
 from redis.asyncio import Redis
 
 from app.jobs import Job, JobStatus
-from app.queue import upkeep
 from app.queue.queue import Queue
 from app.settings import Settings
 from tests.claiming import claim
@@ -78,7 +77,7 @@ async def test_a_dropped_letter_is_kept_for_the_retention_alone(forgetful: Queue
 async def test_the_list_is_bounded_and_newest_first(
     hasty: Queue, make_job: Make, monkeypatch: pytest.MonkeyPatch, valkey_url: str
 ) -> None:
-    monkeypatch.setattr(upkeep, "DEAD_KEPT", 2)
+    monkeypatch.setattr("app.queue.maintenance.DEAD_KEPT", 2)
     for name in "abc":
         await hasty.submit(make_job(name))
         await lose(hasty, name, 2)

@@ -40,7 +40,7 @@ async def test_a_job_at_work_is_taken_from_its_worker(queue: Queue, make_job: Ma
     assert await queue.heartbeat("w", {"a": 1, "b": 1}) == ["a"]
     assert not await queue.finish("w", "a", RESULT)
     await queue.release("w", ["a"])
-    assert await queue.upkeep.reap() == 0
+    assert await queue.maintenance.reap() == 0
     assert (await look(queue, "a")).status is JobStatus.CANCELLED
     assert await queue.finish("w", "b", RESULT)
 
@@ -72,7 +72,7 @@ async def test_the_log_warns_of_a_job_lost_by_silence(
     await hasty.submit(make_job("a"))
     await claim(hasty, "w", MODEL, 1, 0)
     await asyncio.sleep(0.05)
-    await hasty.upkeep.reap()
+    await hasty.maintenance.reap()
     caplog.clear()
     assert await hasty.heartbeat("w", {"a": 1}) == ["a"]
     assert [(line.levelname, line.getMessage()) for line in caplog.records] == [
@@ -94,7 +94,7 @@ async def test_a_worker_hears_of_a_job_it_lost_by_silence(hasty: Queue, make_job
     await claim(hasty, "w", MODEL, 1, 0)
     await asyncio.sleep(0.05)
     async with hasty.revocations("a") as revoked:
-        await hasty.upkeep.reap()
+        await hasty.maintenance.reap()
         assert await revoked.within(10)
 
 
@@ -110,8 +110,8 @@ async def test_a_late_waiting_job_expires(queue: Queue, make_job: Make) -> None:
     await queue.submit(make_job("late"), deadline_s=0.02)
     await queue.submit(make_job("a"))
     await asyncio.sleep(0.05)
-    assert await queue.upkeep.expire() == 1
-    assert await queue.upkeep.expire() == 0
+    assert await queue.maintenance.expire() == 1
+    assert await queue.maintenance.expire() == 0
     job = await look(queue, "late")
     assert job.status is JobStatus.EXPIRED
     assert job.error == JobError("deadline_exceeded", "not done by its deadline")
@@ -121,14 +121,14 @@ async def test_a_late_waiting_job_expires(queue: Queue, make_job: Make) -> None:
 async def test_many_late_jobs_and_lost_leases_are_seen_to_at_once(
     queue: Queue, hasty: Queue, make_job: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.queue.upkeep.ENDED_A_CALL", 2)
+    monkeypatch.setattr("app.queue.maintenance.ENDED_A_CALL", 2)
     for i in range(5):
         await queue.submit(make_job(f"lost{i}"))
     assert len(await claim(hasty, "w", MODEL, 5, 0)) == 5
     for i in range(5):
         await queue.submit(make_job(f"late{i}"), deadline_s=0.02)
     await asyncio.sleep(0.05)
-    assert (await queue.upkeep.reap(), await queue.upkeep.expire()) == (5, 5)
+    assert (await queue.maintenance.reap(), await queue.maintenance.expire()) == (5, 5)
 
 
 async def test_a_late_job_is_taken_from_its_worker(queue: Queue, make_job: Make) -> None:
@@ -136,7 +136,7 @@ async def test_a_late_job_is_taken_from_its_worker(queue: Queue, make_job: Make)
     await claim(queue, "w", MODEL, 1, 0)
     async with queue.revocations("late") as revoked:
         await asyncio.sleep(0.25)
-        await queue.upkeep.expire()
+        await queue.maintenance.expire()
         assert await revoked.within(10)
     assert await queue.heartbeat("w", {"late": 1}) == ["late"]
 
@@ -157,5 +157,5 @@ async def test_no_transition_overlooks_a_deadline(queue: Queue, hasty: Queue, ma
         case "cancel":
             await queue.cancel("late")
         case "reap":
-            await hasty.upkeep.reap()
+            await hasty.maintenance.reap()
     assert (await look(queue, "late")).status is JobStatus.EXPIRED

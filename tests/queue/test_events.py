@@ -9,8 +9,7 @@ import pytest
 from redis.asyncio import Redis
 
 from app.jobs import EventType, Job, JobError, JobEvent
-from app.queue import feed
-from app.queue.feed import Feed
+from app.queue.events import EventStream
 from app.queue.keys import Keys
 from app.queue.queue import Queue
 from app.settings import Settings
@@ -32,7 +31,7 @@ def types(events: list[JobEvent]) -> list[str]:
     return [event.type.value for event in events]
 
 
-async def heard(feed: Feed, until: EventType) -> list[JobEvent]:
+async def heard(feed: EventStream, until: EventType) -> list[JobEvent]:
     """Everything up to an event of this type."""
     events: list[JobEvent] = []
     async with asyncio.timeout(30):
@@ -75,7 +74,7 @@ async def test_every_end_is_told(queue: Queue, hasty: Queue, make_job: Make) -> 
     await queue.cancel("cancelled")
     await queue.submit(make_job("expired"), deadline_s=0.01)
     await asyncio.sleep(0.02)
-    await queue.upkeep.expire()
+    await queue.maintenance.expire()
     await queue.submit(make_job("lost"))
     await lose(hasty, "lost", 2)
     assert types(await told(queue, "failed")) == ["queued", "started", "failed"]
@@ -128,7 +127,7 @@ async def test_nothing_is_missed_when_the_connection_is_lost(
 async def test_a_slow_listener_reads_what_it_could_not_hear(
     queue: Queue, make_job: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(feed, "HEARD_MOST", 3)
+    monkeypatch.setattr("app.queue.events.BUFFERED_MOST", 3)
     await queue.submit(make_job("a"))
     async with queue.follow("a") as slow, queue.follow("a") as quick:
         assert types(await slow.next(0)) == ["queued"]

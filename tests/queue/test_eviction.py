@@ -21,10 +21,10 @@ Connect = Callable[..., Queue]
 
 async def mend(queue: Queue) -> int:
     """All of a worker's periodic work, once."""
-    await queue.upkeep.reap()
-    await queue.upkeep.expire()
-    await queue.upkeep.forget()
-    return await queue.upkeep.mend()
+    await queue.maintenance.reap()
+    await queue.maintenance.expire()
+    await queue.maintenance.forget()
+    return await queue.maintenance.mend()
 
 
 async def test_a_waiting_job_whose_data_is_gone_stops_nobody(queue: Queue, make_job: Make) -> None:
@@ -67,7 +67,7 @@ async def test_a_running_job_whose_lease_is_gone_is_queued_again(hasty: Queue, m
     await claim(hasty, "w", MODEL, 1, 0)
     await hasty._redis.delete(hasty.keys.LEASES)
     await mend(hasty)
-    assert await hasty.upkeep.reap() == 1
+    assert await hasty.maintenance.reap() == 1
     job = await hasty.get("a")
     assert job is not None
     assert job.status is JobStatus.QUEUED
@@ -87,7 +87,7 @@ async def test_late_lost_and_dead_jobs_whose_data_is_gone_are_struck_off(hasty: 
     assert await hasty.dead.list() == []
     assert await hasty.dead.replay(["dead"]) == []
     assert (await hasty.page(TENANT, 10)).jobs == []
-    assert (await hasty.measures()).held == {}
+    assert (await hasty.stats()).held == {}
 
 
 async def test_a_job_whose_data_is_gone_does_not_count_against_its_key(queue: Queue, make_job: Make) -> None:

@@ -11,7 +11,6 @@ from redis.asyncio import Redis
 
 from app.errors import InvalidParameter
 from app.jobs import TENANT, EventType, Job, JobStatus
-from app.queue import listing
 from app.queue.keys import Keys
 from app.queue.queue import Queue
 from app.settings import Settings
@@ -31,7 +30,7 @@ async def names(queue: Queue, limit: int = 100, **chosen: object) -> list[str]:
 async def test_pages_are_newest_first_and_leave_none_out(
     queue: Queue, make_job: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(listing, "LOOKED_AT_A_CALL", 2)
+    monkeypatch.setattr("app.queue.queue.LOOKED_AT_A_CALL", 2)
     for name in "abcdefg":
         await queue.submit(make_job(name))
     seen: list[str] = []
@@ -48,7 +47,7 @@ async def test_pages_are_newest_first_and_leave_none_out(
 
 
 async def test_what_is_asked_for_is_listed_alone(queue: Queue, make_job: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listing, "LOOKED_AT_A_CALL", 2)
+    monkeypatch.setattr("app.queue.queue.LOOKED_AT_A_CALL", 2)
     for name in "abcdef":
         await queue.submit(make_job(name, model="m" if name < "d" else "n"))
     for name in "ae":
@@ -86,7 +85,7 @@ async def test_a_job_that_is_no_longer_kept_is_forgotten(
         while await queue.get("a") is not None:  # noqa: ASYNC110 - it ends by time
             await asyncio.sleep(0.02)
         assert await names(queue) == ["b"]
-        while not await queue.upkeep.forget():  # noqa: ASYNC110 - so does its entry
+        while not await queue.maintenance.forget():  # noqa: ASYNC110 - so does its entry
             await asyncio.sleep(0.02)
         assert await redis.zcard(keys.owned(TENANT)) == 1
         assert await redis.zcard(keys.KEPT) == 0
@@ -118,7 +117,7 @@ async def test_a_deleted_job_leaves_nothing_behind(
         assert await queue.heartbeat("w", {"a": 1}) == ["a"]
         assert not await queue.finish("w", "a", RESULT)
         await queue.release("w", ["a"])
-        assert (await queue.upkeep.reap(), await queue.depth(MODEL), await queue.dead.list()) == (0, 0, [])
+        assert (await queue.maintenance.reap(), await queue.depth(MODEL), await queue.dead.list()) == (0, 0, [])
         left = [name async for name in redis.scan_iter("*") if "a" in name.removeprefix("{nag}:").split(":")]
         assert left == []
         await assert_consistent(redis)

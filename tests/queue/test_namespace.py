@@ -54,11 +54,11 @@ async def test_neither_hears_the_other(queue: Queue, neighbour: Queue, make_job:
 
 
 async def test_neither_counts_the_others_requests(queue: Queue, neighbour: Queue) -> None:
-    async with queue.slots.held("key", 1), neighbour.slots.held("key", 1):
+    async with queue.concurrency.held("key", 1), neighbour.concurrency.held("key", 1):
         with pytest.raises(RateLimited):
-            await neighbour.slots.held("key", 1).__aenter__()
-    assert (await queue.rates.take("key", "reads", 5)).remaining == 4
-    assert (await neighbour.rates.take("key", "reads", 5)).remaining == 4
+            await neighbour.concurrency.held("key", 1).__aenter__()
+    assert (await queue.rate_limiter.take("key", "reads", 5)).remaining == 4
+    assert (await neighbour.rate_limiter.take("key", "reads", 5)).remaining == 4
 
 
 async def test_no_key_lies_outside_the_namespace(settings: Settings, make_job: Make, connect: Connect) -> None:

@@ -126,8 +126,8 @@ async def test_an_ended_lease_requeues_at_the_front(hasty: Queue, make_job: Make
         await hasty.submit(make_job(name))
     assert ids(await claim(hasty, "lost", MODEL, 2, 0)) == ["a", "b"]
     await asyncio.sleep(0.05)
-    assert await hasty.upkeep.reap() == 2
-    assert await hasty.upkeep.reap() == 0
+    assert await hasty.maintenance.reap() == 2
+    assert await hasty.maintenance.reap() == 0
     job = await hasty.get("a")
     assert job is not None
     assert (job.status, job.attempts, job.worker, job.started_at) == (JobStatus.QUEUED, 1, None, None)
@@ -142,7 +142,7 @@ async def test_a_worker_spares_its_own_jobs(hasty: Queue, make_job: Make) -> Non
         await hasty.submit(make_job(name))
         await claim(hasty, f"w-{name}", MODEL, 1, 0)
     await asyncio.sleep(0.05)
-    assert await hasty.upkeep.reap(["a"]) == 1
+    assert await hasty.maintenance.reap(["a"]) == 1
     assert await hasty.heartbeat("w-a", {"a": 1}) == []
     assert await hasty.heartbeat("w-b", {"b": 1}) == ["b"]
 
@@ -150,7 +150,7 @@ async def test_a_worker_spares_its_own_jobs(hasty: Queue, make_job: Make) -> Non
 async def test_a_live_lease_is_not_reaped(queue: Queue, make_job: Make) -> None:
     await queue.submit(make_job("a"))
     await claim(queue, "w", MODEL, 1, 0)
-    assert await queue.upkeep.reap() == 0
+    assert await queue.maintenance.reap() == 0
 
 
 async def test_a_job_lost_too_often_fails_and_is_a_dead_letter(hasty: Queue, make_job: Make) -> None:
@@ -158,7 +158,7 @@ async def test_a_job_lost_too_often_fails_and_is_a_dead_letter(hasty: Queue, mak
     for _ in range(2):
         assert ids(await claim(hasty, "lost", MODEL, 1, 0)) == ["a"]
         await asyncio.sleep(0.05)
-        assert await hasty.upkeep.reap() == 1
+        assert await hasty.maintenance.reap() == 1
     job = await hasty.get("a")
     assert job is not None
     assert job.error is not None

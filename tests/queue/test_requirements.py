@@ -11,9 +11,8 @@ from redis.exceptions import RedisError
 from app.cli import main
 from app.errors import Unavailable
 from app.jobs import Job, JobStatus
-from app.queue.failures import unavailable
+from app.queue.connection import CHANNEL_COMMANDS, KEY_COMMANDS, OTHER_COMMANDS, RequirementError, translate_redis_error
 from app.queue.queue import Queue
-from app.queue.requirements import CHANNEL_COMMANDS, KEY_COMMANDS, OTHER_COMMANDS, RequirementError
 from app.settings import Settings
 from tests.claiming import claim
 from tests.queue.servers import Server, valkey
@@ -104,11 +103,11 @@ async def test_eviction_is_warned_of_and_measured(
     queue = connect(settings, server.url)
     await Queue.check(settings_for(settings, server.url))
     assert "redis_may_evict" not in caplog.text
-    assert not (await queue.measures()).redis_may_evict
+    assert not (await queue.stats()).redis_may_evict
     server.admin.config_set("maxmemory-policy", "allkeys-lru")
     await Queue.check(settings_for(settings, server.url))
     assert "redis_may_evict policy=allkeys-lru" in caplog.text
-    assert (await queue.measures()).redis_may_evict
+    assert (await queue.stats()).redis_may_evict
 
 
 def fill(server: Server) -> None:
@@ -126,7 +125,7 @@ async def test_at_its_maxmemory_redis_takes_no_job_but_every_end(
     fill(server)
     with pytest.raises(RedisError) as caught:
         await queue.submit(make_job("more"))
-    refusal = unavailable(caught.value)
+    refusal = translate_redis_error(caught.value)
     assert (refusal.error_code, refusal.retry_after_s) == ("queue_refused", 10)
     assert "maxmemory" in refusal.message
     assert await queue.heartbeat("w", {"a": 1, "b": 1}) == []
@@ -150,7 +149,7 @@ async def test_a_refusal_says_its_cause(
     server.admin.config_set(option, value)
     with pytest.raises(RedisError) as caught:
         await queue.submit(make_job("a"))
-    refusal = unavailable(caught.value)
+    refusal = translate_redis_error(caught.value)
     assert isinstance(refusal, Unavailable)
     assert refusal.error_code == "queue_refused"
     assert message in refusal.message

@@ -11,7 +11,6 @@ import openai
 import pytest
 from openai import AsyncOpenAI
 
-from app.queue import load
 from app.queue.queue import Queue
 from app.settings import Settings
 from tests.api.support import first_waiting, serving, working
@@ -68,7 +67,7 @@ async def test_a_key_used_for_something_else_is_a_conflict_and_not_tried_again(a
 async def test_a_full_queue_is_tried_again_when_it_says(
     settings: Settings, queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(load, "RETRY_UNKNOWN_S", 1)
+    monkeypatch.setattr("app.queue.stats.RETRY_UNKNOWN_S", 1)
     async with serving(settings.model_copy(update={"queue_limit": 1})) as api, sdk(api) as (client, sent):
         await api.post("/v1/jobs", json={"prompt": "a"})
         with pytest.raises(openai.RateLimitError) as full:

@@ -10,7 +10,7 @@ import pytest
 
 from app.jobs import Job, Priority
 from app.queue.queue import Queue
-from app.queue.waiting import Turns
+from app.queue.snapshot import FairShareState
 from app.settings import Settings
 from app.worker.claim import claim
 from app.worker.planner import Rules
@@ -84,15 +84,15 @@ async def test_a_worker_that_was_beaten_to_all_of_it_plans_again(
 ) -> None:
     await queue.submit(make_job("a", n=4))
     await queue.submit(make_job("b"))
-    look, beaten = queue.waiting, False
+    look, beaten = queue.snapshot, False
 
     async def late(*models: str) -> Any:
         nonlocal beaten
         waiting = await look(*models)
         if not beaten:
             beaten = True
-            await queue.claim("quicker", MODEL, ["a"], Turns())
+            await queue.claim("quicker", MODEL, ["a"], FairShareState())
         return waiting
 
-    monkeypatch.setattr(queue, "waiting", late)
+    monkeypatch.setattr(queue, "snapshot", late)
     assert ids(await claim(queue, "w", ROOMS, RULES)) == ["b"]

@@ -18,8 +18,8 @@ import pytest
 from PIL import Image
 
 from app.artifacts import Artifacts, artifact_name
+from app.asyncio_utils import cancel_and_wait
 from app.jobs import Applied, Artifact, Job, JobStatus, Result, Timings
-from app.queue.cancel import end
 from app.queue.queue import Queue
 from app.settings import Settings
 from app.worker.encode import encode
@@ -51,7 +51,7 @@ async def run(settings: Settings, queue: Queue, artifacts: Artifacts, engine: An
     try:
         await JobRun("w", job, leases, queue, artifacts, engine, Recorder()).run()
     finally:
-        await end(keeping)
+        await cancel_and_wait(keeping)
     assert job.id not in leases
 
 
@@ -154,7 +154,7 @@ async def test_a_worker_that_stands_still_while_it_saves_leaves_the_file_of_the_
 async def taken_over(settings: Settings) -> None:
     """Another worker makes and finishes the job whose lease has ended."""
     queue, artifacts = Queue.connect(settings), Artifacts.open(settings)
-    while not await queue.upkeep.reap():  # noqa: ASYNC110 - leases end by time
+    while not await queue.maintenance.reap():  # noqa: ASYNC110 - leases end by time
         await asyncio.sleep(0.05)
     [job] = await claim(queue, "other", MODEL, 1, 0)
     name = artifact_name(job.id, 0, "png")
@@ -219,7 +219,7 @@ async def test_what_a_job_starts_from_outlives_its_worker(settings: Settings, qu
     short = Queue.connect(settings.model_copy(update={"lease_s": 0.01}))
     await queue.submit(make_job("a", **edit(0.5, name)))
     assert await claim(short, "dead", MODEL, 1, 0)
-    while not await queue.upkeep.reap():  # noqa: ASYNC110 - looking is what is tested
+    while not await queue.maintenance.reap():  # noqa: ASYNC110 - looking is what is tested
         await asyncio.sleep(0.01)
     engine = Reading()
     await run(settings, queue, artifacts, engine)

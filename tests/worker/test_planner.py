@@ -13,7 +13,7 @@ from hypothesis import settings as limits
 from hypothesis import strategies as st
 
 from app.jobs import Priority
-from app.queue.waiting import Candidate, Turns, Waiting
+from app.queue.snapshot import FairShareState, PendingJob, QueueSnapshot
 from app.worker.planner import CREDIT_SHARE, Plan, Rules, plan
 from app.worker.protocol import Room
 
@@ -28,21 +28,25 @@ limits.register_profile(
 limits.load_profile("here")
 
 
-def waits(sequence: int, **changes: Any) -> Candidate:
+def waits(sequence: int, **changes: Any) -> PendingJob:
     """A fresh job of one image."""
-    job = Candidate(f"j{sequence}", "t", Priority.NORMAL, sequence, 1, STEPS, 0, 0)
+    job = PendingJob(f"j{sequence}", "t", Priority.NORMAL, sequence, 1, STEPS, 0, 0)
     changed = job._replace(**changes)
     return changed if "work" in changes else changed._replace(work=changed.cost * STEPS)
 
 
 def choose(
-    waiting: Sequence[Candidate], room: Room = IDLE, rules: Rules = RULES, now_ms: int = 0, turns: Turns | None = None
+    waiting: Sequence[PendingJob],
+    room: Room = IDLE,
+    rules: Rules = RULES,
+    now_ms: int = 0,
+    turns: FairShareState | None = None,
 ) -> Plan:
-    return plan(waiting, turns or Turns(), room, now_ms, rules)
+    return plan(waiting, turns or FairShareState(), room, now_ms, rules)
 
 
 @st.composite
-def queues(draw: st.DrawFn, tenants: str = "abc", most: int = 40) -> list[Candidate]:
+def queues(draw: st.DrawFn, tenants: str = "abc", most: int = 40) -> list[PendingJob]:
     size = draw(st.integers(1, most))
     return [
         waits(
@@ -59,9 +63,9 @@ def queues(draw: st.DrawFn, tenants: str = "abc", most: int = 40) -> list[Candid
 
 
 @st.composite
-def memories(draw: st.DrawFn) -> Turns:
+def memories(draw: st.DrawFn) -> FairShareState:
     ring = st.dictionaries(st.sampled_from("abcz"), st.floats(-1e9, 1e9), max_size=4)
-    return Turns(draw(ring), tuple(draw(st.sets(st.sampled_from("abc")))))
+    return FairShareState(draw(ring), tuple(draw(st.sets(st.sampled_from("abc")))))
 
 
 @st.composite
@@ -72,12 +76,12 @@ def rooms(draw: st.DrawFn) -> Room:
     return Room(free, WHOLE, jobs)
 
 
-def claims(waiting: Sequence[Candidate], rules: Rules = RULES, concurrent: bool = False) -> Iterable[list[Candidate]]:
+def claims(waiting: Sequence[PendingJob], rules: Rules = RULES, concurrent: bool = False) -> Iterable[list[PendingJob]]:
     """The claims by which one worker works this queue off, a millisecond apart.
 
     Before each, everything in flight has ended, or with `concurrent` the job that began first.
     """
-    left, turns, now_ms, running = {job.id: job for job in waiting}, Turns(), 0, list[Candidate]()
+    left, turns, now_ms, running = {job.id: job for job in waiting}, FairShareState(), 0, list[PendingJob]()
     while left:
         running = running[1:] if concurrent else []
         lost = any(job.attempts for job in running)
@@ -92,7 +96,7 @@ def claims(waiting: Sequence[Candidate], rules: Rules = RULES, concurrent: bool 
 
 
 @given(queues(), memories(), rooms(), st.integers(0, 100))
-def test_a_claim_keeps_to_the_room(waiting: list[Candidate], turns: Turns, room: Room, now_ms: int) -> None:
+def test_a_claim_keeps_to_the_room(waiting: list[PendingJob], turns: FairShareState, room: Room, now_ms: int) -> None:
     planned = choose(waiting, room, Rules(oldest_wait_ms=20), now_ms, turns)
     jobs = [next(job for job in waiting if job.id == job_id) for job_id in planned.ids]
     assert len(set(planned.ids)) == len(jobs)
@@ -106,13 +110,13 @@ def test_a_claim_keeps_to_the_room(waiting: list[Candidate], turns: Turns, room:
 
 
 @given(queues(), rooms())
-def test_no_lane_is_left_whose_next_job_fits(waiting: list[Candidate], room: Room) -> None:
+def test_no_lane_is_left_whose_next_job_fits(waiting: list[PendingJob], room: Room) -> None:
     """Unless a tenant is far behind the others."""
     waiting = [job._replace(work=WHOLE * STEPS) for job in waiting[:12]]
     planned = choose(waiting, room)
     chosen = [job for job in waiting if job.id in planned.ids]
     free = room.free - sum(job.cost for job in chosen)
-    firsts: dict[tuple[str, Priority], Candidate] = {}
+    firsts: dict[tuple[str, Priority], PendingJob] = {}
     for job in waiting:
         if job not in chosen:
             firsts.setdefault((job.tenant, job.priority), job)
@@ -123,14 +127,14 @@ def test_no_lane_is_left_whose_next_job_fits(waiting: list[Candidate], room: Roo
 
 @given(queues(), memories(), rooms(), st.randoms())
 def test_the_plan_depends_on_what_it_is_given_alone(
-    waiting: list[Candidate], turns: Turns, room: Room, random: Any
+    waiting: list[PendingJob], turns: FairShareState, room: Room, random: Any
 ) -> None:
     shuffled = random.sample(waiting, len(waiting))
     assert choose(waiting, room, turns=turns) == choose(shuffled, room, turns=turns)
 
 
 @given(queues(), st.booleans(), st.sampled_from([5, 1_000_000]))
-def test_a_lane_is_served_in_the_order_it_came(waiting: list[Candidate], concurrent: bool, cap_ms: int) -> None:
+def test_a_lane_is_served_in_the_order_it_came(waiting: list[PendingJob], concurrent: bool, cap_ms: int) -> None:
     served = [job for jobs in claims(waiting, Rules(cap_ms), concurrent) for job in jobs]
     lanes: dict[tuple[str, Priority], list[int]] = {}
     for job in served:
@@ -139,7 +143,7 @@ def test_a_lane_is_served_in_the_order_it_came(waiting: list[Candidate], concurr
 
 
 @given(queues(), memories())
-def test_a_tenant_is_led_by_its_highest_priority(waiting: list[Candidate], turns: Turns) -> None:
+def test_a_tenant_is_led_by_its_highest_priority(waiting: list[PendingJob], turns: FairShareState) -> None:
     planned = choose(waiting, turns=turns)
     leader = next(job for job in waiting if job.id == planned.ids[0])
     assert leader.priority.rank == min(job.priority.rank for job in waiting if job.tenant == leader.tenant)
@@ -151,7 +155,7 @@ def test_priorities_go_before_age() -> None:
 
 
 @given(queues(most=60), st.booleans(), st.sampled_from([5, 1_000_000]))
-def test_every_job_is_served(waiting: list[Candidate], concurrent: bool, cap_ms: int) -> None:
+def test_every_job_is_served(waiting: list[PendingJob], concurrent: bool, cap_ms: int) -> None:
     served = [job.id for jobs in claims(waiting, Rules(cap_ms), concurrent) for job in jobs]
     assert sorted(served) == sorted(job.id for job in waiting)
 
@@ -166,8 +170,8 @@ def test_a_job_waits_no_longer_than_the_cap_and_its_turn(
     cap = 20
     low = waits(0, tenant="0", priority=Priority.LOW, cost=low_cost, attempts=attempts)._replace(id="low")
     waiting = {"low": low}
-    running: list[Candidate] = []
-    turns = Turns()
+    running: list[PendingJob] = []
+    turns = FairShareState()
     for now_ms in range(cap + 100 * tenants):
         for tenant in range(tenants):
             job = waits(10 + now_ms * tenants + tenant, tenant=str(tenant), priority=Priority.HIGH, cost=cost)
@@ -225,7 +229,7 @@ def test_tenants_share_a_claim() -> None:
 
 def test_a_tenant_that_comes_and_goes_gets_no_more_than_its_share() -> None:
     """One job at a time, and the next as soon as that is served: as much work as who always waits, no more."""
-    left, turns, work = [waits(i, tenant="steady", cost=8) for i in range(120)], Turns(), Counter[str]()
+    left, turns, work = [waits(i, tenant="steady", cost=8) for i in range(120)], FairShareState(), Counter[str]()
     for now in range(120):
         serial = waits(5000 + now, tenant="serial", cost=8)
         planned = choose([*left, serial], turns=turns)
@@ -237,7 +241,7 @@ def test_a_tenant_that_comes_and_goes_gets_no_more_than_its_share() -> None:
 
 
 def test_an_old_debt_is_forgiven_beyond_the_largest_job() -> None:
-    turns = Turns(tenants={"a": -1e12, "b": 0.0})
+    turns = FairShareState(tenants={"a": -1e12, "b": 0.0})
     left = [waits(i, tenant="ab"[i % 2], cost=8) for i in range(100)]
     order = []
     while left:
@@ -257,7 +261,8 @@ def test_an_overdue_job_that_does_not_fit_is_waited_for() -> None:
     waiting = [waits(0, cost=5), waits(1, queued_ms=100), waits(2, tenant="u", queued_ms=100)]
     room = Room(4, WHOLE, 1)
     assert choose(waiting, room, Rules(50), 40).ids == ("j2",)
-    assert choose(waiting, room, Rules(50), 51, Turns({"t": 1.0, "u": 1.0})) == Plan((), Turns({"t": 1.0, "u": 1.0}))
+    turns = FairShareState({"t": 1.0, "u": 1.0})
+    assert choose(waiting, room, Rules(50), 51, turns) == Plan((), turns)
     assert choose(waiting, Room(5, WHOLE, 1), Rules(50), 51).ids == ("j0",)
 
 
@@ -273,19 +278,19 @@ def test_a_lost_job_runs_alone_and_if_overdue_everything_waits_for_it() -> None:
     assert choose(waiting).ids == ("j0",)
     busy = Room(WHOLE, WHOLE, 1)  # with a job of another model
     assert choose(waiting, busy) == Plan(("j2",), choose(waiting, busy).turns)
-    turns = Turns({"t": 1.0, "u": 1.0})
+    turns = FairShareState({"t": 1.0, "u": 1.0})
     assert choose(waiting, busy, Rules(50), 51, turns) == Plan((), turns, needs_idle=True)
 
 
 def test_an_empty_queue_leaves_the_memory_as_it_is() -> None:
-    turns = Turns({"a": 1.0}, ("a",))
+    turns = FairShareState({"a": 1.0}, ("a",))
     assert choose([], turns=turns) == Plan((), turns)
 
 
 @given(queues(), memories())
-def test_the_memory_survives_its_way_through_the_queue(waiting: list[Candidate], turns: Turns) -> None:
+def test_the_memory_survives_its_way_through_the_queue(waiting: list[PendingJob], turns: FairShareState) -> None:
     after = choose(waiting, turns=turns).turns
     data = {"model": "m", "now_ms": "1", "lanes": {}, "turns": after.to_json()}
-    back = Waiting.from_json(json.dumps(data)).turns
+    back = QueueSnapshot.from_json(json.dumps(data)).turns
     assert back == after
     assert list(back.tenants) == list(after.tenants)  # a ring: its order counts

@@ -317,7 +317,7 @@ async def test_leases_are_kept_and_the_step_of_each_job_is_told(
     async with working(settings, short, engine):
         await until(lambda: len(engine.submitted) == 2)
         await asyncio.sleep(1.5)
-        assert await short.upkeep.reap() == 0
+        assert await short.maintenance.reap() == 0
         jobs = [await short.get(name) for name in "ab"]
         assert [(job.status, job.step) for job in jobs if job is not None] == [
             (JobStatus.IN_PROGRESS, 1),
@@ -335,7 +335,7 @@ async def test_a_worker_that_stood_still_keeps_its_jobs(
     monkeypatch.setattr(module, "GRACE_S", 0.0)
     queue = connect(settings.model_copy(update={"lease_s": 0.3}))
     looks = 0
-    reap = queue.upkeep.reap
+    reap = queue.maintenance.reap
 
     async def count(*spared: Any) -> int:
         nonlocal looks
@@ -344,7 +344,7 @@ async def test_a_worker_that_stood_still_keeps_its_jobs(
 
     async def stand_still(*_: object) -> None: ...
 
-    monkeypatch.setattr(queue.upkeep, "reap", count)
+    monkeypatch.setattr(queue.maintenance, "reap", count)
     monkeypatch.setattr(Leases, "renew", stand_still)
     await queue.submit(make_job("a", prompt="slow 1"))
     async with working(settings.model_copy(update={"lease_s": 0.3}), queue, engine):
@@ -390,7 +390,7 @@ async def test_a_worker_whose_engine_is_stuck_ends_and_its_leases_end_by_themsel
     assert job is not None
     assert (job.status, job.attempts) == (JobStatus.IN_PROGRESS, 1)
     await asyncio.sleep(0.4)
-    assert await short.upkeep.reap() == 1
+    assert await short.maintenance.reap() == 1
     job = await short.get("a")
     assert job is not None
     assert (job.status, job.attempts) == (JobStatus.QUEUED, 1)  # counted
@@ -482,7 +482,7 @@ async def test_a_job_that_was_lost_runs_alone(
         await hasty.submit(make_job(name, prompt=prompt))
     await claim(hasty, "dead", MODEL, 1, 0)
     await asyncio.sleep(0.05)
-    await hasty.upkeep.reap()
+    await hasty.maintenance.reap()
     async with working(settings, queue, engine):
         await until(lambda: engine.submitted)
         await asyncio.sleep(0.2)

@@ -17,7 +17,7 @@ from app.api.service import Service
 from app.api.sse import events_of
 from app.errors import ServiceError, Unavailable
 from app.jobs import EventType, Job
-from app.queue.failures import unavailable
+from app.queue.connection import translate_redis_error
 
 __all__ = ["pictures_told", "timed_out", "without_client_cancelled"]
 
@@ -69,7 +69,7 @@ async def pictures_told(job: Job, service: Service) -> AsyncGenerator[bytes]:
     except ServiceError as error:
         yield format_sse_event(event="error", data_str=json.dumps(error.body()))
     except RedisError as error:
-        yield format_sse_event(event="error", data_str=json.dumps(unavailable(error).body()))
+        yield format_sse_event(event="error", data_str=json.dumps(translate_redis_error(error).body()))
 
 
 def _written(name: str, event: BaseModel) -> bytes:

@@ -10,7 +10,7 @@ from pydantic.json_schema import SkipJsonSchema
 from app.api.views.page import PageView
 from app.api.views.result import BATCH_SIZE, OMITTED_IF_NONE, echo
 from app.jobs import Applied, Job, JobError, JobStatus, LoraUse, Timings
-from app.queue.listing import Page
+from app.queue.queue import JobPage
 
 __all__ = ["VideoDeletedView", "VideoView", "VideosView", "poll_after_ms", "video_view", "videos_view"]
 
@@ -71,7 +71,7 @@ class VideoDeletedView(BaseModel):
     deleted: Literal[True] = True
 
 
-def videos_view(page: Page, retention_s: float) -> VideosView:
+def videos_view(page: JobPage, retention_s: float) -> VideosView:
     return VideosView.of(page, lambda job: video_view(job, retention_s))
 
 

@@ -17,7 +17,7 @@ from app.api.service import Here, Service
 from app.api.views.file import FileDeletedView, FilesView, FileView, file_view
 from app.artifacts import upload_name
 from app.errors import InvalidParameter
-from app.queue.files import UploadedFile
+from app.queue.uploads import UploadedFile
 
 router = APIRouter(tags=["files"])
 forms = APIRouter(tags=["files"], route_class=UploadRoute)

@@ -23,7 +23,7 @@ class TargetGroup(BaseModel):
 async def metrics(service: Here) -> Response:
     """Prometheus text format."""
     try:
-        measures, workers = await service.queue.measures(), await service.queue.registry.workers()
+        measures, workers = await service.queue.stats(), await service.queue.registry.workers()
     except RedisError:
         measures, workers = None, {}
     text = service.metrics.render(measures, workers, list(service.catalog.models))

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-from app.queue.files import UploadedFile
+from app.queue.uploads import UploadedFile
 
 __all__ = ["FileDeletedView", "FileView", "FilesView", "file_view"]
 

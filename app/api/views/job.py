@@ -11,7 +11,7 @@ from app.api.views.page import PageView
 from app.api.views.result import BATCH_SIZE, OMITTED_IF_NONE, echo
 from app.artifacts.links import Links
 from app.jobs import Applied, Artifact, Generation, Job, JobError, JobStatus, LoraUse, Priority, Timings, Webhook
-from app.queue.listing import Page
+from app.queue.queue import JobPage
 
 __all__ = ["DeletedView", "JobView", "JobsView", "Progress", "job_view", "jobs_view"]
 
@@ -99,7 +99,7 @@ def job_view(job: Job, links: Links) -> JobView:
     )
 
 
-def jobs_view(page: Page, links: Links) -> JobsView:
+def jobs_view(page: JobPage, links: Links) -> JobsView:
     return JobsView.of(page, lambda job: job_view(job, links))
 
 

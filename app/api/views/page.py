@@ -8,7 +8,7 @@ from typing import Generic, Literal, Self, TypeVar
 from pydantic import BaseModel
 
 from app.jobs import Job
-from app.queue.listing import Page
+from app.queue.queue import JobPage
 
 __all__ = ["PageView"]
 
@@ -25,7 +25,7 @@ class PageView(BaseModel, Generic[ViewT]):
     has_more: bool
 
     @classmethod
-    def of(cls, page: Page, view: Callable[[Job], ViewT]) -> Self:
+    def of(cls, page: JobPage, view: Callable[[Job], ViewT]) -> Self:
         """`view` keeps a job's id."""
         ids = [job.id for job in page.jobs]
         return cls(

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import BaseModel
 
 from app.catalog import Catalog
-from app.queue.load import Load
+from app.queue.stats import QueueLoad
 
 __all__ = ["QueueView", "queue_view"]
 
@@ -32,9 +32,9 @@ class QueueView(BaseModel):
     data: list[ModelQueueView]
 
 
-def queue_view(loads: Iterable[Load], catalog: Catalog) -> QueueView:
+def queue_view(loads: Iterable[QueueLoad], catalog: Catalog) -> QueueView:
     known = {each.model: each for each in loads}
-    listed = [known.get(model) or Load(model, 0, 0, 0, None, 0) for model in catalog.models]
+    listed = [known.get(model) or QueueLoad(model, 0, 0, 0, None, 0) for model in catalog.models]
     return QueueView(
         data=[ModelQueueView(**{name: getattr(each, name) for name in ModelQueueView.model_fields}) for each in listed]
     )

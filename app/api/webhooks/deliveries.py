@@ -14,8 +14,8 @@ from redis.exceptions import RedisError
 from app.api.views.job import job_view
 from app.api.webhooks.sender import Outcome, Sender
 from app.artifacts.links import Links
+from app.asyncio_utils import cancel_and_wait
 from app.logs import Log
-from app.queue.cancel import end
 from app.queue.queue import Queue
 from app.queue.webhooks import Delivery
 from app.settings import Settings
@@ -46,11 +46,11 @@ class Deliveries:
 
     async def close(self) -> None:
         """Begin no more, and leave those that take too long."""
-        await end(self._task)
+        await cancel_and_wait(self._task)
         if self._under_way:
             await asyncio.wait(self._under_way, timeout=LEAVE_S)
         for task in list(self._under_way):
-            await end(task)
+            await cancel_and_wait(task)
         await self._sender.close()
 
     async def _run(self) -> None:

@@ -46,7 +46,7 @@ async def upgraded(queue: Queue, make_job: Make) -> Queue:
 
 
 async def test_the_first_mending_brings_them_all_over(upgraded: Queue) -> None:
-    assert await upgraded.upkeep.mend() == 0
+    assert await upgraded.maintenance.mend() == 0
     await assert_consistent(upgraded._redis)
     assert [key async for key in upgraded._redis.scan_iter(f"{upgraded.keys.FORMER_LANES}*")] == []
     jobs = await claim(upgraded, "w", MODEL, 300, 0)
@@ -63,9 +63,9 @@ async def test_a_job_that_ends_before_it_is_mended_leaves_nothing(upgraded: Queu
 
 
 async def test_a_job_that_another_version_claimed_is_not_shown(upgraded: Queue) -> None:
-    await upgraded.upkeep.mend()
+    await upgraded.maintenance.mend()
     await upgraded._redis.hset(
         upgraded.keys.job("before0"), "status", "in_progress"
     )  # and its lane does not hear of it
-    shown = (await upgraded.waiting(MODEL)).candidates
+    shown = (await upgraded.snapshot(MODEL)).jobs
     assert shown[0].id == "before1"

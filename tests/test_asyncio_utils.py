@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from app.queue.cancel import end
+from app.asyncio_utils import cancel_and_wait
 from app.queue.queue import Queue
 from app.settings import Settings
 
@@ -26,7 +26,7 @@ async def test_a_task_that_talks_to_redis_ends_whenever_it_is_cancelled(
     for _ in range(turns):
         await asyncio.sleep(0)
     async with asyncio.timeout(5):
-        await end(task)
+        await cancel_and_wait(task)
 
 
 async def test_the_error_of_a_task_is_not_lost() -> None:
@@ -36,4 +36,4 @@ async def test_the_error_of_a_task_is_not_lost() -> None:
     task = asyncio.create_task(fail())
     await asyncio.sleep(0)
     with pytest.raises(ValueError, match="said"):
-        await end(task)
+        await cancel_and_wait(task)

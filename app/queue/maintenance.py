@@ -1,23 +1,24 @@
-"""What ends by time alone, seen to by every worker: leases, deadlines, retention."""
+"""Periodic maintenance, run by every worker: expired leases, deadlines and retention; and the jobs given up as lost."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
-from app.jobs import JobError, to_json
+from app.jobs import Job, JobError
 from app.logs import Log
-from app.queue.dead import DEAD_KEPT
-from app.queue.lua import Scripts
+from app.queue.scripts import Scripts
+from app.queue.serialization import job_from_fields, pairs, to_json
 
-__all__ = ["Upkeep"]
+__all__ = ["DeadLetters", "Maintenance"]
 
 ENDED_A_CALL = 100  # leases or deadlines; bounds the time one script holds the server
 MENDED_A_CALL = 100  # open jobs, and keys
+DEAD_KEPT = 1000  # dead letters; beyond them the oldest is dropped
 _log = Log("queue")
 
 
-class Upkeep:
-    """By any number of workers at once: each script finds what is left to do."""
+class Maintenance:
+    """Any number of workers may run it at once: each script finds what is left to do."""
 
     def __init__(self, scripts: Scripts, max_attempts: int) -> None:
         self._scripts = scripts
@@ -35,12 +36,10 @@ class Upkeep:
             how many leases had ended.
 
         """
-        error = JobError("worker_lost", f"lost by {self._max_attempts} workers, one after the other")
+        error = to_json(JobError("worker_lost", f"lost by {self._max_attempts} workers, one after the other"))
         count = 0
         while True:
-            reaped = await self._scripts.run(
-                "reap", self._max_attempts, to_json(error), ENDED_A_CALL, DEAD_KEPT, *spared
-            )
+            reaped = await self._scripts.run("reap", self._max_attempts, error, ENDED_A_CALL, DEAD_KEPT, *spared)
             for job_id, worker, status in reaped:
                 _log.warning("worker_lost", job=job_id, worker=worker, status=status)
             count += len(reaped)
@@ -48,7 +47,7 @@ class Upkeep:
                 return count
 
     async def expire(self) -> int:
-        """End the jobs whose deadline has passed, waiting or held; returns how many."""
+        """Ends the jobs whose deadline has passed, waiting or held; returns how many."""
         count = 0
         while True:
             expired = await self._scripts.run("expire", ENDED_A_CALL)
@@ -59,10 +58,10 @@ class Upkeep:
                 return count
 
     async def mend(self) -> int:
-        """Strike off open jobs whose data the server has evicted, and index those again that the queue has lost.
+        """Drops open jobs whose data the server has evicted, and indexes those again that the queue has lost.
 
         The first call takes all open jobs, since an older version may have indexed them otherwise; each later one takes
-        the next part of them. Returns how many were struck off.
+        the next part of them. Returns how many were dropped.
         """
         count = 0
         while True:
@@ -75,10 +74,35 @@ class Upkeep:
                 return count
 
     async def forget(self) -> int:
-        """Strike jobs whose retention has passed off their tenants' lists; returns how many."""
+        """Removes jobs whose retention has passed from their tenants' lists; returns how many."""
         count = 0
         while True:
             forgotten = int(await self._scripts.run("forget", ENDED_A_CALL))
             count += forgotten
             if forgotten < ENDED_A_CALL:
                 return count
+
+
+class DeadLetters:
+    """The jobs given up as lost, for an operator. A job stays as long as it is on this list, whatever the retention."""
+
+    def __init__(self, scripts: Scripts) -> None:
+        self._scripts = scripts
+
+    async def list(self, limit: int = DEAD_KEPT) -> Sequence[Job]:
+        """Returns them, newest first; `completed_at` is when a job was given up."""
+        return [job_from_fields(pairs(fields)) for fields in await self._scripts.run("dead_list", limit)]
+
+    async def replay(self, job_ids: Sequence[str]) -> Sequence[str]:
+        """Queues them again under their ids with no attempt counted; returns those that were on the list."""
+        replayed: Sequence[str] = await self._scripts.run("dead_replay", *job_ids)
+        for job_id in replayed:
+            _log.info("dead_replayed", job=job_id)
+        return replayed
+
+    async def drop(self, job_ids: Sequence[str]) -> Sequence[str]:
+        """Removes them from the list; from now on they are kept for the retention. Returns those that were on it."""
+        dropped: Sequence[str] = await self._scripts.run("dead_drop", *job_ids)
+        for job_id in dropped:
+            _log.info("dead_dropped", job=job_id)
+        return dropped

@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 
 from app.jobs import Job, JobError, Priority
 from app.queue.queue import Queue
-from app.queue.waiting import Candidate, Turns
+from app.queue.snapshot import FairShareState, PendingJob
 from app.settings import Settings
 from tests.claiming import claim
 from tests.queue.support import MODEL, RESULT, assert_consistent
@@ -24,19 +24,19 @@ Connect = Callable[..., Queue]
 async def test_a_waiting_job_is_shown_as_it_is(queue: Queue, make_job: Make) -> None:
     odd = replace(make_job("a", n=3, guidance_scale=2.0, num_frames=5), tenant='a "b": {c}', priority=Priority.LOW)
     stored = await queue.submit(odd)
-    waiting = await queue.waiting(MODEL)
-    [shown] = waiting.candidates
+    waiting = await queue.snapshot(MODEL)
+    [shown] = waiting.jobs
     cost = 3 * 64 * 64 * 5 * 2
-    assert shown == Candidate("a", odd.tenant, Priority.LOW, 1, cost, cost * 2, 0, round(stored.created_at * 1000))
+    assert shown == PendingJob("a", odd.tenant, Priority.LOW, 1, cost, cost * 2, 0, round(stored.created_at * 1000))
     assert waiting.now_ms >= shown.queued_ms
-    assert waiting.turns == Turns()
+    assert waiting.turns == FairShareState()
     assert (stored.tenant, stored.priority) == (odd.tenant, odd.priority)
 
 
 async def test_what_is_shown_is_bounded_and_fair(settings: Settings, make_job: Make, connect: Connect) -> None:
     queue = connect(settings)
     await asyncio.gather(*(queue.submit(replace(make_job(f"x{i}"), tenant="x")) for i in range(300)))
-    assert len((await queue.waiting(MODEL)).candidates) == 256
+    assert len((await queue.snapshot(MODEL)).jobs) == 256
     for tenant in range(20):
         for rank, priority in enumerate(Priority):
             for number in range(6):
@@ -44,7 +44,7 @@ async def test_what_is_shown_is_bounded_and_fair(settings: Settings, make_job: M
                 await queue.submit(replace(job, tenant=str(tenant), priority=priority))
     seen: set[str] = set()
     for _ in range(6):
-        shown = (await queue.waiting(MODEL)).candidates
+        shown = (await queue.snapshot(MODEL)).jobs
         assert len(shown) <= 256
         tenants = {each.tenant for each in shown}
         assert len(tenants) == 16
@@ -55,35 +55,35 @@ async def test_what_is_shown_is_bounded_and_fair(settings: Settings, make_job: M
         seen |= tenants
         for tenant in tenants:  # who was served makes room for others
             first = min((each for each in shown if each.tenant == tenant), key=lambda each: each.sequence)
-            await queue.claim("w", MODEL, [first.id], Turns())
+            await queue.claim("w", MODEL, [first.id], FairShareState())
     assert seen == {"x", *map(str, range(20))}
 
 
 async def test_the_first_model_with_waiting_jobs_is_shown(queue: Queue, make_job: Make) -> None:
     await queue.submit(make_job("a", model="second"))
     await queue.submit(make_job("b", model="third"))
-    shown = await queue.waiting("first", "second", "third")
-    assert (shown.model, [job.id for job in shown.candidates]) == ("second", ["a"])
-    assert (await queue.waiting("first", MODEL)).model == MODEL
+    shown = await queue.snapshot("first", "second", "third")
+    assert (shown.model, [job.id for job in shown.jobs]) == ("second", ["a"])
+    assert (await queue.snapshot("first", MODEL)).model == MODEL
 
 
 async def test_the_planners_memory_is_kept_by_a_claim_that_got_something(queue: Queue, make_job: Make) -> None:
     await queue.submit(make_job("a"))
-    turns = Turns({"b": -1.5, "a": 2.0}, ("b",))
-    assert await queue.claim("w", MODEL, ["unknown"], Turns({"z": 1.0})) == []
-    assert (await queue.waiting(MODEL)).turns == Turns()
+    turns = FairShareState({"b": -1.5, "a": 2.0}, ("b",))
+    assert await queue.claim("w", MODEL, ["unknown"], FairShareState({"z": 1.0})) == []
+    assert (await queue.snapshot(MODEL)).turns == FairShareState()
     assert len(await queue.claim("w", MODEL, ["unknown", "a"], turns)) == 1
-    found = (await queue.waiting(MODEL)).turns
+    found = (await queue.snapshot(MODEL)).turns
     assert found == turns
     assert list(found.tenants) == ["b", "a"]
-    assert (await queue.waiting("other")).turns == Turns()
+    assert (await queue.snapshot("other")).turns == FairShareState()
 
 
 async def test_a_claim_leases_what_still_waits(queue: Queue, make_job: Make) -> None:
     for name in "abc":
         await queue.submit(make_job(name))
-    assert [each.id for each in await queue.claim("v", MODEL, ["b"], Turns())] == ["b"]
-    assert [each.id for each in await queue.claim("w", MODEL, ["a", "b", "c"], Turns())] == ["a", "c"]
+    assert [each.id for each in await queue.claim("v", MODEL, ["b"], FairShareState())] == ["b"]
+    assert [each.id for each in await queue.claim("w", MODEL, ["a", "b", "c"], FairShareState())] == ["a", "c"]
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -123,8 +123,8 @@ async def test_the_books_agree_whatever_happens(hasty: Queue, make_job: Make, va
                     await hasty.heartbeat(worker, dict.fromkeys(names[-5:], 1))
                 case "end":
                     await asyncio.sleep(0.03)
-                    await hasty.upkeep.reap()
-                    await hasty.upkeep.expire()
+                    await hasty.maintenance.reap()
+                    await hasty.maintenance.expire()
                 case "dead":
                     letters = [each.id for each in await hasty.dead.list()]
                     await chance.choice([hasty.dead.replay, hasty.dead.drop])(["unknown", *letters[:2]])

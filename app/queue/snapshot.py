@@ -1,4 +1,4 @@
-"""What the queue shows of the jobs that wait: enough to plan a claim, bounded, and no request's content."""
+"""A bounded snapshot of the jobs that wait for a model: enough to plan a claim, without the requests' content."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 from app.jobs import Priority
 
-__all__ = ["Candidate", "Turns", "Waiting"]
+__all__ = ["FairShareState", "PendingJob", "QueueSnapshot"]
 
 
-class Candidate(NamedTuple):  # made by the hundred for every claim, which a dataclass is slow at
+class PendingJob(NamedTuple):  # made by the hundred for every claim, which a dataclass is slow at
     """A waiting job. Cost and work are in the units of app.jobs.Generation."""
 
     id: str
@@ -26,8 +26,8 @@ class Candidate(NamedTuple):  # made by the hundred for every claim, which a dat
 
 
 @dataclass(frozen=True)
-class Turns:
-    """Whose turn it is: the planner's memory from one claim to the next, shared by all workers of a model."""
+class FairShareState:
+    """The planner's memory from one claim to the next, shared by all workers of a model: which tenant is next."""
 
     tenants: Mapping[str, float] = field(default_factory=dict)  # a ring, next first, with their credit in units of work
     overdue_last: tuple[str, ...] = ()  # tenants whose last turn went to a job that had waited too long
@@ -37,26 +37,26 @@ class Turns:
 
 
 @dataclass(frozen=True)
-class Waiting:
-    """A model's queue at a moment of the server's clock: of each lane the jobs that are next."""
+class QueueSnapshot:
+    """The first jobs of each lane of a model's queue, at a moment of the server's clock."""
 
     model: str
     now_ms: int
-    candidates: tuple[Candidate, ...]
-    turns: Turns
+    jobs: tuple[PendingJob, ...]
+    turns: FairShareState
 
     @classmethod
-    def from_json(cls, text: str) -> Waiting:
+    def from_json(cls, text: str) -> QueueSnapshot:
         """Reads the answer of `scripts/waiting.lua`."""
         data = json.loads(text)
-        candidates = []
+        pending = []
         for tenant, rank, *jobs in data["lanes"]:
             priority = list(Priority)[int(rank)]
             for job in jobs:
                 job_id, *numbers = job.split(" ")
-                candidates.append(Candidate(job_id, tenant, priority, *map(int, numbers)))
-        turns = Turns()
+                pending.append(PendingJob(job_id, tenant, priority, *map(int, numbers)))
+        turns = FairShareState()
         if data["turns"]:
             kept = json.loads(data["turns"])
-            turns = Turns(kept["tenants"], tuple(kept["overdue_last"]))
-        return cls(data["model"], int(data["now_ms"]), tuple(candidates), turns)
+            turns = FairShareState(kept["tenants"], tuple(kept["overdue_last"]))
+        return cls(data["model"], int(data["now_ms"]), tuple(pending), turns)

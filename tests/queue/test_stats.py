@@ -9,8 +9,8 @@ import pytest
 
 from app.errors import QueueFull
 from app.jobs import Job
-from app.queue.load import RETRY_UNKNOWN_S, Load, retry_after_s
 from app.queue.queue import Queue
+from app.queue.stats import RETRY_UNKNOWN_S, QueueLoad, retry_after_s
 from app.settings import Settings
 from tests.claiming import claim
 from tests.queue.support import MODEL, RESULT
@@ -20,9 +20,9 @@ Connect = Callable[..., Queue]
 WORK = 64 * 64 * 2  # of a job of make_job
 
 
-def load(**changes: float) -> Load:
+def load(**changes: float) -> QueueLoad:
     fields = {"queued": 1, "queued_work": 0, "held_work": 0, "work_per_s": 10.0, "workers": 1, **changes}
-    return Load(model="m", **fields)  # type: ignore[arg-type]
+    return QueueLoad(model="m", **fields)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -57,12 +57,12 @@ async def test_work_is_counted_where_it_is(queue: Queue, make_job: Make) -> None
     for name, n in (("a", 1), ("b", 2), ("c", 1)):
         await queue.submit(make_job(name, n=n))
     await queue.registry.announce("w", [MODEL, "other"], 30)
-    assert await queue.loads() == [Load(MODEL, 3, 4 * WORK, 0, None, 1)]
+    assert await queue.loads() == [QueueLoad(MODEL, 3, 4 * WORK, 0, None, 1)]
     await claim(queue, "w", MODEL, 3, 0)
-    assert await queue.loads() == [Load(MODEL, 1, WORK, 3 * WORK, None, 1)]
+    assert await queue.loads() == [QueueLoad(MODEL, 1, WORK, 3 * WORK, None, 1)]
     await queue.release("w", ["b"])
     await queue.cancel("a")
-    assert await queue.loads() == [Load(MODEL, 2, 3 * WORK, 0, None, 1)]
+    assert await queue.loads() == [QueueLoad(MODEL, 2, 3 * WORK, 0, None, 1)]
 
 
 async def test_the_speed_is_what_a_worker_at_work_does(queue: Queue, make_job: Make) -> None:
