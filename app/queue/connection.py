@@ -111,7 +111,7 @@ async def check_requirements(redis: Redis, scripts: Scripts, keys: Keys) -> None
         *OTHER_COMMANDS,
     }
     try:
-        denied = await scripts.run("rights", *sorted(commands))
+        denied = await scripts.run("check_rights", commands=sorted(commands))
         if denied == ["unknown"]:
             raise RequirementError("Redis 7.0 or newer is needed, or Valkey")
         if denied:

@@ -39,7 +39,10 @@ class Maintenance:
         error = to_json(JobError("worker_lost", f"lost by {self._max_attempts} workers, one after the other"))
         count = 0
         while True:
-            reaped = await self._scripts.run("reap", self._max_attempts, error, ENDED_A_CALL, DEAD_KEPT, *spared)
+            reaped = await self._scripts.run(
+                "reap", max_attempts=self._max_attempts, error=error, most=ENDED_A_CALL, most_dead=DEAD_KEPT,
+                spared=list(spared),
+            )  # fmt: skip
             for job_id, worker, status in reaped:
                 _log.warning("worker_lost", job=job_id, worker=worker, status=status)
             count += len(reaped)
@@ -50,7 +53,7 @@ class Maintenance:
         """Ends the jobs whose deadline has passed, waiting or held; returns how many."""
         count = 0
         while True:
-            expired = await self._scripts.run("expire", ENDED_A_CALL)
+            expired = await self._scripts.run("expire", most=ENDED_A_CALL)
             for job_id in expired:
                 _log.info("job_expired", job=job_id)
             count += len(expired)
@@ -65,7 +68,9 @@ class Maintenance:
         """
         count = 0
         while True:
-            self._cursor, self._place, *gone = await self._scripts.run("mend", self._cursor, self._place, MENDED_A_CALL)
+            self._cursor, self._place, *gone = await self._scripts.run(
+                "mend", cursor=self._cursor, first=self._place, most=MENDED_A_CALL
+            )
             for job_id in gone:
                 _log.error("job_data_gone", job=job_id)
             count += len(gone)
@@ -77,7 +82,7 @@ class Maintenance:
         """Removes jobs whose retention has passed from their tenants' lists; returns how many."""
         count = 0
         while True:
-            forgotten = int(await self._scripts.run("forget", ENDED_A_CALL))
+            forgotten = int(await self._scripts.run("forget", most=ENDED_A_CALL))
             count += forgotten
             if forgotten < ENDED_A_CALL:
                 return count
@@ -91,18 +96,18 @@ class DeadLetters:
 
     async def list(self, limit: int = DEAD_KEPT) -> Sequence[Job]:
         """Returns them, newest first; `completed_at` is when a job was given up."""
-        return [job_from_fields(pairs(fields)) for fields in await self._scripts.run("dead_list", limit)]
+        return [job_from_fields(pairs(fields)) for fields in await self._scripts.run("dead_list", most=limit)]
 
     async def replay(self, job_ids: Sequence[str]) -> Sequence[str]:
         """Queues them again under their ids with no attempt counted; returns those that were on the list."""
-        replayed: Sequence[str] = await self._scripts.run("dead_replay", *job_ids)
+        replayed: Sequence[str] = await self._scripts.run("dead_replay", ids=list(job_ids))
         for job_id in replayed:
             _log.info("dead_replayed", job=job_id)
         return replayed
 
     async def drop(self, job_ids: Sequence[str]) -> Sequence[str]:
         """Removes them from the list; from now on they are kept for the retention. Returns those that were on it."""
-        dropped: Sequence[str] = await self._scripts.run("dead_drop", *job_ids)
+        dropped: Sequence[str] = await self._scripts.run("dead_drop", ids=list(job_ids))
         for job_id in dropped:
             _log.info("dead_dropped", job=job_id)
         return dropped

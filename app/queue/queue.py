@@ -128,16 +128,27 @@ class Queue:
         """
         request, most_s = job.request, self._settings.deadline_max_s
         answer = await self._scripts.run(
-            "submit", job.id, request.model, job.tenant, job.priority.rank, request.cost, request.work,
-            to_json(request), json.dumps(job.warnings),
-            round(min(most_s, most_s if deadline_s is None else deadline_s) * 1000),
-            self.keys.idempotency(job.tenant, idempotency_key) if idempotency_key else "", fingerprint or "",
-            self._settings.queue_limit, self._settings.queue_limit_per_model,
-            api_key or "", "" if pending_jobs is None else pending_jobs,
-            "" if job.webhook is None else to_json(job.webhook), job.trace,
-            " ".join(use.id for use in request.loras if is_uploaded(use.id)),
-            self.keys.orphans(job.tenant, fingerprint or "") if takes_orphan else "",
-        )  # fmt: skip
+            "submit",
+            id=job.id,
+            model=request.model,
+            tenant=job.tenant,
+            rank=job.priority.rank,
+            cost=request.cost,
+            work=request.work,
+            request=to_json(request),
+            warnings=json.dumps(job.warnings),
+            deadline_ms=round(min(most_s, most_s if deadline_s is None else deadline_s) * 1000),
+            trace=job.trace,
+            loras=[use.id for use in request.loras if is_uploaded(use.id)],
+            most_queued=self._settings.queue_limit,
+            most_queued_of_model=self._settings.queue_limit_per_model,
+            fingerprint=fingerprint or "",
+            idempotency=self.keys.idempotency(job.tenant, idempotency_key) if idempotency_key else None,
+            api_key=api_key or None,
+            most_pending=pending_jobs,
+            webhook=None if job.webhook is None else to_json(job.webhook),
+            orphans=self.keys.orphans(job.tenant, fingerprint or "") if takes_orphan else None,
+        )
         if answer[0] == "conflict":
             raise Conflict("this Idempotency-Key was used with another request", code="idempotency_conflict")
         if answer[0] == "no_lora":
@@ -162,7 +173,7 @@ class Queue:
 
     async def get(self, job_id: str) -> Job | None:
         """The job as it stands; None when it never was or its retention has passed."""
-        fields = pairs(await self._scripts.run("look", job_id))
+        fields = pairs(await self._scripts.run("get", id=job_id))
         return job_from_fields(fields) if fields else None
 
     async def wait(self, job_id: str, timeout_s: float) -> Job | None:
@@ -198,8 +209,8 @@ class Queue:
         jobs: list[Job] = []
         while place and len(jobs) <= limit:
             place, *more = await self._scripts.run(
-                "page", tenant, place, status or "", "" if models is None else json.dumps(list(models)),
-                limit + 1 - len(jobs), LOOKED_AT_A_CALL, "oldest" if oldest_first else "newest",
+                "list_jobs", tenant=tenant, place=place, status=status, models=None if models is None else list(models),
+                most=limit + 1 - len(jobs), most_entries=LOOKED_AT_A_CALL, oldest_first=oldest_first,
             )  # fmt: skip
             jobs += [job_from_fields(pairs(fields)) for fields in more]
         return JobPage(jobs[:limit], len(jobs) > limit)
@@ -210,7 +221,7 @@ class Queue:
 
     async def cancel(self, job_id: str) -> Job | None:
         """End a job that has not ended, and take it from its worker; as it stands then, or None for no such job."""
-        answer = await self._scripts.run("cancel", job_id)
+        answer = await self._scripts.run("cancel", id=job_id)
         if answer[0] == "unknown":
             return None
         if answer[0] == "cancelled":
@@ -222,17 +233,17 @@ class Queue:
 
         `token` tells this leaving from others of the job. False for a job that none can take over.
         """
-        return bool(await self._scripts.run("orphan", job_id, token, round(kept_s * 1000)))
+        return bool(await self._scripts.run("orphan_add", id=job_id, token=token, ttl_ms=round(kept_s * 1000)))
 
     async def drop_orphan(self, job_id: str, token: str) -> bool:
         """Forgets this leaving of the job's client; False if an equal request has taken the job over."""
-        return bool(await self._scripts.run("orphan_drop", job_id, token))
+        return bool(await self._scripts.run("orphan_drop", id=job_id, token=token))
 
     async def delete(self, job_id: str) -> Job | None:
         """Remove a job, taking it from its worker, and its idempotency key; the job as it was, cancelled if it had not
         ended, or None for no such job. Its artifacts are the caller's to remove.
         """
-        fields = pairs(await self._scripts.run("delete", job_id))
+        fields = pairs(await self._scripts.run("delete", id=job_id))
         if not fields:
             return None
         _log.info("job_deleted", job=job_id)
@@ -240,7 +251,7 @@ class Queue:
 
     async def snapshot(self, *models: str) -> QueueSnapshot:
         """Reads the queue of the first of these models that has waiting jobs, otherwise that of the last."""
-        return QueueSnapshot.from_json(await self._scripts.run("waiting", *models))
+        return QueueSnapshot.from_json(await self._scripts.run("read_queue", models=list(models)))
 
     def arrivals(self, models: Iterable[str], signal: Signal | None = None) -> AbstractAsyncContextManager[Signal]:
         """Sets a signal when a job begins to wait for one of these models."""
@@ -251,7 +262,9 @@ class Queue:
 
         Do not cancel this call: jobs already leased would wait for their lease to end.
         """
-        answer = await self._scripts.run("claim", worker, model, self._lease_ms, turns.to_json(), *job_ids)
+        answer = await self._scripts.run(
+            "claim", worker=worker, model=model, lease_ms=self._lease_ms, turns=turns.to_json(), ids=list(job_ids)
+        )
         jobs = [job_from_fields(pairs(fields)) for fields in answer]
         for job in jobs:
             _log.info("job_claimed", job=job.id, worker=worker, attempts=job.attempts)
@@ -263,8 +276,7 @@ class Queue:
 
     async def heartbeat(self, worker: str, steps: Mapping[str, int]) -> list[str]:
         """Extends the leases of jobs and records the step of each; returns the ids that are no longer this worker's."""
-        ids_and_steps = [word for job in steps.items() for word in job]
-        lost = await self._scripts.run("heartbeat", worker, self._lease_ms, *ids_and_steps)
+        lost = await self._scripts.run("heartbeat", worker=worker, lease_ms=self._lease_ms, steps=list(steps.items()))
         for job_id, status in lost:
             if status in WITHDRAWN:
                 _log.info("job_withdrawn", job=job_id, worker=worker, reason=status or "deleted")
@@ -272,26 +284,28 @@ class Queue:
                 _log.warning("lease_lost", job=job_id, worker=worker, status=status)
         return [job_id for job_id, _ in lost]
 
-    async def preview(self, worker: str, job_id: str, step: int, index: int, picture: bytes, media_type: str) -> bool:
-        """Tell of picture `index` as it looks after a step. False when the lease was lost."""
-        said = {"step": step, "index": index, "media_type": media_type, "b64_json": b64encode(picture).decode()}
-        return bool(await self._scripts.run("preview", worker, job_id, json.dumps(said)))
+    async def preview(self, worker: str, job_id: str, step: int, index: int, image: bytes, media_type: str) -> bool:
+        """Publishes image `index` as it looks after a step. Returns False if the lease was lost."""
+        preview = {"step": step, "index": index, "media_type": media_type, "b64_json": b64encode(image).decode()}
+        return bool(await self._scripts.run("publish_preview", worker=worker, id=job_id, preview=json.dumps(preview)))
 
     async def finish(self, worker: str, job_id: str, result: Result) -> bool:
         """Complete a job. False when the lease was lost: a result is written once."""
-        done = bool(await self._scripts.run("finish", worker, job_id, to_json(result), RATE_FADES_MS))
+        done = await self._scripts.run(
+            "finish", worker=worker, id=job_id, result=to_json(result), fade_ms=RATE_FADES_MS
+        )
         _log.info("job_completed" if done else "result_refused", job=job_id, worker=worker)
-        return done
+        return bool(done)
 
     async def fail(self, worker: str, job_id: str, error: JobError) -> bool:
         """Fail a job for good. False when the lease was lost."""
-        done = bool(await self._scripts.run("fail", worker, job_id, to_json(error)))
+        done = await self._scripts.run("fail", worker=worker, id=job_id, error=to_json(error))
         _log.info("job_failed" if done else "error_refused", job=job_id, worker=worker, code=error.code)
-        return done
+        return bool(done)
 
     async def release(self, worker: str, job_ids: Sequence[str]) -> None:
         """Hand jobs back to their old place in the queue, ahead of all that came later; no attempt is counted."""
-        for job_id in await self._scripts.run("release", worker, *job_ids):
+        for job_id in await self._scripts.run("release", worker=worker, ids=list(job_ids)):
             _log.info("job_released", job=job_id, worker=worker)
 
     async def loads(self) -> list[QueueLoad]:

@@ -43,7 +43,7 @@ class Registry:
         It `serves` those and what it can load, once it takes jobs at all. `metrics` is the host:port of its metrics. A
         model without a state is cold, or warm among `models`.
         """
-        said = json.dumps(
+        announcement = json.dumps(
             {
                 "warm": list(models),
                 "serves": sorted({*models, *serves}),
@@ -51,27 +51,27 @@ class Registry:
                 "states": {model: asdict(state) for model, state in (states or {}).items()},
             }
         )
-        await self._scripts.run("announce", worker, said, round(ttl_s * 1000))
+        await self._scripts.run("announce", worker=worker, announcement=announcement, ttl_ms=round(ttl_s * 1000))
 
     async def retire(self, worker: str) -> None:
         """Take a worker out of the registry."""
-        await self._scripts.run("retire", worker)
+        await self._scripts.run("retire", worker=worker)
         _log.info("worker_retired", worker=worker)
 
     async def workers(self) -> dict[str, list[str]]:
         """Workers alive now, each with its warm models."""
-        return {name: said["warm"] for name, said in (await self._announced()).items()}
+        return {name: announced["warm"] for name, announced in (await self._announced()).items()}
 
     async def served(self) -> set[str]:
         """The models that some worker alive now takes jobs for, warm or not."""
-        return {model for said in (await self._announced()).values() for model in said["serves"]}
+        return {model for announced in (await self._announced()).values() for model in announced["serves"]}
 
     async def states(self) -> dict[str, dict[str, ModelState]]:
         """The state of each model that a live worker has begun to fetch or load, by worker and model."""
         return {
-            name: {model: ModelState(**state) for model, state in said.get("states", {}).items()}
-            | {model: ModelState("warm") for model in said["warm"]}
-            for name, said in (await self._announced()).items()
+            name: {model: ModelState(**state) for model, state in announced.get("states", {}).items()}
+            | {model: ModelState("warm") for model in announced["warm"]}
+            for name, announced in (await self._announced()).items()
         }
 
     async def model_states(self) -> dict[str, ModelState]:
@@ -84,11 +84,11 @@ class Registry:
 
     async def exporters(self) -> dict[str, str]:
         """Where the workers alive now show their metrics, host:port by worker."""
-        said = await self._announced()
-        return {name: each["metrics"] for name, each in said.items() if each.get("metrics")}
+        workers = await self._announced()
+        return {name: announced["metrics"] for name, announced in workers.items() if announced.get("metrics")}
 
     async def _announced(self) -> dict[str, dict[str, Any]]:
-        return {name: json.loads(said) for name, said in pairs(await self._scripts.run("workers")).items()}
+        return {name: json.loads(text) for name, text in pairs(await self._scripts.run("list_workers")).items()}
 
 
 def _distance(state: ModelState) -> int:

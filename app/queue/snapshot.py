@@ -47,7 +47,7 @@ class QueueSnapshot:
 
     @classmethod
     def from_json(cls, text: str) -> QueueSnapshot:
-        """Reads the answer of `scripts/waiting.lua`."""
+        """Reads the answer of `scripts/read_queue.lua`."""
         data = json.loads(text)
         pending = []
         for tenant, rank, *jobs in data["lanes"]:

@@ -69,7 +69,7 @@ async def read_loads(scripts: Scripts, warm: list[str]) -> list[QueueLoad]:
             work_per_s=float(work) / float(busy_ms) * 1000 if float(busy_ms) > 0 else None,
             workers=warm.count(model),
         )
-        for model, queued, queued_work, held_work, work, busy_ms in await scripts.run("loads")
+        for model, queued, queued_work, held_work, work, busy_ms in await scripts.run("read_loads")
     ]
 
 

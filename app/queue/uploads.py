@@ -49,8 +49,8 @@ class FileRegistry:
         """Notes the file and returns it with its times. Raises RateLimited if the tenant has no room for it."""
         record = {name: getattr(file, name) for name in ("id", "name", "filename", "purpose", "bytes")}
         answer = await self._scripts.run(
-            "file_add", tenant, file.id, json.dumps(record), file.bytes, round(kept_s * 1000), FILES_MAX,
-            self._most_bytes,
+            "file_add", tenant=tenant, record=record, ttl_ms=round(kept_s * 1000), most=FILES_MAX,
+            most_bytes=self._most_bytes,
         )  # fmt: skip
         if answer == "full":
             message = f"file: at most {FILES_MAX} files and {self._most_bytes} bytes are kept; delete some"
@@ -59,17 +59,17 @@ class FileRegistry:
 
     async def find(self, tenant: str, file_id: str) -> UploadedFile | None:
         """The tenant's file; None if there is none of this id, or no longer."""
-        found = await self._scripts.run("file_list", tenant, file_id)
-        return _read(found[0]) if found else None
+        records = await self._scripts.run("file_list", tenant=tenant, id=file_id)
+        return _read(records[0]) if records else None
 
     async def list(self, tenant: str) -> list[UploadedFile]:
         """The tenant's files, newest first."""
-        found = [_read(text) for text in await self._scripts.run("file_list", tenant, "")]
-        return sorted(found, key=lambda file: (file.created_at, file.id), reverse=True)
+        files = [_read(text) for text in await self._scripts.run("file_list", tenant=tenant)]
+        return sorted(files, key=lambda file: (file.created_at, file.id), reverse=True)
 
     async def drop(self, tenant: str, file_id: str) -> None:
         """Forgets it."""
-        await self._scripts.run("file_drop", tenant, file_id)
+        await self._scripts.run("file_drop", tenant=tenant, id=file_id)
 
 
 def _read(text: str) -> UploadedFile:
@@ -88,15 +88,17 @@ class LoraRegistry:
 
     async def note_file(self, version: str) -> None:
         """Notes that the file of a version is about to be stored; `add` strikes the note off."""
-        await self._scripts.run("lora_note", version)
+        await self._scripts.run("lora_note", version=version)
 
     async def forget_file(self, version: str) -> None:
         """Strikes off the note of a file that was removed, or was never stored."""
-        await self._scripts.run("lora_forget", version)
+        await self._scripts.run("lora_forget", version=version)
 
     async def leftovers(self, older_than_s: float) -> list[str]:
         """The versions that have not been registered for so long, but whose files may be stored; the oldest first."""
-        versions: list[str] = await self._scripts.run("lora_leftovers", round(older_than_s * 1000), LEFTOVERS_A_CALL)
+        versions: list[str] = await self._scripts.run(
+            "lora_leftovers", older_than_ms=round(older_than_s * 1000), most=LEFTOVERS_A_CALL
+        )
         return versions
 
     async def add(self, lora: UploadedLora, *, most: int, most_bytes: int) -> None:
@@ -104,8 +106,8 @@ class LoraRegistry:
         `most` LoRAs or `most_bytes` of them.
         """
         answer = await self._scripts.run(
-            "lora_add", lora.tenant or ALL_TENANTS, lora.id, lora.use_id, lora.model_dump_json(), lora.size_bytes,
-            most, most_bytes, lora.version,
+            "lora_add", tenant=lora.tenant or ALL_TENANTS, id=lora.id, use_id=lora.use_id, version=lora.version,
+            record=lora.model_dump_json(), bytes=lora.size_bytes, most=most, most_bytes=most_bytes,
         )  # fmt: skip
         if answer == "taken":
             raise Conflict(f"id: there is a LoRA {lora.id!r} already; delete it first", param="id", code="lora_exists")
@@ -116,13 +118,13 @@ class LoraRegistry:
 
     async def visible(self, tenant: str) -> list[UploadedLora]:
         """Those of all tenants, and then its own."""
-        records = await self._scripts.run("lora_list", tenant)
+        records = await self._scripts.run("lora_list", tenant=tenant)
         loras = [UploadedLora.model_validate_json(record) for record in records]
         return sorted(loras, key=lambda lora: (lora.tenant is not None, lora.id))
 
     async def find(self, use_id: str) -> UploadedLora | None:
         """By the id that jobs name it by, whoever it belongs to."""
-        record = await self._scripts.run("lora_get", use_id)
+        record = await self._scripts.run("lora_get", use_id=use_id)
         return None if record is None else UploadedLora.model_validate_json(record)
 
     async def drop(self, lora: UploadedLora) -> None:
@@ -130,7 +132,7 @@ class LoraRegistry:
 
         Raises NotFound, and Conflict while jobs that have not ended need it.
         """
-        answer, *more = await self._scripts.run("lora_drop", lora.tenant or ALL_TENANTS, lora.id)
+        answer, *more = await self._scripts.run("lora_drop", tenant=lora.tenant or ALL_TENANTS, id=lora.id)
         if answer == "unknown":
             raise NotFound(f"no LoRA {lora.id!r}", code="lora_not_found")
         if answer == "needed":

@@ -47,20 +47,21 @@ class Webhooks:
         Tenants share the `places` of this process, of which each already has those in `taken`. A delivery whose job is
         no longer kept is dropped.
         """
-        counts: list[str | int] = []
-        for tenant, count in taken.items():
-            counts += [tenant, count]
-        wait_ms, *claimed = await self._scripts.run("webhook_claim", round(LEASE_S * 1000), places, *counts)
+        wait_ms, *claimed = await self._scripts.run(
+            "webhook_claim", lease_ms=round(LEASE_S * 1000), places=places, taken=dict(taken)
+        )
         deliveries = [_delivery(entry, int(tries), job_from_fields(pairs(fields))) for entry, tries, fields in claimed]
         return deliveries, max(0, int(wait_ms)) / 1000 if wait_ms else None
 
     async def done(self, delivery: Delivery) -> None:
         """Strike it off."""
-        await self._scripts.run("webhook_end", delivery.job.tenant, delivery.entry, "")
+        await self._scripts.run("webhook_end", tenant=delivery.job.tenant, entry=delivery.entry)
 
     async def retry(self, delivery: Delivery, delay_s: float) -> None:
         """Make it due again."""
-        await self._scripts.run("webhook_end", delivery.job.tenant, delivery.entry, round(delay_s * 1000))
+        await self._scripts.run(
+            "webhook_end", tenant=delivery.job.tenant, entry=delivery.entry, delay_ms=round(delay_s * 1000)
+        )
 
 
 def _delivery(entry: str, tries: int, job: Job) -> Delivery:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from redis.asyncio import Redis
 
 from app.catalog import UploadedLora
 from app.jobs import TENANT, Applied, Artifact, EventType, Job, JobError, Result, Timings, Webhook
+from app.queue import scripts
 from app.queue.connection import check_requirements
 from app.queue.keys import Keys
 from app.queue.queue import Queue
@@ -20,6 +24,7 @@ from app.settings import Settings
 from tests.claiming import claim
 
 keys = Keys("nag")
+SCRIPTS = Path(scripts.__file__).parent
 
 MODEL = "shapes-flux"
 RESULT = Result(
@@ -103,14 +108,14 @@ def _name(parts: list[str]) -> str:
 
 
 async def make_every_transition(url: str, settings: Settings, make_job: Callable[..., Job]) -> None:
-    """Run each script of the queue at least once, on a server that holds nothing yet."""
+    """Runs each script of the queue, on a server that holds nothing yet, with every argument that the script reads."""
     queue = Queue.connect(settings.model_copy(update={"lease_s": 0.02, "max_attempts": 1}), url)
-    ran: set[str] = set()
+    passed: dict[str, set[str]] = defaultdict(set)
     run = queue._scripts.run
 
-    async def noting(name: str, *arguments: str | int) -> object:
-        ran.add(name)
-        return await run(name, *arguments)
+    async def noting(name: str, /, **arguments: object) -> object:
+        passed[name] |= arguments.keys()
+        return await run(name, **arguments)
 
     queue._scripts.run = noting  # type: ignore[method-assign]
     await check_requirements(queue._redis, queue._scripts, queue.keys)
@@ -167,4 +172,6 @@ async def make_every_transition(url: str, settings: Settings, make_job: Callable
     async with queue.concurrency.held("key", 1):
         assert (await queue.rate_limiter.take("key", "reads", 2)).remaining == 1
     await queue.close()
-    assert ran == queue._scripts.names
+    assert passed == {
+        name: set(re.findall(r"\bargs\.(\w+)", (SCRIPTS / f"{name}.lua").read_text())) for name in queue._scripts.names
+    }

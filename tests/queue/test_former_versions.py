@@ -1,18 +1,43 @@
-"""Jobs that a version with one lane per batch key left waiting: none is lost, and none is seen twice."""
+"""Versions that share a Redis during an upgrade: what is stored keeps its form, and former forms are read."""
 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 
-from app.jobs import TENANT, Job
+from app.jobs import TENANT, EventType, Job, Priority, Webhook
 from app.queue.queue import Queue
 from tests.claiming import claim
 from tests.queue.support import MODEL, assert_consistent
 
 Make = Callable[..., Job]
+#: A job as the versions before and after the scripts' arguments had names write it.
+STORED = {
+    "id": "a",
+    "model": "shapes-flux",
+    "tenant": "t",
+    "rank": "0",
+    "cost": "4096",
+    "work": "8192",
+    "request": (
+        '{"model":"shapes-flux","prompt":"é \\"x\\" \\n\u2028","negative_prompt":null,"seed":9007199254740993,'
+        '"num_inference_steps":2,"guidance_scale":1.0,"width":64,"height":64,"n":1,"output_format":"png",'
+        '"output_compression":100,"nag":null,"num_frames":null,"fps":null,"video_codec":null,"embed_metadata":true,'
+        '"previews":0,"inputs":[],"strength":null,"remix_of":null,"strict":false,"loras":[],"alias":null}'
+    ),
+    "warnings": '["w"]',
+    "status": "queued",
+    "trace": "00-1-2-01",
+    "attempts": "0",
+    "step": "0",
+    "sequence": "1",
+    "api_key": "k",
+    "webhook": '{"url":"http://example.com/","events":["completed"]}',
+}
 KEY = "64x64/2/plain"
 
 
@@ -32,6 +57,32 @@ async def write_as_before(queue: Queue, job_ids: Sequence[str]) -> None:
 
 def name(parts: Sequence[str]) -> str:
     return json.dumps(parts, separators=(",", ":")).replace("/", "\\/")  # as the server's JSON has it
+
+
+async def test_a_stored_job_keeps_its_form(queue: Queue, make_job: Make) -> None:
+    job = replace(
+        make_job("a", prompt='é "x" \n\u2028', seed=2**53 + 1), tenant="t", priority=Priority.HIGH, trace="00-1-2-01",
+        warnings=("w",), webhook=Webhook("http://example.com/", (EventType.COMPLETED,)),
+    )  # fmt: skip
+    before_s = time.time()
+    stored = await queue.submit(
+        job, deadline_s=60, idempotency_key="i", fingerprint="f", api_key="k", pending_jobs=9, takes_orphan=True
+    )
+    fields = await queue._redis.hgetall(queue.keys.job("a"))
+    times = {name: int(fields.pop(name)) for name in ("created_ms", "queued_ms", "deadline_ms")}
+    assert fields.pop("idempotency") == queue.keys.idempotency("t", "i")
+    assert fields.pop("orphans") == queue.keys.orphans("t", "f")
+    assert fields == STORED
+    assert times["queued_ms"] == times["created_ms"] == times["deadline_ms"] - 60_000 > before_s * 1000 - 1000
+    assert await queue._redis.hgetall(queue.keys.idempotency("t", "i")) == {"job": "a", "fingerprint": "f"}
+    assert stored.request == job.request
+    await claim(queue, "w", MODEL, 1, 0)
+    assert await queue.heartbeat("w", {"a": 1}) == []
+    fields = await queue._redis.hgetall(queue.keys.job("a"))
+    assert {name: fields[name] for name in ("status", "worker", "attempts", "step")} == {
+        "status": "in_progress", "worker": "w", "attempts": "1", "step": "1",
+    }  # fmt: skip
+    assert await queue._redis.hget(queue.keys.TURNS, MODEL) == '{"tenants":{"t":-7680.0},"overdue_last":[]}'
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Set
 from pathlib import Path
@@ -44,9 +45,14 @@ class Scripts:
     def names(self) -> Set[str]:
         return self._scripts.keys()
 
-    async def run(self, name: str, *arguments: str | int) -> Any:
-        """Runs a script and returns its answer. Raises redis.exceptions.RedisError."""
-        return await self._scripts[name](keys=self._route, args=arguments)
+    async def run(self, name: str, /, **arguments: Any) -> Any:
+        """Runs a script and returns its answer. Raises redis.exceptions.RedisError.
+
+        The script finds the arguments by their names in its table `args`; those that are None are left out.
+        """
+        present = {key: value for key, value in arguments.items() if value is not None}
+        text = json.dumps(present, ensure_ascii=False, separators=(",", ":"))
+        return await self._scripts[name](keys=self._route, args=[text])
 
 
 def _shebang(name: str) -> str:

@@ -1,7 +1,7 @@
--- End a job that has not ended; its worker is told.
--- ARGV: id
+-- End a job that has not ended; its worker is notified.
+-- args: id
 -- Returns {'cancelled' | 'ended', the job's fields}, or {'unknown'}.
-local id = ARGV[1]
+local id = args.id
 local status = redis.call('HGET', JOB .. id, 'status')
 if not status then
   return { 'unknown' }

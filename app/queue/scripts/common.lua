@@ -1,5 +1,8 @@
 -- Put before each script, after the key names and RETENTION_MS. Times are milliseconds of this server's clock.
 
+-- What the caller passes, by the names that each script lists. An optional argument is absent.
+local args = cjson.decode(ARGV[1])
+
 local function now_ms()
   local time = redis.call('TIME')
   return time[1] * 1000 + math.floor(time[2] / 1000)
@@ -23,18 +26,18 @@ local function schedule(tenant, entry, at, option)
   end
 end
 
--- An event that a job's webhook asks for goes on the schedule. Progress is told seldom, and one at a time.
-local function notify(id, kind, entry)
+-- Put an event on the schedule if the job's webhook wants it. Progress is sent at most once per second.
+local function schedule_webhook(id, kind, entry)
   local job = redis.call('HMGET', JOB .. id, 'webhook', 'noticed_ms', 'tenant')
   if not job[1] then
     return
   end
-  local asked = false
+  local is_wanted = false
   for _, event in ipairs(cjson.decode(job[1]).events) do
-    asked = asked or event == kind
+    is_wanted = is_wanted or event == kind
   end
   local now = now_ms()
-  if not asked or (kind == 'progress' and now - (job[2] or 0) < 1000) then
+  if not is_wanted or (kind == 'progress' and now - (job[2] or 0) < 1000) then
     return
   end
   if kind == 'progress' then
@@ -45,14 +48,13 @@ local function notify(id, kind, entry)
   redis.call('PUBLISH', NOTICED, 'due')
 end
 
--- What becomes of a job, for whoever listens: kept in its stream, and said at once. The newest 1000 are kept.
--- `data` is a JSON object, or nothing.
-local function tell(id, kind, data)
+-- Add an event to a job's stream, which keeps the newest 1000, and publish it. `data` is a JSON object, or nothing.
+local function publish_event(id, kind, data)
   local stream = EVENTS .. id
   data = data or '{}'
   local entry = redis.call('XADD', stream, 'MAXLEN', 1000, '*', 'type', kind, 'data', data)
   redis.call('PUBLISH', stream, entry .. ' ' .. kind .. ' ' .. data)
-  notify(id, kind, entry)
+  schedule_webhook(id, kind, entry)
 end
 
 local function lane_of(model, tenant, rank)
@@ -97,7 +99,7 @@ local function enqueue(id)
   local job = redis.call('HMGET', JOB .. id, 'model', 'work')
   redis.call('HINCRBY', QUEUED_WORK, job[1], job[2])
   redis.call('PUBLISH', QUEUED, job[1])
-  tell(id, 'queued')
+  publish_event(id, 'queued')
 end
 
 -- `work` is not known of a job whose hash is gone; so a queue without jobs is set to no work.
@@ -205,7 +207,7 @@ local function close(id, status, field, value)
     redis.call('SREM', LORA_JOBS .. use, id)
   end
   redis.call('ZREM', DEADLINES, id)
-  tell(id, status)
+  publish_event(id, status)
   keep(id, false)
   redis.call('PUBLISH', DONE, id)
 end

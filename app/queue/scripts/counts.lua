@@ -43,12 +43,12 @@ end
 local function count_end(id, status, value)
   local job = redis.call('HMGET', JOB .. id, 'model', 'attempts')
   local model, attempts = job[1], tonumber(job[2])
-  local said = value and cjson.decode(value) or {}
+  local ending = value and cjson.decode(value) or {}
   count(METRICS.JOBS, model, status)
-  if said.code then
-    count(METRICS.ERRORS, model, word(said.code))
+  if ending.code then
+    count(METRICS.ERRORS, model, word(ending.code))
     local at_ms = redis.call('HGET', JOB .. id, 'completed_ms')
-    redis.call('LPUSH', ERRORS, cjson.encode({ at_ms, id, model, word(said.code) }))
+    redis.call('LPUSH', ERRORS, cjson.encode({ at_ms, id, model, word(ending.code) }))
     redis.call('LTRIM', ERRORS, 0, ERRORS_KEPT - 1)
   end
   if attempts > 1 then
@@ -57,7 +57,7 @@ local function count_end(id, status, value)
   if status ~= 'completed' then
     return
   end
-  local nag, timings = said.nag, said.timings
+  local nag, timings = ending.nag, ending.timings
   count(METRICS.GUIDANCE, model, tostring(nag.applied), word(nag.reason))
   if nag.applied then
     observe(METRICS.SCALE, nag.scale, model)

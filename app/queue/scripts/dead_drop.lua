@@ -1,9 +1,9 @@
 -- Strike jobs off the dead letters; from now on they are kept as any job that has ended.
 -- Bound: the ids given.
--- ARGV: ids…
+-- args: ids
 -- Returns the ids that were dead letters.
 local dropped = {}
-for _, id in ipairs(ARGV) do
+for _, id in ipairs(args.ids) do
   if redis.call('ZREM', DEAD, id) == 1 then
     keep(id, false)
     dropped[#dropped + 1] = id

@@ -1,8 +1,8 @@
 -- The jobs given up as lost, newest first.
--- ARGV: most jobs
+-- args: most
 -- Returns a list of jobs' fields.
 local jobs = {}
-for _, id in ipairs(redis.call('ZREVRANGE', DEAD, 0, ARGV[1] - 1)) do
+for _, id in ipairs(redis.call('ZREVRANGE', DEAD, 0, args.most - 1)) do
   local fields = redis.call('HGETALL', JOB .. id)
   if #fields > 0 then
     jobs[#jobs + 1] = fields

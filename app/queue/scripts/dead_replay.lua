@@ -1,9 +1,9 @@
 -- Queue jobs again that were given up, as if none had lost them; each has its whole time to the deadline again.
 -- Bound: the ids given.
--- ARGV: ids…
+-- args: ids
 -- Returns the ids that were dead letters.
 local replayed = {}
-for _, id in ipairs(ARGV) do
+for _, id in ipairs(args.ids) do
   if redis.call('ZREM', DEAD, id) == 1 and redis.call('EXISTS', JOB .. id) == 1 then
     local key, now = JOB .. id, now_ms()
     local times = redis.call('HMGET', key, 'deadline_ms', 'queued_ms', 'api_key')

@@ -1,7 +1,7 @@
--- Remove a job and all that is kept of it, whatever it is at; its worker is told.
--- ARGV: id
+-- Remove a job and all that is kept of it, whatever its status; its worker is notified.
+-- args: id
 -- Returns its fields as they were at the end; none where there is no such job.
-local id = ARGV[1]
+local id = args.id
 local status = redis.call('HGET', JOB .. id, 'status')
 if not status then
   return {}

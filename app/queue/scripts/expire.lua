@@ -1,8 +1,8 @@
 -- End the jobs whose deadline has passed.
--- ARGV: most jobs a call
+-- args: most (jobs per call)
 -- Returns their ids.
 local expired = {}
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', DEADLINES, '-inf', now_ms(), 'LIMIT', 0, ARGV[1])) do
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', DEADLINES, '-inf', now_ms(), 'LIMIT', 0, args.most)) do
   if expire_late(id) then
     expired[#expired + 1] = id
   end

@@ -1,9 +1,8 @@
 -- Write an error, once, by the worker that holds the job.
--- ARGV: worker, id, error
+-- args: worker, id, error (JSON)
 -- Returns 1, or 0 when the worker no longer holds it.
-local worker, id = ARGV[1], ARGV[2]
-if not held_by(id, worker) then
+if not held_by(args.id, args.worker) then
   return 0
 end
-close(id, 'failed', 'error', ARGV[3])
+close(args.id, 'failed', 'error', args.error)
 return 1

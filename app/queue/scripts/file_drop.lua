@@ -1,4 +1,4 @@
 -- Forget an uploaded file.
--- ARGV: tenant, file id
-redis.call('HDEL', FILES .. ARGV[1], ARGV[2])
+-- args: tenant, id
+redis.call('HDEL', FILES .. args.tenant, args.id)
 return 1

@@ -1,7 +1,7 @@
 -- Strike the jobs that are no longer kept off their tenants' lists.
--- ARGV: most jobs a call
+-- args: most (jobs per call)
 -- Returns how many.
-local ended = redis.call('ZRANGEBYSCORE', KEPT, '-inf', now_ms(), 'LIMIT', 0, ARGV[1])
+local ended = redis.call('ZRANGEBYSCORE', KEPT, '-inf', now_ms(), 'LIMIT', 0, args.most)
 for _, entry in ipairs(ended) do
   local of = cjson.decode(entry)
   redis.call('ZREM', OWNED .. of[1], of[2])

@@ -1,3 +1,3 @@
 -- Give a slot back.
--- ARGV: key id, slot
-redis.call('ZREM', SLOTS .. ARGV[1], ARGV[2])
+-- args: key_id, slot
+redis.call('ZREM', SLOTS .. args.key_id, args.slot)

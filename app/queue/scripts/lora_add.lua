@@ -1,24 +1,23 @@
 -- Register a LoRA whose file is stored, if its id is free and its tenant has room.
 -- Bound: the LoRAs of the tenant.
--- ARGV: tenant or '' for all tenants, id, id that jobs name it by, record, bytes of its file, most LoRAs, most bytes,
--- version
+-- args: tenant ('' for all tenants), id, use_id (by which jobs name it), record (JSON), bytes (of its file), version,
+--   most (LoRAs), most_bytes
 -- Returns 'added', 'taken', 'count' or 'bytes'.
-local tenant, id, use = ARGV[1], ARGV[2], ARGV[3]
-local own = LORAS .. tenant
+local own, id = LORAS .. args.tenant, args.id
 if redis.call('HEXISTS', own, id) == 1 or redis.call('HEXISTS', LORAS, id) == 1 then
   return 'taken'
 end
-if redis.call('HLEN', own) >= tonumber(ARGV[6]) then
+if redis.call('HLEN', own) >= args.most then
   return 'count'
 end
-local bytes = tonumber(ARGV[5])
+local bytes = args.bytes
 for _, other in ipairs(redis.call('HVALS', own)) do
   bytes = bytes + (redis.call('HGET', LORA .. other, 'bytes') or 0)
 end
-if bytes > tonumber(ARGV[7]) then
+if bytes > args.most_bytes then
   return 'bytes'
 end
-redis.call('HSET', LORA .. use, 'record', ARGV[4], 'bytes', ARGV[5])
-redis.call('HSET', own, id, use)
-redis.call('ZREM', LORA_FILES, ARGV[8])
+redis.call('HSET', LORA .. args.use_id, 'record', args.record, 'bytes', args.bytes)
+redis.call('HSET', own, id, args.use_id)
+redis.call('ZREM', LORA_FILES, args.version)
 return 'added'

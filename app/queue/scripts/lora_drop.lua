@@ -1,8 +1,8 @@
 -- Strike a LoRA off, unless jobs that have not ended need it. Its file is left over.
 -- Bound: those jobs.
--- ARGV: tenant or '' for all tenants, id
+-- args: tenant ('' for all tenants), id
 -- Returns {'dropped', record}, {'needed', number of jobs} or {'unknown'}.
-local own, id = LORAS .. ARGV[1], ARGV[2]
+local own, id = LORAS .. args.tenant, args.id
 local use = redis.call('HGET', own, id)
 if not use then
   return { 'unknown' }

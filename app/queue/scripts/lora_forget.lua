@@ -1,4 +1,4 @@
--- The file of a LoRA that is not registered was removed.
--- ARGV: its version
-redis.call('ZREM', LORA_FILES, ARGV[1])
+-- Remove the note of a LoRA's file that was removed, or was never stored.
+-- args: version
+redis.call('ZREM', LORA_FILES, args.version)
 return 1

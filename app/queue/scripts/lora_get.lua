@@ -1,3 +1,4 @@
--- ARGV: id that jobs name it by
+-- Read the record of a LoRA.
+-- args: use_id (by which jobs name it)
 -- Returns the record, or nothing.
-return redis.call('HGET', LORA .. ARGV[1], 'record')
+return redis.call('HGET', LORA .. args.use_id, 'record')

@@ -1,3 +1,4 @@
--- ARGV: milliseconds, most versions a call
--- Returns the versions of LoRAs that have not been registered for so long, but whose files may be stored.
-return redis.call('ZRANGEBYSCORE', LORA_FILES, '-inf', now_ms() - ARGV[1], 'LIMIT', 0, ARGV[2])
+-- List the LoRAs that have not been registered for so long, but whose files may be stored.
+-- args: older_than_ms, most (per call)
+-- Returns their versions.
+return redis.call('ZRANGEBYSCORE', LORA_FILES, '-inf', now_ms() - args.older_than_ms, 'LIMIT', 0, args.most)

@@ -1,4 +1,4 @@
--- Every count, and how the queues stand.
+-- Read every count and the state of the queues.
 -- Bound: the lanes that hold a job, so the queue's limit, and the jobs in progress.
 -- Returns JSON: {counts: [field, value…], queues: [[model, priority, waiting, age of the oldest in ms]…],
 --   running: {model: jobs}, held: {worker: jobs}, dead, errors: [[ms, job, model, code]…]}.
@@ -29,8 +29,8 @@ for _, id in ipairs(redis.call('ZRANGE', LEASES, 0, -1)) do
   end
 end
 local errors = {}
-for i, each in ipairs(redis.call('LRANGE', ERRORS, 0, -1)) do
-  errors[i] = cjson.decode(each)
+for i, entry in ipairs(redis.call('LRANGE', ERRORS, 0, -1)) do
+  errors[i] = cjson.decode(entry)
 end
 return cjson.encode({
   counts = redis.call('HGETALL', COUNTS), queues = queues, running = running, held = held,

@@ -1,7 +1,7 @@
 -- Bring jobs and indexes back in line: a server that evicts keys drops either of them. A call looks at a part of each.
--- ARGV: cursor among the keys, number of the first of the open jobs, most of each a call
+-- args: cursor (among the keys), first (number of the first of the open jobs), most (of each per call)
 -- Returns {cursor to go on, number to go on, ids struck off…}.
-local first, most = tonumber(ARGV[2]), tonumber(ARGV[3])
+local first, most = args.first, args.most
 local open = redis.call('ZRANGE', DEADLINES, first, first + most - 1)
 local answer = {}
 for _, id in ipairs(open) do
@@ -15,7 +15,7 @@ for _, id in ipairs(open) do
 end
 table.insert(answer, 1, #open < most and 0 or first + most - #answer)
 
-local page = redis.call('SCAN', ARGV[1], 'MATCH', JOB .. '*', 'COUNT', most)
+local page = redis.call('SCAN', args.cursor, 'MATCH', JOB .. '*', 'COUNT', most)
 table.insert(answer, 1, page[1])
 for _, key in ipairs(page[2]) do
   local id = string.sub(key, #JOB + 1)

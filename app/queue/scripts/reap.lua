@@ -1,8 +1,6 @@
 -- Queue again the jobs whose worker has gone silent; give up those lost too often.
--- ARGV: most attempts, error, most jobs a call, most dead letters, ids that are left alone…
+-- args: max_attempts, error (JSON), most (jobs per call), most_dead, spared (ids that are left alone)
 -- Returns a list of {id, worker, 'queued' | 'failed' | 'expired' | 'gone'}.
-local most_attempts = tonumber(ARGV[1])
-
 local function reap(id, model, attempts)
   if not model then
     strike_off(id)
@@ -12,8 +10,8 @@ local function reap(id, model, attempts)
   if expire_late(id) then
     return 'expired'
   end
-  if tonumber(attempts) >= most_attempts then
-    withdraw(id, 'failed', 'error', ARGV[2])
+  if tonumber(attempts) >= args.max_attempts then
+    withdraw(id, 'failed', 'error', args.error)
     keep(id, true)
     redis.call('ZADD', DEAD, now_ms(), id)
     count(METRICS.DEAD_LETTERS, model)
@@ -25,17 +23,17 @@ local function reap(id, model, attempts)
 end
 
 local spared = {}
-for i = 5, #ARGV do
-  spared[ARGV[i]] = true
+for _, id in ipairs(args.spared) do
+  spared[id] = true
 end
 local reaped = {}
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', LEASES, '-inf', now_ms(), 'LIMIT', 0, ARGV[3])) do
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', LEASES, '-inf', now_ms(), 'LIMIT', 0, args.most)) do
   if not spared[id] then
     local job = redis.call('HMGET', JOB .. id, 'worker', 'model', 'attempts')
     reaped[#reaped + 1] = { id, job[1] or '', reap(id, job[2], job[3]) }
   end
 end
-for _ = ARGV[4] + 1, redis.call('ZCARD', DEAD) do
+for _ = args.most_dead + 1, redis.call('ZCARD', DEAD) do
   keep(redis.call('ZPOPMIN', DEAD)[1], false)
 end
 return reaped

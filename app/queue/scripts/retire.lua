@@ -1,6 +1,6 @@
 -- Take a worker out of the registry.
--- ARGV: worker
-redis.call('ZREM', WORKERS, ARGV[1])
-redis.call('HDEL', WARM, ARGV[1])
-redis.call('HDEL', FINISHED, ARGV[1])
+-- args: worker
+redis.call('ZREM', WORKERS, args.worker)
+redis.call('HDEL', WARM, args.worker)
+redis.call('HDEL', FINISHED, args.worker)
 return 1

@@ -2,13 +2,12 @@
 -- then. A tenant gets another one only while this process has more free places than the tenant takes: so, however many
 -- tenants have receivers that hang, as many places stay free as any of them holds.
 -- Bound: twice the places, tenants, once for each place.
--- ARGV: lease in ms, places of this process, then each tenant that takes some and how many
+-- args: lease_ms, places (of this process), taken (how many of them each tenant takes)
 -- Returns {ms until the next is due, or '' for none, {entry, tries, the job's fields}…}.
-local now, places = now_ms(), tonumber(ARGV[2])
-local taken, free = {}, places
-for i = 3, #ARGV, 2 do
-  taken[ARGV[i]] = tonumber(ARGV[i + 1])
-  free = free - taken[ARGV[i]]
+local now, places, taken = now_ms(), args.places, args.taken
+local free = places
+for _, count in pairs(taken) do
+  free = free - count
 end
 local claimed = { '' }
 
@@ -19,7 +18,7 @@ local function take(tenant, entry)
     schedule(tenant, entry)
     return
   end
-  schedule(tenant, entry, now + ARGV[1], 'XX')
+  schedule(tenant, entry, now + args.lease_ms, 'XX')
   taken[tenant] = (taken[tenant] or 0) + 1
   free = free - 1
   claimed[#claimed + 1] = { entry, redis.call('HINCRBY', WEBHOOK_TRIES, entry, 1), job }

@@ -1,9 +1,9 @@
 -- Strike a webhook off the schedule, or make it due again.
--- ARGV: tenant, entry, ms from now or ''
-if ARGV[3] ~= '' then
-  schedule(ARGV[1], ARGV[2], now_ms() + ARGV[3], 'XX')
+-- args: tenant, entry, delay_ms (until it is due again; absent: it is done)
+if args.delay_ms then
+  schedule(args.tenant, args.entry, now_ms() + args.delay_ms, 'XX')
   redis.call('PUBLISH', NOTICED, 'due')
 else
-  schedule(ARGV[1], ARGV[2])
+  schedule(args.tenant, args.entry)
 end
 return 1

@@ -1,4 +1,4 @@
--- How much waits for each model, and how fast it is worked off.
+-- Read how much work waits for each model, and how fast it is done.
 -- Bound: the models that ever had a queue.
 -- Returns a list of {model, jobs waiting, their work, work in progress, work measured, the milliseconds that took}.
 local loads = {}

@@ -1,10 +1,10 @@
--- What a model's queue holds, for the planner: of each lane its first jobs.
+-- Read the first jobs of each lane of a model's queue, for the planner.
 -- Bound: 16 tenants, those served longest ago, with a lane for each priority; of each lane 256 jobs over the number of
 -- lanes. So never more than 48 lanes and 256 jobs.
--- ARGV: models…, of which the first with waiting jobs is shown, otherwise the last
+-- args: models (the first with waiting jobs is shown, otherwise the last)
 -- Returns JSON: {model, now_ms, turns or '', lanes: [[tenant, rank, 'id sequence cost work attempts queued_ms'…]…]}.
 local model
-for _, name in ipairs(ARGV) do
+for _, name in ipairs(args.models) do
   model = name
   if redis.call('EXISTS', TENANTS .. model) == 1 then
     break

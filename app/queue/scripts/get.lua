@@ -1,0 +1,5 @@
+-- A job as it stands at this moment: it expires here if its deadline has passed.
+-- args: id
+-- Returns its fields; none where there is no such job.
+expire_late(args.id)
+return redis.call('HGETALL', JOB .. args.id)
