@@ -1,4 +1,4 @@
-"""Every error the service answers with, and its one table to HTTP.
+"""Every error the service answers with and its HTTP status, and the base of the errors that end a command.
 
     ServiceError
     ├── InvalidParameter        400  a value the model cannot take
@@ -126,3 +126,7 @@ class RateLimited(ServiceError):
 
 class Unavailable(ServiceError):
     status, type, code = 503, "server_error", "unavailable"
+
+
+class CommandError(Exception):
+    """Ends a command. The message is one line for whoever runs it: what is wrong, and what to do."""

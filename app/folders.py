@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from app.errors import CommandError
+
 __all__ = ["FolderError", "writable_folder"]
 
 
-class FolderError(Exception):
-    """A folder cannot be used; the message is one line that says what to do."""
+class FolderError(CommandError):
+    """A folder cannot be used."""
 
 
 def writable_folder(path: Path, variable: str) -> Path:

@@ -21,7 +21,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from app.access.key import ApiKey
+from app.auth.api_key import ApiKey
 from app.queue.address import parse_address
 
 __all__ = ["ANY_ADDRESS", "SECRET", "Settings"]

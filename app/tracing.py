@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from app.errors import CommandError
 from app.settings import Settings
 
 if TYPE_CHECKING:
@@ -22,8 +23,8 @@ SEND_S = 5  # a collector that takes longer loses what was sent
 Value = str | int | float | bool
 
 
-class TracingError(Exception):
-    """Traces are asked for and cannot be made; the message is one line."""
+class TracingError(CommandError):
+    """NAG_OTLP_ENDPOINT is set and traces cannot be sent."""
 
 
 class Tracing:

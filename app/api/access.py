@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.access import ApiKey
-from app.access import Scope as KeyScope
-from app.access.keyring import Keyring
 from app.api import sdapi
 from app.api.refusing import refuse
 from app.artifacts import links
+from app.auth import ApiKey
+from app.auth import Scope as KeyScope
+from app.auth.keyring import Keyring
 from app.errors import Forbidden, ServiceError, Unauthenticated
 from app.jobs import TENANT
 
@@ -69,7 +69,7 @@ class Access:
 
     def _caller(self, scope: Scope) -> Caller:
         """Raises Unauthenticated, Forbidden."""
-        if not self.keyring.asks:
+        if not self.keyring.is_required:
             return Caller(TENANT)
         need = needed(scope["method"], scope["path"])
         if need is None:

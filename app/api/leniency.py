@@ -17,9 +17,9 @@ from typing import Any, get_args
 from fastapi import Request
 from pydantic import BaseModel
 
-from app.access import ApiKey
 from app.api.schemas import EditBody, VideoBody
 from app.api.suggestions import advice, fields_within
+from app.auth import ApiKey
 from app.catalog import Alias, Catalog
 
 __all__ = [

@@ -8,10 +8,10 @@ from redis.exceptions import RedisError
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.access import ApiKey
-from app.access import Scope as KeyScope
 from app.api.access import Caller, needed
 from app.api.refusing import refuse
+from app.auth import ApiKey
+from app.auth import Scope as KeyScope
 from app.errors import RateLimited
 from app.queue.connection import translate_redis_error
 from app.queue.limits import Rate

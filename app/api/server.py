@@ -15,8 +15,7 @@ from types import FrameType
 import uvicorn
 from fastapi import Depends, FastAPI
 
-from app import exposure, logs
-from app.access.keyring import Keyring
+from app import bind_guard, logs
 from app.api import docs, errors, openapi
 from app.api.access import Access
 from app.api.bounded_body import JSON, BoundedBody
@@ -37,6 +36,7 @@ from app.api.traced import Traced
 from app.api.webhooks.deliveries import Deliveries
 from app.artifacts import Artifacts, places
 from app.artifacts.links import Links
+from app.auth.keyring import Keyring
 from app.catalog import Catalog
 from app.metrics import Metrics
 from app.process_exit import exit_at_once
@@ -133,7 +133,7 @@ def create_app(settings: Settings, stopping: Callable[[], bool] = lambda: False)
     app.include_router(jobs.files)
     app.include_router(videos.files)
     app.include_router(loras.forms)
-    openapi.install(app, asks=keyring.asks)
+    openapi.install(app, asks=keyring.is_required)
     return app
 
 
@@ -141,11 +141,11 @@ def serve(settings: Settings, *, insecure: bool = False) -> None:
     """Serves until SIGINT or SIGTERM, then until what it holds is answered: for settings.drain_s at the most, and no
     longer once it is told again. Raises OSError when the address is taken, CatalogError, KeysError, RequirementError.
 
-    Raises ArtifactsError and FolderError if the artifacts cannot be opened; Exposed where everybody could call it and
-    `insecure` does not say that they may.
+    Raises ArtifactsError and FolderError if the artifacts cannot be opened; InsecureBindError if everyone could
+    call it and `insecure` does not allow that.
     """
     if not insecure:
-        exposure.check(settings)
+        bind_guard.check_bind_address(settings)
     logs.configure(settings.log_level)
     Links.open(settings, Artifacts.open(settings))  # as the app will: the server would show a failure as a traceback
     server: _Server | None = None

@@ -15,7 +15,6 @@ from uuid import uuid4
 
 from fastapi import Depends, Request
 
-from app.access import Scope
 from app.api.access import NOBODY, Caller
 from app.api.forwarded import public_address
 from app.api.inputs import PreparedInputs
@@ -27,6 +26,7 @@ from app.api.webhooks.asked import asked_webhook
 from app.artifacts import Artifacts
 from app.artifacts.links import Links
 from app.asyncio_utils import cancel_and_wait
+from app.auth import Scope
 from app.catalog import Catalog, UploadedLora
 from app.errors import Forbidden, InvalidParameter, NotFound, Unauthenticated
 from app.jobs import Job, JobStatus, Priority

@@ -7,10 +7,12 @@ from contextlib import contextmanager
 
 from obstore.exceptions import BaseError
 
+from app.errors import CommandError
+
 __all__ = ["ArtifactsError", "translated"]
 
 
-class ArtifactsError(Exception):
+class ArtifactsError(CommandError):
     """The store could not do what it was asked. The message is one line and may name the bucket, never a key."""
 
 

@@ -1,9 +1,11 @@
-"""What a catalog can be wrong about."""
+"""Errors of catalog files."""
 
 from __future__ import annotations
+
+from app.errors import CommandError
 
 __all__ = ["CatalogError"]
 
 
-class CatalogError(Exception):
+class CatalogError(CommandError):
     """A catalog that cannot be used; the message names the file, the key and the value."""

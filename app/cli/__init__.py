@@ -18,6 +18,7 @@ from app.cli.arguments import (
     memory_sizes,
 )
 from app.cli.keys import add_arguments
+from app.errors import CommandError
 from app.settings import SECRET, Settings
 from app.unknown_settings import unknown_settings
 
@@ -42,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run(arguments, settings)
     except KeyboardInterrupt:
         return 130
-    except _failures() as exc:
+    except CommandError as exc:
         _complain(str(exc))
         return 1
     except OSError as exc:
@@ -110,24 +111,6 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> int:
 
             generate(arguments, settings)
     return 0
-
-
-def _failures() -> tuple[type[Exception], ...]:
-    """What ends a command with its message alone. Imported only once something has failed."""
-    from app.access import KeysError
-    from app.artifacts import ArtifactsError
-    from app.catalog import CatalogError
-    from app.cli.client import ClientError
-    from app.exposure import Exposed
-    from app.folders import FolderError
-    from app.queue.connection import RequirementError
-    from app.queue.embedded import EmbeddedError
-    from app.tracing import TracingError
-
-    return (
-        ArtifactsError, CatalogError, ClientError, EmbeddedError, Exposed, FolderError, KeysError, RequirementError,
-        TracingError,
-    )  # fmt: skip
 
 
 def _complain(message: str) -> None:

@@ -12,6 +12,8 @@ from urllib.parse import quote
 
 import httpx
 
+from app.errors import CommandError
+
 __all__ = ["LOOPBACK", "Client", "ClientError"]
 
 #: Above the longest time the server holds a request.
@@ -21,8 +23,8 @@ POLL_S = 0.05
 LOOPBACK = re.compile(r"https?://(127\.|localhost\b|\[::1\])")
 
 
-class ClientError(Exception):
-    """A request that did not come to its result; the message is one line. `param` is the field that was refused."""
+class ClientError(CommandError):
+    """A request that failed. `param` is the field that was refused."""
 
     def __init__(self, message: str, param: str | None = None) -> None:
         super().__init__(message)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from app.access import ApiKey, KeysError, Scope
-from app.access.file import add, read, table
-from app.access.key import LIMITS, digest, new_secret
+from app.auth import ApiKey, KeysError, Scope
+from app.auth.api_key import LIMITS, digest, new_secret
+from app.auth.keys_file import add_key, format_key, read_keys
 from app.settings import Settings
 
 __all__ = ["add_arguments", "keys"]
@@ -20,7 +20,7 @@ def keys(arguments: argparse.Namespace, settings: Settings) -> None:
     """Raises KeysError, OSError."""
     path = arguments.file or settings.api_keys_file
     if arguments.action == "list":
-        known = settings.api_keys + (() if path is None else read(path))
+        known = settings.api_keys + (() if path is None else read_keys(path))
         for key in known:
             limits = (f"{name} {most}" for name in LIMITS if (most := getattr(key, name)) is not None)
             strict = () if key.strict is None else (f"strict {str(key.strict).lower()}",)
@@ -29,9 +29,9 @@ def keys(arguments: argparse.Namespace, settings: Settings) -> None:
     secret = new_secret()
     key = _key(arguments, secret)
     if path is None:
-        print(f"Add this to the file that NAG_API_KEYS_FILE names:\n\n{table(key)}", file=sys.stderr)
+        print(f"Add this to the file that NAG_API_KEYS_FILE names:\n\n{format_key(key)}", file=sys.stderr)
     else:
-        add(path, key)
+        add_key(path, key)
         print(f"{key.id} stands in {path}. The key itself is shown once:", file=sys.stderr)
     print(secret)  # alone on stdout, for KEY=$(nag-server keys new …)
 

@@ -18,7 +18,7 @@ from redis.exceptions import (
 )
 from redis.exceptions import ConnectionError as ConnectionLost
 
-from app.errors import Unavailable
+from app.errors import CommandError, Unavailable
 from app.logs import Log
 from app.queue.address import Address
 from app.queue.keys import Keys
@@ -54,8 +54,8 @@ REFUSALS_BY_CODE = {
 _log = Log("queue")
 
 
-class RequirementError(Exception):
-    """Redis cannot serve as the queue as it is set up; the message is one line that says what to do."""
+class RequirementError(CommandError):
+    """Redis cannot serve as the queue as it is set up."""
 
 
 class _SentinelPool(SentinelConnectionPool, BlockingConnectionPool):

@@ -22,6 +22,7 @@ from urllib.parse import quote
 
 from redis import Redis
 
+from app.errors import CommandError
 from app.folders import writable_folder
 from app.logs import Log
 from app.settings import Settings
@@ -34,8 +35,8 @@ STOP_S = 10.0
 _log = Log("embedded")
 
 
-class EmbeddedError(Exception):
-    """The embedded server cannot be had; the message is one line that says what to do."""
+class EmbeddedError(CommandError):
+    """The embedded server cannot be started or reached."""
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import asyncio
 
-from app import exposure, logs
-from app.access.keyring import Keyring
+from app import bind_guard, logs
+from app.auth.keyring import Keyring
 from app.catalog import Catalog
 from app.queue.queue import Queue
 from app.settings import Settings
@@ -25,10 +25,10 @@ def up(settings: Settings, *, insecure: bool = False) -> int:
     """Run until SIGINT, SIGTERM or SIGHUP; the exit code: 0, or 1 where a part would not stay alive.
 
     Raises EmbeddedError where another `up` has the data folder or no server can be had, OSError for a port taken,
-    CatalogError, KeysError, RequirementError, and Exposed where `insecure` does not allow everybody in.
+    CatalogError, KeysError, RequirementError, and InsecureBindError unless `insecure` allows everyone.
     """
     if not insecure:
-        exposure.check(settings)
+        bind_guard.check_bind_address(settings)
     logs.configure(settings.log_level)
     Catalog.load(settings)  # a mistake in it is told here, once, not by each part again and again
     Keyring(settings)

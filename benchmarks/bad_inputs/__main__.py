@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from app.access import ApiKey, Scope
-from app.access.key import digest
+from app.auth import ApiKey, Scope
+from app.auth.api_key import digest
 from benchmarks import report
 from benchmarks.bad_inputs.case import KEY
 from benchmarks.bad_inputs.cases import CASES, LIMITS

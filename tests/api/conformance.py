@@ -15,8 +15,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.access import ApiKey, Scope
-from app.access.key import digest
+from app.auth import ApiKey, Scope
+from app.auth.api_key import digest
 from app.queue.queue import Queue
 from benchmarks.paused import paused
 from tests.api.support import working

@@ -7,8 +7,8 @@ from types import MappingProxyType
 
 import httpx
 
-from app.access import ApiKey, Scope
-from app.access.key import digest
+from app.auth import ApiKey, Scope
+from app.auth.api_key import digest
 from app.settings import Settings
 
 READ, GENERATE, ADMIN = Scope.READ, Scope.GENERATE, Scope.ADMIN

@@ -13,13 +13,13 @@ from typing import Any
 import httpx
 import pytest
 
-from app.access import Scope
-from app.access.file import add
-from app.access.key import digest
 from app.api.access import needed
 from app.api.sdapi.routes import NOTHING, REFRESHES
 from app.api.server import create_app
 from app.artifacts import Artifacts
+from app.auth import Scope
+from app.auth.api_key import digest
+from app.auth.keys_file import add_key
 from app.jobs import Job
 from app.queue.queue import Queue
 from app.settings import Settings
@@ -254,7 +254,7 @@ async def test_a_key_that_is_struck_out_no_longer_opens(settings: Settings, tmp_
     path.touch()
     async with serving(settings.model_copy(update={"api_keys_file": path})) as api:
         assert (await api.get("/v1/models", headers=by("alice"))).status_code == 401
-        add(path, KEYS[0])
+        add_key(path, KEYS[0])
         assert (await api.get("/v1/models", headers=by("alice"))).status_code == 200
         path.write_text("")
         assert (await api.get("/v1/models", headers=by("alice"))).status_code == 401
@@ -279,5 +279,5 @@ async def test_no_key_is_logged_or_answered(
 
 
 def test_the_keys_are_compared_without_loading_torch() -> None:
-    code = "import app.access.keyring, app.cli.keys, sys; sys.exit('torch' in sys.modules)"
+    code = "import app.auth.keyring, app.cli.keys, sys; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=HANG_S)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from app.access.keyring import Keyring
+from app.auth.keyring import Keyring
 from app.cli import main
 from app.settings import Settings
 

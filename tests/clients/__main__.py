@@ -23,8 +23,8 @@ from typing import Any
 import httpx
 from PIL import Image
 
-from app.access import ApiKey
-from app.access.key import digest
+from app.auth import ApiKey
+from app.auth.api_key import digest
 from app.cli.running import running
 from tests.pictures import png
 

@@ -12,7 +12,7 @@ import jsonschema
 import pytest
 import yaml
 
-from app.access import file as access
+from app.auth.keys_file import read_keys
 from app.catalog import Catalog
 from app.settings import Settings
 from app.worker.worker import LEAVE_S
@@ -163,7 +163,7 @@ def test_secrets_are_made_once_and_are_each_there(tmp_path: Path) -> None:
     with_them = {name: text for name, text in files.items() if name.startswith("nag_")}
     assert {name.removeprefix("nag_") for name in with_them} <= set(Settings.model_fields)
     assert Settings.model_validate({"webhook_secret": files["nag_webhook_secret"]}).webhook_secret is not None
-    assert {key.id for key in access.read(folder / "api_keys.toml")} == {"prometheus", "first"}
+    assert {key.id for key in read_keys(folder / "api_keys.toml")} == {"prometheus", "first"}
     assert make_secrets(folder) == ""
     assert {path.name: path.read_text() for path in folder.iterdir()} == files
     assert all(shown.split()[-1] not in text for text in files.values())

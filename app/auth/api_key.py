@@ -1,4 +1,4 @@
-"""An API key as it is stored, and how a new one is made."""
+"""Stored API keys, and the creation of a new one."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ Most = Annotated[int | None, Field(ge=1, le=1_000_000)]
 
 
 class Scope(StrEnum):
-    """What a key is good for."""
+    """What a key permits."""
 
-    GENERATE = "generate"  # ask for work, cancel and delete it
-    READ = "read"  # see one's own jobs and their results, the models and the queue
-    ADMIN = "admin"  # what concerns all tenants: the metrics
+    GENERATE = "generate"  # submit jobs, cancel and delete them
+    READ = "read"  # the tenant's own jobs and their results, the models and the queue
+    ADMIN = "admin"  # data of all tenants: the metrics
 
 
 class ApiKey(BaseModel):
-    """A key by its hash. An absent limit is none."""
+    """An API key, stored by its hash. Without a limit there is none."""
 
     # A key written where its hash belongs must not come back in an error message.
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -38,21 +38,21 @@ class ApiKey(BaseModel):
     reads_per_minute: Most = None
     requests_at_once: Most = None
     pending_jobs: Most = None
-    #: Of requests that do not say it; None: as NAG_STRICT says.
+    #: Whether requests without `strict` are strict; None: as NAG_STRICT says.
     strict: bool | None = None
 
 
-#: What each limit counts, of one key, in the whole service.
+#: What each limit counts for one key, in the whole service.
 LIMITS = {
-    "requests_per_minute": "requests in a minute that need the scope generate",
-    "reads_per_minute": "other requests in a minute",
-    "requests_at_once": "requests under way, those that wait for a job or listen to one included",
-    "pending_jobs": "jobs that were accepted and have not ended",
+    "requests_per_minute": "requests per minute that need the scope generate",
+    "reads_per_minute": "other requests per minute",
+    "requests_at_once": "requests under way, including those that wait for a job or stream its events",
+    "pending_jobs": "unfinished jobs",
 }
 
 
 def new_secret() -> str:
-    """256 random bits: a hash of so many needs neither salt nor stretching."""
+    """Returns a new key of 256 random bits. A hash of so many needs neither salt nor stretching."""
     return f"nag_{secrets.token_urlsafe(32)}"
 
 

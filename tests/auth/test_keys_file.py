@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from app.access import ApiKey, KeysError, Scope
-from app.access.file import add, read
-from app.access.key import digest, new_secret
+from app.auth import ApiKey, KeysError, Scope
+from app.auth.api_key import digest, new_secret
+from app.auth.keys_file import add_key, read_keys
 
 HASH = digest("a secret")
 
@@ -18,13 +18,13 @@ def test_what_is_added_is_read(tmp_path: Path) -> None:
     path.chmod(0o644)
     first = ApiKey(id="a", tenant="acme", sha256=HASH, scopes=frozenset(Scope), requests_per_minute=60, pending_jobs=2)
     second = ApiKey(id="b-2", tenant="acme", sha256=digest("b"), strict=False)
-    add(path, first)
-    add(path, second)
-    assert read(path) == (first, second)
+    add_key(path, first)
+    add_key(path, second)
+    assert read_keys(path) == (first, second)
     assert path.read_text().startswith("# ours\n")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     with pytest.raises(KeysError, match="has a key 'a' already"):
-        add(path, first)
+        add_key(path, first)
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_a_file_that_cannot_be_used_says_where_and_quotes_nothing(tmp_path: Path
     path = tmp_path / "keys.toml"
     path.write_text(text)
     with pytest.raises(KeysError, match=said) as raised:
-        read(path)
+        read_keys(path)
     assert "nag_a" not in str(raised.value)
     assert "\n" not in str(raised.value)
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from app.access import ApiKey, KeysError
-from app.access.file import add
-from app.access.key import digest
-from app.access.keyring import Keyring
+from app.auth import ApiKey, KeysError
+from app.auth.api_key import digest
+from app.auth.keyring import Keyring
+from app.auth.keys_file import add_key
 from app.settings import Settings
 
 
@@ -19,7 +19,7 @@ def key(name: str, secret: str | None = None) -> ApiKey:
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     path = tmp_path / "keys.toml"
-    add(path, key("a"))
+    add_key(path, key("a"))
     return path
 
 
@@ -33,14 +33,14 @@ def test_a_key_is_found_by_its_secret_alone(path: Path) -> None:
 
 
 def test_without_keys_nobody_is_asked_and_an_empty_file_asks_for_what_none_has(tmp_path: Path) -> None:
-    assert not Keyring(Settings()).asks
+    assert not Keyring(Settings()).is_required
     (tmp_path / "none.toml").touch()
-    assert Keyring(Settings(api_keys_file=tmp_path / "none.toml")).asks
+    assert Keyring(Settings(api_keys_file=tmp_path / "none.toml")).is_required
 
 
 def test_the_file_is_read_again_when_it_changes(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     ring = Keyring(Settings(api_keys_file=path))
-    add(path, key("b"))
+    add_key(path, key("b"))
     assert names(ring, "a", "b") == ["a", "b"]
     written = path.read_text()
     path.write_text("[keys")
@@ -56,7 +56,7 @@ def test_a_folder_of_links_is_followed(path: Path, tmp_path: Path) -> None:
     """As Kubernetes swaps a mounted secret."""
     (tmp_path / "keys").symlink_to(path)
     ring = Keyring(Settings(api_keys_file=tmp_path / "keys"))
-    add(tmp_path / "new.toml", key("b"))
+    add_key(tmp_path / "new.toml", key("b"))
     (tmp_path / "link").symlink_to(tmp_path / "new.toml")
     os.replace(tmp_path / "link", tmp_path / "keys")  # noqa: PTH105
     assert names(ring, "a", "b") == [None, "b"]

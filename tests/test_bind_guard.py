@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app import exposure
+from app import bind_guard
 from app.cli import main
 from app.settings import Settings
 from tests.limits import HANG_S
@@ -19,14 +19,14 @@ from tests.limits import HANG_S
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
 def test_this_machine_needs_no_key(host: str) -> None:
-    exposure.check(Settings(host=host))
+    bind_guard.check_bind_address(Settings(host=host))
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "", "10.0.0.1", "fe80::1", "no-such-host.invalid", "0"])
 def test_another_address_needs_keys(host: str, tmp_path: Path) -> None:
-    with pytest.raises(exposure.Exposed, match="--insecure"):
-        exposure.check(Settings(host=host))
-    exposure.check(Settings(host=host, api_keys_file=tmp_path / "keys.toml"))
+    with pytest.raises(bind_guard.InsecureBindError, match="--insecure"):
+        bind_guard.check_bind_address(Settings(host=host))
+    bind_guard.check_bind_address(Settings(host=host, api_keys_file=tmp_path / "keys.toml"))
 
 
 @pytest.mark.parametrize("command", ["api", "up"])

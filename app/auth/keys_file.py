@@ -1,4 +1,4 @@
-"""The file of keys: TOML, a table `[keys.<id>]` a key, so that people can read and edit it."""
+"""The file of API keys: TOML with a table `[keys.<id>]` per key, so that people can read and edit it."""
 
 from __future__ import annotations
 
@@ -9,45 +9,49 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from app.access.errors import KeysError
-from app.access.key import ApiKey
+from app.auth.api_key import ApiKey
+from app.errors import CommandError
 
-__all__ = ["add", "read", "table"]
+__all__ = ["KeysError", "add_key", "format_key", "read_keys"]
 
 
-def read(path: Path) -> tuple[ApiKey, ...]:
-    """Its keys. Raises KeysError, which quotes no value of the file."""
+class KeysError(CommandError):
+    """A file of keys that cannot be used, or a key that cannot be added to it."""
+
+
+def read_keys(path: Path) -> tuple[ApiKey, ...]:
+    """Reads the keys of a file. Raises KeysError, which quotes no value of the file."""
     try:
-        found = tomllib.loads(path.read_text())
+        document = tomllib.loads(path.read_text())
     except FileNotFoundError as exc:
         raise KeysError(f"{path}: there is no such file") from exc
     except OSError as exc:
         raise KeysError(f"{path}: cannot be read: {exc.strerror}") from exc
     except ValueError as exc:
         raise KeysError(f"{path}: not TOML: {exc}") from exc
-    tables = found.pop("keys", {})
-    if found or not isinstance(tables, dict):
+    tables = document.pop("keys", {})
+    if document or not isinstance(tables, dict):
         raise KeysError(f"{path}: holds tables [keys.<id>] and nothing else")
-    return tuple(_key(path, name, each) for name, each in tables.items())
+    return tuple(_parse_key(path, name, table) for name, table in tables.items())
 
 
-def add(path: Path, key: ApiKey) -> None:
-    """Write the key behind the others; whoever reads meanwhile sees the file before or after. Raises KeysError."""
+def add_key(path: Path, key: ApiKey) -> None:
+    """Appends the key to the file. A concurrent reader sees the file before or after. Raises KeysError."""
     # The lock lies beside the file: the file itself is replaced.
     with path.with_name(f"{path.name}.lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         text = path.read_text() if path.exists() else ""
-        if text and key.id in {each.id for each in read(path)}:
+        if text and key.id in {known.id for known in read_keys(path)}:
             raise KeysError(f"{path}: has a key {key.id!r} already")
         temporary = path.with_name(f"{path.name}.tmp")
         temporary.unlink(missing_ok=True)
         with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(f"{text.rstrip()}\n\n{table(key)}".lstrip())
+            file.write(f"{text.rstrip()}\n\n{format_key(key)}".lstrip())
         temporary.replace(path)
 
 
-def table(key: ApiKey) -> str:
-    """The key as the file holds it."""
+def format_key(key: ApiKey) -> str:
+    """Returns the key's table as the file holds it."""
     values = key.model_dump(mode="json", exclude={"id"}, exclude_none=True)
     lines = [f"{name} = {_toml(value)}" for name, value in values.items()]
     return "\n".join([f"[keys.{key.id}]", *lines, ""])
@@ -61,11 +65,11 @@ def _toml(value: str | int | list[str]) -> str:
     return str(value) if isinstance(value, int) else f'"{value}"'  # a Name, a hash or a scope: nothing to escape
 
 
-def _key(path: Path, name: str, fields: object) -> ApiKey:
-    if not isinstance(fields, dict):
+def _parse_key(path: Path, name: str, table: object) -> ApiKey:
+    if not isinstance(table, dict):
         raise KeysError(f"{path}: key {name!r}: must be a table")
     try:
-        return ApiKey.model_validate({**fields, "id": name})
+        return ApiKey.model_validate({**table, "id": name})
     except ValidationError as exc:
         error = exc.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, error["loc"]))
