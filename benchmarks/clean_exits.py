@@ -24,7 +24,7 @@ import httpx
 from tqdm import tqdm
 
 from app.artifacts import Artifacts, artifact_name
-from app.artifacts.links import Links
+from app.artifacts.signed_urls import Links
 from app.cli.client import Client
 from app.queue import embedded
 from app.settings import Settings

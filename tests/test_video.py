@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app.artifacts.links import PATH, Links
+from app.artifacts.signed_urls import PATH, Links
 from app.catalog import Catalog
 from app.cli import main
 from app.queue.queue import Queue

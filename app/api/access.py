@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api import sdapi
 from app.api.refusing import refuse
-from app.artifacts import links
+from app.artifacts.signed_urls import PATH as ARTIFACTS_PATH
 from app.auth import ApiKey
 from app.auth import Scope as KeyScope
 from app.auth.keyring import Keyring
@@ -22,7 +22,7 @@ __all__ = ["API_KEY", "NOBODY", "Access", "Caller", "needed"]
 #: Without a key: what a load balancer asks for, and what a browser loads to read or to type a key into.
 OPEN = frozenset({"/", "/healthz", "/readyz", "/docs", "/openapi.json"})
 #: Without a key as well, being files of the package, or guarded by the signature in their link.
-OPEN_UNDER = ("/docs/", "/playground/", links.PATH)
+OPEN_UNDER = ("/docs/", "/playground/", ARTIFACTS_PATH)
 #: The other header that may have the key.
 API_KEY = "api-key"
 #: Of all tenants together.

@@ -10,8 +10,8 @@ from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
 
 from app.api.errors import error_response
-from app.artifacts import Artifacts, Stored
-from app.artifacts.names import media_type
+from app.artifacts import Artifacts, StoredFile
+from app.artifacts.naming import media_type
 from app.errors import Expired, InvalidParameter, RangeNotSatisfiable
 
 __all__ = ["stored_file"]
@@ -53,7 +53,7 @@ async def stored_file(
     return StreamingResponse(artifacts.stream(name, first, end), status, said, media_type(name))
 
 
-def _part(request: Request, found: Stored, modified: str) -> tuple[int, int] | None:
+def _part(request: Request, found: StoredFile, modified: str) -> tuple[int, int] | None:
     """The first byte and the one behind the last; None for all of them, which also answers several ranges at once."""
     asked = request.headers.get("range")
     if asked is None or request.headers.get("if-range") not in (None, found.etag, modified):

@@ -34,8 +34,9 @@ from app.api.sdapi import routes as sdapi
 from app.api.service import Service
 from app.api.traced import Traced
 from app.api.webhooks.deliveries import Deliveries
-from app.artifacts import Artifacts, places
-from app.artifacts.links import Links
+from app.artifacts import Artifacts
+from app.artifacts.signed_urls import Links
+from app.artifacts.stores import artifacts_folder
 from app.auth.keyring import Keyring
 from app.catalog import Catalog
 from app.metrics import Metrics
@@ -62,7 +63,7 @@ def create_app(settings: Settings, stopping: Callable[[], bool] = lambda: False)
     """
     catalog = Catalog.load(settings)
     keyring = Keyring(settings)
-    folders = {"data": settings.data_folder, "artifacts": places.folder(settings)}
+    folders = {"data": settings.data_folder, "artifacts": artifacts_folder(settings)}
     measured = Metrics({name: path for name, path in folders.items() if path is not None}, settings.queue_limit)
     tracing = Tracing.open(settings, "api")
 

@@ -24,7 +24,7 @@ from app.api.resolve import Resolved
 from app.api.schemas import GenerationBody
 from app.api.webhooks.asked import asked_webhook
 from app.artifacts import Artifacts
-from app.artifacts.links import Links
+from app.artifacts.signed_urls import Links
 from app.asyncio_utils import cancel_and_wait
 from app.auth import Scope
 from app.catalog import Catalog, UploadedLora

@@ -1,9 +1,9 @@
-"""The produced files: one an artifact, in a local folder or a bucket, by one interface."""
+"""Stores the files of jobs, in a local folder or a bucket, behind one interface."""
 
 from __future__ import annotations
 
-from app.artifacts.errors import ArtifactsError
-from app.artifacts.names import artifact_name, input_name, lora_name, upload_name
-from app.artifacts.store import Artifacts, Stored
+from app.artifacts.naming import artifact_name, input_name, lora_name, upload_name
+from app.artifacts.store import Artifacts, StoredFile
+from app.artifacts.stores import ArtifactsError
 
-__all__ = ["Artifacts", "ArtifactsError", "Stored", "artifact_name", "input_name", "lora_name", "upload_name"]
+__all__ = ["Artifacts", "ArtifactsError", "StoredFile", "artifact_name", "input_name", "lora_name", "upload_name"]

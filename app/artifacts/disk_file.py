@@ -1,4 +1,4 @@
-"""A stored file on this machine's disk, read as it is needed."""
+"""A stored file on this machine's disk, read on demand."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ __all__ = ["DiskFile"]
 class DiskFile(io.RawIOBase):
     """A file that is read from the disk piece by piece, and closed once nothing refers to it.
 
-    A file of `open` would warn if nobody closed it. What a request starts from passes through many hands, and any of
-    them may be the last.
+    A file of `open` would warn if it were not closed. A request's input passes through many functions, and any of them
+    may be the last user.
     """
 
     def __init__(self, descriptor: int) -> None:

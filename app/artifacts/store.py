@@ -1,4 +1,4 @@
-"""Files in and out of a store, whole or in streams."""
+"""Reads and writes stored files, whole or in streams."""
 
 from __future__ import annotations
 
@@ -18,15 +18,14 @@ from typing import Any, BinaryIO, ParamSpec, Self, TypeVar, cast
 
 import obstore
 
-from app.artifacts import places
 from app.artifacts.disk_file import DiskFile
-from app.artifacts.errors import translated
-from app.artifacts.names import checked, is_input, is_name, is_upload, media_type
+from app.artifacts.naming import check_name, is_input, is_name, is_upload, media_type
+from app.artifacts.stores import Bucket, Store, artifacts_folder, open_signing_store, open_store, translate_store_errors
 from app.settings import Settings
 
-__all__ = ["Artifacts", "Stored"]
+__all__ = ["Artifacts", "StoredFile"]
 
-#: What a reader gets at a time; with what waits in its socket, all that is held of a file.
+#: A reader gets this much at a time; only this and the socket's buffer are held of a file.
 CHUNK_BYTES = 256 * 2**10
 #: A larger file is sent in parts of this size, a few at a time; S3 takes no smaller ones, and 10,000 of them.
 PART_BYTES, PARTS_AT_ONCE = 8 * 2**20, 4
@@ -40,8 +39,8 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Stored:
-    """What is known of a file without reading it."""
+class StoredFile:
+    """Facts of a stored file, known without reading it."""
 
     size_bytes: int
     modified_at: datetime
@@ -49,8 +48,8 @@ class Stored:
 
 
 class Artifacts:
-    """One store. A name of any other form than `artifact_name`'s is a ValueError; a store that fails, ArtifactsError;
-    a file that never was or whose retention has passed, FileNotFoundError.
+    """One store. Every method raises ValueError for a name of another form than `artifact_name`'s, ArtifactsError if
+    the store fails, and FileNotFoundError for a file that never was or whose retention has passed.
 
     Every call runs obstore's blocking functions in a thread. Its coroutines are avoided: a thread of its Rust runtime
     delivers their results and may still be inside the interpreter when the awaiting task goes on. If the process ends
@@ -58,7 +57,7 @@ class Artifacts:
     """
 
     def __init__(
-        self, store: places.Store, signing: places.Bucket | None, folder: Path | None, retention_s: float,
+        self, store: Store, signing: Bucket | None, folder: Path | None, retention_s: float,
         waiting_s: float, upload_s: float,
     ) -> None:  # fmt: skip
         self._store = store
@@ -77,17 +76,17 @@ class Artifacts:
 
     @classmethod
     def open(cls, settings: Settings, patience_s: float = 10.0) -> Self:
-        """The store of the settings. A bucket that does not answer is asked again for `patience_s`."""
-        store, folder = places.open_store(settings, patience_s), places.folder(settings)
-        signing = places.signing_store(settings, store, patience_s)
+        """Opens the store of the settings. Requests to a bucket that does not answer are retried for `patience_s`."""
+        store, folder = open_store(settings, patience_s), artifacts_folder(settings)
+        signing = open_signing_store(settings, store, patience_s)
         return cls(store, signing, folder, settings.retention_s, settings.deadline_max_s, settings.file_retention_s)
 
     async def save(self, name: str, data: bytes | BinaryIO) -> int:
-        """Store it whole or not at all; returns its size in bytes. A file is read from its start, in parts."""
+        """Stores the data whole or not at all; returns its size in bytes. A file is read from its start, in parts."""
         # obstore reads a file in the calling thread, but releases a bytes object in a thread of its Rust runtime.
         file = io.BytesIO(data) if isinstance(data, bytes) else data
-        # A folder keeps no headers; the API says them. A bucket says them to whoever follows a link into it.
-        headers = {"Content-Type": media_type(checked(name)), "Content-Disposition": f'inline; filename="{name}"'}
+        # A bucket sends these headers to clients that follow a link into it. A folder keeps none; the API sends them.
+        headers = {"Content-Type": media_type(check_name(name)), "Content-Disposition": f'inline; filename="{name}"'}
         size_bytes = file.seek(0, 2)
         file.seek(0)
         await self._call(
@@ -96,22 +95,22 @@ class Artifacts:
         )  # fmt: skip
         if self._folder is not None:
             with suppress(FileNotFoundError):  # deleted already
-                # Nobody reads a file who may not read its folder.
+                # Only users who may read the folder may read the file.
                 (self._folder / name).chmod(0o600 | self._folder.stat().st_mode & 0o044)
         return size_bytes
 
-    async def find(self, name: str) -> Stored:
-        """Its size and date."""
-        meta = await self._call(obstore.head, self._store, checked(name))
-        return Stored(meta["size"], meta["last_modified"], meta["e_tag"])
+    async def find(self, name: str) -> StoredFile:
+        """Returns its size, date and ETag."""
+        meta = await self._call(obstore.head, self._store, check_name(name))
+        return StoredFile(meta["size"], meta["last_modified"], meta["e_tag"])
 
     async def read(self, name: str) -> bytes:
-        """All of its bytes: for an image, whose size is bounded."""
-        return await self._call(lambda path: bytes(obstore.get(self._store, path).bytes()), checked(name))
+        """Returns all of its bytes: for an image, whose size is bounded."""
+        return await self._call(lambda path: bytes(obstore.get(self._store, path).bytes()), check_name(name))
 
     async def open_file(self, name: str) -> BinaryIO:
         """Opens it for reading; a bucket's is copied to a temporary file first. Its bytes stay on the disk."""
-        return await self._call(self._open_file, checked(name))
+        return await self._call(self._open_file, check_name(name))
 
     def _open_file(self, name: str) -> BinaryIO:
         if self._folder is not None:
@@ -123,28 +122,29 @@ class Artifacts:
             return cast(BinaryIO, DiskFile(os.dup(file.fileno())))
 
     async def stream(self, name: str, first: int, end: int) -> AsyncIterator[bytes]:
-        """Its bytes from `first` up to `end`, as they are asked for."""
-        found = await self._call(obstore.get, self._store, checked(name), options={"range": (first, end)})
-        chunks = iter(found.stream(CHUNK_BYTES))
+        """Yields its bytes from `first` up to `end`, read on demand."""
+        result = await self._call(obstore.get, self._store, check_name(name), options={"range": (first, end)})
+        chunks = iter(result.stream(CHUNK_BYTES))
         while chunk := await self._call(lambda: bytes(next(chunks, b""))):
             yield chunk
 
     async def delete(self, *names: str) -> None:
-        """Remove them; one that is gone is fine."""
-        for name in map(checked, names):
+        """Deletes the files; one that is gone is no error."""
+        for name in map(check_name, names):
             with suppress(FileNotFoundError):
                 await self._call(obstore.delete, self._store, name)
 
     def signed_url(self, name: str, lifetime_s: float) -> str | None:
-        """A link that the bucket itself answers for so long; None of a folder, which answers nobody."""
+        """Returns a link that the bucket itself serves for so long; None for a folder."""
         if self._signing is not None:
-            with translated():
-                return obstore.sign(self._signing, "GET", checked(name), timedelta(seconds=lifetime_s))
+            with translate_store_errors():
+                return obstore.sign(self._signing, "GET", check_name(name), timedelta(seconds=lifetime_s))
         return None
 
     async def sweep(self) -> int:
-        """Remove what is older than the retention, half-written files included; returns how many. What a job starts
-        from stays for as long as it may wait. What is not named as an artifact is left: a bucket may hold other things.
+        """Removes files older than the retention, half-written ones included; returns how many.
+
+        Inputs of a job stay for as long as it may wait. Files with other names are kept: a bucket may hold other data.
         """
         return await self._call(self._sweep_bucket if self._folder is None else self._sweep_folder)
 
@@ -153,7 +153,7 @@ class Artifacts:
         call = self._threads.submit(function, *args, **kwargs)
         self._calls.add(call)
         call.add_done_callback(self._calls.discard)
-        with translated():
+        with translate_store_errors():
             return await asyncio.wrap_future(call)
 
     def _sweep_bucket(self) -> int:
@@ -169,9 +169,9 @@ class Artifacts:
         assert self._folder is not None
         removed = 0
         for path in self._folder.iterdir():
-            half = _HALF_WRITTEN.fullmatch(path.name)
+            half_written = _HALF_WRITTEN.fullmatch(path.name)
             with suppress(FileNotFoundError):  # another process sweeps as well
-                if self._is_over(half[1] if half else path.name, path.stat().st_mtime):
+                if self._is_over(half_written[1] if half_written else path.name, path.stat().st_mtime):
                     path.unlink()
                     removed += 1
         return removed

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from app.artifacts.names import is_name
+from app.artifacts.naming import is_name
 from app.jobs import JobStatus
 from app.queue.keys import Keys
 from app.queue.serialization import result_from_json

@@ -52,7 +52,7 @@ async def test_a_link_expires_and_the_job_gives_another(
 ) -> None:
     job = (await api.post("/v1/jobs", json={"prompt": "a shape"}, headers={"prefer": "wait=10"})).json()
     [output] = job["outputs"]
-    monkeypatch.setattr("app.artifacts.links.time", SimpleNamespace(time=lambda: output["url_expires_at"]))
+    monkeypatch.setattr("app.artifacts.signed_urls.time", SimpleNamespace(time=lambda: output["url_expires_at"]))
     answer = await api.get(output["url"])
     assert (answer.status_code, answer.json()["error"]["code"]) == (410, "expired")
     [again] = (await api.get(f"/v1/jobs/{job['id']}")).json()["outputs"]

@@ -51,7 +51,7 @@ async def test_a_job_is_followed_to_its_end(
     api: httpx.AsyncClient, queue: Queue, settings: Settings, job_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = time.time()
-    monkeypatch.setattr("app.artifacts.links.time", SimpleNamespace(time=lambda: now))  # so links stay the same
+    monkeypatch.setattr("app.artifacts.signed_urls.time", SimpleNamespace(time=lambda: now))  # so links stay the same
     async with listening(api, job_id) as coming:
         [queued] = await take(coming, 1)
         await work(queue, settings)

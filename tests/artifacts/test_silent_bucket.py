@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 
 from app.artifacts import Artifacts, artifact_name
-from app.artifacts.links import Links
+from app.artifacts.signed_urls import Links
 from app.settings import Settings
 from tests import s3
 

@@ -11,7 +11,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from app.api.service import Service
 from app.api.views.result import BATCH_SIZE, OMITTED_IF_NONE, completed_result, echo
-from app.artifacts.links import Links
+from app.artifacts.signed_urls import Links
 from app.errors import Expired
 from app.jobs import Applied, Generation, Job, JobEvent, LoraUse, Timings
 

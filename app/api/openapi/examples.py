@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from app.api.openai.videos import video_view
 from app.api.views.job import job_view
-from app.artifacts.links import PATH, Link, Links
+from app.artifacts.signed_urls import PATH, Link, Links
 from app.jobs import Applied, Artifact, Generation, Guidance, Job, JobStatus, Result, Timings
 
 __all__ = ["REQUESTS", "answers"]

@@ -136,8 +136,8 @@ OWN: dict[str, tuple[ServiceError, ...]] = {
     ),
     "get_artifact": (
         WRONG_RANGE,
-        Forbidden("the link is not one that this server has signed", code="invalid_signature"),
-        Expired("the link has expired; the job's answer holds a new one"),
+        Forbidden("the link was not signed by this server", code="invalid_signature"),
+        Expired("the link has expired; get the job again for a new one"),
         NO_SUCH_BYTES,
     ),
     "list_models": (),

@@ -9,7 +9,7 @@ from fastapi.responses import FileResponse
 
 from app.api.files import stored_file
 from app.api.service import Here
-from app.artifacts.links import PATH
+from app.artifacts.signed_urls import PATH
 
 router = APIRouter(tags=["artifacts"])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel
 
 from app.api.views.job import JobView, Progress, job_view
-from app.artifacts.links import Links
+from app.artifacts.signed_urls import Links
 from app.jobs import EventType, Job, JobEvent
 
 __all__ = ["JobEventView", "event_view"]

@@ -9,7 +9,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from app.api.views.page import PageView
 from app.api.views.result import BATCH_SIZE, OMITTED_IF_NONE, echo
-from app.artifacts.links import Links
+from app.artifacts.signed_urls import Links
 from app.jobs import Applied, Artifact, Generation, Job, JobError, JobStatus, LoraUse, Priority, Timings, Webhook
 from app.queue.queue import JobPage
 

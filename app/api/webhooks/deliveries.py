@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 
 from app.api.views.job import job_view
 from app.api.webhooks.sender import Outcome, Sender
-from app.artifacts.links import Links
+from app.artifacts.signed_urls import Links
 from app.asyncio_utils import cancel_and_wait
 from app.logs import Log
 from app.queue.queue import Queue

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from app.artifacts.names import is_name
+from app.artifacts.naming import is_name
 from app.artifacts.store import Artifacts
 from app.errors import Expired, Forbidden
 from app.folders import writable_folder
@@ -22,23 +22,23 @@ from app.settings import Settings
 
 __all__ = ["PATH", "Link", "Links"]
 
-#: Of the API, where it answers the links itself.
+#: The API's route of the links that it serves itself.
 PATH = "/v1/artifacts/"
 SECRET_BYTES = 32
-#: Links given within this part of their lifetime are the same, so that a browser need not ask again for what it holds.
+#: Links made within this fraction of their lifetime are equal, so that a browser finds the file in its cache.
 STEPS = 4
 
 
 @dataclass(frozen=True)
 class Link:
-    """A path or a URL on the API, or a bucket's URL; until when it works, in Unix seconds."""
+    """A path or a URL on the API, or a bucket's URL; it works until `expires_at`, in Unix seconds."""
 
     url: str
     expires_at: int
 
 
 class Links:
-    """Signs by the first of the secrets, and honours what any of them signed: so they can be changed in turn."""
+    """Signs with the first of the secrets and accepts signatures of all of them, so that secrets can be rotated."""
 
     def __init__(
         self, secrets: Sequence[bytes], lifetime_s: float, bucket: Artifacts | None = None, base_url: str = ""
@@ -50,17 +50,20 @@ class Links:
 
     @classmethod
     def open(cls, settings: Settings, artifacts: Artifacts) -> Self:
-        """By the settings' secrets, or by one that all processes on this data folder share. Raises FolderError."""
-        given = tuple(each.get_secret_value().encode() for each in settings.url_secrets or ())
+        """Opens links with the settings' secrets, else with one shared by all processes on this data folder.
+
+        Raises FolderError.
+        """
+        own = tuple(secret.get_secret_value().encode() for secret in settings.url_secrets or ())
         bucket = artifacts if settings.artifacts_links == "bucket" else None
-        return cls(given or (_shared_secret(settings.data_folder),), settings.url_lifetime_s, bucket)
+        return cls(own or (_shared_secret(settings.data_folder),), settings.url_lifetime_s, bucket)
 
     def below(self, base_url: str) -> Links:
-        """The same links, those to the API as URLs below `base_url`."""
+        """Returns links that are URLs below `base_url` where these are paths of the API."""
         return Links(self._secrets, self._lifetime_s, self._bucket, base_url)
 
     def to(self, name: str) -> Link:
-        """A link to the artifact from now on. Raises ArtifactsError where a bucket's credentials do not sign."""
+        """Returns a link to the artifact. Raises ArtifactsError if a bucket's credentials cannot sign."""
         now, step_s = time.time(), max(1, int(self._lifetime_s) // STEPS)
         expires_at = int(now + self._lifetime_s) // step_s * step_s
         url = self._bucket and self._bucket.signed_url(name, expires_at - now)
@@ -70,17 +73,18 @@ class Links:
         return Link(url, expires_at)
 
     def check(self, name: str, expires: str, signature: str) -> int:
-        """For how many seconds the link still works.
+        """Returns for how many seconds the link still works.
 
-        Raises Forbidden for what was not signed here, Expired for what was and no longer holds.
+        Raises Forbidden for a signature that this server did not make, Expired for a link that no longer works.
         """
-        given = signature.encode()
-        genuine = [hmac.compare_digest(_signature(name, expires, secret), given) for secret in self._secrets]
-        if not any(genuine) or not is_name(name):
-            raise Forbidden("the link is not one that this server has signed", code="invalid_signature")
+        matches = [
+            hmac.compare_digest(_signature(name, expires, secret), signature.encode()) for secret in self._secrets
+        ]
+        if not any(matches) or not is_name(name):
+            raise Forbidden("the link was not signed by this server", code="invalid_signature")
         left_s = math.ceil(int(expires) - time.time())
         if left_s <= 0:
-            raise Expired("the link has expired; the job's answer holds a new one")
+            raise Expired("the link has expired; get the job again for a new one")
         return left_s
 
 
@@ -89,7 +93,7 @@ def _signature(name: str, expires: str, secret: bytes) -> bytes:
 
 
 def _shared_secret(folder: Path) -> bytes:
-    """Drawn by whichever process comes first."""
+    """Reads the folder's secret, which the first process creates."""
     path = folder / "url-secret"
     with suppress(FileNotFoundError):
         return path.read_bytes()
@@ -99,7 +103,7 @@ def _shared_secret(folder: Path) -> bytes:
     try:
         draft.write_bytes(secrets.token_hex(SECRET_BYTES).encode())
         with suppress(FileExistsError):
-            path.hardlink_to(draft)  # whole or not at all, and never over another's
+            path.hardlink_to(draft)  # whole or not at all, and never over that of another process
     finally:
         draft.unlink()
     return path.read_bytes()

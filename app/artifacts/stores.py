@@ -1,31 +1,52 @@
-"""Where the artifacts lie: the store that the settings name."""
+"""Opens the store that the settings name: a local folder or a bucket."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from obstore.exceptions import BaseError
 from obstore.store import AzureStore, GCSStore, LocalStore, S3Store, from_url
 
-from app.artifacts.errors import translated
+from app.errors import CommandError
 from app.folders import writable_folder
 from app.settings import Settings
 
-__all__ = ["Bucket", "Store", "folder", "open_store", "signing_store"]
+__all__ = [
+    "ArtifactsError", "Bucket", "Store", "artifacts_folder", "open_signing_store", "open_store",
+    "translate_store_errors",
+]  # fmt: skip
 
 Bucket = S3Store | GCSStore | AzureStore
 Store = LocalStore | Bucket
 
-#: A file is sent for as long as its reader takes; what bounds a request is that something goes on in it.
+#: A file is sent for as long as its reader takes. A request fails if no byte of it moves for SILENT_S.
 REQUEST_S, SILENT_S, CONNECT_S = 7 * 86_400, 60, 10
 #: Not every S3 server has the request that deletes many objects, which obstore sends for a single one as well.
 BULK = "disable_bulk_delete"
 
 
-def folder(settings: Settings) -> Path | None:
-    """The local folder; None where the artifacts lie in a bucket."""
+class ArtifactsError(CommandError):
+    """The store failed. The message may name the bucket, never a key."""
+
+
+@contextmanager
+def translate_store_errors() -> Iterator[None]:
+    """Turns the errors of a store into ArtifactsError, except FileNotFoundError."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except (BaseError, OSError) as exc:
+        raise ArtifactsError(str(exc).partition("\n")[0]) from exc
+
+
+def artifacts_folder(settings: Settings) -> Path | None:
+    """Returns the local folder; None if the artifacts are in a bucket."""
     url = settings.artifacts_url
     if url is None:
         return settings.data_folder / "artifacts"
@@ -33,22 +54,22 @@ def folder(settings: Settings) -> Path | None:
 
 
 def open_store(settings: Settings, patience_s: float) -> Store:
-    """A store that tries for `patience_s` to do what it is asked. Raises ArtifactsError, FolderError."""
-    path = folder(settings)
-    with translated():
+    """Opens the store, whose requests are retried for `patience_s`. Raises ArtifactsError, FolderError."""
+    path = artifacts_folder(settings)
+    with translate_store_errors():
         if path is not None:
             variable = "NAG_DATA_DIR" if settings.artifacts_url is None else "NAG_ARTIFACTS_URL"
             return LocalStore(writable_folder(path, variable))
         return _open_bucket(settings, patience_s)
 
 
-def signing_store(settings: Settings, store: Store, patience_s: float) -> Bucket | None:
-    """The store under the endpoint by which clients reach it; None for a folder. Raises ArtifactsError."""
+def open_signing_store(settings: Settings, store: Store, patience_s: float) -> Bucket | None:
+    """Opens the store under the endpoint by which clients reach it; None for a folder. Raises ArtifactsError."""
     if isinstance(store, LocalStore):
         return None
     if settings.artifacts_public_endpoint is None:
         return store
-    with translated():
+    with translate_store_errors():
         return _open_bucket(settings, patience_s, settings.artifacts_public_endpoint)
 
 

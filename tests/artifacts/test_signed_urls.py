@@ -7,7 +7,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from app.artifacts import Artifacts, artifact_name
-from app.artifacts.links import PATH, Link, Links
+from app.artifacts.signed_urls import PATH, Link, Links
 from app.errors import Expired, Forbidden
 from app.settings import Settings
 
