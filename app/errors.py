@@ -3,15 +3,15 @@
     ServiceError
     ├── InvalidParameter        400  a value the model cannot take
     │   └── UnsupportedParameter 400 a parameter the model cannot honour
-    ├── InvalidRequest          422  not the schema's shape
+    ├── InvalidRequest          422  does not match the schema
     ├── MalformedRequest        400  not HTTP
     ├── MalformedBody           400  not JSON
     ├── BodyTooLarge            413
-    ├── UnsupportedMediaType    415  a body that does not call itself JSON
-    ├── Unauthenticated         401  no API key, or none of ours
-    ├── Forbidden               403  a key without the scope, or a link that was not signed here
-    ├── NotFound                404  never was, is no longer kept, or is another tenant's
-    ├── RequestTimeout          408  a body that does not arrive
+    ├── UnsupportedMediaType    415  a body whose media type is not JSON
+    ├── Unauthenticated         401  no API key, or an unknown one
+    ├── Forbidden               403  a key without the scope, or a link that this server did not sign
+    ├── NotFound                404  unknown, no longer kept, or another tenant's
+    ├── RequestTimeout          408  the body did not arrive in time
     ├── Conflict                409
     ├── Expired                 410
     ├── RangeNotSatisfiable     416  none of the file's bytes
@@ -20,7 +20,7 @@
     ├── RateLimited             429  a limit of the caller's key
     └── Unavailable             503  no worker for this model, or no Redis
 
-`type` is one of OpenAI's error types, so that the stock SDKs sort them rightly.
+`type` is one of OpenAI's error types, so that the official SDKs raise the right exception.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from typing import ClassVar
 
 
 class ServiceError(Exception):
-    """Base of all. `param` names the offending field as the caller wrote it, dotted (`nag.scale`)."""
+    """Base of all answers with an error. `param` names the offending field as in the request, dotted (`nag.scale`)."""
 
     status: ClassVar[int] = 500
     type: ClassVar[str] = "server_error"
@@ -46,7 +46,7 @@ class ServiceError(Exception):
         self.retry_after_s = retry_after_s
 
     def body(self) -> dict[str, dict[str, str | None]]:
-        """The one error body of every answer."""
+        """Returns the JSON body of the answer, in OpenAI's form."""
         return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.error_code}}
 
 
@@ -59,7 +59,7 @@ class UnsupportedParameter(InvalidParameter):
 
 
 def joined(errors: Sequence[InvalidParameter]) -> InvalidParameter:
-    """Returns one error of all, which has the parameter and the code of the first."""
+    """Joins errors into one, which has the parameter and the code of the first."""
     first, messages = errors[0], dict.fromkeys(error.message for error in errors)
     return type(first)("; ".join(messages), param=first.param, code=first.error_code)
 

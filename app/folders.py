@@ -15,7 +15,7 @@ class FolderError(CommandError):
 
 
 def writable_folder(path: Path, variable: str) -> Path:
-    """The folder, created for this user alone if it does not exist.
+    """Returns the folder, created for this user alone if it does not exist.
 
     Raises FolderError if it cannot be created or written to; `variable` is the setting that names another one.
     """

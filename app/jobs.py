@@ -1,4 +1,4 @@
-"""The nouns of the service: what crosses a process, as frozen dataclasses with no I/O.
+"""The data types of a job that processes exchange, as frozen dataclasses without I/O.
 
 A job is kept in Redis as JSON, never as a pickle. Times are Unix seconds, durations carry their unit.
 """
@@ -11,17 +11,17 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-TENANT = "default"  # of a caller who has not said who it is
+TENANT = "default"  # of a caller without an API key
 
 
 class JobStatus(StrEnum):
-    """Where a job stands. The last four are terminal."""
+    """The status of a job. The last four are terminal."""
 
-    QUEUED = "queued"  # accepted and stored; no worker has it
+    QUEUED = "queued"  # accepted and stored; no worker has claimed it
     IN_PROGRESS = "in_progress"  # a worker holds its lease
     COMPLETED = "completed"  # its artifacts can be fetched
     FAILED = "failed"  # `error` says why
-    CANCELLED = "cancelled"  # stopped at the caller's wish
+    CANCELLED = "cancelled"  # stopped by the caller
     EXPIRED = "expired"  # its deadline or its retention has passed
 
     @property
@@ -30,12 +30,12 @@ class JobStatus(StrEnum):
 
 
 class EventType(StrEnum):
-    """What becomes of a job, one word an event. The last four end it, and are the status that it then has."""
+    """The events of a job. The last four end it, and are the status that it then has."""
 
     QUEUED = "queued"  # accepted, or handed back
-    STARTED = "started"  # by a worker; once an attempt
-    PROGRESS = "progress"  # a step further
-    PREVIEW = "preview"  # a small picture of what it is about to become, where it was asked for
+    STARTED = "started"  # by a worker; once per attempt
+    PROGRESS = "progress"  # a step was completed
+    PREVIEW = "preview"  # a small image of the state after a step, if the request wants previews
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -47,7 +47,7 @@ class EventType(StrEnum):
 
 
 class Priority(StrEnum):
-    """What goes first among the jobs of one tenant."""
+    """The order among the jobs of one tenant."""
 
     HIGH = "high"
     NORMAL = "normal"
@@ -55,13 +55,13 @@ class Priority(StrEnum):
 
     @property
     def rank(self) -> int:
-        """0 goes first."""
+        """The position in that order; 0 goes first."""
         return list(Priority).index(self)
 
 
 @dataclass(frozen=True)
 class Guidance:
-    """NAG as asked for, every number resolved (nag.NAGParams holds the ranges). scale 1 means unguided."""
+    """The parameters of NAG of a request, all resolved (nag.NAGParams has the ranges). scale 1 means unguided."""
 
     scale: float
     tau: float
@@ -74,17 +74,17 @@ class Guidance:
 
 
 class InputRole(StrEnum):
-    """What a file that a request starts from is to the model."""
+    """The role of an input file of a request."""
 
-    IMAGE = "image"  # changed as far as the request's strength goes
+    IMAGE = "image"  # changed by the request's strength
     MASK = "mask"  # white where the image is regenerated
-    REFERENCE = "reference"  # the prompt says what becomes of it
+    REFERENCE = "reference"  # used as the prompt says
     FIRST_FRAME = "first_frame"
     LAST_FRAME = "last_frame"
-    VIDEO = "video"  # changed as far as the request's strength goes
+    VIDEO = "video"  # changed by the request's strength
 
 
-#: How a model is used, by the first of these roles that a request has a file of.
+#: The task of a request, by the first of these roles that it has a file for.
 TASKS = {
     InputRole.MASK: "inpaint",
     InputRole.IMAGE: "img2img",
@@ -96,7 +96,7 @@ TASKS = {
 
 @dataclass(frozen=True)
 class InputFile:
-    """A file that a job starts from, stored as an artifact that belongs to the job.
+    """An input file of a job, stored as an artifact that belongs to the job.
 
     A mask is a PNG in mode L of the image's size; any other image is a PNG in RGB. `sha256` is the digest of the file
     that the client sent.
@@ -117,7 +117,7 @@ class LoraUse:
 
 @dataclass(frozen=True)
 class Generation:
-    """One request with nothing left open: the API has filled in every default, the seed included.
+    """One request with every default filled in by the API, the seed included.
 
     A video has num_frames, is shown at fps frames a second and has a codec; of an image all three are None.
     """
@@ -137,63 +137,63 @@ class Generation:
     num_frames: int | None = None
     fps: int | None = None
     video_codec: str | None = None
-    embed_metadata: bool = True  # the file says what made it
-    previews: int = 0  # a picture, at the most
+    embed_metadata: bool = True  # the file has the parameters in its metadata
+    previews: int = 0  # at most, per image
     inputs: tuple[InputFile, ...] = ()
     strength: float | None = None  # share of the steps that is run, above 0 to 1; None: all
-    remix_of: str | None = None  # the job of the video that this one starts from, where that is one of this service
+    remix_of: str | None = None  # the job whose video this one starts from, if it is one of this service
     strict: bool = False  # a prompt longer than the model reads fails the job
     loras: tuple[LoraUse, ...] = ()
-    alias: str | None = None  # the name of the model that the request used, where that is not its id
+    alias: str | None = None  # the model's name in the request, if that is not its id
 
     @property
     def named_model(self) -> str:
-        """The model by the name that the request used."""
+        """The model's name in the request."""
         return self.alias or self.model
 
     @property
     def used_negative_prompt(self) -> str | None:
-        """What NAG or CFG steers away from; None for nothing."""
+        """The negative prompt that NAG or CFG uses; None without one."""
         return (self.nag.negative_prompt if self.nag is not None else self.negative_prompt) or None
 
     @property
     def cfg(self) -> bool:
-        """Whether the denoiser is called for a second, unconditional row a picture."""
+        """Whether the denoiser computes a second, unconditional row per image."""
         return self.guidance_scale > 1
 
     @property
     def steps(self) -> int:
-        """Denoising steps that are run: with a strength a part of the schedule, one at least."""
+        """The number of denoising steps that are run: with a strength a part of the schedule, at least one."""
         if self.strength is None:
             return self.num_inference_steps
         return max(1, math.floor(self.num_inference_steps * self.strength + 0.5))
 
     @property
     def task(self) -> str:
-        """How the model is used."""
+        """The task, by the input files."""
         roles = {file.role for file in self.inputs}
         return next((task for role, task in TASKS.items() if role in roles), "generate")
 
     @property
     def cost(self) -> int:
-        """Units of a batch's budget, the room it takes in one: pixels of every row that the denoiser is given."""
+        """The pixels of all rows of a denoiser call, which are the units of a batch's budget."""
         return self.n * self.width * self.height * (self.num_frames or 1) * (2 if self.cfg else 1)
 
     @property
     def work(self) -> int:
-        """Units of computing time: the cost at every step."""
+        """The cost of all steps, which are the units of computing time."""
         return self.cost * self.steps
 
 
-#: The reason where an edit starts at a timestep that guidance does not reach.
+#: The reason if an edit starts at a timestep that guidance does not reach.
 ENDED_BEFORE_FIRST_STEP = "ended_before_first_step"
-#: The reason where guidance starts later than at the first step, and no step has its timestep between start and end.
+#: The reason if guidance starts later than at the first step, and no step has its timestep between start and end.
 NO_STEP_WITHIN = "no_step_within_start_and_end"
 
 
 @dataclass(frozen=True)
 class Applied:
-    """What was really done about guidance; `reason` is set when it was not applied."""
+    """Whether NAG was applied, and its parameters; `reason` is set if it was not."""
 
     applied: bool
     reason: str | None = None
@@ -208,7 +208,7 @@ class Applied:
 
 @dataclass(frozen=True)
 class Timings:
-    """Milliseconds a stage; total runs from acceptance to the stored result."""
+    """The milliseconds of each stage; total is from acceptance to the stored result."""
 
     queue_ms: float
     encode_ms: float
@@ -219,7 +219,7 @@ class Timings:
 
 @dataclass(frozen=True)
 class Artifact:
-    """One produced file, by its name in the artifact store, and of a video the JPEG that stands for it."""
+    """One produced file, by its name in the artifact store; a video has a JPEG thumbnail."""
 
     name: str
     media_type: str
@@ -229,13 +229,13 @@ class Artifact:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Everything that is stored for it."""
+        """The names of all files that are stored for it."""
         return (self.name,) if self.thumbnail is None else (self.name, self.thumbnail)
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a worker hands back, with the echo of what was really used."""
+    """The result of a job, with the parameters that were used."""
 
     artifacts: tuple[Artifact, ...]
     nag: Applied
@@ -244,7 +244,7 @@ class Result:
     warnings: tuple[str, ...] = ()
 
 
-#: The code of a job's error that is the fault of its request: a part of a prompt would have no effect.
+#: The code of the error if a prompt is longer than the model reads and the request is strict.
 PROMPT_TOO_LONG = "prompt_too_long"
 
 
@@ -256,7 +256,7 @@ class JobError:
 
 @dataclass(frozen=True)
 class Webhook:
-    """Where the caller wants to be told of these events."""
+    """The URL that these events are sent to."""
 
     url: str
     events: tuple[EventType, ...]
@@ -264,7 +264,7 @@ class Webhook:
 
 @dataclass(frozen=True)
 class Job:
-    """A generation and its life."""
+    """A generation request and its state in the queue."""
 
     id: str
     request: Generation
@@ -278,19 +278,19 @@ class Job:
     result: Result | None = None
     error: JobError | None = None
     warnings: tuple[str, ...] = field(default=())
-    tenant: str = TENANT  # whose share of the workers it takes
+    tenant: str = TENANT  # whose share of the workers it uses
     priority: Priority = Priority.NORMAL
-    deadline_at: float | None = None  # not done by then, it expires
+    deadline_at: float | None = None  # it expires if it is not completed by then
     webhook: Webhook | None = None
-    trace: str = ""  # W3C's traceparent of the request that asked for it
+    trace: str = ""  # W3C's traceparent of its request
 
 
 @dataclass(frozen=True)
 class JobEvent:
-    """One thing that became of a job. Ids rise; `id` is `<Unix milliseconds>-<number>`.
+    """One event of a job. Ids rise; `id` is `<Unix milliseconds>-<number>`.
 
     `data` of `started`: attempt, worker; of `progress`: step; of `preview`: step, index, media_type,
-    b64_json; of the others nothing.
+    b64_json; the others have none.
     """
 
     id: str
@@ -302,14 +302,14 @@ class JobEvent:
         return int(self.id.partition("-")[0]) / 1000
 
 
-#: Numbers of the guidance by the names that former versions wrote and clients may still send.
+#: Former names of parameters of NAG, which stored jobs may have and clients may still send.
 FORMER_NAMES = {"anneal": "scale_decay"}
 
 
 def with_present_names(guidance: dict[str, Any]) -> dict[str, Any]:
-    """The guidance of a former version, or of a catalog written for one, under the names it has now.
+    """Renames the parameters of NAG from a former version, or from a catalog written for one.
 
-    Raises ValueError for a number given under both names with different values.
+    Raises ValueError for a parameter given under both names with different values.
     """
     for former, name in FORMER_NAMES.items():
         if former in guidance:

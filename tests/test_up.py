@@ -100,7 +100,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
         assert each.process.stdout is not None
         each.process.stdout.close()
     left = embedded.socket_path(tmp_path)
-    if embedded._listening(left):
+    if embedded._is_listening(left):
         embedded.start(Settings(data_dir=tmp_path)).stop()
 
 
@@ -203,7 +203,7 @@ def test_a_part_that_never_lives_is_given_up(
     assert re.search(r"worker ended with code \d, 2 times in a row: giving up", said.out)
     assert said.out.endswith("nag-server: stopped\n")
     assert "Traceback" not in said.err
-    assert not embedded._listening(embedded.socket_path(tmp_path))
+    assert not embedded._is_listening(embedded.socket_path(tmp_path))
 
 
 def test_a_mistake_in_the_catalog_is_one_line(start: Start, tmp_path: Path) -> None:

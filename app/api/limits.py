@@ -54,7 +54,9 @@ async def _take(queue: Queue, key: ApiKey, scope: Scope) -> Rate | None:
 
 def _check(rate: Rate) -> None:
     if not rate.allowed:
-        raise RateLimited(f"{rate.limit} requests a minute are the most of this key", retry_after_s=rate.reset_s)
+        raise RateLimited(
+            f"Rate limit exceeded: {rate.limit} requests per minute for this API key", retry_after_s=rate.reset_s
+        )
 
 
 def _freeing(held: AsyncExitStack, send: Send) -> Send:

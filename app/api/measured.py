@@ -35,4 +35,4 @@ class Measured:
         finally:
             route = getattr(scope.get("route"), "path", "other")
             method = scope["method"] if scope["method"] in METHODS else "other"
-            self._metrics.answered(route, method, status, perf_counter() - begun_s)
+            self._metrics.record_response(route, method, status, perf_counter() - begun_s)

@@ -124,7 +124,7 @@ class Service:
                 await self.artifacts.delete(*(file.name for file in files))
         if queued and job.warnings:
             parameters = warned_parameters(job.warnings)
-            self.metrics.warned(parameters)
+            self.metrics.record_warnings(parameters)
             _log.info("request_warnings", job=job.id, model=job.request.named_model, parameters=",".join(parameters))
         return job, queued
 

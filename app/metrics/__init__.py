@@ -1,7 +1,7 @@
-"""What is measured: declared once in `definitions`, and who counts it.
+"""The service's metrics, declared in `definitions`.
 
-What becomes of a job is counted in Redis, in the same script that ends it (`queue/scripts/counts.lua`): once in the
-whole service, whichever process dies. What a process does is counted in that process.
+The end of a job is counted in Redis, by the same script that writes it (`queue/scripts/counts.lua`): once in the whole
+service, whichever process dies. The work of a process is counted in that process.
 """
 
 from app.metrics.api import Metrics

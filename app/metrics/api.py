@@ -1,4 +1,4 @@
-"""What an API shows: its own answers, and the service as Redis knows it."""
+"""The metrics of an API process: its own responses, and the state of the service in Redis."""
 
 from __future__ import annotations
 
@@ -12,46 +12,47 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
 from app.metrics import definitions as d
-from app.metrics.families import Fixed, counter, histogram, of_values
+from app.metrics.families import StaticCollector, counter, histogram, value_family
 from app.metrics.service import QueueStats, service_families
 
 __all__ = ["Metrics"]
 
 
 class Metrics:
-    """One registry an app, so that several apps may live in a process."""
+    """One registry per app, so that a process may have several apps."""
 
     def __init__(self, folders: Mapping[str, Path], queue_limit: int) -> None:
-        """`folders` are those whose disks are shown, by name."""
+        """folders: those whose disk usage is shown, by name."""
         self._queue_limit = queue_limit
         self._registry = CollectorRegistry()
-        self._answers = counter(d.HTTP, self._registry)
+        self._responses = counter(d.HTTP, self._registry)
         self._times = histogram(d.HTTP_TIME, self._registry)
         self._warnings = counter(d.WARNINGS, self._registry)
-        self._registry.register(_Disks(folders))
+        self._registry.register(_DiskCollector(folders))
         ProcessCollector(registry=self._registry)
 
-    def answered(self, route: str, method: str, status: int, duration_s: float) -> None:
-        """`route` is a template, never a path as it was asked for."""
-        self._answers.labels(route, method, str(status)).inc()
+    def record_response(self, route: str, method: str, status: int, duration_s: float) -> None:
+        """Counts a response. `route` is a template, never the path of a request."""
+        self._responses.labels(route, method, str(status)).inc()
         self._times.labels(route).observe(duration_s)
 
-    def warned(self, parameters: Iterable[str]) -> None:
-        """Counts an accepted job's warnings. `parameters` are names of the API, none that a caller made up."""
+    def record_warnings(self, parameters: Iterable[str]) -> None:
+        """Counts the warnings of an accepted job. `parameters` are names of the API, never a caller's own."""
         for parameter in parameters:
             self._warnings.labels(parameter).inc()
 
-    def render(self, measures: QueueStats | None, workers: Mapping[str, Sequence[str]], models: Sequence[str]) -> bytes:
-        """The Prometheus text format. Without `measures`, which is Redis away, nothing is said of the service rather
-        than what was true once.
+    def render(self, stats: QueueStats | None, workers: Mapping[str, Sequence[str]], models: Sequence[str]) -> bytes:
+        """Returns the metrics in the Prometheus text format.
+
+        If `stats` is None, since Redis cannot be reached, the metrics of the service are left out.
         """
-        families = [of_values(d.REDIS_UP, {(): 0.0 if measures is None else 1.0})]
-        if measures is not None:
-            families += service_families(measures, workers, models, self._queue_limit)
-        return generate_latest(self._registry) + generate_latest(Fixed(families))
+        families = [value_family(d.REDIS_UP, {(): 0.0 if stats is None else 1.0})]
+        if stats is not None:
+            families += service_families(stats, workers, models, self._queue_limit)
+        return generate_latest(self._registry) + generate_latest(StaticCollector(families))
 
 
-class _Disks(Collector):
+class _DiskCollector(Collector):
     def __init__(self, folders: Mapping[str, Path]) -> None:
         self._folders = folders
 
@@ -60,5 +61,5 @@ class _Disks(Collector):
         for name, folder in self._folders.items():
             with suppress(FileNotFoundError):  # nothing was stored there yet
                 usages[(name,)] = shutil.disk_usage(folder)
-        yield of_values(d.DISK_FREE, {name: usage.free for name, usage in usages.items()})
-        yield of_values(d.DISK_SIZE, {name: usage.total for name, usage in usages.items()})
+        yield value_family(d.DISK_FREE, {name: usage.free for name, usage in usages.items()})
+        yield value_family(d.DISK_SIZE, {name: usage.total for name, usage in usages.items()})

@@ -1,4 +1,4 @@
-"""Our declarations as prometheus_client's objects."""
+"""Creates prometheus_client's objects from the declared metrics."""
 
 from __future__ import annotations
 
@@ -12,27 +12,28 @@ from prometheus_client.registry import Collector
 
 from app.metrics.definitions import Kind, Metric
 
-__all__ = ["Fixed", "Labels", "counter", "gauge", "histogram", "of_counts", "of_values"]
+__all__ = ["Labels", "StaticCollector", "counter", "gauge", "histogram", "histogram_family", "value_family"]
 
 Labels = tuple[str, ...]
 
 
 def counter(metric: Metric, registry: CollectorRegistry) -> Counter:
-    """Counted in this process."""
+    """Creates a counter of this process."""
     return Counter(metric.name, metric.help, metric.labels, registry=registry)
 
 
 def gauge(metric: Metric, registry: CollectorRegistry) -> Gauge:
-    """Kept in this process."""
+    """Creates a gauge of this process."""
     return Gauge(metric.name, metric.help, metric.labels, registry=registry)
 
 
 def histogram(metric: Metric, registry: CollectorRegistry) -> Histogram:
+    """Creates a histogram of this process."""
     return Histogram(metric.name, metric.help, metric.labels, buckets=metric.buckets, registry=registry)
 
 
-def of_values(metric: Metric, values: Mapping[Labels, float]) -> Family:
-    """A counter or gauge as it was counted or read elsewhere, by label values."""
+def value_family(metric: Metric, values: Mapping[Labels, float]) -> Family:
+    """Creates a counter or gauge from values by label values, which were counted or read elsewhere."""
     kind = CounterMetricFamily if metric.kind is Kind.COUNTER else GaugeMetricFamily
     family = kind(metric.name, metric.help, labels=metric.labels)
     for labels, value in sorted(values.items()):
@@ -40,18 +41,18 @@ def of_values(metric: Metric, values: Mapping[Labels, float]) -> Family:
     return family
 
 
-def of_counts(metric: Metric, counts: Mapping[Labels, Mapping[str, float]]) -> Family:
-    """A histogram from how often each bucket alone was met, by the bucket's number from 1, and the `sum`."""
+def histogram_family(metric: Metric, counts: Mapping[Labels, Mapping[str, float]]) -> Family:
+    """Creates a histogram from the count of each bucket alone, by the bucket's number from 1, and the `sum`."""
     family = HistogramMetricFamily(metric.name, metric.help, labels=metric.labels)
     names = [*map(str, metric.buckets), "+Inf"]
-    for labels, met in sorted(counts.items()):
-        cumulative = accumulate(met.get(str(number), 0.0) for number in range(1, len(names) + 1))
-        family.add_metric(labels, list(zip(names, cumulative, strict=True)), met.get("sum", 0.0))
+    for labels, observed in sorted(counts.items()):
+        cumulative = accumulate(observed.get(str(number), 0.0) for number in range(1, len(names) + 1))
+        family.add_metric(labels, list(zip(names, cumulative, strict=True)), observed.get("sum", 0.0))
     return family
 
 
-class Fixed(Collector):
-    """Families that were read beforehand."""
+class StaticCollector(Collector):
+    """Collects families that were read beforehand."""
 
     def __init__(self, families: list[Family]) -> None:
         self._families = families

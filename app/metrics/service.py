@@ -1,4 +1,4 @@
-"""The service as a whole, as it stands in Redis: every API shows the same."""
+"""The metrics of the whole service, read from Redis: every API process shows the same."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from prometheus_client.metrics_core import Metric as Family
 
 from app.jobs import JobStatus
 from app.metrics import definitions as d
-from app.metrics.families import Labels, of_counts, of_values
+from app.metrics.families import Labels, histogram_family, value_family
 
 __all__ = ["PRIORITIES", "LastError", "QueueStats", "service_families"]
 
 PRIORITIES = ("high", "normal", "low")
 
-#: By the label values beside the model: shown with 0 before the first, which a rate would otherwise miss.
+#: Label values besides the model that are shown as 0 before the first event, so that a rate includes that event.
 FROM_ZERO: Mapping[d.Metric, Sequence[Labels]] = {
-    d.JOBS_ACCEPTED: [(each,) for each in PRIORITIES],
+    d.JOBS_ACCEPTED: [(priority,) for priority in PRIORITIES],
     d.JOBS_REFUSED: [("model",), ("all",), ("key",)],
-    d.JOBS: [(each.value,) for each in JobStatus if each.terminal],
+    d.JOBS: [(status.value,) for status in JobStatus if status.terminal],
     d.RETRIES: [()],
     d.LEASES_LOST: [()],
     d.DEAD_LETTERS: [()],
@@ -36,7 +36,7 @@ class LastError(NamedTuple):
 
 @dataclass(frozen=True)
 class QueueStats:
-    """What Redis knows at a moment. Queues are by (model, priority); histograms as families.of_counts takes them."""
+    """A reading of Redis. Queues are by (model, priority); histograms are as families.histogram_family takes them."""
 
     counters: Mapping[str, Mapping[Labels, float]] = field(default_factory=dict)
     histograms: Mapping[str, Mapping[Labels, Mapping[str, float]]] = field(default_factory=dict)
@@ -52,29 +52,31 @@ class QueueStats:
 
 
 def service_families(
-    measures: QueueStats, workers: Mapping[str, Sequence[str]], models: Sequence[str], queue_limit: int
+    stats: QueueStats, workers: Mapping[str, Sequence[str]], models: Sequence[str], queue_limit: int
 ) -> Iterator[Family]:
-    """`workers` are those alive, each with its warm models. What the catalog has is shown from the start, with 0."""
+    """Yields the metrics. `workers` are the live ones with their warm models. Models of the catalog begin with 0."""
     lanes: list[Labels] = [(model, priority) for model in models for priority in PRIORITIES]
-    warm: dict[Labels, float] = {(model,): float(sum(model in held for held in workers.values())) for model in models}
-    running: dict[Labels, float] = {(model,): measures.running.get(model, 0) for model in {*models, *measures.running}}
+    warm: dict[Labels, float] = {
+        (model,): float(sum(model in warm_models for warm_models in workers.values())) for model in models
+    }
+    running: dict[Labels, float] = {(model,): stats.running.get(model, 0) for model in {*models, *stats.running}}
     values: dict[d.Metric, Mapping[Labels, float]] = {
-        d.DEPTH: dict.fromkeys(lanes, 0.0) | dict(measures.waiting),
-        d.OLDEST: dict.fromkeys(lanes, 0.0) | dict(measures.oldest_s),
+        d.DEPTH: dict.fromkeys(lanes, 0.0) | dict(stats.waiting),
+        d.OLDEST: dict.fromkeys(lanes, 0.0) | dict(stats.oldest_s),
         d.LIMIT: {(): queue_limit},
         d.RUNNING: running,
         d.WORKERS: {(): len(workers)},
         d.WARM: warm,
-        d.DEAD_KEPT: {(): measures.dead},
-        d.REDIS_MEMORY: {(): measures.redis_bytes},
-        d.REDIS_MEMORY_MOST: {(): measures.redis_max_bytes},
-        d.REDIS_MAY_EVICT: {(): float(measures.redis_may_evict)},
+        d.DEAD_KEPT: {(): stats.dead},
+        d.REDIS_MEMORY: {(): stats.redis_bytes},
+        d.REDIS_MEMORY_MOST: {(): stats.redis_max_bytes},
+        d.REDIS_MAY_EVICT: {(): float(stats.redis_may_evict)},
     }
     for metric in d.ALL:
         if metric in values:
-            yield of_values(metric, values[metric])
+            yield value_family(metric, values[metric])
         elif metric.source is d.Source.SERVICE and metric.kind is d.Kind.HISTOGRAM:
-            yield of_counts(metric, measures.histograms.get(metric.name, {}))
+            yield histogram_family(metric, stats.histograms.get(metric.name, {}))
         elif metric.source is d.Source.SERVICE:
             zeros: dict[Labels, float] = {(model, *rest): 0.0 for model in models for rest in FROM_ZERO.get(metric, ())}
-            yield of_values(metric, zeros | dict(measures.counters.get(metric.name, {})))
+            yield value_family(metric, zeros | dict(stats.counters.get(metric.name, {})))

@@ -1,6 +1,6 @@
-"""Parses NAG_REDIS_URL. Free of redis-py, so that the settings can check an address without loading a client.
+"""Parses NAG_REDIS_URL. It does not import redis-py, so that the settings can check an address without a client.
 
-No error quotes the URL: a password that is not escaped may stand anywhere in it.
+No error quotes the URL: a password that is not escaped may be anywhere in it.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ SENTINEL_OPTIONS: Mapping[str, Any] = {"sentinel_password": str, "sentinel_usern
 
 @dataclass(frozen=True)
 class Address:
-    """One of: a server (one of `hosts`), a socket (`path`), or the primary of a `service`, which the Sentinels at
-    `hosts` know.
+    """The address of a server (one of `hosts`), a socket (`path`), or the primary of a `service` with Sentinels at
+    `hosts`.
     """
 
     hosts: tuple[tuple[str, int], ...] = ()
@@ -57,7 +57,7 @@ class Address:
 
 
 def parse_address(url: str) -> Address:
-    """Reads a URL of one of FORMS. Raises ValueError with one line that says what to write."""
+    """Parses a URL of one of FORMS. Raises ValueError with one line that says what to write."""
     try:
         parts = urlsplit(url)
     except ValueError:  # brackets that hold no IPv6 address

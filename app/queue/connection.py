@@ -81,7 +81,7 @@ def open_redis(address: Address) -> Redis:
     if address.service:
         options |= {"ssl": True} if address.is_tls else {}
         own = {name: value for name, value in options.items() if name.startswith(("socket_", "ssl"))}
-        own |= {**address.sentinel_options, "retry": Retry(backoff, 0)}  # the next one is asked instead
+        own |= {**address.sentinel_options, "retry": Retry(backoff, 0)}  # the next Sentinel is asked instead
         sentinel = Sentinel(address.hosts, sentinel_kwargs=own)  # type: ignore[no-untyped-call]
         pool = _SentinelPool(address.service, sentinel, **options)  # type: ignore[no-untyped-call]
         return Redis.from_pool(pool)
@@ -94,7 +94,7 @@ def open_redis(address: Address) -> Redis:
 
 
 def may_evict(memory: dict[str, object]) -> bool:
-    """Whether the server's policy lets it drop keys when it is full. `memory` is its INFO section."""
+    """Returns whether the server may drop keys when it is full. `memory` is its INFO section."""
     return memory["maxmemory_policy"] != "noeviction"
 
 

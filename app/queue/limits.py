@@ -70,10 +70,10 @@ class ConcurrencyLimiter:
 
     @asynccontextmanager
     async def held(self, key_id: str, most: int) -> AsyncIterator[None]:
-        """Holds one of the key's `most` slots. Raises RateLimited when all are taken."""
+        """Holds one of the key's `most` slots. Raises RateLimited if all are taken."""
         slot = uuid4().hex
         if not await self._scripts.run("enter", key_id=key_id, slot=slot, most=most, ttl_ms=SLOT_MS):
-            raise RateLimited(f"{most} requests of this key are under way, its most at once", retry_after_s=RETRY_S)
+            raise RateLimited(f"Too many concurrent requests for this API key (limit {most})", retry_after_s=RETRY_S)
         renewing = asyncio.create_task(self._renew(key_id, slot))
         try:
             yield

@@ -42,10 +42,9 @@ from app.settings import Settings
 
 __all__ = ["JobPage", "Queue"]
 
-RATE_FADES_MS = (
-    60_000  # of a worker's time: long enough to even out single jobs, short enough to follow a change of load
-)
-#: Statuses of a job that was taken from a live worker on purpose; "" is that of a deleted one.
+#: Time constant of the measured speed, in a worker's time: it evens out single jobs and follows a change of load.
+RATE_FADES_MS = 60_000
+#: Statuses of a job that was deliberately taken from a live worker; "" is that of a deleted one.
 WITHDRAWN = frozenset({JobStatus.CANCELLED, JobStatus.EXPIRED, ""})
 LOOKED_AT_A_CALL = 500  # entries of a tenant's list; bounds the time one script holds the server
 _log = Log("queue")
@@ -81,7 +80,7 @@ class Queue:
 
     @classmethod
     def connect(cls, settings: Settings, url: str | None = None) -> Queue:
-        """The queue at `url`, else settings.redis_url, else the embedded server's socket in the data folder.
+        """Connects to `url`, else settings.redis_url, else the embedded server's socket in the data folder.
 
         Nothing is sent before the first call.
         """
@@ -89,7 +88,7 @@ class Queue:
 
     @classmethod
     async def check(cls, settings: Settings) -> None:
-        """Raises RequirementError where Redis cannot serve as the queue as it is set up; see check_requirements."""
+        """Raises RequirementError if Redis cannot serve as the queue as it is set up; see check_requirements."""
         queue = cls.connect(settings)
         try:
             await check_requirements(queue._redis, queue._scripts, queue.keys)
@@ -97,12 +96,12 @@ class Queue:
             await queue.close()
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Closes every connection."""
         await self._events.close()
         await self._redis.aclose()
 
     async def ping(self) -> bool:
-        """True when the server answers."""
+        """Returns True if the server answers."""
         return bool(await self._redis.ping())
 
     async def submit(
@@ -116,15 +115,15 @@ class Queue:
         pending_jobs: int | None = None,
         takes_orphan: bool = False,
     ) -> Job:
-        """Store and queue a job, and return it as stored, with the server's created_at and deadline_at.
+        """Stores and queues a job; returns it as stored, with the server's created_at and deadline_at.
 
         It expires `deadline_s` after this, settings.deadline_max_s at the latest. With an idempotency key that was
         used before and whose job is still kept, returns that earlier job (its id differs from `job.id`); a retried
         call with the same id returns what is stored. With `takes_orphan`, returns the job of an equal request of the
         tenant, by the fingerprint, whose client has left it (see `orphan`), each such job once.
-        Raises errors.Conflict when the key came with another fingerprint; errors.QueueFull at settings.queue_limit
+        Raises errors.Conflict if the key came with another fingerprint; errors.QueueFull at settings.queue_limit
         and settings.queue_limit_per_model; errors.InvalidParameter for an uploaded LoRA that was deleted meanwhile;
-        errors.RateLimited when `pending_jobs` of this API key have not ended.
+        errors.RateLimited if `pending_jobs` of this API key have not ended.
         """
         request, most_s = job.request, self._settings.deadline_max_s
         answer = await self._scripts.run(
@@ -152,32 +151,38 @@ class Queue:
         if answer[0] == "conflict":
             raise Conflict("this Idempotency-Key was used with another request", code="idempotency_conflict")
         if answer[0] == "no_lora":
-            raise InvalidParameter(f"loras: {answer[1]} was deleted meanwhile", param="loras", code="lora_not_found")
+            raise InvalidParameter(
+                f"loras: {answer[1]} was deleted meanwhile; name another one, or none",
+                param="loras",
+                code="lora_not_found",
+            )
         if answer == ["full", "key"]:
             retry_s = retry_after_s(await self.loads())
-            raise RateLimited(f"{pending_jobs} jobs of this key have not ended, its most", retry_after_s=retry_s)
+            raise RateLimited(
+                f"Too many unfinished jobs for this API key (limit {pending_jobs})", retry_after_s=retry_s
+            )
         if answer[0] == "full":
             raise await self._full(request.model, of_all=answer[1] == "all")
         stored = job_from_fields(pairs(answer[1]))
         event = "job_queued" if answer[0] == "new" else "job_repeated"
-        said = {"prompt": request.prompt} if self._settings.log_prompts else {}
-        _log.info(event, job=stored.id, model=stored.request.model, pictures=stored.request.n, **said)
+        prompt = {"prompt": request.prompt} if self._settings.log_prompts else {}
+        _log.info(event, job=stored.id, model=stored.request.model, images=stored.request.n, **prompt)
         return stored
 
     async def _full(self, model: str, *, of_all: bool) -> QueueFull:
-        loads = [each for each in await self.loads() if of_all or each.model == model]
+        loads = [load for load in await self.loads() if of_all or load.model == model]
         retry_s = retry_after_s(loads)
         _log.warning("queue_full", model=model, of_all=of_all, retry_after_s=retry_s)
         what = "the queue" if of_all else f"the queue of {model}"
         return QueueFull(f"{what} is full; try again later", retry_after_s=retry_s)
 
     async def get(self, job_id: str) -> Job | None:
-        """The job as it stands; None when it never was or its retention has passed."""
+        """Returns the job as it is now; None if it never was or its retention has passed."""
         fields = pairs(await self._scripts.run("get", id=job_id))
         return job_from_fields(fields) if fields else None
 
     async def wait(self, job_id: str, timeout_s: float) -> Job | None:
-        """The job as soon as it has ended, else as it stands after `timeout_s`; None when there is no such job."""
+        """Returns the job as soon as it has ended, else as it is after `timeout_s`; None if there is no such job."""
         async with self._events.watch(self.keys.DONE, [job_id]) as ended:
             deadline = monotonic() + timeout_s
             job = await self.get(job_id)
@@ -216,11 +221,11 @@ class Queue:
         return JobPage(jobs[:limit], len(jobs) > limit)
 
     def follow(self, job_id: str, after: str | None = None) -> AbstractAsyncContextManager[EventStream]:
-        """What becomes of a job, from the event with the id `after` on, else from the first that is kept."""
+        """Streams the events of a job behind the one with the id `after`, else from the first that is kept."""
         return self._events.follow(job_id, after)
 
     async def cancel(self, job_id: str) -> Job | None:
-        """End a job that has not ended, and take it from its worker; as it stands then, or None for no such job."""
+        """Ends an unfinished job and takes it from its worker; returns it as it is then, or None if there is none."""
         answer = await self._scripts.run("cancel", id=job_id)
         if answer[0] == "unknown":
             return None
@@ -231,17 +236,19 @@ class Queue:
     async def orphan(self, job_id: str, token: str, kept_s: float) -> bool:
         """Notes that the job's client has left: the next equal request within `kept_s` takes the job over.
 
-        `token` tells this leaving from others of the job. False for a job that none can take over.
+        `token` identifies this event among others of the job. Returns False for a job that cannot be taken over.
         """
         return bool(await self._scripts.run("orphan_add", id=job_id, token=token, ttl_ms=round(kept_s * 1000)))
 
     async def drop_orphan(self, job_id: str, token: str) -> bool:
-        """Forgets this leaving of the job's client; False if an equal request has taken the job over."""
+        """Removes the note with this token; returns False if an equal request has taken the job over."""
         return bool(await self._scripts.run("orphan_drop", id=job_id, token=token))
 
     async def delete(self, job_id: str) -> Job | None:
-        """Remove a job, taking it from its worker, and its idempotency key; the job as it was, cancelled if it had not
-        ended, or None for no such job. Its artifacts are the caller's to remove.
+        """Removes a job and its idempotency key, and takes it from its worker.
+
+        Returns the job as it was, cancelled if it had not ended, or None if there is none. The caller removes its
+        artifacts.
         """
         fields = pairs(await self._scripts.run("delete", id=job_id))
         if not fields:
@@ -258,9 +265,9 @@ class Queue:
         return self._events.watch(self.keys.QUEUED, models, signal)
 
     async def claim(self, worker: str, model: str, job_ids: Sequence[str], turns: FairShareState) -> list[Job]:
-        """Lease those of the jobs that still wait, all of one model; with any, `turns` is the planner's memory.
+        """Leases those of the jobs that still wait, all of one model; if any does, stores the planner's memory `turns`.
 
-        Do not cancel this call: jobs already leased would wait for their lease to end.
+        Do not cancel this call: leased jobs would wait for their lease to end.
         """
         answer = await self._scripts.run(
             "claim", worker=worker, model=model, lease_ms=self._lease_ms, turns=turns.to_json(), ids=list(job_ids)
@@ -290,7 +297,7 @@ class Queue:
         return bool(await self._scripts.run("publish_preview", worker=worker, id=job_id, preview=json.dumps(preview)))
 
     async def finish(self, worker: str, job_id: str, result: Result) -> bool:
-        """Complete a job. False when the lease was lost: a result is written once."""
+        """Completes a job. Returns False if the lease was lost: a result is written once."""
         done = await self._scripts.run(
             "finish", worker=worker, id=job_id, result=to_json(result), fade_ms=RATE_FADES_MS
         )
@@ -298,13 +305,13 @@ class Queue:
         return bool(done)
 
     async def fail(self, worker: str, job_id: str, error: JobError) -> bool:
-        """Fail a job for good. False when the lease was lost."""
+        """Fails a job for good. Returns False if the lease was lost."""
         done = await self._scripts.run("fail", worker=worker, id=job_id, error=to_json(error))
         _log.info("job_failed" if done else "error_refused", job=job_id, worker=worker, code=error.code)
         return bool(done)
 
     async def release(self, worker: str, job_ids: Sequence[str]) -> None:
-        """Hand jobs back to their old place in the queue, ahead of all that came later; no attempt is counted."""
+        """Returns jobs to their old place in the queue, ahead of all later ones; no attempt is counted."""
         for job_id in await self._scripts.run("release", worker=worker, ids=list(job_ids)):
             _log.info("job_released", job=job_id, worker=worker)
 
@@ -318,5 +325,5 @@ class Queue:
         return await read_stats(self._scripts, self._redis)
 
     async def depth(self, model: str) -> int:
-        """How many jobs wait for this model."""
+        """Counts the jobs that wait for this model."""
         return int(await self._redis.zcard(self.keys.queue(model)))

@@ -13,14 +13,16 @@ from app.queue.serialization import pairs
 
 __all__ = ["ModelState", "Registry", "Stage"]
 
-#: Of a model on its way into a worker's memory, the furthest first.
+#: Stages of a model on its way into a worker's memory, the furthest first.
 Stage = Literal["warm", "loading", "downloading", "failed", "cold"]
 _log = Log("queue")
 
 
 @dataclass(frozen=True)
 class ModelState:
-    """done_bytes and total_bytes: of a download, or of the memory that a model being loaded takes; 0 if unknown.
+    """The stage of a model on a worker, and its progress.
+
+    done_bytes, total_bytes: of a download, or of the memory that a loading model takes; 0 if unknown.
     error: the cause of a failure, for clients to read.
     """
 
@@ -40,8 +42,8 @@ class Registry:
     ) -> None:  # fmt: skip
         """Announces for `ttl_s` that a worker is alive with these models warm.
 
-        It `serves` those and what it can load, once it takes jobs at all. `metrics` is the host:port of its metrics. A
-        model without a state is cold, or warm among `models`.
+        serves: further models that it takes jobs for. metrics: host:port of its metrics. states: of models that are
+        neither warm nor cold.
         """
         announcement = json.dumps(
             {
@@ -54,20 +56,20 @@ class Registry:
         await self._scripts.run("announce", worker=worker, announcement=announcement, ttl_ms=round(ttl_s * 1000))
 
     async def retire(self, worker: str) -> None:
-        """Take a worker out of the registry."""
+        """Removes a worker from the registry."""
         await self._scripts.run("retire", worker=worker)
         _log.info("worker_retired", worker=worker)
 
     async def workers(self) -> dict[str, list[str]]:
-        """Workers alive now, each with its warm models."""
+        """Returns the live workers, each with its warm models."""
         return {name: announced["warm"] for name, announced in (await self._announced()).items()}
 
     async def served(self) -> set[str]:
-        """The models that some worker alive now takes jobs for, warm or not."""
+        """Returns the models that at least one live worker takes jobs for, warm or not."""
         return {model for announced in (await self._announced()).values() for model in announced["serves"]}
 
     async def states(self) -> dict[str, dict[str, ModelState]]:
-        """The state of each model that a live worker has begun to fetch or load, by worker and model."""
+        """Returns the state of each model that a live worker fetches, loads or has loaded, by worker and model."""
         return {
             name: {model: ModelState(**state) for model, state in announced.get("states", {}).items()}
             | {model: ModelState("warm") for model in announced["warm"]}
@@ -75,7 +77,7 @@ class Registry:
         }
 
     async def model_states(self) -> dict[str, ModelState]:
-        """The state of each model on the live worker that is furthest with it; a model that is left out is cold."""
+        """Returns the state of each model on the live worker that is furthest with it; a missing model is cold."""
         furthest: dict[str, ModelState] = {}
         for states in (await self.states()).values():
             for model, state in states.items():
@@ -83,7 +85,7 @@ class Registry:
         return furthest
 
     async def exporters(self) -> dict[str, str]:
-        """Where the workers alive now show their metrics, host:port by worker."""
+        """Returns host:port of the metrics of each live worker that has them."""
         workers = await self._announced()
         return {name: announced["metrics"] for name, announced in workers.items() if announced.get("metrics")}
 
@@ -92,5 +94,5 @@ class Registry:
 
 
 def _distance(state: ModelState) -> int:
-    """From being warm, in stages."""
+    """Counts the stages from here to warm."""
     return get_args(Stage).index(state.stage)

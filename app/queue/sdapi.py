@@ -1,4 +1,4 @@
-"""What the routes of /sdapi/v1 remember of a tenant: the model it has chosen, and its jobs under way."""
+"""State of a tenant for the routes of /sdapi/v1: the chosen model, and the unfinished jobs."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from app.queue.scripts import Scripts
 
 __all__ = ["SdapiState"]
 
-#: A job is listed for this long at the most: its clients wait for it, and a process that dies cannot drop it.
+#: A job is listed for at most this long, since a process that dies cannot drop it.
 LISTED_MS = 3_600_000
 
 
 class SdapiState:
-    """Raises redis.exceptions.RedisError when the server cannot be reached."""
+    """Raises redis.exceptions.RedisError if the server cannot be reached."""
 
     def __init__(self, scripts: Scripts) -> None:
         self._scripts = scripts

@@ -12,7 +12,7 @@ from app.jobs import Priority
 __all__ = ["FairShareState", "PendingJob", "QueueSnapshot"]
 
 
-class PendingJob(NamedTuple):  # made by the hundred for every claim, which a dataclass is slow at
+class PendingJob(NamedTuple):  # each claim creates hundreds, which is slow with a dataclass
     """A waiting job. Cost and work are in the units of app.jobs.Generation."""
 
     id: str

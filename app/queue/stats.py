@@ -38,7 +38,7 @@ class QueueLoad:
 
     @property
     def wait_s(self) -> float | None:
-        """How long a job submitted now would wait: on average, half of the work in progress is done already.
+        """The seconds that a job submitted now would wait: on average, half of the work in progress is done already.
 
         None if that cannot be known: nothing was measured, or no worker holds the model.
         """
@@ -48,9 +48,9 @@ class QueueLoad:
 
 
 def retry_after_s(loads: Iterable[QueueLoad]) -> int:
-    """When to come back to a full queue: once the first of these has been worked off.
+    """Returns when to come back to a full queue: once the first of these models' queues is done.
 
-    Until then the workers have enough to do, and from then on there surely is room.
+    Until then the workers have enough to do, and from then on there is room.
     """
     waits_s = [wait_s for load in loads if load.queued and (wait_s := load.wait_s) is not None]
     if not waits_s:

@@ -39,36 +39,36 @@ class UploadedFile:
 
 
 class FileRegistry:
-    """Raises redis.exceptions.RedisError when the server cannot be reached."""
+    """The uploaded files of each tenant. Raises redis.exceptions.RedisError if the server cannot be reached."""
 
     def __init__(self, scripts: Scripts, most_bytes: int) -> None:
         self._scripts = scripts
         self._most_bytes = most_bytes
 
     async def add(self, tenant: str, file: UploadedFile, kept_s: float) -> UploadedFile:
-        """Notes the file and returns it with its times. Raises RateLimited if the tenant has no room for it."""
+        """Registers the file and returns it with its times. Raises RateLimited if the tenant has no room for it."""
         record = {name: getattr(file, name) for name in ("id", "name", "filename", "purpose", "bytes")}
         answer = await self._scripts.run(
             "file_add", tenant=tenant, record=record, ttl_ms=round(kept_s * 1000), most=FILES_MAX,
             most_bytes=self._most_bytes,
         )  # fmt: skip
         if answer == "full":
-            message = f"file: at most {FILES_MAX} files and {self._most_bytes} bytes are kept; delete some"
+            message = f"file: the limit is {FILES_MAX} files and {self._most_bytes} bytes; delete some"
             raise RateLimited(message, param="file", code="files_full")
         return _read(answer)
 
     async def find(self, tenant: str, file_id: str) -> UploadedFile | None:
-        """The tenant's file; None if there is none of this id, or no longer."""
+        """Returns the tenant's file; None if it never was or has expired."""
         records = await self._scripts.run("file_list", tenant=tenant, id=file_id)
         return _read(records[0]) if records else None
 
     async def list(self, tenant: str) -> list[UploadedFile]:
-        """The tenant's files, newest first."""
+        """Returns the tenant's files, the newest first."""
         files = [_read(text) for text in await self._scripts.run("file_list", tenant=tenant)]
         return sorted(files, key=lambda file: (file.created_at, file.id), reverse=True)
 
     async def drop(self, tenant: str, file_id: str) -> None:
-        """Forgets it."""
+        """Removes a file from the registry."""
         await self._scripts.run("file_drop", tenant=tenant, id=file_id)
 
 
@@ -79,31 +79,34 @@ def _read(text: str) -> UploadedFile:
 
 
 class LoraRegistry:
-    """Their files are the caller's to store and to remove: `note_file` before one is stored, `forget_file` after it was
-    removed. What is cut off in between is a leftover.
+    """The uploaded LoRAs of each tenant, and which jobs need them.
+
+    The caller stores and removes their files: `note_file` before one is stored, `forget_file` after it was removed. If
+    it is interrupted in between, the file is a leftover.
     """
 
     def __init__(self, scripts: Scripts) -> None:
         self._scripts = scripts
 
     async def note_file(self, version: str) -> None:
-        """Notes that the file of a version is about to be stored; `add` strikes the note off."""
+        """Notes that the file of a version is about to be stored; `add` removes the note."""
         await self._scripts.run("lora_note", version=version)
 
     async def forget_file(self, version: str) -> None:
-        """Strikes off the note of a file that was removed, or was never stored."""
+        """Removes the note of a file that was removed, or was never stored."""
         await self._scripts.run("lora_forget", version=version)
 
     async def leftovers(self, older_than_s: float) -> list[str]:
-        """The versions that have not been registered for so long, but whose files may be stored; the oldest first."""
+        """Returns versions, the oldest first, that are unregistered for so long and whose files may be stored."""
         versions: list[str] = await self._scripts.run(
             "lora_leftovers", older_than_ms=round(older_than_s * 1000), most=LEFTOVERS_A_CALL
         )
         return versions
 
     async def add(self, lora: UploadedLora, *, most: int, most_bytes: int) -> None:
-        """Registers one whose file is stored. Raises Conflict for an id that is taken, and for a tenant that has
-        `most` LoRAs or `most_bytes` of them.
+        """Registers a LoRA whose file is stored.
+
+        Raises Conflict for an id that is taken, and for a tenant without room: `most` LoRAs, `most_bytes`.
         """
         answer = await self._scripts.run(
             "lora_add", tenant=lora.tenant or ALL_TENANTS, id=lora.id, use_id=lora.use_id, version=lora.version,
@@ -113,22 +116,22 @@ class LoraRegistry:
             raise Conflict(f"id: there is a LoRA {lora.id!r} already; delete it first", param="id", code="lora_exists")
         if answer != "added":
             limit = f"{most} LoRAs" if answer == "count" else f"{most_bytes} bytes of LoRAs"
-            raise Conflict(f"the limit is {limit}; delete one first", code="lora_limit")
+            raise Conflict(f"the limit is {limit} per tenant; delete one first", code="lora_limit")
         _log.info("lora_added", lora=lora.use_id, base=lora.base, bytes=lora.size_bytes)
 
     async def visible(self, tenant: str) -> list[UploadedLora]:
-        """Those of all tenants, and then its own."""
+        """Returns the LoRAs that a tenant may use: those of all tenants, then its own."""
         records = await self._scripts.run("lora_list", tenant=tenant)
         loras = [UploadedLora.model_validate_json(record) for record in records]
         return sorted(loras, key=lambda lora: (lora.tenant is not None, lora.id))
 
     async def find(self, use_id: str) -> UploadedLora | None:
-        """By the id that jobs name it by, whoever it belongs to."""
+        """Finds a LoRA of any tenant by the id that jobs use."""
         record = await self._scripts.run("lora_get", use_id=use_id)
         return None if record is None else UploadedLora.model_validate_json(record)
 
     async def drop(self, lora: UploadedLora) -> None:
-        """Strikes it off, and notes that its file is left over.
+        """Removes a LoRA, and notes that its file is left over.
 
         Raises NotFound, and Conflict while jobs that have not ended need it.
         """

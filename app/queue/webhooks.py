@@ -1,4 +1,4 @@
-"""The schedule of webhooks: filled by the transitions themselves, emptied by whichever API process claims from it."""
+"""The schedule of webhooks: the scripts fill it with each transition, and the API processes claim from it."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from app.queue.serialization import job_from_fields, pairs
 
 __all__ = ["Delivery", "Webhooks"]
 
-LEASE_S = 60.0  # well beyond what one takes; after that another process makes it
+LEASE_S = 60.0  # well above the time of one delivery; after it another process repeats the delivery
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """One event to be told to one URL, the job's webhook; `at` is when it came to be."""
+    """One event to be sent to the URL of the job's webhook; `at` is when it happened."""
 
     entry: str  # in the schedule
     job: Job
     event: EventType
-    message_id: str  # the same however often it is tried
+    message_id: str  # the same at every try
     at: float
     tries: int  # this one included
 
@@ -38,11 +38,11 @@ class Webhooks:
         self._events = events
 
     def due(self) -> AbstractAsyncContextManager[Signal]:
-        """A signal set when something is put on the schedule."""
+        """Sets a signal when a delivery is put on the schedule."""
         return self._events.watch(self._keys.NOTICED, ["due"])
 
     async def claim(self, places: int, taken: Mapping[str, int]) -> tuple[Sequence[Delivery], float | None]:
-        """Deliveries that are due, this process's for LEASE_S; and the seconds until the next one is, if there is one.
+        """Claims due deliveries for LEASE_S; also returns the seconds until the next one is due, or None.
 
         Tenants share the `places` of this process, of which each already has those in `taken`. A delivery whose job is
         no longer kept is dropped.
@@ -54,11 +54,11 @@ class Webhooks:
         return deliveries, max(0, int(wait_ms)) / 1000 if wait_ms else None
 
     async def done(self, delivery: Delivery) -> None:
-        """Strike it off."""
+        """Removes a delivery from the schedule."""
         await self._scripts.run("webhook_end", tenant=delivery.job.tenant, entry=delivery.entry)
 
     async def retry(self, delivery: Delivery, delay_s: float) -> None:
-        """Make it due again."""
+        """Makes a delivery due again after this delay."""
         await self._scripts.run(
             "webhook_end", tenant=delivery.job.tenant, entry=delivery.entry, delay_ms=round(delay_s * 1000)
         )
@@ -67,7 +67,7 @@ class Webhooks:
 def _delivery(entry: str, tries: int, job: Job) -> Delivery:
     _, kind, event_id = entry.split(" ")
     event = EventType(kind)
-    if event is EventType.PROGRESS:  # one a job is on the schedule, for its latest step
+    if event is EventType.PROGRESS:  # a job has at most one on the schedule, for its latest step
         event_id = f"{job.attempts}-{job.step}"
         at = time()
     else:

@@ -44,7 +44,7 @@ class Service:
         self._insecure = insecure
         self._stopping = asyncio.Event()
         self._hurrying = asyncio.Event()
-        self._server: embedded.Embedded | None = None
+        self._server: embedded.EmbeddedServer | None = None
 
     async def run(self) -> int:
         for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -122,7 +122,7 @@ class Service:
         begun_s = monotonic()
         while not self._stopping.is_set():
             await self._pause(LOOK_S)
-            if self._server is None or self._server.alive() or self._stopping.is_set():
+            if self._server is None or self._server.is_alive() or self._stopping.is_set():
                 continue
             await self._pause(restarts.delay_s("is gone", monotonic() - begun_s))
             begun_s = monotonic()
@@ -133,7 +133,7 @@ class Service:
 
     async def _start_server(self) -> None:
         self._server = await asyncio.to_thread(embedded.start, self._settings)
-        _say(f"valkey {'adopted' if self._server.adopted else 'started'}")
+        _say(f"valkey {'adopted' if self._server.is_adopted else 'started'}")
 
     async def _tell_when_ready(self) -> None:
         """Prints a line when the worker takes jobs, and one when the API says that it is ready to serve."""

@@ -10,7 +10,7 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
 from app.metrics import definitions as d
-from app.metrics.families import of_values
+from app.metrics.families import value_family
 
 __all__ = ["GpuCollector"]
 
@@ -25,15 +25,15 @@ class GpuCollector(Collector):
 
     def collect(self) -> Iterator[Family]:
         free, size = torch.cuda.mem_get_info(self._device)
-        yield of_values(d.GPU_USED, {self._labels: size - free})
-        yield of_values(d.GPU_SIZE, {self._labels: size})
+        yield value_family(d.GPU_USED, {self._labels: size - free})
+        yield value_family(d.GPU_SIZE, {self._labels: size})
         if self._nvml is not None:
             pynvml, handle = self._nvml
             try:
                 percent = pynvml.nvmlDeviceGetUtilizationRates(handle).gpu
             except pynvml.NVMLError:
                 return
-            yield of_values(d.GPU_BUSY, {self._labels: percent / 100})
+            yield value_family(d.GPU_BUSY, {self._labels: percent / 100})
 
 
 def _handle(device: torch.device) -> tuple[Any, Any] | None:

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.metrics_core import Metric as Family
 
 from app.metrics import definitions as d
-from app.metrics.families import Labels, counter, gauge, histogram, of_values
+from app.metrics.families import Labels, counter, gauge, histogram, value_family
 from app.tracing import Tracing
 from app.worker.spans import Ended, trace
 
@@ -156,4 +156,4 @@ class Recorder:
         for (event, model), n in self.counts().items():
             metric, *words = SHOWN[event]
             values[metric][model, *words] = n
-        return (of_values(metric, each) for metric, each in values.items())
+        return (value_family(metric, each) for metric, each in values.items())

@@ -86,7 +86,7 @@ class Fleet:
         self.workers = workers
         self.redis = Redis.from_url(embedded.url(settings), decode_responses=True)
         self._queue = Queue.connect(settings)
-        self._server: embedded.Embedded | None = None
+        self._server: embedded.EmbeddedServer | None = None
         self._fsync = fsync
 
     @property

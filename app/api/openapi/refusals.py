@@ -116,9 +116,7 @@ OWN: dict[str, tuple[ServiceError, ...]] = {
     "create_file": (
         InvalidParameter("file: must be an image or a video, got PDF", param="file"),
         InvalidRequest("seconds: Input should be a valid integer", param="seconds"),
-        RateLimited(
-            "file: at most 1000 files and 1000000000 bytes are kept; delete some", param="file", code="files_full"
-        ),
+        RateLimited("file: the limit is 1000 files and 1000000000 bytes; delete some", param="file", code="files_full"),
     ),
     "list_files": (),
     "get_file": (NO_FILE,),
@@ -186,7 +184,7 @@ OWN: dict[str, tuple[ServiceError, ...]] = {
 OF_A_KEY = (
     Unauthenticated("no such API key"),
     Forbidden("the API key batch lacks the scope generate"),
-    RateLimited("60 requests a minute are the most of this key", retry_after_s=7),
+    RateLimited("Rate limit exceeded: 60 requests per minute for this API key", retry_after_s=7),
     UNREACHABLE,
     REFUSED,
 )

@@ -60,7 +60,7 @@ def _shebang(name: str) -> str:
 
 
 def _metrics_header() -> str:
-    """The metrics counted in Redis as a Lua table by their Python name."""
+    """Returns the metrics counted in Redis as a Lua table by their Python name."""
     counted = {
         name: metric
         for name, metric in vars(definitions).items()
