@@ -1,4 +1,4 @@
-"""The files that are made: formats of each kind of model, codecs of a video, the defaults first; media types."""
+"""Output formats of each kind of model and codecs of videos, the defaults first; and media types."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Structured logging: one line an event, `time level component event key=value …`; never a prompt."""
+"""Structured logging: one line per event, `time level component event key=value …`; never a prompt."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 __all__ = ["Log", "configure"]
 
 
-#: Wherever one came from: no line shows a key.
+#: An API key, which no log line may show.
 API_KEY = re.compile(r"nag_[A-Za-z0-9_-]{43}(?![A-Za-z0-9_-])")
 
 
@@ -26,7 +26,7 @@ class _Formatter(logging.Formatter):
 
 
 def configure(level: str) -> None:
-    """Send every log line of this process to stderr, one line each. `level` is settings.log_level."""
+    """Sends every log record of this process to stderr as one line. `level` is settings.log_level."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Formatter())
     root = logging.getLogger()
@@ -41,27 +41,31 @@ class Log:
         self._logger = logging.getLogger(f"nag.{component}")
 
     def debug(self, event: str, **fields: Any) -> None:
-        """Something worth a line only while searching for a fault."""
+        """Logs an event that helps to find a fault."""
         self._write(logging.DEBUG, event, fields)
 
     def info(self, event: str, **fields: Any) -> None:
-        """A transition."""
+        """Logs a change of state."""
         self._write(logging.INFO, event, fields)
 
     def warning(self, event: str, **fields: Any) -> None:
-        """Something went wrong and the service dealt with it."""
+        """Logs a fault that the service recovered from."""
         self._write(logging.WARNING, event, fields)
 
     def error(self, event: str, **fields: Any) -> None:
-        """Something went wrong and somebody lost by it."""
+        """Logs an error that affected a user or a job."""
         self._write(logging.ERROR, event, fields)
 
     def _write(self, level: int, event: str, fields: dict[str, Any]) -> None:
         if self._logger.isEnabledFor(level):
-            self._logger.log(level, "%s", " ".join([event, *(f"{key}={_text(each)}" for key, each in fields.items())]))
+            self._logger.log(
+                level, "%s", " ".join([event, *(f"{key}={_text(value)}" for key, value in fields.items())])
+            )
 
 
 def _text(value: Any) -> str:
-    """A value on one line: bare when it is a single word, else quoted as JSON."""
+    """Formats a value on one line: bare if it is a single word, else quoted as JSON."""
     text = f"{value:.6g}" if isinstance(value, float) else str(value)
-    return text if text and text.isprintable() and not any(each in text for each in ' "=') else json.dumps(text)
+    return (
+        text if text and text.isprintable() and not any(character in text for character in ' "=') else json.dumps(text)
+    )

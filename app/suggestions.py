@@ -1,4 +1,4 @@
-"""What is likely meant by a name that is not known."""
+"""Suggests a known name for an unknown one."""
 
 from __future__ import annotations
 

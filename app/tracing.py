@@ -1,6 +1,6 @@
-"""One trace a job, sent by OTLP over HTTP: opened by the API, carried in the job, continued by the worker.
+"""Sends one trace per job by OTLP over HTTP: opened by the API, carried in the job, continued by the worker.
 
-The only importer of OpenTelemetry, which is the extra `tracing`: without settings.otlp_endpoint nothing of it is
+This is the only module that imports OpenTelemetry, the extra `tracing`; without settings.otlp_endpoint nothing of it is
 loaded. A span has ids, numbers and words; never a prompt.
 """
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Tracing", "TracingError", "Value"]
 
-SEND_S = 5  # a collector that takes longer loses what was sent
+SEND_S = 5  # spans are lost if the collector takes longer
 Value = str | int | float | bool
 
 
@@ -28,7 +28,7 @@ class TracingError(CommandError):
 
 
 class Tracing:
-    """One a process. Spans are sent from a thread of their own; a collector that is away costs them alone."""
+    """The tracer of a process. A thread of its own sends the spans; if the collector is away, they are lost."""
 
     def __init__(self, endpoint: str, part: str) -> None:
         try:
@@ -46,16 +46,16 @@ class Tracing:
 
     @classmethod
     def open(cls, settings: Settings, part: str) -> Tracing | None:
-        """None where settings.otlp_endpoint is not set. Raises TracingError."""
+        """Opens the tracer; returns None if settings.otlp_endpoint is not set. Raises TracingError."""
         return None if settings.otlp_endpoint is None else cls(settings.otlp_endpoint, part)
 
     def close(self) -> None:
-        """Send what is left, for as long as the exporter takes at most."""
+        """Sends the remaining spans, for at most the time of one export."""
         self._provider.shutdown()
 
     @contextmanager
     def request(self, name: str, traceparent: str) -> Iterator[tuple[Span, str]]:
-        """The span of an HTTP request, a child of its caller's if it has one, and the traceparent to hand on."""
+        """Opens the span of an HTTP request, a child of its caller's if there is one; yields it and its traceparent."""
         from opentelemetry.trace import SpanKind
 
         span = self._tracer.start_span(name, self._context(traceparent), kind=SpanKind.SERVER)
@@ -73,7 +73,7 @@ class Tracing:
         attributes: Mapping[str, Value] | None = None,
         error: str | None = None,
     ) -> str:
-        """One that is over, in Unix seconds; `parent` is a traceparent. Returns its own."""
+        """Records a span that has ended, in Unix seconds, and returns its traceparent; `parent` is one."""
         from opentelemetry.trace import SpanKind, StatusCode
 
         context, about = self._context(parent), dict(attributes or {})
@@ -85,7 +85,7 @@ class Tracing:
 
     @staticmethod
     def carried(span: Span) -> str:
-        """W3C's traceparent."""
+        """Returns W3C's traceparent of the span."""
         context = span.get_span_context()
         return f"00-{context.trace_id:032x}-{context.span_id:016x}-{int(context.trace_flags):02x}"
 
@@ -94,5 +94,5 @@ class Tracing:
         from opentelemetry.context import Context
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-        # An empty one to begin with: what this thread is at is nobody's parent.
+        # From an empty context: the current span of this thread is not the parent.
         return TraceContextTextMapPropagator().extract({"traceparent": traceparent} if traceparent else {}, Context())

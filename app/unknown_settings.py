@@ -48,5 +48,5 @@ def _advice(variable: str, known: set[str]) -> str:
     if variable in REMOVED:
         return f": it was removed, since {REMOVED[variable]}"
     # Without the prefix, which all of them share.
-    found = did_you_mean(variable.removeprefix(PREFIX), (name.removeprefix(PREFIX) for name in known))
-    return found.replace("mean ", f"mean {PREFIX}")
+    suggestion = did_you_mean(variable.removeprefix(PREFIX), (name.removeprefix(PREFIX) for name in known))
+    return suggestion.replace("mean ", f"mean {PREFIX}")
