@@ -25,7 +25,7 @@ class JobStatus(StrEnum):
     EXPIRED = "expired"  # its deadline or its retention has passed
 
     @property
-    def terminal(self) -> bool:
+    def is_terminal(self) -> bool:
         return self not in (JobStatus.QUEUED, JobStatus.IN_PROGRESS)
 
 
@@ -42,7 +42,7 @@ class EventType(StrEnum):
     EXPIRED = "expired"
 
     @property
-    def terminal(self) -> bool:
+    def is_terminal(self) -> bool:
         return self in (EventType.COMPLETED, EventType.FAILED, EventType.CANCELLED, EventType.EXPIRED)
 
 
@@ -192,7 +192,7 @@ NO_STEP_WITHIN = "no_step_within_start_and_end"
 
 
 @dataclass(frozen=True)
-class Applied:
+class AppliedGuidance:
     """Whether NAG was applied, and its parameters; `reason` is set if it was not."""
 
     applied: bool
@@ -238,7 +238,7 @@ class Result:
     """The result of a job, with the parameters that were used."""
 
     artifacts: tuple[Artifact, ...]
-    nag: Applied
+    nag: AppliedGuidance
     batch_size: int  # most images or videos, its own included, that shared a denoiser call
     timings: Timings
     warnings: tuple[str, ...] = ()

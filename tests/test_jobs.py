@@ -9,7 +9,7 @@ import pytest
 
 from app.catalog import NAGDefaults
 from app.jobs import (
-    Applied,
+    AppliedGuidance,
     Artifact,
     Generation,
     Guidance,
@@ -23,7 +23,7 @@ from app.queue.serialization import generation_from_json, result_from_json, to_j
 
 RESULT = Result(
     (Artifact("job-0-00000000.png", "image/png", 10, 7),),
-    Applied(True, None, 5.0, 2.5, 0.25, 1.0),
+    AppliedGuidance(True, None, 5.0, 2.5, 0.25, 1.0),
     2,
     Timings(1.0, 2.0, 3.0, 4.0, 5.0),
 )

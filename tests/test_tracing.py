@@ -69,7 +69,7 @@ async def traced(settings: Settings, queue: Queue, prompts: Sequence[str]) -> tu
                 for each in ids:
                     job = await queue.wait(each, HANG_S)
                     assert job is not None
-                    assert job.status.terminal
+                    assert job.status.is_terminal
     return ids, collector
 
 

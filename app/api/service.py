@@ -177,7 +177,7 @@ class Service:
                 ended = await self.queue.get(job.id)
             latest = self._found(ended, job.id)
             has_left = leaving is not None and leaving.done()
-            would_cancel = cancel_without is not None and not latest.status.terminal
+            would_cancel = cancel_without is not None and not latest.status.is_terminal
             if has_left and would_cancel:
                 await self.orphans.leave(job.id)
             elif has_left or would_cancel:
@@ -194,7 +194,7 @@ class Service:
         deadline = monotonic() + timeout_s
         while True:
             job = await self.queue.wait(job_id, min(LOOK_S, deadline - monotonic()))
-            if job is None or job.status.terminal or monotonic() >= deadline:
+            if job is None or job.status.is_terminal or monotonic() >= deadline:
                 return job
 
     async def cancel(self, job_id: str) -> Job:

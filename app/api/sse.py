@@ -75,7 +75,7 @@ async def events_of(service: Service, job: Job, after: str | None) -> AsyncGener
         while not service.stopping():
             events = await feed.next(LOOK_S)
             silent = not events and monotonic() - silent_since_s > KEEP_ALIVE_S
-            if silent and ((now := await service.queue.get(job.id)) is None or now.status.terminal):
+            if silent and ((now := await service.queue.get(job.id)) is None or now.status.is_terminal):
                 return  # deleted, and nobody was there to hear it
             if events or silent:
                 silent_since_s = monotonic()
@@ -83,12 +83,12 @@ async def events_of(service: Service, job: Job, after: str | None) -> AsyncGener
                 yield None
             for event in events:
                 yield event
-            if events and events[-1].type.terminal:  # one that was followed by others was undone by an operator
+            if events and events[-1].type.is_terminal:  # one that was followed by others was undone by an operator
                 return
 
 
 async def _written(service: Service, job: Job, event: JobEvent) -> bytes:
-    ended = await service.queue.get(job.id) if event.type.terminal else None
+    ended = await service.queue.get(job.id) if event.type.is_terminal else None
     view = event_view(event, job, ended, service.links).model_dump(mode="json")
     said = {name: value for name, value in view.items() if value is not None}
     return format_sse_event(data_str=json.dumps(said), event=event.type, id=event.id)

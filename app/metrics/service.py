@@ -20,7 +20,7 @@ PRIORITIES = ("high", "normal", "low")
 FROM_ZERO: Mapping[d.Metric, Sequence[Labels]] = {
     d.JOBS_ACCEPTED: [(priority,) for priority in PRIORITIES],
     d.JOBS_REFUSED: [("model",), ("all",), ("key",)],
-    d.JOBS: [(status.value,) for status in JobStatus if status.terminal],
+    d.JOBS: [(status.value,) for status in JobStatus if status.is_terminal],
     d.RETRIES: [()],
     d.LEASES_LOST: [()],
     d.DEAD_LETTERS: [()],

@@ -186,7 +186,7 @@ class Queue:
         async with self._events.watch(self.keys.DONE, [job_id]) as ended:
             deadline = monotonic() + timeout_s
             job = await self.get(job_id)
-            while job is not None and not job.status.terminal and await ended.within(deadline - monotonic()):
+            while job is not None and not job.status.is_terminal and await ended.within(deadline - monotonic()):
                 job = await self.get(job_id)
             return job
 

@@ -12,7 +12,7 @@ from dataclasses import asdict, fields
 from typing import Any, TypeVar, cast
 
 from app.jobs import (
-    Applied,
+    AppliedGuidance,
     Artifact,
     EventType,
     Generation,
@@ -86,7 +86,7 @@ def result_from_json(text: str) -> Result:
     data = json.loads(text)
     return Result(
         artifacts=tuple(_known(Artifact, artifact) for artifact in data["artifacts"]),
-        nag=_known(Applied, with_present_names(data["nag"])),
+        nag=_known(AppliedGuidance, with_present_names(data["nag"])),
         batch_size=data["batch_size"],
         timings=_known(Timings, data["timings"]),
         warnings=tuple(data["warnings"]),

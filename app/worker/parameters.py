@@ -8,7 +8,7 @@ from dataclasses import asdict
 from importlib.metadata import version
 
 from app.catalog import NAG_BOUNDS
-from app.jobs import Applied, Generation
+from app.jobs import AppliedGuidance, Generation
 
 __all__ = ["SOFTWARE", "parameters"]
 
@@ -28,7 +28,7 @@ LEFT_OUT = (
 )
 
 
-def parameters(request: Generation, seed: int, applied: Applied, warnings: Sequence[str] = ()) -> str:
+def parameters(request: Generation, seed: int, applied: AppliedGuidance, warnings: Sequence[str] = ()) -> str:
     """The fields of POST /v1/jobs for this one picture or video, with what was really used, and `software`; of the
     files it started from `role` and `sha256`, the digest of what was sent; and the `warnings` of the request.
     """

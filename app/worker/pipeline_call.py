@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 import nag
-from app.jobs import ENDED_BEFORE_FIRST_STEP, NO_STEP_WITHIN, Applied, Guidance, Job
+from app.jobs import ENDED_BEFORE_FIRST_STEP, NO_STEP_WITHIN, AppliedGuidance, Guidance, Job
 from app.worker.adapters import CALL_LORAS
 from app.worker.calls import Coroutine
 from app.worker.encoder_memo import EncoderMemo, memoize_encoders
@@ -51,7 +51,7 @@ class CallResult:
 
     seed: int
     pixels: Pixels = field(default_factory=lambda: np.zeros(0, dtype=np.float32))
-    applied: Applied = field(default_factory=lambda: Applied(False))
+    applied: AppliedGuidance = field(default_factory=lambda: AppliedGuidance(False))
     findings: tuple[PromptFinding, ...] = ()
     batch_size: int = 0
     begun_at: float = 0.0
@@ -231,21 +231,21 @@ def _opaque(pixels: Pixels) -> Pixels:
 
 
 def _numbers(guidance: Guidance | None) -> dict[str, Any]:
-    """The fields of nag.NAGParams, which `nag.guide` and Applied have too."""
+    """The fields of nag.NAGParams, which `nag.guide` and AppliedGuidance have too."""
     return {} if guidance is None else {part.name: getattr(guidance, part.name) for part in fields(nag.NAGParams)}
 
 
-def _applied(guidance: Guidance | None, has_guided: bool) -> Applied:
+def _applied(guidance: Guidance | None, has_guided: bool) -> AppliedGuidance:
     """The numbers if guidance ran, otherwise the reason that it did not; both if the numbers are the reason."""
     if guidance is None:
-        return Applied(False, "not_requested")
+        return AppliedGuidance(False, "not_requested")
     if guidance.scale <= 1:
-        return Applied(False, "scale_is_1")
+        return AppliedGuidance(False, "scale_is_1")
     if guidance.alpha <= 0:
-        return Applied(False, "alpha_is_0")
+        return AppliedGuidance(False, "alpha_is_0")
     if guidance.end <= 0:
-        return Applied(False, "end_is_0")
+        return AppliedGuidance(False, "end_is_0")
     if has_guided:
-        return Applied(True, None, **_numbers(guidance))
+        return AppliedGuidance(True, None, **_numbers(guidance))
     reason = NO_STEP_WITHIN if guidance.start > 0 else ENDED_BEFORE_FIRST_STEP
-    return Applied(False, reason, **_numbers(guidance))
+    return AppliedGuidance(False, reason, **_numbers(guidance))

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from app.formats import MEDIA_TYPES
-from app.jobs import ENDED_BEFORE_FIRST_STEP, NO_STEP_WITHIN, Applied, Generation, Job, JobError
+from app.jobs import ENDED_BEFORE_FIRST_STEP, NO_STEP_WITHIN, AppliedGuidance, Generation, Job, JobError
 from app.worker.encode import METADATA_MAX_CHARS, encode, thumbnail
 from app.worker.parameters import parameters
 from app.worker.pipeline_call import CallResult
@@ -55,7 +55,7 @@ def to_job_output(job: Job, images: Sequence[CallResult]) -> JobOutput | JobErro
     )
 
 
-def _guidance_warnings(request: Generation, applied: Applied) -> Iterator[str]:
+def _guidance_warnings(request: Generation, applied: AppliedGuidance) -> Iterator[str]:
     if applied.reason == ENDED_BEFORE_FIRST_STEP:
         strength = request.strength
         at, more = ("", "") if strength is None else (f" of an edit at strength {strength:g}", " or strength")

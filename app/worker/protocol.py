@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, NamedTuple, Protocol
 
 import numpy as np
 
-from app.jobs import Applied, Job, JobError
+from app.jobs import AppliedGuidance, Job, JobError
 from app.worker.states import ModelStates
 
 __all__ = ["Engine", "InputFiles", "JobCancelled", "JobControl", "JobOutput", "Preview", "Room"]
@@ -52,7 +52,7 @@ class JobOutput:
     files: tuple[bytes | BinaryIO, ...]
     seeds: tuple[int, ...]
     media_type: str
-    applied: Applied
+    applied: AppliedGuidance
     batch_size: int  # most images or videos, its own included, that shared a denoiser call
     encode_ms: float
     denoise_ms: float

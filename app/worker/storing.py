@@ -46,7 +46,7 @@ class Storing:
             job = await self._queue.get(job_id)
         except RedisError:
             return  # what is left is swept
-        if job is not None and not job.status.terminal and job.worker == self._worker:
+        if job is not None and not job.status.is_terminal and job.worker == self._worker:
             return  # nobody knows whether Redis heard of them before it went away
         kept = _names(job.result.artifacts) if job is not None and job.result is not None else set()
         await self._delete(_names(result.artifacts) - kept)

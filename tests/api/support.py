@@ -16,7 +16,7 @@ from PIL import Image
 from app.api.server import create_app, uvicorn_config
 from app.artifacts import Artifacts, artifact_name
 from app.formats import MEDIA_TYPES
-from app.jobs import Applied, Artifact, Generation, Job, JobError, Result, Timings
+from app.jobs import AppliedGuidance, Artifact, Generation, Job, JobError, Result, Timings
 from app.queue.queue import Queue
 from app.queue.snapshot import PendingJob
 from app.settings import Settings
@@ -88,9 +88,11 @@ class FakeWorker:
             artifacts.append(Artifact(name, MEDIA_TYPES[asked.output_format], len(data), asked.seed + index, small))
         nag = asked.nag
         applied = (
-            Applied(applied=False, reason="not_requested")
+            AppliedGuidance(applied=False, reason="not_requested")
             if nag is None
-            else Applied(True, None, nag.scale, nag.tau, nag.alpha, nag.end, nag.scale_decay, nag.start, nag.method)
+            else AppliedGuidance(
+                True, None, nag.scale, nag.tau, nag.alpha, nag.end, nag.scale_decay, nag.start, nag.method
+            )
         )
         await self.queue.finish(self.name, job.id, Result(tuple(artifacts), applied, 1, TIMINGS, ("a worker's word",)))
 

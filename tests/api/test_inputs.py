@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from app.artifacts import Artifacts, artifact_name
-from app.jobs import Applied, Artifact, Generation, InputRole, Result
+from app.jobs import AppliedGuidance, Artifact, Generation, InputRole, Result
 from app.queue.queue import Queue
 from app.settings import Settings
 from app.worker.video import encode_mp4
@@ -382,7 +382,9 @@ async def test_a_remix_starts_from_an_own_finished_video(catalogued: Settings, q
             body = {"prompt": "a", "model": asked, "num_frames": 9}
             video = (await api.post("/v1/videos", json=body, headers=by("alice"))).json()
             [job] = await claim(queue, "w", model, 1, 1)
-            await queue.finish("w", job.id, Result((Artifact(name, "video/mp4", 9, 7),), Applied(False), 1, TIMINGS))
+            await queue.finish(
+                "w", job.id, Result((Artifact(name, "video/mp4", 9, 7),), AppliedGuidance(False), 1, TIMINGS)
+            )
             return str(video["id"])
 
         first, named = await made("changing", "changing"), await made("maker", "changing")

@@ -12,7 +12,7 @@ import pytest
 from redis.asyncio import Redis
 
 from app.artifacts import artifact_name
-from app.jobs import Applied, Artifact, Job, JobError, Result, Timings
+from app.jobs import AppliedGuidance, Artifact, Job, JobError, Result, Timings
 from app.queue import embedded
 from app.queue.keys import Keys
 from app.queue.queue import Queue
@@ -92,7 +92,7 @@ class Stage:
         if stored:
             (self.artifacts / name).touch()
         made = Artifact(name, "image/png", 0, 7)
-        result = Result((made,), Applied(False, "no"), 1, Timings(1.0, 2.0, 3.0, 4.0, 10.0))
+        result = Result((made,), AppliedGuidance(False, "no"), 1, Timings(1.0, 2.0, 3.0, 4.0, 10.0))
         assert await self.queue.finish("w", job_id, result)
         self.clients.was_told(job_id, "completed")
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 import nag
 from app.catalog import Catalog, Range
-from app.jobs import Applied
+from app.jobs import AppliedGuidance
 from app.loading.pipeline import load
 from app.settings import Settings
 from app.worker.pipeline_call import run_calls
@@ -225,7 +225,7 @@ def test_a_picture_that_is_none_ends_the_run(tmp_path, monkeypatch, harm, said):
             calls[2].made.pixels[5, 5, 0] = np.nan
             return
         for call in calls:
-            call.made.applied = Applied(False, "not_requested")
+            call.made.applied = AppliedGuidance(False, "not_requested")
 
     entry = KNOWN["shapes-flux"]
     plan = Plan(entry, [Prompt("a circle", NEGATIVE)] * 3, 3, asked={"num_inference_steps": 1})

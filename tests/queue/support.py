@@ -14,7 +14,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from app.catalog import UploadedLora
-from app.jobs import TENANT, Applied, Artifact, EventType, Job, JobError, Result, Timings, Webhook
+from app.jobs import TENANT, AppliedGuidance, Artifact, EventType, Job, JobError, Result, Timings, Webhook
 from app.queue import scripts
 from app.queue.connection import check_requirements
 from app.queue.keys import Keys
@@ -29,7 +29,7 @@ SCRIPTS = Path(scripts.__file__).parent
 MODEL = "shapes-flux"
 RESULT = Result(
     artifacts=(Artifact("a-0.png", "image/png", 3, 7),),
-    nag=Applied(False, "not_requested"),
+    nag=AppliedGuidance(False, "not_requested"),
     batch_size=1,
     timings=Timings(1.0, 2.0, 3.0, 4.0, 10.0),
     warnings=("said",),

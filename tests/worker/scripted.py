@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from app.jobs import Applied, Job, JobError
+from app.jobs import AppliedGuidance, Job, JobError
 from app.worker.protocol import InputFiles, JobCancelled, JobControl, JobOutput, Room
 from app.worker.states import ModelStates
 from tests.claiming import PICTURE
@@ -117,5 +117,5 @@ class ScriptedEngine:
             assert self.decoded.wait(HANG_S)
         n = job.request.n
         return JobOutput(
-            (b"one", b"two")[:n], (7, 8)[:n], "image/png", Applied(False, "not_requested"), 1, 1.0, 2.0, 3.0
+            (b"one", b"two")[:n], (7, 8)[:n], "image/png", AppliedGuidance(False, "not_requested"), 1, 1.0, 2.0, 3.0
         )

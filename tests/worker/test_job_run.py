@@ -19,7 +19,7 @@ from PIL import Image
 
 from app.artifacts import Artifacts, artifact_name
 from app.asyncio_utils import cancel_and_wait
-from app.jobs import Applied, Artifact, Job, JobStatus, Result, Timings
+from app.jobs import AppliedGuidance, Artifact, Job, JobStatus, Result, Timings
 from app.queue.queue import Queue
 from app.settings import Settings
 from app.worker.encode import encode
@@ -39,7 +39,7 @@ class QuickEngine:
 
     def submit(self, job: Job, files: InputFiles, control: JobControl) -> Future[JobOutput]:
         future: Future[JobOutput] = Future()
-        future.set_result(JobOutput((b"one",), (7,), "image/png", Applied(False, "no"), 1, 1.0, 2.0, 3.0))
+        future.set_result(JobOutput((b"one",), (7,), "image/png", AppliedGuidance(False, "no"), 1, 1.0, 2.0, 3.0))
         return future
 
 
@@ -178,7 +178,7 @@ async def test_a_thumbnail_is_stored_beside_its_video_and_files_are_closed(
 
     file = (tmp_path / "video").open("w+b")  # the run closes it
     file.write(b"large")
-    output = JobOutput((), (7,), "video/mp4", Applied(False, "no"), 1, 1.0, 2.0, 3.0)
+    output = JobOutput((), (7,), "video/mp4", AppliedGuidance(False, "no"), 1, 1.0, 2.0, 3.0)
     await queue.submit(make_job("a", output_format="mp4"))
     await run(settings, queue, Artifacts.open(settings), Filming())
     assert file.closed
@@ -199,7 +199,7 @@ def in_its_place(coroutine: Coroutine[Any, Any, None]) -> None:
 
 def result(name: str, data: bytes) -> Result:
     made = Artifact(name, "image/png", len(data), 7)
-    return Result((made,), Applied(False, "no"), 1, Timings(1.0, 2.0, 3.0, 4.0, 10.0))
+    return Result((made,), AppliedGuidance(False, "no"), 1, Timings(1.0, 2.0, 3.0, 4.0, 10.0))
 
 
 class Reading(QuickEngine):

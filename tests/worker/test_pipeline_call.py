@@ -16,7 +16,7 @@ from diffusers import DPMSolverMultistepScheduler, FlowMatchEulerDiscreteSchedul
 
 import nag
 from app.catalog import Model
-from app.jobs import Applied, Guidance, Job
+from app.jobs import AppliedGuidance, Guidance, Job
 from app.worker import pipelines
 from app.worker.pipeline_call import PipelineCall, call_module, run_calls
 from app.worker.pipelines import cfg_arguments
@@ -145,23 +145,23 @@ def test_true_cfg_and_its_scale_change_the_image(shared: SharedModel, make_job: 
 @pytest.mark.parametrize(
     ("guidance", "applied"),
     [
-        (None, Applied(False, "not_requested")),
-        (Guidance(1.0, 2.5, 0.25, 1.0, "x"), Applied(False, "scale_is_1")),
-        (Guidance(5.0, 2.5, 0.0, 1.0, "x"), Applied(False, "alpha_is_0")),
-        (Guidance(5.0, 2.5, 0.25, 0.0, "x"), Applied(False, "end_is_0")),
-        (Guidance(5.0, 2.5, 0.5, 1.0, "x", 0.75), Applied(True, None, 5.0, 2.5, 0.5, 1.0, 0.75, 0.0, "nag")),
+        (None, AppliedGuidance(False, "not_requested")),
+        (Guidance(1.0, 2.5, 0.25, 1.0, "x"), AppliedGuidance(False, "scale_is_1")),
+        (Guidance(5.0, 2.5, 0.0, 1.0, "x"), AppliedGuidance(False, "alpha_is_0")),
+        (Guidance(5.0, 2.5, 0.25, 0.0, "x"), AppliedGuidance(False, "end_is_0")),
+        (Guidance(5.0, 2.5, 0.5, 1.0, "x", 0.75), AppliedGuidance(True, None, 5.0, 2.5, 0.5, 1.0, 0.75, 0.0, "nag")),
         (
             Guidance(5.0, 2.5, 0.5, 1.0, "x", 0.0, 0.1, "vsf"),
-            Applied(True, None, 5.0, 2.5, 0.5, 1.0, 0.0, 0.1, "vsf"),
+            AppliedGuidance(True, None, 5.0, 2.5, 0.5, 1.0, 0.0, 0.1, "vsf"),
         ),
         (
             Guidance(5.0, 2.5, 0.5, 1.0, "x", start=0.999),
-            Applied(False, "no_step_within_start_and_end", 5.0, 2.5, 0.5, 1.0, 0.0, 0.999, "nag"),
+            AppliedGuidance(False, "no_step_within_start_and_end", 5.0, 2.5, 0.5, 1.0, 0.0, 0.999, "nag"),
         ),
     ],
 )
 def test_the_applied_guidance_is_reported_alone_and_beside_others(
-    shared: SharedModel, make_job: Make, guidance: Guidance | None, applied: Applied
+    shared: SharedModel, make_job: Make, guidance: Guidance | None, applied: AppliedGuidance
 ) -> None:
     assert generate(shared, make_job("a", nag=guidance))[0].applied == applied
     made = generate(shared, make_job("b", nag=NAG), make_job("a", nag=guidance))

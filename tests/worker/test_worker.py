@@ -55,7 +55,7 @@ async def working(
 async def ended(queue: Queue, job_id: str) -> Job:
     job = await queue.wait(job_id, 30)
     assert job is not None
-    assert job.status.terminal
+    assert job.status.is_terminal
     return job
 
 

@@ -13,7 +13,7 @@ from app.api.service import Service
 from app.api.views.result import BATCH_SIZE, OMITTED_IF_NONE, completed_result, echo
 from app.artifacts.signed_urls import Links
 from app.errors import Expired
-from app.jobs import Applied, Generation, Job, JobEvent, LoraUse, Timings
+from app.jobs import AppliedGuidance, Generation, Job, JobEvent, LoraUse, Timings
 
 __all__ = ["CompletedEvent", "ImagesView", "PartialImageEvent", "completed_events", "images_view", "partial_event"]
 
@@ -54,7 +54,7 @@ class Echo(BaseModel):
     job: str
     seed: int
     negative_prompt: Annotated[str | SkipJsonSchema[None], OMITTED_IF_NONE] = None
-    nag: Applied
+    nag: AppliedGuidance
     loras: tuple[LoraUse, ...]
     batch_size: Annotated[int, BATCH_SIZE]
     attempts: int

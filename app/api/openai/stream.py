@@ -62,7 +62,7 @@ async def pictures_told(job: Job, service: Service) -> AsyncGenerator[bytes]:
                     shown[index] += 1
                     yield _written(partial.type, partial)
         ended = await service.find(job.id)
-        if not ended.status.terminal:
+        if not ended.status.is_terminal:
             raise timed_out(job)
         for each in await completed_events(ended, service):
             yield _written(each.type, each)

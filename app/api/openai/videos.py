@@ -9,7 +9,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from app.api.views.page import PageView
 from app.api.views.result import BATCH_SIZE, OMITTED_IF_NONE, echo
-from app.jobs import Applied, Job, JobError, JobStatus, LoraUse, Timings
+from app.jobs import AppliedGuidance, Job, JobError, JobStatus, LoraUse, Timings
 from app.queue.queue import JobPage
 
 __all__ = ["VideoDeletedView", "VideoView", "VideosView", "poll_after_ms", "video_view", "videos_view"]
@@ -52,7 +52,7 @@ class VideoView(BaseModel):
     num_frames: int
     fps: int
     negative_prompt: Annotated[str | SkipJsonSchema[None], OMITTED_IF_NONE] = None
-    nag: Applied | None
+    nag: AppliedGuidance | None
     loras: tuple[LoraUse, ...]
     batch_size: Annotated[int | None, BATCH_SIZE]
     attempts: int

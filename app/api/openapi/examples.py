@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from app.api.openai.videos import video_view
 from app.api.views.job import job_view
 from app.artifacts.signed_urls import PATH, Link, Links
-from app.jobs import Applied, Artifact, Generation, Guidance, Job, JobStatus, Result, Timings
+from app.jobs import AppliedGuidance, Artifact, Generation, Guidance, Job, JobStatus, Result, Timings
 
 __all__ = ["REQUESTS", "answers"]
 
@@ -113,7 +113,7 @@ def _job(request: Generation, status: JobStatus | None, media_type: str) -> Job:
         step=request.steps if ended else 0,
         result=Result(
             artifacts=(artifact,),
-            nag=Applied(True, None, 5.0, 2.5, 0.25, 1.0, 0.0),
+            nag=AppliedGuidance(True, None, 5.0, 2.5, 0.25, 1.0, 0.0),
             batch_size=4,
             timings=Timings(queue_ms=1000.0, encode_ms=12.5, denoise_ms=1400.0, decode_ms=40.0, total_ms=2500.0),
         )

@@ -29,7 +29,7 @@ OPERATIONS = {
 }
 
 SCHEMAS = {
-    "Applied": "NAGApplied",
+    "AppliedGuidance": "NAGApplied",
     "CompletedEvent": "ImageCompletedEvent",
     "DeletedView": "JobDeleted",
     "ErrorBody": "Error",

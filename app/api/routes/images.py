@@ -83,7 +83,7 @@ async def _answered(job: Job, body: ImageBody, request: Request, service: Servic
         told = (pictures_told if leaving is None else without_client_cancelled)(job, service)
         return EventStream(told, headers=warning_header(job.warnings))
     job = await service.wait(job, service.settings.wait_max_s, cancel_without=leaving)
-    if not job.status.terminal:
+    if not job.status.is_terminal:
         raise timed_out(job)
     is_url = _answers_with_url(body, notes, service)
     links = service.links.below(public_address(request).url) if is_url else None

@@ -64,7 +64,7 @@ async def create_job(
     del inputs
     if wait_s is not None:
         job = await service.wait(job, wait_s, keep_without=request)
-    status = 200 if job.status.terminal or not created else 202
+    status = 200 if job.status.is_terminal or not created else 202
     headers = {"location": f"{public_address(request).prefix}/v1/jobs/{job.id}"}
     if wait_s is not None:
         headers["preference-applied"] = f"wait={wait_s:g}"
@@ -100,7 +100,7 @@ async def get_events(job_id: str, service: Here, last_event_id: LastEventHeader 
     """
     after = event_id(last_event_id)
     job = await service.find(job_id)
-    if after is not None and job.status.terminal:
+    if after is not None and job.status.is_terminal:
         async with service.queue.follow(job_id, after) as feed:
             if not await feed.next(0):
                 return Response(status_code=204)

@@ -138,7 +138,7 @@ async def _find(video_id: str, service: Service) -> Job:
 
 
 def _answer(job: Job, service: Service) -> Response:
-    headers = {} if job.status.terminal else {"openai-poll-after-ms": str(poll_after_ms(job, time.time()))}
+    headers = {} if job.status.is_terminal else {"openai-poll-after-ms": str(poll_after_ms(job, time.time()))}
     if job.result is not None:
         headers |= time_headers(job.result)
     view = video_view(job, service.settings.retention_s)

@@ -310,7 +310,7 @@ async def _answer(
     # A caller who sent a key means to ask again for the same job.
     leaving = None if "idempotency-key" in request.headers else request
     job = await service.wait(job, service.settings.wait_max_s, cancel_without=leaving)
-    if not job.status.terminal:
+    if not job.status.is_terminal:
         raise timed_out(job)
     await listed.drop(service.tenant, job.id)
     view = await images_view(job, translation.asked, service)
@@ -322,7 +322,7 @@ async def _running_jobs(service: Service) -> list[Job]:
     """Returns the caller's listed jobs that have not ended, those at work before those that wait."""
     ids = await service.queue.sdapi.jobs(service.tenant)
     jobs = await asyncio.gather(*(service.queue.get(job_id) for job_id in ids))
-    running = [job for job in jobs if job is not None and not job.status.terminal]
+    running = [job for job in jobs if job is not None and not job.status.is_terminal]
     return sorted(running, key=lambda job: job.status is not JobStatus.IN_PROGRESS)
 
 

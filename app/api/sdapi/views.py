@@ -18,7 +18,7 @@ from app.api.service import Service
 from app.api.views.result import completed_result, echo
 from app.catalog import Model, RegisteredLora
 from app.errors import Expired
-from app.jobs import Applied, Job, JobStatus, Timings
+from app.jobs import AppliedGuidance, Job, JobStatus, Timings
 
 __all__ = [
     "SdapiChangedView", "SdapiImagesView", "SdapiLoraView", "SdapiModelView", "SdapiOptionsView",
@@ -68,7 +68,7 @@ class InfoView(BaseModel):
     version: str = VERSION
     warnings: tuple[str, ...]
     job: str
-    nag: Applied
+    nag: AppliedGuidance
     timings: Timings
 
 

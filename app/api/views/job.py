@@ -10,7 +10,18 @@ from pydantic.json_schema import SkipJsonSchema
 from app.api.views.page import PageView
 from app.api.views.result import BATCH_SIZE, OMITTED_IF_NONE, echo
 from app.artifacts.signed_urls import Links
-from app.jobs import Applied, Artifact, Generation, Job, JobError, JobStatus, LoraUse, Priority, Timings, Webhook
+from app.jobs import (
+    AppliedGuidance,
+    Artifact,
+    Generation,
+    Job,
+    JobError,
+    JobStatus,
+    LoraUse,
+    Priority,
+    Timings,
+    Webhook,
+)
 from app.queue.queue import JobPage
 
 __all__ = ["DeletedView", "JobView", "JobsView", "Progress", "job_view", "jobs_view"]
@@ -58,7 +69,7 @@ class JobView(BaseModel):
     progress: Progress
     request: Generation
     seed: int
-    nag: Applied | None
+    nag: AppliedGuidance | None
     loras: tuple[LoraUse, ...]
     batch_size: Annotated[int | None, BATCH_SIZE]
     timings: Timings | None

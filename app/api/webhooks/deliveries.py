@@ -77,7 +77,9 @@ class Deliveries:
             delivery.job.webhook.url, delivery.message_id, _body(delivery, self._links)
         )
         again = (
-            outcome.worth_another_try and delivery.event.terminal and delivery.tries < self._settings.webhook_attempts
+            outcome.worth_another_try
+            and delivery.event.is_terminal
+            and delivery.tries < self._settings.webhook_attempts
         )
         _log.info(
             "webhook_sent" if outcome is Outcome.DELIVERED else "webhook_failed",

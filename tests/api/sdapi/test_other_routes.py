@@ -150,7 +150,7 @@ async def test_a_client_that_leaves_leaves_no_work_behind(api: httpx.AsyncClient
     asking = asyncio.create_task(api.post(TXT2IMG, json={"prompt": "a shape"}))
     job = (await first_waiting(queue)).id
     asking.cancel()
-    while (found := await queue.get(job)) is None or not found.status.terminal:  # noqa: ASYNC110 - what is tested
+    while (found := await queue.get(job)) is None or not found.status.is_terminal:  # noqa: ASYNC110 - what is tested
         await asyncio.sleep(0.01)
     assert found.status == "cancelled"
 
