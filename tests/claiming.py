@@ -20,7 +20,7 @@ async def claim(queue: Queue, name: str, model: str | Sequence[str], pictures: i
     models = [model] if isinstance(model, str) else model
     rooms = dict.fromkeys(models, Room(pictures * PICTURE, pictures * PICTURE, 0))
     deadline_s = monotonic() + timeout_s
-    async with queue.arrivals(models) as arrived:
+    async with queue.watch_arrivals(models) as arrived:
         while not (jobs := await worker.claim(queue, name, rooms, RULES)):
             if not await arrived.within(deadline_s - monotonic()):
                 break

@@ -53,7 +53,7 @@ class Orphans:
 
     async def _note(self, job_id: str, token: str, kept_s: float) -> bool:
         try:
-            return await self._queue.orphan(job_id, token, kept_s)
+            return await self._queue.mark_orphan(job_id, token, kept_s)
         except RedisError as error:  # such as no room for it
             _log.warning("orphan_not_noted", job=job_id, error=type(error).__name__)
             return False

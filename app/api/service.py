@@ -228,7 +228,7 @@ class Service:
         oldest_first: bool = False,
     ) -> JobPage:
         """The caller's jobs, newest first unless it is said. Raises InvalidParameter where `after` is none of them."""
-        return await self.queue.page(
+        return await self.queue.list_jobs(
             self.tenant, limit, after=after, status=status, models=models, oldest_first=oldest_first
         )
 

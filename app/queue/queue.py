@@ -120,7 +120,7 @@ class Queue:
         It expires `deadline_s` after this, settings.deadline_max_s at the latest. With an idempotency key that was
         used before and whose job is still kept, returns that earlier job (its id differs from `job.id`); a retried
         call with the same id returns what is stored. With `takes_orphan`, returns the job of an equal request of the
-        tenant, by the fingerprint, whose client has left it (see `orphan`), each such job once.
+        tenant, by the fingerprint, whose client has left it (see `mark_orphan`), each such job once.
         Raises errors.Conflict if the key came with another fingerprint; errors.QueueFull at settings.queue_limit
         and settings.queue_limit_per_model; errors.InvalidParameter for an uploaded LoRA that was deleted meanwhile;
         errors.RateLimited if `pending_jobs` of this API key have not ended.
@@ -190,7 +190,7 @@ class Queue:
                 job = await self.get(job_id)
             return job
 
-    async def page(
+    async def list_jobs(
         self,
         tenant: str,
         limit: int,
@@ -233,7 +233,7 @@ class Queue:
             _log.info("job_cancelled", job=job_id)
         return job_from_fields(pairs(answer[1]))
 
-    async def orphan(self, job_id: str, token: str, kept_s: float) -> bool:
+    async def mark_orphan(self, job_id: str, token: str, kept_s: float) -> bool:
         """Notes that the job's client has left: the next equal request within `kept_s` takes the job over.
 
         `token` identifies this event among others of the job. Returns False for a job that cannot be taken over.
@@ -260,7 +260,9 @@ class Queue:
         """Reads the queue of the first of these models that has waiting jobs, otherwise that of the last."""
         return QueueSnapshot.from_json(await self._scripts.run("read_queue", models=list(models)))
 
-    def arrivals(self, models: Iterable[str], signal: Signal | None = None) -> AbstractAsyncContextManager[Signal]:
+    def watch_arrivals(
+        self, models: Iterable[str], signal: Signal | None = None
+    ) -> AbstractAsyncContextManager[Signal]:
         """Sets a signal when a job begins to wait for one of these models."""
         return self._events.watch(self.keys.QUEUED, models, signal)
 
@@ -277,7 +279,7 @@ class Queue:
             _log.info("job_claimed", job=job.id, worker=worker, attempts=job.attempts)
         return jobs
 
-    def revocations(self, job_id: str, signal: Signal | None = None) -> AbstractAsyncContextManager[Signal]:
+    def watch_revocations(self, job_id: str, signal: Signal | None = None) -> AbstractAsyncContextManager[Signal]:
         """Sets a signal when the job is taken from its worker."""
         return self._events.watch(self.keys.REVOKED, [job_id], signal)
 
@@ -291,7 +293,9 @@ class Queue:
                 _log.warning("lease_lost", job=job_id, worker=worker, status=status)
         return [job_id for job_id, _ in lost]
 
-    async def preview(self, worker: str, job_id: str, step: int, index: int, image: bytes, media_type: str) -> bool:
+    async def publish_preview(
+        self, worker: str, job_id: str, step: int, index: int, image: bytes, media_type: str
+    ) -> bool:
         """Publishes image `index` as it looks after a step. Returns False if the lease was lost."""
         preview = {"step": step, "index": index, "media_type": media_type, "b64_json": b64encode(image).decode()}
         return bool(await self._scripts.run("publish_preview", worker=worker, id=job_id, preview=json.dumps(preview)))

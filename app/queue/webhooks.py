@@ -37,7 +37,7 @@ class Webhooks:
         self._keys = keys
         self._events = events
 
-    def due(self) -> AbstractAsyncContextManager[Signal]:
+    def watch_due(self) -> AbstractAsyncContextManager[Signal]:
         """Sets a signal when a delivery is put on the schedule."""
         return self._events.watch(self._keys.NOTICED, ["due"])
 

@@ -121,7 +121,7 @@ class JobRun:
         async with self._preview_locks[preview.index]:  # fair, so an earlier step is never published after a later one
             image = await asyncio.to_thread(encode, Image.fromarray(preview.pixels), "jpeg", PREVIEW_QUALITY)
             with contextlib.suppress(RedisError):  # there will be others, and the image itself
-                await self._queue.preview(
+                await self._queue.publish_preview(
                     self._worker, preview.job_id, preview.step, preview.index, image, MEDIA_TYPES["jpeg"]
                 )
 

@@ -50,7 +50,7 @@ class Leases:
 
         self._held[job_id] = control
         try:
-            async with self._queue.revocations(job_id, self._due):
+            async with self._queue.watch_revocations(job_id, self._due):
                 self._schedule()  # finds out what was revoked before the watch began
                 control.on_step = note_step
                 yield

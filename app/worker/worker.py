@@ -122,7 +122,7 @@ class Worker:
         if engine is None:
             return 0 if self._stopping.is_set() else 1
         turns = ModelTurns(self._serving)
-        async with self._queue.arrivals(self._serving, self._wake):
+        async with self._queue.watch_arrivals(self._serving, self._wake):
             while not self._stopping.is_set():
                 if self._failed >= set(self._serving) and not engine.warm:
                     return 1

@@ -86,7 +86,7 @@ async def test_a_preview_is_told_where_it_was_asked_for(api: httpx.AsyncClient, 
     job = (await api.post("/v1/jobs", json={"prompt": "a shape", "previews": 2})).json()
     assert job["request"]["previews"] == 2
     await claim(queue, "fake-1", "shapes-flux", 1, 10)
-    assert await queue.preview("fake-1", job["id"], 3, 0, b"a jpeg", "image/jpeg")
+    assert await queue.publish_preview("fake-1", job["id"], 3, 0, b"a jpeg", "image/jpeg")
     await api.post(f"/v1/jobs/{job['id']}/cancel")
     *_, shown, last = await events(api, job["id"])
     assert (shown.type, last.type) == ("preview", "cancelled")

@@ -213,10 +213,10 @@ async def test_a_stream_shows_what_each_picture_is_about_to_become(api: httpx.As
     [job] = await claim(queue, "w", "shapes-flux", 1, 1)
     assert job.request.previews == 2
     for step, index in ((1, 0), (1, 1), (2, 0)):
-        await queue.preview("w", waiting.id, step, index, b"%d/%d" % (step, index), "image/jpeg")
+        await queue.publish_preview("w", waiting.id, step, index, b"%d/%d" % (step, index), "image/jpeg")
     await queue.release("w", [waiting.id])
     await claim(queue, "w", "shapes-flux", 1, 1)
-    await queue.preview("w", waiting.id, 1, 0, b"again", "image/jpeg")
+    await queue.publish_preview("w", waiting.id, 1, 0, b"again", "image/jpeg")
     await queue.cancel(waiting.id)
     events = told((await asking).text)
     assert [name for name, _ in events] == ["image_generation.partial_image"] * 4 + ["error"]

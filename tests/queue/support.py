@@ -124,7 +124,7 @@ async def make_every_transition(url: str, settings: Settings, make_job: Callable
     await queue.registry.announce("w", [MODEL], 30)
     assert len(await claim(queue, "w", MODEL, 3, 0)) == 3
     await queue.heartbeat("w", {"a": 1, "b": 1, "c": 1})
-    assert await queue.preview("w", "a", 1, 0, b"x", "image/jpeg")
+    assert await queue.publish_preview("w", "a", 1, 0, b"x", "image/jpeg")
     await queue.finish("w", "a", RESULT)
     await queue.fail("w", "b", JobError("x", "x"))
     await queue.release("w", ["c"])
@@ -158,11 +158,11 @@ async def make_every_transition(url: str, settings: Settings, make_job: Callable
     assert await queue.files.find(TENANT, "file-a") == file
     await queue.files.drop(TENANT, "file-a")
     held = await queue.submit(make_job("held"), fingerprint="f", takes_orphan=True)
-    assert await queue.orphan(held.id, "t", 60)
+    assert await queue.mark_orphan(held.id, "t", 60)
     assert await queue.drop_orphan(held.id, "t")
     await queue.delete(held.id)
     assert await queue.delete("told") is not None
-    assert len((await queue.page(TENANT, 10)).jobs) == 5
+    assert len((await queue.list_jobs(TENANT, 10)).jobs) == 5
     assert await queue.delete("b") is not None
     assert await queue.get("a") is not None
     assert [each.queued for each in await queue.loads()] == [1]

@@ -34,7 +34,7 @@ async def test_a_job_at_work_is_taken_from_its_worker(queue: Queue, make_job: Ma
     for name in "ab":
         await queue.submit(make_job(name))
     await claim(queue, "w", MODEL, 2, 0)
-    async with queue.revocations("a") as revoked:
+    async with queue.watch_revocations("a") as revoked:
         await queue.cancel("a")
         assert await revoked.within(10)
     assert await queue.heartbeat("w", {"a": 1, "b": 1}) == ["a"]
@@ -93,7 +93,7 @@ async def test_a_worker_hears_of_a_job_it_lost_by_silence(hasty: Queue, make_job
     await hasty.submit(make_job("a"))
     await claim(hasty, "w", MODEL, 1, 0)
     await asyncio.sleep(0.05)
-    async with hasty.revocations("a") as revoked:
+    async with hasty.watch_revocations("a") as revoked:
         await hasty.maintenance.reap()
         assert await revoked.within(10)
 
@@ -134,7 +134,7 @@ async def test_many_late_jobs_and_lost_leases_are_seen_to_at_once(
 async def test_a_late_job_is_taken_from_its_worker(queue: Queue, make_job: Make) -> None:
     await queue.submit(make_job("late"), deadline_s=0.2)
     await claim(queue, "w", MODEL, 1, 0)
-    async with queue.revocations("late") as revoked:
+    async with queue.watch_revocations("late") as revoked:
         await asyncio.sleep(0.25)
         await queue.maintenance.expire()
         assert await revoked.within(10)

@@ -86,7 +86,7 @@ async def test_late_lost_and_dead_jobs_whose_data_is_gone_are_struck_off(hasty: 
         assert await hasty._redis.zcard(name) == 0
     assert await hasty.dead.list() == []
     assert await hasty.dead.replay(["dead"]) == []
-    assert (await hasty.page(TENANT, 10)).jobs == []
+    assert (await hasty.list_jobs(TENANT, 10)).jobs == []
     assert (await hasty.stats()).held == {}
 
 

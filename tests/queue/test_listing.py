@@ -24,7 +24,7 @@ Connect = Callable[..., Queue]
 
 
 async def names(queue: Queue, limit: int = 100, **chosen: object) -> list[str]:
-    return [job.id for job in (await queue.page(TENANT, limit, **chosen)).jobs]  # type: ignore[arg-type]
+    return [job.id for job in (await queue.list_jobs(TENANT, limit, **chosen)).jobs]  # type: ignore[arg-type]
 
 
 async def test_pages_are_newest_first_and_leave_none_out(
@@ -35,7 +35,7 @@ async def test_pages_are_newest_first_and_leave_none_out(
         await queue.submit(make_job(name))
     seen: list[str] = []
     while True:
-        page = await queue.page(TENANT, 3, after=seen[-1] if seen else None)
+        page = await queue.list_jobs(TENANT, 3, after=seen[-1] if seen else None)
         seen += [job.id for job in page.jobs]
         if len(seen) == 3:
             await queue.submit(make_job("new"))  # no page after the first shows it
@@ -43,7 +43,7 @@ async def test_pages_are_newest_first_and_leave_none_out(
         if not page.has_more:
             break
     assert seen == list("gfedcba")
-    assert (await queue.page(TENANT, 8)).has_more is False
+    assert (await queue.list_jobs(TENANT, 8)).has_more is False
 
 
 async def test_what_is_asked_for_is_listed_alone(queue: Queue, make_job: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,17 +61,17 @@ async def test_what_is_asked_for_is_listed_alone(queue: Queue, make_job: Make, m
     assert await names(queue, models=["m"], oldest_first=True) == ["a", "b", "c"]
     assert await names(queue, models=["m", "n"], status=JobStatus.CANCELLED) == ["e", "a"]
     assert await names(queue, models=[]) == []
-    page = await queue.page(TENANT, 1, status=JobStatus.CANCELLED)
+    page = await queue.list_jobs(TENANT, 1, status=JobStatus.CANCELLED)
     assert ([job.id for job in page.jobs], page.has_more) == (["e"], True)
 
 
 async def test_a_tenant_sees_its_own_alone(queue: Queue, make_job: Make) -> None:
     for name, tenant in (("a", "t"), ("b", "u {nag} \"'"), ("c", "t")):
         await queue.submit(replace(make_job(name), tenant=tenant))
-    assert [job.id for job in (await queue.page("t", 9)).jobs] == ["c", "a"]
-    assert [job.id for job in (await queue.page("u {nag} \"'", 9)).jobs] == ["b"]
+    assert [job.id for job in (await queue.list_jobs("t", 9)).jobs] == ["c", "a"]
+    assert [job.id for job in (await queue.list_jobs("u {nag} \"'", 9)).jobs] == ["b"]
     with pytest.raises(InvalidParameter, match="after"):
-        await queue.page("t", 9, after="b")
+        await queue.list_jobs("t", 9, after="b")
 
 
 async def test_a_job_that_is_no_longer_kept_is_forgotten(
@@ -105,7 +105,7 @@ async def test_a_deleted_job_leaves_nothing_behind(
             await claim(queue, "w", MODEL, 1, 0)
         if state == "completed":
             await queue.finish("w", "a", RESULT)
-        async with queue.revocations("a") as revoked:
+        async with queue.watch_revocations("a") as revoked:
             deleted = await queue.delete("a")
             assert state != "in_progress" or await revoked.within(10)
         assert deleted is not None

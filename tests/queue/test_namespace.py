@@ -38,11 +38,11 @@ async def test_neither_takes_the_others_jobs(queue: Queue, neighbour: Queue, mak
     assert await neighbour.finish("w", "a", RESULT)
     assert [load.queued for load in await queue.loads()] == [1]
     assert await neighbour.delete("a") is not None
-    assert [kept.id for kept in (await queue.page(TENANT, 9)).jobs] == ["a"]
+    assert [kept.id for kept in (await queue.list_jobs(TENANT, 9)).jobs] == ["a"]
 
 
 async def test_neither_hears_the_other(queue: Queue, neighbour: Queue, make_job: Make) -> None:
-    async with queue.arrivals([MODEL]) as arrived, queue.follow("a") as feed:
+    async with queue.watch_arrivals([MODEL]) as arrived, queue.follow("a") as feed:
         while await arrived.within(0.2):  # a new subscription wakes everybody once
             pass
         await neighbour.submit(make_job("a"))

@@ -288,7 +288,7 @@ async def test_previews_are_published_in_their_order_before_the_end_or_missed_in
         assert preview["media_type"] == "image/jpeg"
         image = Image.open(io.BytesIO(base64.b64decode(preview["b64_json"])))
         assert (image.format, image.size) == ("JPEG", (16, 16))
-    assert not await queue.preview("w", "a", 1, 0, b"", "image/jpeg")  # nothing after the end
+    assert not await queue.publish_preview("w", "a", 1, 0, b"", "image/jpeg")  # nothing after the end
 
 
 class Leaving:

@@ -19,7 +19,7 @@ class Beats:
         self._lost = lost
 
     @asynccontextmanager
-    async def revocations(self, *_: object) -> AsyncIterator[None]:
+    async def watch_revocations(self, *_: object) -> AsyncIterator[None]:
         yield
 
     async def heartbeat(self, _: str, steps: Mapping[str, int]) -> list[str]:

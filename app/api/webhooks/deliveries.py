@@ -54,7 +54,7 @@ class Deliveries:
         await self._sender.close()
 
     async def _run(self) -> None:
-        async with self._queue.webhooks.due() as due:
+        async with self._queue.webhooks.watch_due() as due:
             while True:
                 wait_s = LOOK_S
                 try:

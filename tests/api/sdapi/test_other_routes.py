@@ -99,7 +99,7 @@ async def test_progress_of_the_job_under_way(api: httpx.AsyncClient, queue: Queu
     assert (waiting["progress"], waiting["state"]["job_count"], waiting["textinfo"]) == (0, 1, "Waiting…")
     [job] = await claim(queue, "w", "shapes-flux", 8, 0.05)
     await queue.heartbeat("w", {job.id: 2})
-    assert await queue.preview("w", job.id, 2, 0, b"pixels", "image/jpeg")
+    assert await queue.publish_preview("w", job.id, 2, 0, b"pixels", "image/jpeg")
     shown = (await api.get(PROGRESS)).json()
     assert (shown["progress"], shown["textinfo"]) == (0.25, None)
     assert (shown["state"]["sampling_step"], shown["state"]["sampling_steps"]) == (2, 8)
