@@ -75,7 +75,7 @@ async def read_loads(scripts: Scripts, warm: list[str]) -> list[QueueLoad]:
 
 async def read_stats(scripts: Scripts, redis: Redis) -> QueueStats:
     """Reads the metrics that the scripts count and the state of the queues. Raises redis.exceptions.RedisError."""
-    answer = json.loads(await scripts.run("measure"))
+    answer = json.loads(await scripts.run("read_stats"))
     counters: dict[str, dict[tuple[str, ...], float]] = defaultdict(dict)
     histograms: dict[str, dict[tuple[str, ...], dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
     for field, value in pairs(answer["counts"] or []).items():

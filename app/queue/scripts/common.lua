@@ -1,4 +1,4 @@
--- Put before each script, after the key names and RETENTION_MS. Times are milliseconds of this server's clock.
+-- Precedes each script, after the key names and RETENTION_MS. Times are milliseconds of this server's clock.
 
 -- What the caller passes, by the names that each script lists. An optional argument is absent.
 local args = cjson.decode(ARGV[1])
@@ -8,7 +8,7 @@ local function now_ms()
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
--- Put a webhook on its tenant's schedule or move it there, due at `at`; without `at`, strike it off.
+-- Put a webhook on its tenant's schedule or move it there, due at `at`; without `at`, remove it.
 -- `option` is one of ZADD's.
 local function schedule(tenant, entry, at, option)
   local own = WEBHOOKS .. tenant
@@ -148,8 +148,8 @@ local function requeue(id)
   enqueue(id)
 end
 
--- Strike off an open job whose hash is gone: evicted by the server, or deleted by hand. Lanes drop it when they are read.
-local function strike_off(id)
+-- Remove an open job whose hash is gone: evicted by the server, or deleted by hand. Lanes drop it when they are read.
+local function remove_lost_job(id)
   redis.call('ZREM', DEADLINES, id)
   unlease(id)
   for _, model in ipairs(redis.call('SMEMBERS', MODELS)) do
@@ -227,7 +227,7 @@ local function expire_late(id)
     return false
   end
   if redis.call('EXISTS', JOB .. id) == 0 then
-    strike_off(id)
+    remove_lost_job(id)
     return false
   end
   withdraw(id, 'expired', 'error', '{"code":"deadline_exceeded","message":"not done by its deadline"}')

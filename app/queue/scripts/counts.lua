@@ -1,4 +1,4 @@
--- Put before each script, after the key names and METRICS. What is counted here is counted once, with its transition.
+-- Precedes each script, after the key names and METRICS. Each count is made once, with its transition.
 
 -- More different fields than a catalog's models and the code's own words can make; beyond it, what is new is not kept.
 local COUNTS_MOST = 20000
@@ -32,7 +32,7 @@ local function observe(metric, value, ...)
 end
 
 -- A code or reason as a label: a short word, or 'other'.
-local function word(text)
+local function as_label(text)
   if type(text) ~= 'string' then
     return ''
   end
@@ -46,9 +46,9 @@ local function count_end(id, status, value)
   local ending = value and cjson.decode(value) or {}
   count(METRICS.JOBS, model, status)
   if ending.code then
-    count(METRICS.ERRORS, model, word(ending.code))
+    count(METRICS.ERRORS, model, as_label(ending.code))
     local at_ms = redis.call('HGET', JOB .. id, 'completed_ms')
-    redis.call('LPUSH', ERRORS, cjson.encode({ at_ms, id, model, word(ending.code) }))
+    redis.call('LPUSH', ERRORS, cjson.encode({ at_ms, id, model, as_label(ending.code) }))
     redis.call('LTRIM', ERRORS, 0, ERRORS_KEPT - 1)
   end
   if attempts > 1 then
@@ -58,7 +58,7 @@ local function count_end(id, status, value)
     return
   end
   local nag, timings = ending.nag, ending.timings
-  count(METRICS.GUIDANCE, model, tostring(nag.applied), word(nag.reason))
+  count(METRICS.GUIDANCE, model, tostring(nag.applied), as_label(nag.reason))
   if nag.applied then
     observe(METRICS.SCALE, nag.scale, model)
   end

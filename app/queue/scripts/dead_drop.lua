@@ -1,4 +1,4 @@
--- Strike jobs off the dead letters; from now on they are kept as any job that has ended.
+-- Remove jobs from the dead letters; from now on they are kept as any job that has ended.
 -- Bound: the ids given.
 -- args: ids
 -- Returns the ids that were dead letters.

@@ -1,4 +1,4 @@
--- The jobs given up as lost, newest first.
+-- List the jobs given up as lost, the newest first.
 -- args: most
 -- Returns a list of jobs' fields.
 local jobs = {}

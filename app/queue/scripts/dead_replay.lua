@@ -1,4 +1,4 @@
--- Queue jobs again that were given up, as if none had lost them; each has its whole time to the deadline again.
+-- Queue dead letters again with no attempt counted; each has its whole time to the deadline again.
 -- Bound: the ids given.
 -- args: ids
 -- Returns the ids that were dead letters.

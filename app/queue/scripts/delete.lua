@@ -1,4 +1,4 @@
--- Remove a job and all that is kept of it, whatever its status; its worker is notified.
+-- Remove a job and all of its data, whatever its status; its worker is notified.
 -- args: id
 -- Returns its fields as they were at the end; none where there is no such job.
 local id = args.id

@@ -1,4 +1,4 @@
--- Note an uploaded file, unless its tenant has too many or too much.
+-- Register an uploaded file, unless its tenant has too many files or bytes.
 -- args: tenant, record (an object without its times), ttl_ms, most (files), most_bytes
 -- Returns the record with its times, or "full" where there is no room.
 local files, now = FILES .. args.tenant, now_ms()

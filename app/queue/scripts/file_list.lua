@@ -1,4 +1,4 @@
--- The records of a tenant's uploaded files that have not expired, or of one of them.
+-- Read the records of a tenant's uploaded files that have not expired, or of one of them.
 -- args: tenant, id (optional)
 local files, now, records = FILES .. args.tenant, now_ms(), {}
 local texts = args.id and { redis.call('HGET', files, args.id) } or redis.call('HVALS', files)

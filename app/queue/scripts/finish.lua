@@ -1,4 +1,4 @@
--- Write a result, once, by the worker that holds the job, and learn from it how fast the model is.
+-- Write a result, once, by the worker that holds the job, and update the measured speed of the model.
 -- args: worker, id, result (JSON), fade_ms (of work, after which a measurement has faded to 1/e)
 -- Returns 1, or 0 when the worker no longer holds it or its deadline has passed.
 local worker, id = args.worker, args.id

@@ -1,4 +1,4 @@
--- Strike the jobs that are no longer kept off their tenants' lists.
+-- Remove jobs that are no longer kept from their tenants' lists.
 -- args: most (jobs per call)
 -- Returns how many.
 local ended = redis.call('ZRANGEBYSCORE', KEPT, '-inf', now_ms(), 'LIMIT', 0, args.most)

@@ -1,4 +1,4 @@
--- A job as it stands at this moment: it expires here if its deadline has passed.
+-- Read a job; it expires here if its deadline has passed.
 -- args: id
 -- Returns its fields; none where there is no such job.
 expire_late(args.id)

@@ -1,4 +1,4 @@
--- Extend the leases of the jobs a worker still holds, and note how far each of them is.
+-- Extend the leases of the jobs that a worker still holds, and record the step of each.
 -- Bound: the ids given.
 -- args: worker, lease_ms, steps (a list of [id, step])
 -- Returns {id, status} of those it no longer holds, those whose deadline has passed among them; the status of a job

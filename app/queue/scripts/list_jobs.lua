@@ -1,4 +1,4 @@
--- Part of a tenant's jobs, in the order they came in.
+-- List a part of a tenant's jobs, in the order they came in.
 -- Bound: the entries looked at.
 -- args: tenant, place (where to begin: an entry's score, '(' before it for the next, or '+inf', '-inf'),
 --   status (optional), models (optional), most (jobs), most_entries (looked at), oldest_first

@@ -1,4 +1,4 @@
--- List the workers whose announcement stands, and forget the others.
+-- List the workers whose announcement is valid, and remove the others.
 -- Bound: the workers that are or were lately.
 -- Returns names and models in turn.
 local now = now_ms()

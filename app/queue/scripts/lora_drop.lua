@@ -1,4 +1,4 @@
--- Strike a LoRA off, unless jobs that have not ended need it. Its file is left over.
+-- Remove a LoRA, unless jobs that have not ended need it. Its file is left over.
 -- Bound: those jobs.
 -- args: tenant ('' for all tenants), id
 -- Returns {'dropped', record}, {'needed', number of jobs} or {'unknown'}.

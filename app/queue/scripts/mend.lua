@@ -1,13 +1,13 @@
--- Bring jobs and indexes back in line: a server that evicts keys drops either of them. A call looks at a part of each.
+-- Bring jobs and indexes back in line: a server that evicts keys drops either. A call handles a part of each.
 -- args: cursor (among the keys), first (number of the first of the open jobs), most (of each per call)
--- Returns {cursor to go on, number to go on, ids struck off…}.
+-- Returns {cursor to go on, number to go on, ids of removed jobs…}.
 local first, most = args.first, args.most
 local open = redis.call('ZRANGE', DEADLINES, first, first + most - 1)
 local answer = {}
 for _, id in ipairs(open) do
   local status = redis.call('HGET', JOB .. id, 'status')
   if not status then
-    strike_off(id)
+    remove_lost_job(id)
     answer[#answer + 1] = id
   elseif status == 'queued' then
     index(id)

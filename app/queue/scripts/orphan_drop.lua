@@ -1,4 +1,4 @@
--- Forget that a job's client has left.
+-- Remove the note that a job's client has left.
 -- args: id, token
 -- Returns 1, or 0 if an equal request has taken the job over, or its time is over.
 local orphans = redis.call('HGET', JOB .. args.id, 'orphans')

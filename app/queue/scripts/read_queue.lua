@@ -31,7 +31,7 @@ for _, lane in ipairs(lanes) do
     else
       leave_lane(model, lane[1], lane[2], ids[i])
       if not job[5] then
-        strike_off(ids[i])
+        remove_lost_job(ids[i])
       end
     end
   end

@@ -1,9 +1,9 @@
--- Queue again the jobs whose worker has gone silent; give up those lost too often.
+-- Queue jobs again whose lease has expired; give up those that were lost too often.
 -- args: max_attempts, error (JSON), most (jobs per call), most_dead, spared (ids that are left alone)
 -- Returns a list of {id, worker, 'queued' | 'failed' | 'expired' | 'gone'}.
 local function reap(id, model, attempts)
   if not model then
-    strike_off(id)
+    remove_lost_job(id)
     return 'gone'
   end
   count(METRICS.LEASES_LOST, model)

@@ -1,4 +1,4 @@
--- Hand jobs back to their place in the queue; the attempt does not count.
+-- Return jobs to their place in the queue; the attempt does not count.
 -- Bound: the ids given.
 -- args: worker, ids
 -- Returns the ids that were handed back.

@@ -1,4 +1,4 @@
--- Take a worker out of the registry.
+-- Remove a worker from the registry.
 -- args: worker
 redis.call('ZREM', WORKERS, args.worker)
 redis.call('HDEL', WARM, args.worker)

@@ -1,4 +1,4 @@
--- List the jobs that a tenant has asked for by /sdapi/v1, after one was added or dropped.
+-- List a tenant's jobs of /sdapi/v1, after one was added or dropped.
 -- args: tenant, add (id, optional), ttl_ms (how long it is listed), drop (id, optional)
 -- Returns their ids, the oldest first.
 local listed, now = SDAPI_JOBS .. args.tenant, now_ms()
