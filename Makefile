@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 # The library's tests are many and independent; the service's start servers of their own, which a file's tests share.
-PARALLEL := -n auto --maxprocesses 4
+PARALLEL := -n auto --maxprocesses 4 --dist worksteal
 FILES_IN_PARALLEL := -n 2 --dist loadfile
 # The release of diffusers before the tested one: the library must work on both.
 PREVIOUS := 0.41.0

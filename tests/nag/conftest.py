@@ -1,9 +1,12 @@
+"""Small pipelines as fixtures.
+
+What makes them is imported by the processes that run tests alone. The one that hands the tests out would take as long
+for it, before any of them begins.
+"""
+
 from __future__ import annotations
 
 import pytest
-
-from tests import tiny
-from tests.nag.support import Subject
 
 #: One pipeline for each layout. Joint attention: CFG as a call of its own, the text behind the image, a masked text.
 #: Cross attention: CFG in one batch, several denoisers in turn, a masked text, a row for each frame. Text that joins
@@ -11,8 +14,20 @@ from tests.nag.support import Subject
 LAYOUTS = ("flux", "sd3", "qwen-image", "sd", "wan-two", "sana", "animatediff", "lumina2", "z-image")
 
 
-def _subject(case):
+def pytest_generate_tests(metafunc):
+    """Runs a test of `subject` for all cases and one of `layout` for LAYOUTS, unless its module has its own fixture."""
+    for fixture in {"subject", "layout"} & set(metafunc.fixturenames):
+        if not hasattr(metafunc.module, fixture):
+            from tests import tiny
+
+            cases = [case for case in tiny.CASES if fixture == "subject" or case.name in LAYOUTS]
+            metafunc.parametrize(fixture, cases, ids=lambda case: case.name, indirect=True)
+
+
+def _unchanged(case):
     """A small pipeline, whose tests must leave it as they found it."""
+    from tests.nag.support import Subject
+
     subject = Subject(case, steps=2)
     processors = subject.processors
     yield subject
@@ -23,26 +38,21 @@ def _subject(case):
 
 
 # Of a module: then all tests of one pipeline run in turn, and it is made once.
-@pytest.fixture(scope="module", params=tiny.CASES, ids=lambda case: case.name)
+@pytest.fixture(scope="module")
 def subject(request):
     """The small pipeline of each family, and of each form of it."""
-    yield from _subject(request.param)
+    yield from _unchanged(request.param)
 
 
-@pytest.fixture(
-    scope="module", params=[case for case in tiny.CASES if case.name in LAYOUTS], ids=lambda case: case.name
-)
+@pytest.fixture(scope="module")
 def layout(request):
     """One small pipeline for each layout."""
-    yield from _subject(request.param)
-
-
-@pytest.fixture(params=tiny.CASES, ids=lambda case: case.name)
-def case(request):
-    """Each family's case, for tests that change the pipeline."""
-    return request.param
+    yield from _unchanged(request.param)
 
 
 @pytest.fixture
 def flux():
+    from tests import tiny
+    from tests.nag.support import Subject
+
     return Subject(next(case for case in tiny.CASES if case.name == "flux"))

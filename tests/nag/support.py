@@ -8,6 +8,7 @@ from unittest import mock
 
 import torch
 
+import nag
 from nag.families import family_of
 from tests.tiny import Case
 
@@ -160,6 +161,19 @@ def keep_one_block_of_each_kind(denoiser):
         is_repeated = isinstance(blocks, torch.nn.ModuleList) and len({type(block) for block in blocks}) == 1
         if is_repeated and name.endswith(("blocks", "layers")) and name not in ("down_blocks", "up_blocks"):
             del blocks[1:]
+
+
+def compile_guided_parts(denoiser):
+    """Compiles what guidance changes, each into one graph: attention and hooked modules, the first of each kind."""
+    with nag.attach(denoiser) as attached:
+        guided = {id(module) for module in attached.family.attentions(denoiser)}
+        parts = {}
+        for name, module in denoiser.named_modules():
+            if id(module) in guided or (name and (module._forward_hooks or module._forward_pre_hooks)):
+                parts.setdefault((type(module), type(getattr(module, "processor", None))), module)
+    for module in parts.values():
+        if not any(module in part.modules() for part in parts.values() if part is not module):
+            module.compile(fullgraph=True, backend="eager")
 
 
 def copy_of(subject):

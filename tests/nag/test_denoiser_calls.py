@@ -9,7 +9,7 @@ import nag
 from nag.families import family_of_denoiser
 from tests import tiny
 from tests.nag import oracle
-from tests.nag.support import difference, keep_one_block_of_each_kind
+from tests.nag.support import compile_guided_parts, difference, keep_one_block_of_each_kind
 from tests.nag.test_joining import assert_joined_as_alone
 
 TOKENS = 9
@@ -82,7 +82,7 @@ def test_a_guided_call_is_one_graph_if_the_table_says_so(name):
         expected = denoiser(**arguments)
     torch.compiler.reset()
     assert family_of_denoiser(denoiser).compiled == "one graph"
-    denoiser.compile(fullgraph=True, backend="eager")
+    compile_guided_parts(denoiser)
     with nag.attach(denoiser) as attached, attached.rows(rows):
         compiled = denoiser(**arguments)
     for output, wanted in zip(outputs(compiled), outputs(expected), strict=True):

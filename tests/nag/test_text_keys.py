@@ -18,8 +18,8 @@ CROSS = ("sd", "sana", "wan", "wan-i2v", "lumina-next", "latte", "animatediff")
 GROUPS = ("a", True), ("ab", True), ("ab", False), ("abc", True), ("bc", False), ("cb", False), ("b", False)
 
 
-@pytest.fixture(params=CROSS)
-def requests(request):
+@pytest.fixture(scope="module", params=CROSS)
+def model(request):
     """The denoiser of a small pipeline, and of each of three requests a call with guidance of its own."""
     subject = Subject(next(case for case in tiny.CASES if case.name == request.param))
     calls = [call for _, call in recorded_calls(subject, "a red circle")]
@@ -29,6 +29,16 @@ def requests(request):
         guidance = row_guidance(subject, text, scale, 0.5)
         by_name[name] = calls[place % 2], replace(guidance, negative=trimmed(guidance.negative))
     return subject.denoiser, by_name
+
+
+@pytest.fixture
+def requests(model):
+    """The same with prompts of the test's own, which nothing else keeps."""
+    denoiser, by_name = model
+    return denoiser, {
+        name: (call, replace(guidance, negative=replace(guidance.negative)))
+        for name, (call, guidance) in by_name.items()
+    }
 
 
 def trimmed(negative):
@@ -79,13 +89,16 @@ def test_keys_of_other_weights_are_computed_anew(requests):
     denoiser, by_name = requests
     with nag.attach(denoiser) as attached:
         before, _ = run(attached, by_name, "ab")
-        for module in attached.family.attentions(denoiser):
-            module.to_k.weight.mul_(-1)
+        weights = [module.to_k.weight for module in attached.family.attentions(denoiser)]
+        for weight in weights:
+            weight.mul_(-1)
         after, packed = run(attached, by_name, "ab")
     assert packed
     for name, output in after.items():
         assert difference(*(tensors_of(part)[0] for part in (output, before[name]))) > 1e-4
         assert_same(output, alone(denoiser, by_name, name))
+    for weight in weights:
+        weight.mul_(-1)
 
 
 @torch.no_grad()

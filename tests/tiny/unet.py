@@ -12,19 +12,30 @@ from training.shapes.world import WORDS
 
 
 def small_unet(cross_width: int, **more: object) -> UNet2DConditionModel:
-    unet = UNet2DConditionModel(
-        sample_size=8,
-        block_out_channels=(16, 32),
-        layers_per_block=1,
-        norm_num_groups=4,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        cross_attention_dim=cross_width,
-        attention_head_dim=2,
-        **more,
-    )
+    sizes = {
+        "sample_size": 8,
+        "block_out_channels": (16, 32),
+        "layers_per_block": 1,
+        "norm_num_groups": 4,
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+        "attention_head_dim": 2,
+    }
+    unet = UNet2DConditionModel(cross_attention_dim=cross_width, **(sizes | more))
     strengthen(unet, 3.0)
     return unet.eval()
+
+
+def smallest_unet() -> UNet2DConditionModel:
+    """The UNet of Stable Diffusion with one block each way."""
+    torch.manual_seed(0)
+    return small_unet(
+        WIDTH,
+        block_out_channels=(16,),
+        down_block_types=("CrossAttnDownBlock2D",),
+        mid_block_type=None,
+        up_block_types=("CrossAttnUpBlock2D",),
+    )
 
 
 def sd(seed: int = 0) -> StableDiffusionPipeline:
