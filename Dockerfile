@@ -17,7 +17,7 @@ FROM base AS dependencies
 COPY constraints.txt pyproject.toml ./
 RUN python -m venv --without-pip /opt/nag \
  && python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" \
-    > requirements.txt
+  | grep --invert-match '^nag-diffusers$' > requirements.txt
 
 # The torch of PyPI brings CUDA's libraries along; this index has one without.
 FROM dependencies AS dependencies-cpu
@@ -31,14 +31,14 @@ FROM dependencies AS dependencies-cuda
 RUN --mount=type=cache,target=/root/.cache/pip \
     python -m pip --python /opt/nag install -r requirements.txt
 
-# The service alone, in an environment at the same place: copied over the dependencies', it is a small layer.
+# The library and the service alone, in an environment at the same place: copied over the dependencies', it is a small layer.
 FROM base AS service
 COPY constraints.txt pyproject.toml README.md LICENSE ./
 COPY nag nag
 COPY app app
 RUN --mount=type=cache,target=/root/.cache/pip \
     python -m venv --without-pip /opt/nag \
- && python -m pip --python /opt/nag install --no-deps .
+ && python -m pip --python /opt/nag install --no-deps ./nag .
 
 FROM ${PYTHON_IMAGE} AS runtime
 # The folders exist so that a new named volume takes their owner.

@@ -18,9 +18,9 @@ help:  ## this list
 
 install: $(STAMP)  ## the package and its tools into .venv, at the tested versions
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml nag/pyproject.toml constraints.txt
 	test -x $(BIN)/pip || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ./nag -e '.[dev]'
 	touch $@
 
 demo: install  ## the same seeds without and with a negative prompt, over HTTP: out/demo/comparison.png

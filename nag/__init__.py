@@ -11,6 +11,7 @@ from nag.negative import NegativeEmbeds
 from nag.params import NAGParams
 from nag.state import Guidance, RowGuidance
 
+__version__ = "0.1.0"
 __all__ = [
     "Attachment",
     "CannotJoin",
@@ -23,6 +24,7 @@ __all__ = [
     "NegativeEmbeds",
     "RowGuidance",
     "UnsupportedPipeline",
+    "__version__",
     "attach",
     "defaults_for",
     "families",

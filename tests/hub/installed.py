@@ -1,40 +1,65 @@
-"""A virtual environment with what `pip install nag-server` brings, and nothing of the development extras."""
+"""Virtual environments with what an installation of the service or of the library alone brings, and nothing else."""
 
 from __future__ import annotations
 
 import sys
 import tomllib
 import venv
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.metadata import Distribution, distribution
 from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-__all__ = ["create_environment"]
+__all__ = ["ROOT", "create_empty_environment", "create_environment", "link_dependencies"]
 
 ROOT = Path(__file__).parents[2]
 
 
+#: What this checkout has the code of.
+OWN = ("nag-server", "nag-diffusers")
+
+
 def create_environment(folder: Path) -> Path:
-    """The Python of a new environment, whose packages are links to those of this one."""
-    venv.create(folder, symlinks=True, with_pip=False)
-    packages = folder / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages"
-    own = distribution("nag-server")  # its version; the code is that of this checkout
-    links = {Path(str(own.locate_file(file.parts[0]))) for file in own.files or () if file.name == "METADATA"}
-    for installed in _runtime_distributions():
-        names = {file.parts[0] for file in installed.files or () if file.parts[0] not in ("..", "__pycache__")}
-        links |= {Path(str(installed.locate_file(name))) for name in names}
-    for path in links:
+    """Returns the Python of a new environment for the service: links to this one's packages, with its metadata.
+
+    Its code is that of this checkout, for PYTHONPATH.
+    """
+    python, packages = create_empty_environment(folder)
+    own = distribution("nag-server")
+    metadata = {Path(str(own.locate_file(file.parts[0]))) for file in own.files or () if file.name == "METADATA"}
+    link_dependencies(packages, ROOT / "pyproject.toml", ROOT / "nag" / "pyproject.toml")
+    for path in metadata:
         (packages / path.name).symlink_to(path)
-    return folder / "bin" / "python"
+    return python
 
 
-def _runtime_distributions() -> Iterator[Distribution]:
-    """Those that the project's dependencies name, and theirs."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    waiting = [Requirement(line) for line in project["dependencies"]]
+def create_empty_environment(folder: Path) -> tuple[Path, Path]:
+    """Returns the Python of a new environment and the folder of its packages."""
+    venv.create(folder, symlinks=True, with_pip=False)
+    version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+    return folder / "bin" / "python", folder / "lib" / version / "site-packages"
+
+
+def link_dependencies(packages: Path, *projects: Path) -> None:
+    """Puts in the folder links to this environment's packages that the projects depend on, and to theirs."""
+    requirements = [
+        Requirement(line)
+        for project in projects
+        for line in tomllib.loads(project.read_text(encoding="utf-8"))["project"]["dependencies"]
+    ]
+    paths = set()
+    for installed in _distributions(requirement for requirement in requirements if requirement.name not in OWN):
+        names = {file.parts[0] for file in installed.files or () if file.parts[0] not in ("..", "__pycache__")}
+        paths |= {Path(str(installed.locate_file(name))) for name in names}
+    for path in paths:
+        (packages / path.name).symlink_to(path)
+
+
+def _distributions(requirements: Iterable[Requirement]) -> Iterator[Distribution]:
+    """Yields what the requirements name, and what that requires."""
+    waiting = list(requirements)
     seen: set[tuple[str, str]] = set()
     while waiting:
         required = waiting.pop()
