@@ -32,21 +32,19 @@ from contextvars import ContextVar
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import nn
 
 from nag._diffusers import head_group, token_groups
 from nag.cache_context import watch_cache_context
-from nag.compat import check_compatible, weights_fingerprint
+from nag.compat import check_compatible, is_compiled, weights_fingerprint
 from nag.current import CurrentStep
 from nag.errors import InvalidParameter
-from nag.negative import stack_rows
 from nag.processor_swap import ProcessorSwapper, original
-from nag.state import GuidedStep, RowGuidance, RowNumbers, guided_slice
+from nag.state import GuidedStep, RowGuidance, make_step
 from nag.step_hooks import StepHooks
 from nag.text_keys import TextKeyCache
 from nag.token_layout import TokenLayout
-from nag.token_split import TokenSplit, sum_over
+from nag.token_split import TokenSplit, split_tokens, sum_over
 
 if TYPE_CHECKING:
     from nag.families import Family
@@ -75,7 +73,7 @@ class Attachment:
     def __init__(self, denoiser: nn.Module, family: Family) -> None:
         self.denoiser = original(denoiser)
         self.family = family
-        self.current = CurrentStep(is_traced=_is_compiled(denoiser))
+        self.current = CurrentStep(is_traced=is_compiled(denoiser))
         self.users = 0
         self._text_keys = TextKeyCache()
         self._last_step: tuple[Hashable, GuidedStep | None] | None = None  # the same rows make the same step
@@ -218,14 +216,7 @@ class Attachment:
         groups = token_groups(self.denoiser)
         if groups is None or self.family.attention == "cross":
             return None
-        split = TokenSplit.of(groups.ulysses, groups.ring, layout.text, call["hidden_states"].shape[1])
-        if groups.is_even and len(set(split.text)) > 1:
-            raise InvalidParameter(
-                "negative_prompt",
-                f"has {layout.negative} tokens beside the prompt's {layout.positive}, together no multiple of the "
-                f"{len(split.text)} ranks; set `ulysses_anything` or `ring_anything`",
-            )
-        return split
+        return split_tokens(groups, layout, call["hidden_states"].shape[1])
 
     def _planned_step(self, call: dict[str, Any]) -> GuidedStep | None:
         found = self._plan()
@@ -235,7 +226,7 @@ class Attachment:
         embeds, frames = self.family.embeds(call), self.family.frames(call)
         made_from = (tuple(rows), found[1], frames, embeds.device, embeds.dtype)
         if self._last_step is None or self._last_step[0] != made_from:
-            self._last_step = made_from, _step_of_rows(self.family, call, rows, found[1])
+            self._last_step = made_from, make_step(self.family, call, rows, found[1])
         step = self._last_step[1]
         return None if step is None else replace(step, scratch={})
 
@@ -306,39 +297,3 @@ def attach_family(denoiser: Any, family: Family) -> Iterator[Attachment]:
             if not attachment.users:
                 delattr(module, _ATTRIBUTE)
                 attachment.close()
-
-
-def _step_of_rows(
-    family: Family, call: dict[str, Any], rows: Sequence[RowGuidance | None], places: frozenset[int] | None
-) -> GuidedStep | None:
-    embeds, frames = family.embeds(call), family.frames(call)
-    if len(rows) != family.row_count(call):
-        raise InvalidParameter("rows", f"has {len(rows)} entries for a denoiser call of {family.row_count(call)} rows")
-    place = guided_slice(rows)
-    # Plain rows in between ride with scale 1, which returns Z+ exactly.
-    guided = [row if row is not None and row.is_active else None for row in rows[place]]
-    if not guided:
-        return None
-    stand_in = next(row.negative for row in guided if row is not None)
-    prompts = tuple(stand_in if row is None else row.negative for row in guided)
-    negative = stack_rows(prompts, has_mask=family.has_mask)
-    numbers = RowNumbers.of(
-        [
-            (row.scale, row.tau, row.alpha, row.method) if row is not None else (1.0, 1.0, 0.0, "nag")
-            for row in guided
-            for _ in range(frames)
-        ],
-        embeds.device,
-    )
-    index = torch.arange(len(guided)).repeat_interleave(frames)
-    rows_guided = slice(place.start * frames, place.stop * frames)
-    return GuidedStep(numbers, negative.to(embeds).at(index), rows_guided, prompts, blocks=places)
-
-
-def _is_compiled(denoiser: Any) -> bool:
-    """Whether the denoiser or a part of it is compiled."""
-    if denoiser is not original(denoiser):
-        return True
-    return any(
-        module._compiled_call_impl is not None or module is not original(module) for module in denoiser.modules()
-    )

@@ -86,7 +86,7 @@ class AttentionCall:
             _joined((self.attn_mask, attn_mask), counts),
         )
 
-    def at(self, rows: slice) -> AttentionCall:
+    def for_rows(self, rows: slice) -> AttentionCall:
         """Returns the call for some rows of the batch."""
         mask = self.attn_mask
         if mask is not None and mask.ndim == 4 and mask.shape[0] > 1:

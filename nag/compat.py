@@ -9,12 +9,12 @@ from torch import nn
 
 from nag import _diffusers
 from nag.errors import UnsupportedPipeline
-from nag.processor_swap import class_names
+from nag.processor_swap import class_names, original
 
 if TYPE_CHECKING:
     from nag.families import Family
 
-__all__ = ["check_compatible", "check_unconditional", "reset_block_caches", "weights_fingerprint"]
+__all__ = ["check_compatible", "check_unconditional", "is_compiled", "reset_block_caches", "weights_fingerprint"]
 
 #: Hooks of diffusers that guidance would make wrong, by their names in the hook registry.
 REFUSED_HOOKS = {
@@ -92,3 +92,12 @@ def weights_fingerprint(denoiser: nn.Module) -> list[Any]:
         moved = moved or _diffusers.HOOK_REGISTRY in held or "_hf_hook" in held
         left.extend(held["_modules"].values())
     return state if moved else state + addresses
+
+
+def is_compiled(denoiser: Any) -> bool:
+    """Whether the denoiser or a part of it is compiled."""
+    if denoiser is not original(denoiser):
+        return True
+    return any(
+        module._compiled_call_impl is not None or module is not original(module) for module in denoiser.modules()
+    )

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from nag.encoding import Arguments
 from nag.errors import InvalidParameter, NAGError, UnsupportedPipeline
 from nag.negative import NegativeEmbeds
 from nag.params import NAGParams
+from nag.pipelines import Arguments
 from nag.state import Guidance, PipelineCall, RowGuidance
 
 __all__ = ["GuidanceState"]

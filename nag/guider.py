@@ -13,11 +13,11 @@ from diffusers.modular_pipelines import ModularPipeline
 from torch import Tensor, nn
 
 from nag.attachment import Attachment, Plan, attach_family
-from nag.calling_pipeline import calling_pipeline
 from nag.errors import InvalidParameter
 from nag.families import family_of_denoiser
 from nag.negative import NegativeEmbeds
 from nag.params import NAGParams, params_by_prompt
+from nag.pipelines import calling_pipeline
 from nag.processor_swap import original
 from nag.schedule import continues_step, scheduler_of, timesteps_total, training_timestep
 from nag.state import RowGuidance

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from nag.errors import InvalidParameter
 
-__all__ = ["NegativeEmbeds", "scatter_rows", "stack_rows", "stacking_key"]
+__all__ = ["NegativeEmbeds", "pad_prompts", "scatter_rows", "stack_rows", "stacking_key"]
 
 #: Prompts, tokens, channels; some models have the text encoder's layers too.
 EMBEDS_NDIM_MIN = 3
@@ -27,20 +27,20 @@ class NegativeEmbeds:
         embeds: (N, L, C).
         pooled: (N, P), where the family has one.
         mask: (N, L), 1 at the tokens to attend to, where the family masks its text.
-        more: what else the denoiser reads of a prompt, by the denoiser's argument names; each (N, ...).
+        extra: what else the denoiser reads of a prompt, by the denoiser's argument names; each (N, ...).
 
     """
 
     embeds: Tensor
     pooled: Tensor | None = None
     mask: Tensor | None = None
-    more: dict[str, Tensor] = field(default_factory=dict)
+    extra: dict[str, Tensor] = field(default_factory=dict)
 
     def check(self, name: str) -> None:
         """Raises InvalidParameter, for the parameter `name`, unless guidance by these tensors is a number."""
         if not self.embeds.is_floating_point():
             raise InvalidParameter(name, f"must be floating point, got {self.embeds.dtype}")
-        for tensor in (self.embeds, self.pooled, *self.more.values()):
+        for tensor in (self.embeds, self.pooled, *self.extra.values()):
             if tensor is not None and not bool(tensor.isfinite().all()):
                 raise InvalidParameter(name, "holds values that are not finite numbers")
         if self.embeds.ndim < EMBEDS_NDIM_MIN or 0 in self.embeds.shape:
@@ -84,7 +84,7 @@ class NegativeEmbeds:
     def _map(self, change: Callable[[Tensor], Tensor]) -> NegativeEmbeds:
         pooled, mask = (None if tensor is None else change(tensor) for tensor in (self.pooled, self.mask))
         return NegativeEmbeds(
-            change(self.embeds), pooled, mask, {name: change(tensor) for name, tensor in self.more.items()}
+            change(self.embeds), pooled, mask, {name: change(tensor) for name, tensor in self.extra.items()}
         )
 
 
@@ -119,15 +119,23 @@ def stack_rows(rows: Sequence[NegativeEmbeds], *, has_mask: bool) -> NegativeEmb
         return None if tensors[0] is None else torch.cat([tensor for tensor in tensors if tensor is not None])
 
     embeds = torch.cat([row.embeds for row in rows])
-    more = {name: torch.cat([row.more[name] for row in rows]) for name in first.more}
-    return NegativeEmbeds(embeds, join([row.pooled for row in rows]), join([row.mask for row in rows]), more)
+    extra = {name: torch.cat([row.extra[name] for row in rows]) for name in first.extra}
+    return NegativeEmbeds(embeds, join([row.pooled for row in rows]), join([row.mask for row in rows]), extra)
+
+
+def pad_prompts(rows: Sequence[Tensor]) -> NegativeEmbeds:
+    """Stacks the tokens (L, C) of prompts, with a mask if they differ in number."""
+    embeds = nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
+    lengths = torch.tensor([len(row) for row in rows], device=embeds.device)
+    mask = torch.arange(embeds.shape[1], device=embeds.device) < lengths[:, None]
+    return NegativeEmbeds(embeds, mask=None if len({len(row) for row in rows}) == 1 else mask)
 
 
 def stacking_key(row: NegativeEmbeds, *, has_mask: bool) -> Hashable:
     """Returns what must be equal in prompts that share a call."""
     length = None if has_mask else row.embeds.shape[1]
-    more = tuple((name, tensor.shape[1:]) for name, tensor in sorted(row.more.items()))
-    return length, has_mask or row.mask is None, row.embeds.shape[2:], row.pooled is None, more
+    extra = tuple((name, tensor.shape[1:]) for name, tensor in sorted(row.extra.items()))
+    return length, has_mask or row.mask is None, row.embeds.shape[2:], row.pooled is None, extra
 
 
 def _padded(row: NegativeEmbeds, length: int) -> NegativeEmbeds:

@@ -12,13 +12,12 @@ from torch import nn
 
 from nag.attachment import Plan
 from nag.cache_context import is_conditional_context
-from nag.calling_pipeline import calling_pipeline
 from nag.compat import check_unconditional, reset_block_caches
-from nag.encoding import Arguments
 from nag.errors import InvalidParameter, UnsupportedPipeline
 from nag.families import Family
 from nag.guidance_state import GuidanceState
 from nag.negative import NegativeEmbeds
+from nag.pipelines import Arguments, calling_pipeline
 from nag.schedule import continues_step, scheduler_of
 from nag.state import RowGuidance
 

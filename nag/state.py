@@ -5,19 +5,22 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from nag.errors import InvalidParameter
-from nag.negative import NegativeEmbeds
+from nag.negative import NegativeEmbeds, stack_rows
 from nag.params import NAGParams
 from nag.text_keys import KeptKeys
 from nag.token_layout import TokenLayout
 from nag.token_split import TokenSplit
 
-__all__ = ["Guidance", "GuidedStep", "PipelineCall", "RowGuidance", "RowNumbers", "guided_slice"]
+if TYPE_CHECKING:
+    from nag.families import Family
+
+__all__ = ["Guidance", "GuidedStep", "PipelineCall", "RowGuidance", "RowNumbers", "guided_slice", "make_step"]
 
 
 @dataclass(frozen=True)
@@ -178,6 +181,39 @@ class GuidedStep:
         numbers = self.numbers.at(index.to(self.numbers.scale.device))
         rows = slice(self.rows.start * self.rows_per_sample, self.rows.stop * self.rows_per_sample)
         return replace(self, numbers=numbers, rows=rows, negative=self.negative.at(index), rows_per_sample=1)
+
+
+def make_step(
+    family: Family, call: dict[str, Any], rows: Sequence[RowGuidance | None], places: frozenset[int] | None
+) -> GuidedStep | None:
+    """Returns the step of a denoiser call whose rows are guided so; None if guidance changes none of them.
+
+    Raises:
+        InvalidParameter: another number of rows than the call's, or negative prompts that cannot share a call.
+
+    """
+    embeds, frames = family.embeds(call), family.frames(call)
+    if len(rows) != family.row_count(call):
+        raise InvalidParameter("rows", f"has {len(rows)} entries for a denoiser call of {family.row_count(call)} rows")
+    place = guided_slice(rows)
+    # Plain rows in between ride with scale 1, which returns Z+ exactly.
+    guided = [row if row is not None and row.is_active else None for row in rows[place]]
+    if not guided:
+        return None
+    stand_in = next(row.negative for row in guided if row is not None)
+    prompts = tuple(stand_in if row is None else row.negative for row in guided)
+    negative = stack_rows(prompts, has_mask=family.has_mask)
+    numbers = RowNumbers.of(
+        [
+            (row.scale, row.tau, row.alpha, row.method) if row is not None else (1.0, 1.0, 0.0, "nag")
+            for row in guided
+            for _ in range(frames)
+        ],
+        embeds.device,
+    )
+    index = torch.arange(len(guided)).repeat_interleave(frames)
+    rows_guided = slice(place.start * frames, place.stop * frames)
+    return GuidedStep(numbers, negative.to(embeds).at(index), rows_guided, prompts, blocks=places)
 
 
 @dataclass

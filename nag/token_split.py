@@ -18,11 +18,12 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
+from nag._diffusers import TokenGroups
 from nag.attention import AttentionCall
-from nag.errors import UnsupportedPipeline
+from nag.errors import InvalidParameter, UnsupportedPipeline
 from nag.token_layout import TokenLayout
 
-__all__ = ["TokenSplit", "sum_over"]
+__all__ = ["TokenSplit", "split_tokens", "sum_over"]
 
 
 def sum_over(group: Any, sums: Tensor) -> Tensor:
@@ -161,6 +162,23 @@ class TokenSplit:
             received.view(-1), sent, [of_token * here] * degree, [of_token * size for size in sizes], group=self.ulysses
         )
         return received.movedim(0, 1).flatten(1, 2)[:, :heads]
+
+
+def split_tokens(groups: TokenGroups, layout: TokenLayout, image: int) -> TokenSplit:
+    """Returns how diffusers splits a sequence with this layout and this many image tokens.
+
+    Raises:
+        InvalidParameter: the text does not divide evenly, and diffusers is not set to split it unevenly.
+
+    """
+    split = TokenSplit.of(groups.ulysses, groups.ring, layout.text, image)
+    if groups.is_even and len(set(split.text)) > 1:
+        raise InvalidParameter(
+            "negative_prompt",
+            f"has {layout.negative} tokens beside the prompt's {layout.positive}, together no multiple of the "
+            f"{len(split.text)} ranks; set `ulysses_anything` or `ring_anything`",
+        )
+    return split
 
 
 def _gather(states: Tensor, dim: int, group: Any, sizes: Sequence[int]) -> Tensor:

@@ -15,12 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nag.calling_pipeline import calling_pipeline
 from nag.errors import UnsupportedPipeline
 from nag.families.arguments import ROWS, SHARED, Argument
 from nag.families.family import Family
 from nag.guidance_state import GuidanceState
 from nag.negative import NegativeEmbeds, scatter_rows
+from nag.pipelines import calling_pipeline
 from nag.processors.cross import MaskedNegativeProcessor
 from nag.processors.differential import DifferentialCrossProcessor
 from nag.state import GuidedStep, PipelineCall
@@ -96,7 +96,7 @@ class LongCatAudio(_Audio):
     timestep_rises = True
     arguments: ClassVar[dict[str, Argument]] = {"latent_cond": ROWS}
     cfg = "separate"
-    exact = "equation 7, the positive's mean text"
+    notes = "equation 7, the positive's mean text"
     is_packed = False
     encodes_one_by_one = True
 

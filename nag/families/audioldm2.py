@@ -12,13 +12,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from nag.encoding import Arguments, encode_alone
 from nag.errors import UnsupportedPipeline
 from nag.families.arguments import PADDED, Argument
-from nag.families.padding import padded
 from nag.families.plain_cross import PlainCrossAttention
-from nag.negative import NegativeEmbeds
+from nag.negative import NegativeEmbeds, pad_prompts
 from nag.params import NAGParams
+from nag.pipelines import Arguments, encode_prompts
 from nag.processor_swap import class_names
 from nag.processors import CrossAttentionProcessor
 from nag.state import GuidedStep
@@ -34,7 +33,7 @@ class _OneOfTwoTextsProcessor(CrossAttentionProcessor):
     def run(
         self, step: GuidedStep, attn: Any, hidden_states: Tensor, encoder_hidden_states: Tensor, **kwargs: Any
     ) -> Any:
-        generated, count = step.negative.more[GENERATED], encoder_hidden_states.shape[1]
+        generated, count = step.negative.extra[GENERATED], encoder_hidden_states.shape[1]
         if attn.cross_attention_dim == generated.shape[-1]:
             negative = generated.shape[1]
             step = replace(step, layout=TokenLayout(count - negative, negative), text_keys=count)
@@ -69,10 +68,10 @@ class AudioLDM2(PlainCrossAttention):
 
     def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
         # One at a time: GPT-2 counts the padding to the longest of a batch as tokens.
-        alone = [encode_alone(encode_prompt, [prompt], arguments) for prompt in prompts]
+        alone = [encode_prompts(encode_prompt, [prompt], arguments) for prompt in prompts]
         generated = torch.cat([encoded[2] for encoded in alone])
-        return replace(padded([encoded[0][0] for encoded in alone]), more={GENERATED: generated})
+        return replace(pad_prompts([encoded[0][0] for encoded in alone]), extra={GENERATED: generated})
 
     def pack(self, call: dict[str, Any], negative: NegativeEmbeds) -> dict[str, Any]:
-        generated = torch.cat([call[GENERATED], negative.more[GENERATED]], dim=1)
+        generated = torch.cat([call[GENERATED], negative.extra[GENERATED]], dim=1)
         return super().pack(call, negative) | {GENERATED: generated}

@@ -10,12 +10,11 @@ from typing import Any, ClassVar
 
 import torch
 
-from nag.encoding import Arguments, encode_alone
 from nag.families.arguments import ROWS, Argument
 from nag.families.flux_like import FluxLike
-from nag.families.padding import padded
 from nag.guidance_state import GuidanceState
-from nag.negative import NegativeEmbeds
+from nag.negative import NegativeEmbeds, pad_prompts
+from nag.pipelines import Arguments, encode_prompts
 
 __all__ = ["BriaFibo"]
 
@@ -36,10 +35,10 @@ class BriaFibo(FluxLike):
 
     def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
         # One at a time: beside longer prompts an empty one would be as long as they are.
-        alone = [encode_alone(encode_prompt, [prompt], arguments | {"guidance_scale": 1.0}) for prompt in prompts]
-        negative = padded([embeds[0] for embeds, *_ in alone])
-        layers = [padded([encoded[5][layer][0] for encoded in alone]).embeds for layer in range(len(alone[0][5]))]
-        return NegativeEmbeds(negative.embeds, mask=negative.mask, more={LAYERS: torch.stack(layers, dim=1)})
+        alone = [encode_prompts(encode_prompt, [prompt], arguments | {"guidance_scale": 1.0}) for prompt in prompts]
+        negative = pad_prompts([embeds[0] for embeds, *_ in alone])
+        layers = [pad_prompts([encoded[5][layer][0] for encoded in alone]).embeds for layer in range(len(alone[0][5]))]
+        return NegativeEmbeds(negative.embeds, mask=negative.mask, extra={LAYERS: torch.stack(layers, dim=1)})
 
     def rows(self, pipe: Any, state: GuidanceState, call: dict[str, Any]) -> slice | None:
         pipeline_call = state.pipeline_call
@@ -49,7 +48,7 @@ class BriaFibo(FluxLike):
 
     def pack(self, call: dict[str, Any], negative: NegativeEmbeds) -> dict[str, Any]:
         packed = super().pack(call, negative)
-        of_negative = list(negative.more[LAYERS].unbind(1))
+        of_negative = list(negative.extra[LAYERS].unbind(1))
         blocks = len(call[LAYERS])
         # As the pipelines do: the last layers where there are more than blocks, the last again where there are fewer.
         of_negative = of_negative[-blocks:] + [of_negative[-1]] * (blocks - len(of_negative))

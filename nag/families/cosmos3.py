@@ -13,11 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nag.encoding import Arguments
 from nag.families.family import Family
-from nag.families.padding import padded
 from nag.guidance_state import GuidanceState
-from nag.negative import NegativeEmbeds
+from nag.negative import NegativeEmbeds, pad_prompts
+from nag.pipelines import Arguments
 from nag.processors.causal import CausalTextProcessor
 
 __all__ = ["Cosmos3"]
@@ -38,7 +37,7 @@ class Cosmos3(Family):
 
     def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
         tokens = [encode_prompt(**(arguments | {"prompt": prompt}))[0] for prompt in prompts]
-        return padded([_embeds(torch.tensor(ids)) for ids in tokens])
+        return pad_prompts([_embeds(torch.tensor(ids)) for ids in tokens])
 
     def negative_embeds(self, encoded: Mapping[str, Any]) -> NegativeEmbeds:
         return NegativeEmbeds(_embeds(torch.tensor(encoded["cond_input_ids"]))[None])

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from nag.families.arguments import NUMBERS, PADDED, Argument
 from nag.families.family import Family
-from nag.families.padding import padded
-from nag.negative import NegativeEmbeds
+from nag.negative import NegativeEmbeds, pad_prompts
 from nag.processors.masked_joint import MaskedJointProcessor, masked_layout
 from nag.state import GuidedStep
 from nag.step_hooks import StepHooks
@@ -42,7 +41,9 @@ class ErnieImage(Family):
 
     def negative_embeds(self, encoded: Mapping[str, Any]) -> NegativeEmbeds:
         if "lengths" in encoded:
-            return padded([row[:length] for row, length in zip(encoded["embeds"], encoded["lengths"], strict=True)])
+            return pad_prompts(
+                [row[:length] for row, length in zip(encoded["embeds"], encoded["lengths"], strict=True)]
+            )
         return super().negative_embeds(encoded)
 
     def layout(self, call: dict[str, Any], negative: NegativeEmbeds) -> TokenLayout:

@@ -12,10 +12,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from nag.encoding import named_arguments
 from nag.errors import InvalidParameter, UnsupportedPipeline
 from nag.families.flux_like import FluxLike
 from nag.negative import NegativeEmbeds
+from nag.pipelines import named_arguments
 from nag.processors import ReferenceFluxProcessor
 from nag.state import GuidedStep
 from nag.step_hooks import StepHooks, change_argument
@@ -31,7 +31,7 @@ class Flux(FluxLike):
     processors: ClassVar[tuple[str, ...]] = ("FluxAttnProcessor", "FluxIPAdapterAttnProcessor")
     encoded = ("embeds", "pooled", "text_ids")
     context_parallel: ClassVar[tuple[str, ...]] = denoiser_types
-    exact = "equation 7, the positive's pooled prompt; `reference=True` is the authors' form"
+    notes = "equation 7, the positive's pooled prompt; `reference=True` is the authors' form"
 
 
 #: The second time embedding of a denoiser call.

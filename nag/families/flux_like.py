@@ -13,10 +13,10 @@ from typing import Any, ClassVar, Literal
 
 import torch
 
-from nag.encoding import Arguments
 from nag.families.arguments import NUMBERS, ROWS, SHARED, Argument
 from nag.families.family import Family
 from nag.negative import NegativeEmbeds
+from nag.pipelines import Arguments
 
 __all__ = ["Bria", "Chroma", "Flux3", "FluxLike", "LongCatImage", "OvisImage"]
 

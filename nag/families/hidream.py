@@ -14,11 +14,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from nag.encoding import Arguments, encode_alone
 from nag.errors import InvalidParameter
 from nag.families.arguments import LAYERS, NUMBERS, ROWS, Argument
 from nag.families.family import Family
 from nag.negative import NegativeEmbeds
+from nag.pipelines import Arguments, encode_prompts
 from nag.token_layout import TokenLayout
 
 __all__ = ["HiDream", "Texts"]
@@ -73,22 +73,22 @@ class HiDream(Family):
     unordered_layers = re.compile(r".*\.experts\..*")
     cfg = "batched"
     compiled = "in parts"
-    exact = "equation 7, the positive's pooled prompt"
+    notes = "equation 7, the positive's pooled prompt"
     #: With the prompts ahead of the layers, (N, layers, L, C); the T5 ones are the embeddings.
     extra_negative_inputs: ClassVar[dict[str, str]] = {"negative_prompt_embeds_llama3": LLAMA}
 
     def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
-        t5, _, llama, _, pooled, _ = encode_alone(encode_prompt, prompts, arguments)
-        return NegativeEmbeds(t5, pooled, more={LLAMA: llama.transpose(0, 1)})
+        t5, _, llama, _, pooled, _ = encode_prompts(encode_prompt, prompts, arguments)
+        return NegativeEmbeds(t5, pooled, extra={LLAMA: llama.transpose(0, 1)})
 
     def layout(self, call: dict[str, Any], negative: NegativeEmbeds) -> TokenLayout:
-        if len(call[LLAMA]) != negative.more[LLAMA].shape[1]:
+        if len(call[LLAMA]) != negative.extra[LLAMA].shape[1]:
             raise InvalidParameter("negative_prompt_embeds_llama3", "must be (prompts, layers, tokens, channels)")
-        llama = call[LLAMA].shape[2], negative.more[LLAMA].shape[2]
+        llama = call[LLAMA].shape[2], negative.extra[LLAMA].shape[2]
         of_each = ((self.embeds(call).shape[1], negative.embeds.shape[1]), llama, llama)
         positive, negative_count = (sum(counts) for counts in zip(*of_each, strict=True))
         return Texts(positive, negative_count, text_last=True, of_each=of_each)
 
     def pack(self, call: dict[str, Any], negative: NegativeEmbeds) -> dict[str, Any]:
-        llama = torch.cat([call[LLAMA], negative.more[LLAMA].transpose(0, 1)], dim=2)
+        llama = torch.cat([call[LLAMA], negative.extra[LLAMA].transpose(0, 1)], dim=2)
         return super().pack(call, negative) | {LLAMA: llama}

@@ -15,12 +15,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from nag.encoding import Arguments
 from nag.families.arguments import ROWS, Argument, Rows, once_per_tensor
 from nag.families.arguments import SHARED as EQUAL
 from nag.families.family import Family
 from nag.negative import NegativeEmbeds
 from nag.params import NAGParams
+from nag.pipelines import Arguments
 from nag.processors.per_row_mask import NEGATIVE, NOBODY, POSITIVE, SHARED, TokenRoleProcessor, TokenRoles
 from nag.state import GuidedStep
 from nag.step_hooks import StepHooks
@@ -50,7 +50,7 @@ class HunyuanVideo(Family):
     negative_mask_arg = "negative_prompt_attention_mask"
     text_last = True
     cfg = "separate"
-    exact = "equation 7, the positive's pooled prompt"
+    notes: ClassVar[str | None] = "equation 7, the positive's pooled prompt"
     is_packed = False
     encoded: ClassVar[tuple[str, ...]] = ("embeds", "pooled", "mask")
 
@@ -109,7 +109,7 @@ class HunyuanImage(HunyuanVideo):
     denoiser_types = ("HunyuanImageTransformer2DModel",)
     processors = ("HunyuanImageAttnProcessor",)
     negative_mask_arg = "negative_prompt_embeds_mask"
-    exact = "yes"
+    notes: ClassVar[str | None] = None
     encoded = ("embeds", "mask", "prompt_embeds_2", "prompt_embeds_mask_2")
     prompt_arguments: ClassVar[dict[str, str]] = {
         "encoder_hidden_states": "embeds",
@@ -125,7 +125,7 @@ class HunyuanImage(HunyuanVideo):
         negative, mask = super().negative_embeds(encoded), encoded.get("prompt_embeds_mask_2")
         if mask is None or not mask.any():  # nothing in quotes
             return negative
-        return replace(negative, more={"embeds_2": encoded["prompt_embeds_2"], "mask_2": mask})
+        return replace(negative, extra={"embeds_2": encoded["prompt_embeds_2"], "mask_2": mask})
 
     def text_roles(self, call: dict[str, Any]) -> Tensor:
         masks = [call["encoder_attention_mask"], call.get("encoder_attention_mask_2")]
@@ -174,7 +174,7 @@ class HunyuanVideo15(HunyuanImage):
 
 def _second(negative: NegativeEmbeds) -> list[Tensor]:
     """Returns the negative's second text and its mask, or nothing."""
-    return [negative.more[name] for name in ("embeds_2", "mask_2") if name in negative.more]
+    return [negative.extra[name] for name in ("embeds_2", "mask_2") if name in negative.extra]
 
 
 def _leading(*parts: tuple[int, Tensor], length: int) -> Tensor:

@@ -12,11 +12,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from nag.encoding import Arguments, encode_alone
 from nag.families.arguments import NUMBERS, ROWS, Argument
 from nag.families.family import Family
 from nag.negative import NegativeEmbeds
 from nag.params import NAGParams
+from nag.pipelines import Arguments, encode_prompts
 from nag.state import GuidedStep
 from nag.step_hooks import StepHooks
 from nag.token_layout import TokenLayout
@@ -50,19 +50,19 @@ class HunyuanDiT(Family):
     def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
         # The lengths are those that the pipelines write into their two calls.
         of_clip, of_t5 = (
-            encode_alone(
+            encode_prompts(
                 encode_prompt, prompts, arguments | {"text_encoder_index": index, "max_sequence_length": length}
             )
             for index, length in ((0, 77), (1, 256))
         )
         more = {"encoder_hidden_states_t5": of_t5[0], "text_embedding_mask_t5": of_t5[2]}
-        return NegativeEmbeds(of_clip[0], mask=of_clip[2], more=more)
+        return NegativeEmbeds(of_clip[0], mask=of_clip[2], extra=more)
 
     def layout(self, call: dict[str, Any], negative: NegativeEmbeds) -> TokenLayout:
         of_t5 = "encoder_hidden_states_t5"
         return TokenLayout(
             self.embeds(call).shape[1] + call[of_t5].shape[1],
-            negative.embeds.shape[1] + negative.more[of_t5].shape[1],
+            negative.embeds.shape[1] + negative.extra[of_t5].shape[1],
         )
 
     def hooks(self, denoiser: Any, hooks: StepHooks) -> None:
@@ -78,6 +78,6 @@ class HunyuanDiT(Family):
 def _text(denoiser: Any, negative: NegativeEmbeds) -> Tensor:
     """Returns the negative's tokens as the blocks read a prompt, (B, L, C)."""
     assert negative.mask is not None
-    tokens = torch.cat([negative.embeds, denoiser.text_embedder(negative.more["encoder_hidden_states_t5"])], dim=1)
-    mask = torch.cat([negative.mask, negative.more["text_embedding_mask_t5"]], dim=1).unsqueeze(2).bool()
+    tokens = torch.cat([negative.embeds, denoiser.text_embedder(negative.extra["encoder_hidden_states_t5"])], dim=1)
+    mask = torch.cat([negative.mask, negative.extra["text_embedding_mask_t5"]], dim=1).unsqueeze(2).bool()
     return torch.where(mask, tokens, denoiser.text_embedding_padding)

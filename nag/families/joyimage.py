@@ -13,10 +13,10 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from nag.encoding import Arguments, encode_alone
 from nag.families.arguments import REPEATED, Argument
 from nag.families.family import Family
 from nag.negative import NegativeEmbeds
+from nag.pipelines import Arguments, encode_prompts
 from nag.processors import GuidedProcessor, JointAttentionProcessor
 from nag.processors.masked_joint import MaskedJointProcessor, masked_layout
 from nag.state import GuidedStep
@@ -63,7 +63,7 @@ class JoyImageEdit(Family):
         if arguments.get("images") is not None and isinstance(positives, list) and len(prompts) == 1:
             prompts = list(prompts) * len(positives)  # each with images of its own
         prompts = [self.formatted(prompt, positives, row) for row, prompt in enumerate(prompts)]
-        embeds, mask = encode_alone(encode_prompt, prompts, arguments)
+        embeds, mask = encode_prompts(encode_prompt, prompts, arguments)
         return NegativeEmbeds(embeds, mask=None if bool(mask.all()) else mask)
 
     def formatted(self, prompt: str, positives: Any, row: int) -> str:  # noqa: ARG002 (for subclasses)

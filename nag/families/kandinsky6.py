@@ -32,7 +32,7 @@ class Kandinsky6(Kandinsky5):
     )
     processors = ("Kandinsky6AttnProcessor",)
     denoiser_mask_arg = "encoder_attention_mask"
-    exact = "equation 7, the positive's pooled prompt"
+    notes = "equation 7, the positive's pooled prompt"
     encoded = ("embeds", "pooled", "mask")
     encodes_one_by_one = False
 

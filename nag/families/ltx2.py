@@ -14,12 +14,12 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from nag.encoding import Arguments, encode_alone
 from nag.errors import InvalidParameter
 from nag.families.arguments import NUMBERS, PADDED, ROWS, Argument
 from nag.families.family import Family
 from nag.negative import NegativeEmbeds
 from nag.params import NAGParams
+from nag.pipelines import Arguments, encode_prompts
 
 __all__ = ["LTX2"]
 
@@ -66,29 +66,29 @@ class LTX2(Family):
         side = getattr(getattr(pipe, "tokenizer", None), "padding_side", "left")
 
         def forms(prompts: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
-            embeds, mask, *_ = encode_alone(encode_prompt, prompts, arguments)
+            embeds, mask, *_ = encode_prompts(encode_prompt, prompts, arguments)
             video, audio, mask = pipe.connectors(embeds, mask, padding_side=side)
             return video, audio, mask
 
         if negative_audio_prompt is None:
             video, audio, mask = forms(prompts)
-            return NegativeEmbeds(video, mask=mask, more={AUDIO: audio})
+            return NegativeEmbeds(video, mask=mask, extra={AUDIO: audio})
         count = max(len(prompts), len(negative_audio_prompt))
         of_video, of_audio = (
             list(texts) * count if len(texts) == 1 else texts for texts in (prompts, negative_audio_prompt)
         )
         video, _, mask = forms(of_video)
         _, audio, audio_mask = forms(of_audio)
-        return NegativeEmbeds(video, mask=mask, more={AUDIO: audio, AUDIO_MASK: audio_mask})
+        return NegativeEmbeds(video, mask=mask, extra={AUDIO: audio, AUDIO_MASK: audio_mask})
 
     def negative_embeds(self, encoded: Mapping[str, Any]) -> NegativeEmbeds:
         video, audio, mask = (
             encoded[f"connector_{name}"] for name in ("prompt_embeds", "audio_prompt_embeds", "attention_mask")
         )
-        return NegativeEmbeds(video, mask=mask, more={AUDIO: audio})
+        return NegativeEmbeds(video, mask=mask, extra={AUDIO: audio})
 
     def pack(self, call: dict[str, Any], negative: NegativeEmbeds) -> dict[str, Any]:
-        of_audio = NegativeEmbeds(negative.more[AUDIO], mask=negative.more.get(AUDIO_MASK, negative.mask))
+        of_audio = NegativeEmbeds(negative.extra[AUDIO], mask=negative.extra.get(AUDIO_MASK, negative.mask))
         if of_audio.embeds.shape[1] != negative.embeds.shape[1]:
             raise InvalidParameter(
                 "negative_audio_prompt_embeds",

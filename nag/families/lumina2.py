@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from nag._diffusers import lumina2_rotary
-from nag.encoding import Arguments
 from nag.families.family import Family
 from nag.negative import NegativeEmbeds
+from nag.pipelines import Arguments
 from nag.processors.per_row_mask import IMAGE, NEGATIVE, NOBODY, POSITIVE, TokenRoleProcessor, TokenRoles
 from nag.state import GuidedStep
 from nag.step_hooks import StepHooks

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from nag.encoding import named_arguments
 from nag.families.family import Family
 from nag.guidance_state import GuidanceState
 from nag.params import NAGParams
+from nag.pipelines import named_arguments
 from nag.state import GuidedStep
 from nag.step_hooks import StepHooks
 

@@ -36,7 +36,7 @@ class MiniMaxH3(Family):
     cfg = "separate"
 
     def negative_embeds(self, encoded: Mapping[str, Any]) -> NegativeEmbeds:
-        return NegativeEmbeds(encoded["embeds"], more={"token_tags": encoded["text_token_tags"][None]})
+        return NegativeEmbeds(encoded["embeds"], extra={"token_tags": encoded["text_token_tags"][None]})
 
     def timestep(self, pipe: Any, call: dict[str, Any]) -> float:  # noqa: ARG002 (the call tells it)
         # It rises from noise at 0; sound and conditions have others, which are nearer to their end.
@@ -47,7 +47,7 @@ class MiniMaxH3(Family):
         places, timesteps, tags = (call[name] for name in ("position_ids", "timestep_indices", "token_tags"))
         negative_places = places.new_zeros(count, places.shape[1])
         negative_places[:, 0] = torch.arange(count)
-        given = negative.more.get("token_tags")
+        given = negative.extra.get("token_tags")
         negative_tags = tags.new_full((count,), TEXT_TAG) if given is None else given[0]
         inserted = {
             "position_ids": negative_places,

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nag.encoding import Arguments, encode_alone
 from nag.families.family import Family
 from nag.negative import NegativeEmbeds, scatter_rows
+from nag.pipelines import Arguments, encode_prompts
 from nag.processors.per_row_mask import RowByRowProcessor, text_behind
 from nag.state import GuidedStep
 from nag.step_hooks import StepHooks
@@ -37,11 +37,11 @@ class Mochi(Family):
     timestep_rises = True
     cfg = "batched"
     is_packed = False
-    exact = "equation 7, the positive's pooled prompt"
+    notes = "equation 7, the positive's pooled prompt"
 
     def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
         # One at a time: a last prompt that is empty may blank all that are encoded with it.
-        encoded = [encode_alone(encode_prompt, [prompt], arguments)[:2] for prompt in prompts]
+        encoded = [encode_prompts(encode_prompt, [prompt], arguments)[:2] for prompt in prompts]
         embeds, mask = (torch.cat(tensors) for tensors in zip(*encoded, strict=True))
         return NegativeEmbeds(embeds, mask=mask)
 

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from nag._diffusers import REFINER_ENCODE_PROMPT
-from nag.encoding import Arguments
 from nag.families.arguments import ROWS, SHARED, Argument
 from nag.families.family import Family
 from nag.families.ltx import LTXVideo, MaskedCrossAttention
 from nag.guidance_state import GuidanceState
 from nag.negative import NegativeEmbeds
+from nag.pipelines import Arguments
 from nag.processor_swap import original
 
 __all__ = ["Sana", "SanaVideo", "SanaWM", "SanaWMRefiner"]

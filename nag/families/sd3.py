@@ -29,7 +29,7 @@ class StableDiffusion3(Family):
     cfg = "batched"
     encoded = ("embeds", "", "pooled")
     encode_arguments: ClassVar[dict[str, Any]] = {"prompt_2": None, "prompt_3": None}
-    exact = "equation 7, the positive's pooled prompt, as the authors"
+    notes = "equation 7, the positive's pooled prompt, as the authors"
 
     def check(self, pipe: Any) -> None:
         super().check(pipe)

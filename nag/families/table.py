@@ -45,7 +45,7 @@ def _row(family: Family) -> Sequence[str]:
     if family.refused is not None:
         return [family.name, family.models, family.attention, f"refused: {family.refused}", *[""] * (len(COLUMNS) - 4)]
     cfg = {"batched": "in one batch", "separate": "calls of its own"}[family.cfg]
-    facts = [family.exact, cfg, family.compiled, _joining(family)]
+    facts = [family.notes or "yes", cfg, family.compiled, _joining(family)]
     return [family.name, family.models, family.attention, *facts, *(f"{n:g}" for n in numbers), family.source]
 
 

@@ -21,7 +21,7 @@ class CrossAttentionProcessor(GuidedProcessor):
         return call.key.shape[2] == step.text_keys
 
     def guided_attention(self, call: AttentionCall, step: GuidedStep) -> Tensor:
-        guided = call.at(step.rows)
+        guided = call.for_rows(step.rows)
         if step.layout is not None:
             count = step.layout.positive
             key, value, mask = keys_of(guided, slice(count, None))
@@ -34,7 +34,7 @@ class CrossAttentionProcessor(GuidedProcessor):
         return guide_heads(
             call(),
             guided.with_kv(key, value, mask),
-            lambda flip: call.at(step.rows).with_more_kv(key, flip(value), mask)(),
+            lambda flip: call.for_rows(step.rows).with_more_kv(key, flip(value), mask)(),
             step,
         )
 

@@ -22,7 +22,7 @@ class DifferentialCrossProcessor(CrossAttentionProcessor):
 
     def guided_attention(self, call: AttentionCall, step: GuidedStep) -> Tensor:
         count = step.token_layout.positive
-        guided = call.at(step.rows)
+        guided = call.for_rows(step.rows)
         key, value, mask = keys_of(guided, slice(count, None))
         positive = guided.with_kv(*keys_of(guided, slice(count)))
         parts: tuple[Tensor, Callable[[], Tensor], Callable[[Values], Tensor]] = (

@@ -53,7 +53,7 @@ def _merged(call: AttentionCall, layout: TokenLayout, rows: slice) -> Outputs:
 
 
 def _twice(call: AttentionCall, layout: TokenLayout, rows: slice) -> Outputs:
-    guided = call.at(rows)
+    guided = call.for_rows(rows)
 
     def z_flipped(flip: Values) -> Tensor:
         shared_v, pos_v, neg_v, image_v = layout.split(guided.value, 2)

@@ -127,7 +127,7 @@ def two_call_attention(
     """Computes the same as `merged_attention` by two calls: positive and image, negative and image."""
     keys = keys or layout
     shared, positive, _, z_positive = replace(layout, negative=0).split(_over(call, layout, keys, negative=False)(), 2)
-    guided, alone = call.at(rows), replace(layout, positive=0)
+    guided, alone = call.for_rows(rows), replace(layout, positive=0)
     to_negative = _over(guided, layout, keys, negative=True)
 
     def z_flipped(flip: Values) -> Tensor:

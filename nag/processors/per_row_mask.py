@@ -102,7 +102,7 @@ def attend_by_role(call: AttentionCall, roles: Tensor, step: GuidedStep) -> Tens
     z_positive = replace(call, attn_mask=_seen(roles, POSITIVE))()
     if step.rows.start == step.rows.stop:
         return z_positive
-    guided, role_of_token = call.at(step.rows), roles[:, None, :, None]
+    guided, role_of_token = call.for_rows(step.rows), roles[:, None, :, None]
     z_negative = replace(guided, attn_mask=_seen(roles[step.rows], NEGATIVE))()
 
     def z_flipped(flip: Values) -> Tensor:

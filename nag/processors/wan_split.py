@@ -48,7 +48,7 @@ class _NegativeKeys(CrossAttentionProcessor):
     """Keeps the negative's keys and values."""
 
     def guided_attention(self, call: AttentionCall, step: GuidedStep) -> Tensor:
-        guided = call.at(step.rows)
+        guided = call.for_rows(step.rows)
         last = slice(-step.token_layout.negative, None)
         step.kept.by_attention[self.place] = guided.key[:, :, last], guided.value[:, :, last], None
         return call()

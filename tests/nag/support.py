@@ -118,7 +118,7 @@ class Subject:
             "negative_prompt_embeds": encoded.embeds,
             "negative_pooled_prompt_embeds": encoded.pooled,
             family.negative_mask_arg: encoded.mask,
-        } | {name: encoded.more.get(argument) for name, argument in family.extra_negative_inputs.items()}
+        } | {name: encoded.extra.get(argument) for name, argument in family.extra_negative_inputs.items()}
         return {name: value for name, value in given.items() if value is not None}
 
     def calls(self, prompt="a red circle", **options):

@@ -58,7 +58,7 @@ def arguments(text: Tensor, places: int) -> dict[str, Any]:
 
 
 def negative(text: Tensor) -> NegativeEmbeds:
-    return NegativeEmbeds(text, mask=torch.ones(text.shape[:2]), more={"audio_encoder_hidden_states": of_audio(text)})
+    return NegativeEmbeds(text, mask=torch.ones(text.shape[:2]), extra={"audio_encoder_hidden_states": of_audio(text)})
 
 
 CALLS = (DenoiserCall("echo", denoiser, arguments, "cross", negative=negative),)

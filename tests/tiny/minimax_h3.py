@@ -74,7 +74,7 @@ def with_a_picture(text: Tensor, places: int) -> dict[str, Any]:
 
 def negative_with_a_picture(text: Tensor) -> NegativeEmbeds:
     tags = torch.tensor([VIDEO] * PICTURE_TOKENS + [TEXT] * (text.shape[1] - PICTURE_TOKENS))
-    return NegativeEmbeds(text, more={"token_tags": tags[None]})
+    return NegativeEmbeds(text, extra={"token_tags": tags[None]})
 
 
 CALLS = (

@@ -21,6 +21,6 @@ def test_the_timestep_is_that_of_the_video_beside_sound_and_a_keyframe(family):
 def test_tokens_of_the_negative_are_tagged_as_text_unless_told(family, given):
     more = {} if given is None else {"token_tags": torch.tensor([given])}
     call = arguments(torch.randn(1, 5, WIDTH), 5)
-    packed = family.pack(call, NegativeEmbeds(torch.randn(1, 3, WIDTH), more=more))
+    packed = family.pack(call, NegativeEmbeds(torch.randn(1, 3, WIDTH), extra=more))
     assert packed["token_tags"][5:8].tolist() == (given or [1, 1, 1])
     assert packed["token_tags"][8:].tolist() == call["token_tags"][5:].tolist()
