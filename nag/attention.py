@@ -83,7 +83,7 @@ class AttentionCall:
         return self.with_kv(
             torch.cat([self.key, key], 2),
             torch.cat([self.value, value], 2),
-            _joined((self.attn_mask, attn_mask), counts),
+            _join_masks((self.attn_mask, attn_mask), counts),
         )
 
     def for_rows(self, rows: slice) -> AttentionCall:
@@ -94,7 +94,7 @@ class AttentionCall:
         return replace(self, query=self.query[rows], key=self.key[rows], value=self.value[rows], attn_mask=mask)
 
 
-def _joined(masks: Sequence[Tensor | None], counts: Sequence[int]) -> Tensor | None:
+def _join_masks(masks: Sequence[Tensor | None], counts: Sequence[int]) -> Tensor | None:
     """Returns the mask over groups of keys, `counts` in each, from their masks; None if all keys are seen."""
     given = [mask for mask in masks if mask is not None]
     if not given:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-__all__ = ["decayed_scale", "normalized_attention_guidance", "orthogonalized", "sign_flipped"]
+__all__ = ["decay_scale", "flip_sign", "normalized_attention_guidance", "orthogonalize"]
 
 #: The paper has no ε; a token whose attention output is all zero must not become NaN.
 EPSILON = torch.finfo(torch.float32).tiny
@@ -57,7 +57,7 @@ def normalized_attention_guidance(
     return torch.lerp(z_positive, z_hat, alpha).to(dtype)  # (10) refinement
 
 
-def orthogonalized(
+def orthogonalize(
     z_positive: Tensor, z_negative: Tensor, *, sum_heads: Callable[[Tensor], Tensor] | None = None
 ) -> Tensor:
     """Returns what takes the place of Z− in equation 7 if only its part orthogonal to Z+ is subtracted.
@@ -79,7 +79,7 @@ def orthogonalized(
     return torch.addcmul(minus, plus, 1 - product / square.clamp_min(EPSILON)).to(z_positive.dtype)
 
 
-def sign_flipped(value: Tensor, scale: Tensor) -> Tensor:
+def flip_sign(value: Tensor, scale: Tensor) -> Tensor:
     """Returns the negative prompt's values as VSF attends to them: −φ V−.
 
     The image attends to both prompts by one softmax: softmax(Q [K+, K−]ᵀ / √d) [V+, −φ V−] (arXiv 2508.10931, without
@@ -93,7 +93,7 @@ def sign_flipped(value: Tensor, scale: Tensor) -> Tensor:
     return value * (1 - scale).to(value.dtype).unsqueeze(-1)
 
 
-def decayed_scale(scale: float, decay: float, passed: float) -> float:
+def decay_scale(scale: float, decay: float, passed: float) -> float:
     """Returns s after a share `passed` ∈ [0, 1] of the guided timesteps: φ loses the share `decay` of it in all.
 
     Not in the paper, whose φ is constant until θ. High noise decides what an image shows, low noise how well it is

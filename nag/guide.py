@@ -16,7 +16,7 @@ from nag.families.table import FamilyTable
 from nag.guidance_state import GuidanceState
 from nag.modular import watch_blocks
 from nag.negative import NegativeEmbeds
-from nag.params import NAGParams, params_by_prompt, renamed
+from nag.params import NAGParams, params_by_prompt, resolve_alias
 from nag.pipeline_hooks import plan_pipeline, watch_encode_prompt, watch_pipeline_call
 from nag.processor_swap import original
 from nag.schedule import scheduler_of, timesteps_total
@@ -108,8 +108,8 @@ def guide(
     }
     for name in extra_prompts if negative_prompt is None else ():
         raise InvalidParameter(name, "needs negative_prompt beside it")
-    given = _given(family, negative_prompt_embeds, negative_pooled_prompt_embeds, masks, more)
-    decay = renamed("scale_decay", scale_decay, "anneal", anneal)
+    given = _negative_of(family, negative_prompt_embeds, negative_pooled_prompt_embeds, masks, more)
+    decay = resolve_alias("scale_decay", scale_decay, "anneal", anneal)
     numbers = {"scale": scale, "tau": tau, "alpha": alpha, "end": end, "scale_decay": decay, "start": start}
     params = params_by_prompt(family.defaults, **numbers, method=method)
     state = GuidanceState(
@@ -197,7 +197,7 @@ def defaults_for(pipe: Any) -> NAGParams:
     return family_of(pipe).defaults
 
 
-def _given(
+def _negative_of(
     family: Family,
     embeds: Tensor | None,
     pooled: Tensor | None,

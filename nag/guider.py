@@ -103,7 +103,7 @@ class NAGGuider(BaseGuidance):
             if attachment.is_planned:
                 raise InvalidParameter("guider", "its denoiser is guided by nag.guide already; use one of the two")
             if attachment.current.is_traced:
-                # What is attached anew is compiled anew.
+                # A new attachment would be compiled again.
                 self._attachments.enter_context(attach_family(denoiser, family))
             one_call = stack.enter_context(ExitStack())
             plan = self._plan(attachment, family.negative_of_arguments(self._negative), one_call.close)

@@ -80,8 +80,10 @@ def join(
     if keys is None or len(set(keys)) > 1:
         _check_keys(denoiser, calls)
     _check_negatives(family, rows)
-    calls = [_without_absent(call) for call in family.with_masks(calls)]
-    joined = {name: _joined(family, name, UNDECLARED, [call[name] for call in calls], counts) for name in calls[0]}
+    calls = [_drop_absent(call) for call in family.with_masks(calls)]
+    joined = {
+        name: _join_argument(family, name, UNDECLARED, [call[name] for call in calls], counts) for name in calls[0]
+    }
     return JoinedCall(dict(calls[0]) | joined, every_row, counts)
 
 
@@ -100,51 +102,53 @@ def joining_key(denoiser: Any, call: Call) -> Hashable:
         UnsupportedPipeline: no family fits the denoiser.
 
     """
-    return frozenset(_keys(denoiser, call).items())
+    return frozenset(_keys_of_call(denoiser, call).items())
 
 
 def _family(denoiser: Any) -> Family:
     return denoiser if isinstance(denoiser, Family) else family_of_denoiser(denoiser)
 
 
-def _keys(denoiser: Any, call: Call) -> dict[str, Hashable]:
+def _keys_of_call(denoiser: Any, call: Call) -> dict[str, Hashable]:
     """Returns the key of each given argument but masks: without a mask all tokens count."""
     family = _family(denoiser)
     rows = family.row_count(call)
     keys = {
-        name: _key(family, name, UNDECLARED, value, rows)
-        for name, value in _without_absent(call).items()
+        name: _key_of_argument(family, name, UNDECLARED, value, rows)
+        for name, value in _drop_absent(call).items()
         if name != family.denoiser_mask_arg or family.argument(name, UNDECLARED) is not PADDED
     }
-    return keys | ({} if _obstacle(denoiser) is None else {"denoiser": object()})
+    return keys | ({} if _find_obstacle(denoiser) is None else {"denoiser": object()})
 
 
-def _key(family: Family, name: str, outer: Argument, value: Any, rows: int) -> Hashable:
+def _key_of_argument(family: Family, name: str, outer: Argument, value: Any, rows: int) -> Hashable:
     kind = family.argument(name, outer)
     if isinstance(value, Mapping):
-        parts = _without_absent(value).items()
-        return frozenset((entry, _key(family, entry, kind, part, rows)) for entry, part in parts)
+        parts = _drop_absent(value).items()
+        return frozenset((entry, _key_of_argument(family, entry, kind, part, rows)) for entry, part in parts)
     return kind.key(value, rows)
 
 
-def _joined(family: Family, name: str, outer: Argument, values: Sequence[Any], counts: Sequence[int]) -> Any:
+def _join_argument(family: Family, name: str, outer: Argument, values: Sequence[Any], counts: Sequence[int]) -> Any:
     kind = family.argument(name, outer)
     if isinstance(values[0], Mapping):
-        entries = _without_absent(values[0])
-        return {entry: _joined(family, entry, kind, [value[entry] for value in values], counts) for entry in entries}
+        entries = _drop_absent(values[0])
+        return {
+            entry: _join_argument(family, entry, kind, [value[entry] for value in values], counts) for entry in entries
+        }
     return kind.join(values, counts)
 
 
-def _without_absent(call: Call) -> dict[str, Any]:
+def _drop_absent(call: Call) -> dict[str, Any]:
     """Returns the arguments without None and empty dicts, by which pipelines leave arguments out."""
     return {
         name: value
         for name, value in call.items()
-        if value is not None and not (isinstance(value, Mapping) and not _without_absent(value))
+        if value is not None and not (isinstance(value, Mapping) and not _drop_absent(value))
     }
 
 
-def _obstacle(denoiser: Any) -> str | None:
+def _find_obstacle(denoiser: Any) -> str | None:
     """Returns why no calls of this denoiser join, or None."""
     if getattr(denoiser, "is_cache_enabled", False):
         return "has a step cache, which holds state of one request between its steps"
@@ -152,14 +156,14 @@ def _obstacle(denoiser: Any) -> str | None:
 
 
 def _check_keys(denoiser: Any, calls: Sequence[Call]) -> None:
-    family, first = _family(denoiser), _keys(denoiser, calls[0])
+    family, first = _family(denoiser), _keys_of_call(denoiser, calls[0])
     for place, call in enumerate(calls[1:], start=1):
-        keys = _keys(denoiser, call)
+        keys = _keys_of_call(denoiser, call)
         for name in first | keys:
             if first.get(name) != keys.get(name):
-                why = _obstacle(denoiser) or (
+                why = _find_obstacle(denoiser) or (
                     f"{family.argument(name, UNDECLARED).rule}, "
-                    f"got {_described(calls[0].get(name))} and {_described(call.get(name))}"
+                    f"got {_describe(calls[0].get(name))} and {_describe(call.get(name))}"
                 )
                 raise CannotJoin(name, place, why)
 
@@ -176,13 +180,13 @@ def _check_negatives(family: Family, rows: Sequence[Sequence[RowGuidance | None]
             raise CannotJoin("negative", place, "must have as many tokens and the same inputs, for there is no mask")
 
 
-def _described(value: Any) -> str:
+def _describe(value: Any) -> str:
     if isinstance(value, torch.Tensor):
         return f"{tuple(value.shape)} {value.dtype}".replace("torch.", "")
     if isinstance(value, (list, tuple)):
-        return f"[{', '.join(map(_described, value))}]"
+        return f"[{', '.join(map(_describe, value))}]"
     if isinstance(value, Mapping):
-        return f"{{{', '.join(f'{name}: {_described(part)}' for name, part in value.items())}}}"
+        return f"{{{', '.join(f'{name}: {_describe(part)}' for name, part in value.items())}}}"
     return repr(value) if value is None or isinstance(value, (bool, int, float, str)) else type(value).__name__
 
 

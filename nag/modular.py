@@ -56,20 +56,20 @@ def watch_blocks(pipe: Any, family: Family, state: GuidanceState) -> Iterator[No
         stack.callback(setattr, state, "is_call_conditional", None)
         stack.callback(set_current_timestep, pipe, None)
         stack.callback(set_pipeline_blocks, pipe, pipeline_blocks(pipe))
-        set_pipeline_blocks(pipe, _watched_blocks(pipe, family, state))
+        set_pipeline_blocks(pipe, _copy_blocks(pipe, family, state))
         for name, guider in guiders.items():
             stack.callback(setattr, pipe, name, guider)
-            setattr(pipe, name, _watched_guider(pipe, guider, state))
+            setattr(pipe, name, _copy_guider(pipe, guider, state))
         yield
 
 
-def _watched_guider(pipe: Any, guider: BaseGuidance, state: GuidanceState) -> BaseGuidance:
-    watched = copy.copy(guider)
+def _copy_guider(pipe: Any, guider: BaseGuidance, state: GuidanceState) -> BaseGuidance:
+    copied = copy.copy(guider)
     predictions: list[str] = []
 
     def set_state(*args: Any, **kwargs: Any) -> None:
-        guider_type.set_state(watched, *args, **kwargs)
-        set_current_timestep(pipe, watched.get_state()["timestep"])
+        guider_type.set_state(copied, *args, **kwargs)
+        set_current_timestep(pipe, copied.get_state()["timestep"])
 
     def record(batches: list[Any]) -> list[Any]:
         predictions[:] = [prediction_name(batch) for batch in batches]
@@ -83,19 +83,19 @@ def _watched_guider(pipe: Any, guider: BaseGuidance, state: GuidanceState) -> Ba
     def prepare_models(denoiser: Any) -> None:
         # Of two guiders for one denoiser, the first leads; what the other asks for beside it follows unnamed.
         state.is_call_conditional = bool(predictions) and predictions.pop(0) == CONDITIONAL
-        guider_type.prepare_models(watched, denoiser)
+        guider_type.prepare_models(copied, denoiser)
 
     def cleanup_models(denoiser: Any) -> None:
         state.is_call_conditional = False
-        guider_type.cleanup_models(watched, denoiser)
+        guider_type.cleanup_models(copied, denoiser)
 
     guider_type: Any = type(guider)
-    watched.set_state = set_state
-    watched.prepare_models, watched.cleanup_models = prepare_models, cleanup_models
+    copied.set_state = set_state
+    copied.prepare_models, copied.cleanup_models = prepare_models, cleanup_models
     for name in ("prepare_inputs", "prepare_inputs_from_block_state"):
         prepare = getattr(guider_type, name)
-        setattr(watched, name, lambda *args, prepare=prepare, **kwargs: record(prepare(watched, *args, **kwargs)))
-    return watched
+        setattr(copied, name, lambda *args, prepare=prepare, **kwargs: record(prepare(copied, *args, **kwargs)))
+    return copied
 
 
 def text_blocks(blocks: ModularPipelineBlocks) -> list[ModularPipelineBlocks]:
@@ -119,38 +119,38 @@ def _leaves(block: ModularPipelineBlocks) -> Iterator[ModularPipelineBlocks]:
         yield from _leaves(sub_block)
 
 
-def _watched_blocks(pipe: Any, family: Family, state: GuidanceState) -> ModularPipelineBlocks:
+def _copy_blocks(pipe: Any, family: Family, state: GuidanceState) -> ModularPipelineBlocks:
     """Copies the pipeline's blocks, with text blocks that encode the negative prompt too."""
     texts = text_blocks(pipeline_blocks(pipe))
     negative = _NegativeRun(family, state)
 
-    def watched(block: ModularPipelineBlocks) -> ModularPipelineBlocks:
+    def copy_block(block: ModularPipelineBlocks) -> ModularPipelineBlocks:
         if any(block is text for text in texts):
-            watched_block = copy.copy(block)
-            override_call(watched_block, negative.run_block)
-            return watched_block
+            copied = copy.copy(block)
+            override_call(copied, negative.run_block)
+            return copied
         if isinstance(block, LoopSequentialPipelineBlocks):
-            return _watched_loop(pipe, block)
+            return _copy_loop(pipe, block)
         if not block.sub_blocks:
             return block
         block = copy.copy(block)
         block.sub_blocks = copy.copy(block.sub_blocks)
         for name, sub_block in block.sub_blocks.items():
-            block.sub_blocks[name] = watched(sub_block)
+            block.sub_blocks[name] = copy_block(sub_block)
         return block
 
-    return watched(pipeline_blocks(pipe))
+    return copy_block(pipeline_blocks(pipe))
 
 
-def _watched_loop(pipe: Any, loop: LoopSequentialPipelineBlocks) -> LoopSequentialPipelineBlocks:
-    watched = copy.copy(loop)
+def _copy_loop(pipe: Any, loop: LoopSequentialPipelineBlocks) -> LoopSequentialPipelineBlocks:
+    copied = copy.copy(loop)
 
     def loop_step(components: Any, state: Any, **kwargs: Any) -> Any:
         set_current_timestep(pipe, kwargs.get("t"))
         return loop.loop_step(components, state, **kwargs)
 
-    watched.loop_step = loop_step
-    return watched
+    copied.loop_step = loop_step
+    return copied
 
 
 class _NegativeRun:

@@ -113,7 +113,7 @@ def stack_rows(rows: Sequence[NegativeEmbeds], *, has_mask: bool) -> NegativeEmb
             "the same inputs",
         )
     if len(set(lengths)) > 1 or len({row.mask is None for row in rows}) > 1:
-        rows = [_padded(row, max(lengths)) for row in rows]
+        rows = [_pad_row(row, max(lengths)) for row in rows]
 
     def join(tensors: Sequence[Tensor | None]) -> Tensor | None:
         return None if tensors[0] is None else torch.cat([tensor for tensor in tensors if tensor is not None])
@@ -138,7 +138,7 @@ def stacking_key(row: NegativeEmbeds, *, has_mask: bool) -> Hashable:
     return length, has_mask or row.mask is None, row.embeds.shape[2:], row.pooled is None, extra
 
 
-def _padded(row: NegativeEmbeds, length: int) -> NegativeEmbeds:
+def _pad_row(row: NegativeEmbeds, length: int) -> NegativeEmbeds:
     tokens = (0, length - row.embeds.shape[1])
     embeds = F.pad(row.embeds, (0, 0) * (row.embeds.ndim - 2) + tokens)
     return replace(row, embeds=embeds, mask=F.pad(row.token_mask, tokens))

@@ -10,9 +10,9 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from nag.errors import InvalidParameter
-from nag.formula import decayed_scale
+from nag.formula import decay_scale
 
-__all__ = ["METHODS", "NAGParams", "params_by_prompt", "renamed"]
+__all__ = ["METHODS", "NAGParams", "params_by_prompt", "resolve_alias"]
 
 Given = float | str | Sequence[float] | Sequence[str] | None
 
@@ -30,11 +30,11 @@ class NAGParams:
         alpha: α in [0, 1], the share of the guided output (equation 10).
         end: θ in [0, 1]; guidance runs while the timestep t ≥ (1 − θ)·T. 1 is every step, 0 is none.
         scale_decay: in [0, 1], the share of φ that is lost from start to end, in a straight line over t
-            (`decayed_scale`). 0 is a constant scale, as in the paper; 1 ends in no guidance.
+            (`decay_scale`). 0 is a constant scale, as in the paper; 1 ends in no guidance.
         start: in [0, 1) and below `end` (unless that is 0); guidance runs while t ≤ (1 − start)·T. 0 is from the first
             step on, as in the paper.
         method: "nag", equations 7 to 10; "orthogonal", which subtracts the part of Z− orthogonal to Z+ alone
-            (`orthogonalized`); "vsf", value sign flip (`sign_flipped`), which reads neither τ nor α.
+            (`orthogonalize`); "vsf", value sign flip (`flip_sign`), which reads neither τ nor α.
 
     Raises:
         InvalidParameter: a value is not a finite number within its range, or no method.
@@ -87,7 +87,7 @@ class NAGParams:
         if not self.is_active or is_early or timestep < (1.0 - self.end) * timesteps_total:
             return 1.0
         passed = (1.0 - self.start - timestep / timesteps_total) / (self.end - self.start)
-        return decayed_scale(self.scale, self.scale_decay, min(1.0, max(0.0, passed)))
+        return decay_scale(self.scale, self.scale_decay, min(1.0, max(0.0, passed)))
 
 
 def params_by_prompt(defaults: NAGParams, **given: Given) -> tuple[NAGParams, ...]:
@@ -118,7 +118,7 @@ def params_by_prompt(defaults: NAGParams, **given: Given) -> tuple[NAGParams, ..
     )
 
 
-def renamed(name: str, value: Given, old_name: str, old_value: Given) -> Given:
+def resolve_alias(name: str, value: Given, old_name: str, old_value: Given) -> Given:
     """Returns what `guide` was given under a parameter's name, or under its deprecated one with a warning.
 
     Raises:

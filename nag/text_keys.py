@@ -76,7 +76,7 @@ class TextKeyCache:
         if (last.prompts, last.copies) == (kept.prompts, copies) and all(place.kept is last for place in places):
             return last
         for attention in last.by_attention:
-            kept.by_attention[attention] = _joined([place.keys(attention) for place in places], copies)
+            kept.by_attention[attention] = _join_keys([place.keys(attention) for place in places], copies)
         self.keep(prompts, kept)
         return kept
 
@@ -91,7 +91,7 @@ class TextKeyCache:
             self._places[prompt] = _Place(kept, row * kept.copies, longest - prompt.embeds.shape[1])
 
 
-def _joined(rows: Sequence[Keys], copies: int) -> Keys:
+def _join_keys(rows: Sequence[Keys], copies: int) -> Keys:
     """Joins keys of one row each to those of one call, padded under a mask if they differ in length."""
     keys, values, masks = zip(*rows, strict=True)
     length = max(key.shape[2] for key in keys)

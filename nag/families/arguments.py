@@ -84,10 +84,10 @@ def _content_of_each_row(tensor: Tensor) -> Hashable:
     return _content(tensor[0]) if is_repeated else object()
 
 
-def _plain(value: Any) -> Hashable:
+def _comparable(value: Any) -> Hashable:
     """Returns the value if it is compared by content, else an object that equals no other."""
     if isinstance(value, (list, tuple)):
-        return tuple(_plain(entry) for entry in value)
+        return tuple(_comparable(entry) for entry in value)
     return value if value is None or isinstance(value, (bool, int, float, str)) else object()
 
 
@@ -95,7 +95,7 @@ class _UndeclaredArgument(Argument):
     rule = "is not declared by its family, so it must be a plain value that is equal"
 
     def key(self, value: Any, rows: int) -> Hashable:  # noqa: ARG002 (as every kind)
-        return _plain(value)
+        return _comparable(value)
 
 
 class _StateArgument(Argument):
@@ -109,7 +109,7 @@ class _SharedArgument(Argument):
     def key(self, value: Any, rows: int) -> Hashable:
         if isinstance(value, (list, tuple)):
             return tuple(self.key(entry, rows) for entry in value)
-        return _content(value) if isinstance(value, Tensor) else _plain(value)
+        return _content(value) if isinstance(value, Tensor) else _comparable(value)
 
 
 class Rows(Argument):
@@ -124,7 +124,7 @@ class Rows(Argument):
         if isinstance(value, (list, tuple)):
             return tuple(self.key(entry, rows) for entry in value)
         if not isinstance(value, Tensor):
-            return _plain(value)
+            return _comparable(value)
         count = value.shape[self.dim]
         if count != 1 and count % rows:
             return object()
@@ -211,7 +211,7 @@ class _RepeatedList(_ListPerRow):
     def key(self, value: Any, rows: int) -> Hashable:
         if isinstance(value, Tensor):
             return _content_of_each_row(value) if len(value) == rows else object()
-        entries = {_plain(entry) for entry in value}
+        entries = {_comparable(entry) for entry in value}
         return entries.pop() if len(entries) == 1 and len(value) == rows else object()
 
     def join(self, values: Sequence[Any], counts: Sequence[int]) -> Any:

@@ -1,4 +1,4 @@
-"""HiDream: joint attention, image first; behind it T5's text and two of Llama's layers, the last anew each block.
+"""HiDream: joint attention, image first; behind it T5's text and two of Llama's layers, the second chosen per block.
 
 All text stands at the origin of the rotary positions. Each text is packed on its own, so the sequence is
 `[image | T5+ T5− | Llama+ Llama− | Llama+ Llama−]`. The pooled CLIP prompt stays the positive's.

@@ -56,10 +56,10 @@ class HunyuanVideo(Family):
 
     def text_roles(self, call: dict[str, Any]) -> Tensor:
         """Returns the roles of the text tokens as the model orders them, (B, L), by counting the ones of the mask."""
-        return _leading((POSITIVE, call["encoder_attention_mask"].sum(dim=1)), length=self.embeds(call).shape[1])
+        return _make_roles((POSITIVE, call["encoder_attention_mask"].sum(dim=1)), length=self.embeds(call).shape[1])
 
     def layout(self, call: dict[str, Any], negative: NegativeEmbeds) -> TokenLayout:
-        mask = torch.cat([negative.token_mask, *_second(negative)[1:]], dim=1)
+        mask = torch.cat([negative.token_mask, *_second_text(negative)[1:]], dim=1)
         of_text = self.text_roles(call)
         of = torch.cat([of_text, torch.where(mask.bool(), NEGATIVE, NOBODY)], dim=1)
         return TokenRoles(of_text.shape[1], mask.shape[1], text_last=True, of=of)
@@ -67,7 +67,7 @@ class HunyuanVideo(Family):
     def tokens(self, denoiser: Any, negative: NegativeEmbeds, timestep: Tensor) -> Tensor:
         """Returns the negative's text as the blocks take it, in the order of its masks."""
         refined = denoiser.context_embedder.forward(negative.embeds, timestep, negative.token_mask)
-        second = _second(negative)[:1]
+        second = _second_text(negative)[:1]
         return torch.cat([refined, *(denoiser.context_embedder_2(text) for text in second)], dim=1)
 
     def hooks(self, denoiser: Any, hooks: StepHooks) -> None:
@@ -99,7 +99,7 @@ class Framepack(HunyuanVideo):
         mask, image = call["encoder_attention_mask"], call["image_embeds"].shape[1]
         tokens = mask.sum(dim=1).long()
         length = mask.shape[1] if len(mask) > 1 else int(tokens)
-        return _leading((SHARED, torch.full_like(tokens, image)), (POSITIVE, tokens), length=image + length)
+        return _make_roles((SHARED, torch.full_like(tokens, image)), (POSITIVE, tokens), length=image + length)
 
 
 class HunyuanImage(HunyuanVideo):
@@ -133,7 +133,7 @@ class HunyuanImage(HunyuanVideo):
         if masks[1] is None:
             # The refiner's model has no second text and leaves the tokens where they are.
             return torch.where(mask.bool(), POSITIVE, NOBODY)
-        return _leading((POSITIVE, mask.sum(dim=1)), length=mask.shape[1])
+        return _make_roles((POSITIVE, mask.sum(dim=1)), length=mask.shape[1])
 
 
 class _Images(Rows):
@@ -162,7 +162,7 @@ class HunyuanVideo15(HunyuanImage):
         mask = torch.cat([call["encoder_attention_mask"], call["encoder_attention_mask_2"]], dim=1)
         image = call["image_embeds"]
         seen = torch.full_like(mask[:, 0], image.shape[1]) * image.any()
-        return _leading((SHARED, seen), (POSITIVE, mask.sum(dim=1)), length=image.shape[1] + mask.shape[1])
+        return _make_roles((SHARED, seen), (POSITIVE, mask.sum(dim=1)), length=image.shape[1] + mask.shape[1])
 
     def tokens(self, denoiser: Any, negative: NegativeEmbeds, timestep: Tensor) -> Tensor:
         tokens = super().tokens(denoiser, negative, timestep)
@@ -172,12 +172,12 @@ class HunyuanVideo15(HunyuanImage):
         return tokens + embedding
 
 
-def _second(negative: NegativeEmbeds) -> list[Tensor]:
+def _second_text(negative: NegativeEmbeds) -> list[Tensor]:
     """Returns the negative's second text and its mask, or nothing."""
     return [negative.extra[name] for name in ("embeds_2", "mask_2") if name in negative.extra]
 
 
-def _leading(*parts: tuple[int, Tensor], length: int) -> Tensor:
+def _make_roles(*parts: tuple[int, Tensor], length: int) -> Tensor:
     """Returns roles (B, length) of rows that begin with counts (B,) of each part's tokens; the rest is padding."""
     end = sum(count for _, count in parts)
     assert isinstance(end, Tensor)

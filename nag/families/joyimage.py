@@ -62,11 +62,11 @@ class JoyImageEdit(Family):
         positives = arguments.get("prompt")
         if arguments.get("images") is not None and isinstance(positives, list) and len(prompts) == 1:
             prompts = list(prompts) * len(positives)  # each with images of its own
-        prompts = [self.formatted(prompt, positives, row) for row, prompt in enumerate(prompts)]
+        prompts = [self.format_prompt(prompt, positives, row) for row, prompt in enumerate(prompts)]
         embeds, mask = encode_prompts(encode_prompt, prompts, arguments)
         return NegativeEmbeds(embeds, mask=None if bool(mask.all()) else mask)
 
-    def formatted(self, prompt: str, positives: Any, row: int) -> str:  # noqa: ARG002 (for subclasses)
+    def format_prompt(self, prompt: str, positives: Any, row: int) -> str:  # noqa: ARG002 (for subclasses)
         """Returns a negative prompt in the format in which the pipeline encodes its own prompt."""
         return prompt
 
@@ -84,7 +84,7 @@ class JoyImageEditPlus(JoyImageEdit):
     arguments: ClassVar[dict[str, Argument]] = {"shape_list": REPEATED}
     cfg = "batched"
 
-    def formatted(self, prompt: str, positives: Any, row: int) -> str:
+    def format_prompt(self, prompt: str, positives: Any, row: int) -> str:
         # The pipeline gives its own prompts with a mark for each image in front.
         positive = positives[min(row, len(positives) - 1)] if isinstance(positives, list) else positives
         found = re.match(r"<\|im_start\|>user\n(?:<image>\n)*", positive or "")

@@ -1,4 +1,4 @@
-"""Kandinsky 5: cross attention to Qwen's tokens, which blocks of their own refine anew at every timestep.
+"""Kandinsky 5: cross attention to Qwen's tokens, which blocks of their own refine at every timestep.
 
 In those blocks each prompt's tokens meet their own prompt alone, from their own first position on. The pooled CLIP
 prompt stays the positive one. The pipelines read the padding of prompts of unequal length; of a negative it is masked.

@@ -2,7 +2,7 @@
 
 Between encode_prompt and the denoiser the pipelines' connectors make both forms; a negative given as embeddings is what
 they return. The sound may have a negative prompt of its own. Newer models modulate the text by the noise level, so its
-keys are made anew at each step. Calls with perturbed or isolated attention, which other guidances compare with, stay
+keys are computed at each step. Calls with perturbed or isolated attention, which other guidances compare with, stay
 plain.
 """
 

@@ -57,7 +57,7 @@ class Lumina2(Family):
     def hooks(self, denoiser: Any, hooks: StepHooks) -> None:
         def place(step: GuidedStep, args: Any, output: tuple[Any, ...]) -> tuple[Any, ...]:  # noqa: ARG001
             *others, rotary, text_lengths, lengths = output
-            hooks.current.step = replace(step, layout=_roles(step, text_lengths, lengths))
+            hooks.current.step = replace(step, layout=_make_roles(step, text_lengths, lengths))
             of_negative = _rotary(denoiser, step.negative)[:1].expand(len(rotary), -1, -1)
             return (*others, torch.cat([rotary, of_negative], dim=1), text_lengths, lengths)
 
@@ -79,7 +79,7 @@ def _rotary(denoiser: Any, negative: NegativeEmbeds) -> Tensor:
     return lumina2_rotary(denoiser, places)
 
 
-def _roles(step: GuidedStep, text_lengths: list[int], lengths: list[int]) -> TokenRoles:
+def _make_roles(step: GuidedStep, text_lengths: list[int], lengths: list[int]) -> TokenRoles:
     """Returns the roles of tokens in rows `[text | image | padding | negative]`."""
     device = step.negative.embeds.device
     mask = torch.zeros(len(lengths), step.negative.embeds.shape[1], dtype=torch.bool, device=device)

@@ -85,7 +85,7 @@ class ZImage(Family):
         positive = [len(text) for text in call["cap_feats"]]
         device = negative.embeds.device
         return text_behind(
-            *(_filled_up(lengths, device) for lengths in (positive, negative.token_mask.sum(dim=1).tolist()))
+            *(_masks_of_lengths(lengths, device) for lengths in (positive, negative.token_mask.sum(dim=1).tolist()))
         )
 
     def hooks(self, denoiser: Any, hooks: StepHooks) -> None:
@@ -93,7 +93,7 @@ class ZImage(Family):
         def append_tokens(step: GuidedStep, args: Any, kwargs: Any) -> Any:
             tokens, *others = args
             embedded, step.scratch["rotary"] = (
-                scatter_rows(e, step.rows, len(tokens)) for e in _embedded(denoiser, step.negative)
+                scatter_rows(e, step.rows, len(tokens)) for e in _embed_text(denoiser, step.negative)
             )
             return (torch.cat([tokens, embedded], dim=1), *others), kwargs
 
@@ -106,8 +106,8 @@ class ZImage(Family):
             hooks.before(layer, append_places)
 
 
-def _embedded(denoiser: Any, negative: NegativeEmbeds) -> tuple[Tensor, Tensor]:
-    """Returns the negative's text as it reaches the layers, and its rotary positions, which begin anew; (N, L, ...)."""
+def _embed_text(denoiser: Any, negative: NegativeEmbeds) -> tuple[Tensor, Tensor]:
+    """Returns the negative's text as the layers get it and its rotary positions from the start, (N, L, ...) each."""
     texts = [text[mask.bool()] for text, mask in zip(negative.embeds, negative.token_mask, strict=True)]
     sizes = [len(text) + -len(text) % MULTIPLE for text in texts]
     filled, places, padding, *_ = zip(
@@ -120,7 +120,7 @@ def _embedded(denoiser: Any, negative: NegativeEmbeds) -> tuple[Tensor, Tensor]:
     return tokens, rotary
 
 
-def _filled_up(lengths: Sequence[float], device: torch.device) -> Tensor:
+def _masks_of_lengths(lengths: Sequence[float], device: torch.device) -> Tensor:
     """Returns masks (B, L) of texts of these lengths, which the model fills up."""
     sizes = torch.tensor([n + -n % MULTIPLE for n in lengths], device=device)
     return torch.arange(int(sizes.max()), device=device) < sizes[:, None]

@@ -28,13 +28,13 @@ class CausalTextProcessor(ImageQueryProcessor):
             return queries == layout.text and keys == layout.shared + layout.text
 
         def attend_apart(call: AttentionCall) -> Tensor:
-            return torch.cat([_of_one(call, layout, negative=negative)() for negative in (False, True)], dim=2)
+            return torch.cat([_drop_prompt(call, layout, negative=negative)() for negative in (False, True)], dim=2)
 
         with Interception(is_of_text, attend_apart):
             return super().run(step, attn, *args, **kwargs)
 
 
-def _of_one(call: AttentionCall, layout: TokenLayout, *, negative: bool) -> AttentionCall:
+def _drop_prompt(call: AttentionCall, layout: TokenLayout, *, negative: bool) -> AttentionCall:
     """Returns the text's call without one of the prompts; its queries are those of the prompts alone."""
     queries = replace(layout, shared=0)
     mask = call.attn_mask

@@ -21,7 +21,7 @@ from nag._diffusers import (
 from nag.attention import AttentionCall
 from nag.current import CurrentStep
 from nag.errors import UnsupportedPipeline
-from nag.formula import normalized_attention_guidance, orthogonalized, sign_flipped
+from nag.formula import flip_sign, normalized_attention_guidance, orthogonalize
 from nag.intercept import Interception
 from nag.state import GuidedStep
 
@@ -43,7 +43,7 @@ class GuidedProcessor:
 
     def __new__(cls, current: CurrentStep, original: Any, *args: Any, **kwargs: Any) -> Self:  # noqa: ARG004
         kinds: Any = (cls, type(original))
-        made: Self = super().__new__(_as_called(*kinds))
+        made: Self = super().__new__(_copy_signature(*kinds))
         return made
 
     def __init__(self, current: CurrentStep, original: Any, fallback: Any = None) -> None:
@@ -64,7 +64,7 @@ class GuidedProcessor:
         """Runs the original processor with its attention guided; families with other arguments override this."""
         original: Any = self.original
         chosen, parallelism = processor_backend(original), processor_parallelism(original)
-        backend = _chosen_backend(chosen)
+        backend = _choose_backend(chosen)
         interception = Interception(
             lambda call: self.should_intercept(call, step),
             lambda call: self.guided_attention(call if backend is None else replace(call, backend=backend), step),
@@ -98,7 +98,7 @@ class GuidedProcessor:
 
 
 @functools.cache
-def _as_called(kind: Any, original: Any) -> Any:
+def _copy_signature(kind: Any, original: Any) -> Any:
     """Returns `kind` with the call signature of `original`: attention modules pass on only arguments it names."""
 
     @functools.wraps(original.__call__)
@@ -125,27 +125,27 @@ def guide_heads(
         return z_positive
     rows, numbers = step.rows, step.numbers
     if numbers.flipped is not None:
-        z = z_flipped(functools.partial(sign_flipped, scale=numbers.scale))
+        z = z_flipped(functools.partial(flip_sign, scale=numbers.scale))
         if not numbers.is_only_flipped:
-            z = torch.where(numbers.flipped[..., None], z, _guided(z_positive[rows], z_negative(), step))
+            z = torch.where(numbers.flipped[..., None], z, _apply_formula(z_positive[rows], z_negative(), step))
     else:
-        z = _guided(z_positive[rows], z_negative(), step)
+        z = _apply_formula(z_positive[rows], z_negative(), step)
     if len(z) == len(z_positive):
         return z
     return torch.cat([z_positive[: rows.start], z, z_positive[rows.stop :]])
 
 
-def _guided(z_positive: Tensor, z_negative: Tensor, step: GuidedStep) -> Tensor:
+def _apply_formula(z_positive: Tensor, z_negative: Tensor, step: GuidedStep) -> Tensor:
     """Applies equations 7 to 10 over all heads of a token together, (B, H, T, D)."""
     numbers, sum_heads = step.numbers, step.sum_heads
     plus, minus = (z.transpose(1, 2).flatten(2) for z in (z_positive, z_negative))
     if numbers.orthogonal is not None:
-        minus = torch.where(numbers.orthogonal, orthogonalized(plus, minus, sum_heads=sum_heads), minus)
+        minus = torch.where(numbers.orthogonal, orthogonalize(plus, minus, sum_heads=sum_heads), minus)
     guided = normalized_attention_guidance(plus, minus, numbers.scale, numbers.tau, numbers.alpha, sum_heads=sum_heads)
     return guided.reshape(*guided.shape[:2], *z_positive.shape[1::2]).transpose(1, 2)
 
 
-def _chosen_backend(on_module: Any) -> Any:
+def _choose_backend(on_module: Any) -> Any:
     """Returns the backend to compute with: the module's, else the process-wide one; None for torch's own."""
     backend = on_module if on_module is not None else active_backend()
     return None if on_module is None and backend == NATIVE else backend

@@ -25,7 +25,7 @@ class ImageQueryProcessor(GuidedProcessor):
 
     def guided_attention(self, call: AttentionCall, step: GuidedStep) -> Tensor:
         layout = step.token_layout
-        attend = _merged if supports_lse(call) else _twice
+        attend = _attend_merged if supports_lse(call) else _attend_twice
         return guide_heads(*attend(call, layout, step.rows), step)
 
 
@@ -33,7 +33,7 @@ class ImageQueryProcessor(GuidedProcessor):
 Outputs = tuple[Tensor, Callable[[], Tensor], Callable[[Values], Tensor]]
 
 
-def _merged(call: AttentionCall, layout: TokenLayout, rows: slice) -> Outputs:
+def _attend_merged(call: AttentionCall, layout: TokenLayout, rows: slice) -> Outputs:
     key, value = layout.split(call.key, 2), layout.split(call.value, 2)
     (shared_k, pos_k, neg_k, image_k), (shared_v, pos_v, neg_v, image_v) = key, value
     both_k, both_v = torch.cat([shared_k, image_k], 2), torch.cat([shared_v, image_v], 2)
@@ -52,17 +52,17 @@ def _merged(call: AttentionCall, layout: TokenLayout, rows: slice) -> Outputs:
     )
 
 
-def _twice(call: AttentionCall, layout: TokenLayout, rows: slice) -> Outputs:
+def _attend_twice(call: AttentionCall, layout: TokenLayout, rows: slice) -> Outputs:
     guided = call.for_rows(rows)
 
     def z_flipped(flip: Values) -> Tensor:
         shared_v, pos_v, neg_v, image_v = layout.split(guided.value, 2)
         return replace(guided, value=layout.join(shared_v, pos_v, flip(neg_v), image_v, 2))()
 
-    return _keys(call, layout, negative=False)(), _keys(guided, layout, negative=True), z_flipped
+    return _drop_prompt(call, layout, negative=False)(), _drop_prompt(guided, layout, negative=True), z_flipped
 
 
-def _keys(call: AttentionCall, layout: TokenLayout, *, negative: bool) -> AttentionCall:
+def _drop_prompt(call: AttentionCall, layout: TokenLayout, *, negative: bool) -> AttentionCall:
     """Returns the call without one of the prompts in keys, values and mask."""
 
     def keep(states: Tensor, dim: int) -> Tensor:

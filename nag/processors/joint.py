@@ -126,26 +126,28 @@ def two_call_attention(
 ) -> Outputs:
     """Computes the same as `merged_attention` by two calls: positive and image, negative and image."""
     keys = keys or layout
-    shared, positive, _, z_positive = replace(layout, negative=0).split(_over(call, layout, keys, negative=False)(), 2)
+    shared, positive, _, z_positive = replace(layout, negative=0).split(
+        _drop_prompt(call, layout, keys, negative=False)(), 2
+    )
     guided, alone = call.for_rows(rows), replace(layout, positive=0)
-    to_negative = _over(guided, layout, keys, negative=True)
+    to_negative = _drop_prompt(guided, layout, keys, negative=True)
 
     def z_flipped(flip: Values) -> Tensor:
         shared_v, pos_v, neg_v, image_v = keys.split(guided.value, 2)
         value = keys.join(shared_v, pos_v, flip(neg_v), image_v, 2)
-        return _queries(replace(guided, value=value), layout, IMAGE)()
+        return _take_queries(replace(guided, value=value), layout, IMAGE)()
 
     return Outputs(
         shared,
         positive,
-        _queries(to_negative, alone, NEGATIVE)(),
+        _take_queries(to_negative, alone, NEGATIVE)(),
         z_positive,
-        _queries(to_negative, alone, IMAGE),
+        _take_queries(to_negative, alone, IMAGE),
         z_flipped,
     )
 
 
-def _over(call: AttentionCall, layout: TokenLayout, keys: TokenLayout, *, negative: bool) -> AttentionCall:
+def _drop_prompt(call: AttentionCall, layout: TokenLayout, keys: TokenLayout, *, negative: bool) -> AttentionCall:
     """Returns the call without one of the prompts in queries, keys and mask."""
     key, value = (keys.of_one(states, 2, negative=negative) for states in (call.key, call.value))
     mask = call.attn_mask
@@ -155,7 +157,7 @@ def _over(call: AttentionCall, layout: TokenLayout, keys: TokenLayout, *, negati
     return replace(call, query=layout.of_one(call.query, 2, negative=negative), key=key, value=value, attn_mask=mask)
 
 
-def _queries(call: AttentionCall, layout: TokenLayout, part: int) -> AttentionCall:
+def _take_queries(call: AttentionCall, layout: TokenLayout, part: int) -> AttentionCall:
     """Returns the call with one part of the layout as its queries."""
     mask = call.attn_mask
     if mask is not None and mask.shape[-2] > 1:

@@ -99,15 +99,15 @@ class RowByRowProcessor(TokenRoleProcessor):
 
 def attend_by_role(call: AttentionCall, roles: Tensor, step: GuidedStep) -> Tensor:
     """Computes the guided output (B, H, T, D) of tokens with these roles (B, T)."""
-    z_positive = replace(call, attn_mask=_seen(roles, POSITIVE))()
+    z_positive = replace(call, attn_mask=_mask_of(roles, POSITIVE))()
     if step.rows.start == step.rows.stop:
         return z_positive
     guided, role_of_token = call.for_rows(step.rows), roles[:, None, :, None]
-    z_negative = replace(guided, attn_mask=_seen(roles[step.rows], NEGATIVE))()
+    z_negative = replace(guided, attn_mask=_mask_of(roles[step.rows], NEGATIVE))()
 
     def z_flipped(flip: Values) -> Tensor:
         value = torch.where(role_of_token[step.rows] == NEGATIVE, flip(guided.value), guided.value)
-        return replace(guided, value=value, attn_mask=_seen(roles[step.rows], POSITIVE, NEGATIVE))()
+        return replace(guided, value=value, attn_mask=_mask_of(roles[step.rows], POSITIVE, NEGATIVE))()
 
     image = guide_heads(z_positive, lambda: z_negative, z_flipped, step)
     out = torch.where(role_of_token == IMAGE, image, z_positive)
@@ -123,7 +123,7 @@ def _step_of_row(step: GuidedStep, row: int) -> GuidedStep:
     return replace(step, rows=slice(0, 1), numbers=step.numbers.at(slice(place, place + 1)))
 
 
-def _seen(roles: Tensor, *prompts: int) -> Tensor:
+def _mask_of(roles: Tensor, *prompts: int) -> Tensor:
     seen = (roles == IMAGE) | (roles == SHARED)
     for prompt in prompts:
         seen = seen | (roles == prompt)

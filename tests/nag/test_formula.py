@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from nag import normalized_attention_guidance
-from nag.formula import orthogonalized
+from nag.formula import orthogonalize
 
 
 def paper(z_positive, z_negative, phi, tau, alpha):
@@ -34,11 +34,11 @@ def test_equals_the_paper(z, scale, tau, alpha):
 
 def test_orthogonalized_leaves_only_what_is_orthogonal_to_z_positive(z):
     positive, negative = z
-    part = orthogonalized(positive, negative).double() - positive
+    part = orthogonalize(positive, negative).double() - positive
     unit = positive.double() / positive.double().norm(dim=-1, keepdim=True)
     expected = negative - (negative * unit).sum(-1, keepdim=True) * unit
     torch.testing.assert_close(part, expected, atol=1e-6, rtol=1e-5)
-    assert torch.equal(orthogonalized(torch.zeros_like(positive), negative), negative)
+    assert torch.equal(orthogonalize(torch.zeros_like(positive), negative), negative)
 
 
 def test_scale_one_alpha_zero_and_equal_prompts_return_z_positive_exactly(z):
