@@ -11,7 +11,7 @@ PREVIOUS := 0.41.0
 # Tried there alone: every import of diffusers beside it is slow and prints warnings.
 TORCHAO := 0.18.0
 
-.PHONY: help install demo serve up down rehearsal chart helm test test-previous openapi chaos conformance operations clients lint bench
+.PHONY: help install demo serve up down rehearsal chart helm test test-previous openapi chaos conformance operations clients docs reference lint bench
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -71,6 +71,13 @@ conformance: install  ## schemathesis over the whole API, all checks, without ke
 
 clients: install  ## popular clients at their factory settings against a whole service; with NAME=litellm those of this name
 	$(BIN)/python -m tests.clients $(NAME)
+
+docs: install  ## the documentation as a site, in out/site; strict, and without a network
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo 'read it: $(BIN)/python -m http.server --bind 127.0.0.1 --directory out/site 8001'
+
+reference: install  ## write the generated tables of docs/ anew, after a family, setting, metric, alert or model changed
+	$(BIN)/python -m docs.reference
 
 lint: install  ## formatting, style, types, imports
 	$(BIN)/ruff format --check .

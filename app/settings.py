@@ -53,12 +53,16 @@ class Settings(BaseSettings):
 
     host: Annotated[str, Field(description="address the API binds")] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535, description="port the API binds; 0 takes a free one")] = 8000
-    data_dir: Annotated[Path, Field(description="artifacts, and the embedded Valkey's files")] = Path(
+    data_dir: Annotated[Path, Field(description="folder of the artifacts and of the embedded Valkey's files")] = Path(
         "~/.local/share/nag-server"
     )
     redis_url: Annotated[
         str | None,
-        Field(repr=False, description="Redis or Valkey; absent, `up` starts an embedded Valkey in data_dir"),
+        Field(
+            repr=False,
+            description="URL of Redis 7.0 or newer, or of Valkey; absent, `up` starts an embedded Valkey in "
+            "NAG_DATA_DIR",
+        ),
     ] = None
     redis_namespace: Annotated[
         str,
@@ -67,62 +71,87 @@ class Settings(BaseSettings):
             description="prefix of every key and channel in Redis; services that share a Redis need one each",
         ),
     ] = "nag"
-    catalog: Annotated[Path | None, Field(description="a models.toml beside the built-in one; its entries win")] = None
+    catalog: Annotated[
+        Path | None, Field(description="TOML file of models beside the built-in ones; its entries win")
+    ] = None
     models: Annotated[
         tuple[str, ...] | None,
         NoDecode,
-        Field(description="ids served, with commas; absent or empty, the embedded models and those of NAG_CATALOG"),
+        Field(
+            description="ids of the models served, with commas; absent, the embedded models and those of NAG_CATALOG"
+        ),
     ] = None
     aliases: Annotated[
         tuple[str, ...] | None,
         NoDecode,
         Field(
-            description="further names of models, as dall-e-3 or dall-e-3=flux-dev, with commas, or none; absent, "
+            description="further names of models, as `dall-e-3` or `dall-e-3=flux-dev`, with commas; `none`: none; "
+            "absent, "
             "those that popular clients have built in"
         ),
     ] = None
     strict: Annotated[
         bool,
-        Field(description="false: what a model cannot honour is left out with a warning, unless a request says strict"),
+        Field(
+            description="`false`: what a model cannot honour is left out with a warning, unless a request or its key "
+            "is strict"
+        ),
     ] = True
     response_format: Annotated[
-        Literal["b64_json", "url"], Field(description="how images are answered where neither request nor alias says it")
+        Literal["b64_json", "url"],
+        Field(description="how images are answered if neither the request nor its alias says it: `b64_json` or `url`"),
     ] = "b64_json"
-    device: Annotated[str, Field(description="torch device of a worker; auto takes CUDA when it is there")] = "auto"
+    device: Annotated[str, Field(description="torch device of a worker; `auto` takes CUDA if there is any")] = "auto"
     warm: Annotated[
         tuple[str, ...] | None,
         NoDecode,
-        Field(description="ids a worker loads at its start, with commas, or none; absent, all on its disk that fit"),
+        Field(
+            description="ids a worker loads at its start, with commas, or `none`; absent, the default and all on its "
+            "disk that fit"
+        ),
     ] = None
     model_memory_bytes: Annotated[
-        int | None, Field(gt=0, description="most that a worker's loaded models take together; absent, a share of all")
+        int | None,
+        Field(
+            gt=0, description="memory that a worker's loaded models may take together; absent, a share of the device's"
+        ),
     ] = None
     model_host_bytes: Annotated[
         int,
-        Field(ge=0, description="models that make room on a GPU and stay in main memory, to be back sooner; 0: none"),
+        Field(
+            ge=0,
+            description="main memory for models that had to make room on a GPU, so that they are back sooner; 0: none",
+        ),
     ] = 0
     tf32: Annotated[
         bool,
-        Field(description="multiply float32 matrices with 10 bits of mantissa on a GPU; of every model of a worker"),
+        Field(description="`true`: a GPU multiplies float32 matrices in TF32, for every model of the worker"),
     ] = False
-    prompt_cache_bytes: Annotated[int, Field(ge=0, description="encoded prompts a worker keeps in main memory")] = (
+    prompt_cache_bytes: Annotated[int, Field(ge=0, description="main memory for encoded prompts; 0: none are kept")] = (
         256 * 2**20
     )
     lora_memory_bytes: Annotated[
         int | None,
-        Field(gt=0, description="most that the LoRAs of requests take of a worker's device; absent, a share of all"),
+        Field(gt=0, description="memory of a worker's device for the LoRAs of requests; absent, 5 % of it"),
     ] = None
-    lora_host_bytes: Annotated[int, Field(ge=0, description="LoRAs of requests a worker keeps in main memory")] = 2**30
+    lora_host_bytes: Annotated[
+        int, Field(ge=0, description="main memory of a worker for LoRAs of requests; 0: each file is read again")
+    ] = 2**30
     batch_size: Annotated[
         int, Field(ge=1, le=256, description="most images of a model's default size in a denoiser call")
     ] = 32
     batch_budget: Annotated[
         Literal["measured", "fixed"],
-        Field(description="measured at a model's start, up to batch_size, or batch_size itself"),
+        Field(
+            description="`measured`: as many images together as gain throughput, up to NAG_BATCH_SIZE; `fixed`: "
+            "NAG_BATCH_SIZE"
+        ),
     ] = "measured"
     overlap: Annotated[
         Literal["auto", "on", "off"],
-        Field(description="run autoencoders beside the denoiser; auto: on CUDA, and for videos on every device"),
+        Field(
+            description="whether autoencoders run beside the denoiser; `auto`: on CUDA, and for videos on every device"
+        ),
     ] = "auto"
     drain_s: Annotated[
         float,
@@ -138,7 +167,9 @@ class Settings(BaseSettings):
     queue_limit: Annotated[
         int, Field(ge=1, description="most queued jobs of all models; beyond it a request is answered 429")
     ] = 4000
-    queue_limit_per_model: Annotated[int, Field(ge=1, description="most queued jobs of one model, likewise")] = 1000
+    queue_limit_per_model: Annotated[
+        int, Field(ge=1, description="most queued jobs of one model; beyond it a request is answered 429")
+    ] = 1000
     deadline_max_s: Annotated[
         float,
         Field(
@@ -154,7 +185,7 @@ class Settings(BaseSettings):
         float,
         Field(gt=0, description="a worker ends if one model call or load takes longer; its jobs are queued again"),
     ] = 900.0
-    max_attempts: Annotated[int, Field(ge=1, description="a job lost by this many workers fails as worker_lost")] = 3
+    max_attempts: Annotated[int, Field(ge=1, description="a job lost by this many workers fails as `worker_lost`")] = 3
     retention_s: Annotated[float, Field(gt=0, description="how long a finished job and its artifacts are kept")] = (
         86_400.0
     )
@@ -162,28 +193,43 @@ class Settings(BaseSettings):
         str | None,
         Field(
             pattern=r"^(file|s3|s3a|gs|az|azure|abfs|abfss|adl)://",
-            description="folder or bucket of the artifacts, as s3://bucket/prefix; absent, a folder in data_dir",
+            description="folder (`file:///…`) or bucket with a prefix (`s3://…`, `gs://…`, `az://…`) of the "
+            "artifacts; absent, a folder in NAG_DATA_DIR",
         ),
     ] = None
     artifacts_options: Annotated[
         dict[str, SecretStr] | None,
         NoDecode,
-        Field(description="the bucket's options as a JSON object; what is absent comes from the provider's variables"),
+        Field(description="the bucket's options as a JSON object; those absent come from the provider's own variables"),
     ] = None
     artifacts_public_endpoint: Annotated[
         str | None,
-        Field(pattern=URL, description="endpoint for links to a bucket, if clients reach it by another than the API"),
+        Field(
+            pattern=URL, description="endpoint of the bucket in links, if clients reach it by another than the API does"
+        ),
     ] = None
     artifacts_links: Annotated[
-        Literal["bucket", "api"], Field(description="who answers links to files in a bucket: the bucket, or the API")
+        Literal["bucket", "api"],
+        Field(
+            description="links to files in a bucket: `bucket`, its own presigned URLs; `api`, if clients cannot reach "
+            "the bucket"
+        ),
     ] = "bucket"
     url_lifetime_s: Annotated[
-        float, Field(ge=1, le=604_800, description="longest that a link to a file works without a key")
+        float,
+        Field(
+            ge=1,
+            le=604_800,
+            description="longest that a link to a file works; it works for three quarters of that at least",
+        ),
     ] = 3600.0
     url_secrets: Annotated[
         tuple[SecretStr, ...] | None,
         NoDecode,
-        Field(description="what links are signed with, with commas: by the first, and the others hold; absent: drawn"),
+        Field(
+            description="secrets with commas: the first signs links, and links signed by the others hold; absent, one "
+            "drawn into NAG_DATA_DIR"
+        ),
     ] = None
     public_url: Annotated[
         str | None,
@@ -197,12 +243,17 @@ class Settings(BaseSettings):
         tuple[IPv4Network | IPv6Network, ...],
         NoDecode,
         Field(
-            description="networks of proxies whose X-Forwarded-Proto, -Host and -Prefix are believed, with commas; "
-            "absent: none"
+            description="networks of proxies whose X-Forwarded-Proto, -Host and -Prefix are believed, with commas, as "
+            "`10.0.0.0/8`; absent: none"
         ),
     ] = ()
     wait_max_s: Annotated[
-        float, Field(gt=0, description="longest a request is held for its result; proxies close after 60 s of silence")
+        float,
+        Field(
+            gt=0,
+            description="longest that a request is held for its result; many proxies close a connection after 60 s of "
+            "silence",
+        ),
     ] = 50.0
     rejoin_s: Annotated[
         float,
@@ -227,20 +278,26 @@ class Settings(BaseSettings):
         tuple[str, ...],
         NoDecode,
         Field(
-            description="hosts whose http(s) URLs are fetched as inputs, with commas; .example.org: all below it; "
+            description="hosts whose http(s) URLs are fetched as inputs, with commas; `.example.org`: all below it; "
             "absent: none"
         ),
     ] = ()
     input_max_px: Annotated[
-        int, Field(ge=1, description="most pixels of such an image, looked at before it is read")
+        int, Field(ge=1, description="most pixels of an image that a request starts from, checked before it is decoded")
     ] = 16_777_216
     lora_max_bytes: Annotated[int, Field(ge=1024, description="largest LoRA that may be uploaded, as a file")] = 10**9
     loras_per_tenant: Annotated[
         int, Field(ge=0, description="most LoRAs that a tenant may upload; and most that all tenants share")
     ] = 100
-    lora_bytes_per_tenant: Annotated[int, Field(ge=0, description="most bytes of them, likewise")] = 10**10
+    lora_bytes_per_tenant: Annotated[
+        int, Field(ge=0, description="bytes of LoRAs that a tenant may upload; and that all tenants share")
+    ] = 10**10
     lora_cache_bytes: Annotated[
-        int, Field(ge=0, description="copies of uploaded LoRAs in data_dir; the least recently used ones make room")
+        int,
+        Field(
+            ge=0,
+            description="bytes of copies of uploaded LoRAs in NAG_DATA_DIR; the least recently used ones make room",
+        ),
     ] = 10**10
     head_max_bytes: Annotated[int, Field(ge=1024, description="largest head of a request: its URL and headers")] = (
         32_768
@@ -249,18 +306,19 @@ class Settings(BaseSettings):
         float, Field(gt=0, description="longest that the head of a request may take to arrive, and then its body")
     ] = 30.0
     sdapi: Annotated[
-        bool, Field(description="whether the routes of AUTOMATIC1111's web UI, /sdapi/v1/…, are served")
+        bool, Field(description="whether the routes of AUTOMATIC1111's web API, `/sdapi/v1/…`, are served")
     ] = True
     cors_origins: Annotated[
         tuple[str, ...],
         NoDecode,
         Field(
-            description="sites, apps and extensions whose pages may call the API, as https://example.org or "
-            "app://obsidian.md, with commas, or *; absent: none"
+            description="sites, apps and extensions whose pages may call the API, as `https://example.org` or "
+            "`app://obsidian.md`, with commas, or `*`; absent: none"
         ),
     ] = ()
     api_keys_file: Annotated[
-        Path | None, Field(description="TOML, a table [keys.<id>] an API key; read again when it changes")
+        Path | None,
+        Field(description="TOML file of API keys, one table `[keys.<id>]` per key; read again when it changes"),
     ] = None
     api_keys: Annotated[
         tuple[ApiKey, ...], NoDecode, Field(description="API keys beside those of the file, as a JSON list of tables")
@@ -268,30 +326,51 @@ class Settings(BaseSettings):
     api_key: Annotated[str | None, Field(description="the key that this machine's commands send to a server")] = None
     metrics_host: Annotated[str, Field(description="address at which a worker shows its metrics")] = "127.0.0.1"
     metrics_port: Annotated[
-        int, Field(ge=0, le=65535, description="port of that; 0 takes a free one, which GET /metrics/workers tells")
+        int,
+        Field(
+            ge=0,
+            le=65535,
+            description="port of a worker's metrics; 0 takes a free one, which GET /metrics/workers names",
+        ),
     ] = 0
     secrets_dir: Annotated[
         DirectoryPath | None,
-        Field(description="folder of files named as these variables in lower case; read where a variable is absent"),
+        Field(description="folder of files that are named as these variables in lower case; read for absent variables"),
     ] = None
     log_prompts: Annotated[bool, Field(description="whether the log shows the prompts of the jobs")] = False
     webhook_secret: Annotated[
-        str | None, Field(repr=False, description="signs webhooks, whsec_ and base64; without it none are sent")
+        str | None,
+        Field(
+            repr=False,
+            description="signs webhooks: `whsec_` and the base64 of 24 to 64 random bytes; without it, requests for a "
+            "webhook are refused",
+        ),
     ] = None
     webhook_allow: Annotated[
         tuple[IPv4Network | IPv6Network, ...],
         NoDecode,
-        Field(description="networks beside the open internet that webhooks and URLs of inputs may reach, with commas"),
+        Field(
+            description="networks that webhooks and URLs of inputs may reach in addition to public addresses, with "
+            "commas"
+        ),
     ] = ()
     webhook_attempts: Annotated[
         int, Field(ge=1, le=20, description="how often the event that ends a job is sent until its receiver takes it")
     ] = 8
     webhook_retry_s: Annotated[
-        float, Field(gt=0, description="before the second of these attempts; four times longer before each further one")
+        float,
+        Field(
+            gt=0,
+            description="wait before the second attempt; four times longer before each further one, an hour at most",
+        ),
     ] = 5.0
     otlp_endpoint: Annotated[
         str | None,
-        Field(pattern="^https?://", description="collector of traces, by OTLP over HTTP; needs the extra tracing"),
+        Field(
+            pattern="^https?://",
+            description="collector of traces, by OTLP over HTTP, as `http://127.0.0.1:4318`; absent: none; needs the "
+            "extra `tracing`",
+        ),
     ] = None
     log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$", description="least severe line logged")] = (
         "info"
