@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import html
+import json
 import os
 import re
 import subprocess
@@ -10,6 +12,7 @@ import sys
 
 import pytest
 
+from tests.browser import NAMES, browsing, find
 from tests.docs.test_links import ROOT
 
 #: Of mermaid.tiny.js of @mermaid-js/tiny 11.17.2, as npm has it.
@@ -32,9 +35,9 @@ def site(tmp_path_factory):
 
 
 def test_no_page_loads_anything_from_elsewhere(site):
-    html = list(site.rglob("*.html"))
-    assert len(html) > 50
-    for page in html:
+    pages = list(site.rglob("*.html"))
+    assert len(pages) > 50
+    for page in pages:
         for match in LOADED.finditer(page.read_text()):
             address = match[1] or match[2]
             assert not re.match(r"(\w+:)?//", address), (page, address)
@@ -50,9 +53,25 @@ def test_drawings_are_drawn_by_the_sites_own_mermaid(site):
     assert "mermaid.tiny.js" not in (site / "server/auth/index.html").read_text()
 
 
+def test_every_drawing_can_be_drawn(site, tmp_path):
+    executable = find()
+    if executable is None:
+        pytest.skip(f"no browser here: none of {', '.join(NAMES)} is on the PATH")
+    drawings = [
+        html.unescape(drawing)
+        for page in site.rglob("*.html")
+        for drawing in re.findall(r'<pre class="mermaid"><code>(.*?)</code>', page.read_text(), re.DOTALL)
+    ]
+    assert len(drawings) >= 5
+    with browsing(executable, tmp_path) as page:
+        page.open((site / "architecture/queue/index.html").as_uri())
+        for drawing in drawings:
+            assert page.evaluate(f"mermaid.parse({json.dumps(drawing)}).then(() => '', String)") == "", drawing
+
+
 def test_the_api_of_the_library_and_of_the_server_are_there(site):
     library, server = ((site / name / "index.html").read_text() for name in ("library/api", "server/http-api"))
-    assert 'id="nag.guide"' in library
+    assert 'id="nag.guide.guide"' in library
     assert "largest growth of a token" in library  # a docstring's words
     assert "GET /v1/jobs/{job_id}/events" in server
     assert "<!-- openapi -->" not in server
