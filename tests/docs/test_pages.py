@@ -133,6 +133,19 @@ def test_what_is_set_for_compose_is_told():
     assert set(re.findall(r"`(\w+)`", told)) == read
 
 
+@pytest.mark.parametrize("page", [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")], ids=lambda page: page.name)
+def test_files_and_settings_that_a_page_names_exist(page):
+    if page.name == "CHANGELOG.md":
+        pytest.skip("it names what was removed, too")
+    text = page.read_text()
+    paths = re.findall(r"`((?:app|benchmarks|docker|docs|examples|nag|tests|training)/[\w./-]*)`", text)
+    made_later = set((ROOT / ".gitignore").read_text().splitlines())
+    assert [path for path in paths if not (ROOT / path).exists() and path not in made_later] == []
+    settings = {name.upper() for name in Settings.model_fields}
+    settings |= set(re.findall(r"\$\{NAG_(\w+)", (ROOT / "docker-compose.yml").read_text()))
+    assert set(re.findall(r"`NAG_(\w+)[`=]", text)) <= settings
+
+
 def test_public_names_are_exact():
     assert sorted(nag.__all__) == sorted(name for name in nag.__all__ if hasattr(nag, name))
     assert set(nag.__all__) >= {"guide", "supports", "defaults_for", "normalized_attention_guidance", "NAGError"}
