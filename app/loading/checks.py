@@ -35,7 +35,6 @@ from app.loras import LoraFileError, check_lora, find_structure
 __all__ = ["lora_problems", "problems"]
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
-CALLBACKS = ("callback_on_step_end", "callback")
 #: Arguments of a call that denoise passes where the pipeline takes them.
 SUPPLIED = frozenset(
     {"prompt", "negative_prompt", "generator", "num_inference_steps", "width", "height", "num_frames", "output_type"}
@@ -137,14 +136,16 @@ def _arguments(entry: Model, kind: Any) -> Iterator[str]:
     for name in entry.call:
         if name not in takes:
             yield f"call.{name}: {kind.__name__} takes no such argument"
-    needed = ("prompt", "generator", "num_inference_steps", "width", "height", "output_type")
-    for name in (*needed, *(("num_frames",) if entry.kind == "video" else ())):
+    needed = ["prompt", "generator", "num_inference_steps", "output_type"]
+    if not entry.inputs.required:  # else the size may be that of a file
+        needed += ["width", "height"]
+    if entry.kind == "video":
+        needed.append("num_frames")
+    for name in needed:
         if name not in takes:
             yield f"pipeline: {kind.__name__} takes no {name}"
     if entry.kind == "image" and "num_frames" in takes:
         yield f"kind: {kind.__name__} makes videos"
-    if not any(name in takes for name in CALLBACKS):
-        yield f"pipeline: {kind.__name__} tells nobody of its steps"
 
 
 def _required(entry: Model, kind: Any) -> Iterator[str]:

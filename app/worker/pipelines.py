@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from functools import lru_cache
 from inspect import Signature, signature, unwrap
+from itertools import count
 from typing import Any
 
 import torch
@@ -69,9 +70,20 @@ def step_arguments(pipe: Any, then: Callable[[Any, int, Any, dict[str, Any]], di
     """Arguments that make the pipeline call `then(pipe, index, timestep, {})` after every denoiser step.
 
     Older pipelines have the `callback` argument instead, which is called once per step of a second-order scheduler.
+    For one with neither, the pipeline's scheduler, which must be its own, calls `then` after its steps.
     """
     if _has_step_end(pipe):
         return {"callback_on_step_end": then}
+    if "callback" not in signature_of(type(pipe), "__call__").parameters:
+        scheduler_step, indices = pipe.scheduler.step, count()
+
+        def step_then(output: torch.Tensor, timestep: Any, *args: Any, **kwargs: Any) -> Any:
+            stepped = scheduler_step(output, timestep, *args, **kwargs)
+            then(pipe, next(indices), timestep, {})
+            return stepped
+
+        pipe.scheduler.step = step_then
+        return {}
 
     def callback(step: int, timestep: Any, latents: torch.Tensor) -> None:  # noqa: ARG001 (diffusers' signature)
         then(pipe, step, timestep, {})

@@ -29,6 +29,8 @@ __all__ = ["CALL_SIDE_PX", "ModuleCall", "SharedModel", "SharedModule"]
 
 #: The longer side of the image or video that is made in this context.
 CALL_SIDE_PX: ContextVar[int] = ContextVar("call_side_px", default=0)
+#: Autoencoders that decode one video per call: the mask of HunyuanVideo 1.5's attention fits no more than one.
+DECODE_ONE = ("AutoencoderKLHunyuanVideo15",)
 
 
 @dataclass(frozen=True, eq=False)
@@ -261,7 +263,8 @@ class SharedModel:
         for name in ("encode", "decode"):
             if hasattr(vae, name):
                 # What an encoder returns is a distribution, whose rows are not known.
-                joins, tiling = name == "decode", self.entry.vae_tiling
+                joins = name == "decode" and type(vae).__name__ not in DECODE_ONE
+                tiling = self.entry.vae_tiling
                 if isinstance(tiling, bool):
                     method = _Rowwise(self, self._adapters["vae"], name, joins=joins)
                 else:
@@ -273,7 +276,7 @@ class SharedModel:
         stack.callback(own.pop, "modules")
 
     def own_pipeline(self, task: str) -> Any:
-        """Returns a pipeline for one call of a task, with a scheduler of its own and the shared modules."""
+        """Returns a pipeline for one call of a task: its own scheduler and guider, and the shared modules."""
         if task not in self._tasks:
             self._tasks[task] = copy.copy(task_pipeline(self.pipe, task))
             kind = type(self._tasks[task])
@@ -283,6 +286,8 @@ class SharedModel:
             )
         own = copy.copy(self._tasks[task])
         own.scheduler = copy.deepcopy(self.pipe.scheduler)
+        if hasattr(own, "guider"):  # it counts the steps
+            own.guider = copy.deepcopy(self.pipe.guider)
         # Offloaded modules go when the model is idle, not when one of several calls ends.
         own.maybe_free_model_hooks = lambda: None
         return own

@@ -7,7 +7,9 @@ from typing import Any
 import torch
 from diffusers import (
     AutoencoderKL,
+    AutoencoderKLHunyuanVideo15,
     AutoencoderKLLTX2Video,
+    ClassifierFreeGuidance,
     CogVideoXImageToVideoPipeline,
     CogVideoXTransformer3DModel,
     ErnieImagePipeline,
@@ -18,6 +20,8 @@ from diffusers import (
     FluxKontextPipeline,
     FluxPipeline,
     FluxTransformer2DModel,
+    HunyuanVideo15ImageToVideoPipeline,
+    HunyuanVideo15Transformer3DModel,
     Krea2Pipeline,
     LTX2Pipeline,
     LTXConditionPipeline,
@@ -32,6 +36,9 @@ from transformers import (
     PixtralVisionConfig,
     Qwen3Config,
     Qwen3ForCausalLM,
+    SiglipImageProcessorPil,
+    SiglipVisionConfig,
+    SiglipVisionModel,
 )
 
 from tests.tiny.chat import LANGUAGE
@@ -41,6 +48,7 @@ from tests.tiny.common import WIDTH, far_apart, strengthen, vae
 from tests.tiny.ernie_image import ernie_image
 from tests.tiny.flux import flux
 from tests.tiny.flux2 import flux2, klein
+from tests.tiny.hunyuan_glyph import hunyuan_video15
 from tests.tiny.hunyuan_video import hunyuan_video
 from tests.tiny.krea2 import krea2
 from tests.tiny.ltx import _parts as ltx_parts
@@ -57,9 +65,9 @@ from tests.tiny.z_image import z_image
 
 __all__ = [
     "chroma_hd", "cogvideox_i2v", "ernie_image_turbo", "flux2_dev", "flux2_klein", "flux_dev", "flux_kontext",
-    "flux_schnell", "fp16_vae", "hunyuan_video", "krea2_turbo", "ltx23", "ltx_video", "pixart", "qwen_image",
-    "qwen_image21_turbo", "sana_sprint", "sd3", "sdxl", "wan", "wan22_i2v", "wan_5b", "wan_flf2v", "wan_two",
-    "wan_vace", "z_image",
+    "flux_schnell", "fp16_vae", "hunyuan_video", "hunyuan_video15_i2v", "krea2_turbo", "ltx23", "ltx_video",
+    "pixart", "qwen_image", "qwen_image21_turbo", "sana_sprint", "sd3", "sdxl", "wan", "wan22_i2v", "wan_5b",
+    "wan_flf2v", "wan_two", "wan_vace", "z_image",
 ]  # fmt: skip
 
 flux_schnell = flux
@@ -158,6 +166,24 @@ def cogvideox_i2v(seed: int = 0) -> CogVideoXImageToVideoPipeline:
     return CogVideoXImageToVideoPipeline(**pipe.components)
 
 
+def hunyuan_video15_i2v(seed: int = 0) -> HunyuanVideo15ImageToVideoPipeline:
+    """Its prompt stands behind 108 tokens of a chat, which are dropped."""
+    parts = _with_config(hunyuan_video15(seed), HunyuanVideo15Transformer3DModel, target_size=32).components
+    del parts["vae"]
+    parts["tokenizer"].chat_template = "{{ 'shape ' * 108 }}" + parts["tokenizer"].chat_template
+    vision = SiglipVisionConfig(
+        hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=1, image_size=8, patch_size=4
+    )
+    return HunyuanVideo15ImageToVideoPipeline(
+        **parts | {"guider": ClassifierFreeGuidance(guidance_scale=1.0)},
+        vae=AutoencoderKLHunyuanVideo15(
+            latent_channels=4, block_out_channels=(8,) * 4, layers_per_block=1, spatial_compression_ratio=8
+        ).eval(),
+        image_encoder=SiglipVisionModel(vision).eval(),
+        feature_extractor=SiglipImageProcessorPil(size={"height": 8, "width": 8}),
+    )
+
+
 def ltx_video(seed: int = 0) -> LTXConditionPipeline:
     return LTXConditionPipeline(**ltx_parts(seed))
 
@@ -180,7 +206,8 @@ def ltx23(seed: int = 0) -> LTX2Pipeline:
 
 def _with_config(pipe: Any, kind: Any, **config: Any) -> Any:
     """The pipeline with a denoiser of another config."""
-    transformer = kind.from_config(dict(pipe.transformer.config) | config)
+    former = {key: value for key, value in pipe.transformer.config.items() if key != "_use_default_values"}
+    transformer = kind.from_config(former | config)  # with that list, what was a default would stay one
     strengthen(transformer)
     for name in ("double_stream_modulation_img", "double_stream_modulation_txt", "single_stream_modulation"):
         if hasattr(transformer, name):  # of Flux.2; as initialised they are nearly shut

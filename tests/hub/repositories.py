@@ -255,6 +255,9 @@ REPOSITORIES: dict[str, Layout] = {
         PipelineFiles(pipelines.ltx23, shard_size=FEW),
         CARD,
     ),
+    "hunyuanvideo-community/HunyuanVideo-1.5-Diffusers-480p_i2v_step_distilled": Layout(
+        PipelineFiles(pipelines.hunyuan_video15_i2v, shard_size=FEW), CARD
+    ),
     "hunyuanvideo-community/HunyuanVideo": Layout(PipelineFiles(pipelines.hunyuan_video, shard_size=FEW), CARD),
 }
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from diffusers import (
     DDIMScheduler,
+    FlowMatchEulerDiscreteScheduler,
     HeunDiscreteScheduler,
     KDPM2AncestralDiscreteScheduler,
     KDPM2DiscreteScheduler,
@@ -19,6 +20,7 @@ from diffusers import (
 from app.catalog import Model
 from app.jobs import Guidance, Job
 from app.worker.pipeline_call import call_module
+from app.worker.pipelines import callbacks_of, step_arguments
 from app.worker.shared_model import SharedModel
 from tests.tiny import CASES
 from tests.worker.generate import difference, generate, make_calls
@@ -71,3 +73,27 @@ def test_progress_is_the_share_of_denoiser_calls(
     assert min(call.made.encode_ms, call.made.denoise_ms, call.made.decode_ms) > 0
     (alone, _) = generate(model, job, make_job("b", num_inference_steps=4, seed=3, width=side, height=side))
     assert difference(alone, call.made) <= 1
+
+
+def test_a_pipeline_without_callbacks_is_followed_by_its_scheduler() -> None:
+    class Silent:
+        scheduler = FlowMatchEulerDiscreteScheduler()
+
+        def __call__(self, num_inference_steps: int) -> torch.Tensor:
+            self.scheduler.set_timesteps(num_inference_steps)
+            latents = torch.ones(1)
+            for timestep in self.scheduler.timesteps:
+                (latents,) = self.scheduler.step(latents, timestep, latents, return_dict=False)
+            return latents
+
+    plain, pipe = Silent()(3), Silent()
+    pipe.scheduler = FlowMatchEulerDiscreteScheduler()
+    steps: list[tuple[int, float, int]] = []
+
+    def then(own: Any, index: int, timestep: Any, _: dict[str, Any]) -> dict[str, Any]:
+        steps.append((index, float(timestep), callbacks_of(own)))
+        return {}
+
+    assert step_arguments(pipe, then) == {}
+    assert torch.equal(pipe(3), plain)
+    assert steps == [(index, float(timestep), 3) for index, timestep in enumerate(pipe.scheduler.timesteps)]
