@@ -16,6 +16,8 @@ from app.catalog import Model
 __all__ = ["prompt_window", "window_problems"]
 
 CLIP_MAX_TOKENS = 77
+#: Pipelines that take `max_sequence_length` and read prompts of any length.
+READ_WHOLE = ("QwenImageEditPlusPipeline",)
 
 
 def prompt_window(entry: Model, kind: Any) -> int | None:
@@ -23,6 +25,8 @@ def prompt_window(entry: Model, kind: Any) -> int | None:
 
     `max_sequence_length` is that of the main text encoder. Pipelines without it read as much as their tokenizer.
     """
+    if kind.__name__ in READ_WHOLE:
+        return None
     parameter = inspect.signature(kind.__call__).parameters.get("max_sequence_length")
     if parameter is not None:
         window = entry.call.get("max_sequence_length", parameter.default)

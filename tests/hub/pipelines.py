@@ -9,6 +9,7 @@ from diffusers import (
     AutoencoderKL,
     AutoencoderKLHunyuanVideo15,
     AutoencoderKLLTX2Video,
+    AutoencoderKLQwenImage,
     ClassifierFreeGuidance,
     CogVideoXImageToVideoPipeline,
     CogVideoXTransformer3DModel,
@@ -26,6 +27,7 @@ from diffusers import (
     LTX2Pipeline,
     LTXConditionPipeline,
     QwenImage21Pipeline,
+    QwenImageEditPlusPipeline,
     WanImageToVideoPipeline,
 )
 from diffusers.pipelines.ltx2.vocoder import LTX2Vocoder
@@ -66,8 +68,8 @@ from tests.tiny.z_image import z_image
 __all__ = [
     "chroma_hd", "cogvideox_i2v", "ernie_image_turbo", "flux2_dev", "flux2_klein", "flux_dev", "flux_kontext",
     "flux_schnell", "fp16_vae", "hunyuan_video", "hunyuan_video15_i2v", "krea2_turbo", "ltx23", "ltx_video",
-    "pixart", "qwen_image", "qwen_image21_turbo", "sana_sprint", "sd3", "sdxl", "wan", "wan22_i2v", "wan_5b",
-    "wan_flf2v", "wan_two", "wan_vace", "z_image",
+    "pixart", "qwen_image", "qwen_image21_turbo", "qwen_image_edit", "sana_sprint", "sd3", "sdxl", "wan",
+    "wan22_i2v", "wan_5b", "wan_flf2v", "wan_two", "wan_vace", "z_image",
 ]  # fmt: skip
 
 flux_schnell = flux
@@ -137,6 +139,18 @@ def qwen_image21_turbo(seed: int = 0) -> QwenImage21Pipeline:
     pipe = qwen_image21(seed)
     sigmas = [1.0, 0.978453, 0.95418, 0.926626, 0.89508, 0.845148, 0.704534, 0.414568]
     pipe.register_to_config(sample_sigmas=sigmas)
+    return pipe
+
+
+def qwen_image_edit(seed: int = 0) -> QwenImageEditPlusPipeline:
+    """Each image is scaled to a megapixel, so its VAE scales down by 16."""
+    vae = AutoencoderKLQwenImage(
+        base_dim=4, z_dim=4, dim_mult=[1] * 5, num_res_blocks=1, temperal_downsample=[False] * 4,
+        latents_mean=[0.0] * 4, latents_std=[1.0] * 4,
+    )  # fmt: skip
+    pipe = qwen_image(seed, QwenImageEditPlusPipeline, {"zero_cond_t": True}, lambda _: {"processor": None})
+    pipe.register_modules(vae=vae.eval())
+    pipe.transformer.proj_out.weight.data.mul_(10)
     return pipe
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save_file
+from transformers import Qwen2VLImageProcessorPil
 
 from app.catalog import Catalog, Model, Source
 from app.settings import Settings
@@ -77,6 +78,15 @@ def _qwen21(folder: Path) -> None:
         (folder / "processor" / name).write_text(json.dumps({"processor_class": "Qwen3VLProcessor"}))
 
 
+def _qwen_edit(folder: Path) -> None:
+    """Its processor reads images in few patches of 8 pixels, as its small text encoder takes them."""
+    pipe = pipelines.qwen_image_edit()
+    index = {"processor": ["transformers", "Qwen2VLProcessor"]}
+    PipelineFiles(lambda: pipe, shard_size=FEW, index=index)(folder)
+    pipe.tokenizer.save_pretrained(folder / "processor")
+    Qwen2VLImageProcessorPil(patch_size=8, min_pixels=256, max_pixels=1024).save_pretrained(folder / "processor")
+
+
 def _flux2_dev(folder: Path) -> None:
     index = {"tokenizer": ["transformers", "PixtralProcessor"]}
     PipelineFiles(pipelines.flux2_dev, shard_size="200KB", index=index)(folder)
@@ -128,7 +138,10 @@ def _sdxl(name: str) -> tuple[str, ...]:
 
 
 #: Pipelines that make nothing smaller.
-OF_64_PX = ("Flux2KleinPipeline", "Flux2Pipeline", "QwenImage21Pipeline", "LTXConditionPipeline", "LTX2Pipeline")
+OF_64_PX = (
+    "Flux2KleinPipeline", "Flux2Pipeline", "QwenImage21Pipeline", "QwenImageEditPlusPipeline", "LTXConditionPipeline",
+    "LTX2Pipeline",
+)  # fmt: skip
 BOTH = (None, "fp16")
 FEW = "60KB"
 
@@ -193,6 +206,11 @@ REPOSITORIES: dict[str, Layout] = {
     ),
     "Qwen/Qwen-Image": Layout(PipelineFiles(pipelines.qwen_image, shard_size=FEW), (*CARD, "LICENSE")),
     "Qwen/Qwen-Image-2512": Layout(PipelineFiles(pipelines.qwen_image, shard_size=FEW), (*CARD, "LICENSE")),
+    "Qwen/Qwen-Image-Edit-2511": Layout(_qwen_edit, CARD),
+    "lightx2v/Qwen-Image-Edit-2511-Lightning": Layout(
+        _lora(pipelines.qwen_image, lightx2v_qwen, "Qwen-Image-Edit-2511-Lightning-4steps-V1.0-bf16.safetensors"),
+        (*CARD, "Qwen-Image-Edit-2511-Lightning-4steps-V1.0-fp32.safetensors"),
+    ),
     "Qwen/Qwen-Image-2.1-Turbo": Layout(_qwen21, (*CARD, "LICENSE", "NOTICE")),
     "lightx2v/Qwen-Image-Lightning": Layout(
         _lora(pipelines.qwen_image, lightx2v_qwen, "Qwen-Image-Lightning-8steps-V2.0.safetensors"),
