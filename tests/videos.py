@@ -20,11 +20,13 @@ class Video:
     duration_s: Fraction
     frames: np.ndarray  # (F, H, W, 3), uint8
     comment: str | None
+    #: Samples (channels, N), float32, and their rate; None if the video is silent.
+    sound: tuple[np.ndarray, int] | None
 
 
 def read(data: bytes) -> Video:
     with av.open(io.BytesIO(data)) as container:
-        (stream,) = container.streams
+        (stream,) = container.streams.video
         codec = stream.codec_context
         frames = list(container.decode(stream))
         return Video(
@@ -36,7 +38,19 @@ def read(data: bytes) -> Video:
             duration_s=stream.duration * stream.time_base,
             frames=np.stack([each.to_ndarray(format="rgb24") for each in frames]),
             comment=container.metadata.get("comment"),
+            sound=_sound(data),
         )
+
+
+def _sound(data: bytes) -> tuple[np.ndarray, int] | None:
+    with av.open(io.BytesIO(data)) as container:
+        if not container.streams.audio:
+            return None
+        parts = [(frame.pts * frame.time_base, frame.to_ndarray()) for frame in container.decode(audio=0)]
+        rate = container.streams.audio[0].rate
+    # What the encoder put ahead of the first sample has negative times.
+    early = round(-parts[0][0] * rate)
+    return np.concatenate([samples for _, samples in parts], axis=1)[:, max(0, early) :], rate
 
 
 def boxes(data: bytes) -> list[str]:

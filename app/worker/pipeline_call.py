@@ -25,6 +25,7 @@ from app.worker.recorder import Recorder
 from app.worker.shared_model import CALL_SIDE_PX, SharedModel
 from app.worker.step_cache import CALL_NUMBER
 from app.worker.tokens import TokenizerWatch, watch_tokenizers
+from app.worker.video import Sound
 
 __all__ = ["CallResult", "PipelineCall", "call_module", "run_calls"]
 
@@ -38,6 +39,7 @@ class CallResult:
     Attributes:
         seed: of its generator.
         pixels: (H, W, 3), of a video (F, H, W, 3), float32 in [0, 1] or NaN.
+        sound: of a video, if the model makes any.
         applied: the guidance that was in force.
         findings: what was not read of its prompts.
         batch_size: the most images or videos, itself included, that shared a denoiser call with it.
@@ -51,6 +53,7 @@ class CallResult:
 
     seed: int
     pixels: Pixels = field(default_factory=lambda: np.zeros(0, dtype=np.float32))
+    sound: Sound | None = None
     applied: AppliedGuidance = field(default_factory=lambda: AppliedGuidance(False))
     findings: tuple[PromptFinding, ...] = ()
     batch_size: int = 0
@@ -152,6 +155,7 @@ class PipelineCall(Coroutine):
             output = pipe(**arguments)
             frames = output.images if request.num_frames is None else output.frames
             pixels = _opaque(np.asarray(frames, dtype=np.float32)[0])
+            self.made.sound = _sound(pipe, output)
             self._note("decoded")
             if previews is not None:
                 previews.decoded(pixels)
@@ -228,6 +232,14 @@ def _opaque(pixels: Pixels) -> Pixels:
         return pixels
     alpha = pixels[..., 3:]
     return pixels[..., :3] * alpha + (1 - alpha)
+
+
+def _sound(pipe: Any, output: Any) -> Sound | None:
+    """Returns what LTX-2's vocoder made beside the frames (1, channels, samples)."""
+    samples, vocoder = getattr(output, "audio", None), getattr(pipe, "vocoder", None)
+    if samples is None or vocoder is None:
+        return None
+    return Sound(samples[0].float().cpu().numpy(), vocoder.config.output_sampling_rate)
 
 
 def _numbers(guidance: Guidance | None) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -31,7 +32,8 @@ class _File:
 
 def to_job_output(job: Job, images: Sequence[CallResult]) -> JobOutput | JobError:
     """Encodes what the job's pipeline calls made, in the order of its images."""
-    if not all(np.isfinite(image.pixels).all() for image in images):
+    values = (image.pixels for image in images), (image.sound.samples for image in images if image.sound is not None)
+    if not all(np.isfinite(array).all() for array in chain(*values)):
         return NAN
     files = [_encoded(image, job) for image in images]
     warnings = (
@@ -74,10 +76,11 @@ def _encoded(image: CallResult, job: Job) -> _File:
     if request.fps is not None:
         assert request.video_codec is not None
         middle = Image.fromarray(pixels[len(pixels) // 2])
-        return _File(encode_mp4(pixels, request.fps, request.video_codec, metadata), thumbnail(middle))
+        file = encode_mp4(pixels, request.fps, request.video_codec, metadata, image.sound)
+        return _File(file, thumbnail(middle))
     warning = None
     if metadata is not None and request.output_format != "png" and len(metadata) > METADATA_MAX_CHARS:
         metadata = None
         warning = f"embed_metadata was left out: a {request.output_format} has no room for so long a text"
-    file = encode(Image.fromarray(pixels), request.output_format, request.output_compression, metadata)
-    return _File(file, warning=warning)
+    image_file = encode(Image.fromarray(pixels), request.output_format, request.output_compression, metadata)
+    return _File(image_file, warning=warning)

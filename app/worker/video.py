@@ -1,10 +1,11 @@
-"""Encodes frames to an MP4 that every browser plays while it still loads, and decodes the frames of a video."""
+"""Encodes frames and sound to an MP4 that browsers play while it still loads, and decodes the frames of a video."""
 
 from __future__ import annotations
 
 import os
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -14,7 +15,7 @@ import numpy as np
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 from PIL import Image, ImageOps
 
-__all__ = ["can_write", "decode_frames", "encode_mp4"]
+__all__ = ["Sound", "can_write", "decode_frames", "encode_mp4"]
 
 #: The same frames are the same bytes. x264's choices depend on its number of threads, so that is not the machine's
 #: number of cores; and its macroblock tree reads memory that was never written where rows of blocks are odd in number.
@@ -26,17 +27,42 @@ ENCODERS = {
 os.putenv("SVT_LOG", "1")  # the one way to keep SVT-AV1 from telling stderr about every video
 
 
+@dataclass(frozen=True)
+class Sound:
+    """samples: (channels, N), one or two channels, float32 in [-1, 1]. rate: samples per second, one that AAC knows."""
+
+    samples: np.ndarray[Any, np.dtype[np.float32]]
+    rate: int
+
+    def part(self, start: int, end: int) -> av.AudioFrame:
+        """Returns samples `start` to `end` as a frame, silent after the last one."""
+        samples = self.samples[:, start:end].clip(-1.0, 1.0)
+        filled = np.pad(samples, ((0, 0), (0, end - start - samples.shape[1])))
+        frame = av.AudioFrame.from_ndarray(filled.astype(np.float32), format="fltp", layout=self.layout)
+        frame.sample_rate, frame.pts = self.rate, start
+        return frame
+
+    @property
+    def layout(self) -> str:
+        return "mono" if len(self.samples) == 1 else "stereo"
+
+
 def can_write(video_codec: str) -> bool:
     """Whether the FFmpeg that is here was built with an encoder for it."""
     return ENCODERS[video_codec][0] in av.codecs_available
 
 
 def encode_mp4(
-    frames: np.ndarray[Any, np.dtype[np.uint8]], fps: int, video_codec: str = "h264", metadata: str | None = None
+    frames: np.ndarray[Any, np.dtype[np.uint8]],
+    fps: int,
+    video_codec: str = "h264",
+    metadata: str | None = None,
+    sound: Sound | None = None,
 ) -> BinaryIO:
-    """RGB frames (F, H, W, 3), H and W even, in yuv420p, BT.709, each shown for 1 / fps seconds.
+    """Encodes RGB frames (F, H, W, 3), H and W even, in yuv420p, BT.709, each shown for 1 / fps seconds.
 
-    An open file that has no name on the disk and is gone when it is closed. `metadata` becomes its comment.
+    Returns an open file that has no name on the disk and is gone when it is closed. `metadata` becomes its comment.
+    `sound` becomes AAC; it is cut, or silent at its end, to be as long as the frames.
     """
     height, width = frames.shape[1:3]
     assert height % 2 == width % 2 == 0, "yuv420p has one colour for 2x2 pixels"
@@ -58,14 +84,22 @@ def encode_mp4(
             codec.colorspace = Colorspace.ITU709
             codec.color_primaries = ColorPrimaries.BT709
             codec.color_trc = ColorTrc.BT709
+            heard: av.AudioStream | None = None
+            if sound is not None:
+                heard = container.add_stream("aac", rate=sound.rate, layout=sound.layout)
             # SVT-AV1, where root runs it, leaves the thread that first opens it scheduled in real time, and all that is
             # started from there: this one ends.
             with ThreadPoolExecutor(1) as opening:
                 opening.submit(container.start_encoding).result()
-            for each in frames:
-                frame = av.VideoFrame.from_ndarray(each, format="rgb24")
+            for index, pixels in enumerate(frames):
+                frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
                 container.mux(stream.encode(_in_bt709(frame)))
+                if sound is not None and heard is not None:
+                    start, end = (round(place * sound.rate / fps) for place in (index, index + 1))
+                    container.mux(heard.encode(sound.part(start, end)))
             container.mux(stream.encode())
+            if heard is not None:
+                container.mux(heard.encode())
         return path.open("rb")
 
 

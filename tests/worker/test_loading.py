@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from app.loading.errors import LoadError
 from app.loading.pipeline import load, scheduler_class
 from app.settings import Settings
 from app.worker.encoder_memo import EncoderMemo
+from app.worker.postprocess import NAN, to_job_output
+from app.worker.protocol import JobOutput
 from app.worker.recorder import Event, Recorder
 from app.worker.shared_model import SharedModel
 from app.worker.warmup import trial_files, trial_inputs
@@ -26,6 +29,7 @@ from nag.families.family import denoisers_of
 from tests.hub import pipelines
 from tests.hub.repositories import small_size
 from tests.hub.weights import peft, save_lora
+from tests.videos import read
 from tests.worker import generate as calls
 from tests.worker.generate import CPU
 from tests.worker.small import in_folder
@@ -266,6 +270,37 @@ def test_its_denoiser_is_to_be_compiled(hyper: Model) -> None:
     pipe = loaded(hyper.model_copy(update={"compile": "denoiser"}))
     assert pipe.unet._compiled_call_impl is not None
     assert nag.supports(pipe)
+
+
+def test_a_video_has_the_sound_that_the_pipeline_makes_for_it(tmp_path: Path) -> None:
+    entry = in_folder(KNOWN["ltx23-distilled"], tmp_path)
+    pipe = loaded(entry).to(dtype=torch.float32)
+    width, height, frames = small_size(entry)
+    arguments = {
+        "prompt": ["a red circle"], "width": width, "height": height, "num_frames": frames, "num_inference_steps": 8,
+        "guidance_scale": 1.0, "output_type": "np", **entry.call,
+    }  # fmt: skip
+    with torch.no_grad():
+        plain = pipe(**arguments, generator=[torch.Generator().manual_seed(7)])
+    model = SharedModel(entry, pipe)
+    jobs = [Job("a", request(entry, nag=None, fps=24, video_codec="h264")), Job("b", request(entry, nag=None, seed=8))]
+    made, other = calls.generate(model, *jobs)
+    model.close()
+    assert made.sound is not None
+    assert other.sound is not None
+    assert made.sound.rate == pipe.vocoder.config.output_sampling_rate
+    assert np.abs(made.sound.samples - plain.audio[0].numpy()).max() < TOLERANCE
+    assert np.abs(made.sound.samples - other.sound.samples).max() > 2 * TOLERANCE
+    output = to_job_output(jobs[0], [made])
+    assert isinstance(output, JobOutput)
+    (file,) = output.files
+    assert not isinstance(file, bytes)
+    with file:
+        sound = read(file.read()).sound
+    assert sound is not None
+    assert (sound[1], len(sound[0])) == (made.sound.rate, len(made.sound.samples))
+    broken = replace(made, sound=replace(made.sound, samples=made.sound.samples * np.nan))
+    assert to_job_output(jobs[0], [broken]) == NAN
 
 
 def test_a_videos_decoder_works_in_tiles(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ def frames(count: int, height: int = 48, width: int = 64) -> np.ndarray:
     return picture
 
 
-def encode_mp4(asked: np.ndarray, fps: int, *more: str) -> bytes:
+def encode_mp4(asked: np.ndarray, fps: int, *more: Any) -> bytes:
     with writing.encode_mp4(asked, fps, *more) as file:
         return file.read()
 
@@ -95,3 +96,37 @@ def test_writing_leaves_the_thread_as_it_was() -> None:
     skip_without("av1")
     encode_mp4(frames(3), 16, "av1")
     assert os.sched_getscheduler(0) == os.SCHED_OTHER
+
+
+def tones(seconds: float, rate: int, channels: int) -> np.ndarray:
+    """A tone of its own for each channel."""
+    times = np.arange(round(seconds * rate)) / rate
+    return np.stack([0.5 * np.sin(2 * np.pi * 440 * (i + 1) * times) for i in range(channels)]).astype(np.float32)
+
+
+@pytest.mark.parametrize(("rate", "channels"), [(24_000, 2), (48_000, 1)])
+@pytest.mark.parametrize("seconds", [0.6, 1.0, 1.4])
+@pytest.mark.parametrize("codec", ["h264", "av1"])
+def test_sound_is_heard_beside_the_frames_and_as_long(codec: str, seconds: float, rate: int, channels: int) -> None:
+    skip_without(codec)
+    sent = tones(seconds, rate, channels)
+    video = read(encode_mp4(frames(24), 24, codec, None, writing.Sound(sent, rate)))
+    assert np.array_equal(video.frames, read(encode_mp4(frames(24), 24, codec)).frames)
+    assert (video.duration_s, video.shown_at_s[-1]) == (1, Fraction(23, 24))
+    assert video.sound is not None
+    heard, heard_rate = video.sound
+    assert (heard_rate, len(heard)) == (rate, channels)
+    assert rate <= heard.shape[1] < rate + 2048  # whole frames of AAC
+    sounding = min(rate, sent.shape[1]) - rate // 20
+    for before, after in zip(sent, heard, strict=True):
+        assert np.corrcoef(before[:sounding], after[:sounding])[0, 1] > 0.99
+    assert np.abs(heard[:, sent.shape[1] + 2048 :]).max(initial=0) < 0.01
+
+
+def test_a_video_without_sound_has_no_track_of_it() -> None:
+    assert read(encode_mp4(frames(3), 16)).sound is None
+
+
+def test_the_same_sound_is_the_same_bytes() -> None:
+    sound = writing.Sound(tones(1, 24_000, 2), 24_000)
+    assert len({encode_mp4(frames(24), 24, "h264", None, sound) for _ in range(3)}) == 1
