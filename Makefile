@@ -29,12 +29,13 @@ demo: install  ## the same seeds without and with a negative prompt, over HTTP: 
 serve: install  ## queue, API and worker, until Ctrl-C
 	$(BIN)/nag-server up
 
-up:  ## the service in containers, in the background; with GPU=1 on a GPU
+up:  ## the service in containers, in the background; with GPU=1 on a GPU, with GPUS=4 one worker over four
 	docker/secrets.sh
-	$(if $(GPU),NAG_CPU_WORKERS=0) docker compose $(if $(GPU),--profile gpu) up --detach --wait --build
+	$(if $(GPU)$(GPUS),NAG_CPU_WORKERS=0) $(if $(GPUS),NAG_GPUS=$(GPUS)) docker compose $(if $(GPU),--profile gpu) \
+	  $(if $(GPUS),--profile gpus) up --detach --wait --build
 
 down:  ## end those containers; their volumes stay
-	docker compose --profile gpu down
+	docker compose --profile gpu --profile gpus down
 
 rehearsal: install  ## what `make up` would start, started without an engine: needs Linux and root
 	$(BIN)/python -m tests.docker.rehearsal

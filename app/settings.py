@@ -11,7 +11,7 @@ from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import DirectoryPath, Field, SecretStr, field_serializer, field_validator
+from pydantic import DirectoryPath, Field, SecretStr, ValidationInfo, field_serializer, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
@@ -102,6 +102,28 @@ class Settings(BaseSettings):
         Field(description="how images are answered if neither the request nor its alias says it: `b64_json` or `url`"),
     ] = "b64_json"
     device: Annotated[str, Field(description="torch device of a worker; `auto` takes CUDA if there is any")] = "auto"
+    devices: Annotated[
+        tuple[Annotated[int, Field(ge=0)], ...] | None,
+        NoDecode,
+        Field(
+            description="numbers of this machine's devices, with commas; as many as a model asks for (parallel) make "
+            "one worker; absent, the first ones"
+        ),
+    ] = None
+    nodes: Annotated[int, Field(ge=1, description="machines that share the devices of one worker")] = 1
+    node: Annotated[int, Field(ge=0, description="number of this machine among them; 0 serves")] = 0
+    rendezvous: Annotated[
+        str | None,
+        Field(
+            validate_default=True,
+            pattern="^(tcp|file)://",
+            description="where they meet, as tcp://host:port of machine 0",
+        ),
+    ] = None
+    rank_timeout_s: Annotated[
+        float,
+        Field(gt=0, description="a worker over several devices ends if one keeps the others waiting for longer"),
+    ] = 120.0
     warm: Annotated[
         tuple[str, ...] | None,
         NoDecode,
@@ -416,7 +438,17 @@ class Settings(BaseSettings):
             return json.dumps({name: each.get_secret_value() for name, each in value.items()})
         return ",".join(each.get_secret_value() for each in value)
 
-    @field_validator("models", "aliases", "warm", "url_secrets", mode="before")
+    @field_validator("rendezvous")
+    @classmethod
+    def _is_one_of_nodes(cls, value: str | None, info: ValidationInfo) -> str | None:
+        nodes, node = info.data.get("nodes", 1), info.data.get("node", 0)
+        if node >= nodes:
+            raise ValueError(f"NAG_NODE must be below NAG_NODES={nodes}, got {node}")
+        if nodes > 1 and (value is None or not value.startswith("tcp://")):
+            raise ValueError(f"must be tcp://host:port if NAG_NODES is more than 1, got {value}")
+        return value
+
+    @field_validator("models", "aliases", "devices", "warm", "url_secrets", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(filter(None, map(str.strip, value.split(",")))) or None if isinstance(value, str) else value
@@ -454,7 +486,7 @@ class Settings(BaseSettings):
         values = self.model_dump(mode="json", exclude_none=True)
         values["api_keys"] = json.dumps(values["api_keys"])
         return {
-            f"NAG_{name.upper()}": ",".join(value) if isinstance(value, list) else str(value)
+            f"NAG_{name.upper()}": ",".join(map(str, value)) if isinstance(value, list) else str(value)
             for name, value in values.items()
         }
 

@@ -8,7 +8,7 @@ from app.catalog.inputs import InputLimits, Inputs, field_of
 from app.catalog.loading import Autoencoder, Lora, Scheduler, Size, Source, Weights
 from app.catalog.loras import LORA_ID, CatalogLora, RegisteredLora, UploadedLora, is_uploaded
 from app.catalog.numbers import NAG_BOUNDS, Method, NAGDefaults, Range
-from app.catalog.speed import GGUF, Attention, Quantization, SpeedSettings, StepCache
+from app.catalog.speed import GGUF, Attention, Parallelism, Quantization, SpeedSettings, StepCache
 
 __all__ = [
     "GGUF",
@@ -27,6 +27,7 @@ __all__ = [
     "Method",
     "Model",
     "NAGDefaults",
+    "Parallelism",
     "Quantization",
     "Range",
     "RegisteredLora",

@@ -161,3 +161,11 @@ class Model(Source, SpeedSettings):
         if self.inputs.image is not None or self.inputs.video is not None:
             raise ValueError("cache: mag counts the steps of whole schedules, and edits leave some out")
         return self
+
+    @model_validator(mode="after")
+    def _split_weights_take_no_loras(self) -> Self:
+        if self.parallel is not None and self.parallel.tensor > 1 and self.request_loras:
+            raise ValueError(
+                "parallel: tensor splits weights, which take no LoRAs of requests; set request_loras = false"
+            )
+        return self

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from app.catalog.numbers import Entry
 
-__all__ = ["Attention", "Names", "Quantization", "SpeedSettings", "StepCache"]
+__all__ = ["Attention", "Names", "Parallelism", "Quantization", "SpeedSettings", "StepCache"]
 
 #: TOML has arrays, not tuples.
 Names = Annotated[tuple[str, ...], Field(strict=False)]
@@ -21,6 +21,14 @@ Attention = Literal[
     "sage", "sage_hub", "sage_blackwell_hub", "sage_varlen", "_sage_qk_int8_pv_fp8_cuda",
     "_sage_qk_int8_pv_fp8_cuda_sm90", "_sage_qk_int8_pv_fp16_cuda", "_sage_qk_int8_pv_fp16_triton",
 ]  # fmt: skip
+
+#: Those that context parallelism can have and that give the log-sum-exp.
+WITH_LSE = frozenset(
+    {
+        "_native_cudnn", "_native_flash", "flash", "flash_hub", "flash_varlen_hub", "_flash_3_hub",
+        "_flash_3_varlen_hub", "sage", "sage_hub",
+    }
+)  # fmt: skip
 
 #: Step caches of diffusers that keep one state per module instead of one per request.
 ONE_STATE = ("pyramid", "faster")
@@ -68,6 +76,34 @@ class Quantization(Entry):
         return self.method == "layerwise-fp8"
 
 
+class Parallelism(Entry):
+    """How the denoiser's calls are split over the devices of a worker.
+
+    Attributes:
+        ulysses: parts of the tokens, which are exchanged for parts of the heads in each attention.
+        ring: parts of the tokens, whose queries attend to the keys of all parts.
+        tensor: parts of the weights.
+
+    """
+
+    ulysses: int = Field(default=1, ge=1)
+    ring: int = Field(default=1, ge=1)
+    tensor: int = Field(default=1, ge=1)
+
+    @property
+    def devices(self) -> int:
+        """How many devices the worker must have."""
+        return self.ulysses * self.ring * self.tensor
+
+    @model_validator(mode="after")
+    def _is_of_one_kind(self) -> Self:
+        if self.devices == 1:
+            raise ValueError("ulysses, ring or tensor must be 2 or more; leave parallel out for one device")
+        if self.tensor > 1 and self.ulysses * self.ring > 1:
+            raise ValueError("tensor cannot be combined with ulysses or ring")
+        return self
+
+
 class SpeedSettings(Entry):
     """How a model is computed and where its weights are; none of it is a request's choice.
 
@@ -79,6 +115,7 @@ class SpeedSettings(Entry):
         channels_last: convolutions with channels as the last dimension in memory.
         offload: weights wait in the host's memory, by whole components or by groups of layers.
         vae_tiling: decode in tiles, in less memory; a number does so only for images with a side above it, in pixels.
+        parallel: the denoiser on several devices of one worker.
 
     """
 
@@ -89,6 +126,7 @@ class SpeedSettings(Entry):
     channels_last: bool = False
     offload: Literal["none", "model", "group"] = "none"
     vae_tiling: bool | Annotated[int, Field(ge=64)] = False
+    parallel: Parallelism | None = None
 
     @property
     def is_compiled(self) -> bool:
@@ -106,4 +144,20 @@ class SpeedSettings(Entry):
             raise ValueError("quantization: layerwise-fp8 casts weights within each call, so compile must be none")
         if method is not None and method.startswith("bitsandbytes") and self.offload == "group":
             raise ValueError(f"quantization: the weights of {method} cannot be moved by layers; use offload = model")
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_parallel(self) -> Self:
+        if self.parallel is None:
+            return self
+        for name, value in (("cache", self.cache), ("compile", self.is_compiled), ("offload", self.offload != "none")):
+            if value:
+                raise ValueError(f"parallel: a denoiser on several devices cannot have {name}; leave it out")
+        if self.parallel.tensor > 1 and self.quantization is not None:
+            raise ValueError("parallel: tensor splits weights as they are loaded, so it cannot have quantization")
+        if self.parallel.ring > 1 and self.attention not in WITH_LSE:
+            raise ValueError(
+                f"parallel: ring merges parts by their log-sum-exp, which attention = {self.attention} does not give; "
+                f"use one of {', '.join(sorted(WITH_LSE))}"
+            )
         return self

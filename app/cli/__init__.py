@@ -65,7 +65,7 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> int:
         case "worker":
             from app.worker.process import main as work
 
-            return work(settings)
+            return work(settings, arguments.place)
         case "models" if arguments.action == "list":
             from app.cli.models import list_models
 
@@ -125,7 +125,8 @@ def _parser() -> argparse.ArgumentParser:
         commands.add_parser(name, help=meaning).add_argument(
             "--insecure", action="store_true", help="serve everybody beyond this machine, without API keys"
         )
-    commands.add_parser("worker", help="one worker alone")
+    worker = commands.add_parser("worker", help="one worker alone")
+    worker.add_argument("--place", type=int, default=0, help=argparse.SUPPRESS)  # of a rank among those of this machine
     models = commands.add_parser("models", help="the catalog").add_subparsers(dest="action", required=True)
     models.add_parser("list", help="every known model, and which are served")
     check = models.add_parser("check", help="whether models fit the installed diffusers; nothing is downloaded")

@@ -11,6 +11,7 @@ from typing import Any
 
 import diffusers
 import torch
+import torch.distributed as dist
 import transformers
 
 import nag
@@ -34,11 +35,14 @@ replace_processors()
 
 
 def load(entry: Model, device: torch.device) -> Any:
-    """The entry's diffusers pipeline, on the device, in the entry's dtype.
+    """The entry's diffusers pipeline, on the device, in the entry's dtype. Its denoisers are yet to be split.
 
     Raises LoadError if weights, a package or an option is missing, and nag.UnsupportedPipeline if the catalog promises
     guidance that the pipeline cannot have.
     """
+    ranks = dist.get_world_size() if dist.is_initialized() else 1
+    if entry.parallel is not None and entry.parallel.devices != ranks:
+        raise LoadError(entry.id, f"parallel: asks for {entry.parallel.devices} devices, and this process has {ranks}")
     pipe = _from_pretrained(entry, device)
     if entry.lora:
         add_loras(pipe, entry)
@@ -81,7 +85,8 @@ def _from_pretrained(entry: Model, device: torch.device) -> Any:
     dtypes = {name: getattr(torch, dtype) for name, dtype in {**entry.component_dtypes, "default": entry.dtype}.items()}
     options = replaced_components(entry)
     is_cast = entry.quantization is not None and entry.quantization.is_cast
-    if entry.offload == "none" and not is_cast:
+    has_split_weights = entry.parallel is not None and entry.parallel.tensor > 1
+    if entry.offload == "none" and not is_cast and not has_split_weights:  # diffusers splits no placed weights
         # Straight to the device, a file at a time, instead of the whole in main memory first.
         options["device_map"] = device.type
     if entry.quantization is not None and not is_cast:

@@ -27,6 +27,7 @@ from app.catalog import Model
 from app.loading.components import component_dtype
 from app.loading.denoisers import denoiser_types, family_of_types
 from app.loading.errors import LoadError
+from app.loading.parallel import parallel_problems
 from nag._diffusers import active_backend, processor_backend
 from nag.families.family import DENOISER_NAMES, denoisers_of
 
@@ -91,6 +92,7 @@ def speed_problems(entry: Model, kind: Any) -> Iterator[str]:
         yield from _attention_problems(entry, denoisers)
     if entry.cache is not None:
         yield from _cache_problems(entry, kind, denoisers)
+    yield from parallel_problems(entry, kind)
     if entry.compile == "blocks" and not any(getattr(denoiser, "_repeated_blocks", None) for denoiser in denoisers):
         yield f"compile: {names or kind.__name__} names no repeated blocks; use denoiser"
     if entry.offload == "model" and kind.model_cpu_offload_seq is None:

@@ -1,9 +1,9 @@
 """`nag-server up`: the whole service on one machine. It holds no job itself: it starts the parts and keeps them alive.
 
-The embedded Valkey (where no NAG_REDIS_URL is given), then the API and one worker, as processes of their own. Ctrl-C
-reaches this process alone, which stops them in the order that loses nothing: the worker hands its jobs back, then the
-server writes them to disk. A second Ctrl-C is passed on: nothing is waited for any longer. Killed outright, the API
-and the worker end with it (on Linux); the server stays, and the next `up` adopts it.
+The embedded Valkey (where no NAG_REDIS_URL is given), then the API and a worker for each set of devices, as processes
+of their own. Ctrl-C reaches this process alone, which stops them in the order that loses nothing: the workers hand
+their jobs back, then the server writes them to disk. A second Ctrl-C is passed on: nothing is waited for any longer.
+Killed outright, the API and the workers end with it (on Linux); the server stays, and the next `up` adopts it.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import asyncio
 from app import bind_guard, logs
 from app.auth.keyring import Keyring
 from app.catalog import Catalog
+from app.devices import device_sets
 from app.queue.queue import Queue
 from app.settings import Settings
 from app.up.machine import free_port, sole_user_of
@@ -30,9 +31,10 @@ def up(settings: Settings, *, insecure: bool = False) -> int:
     if not insecure:
         bind_guard.check_bind_address(settings)
     logs.configure(settings.log_level)
-    Catalog.load(settings)  # a mistake in it is told here, once, not by each part again and again
+    catalog = Catalog.load(settings)  # a mistake in it is told here, once, not by each part again and again
+    sets = device_sets(settings, catalog.models.values())
     Keyring(settings)
     if settings.redis_url is not None:
         asyncio.run(Queue.check(settings))
     with sole_user_of(settings.data_folder):
-        return asyncio.run(Service(settings.model_copy(update={"port": free_port(settings)}), insecure).run())
+        return asyncio.run(Service(settings.model_copy(update={"port": free_port(settings)}), insecure, sets).run())

@@ -7,7 +7,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from time import monotonic
 from typing import Any
 
@@ -39,8 +39,16 @@ class GaveUp(Exception):
 
 
 class Service:
-    def __init__(self, settings: Settings, insecure: bool) -> None:
+    """Args:
+    settings: of all parts.
+    insecure: whether the API serves everybody.
+    device_sets: of each worker, as `app.devices.device_sets` returns them.
+
+    """
+
+    def __init__(self, settings: Settings, insecure: bool, device_sets: Sequence[tuple[int, ...]]) -> None:
         self._settings = settings
+        self._device_sets = device_sets
         self._insecure = insecure
         self._stopping = asyncio.Event()
         self._hurrying = asyncio.Event()
@@ -53,7 +61,11 @@ class Service:
         if self._settings.redis_url is None:
             await self._start_server()
         telling = asyncio.create_task(self._tell_when_ready())
-        parts = [self._keep(name) for name in PARTS]
+        parts = [self._keep("api", self._settings)]
+        for number, devices in enumerate(self._device_sets):
+            port = self._settings.metrics_port and self._settings.metrics_port + number
+            changes = {"devices": devices or None, "metrics_port": port}
+            parts.append(self._keep("worker", self._settings.model_copy(update=changes)))
         try:
             await self._together([*parts, self._keep_server()] if self._server is not None else parts)
         except GaveUp as error:
@@ -80,7 +92,7 @@ class Service:
         for task in tasks:
             task.result()
 
-    async def _keep(self, name: str) -> None:
+    async def _keep(self, name: str, settings: Settings) -> None:
         """A part as a process, started again when it dies."""
         restarts = _Restarts(name)
         options = ["--insecure"] if name == "api" and self._insecure else []
@@ -90,7 +102,7 @@ class Service:
             begun_s = monotonic()
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "app.cli", name, *options,
-                env=environment | self._settings.as_environment(), stdin=asyncio.subprocess.DEVNULL,
+                env=environment | settings.as_environment(), stdin=asyncio.subprocess.DEVNULL,
                 start_new_session=True, preexec_fn=dying_with_parent(PARTS[name]),
             )  # fmt: skip
             ended = asyncio.create_task(process.wait())

@@ -33,6 +33,7 @@ from app.settings import Settings
 from app.worker import memory, pipelines
 from app.worker.adapter_cache import AdapterCache, LoraFiles, LoraUnavailable
 from app.worker.call_queue import CallQueue
+from app.worker.device_group import DeviceGroup
 from app.worker.downloads import Downloads
 from app.worker.encoder_memo import EncoderMemo
 from app.worker.gpu import GpuCollector
@@ -92,9 +93,11 @@ class TorchEngine:
             if settings.tf32:  # torch knows it of the whole process alone
                 torch.set_float32_matmul_precision("high")
         budget_bytes = settings.model_memory_bytes or memory.budget_bytes(device)
+        has_ranks = settings.devices is not None and settings.nodes * len(settings.devices) > 1
+        self._group = DeviceGroup(settings) if has_ranks else None
         self._cache = ModelCache(
-            self._models, device, budget_bytes, pipelines.load, recorder, self._models_in_use, self.states,
-            settings.model_host_bytes,
+            self._models, device, budget_bytes, self._group.load if self._group else pipelines.load, recorder,
+            self._models_in_use, self.states, settings.model_host_bytes, self._group,
         )  # fmt: skip
         lora_bytes = settings.lora_memory_bytes or memory.budget_bytes(device, memory.LORAS_SHARE)
         self._adapters = AdapterCache(device, settings.lora_host_bytes, lora_bytes, lora_files, recorder, self._wake)
@@ -158,6 +161,8 @@ class TorchEngine:
         if self._thread.is_alive() and threading.current_thread() is not self._thread:
             # A process that ends while torch is at work in another thread aborts.
             self._thread.join(CLOSE_S)
+        if self._group is not None:
+            self._group.close()
 
     def _wake(self) -> None:
         """Has the engine's thread look for something to do."""
@@ -439,7 +444,9 @@ class TorchEngine:
                 model, _Running(job, trial_files(model.entry), JobControl(), Future()), 0, learns=True
             )
 
-        warm_up(model.entry, make_call, self._runner, self._device, self._images_max if self._measures else None)
+        # A rank that is out of memory ends the worker, so several ranks do not try how much is too much.
+        images_max = self._images_max if self._measures and model.entry.parallel is None else None
+        warm_up(model.entry, make_call, self._runner, self._device, images_max)
 
 
 def _answer(future: Future[Any], call: Callable[[], Any]) -> None:

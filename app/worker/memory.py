@@ -80,7 +80,8 @@ def _stored_bytes(tensor: torch.Tensor) -> int:
     """What a tensor takes; one that is made of others, such as a quantized weight, is as large as these together."""
     if not is_traceable_wrapper_subclass(tensor):
         return tensor.nbytes
-    return sum(_stored_bytes(getattr(tensor, name)) for name in tensor.__tensor_flatten__()[0])
+    parts = (getattr(tensor, name) for name in tensor.__tensor_flatten__()[0])
+    return sum(_stored_bytes(part) for part in parts if isinstance(part, torch.Tensor))
 
 
 def move(pipe: Any, device: torch.device) -> None:

@@ -17,6 +17,7 @@ from app.loading.errors import public_reason
 from app.loading.size import model_size
 from app.logs import Log
 from app.worker import memory
+from app.worker.device_group import DeviceGroup
 from app.worker.recorder import Event, Recorder
 from app.worker.shared_model import SharedModel
 from app.worker.states import ModelStates
@@ -30,7 +31,11 @@ _log = Log("worker")
 
 def is_movable(entry: Model) -> bool:
     """Whether a loaded model's weights can be moved between a GPU and main memory as they are."""
-    return entry.offload == "none" and (entry.quantization is None or entry.quantization.is_cast)
+    return (
+        entry.offload == "none"
+        and entry.parallel is None
+        and (entry.quantization is None or entry.quantization.is_cast)
+    )
 
 
 class ModelUnavailable(Exception):
@@ -48,7 +53,8 @@ class _Held:
 
 
 class ModelCache:
-    """Used by one thread. `load` makes a pipeline of an entry; `in_use()` says which models have calls in flight.
+    """Used by one thread. `load` makes a pipeline of an entry; `in_use()` says which models have calls in flight;
+    `group` has the other ranks of a worker over several devices.
 
     Evicted models whose weights can be moved stay in main memory, up to `host_bytes`, the most recently evicted ones.
     """
@@ -63,6 +69,7 @@ class ModelCache:
         in_use: Callable[[], Collection[str]],
         states: ModelStates,
         host_bytes: int = 0,
+        group: DeviceGroup | None = None,
     ) -> None:
         self._models = models
         self._device = device
@@ -71,6 +78,7 @@ class ModelCache:
         self._recorder = recorder
         self._in_use = in_use
         self._states = states
+        self._group = group
         self.warm: tuple[str, ...] = ()  # whole at any time, for other threads to read
         self._held: OrderedDict[str, _Held] = OrderedDict()  # least recently used first
         self._failed: dict[str, tuple[float, str]] = {}  # until when, and why
@@ -115,7 +123,7 @@ class ModelCache:
         reason = None
         try:
             pipe = self._loaded(model, evicted)
-            shared = SharedModel(self._models[model], pipe)
+            shared = SharedModel(self._models[model], pipe, self._group)
         except Exception as error:  # whatever loading raises is this model's fault alone
             reason = f"the model could not be loaded ({public_reason(error)})"
             _log.error("model_failed", model=model, error=type(error).__name__, message=error)

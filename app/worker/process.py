@@ -9,6 +9,7 @@ from typing import NoReturn
 
 from app import logs
 from app.catalog import Catalog
+from app.devices import devices_of_worker, show_devices
 from app.process_exit import exit_at_once
 from app.queue.queue import Queue
 from app.settings import Settings
@@ -26,23 +27,40 @@ __all__ = ["main"]
 SPIN_COUNT = 10_000
 
 
-def main(settings: Settings) -> NoReturn:
+def main(settings: Settings, place: int = 0) -> NoReturn:
     """Serves the catalog's models until SIGTERM or SIGINT, then ends the process.
+
+    place: of this rank among those of this machine. Of a worker over several devices, only the first rank of the first
+    machine serves; the others follow it.
 
     Threads may still load or call a model, download or store. A process that ends beside them aborts or waits for them,
     so this one does not give them the time. Raises CatalogError, RequirementError, TracingError.
     """
     logs.configure(settings.log_level)
-    exit_at_once(asyncio.run(_serve(settings)))
-
-
-async def _serve(settings: Settings) -> int:
-    """Returns the exit code."""
+    if place:
+        _follow(settings, place)
     catalog = Catalog.load(settings)
+    if devices := devices_of_worker(settings, catalog.models.values()):
+        settings = settings.model_copy(update={"devices": devices})
+    if settings.node:
+        _follow(settings, place)
+    exit_at_once(asyncio.run(_serve(settings, catalog)))
+
+
+def _follow(settings: Settings, place: int) -> NoReturn:
+    show_devices(settings.devices or ())
+    from app.worker.follower import follow
+
+    follow(settings, place)
+
+
+async def _serve(settings: Settings, catalog: Catalog) -> int:
+    """Returns the exit code."""
 
     def make_engine(recorder: Recorder) -> Engine:
         # Threads of torch on a CPU wait for each other in a loop, by default for milliseconds; the API needs that core.
         os.environ.setdefault("GOMP_SPINCOUNT", str(SPIN_COUNT))
+        show_devices(settings.devices or ())
         # Here, so that a signal is heard while torch is imported.
         from app.loading.lora_files import LoraFiles
         from app.worker.engine import TorchEngine

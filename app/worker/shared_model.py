@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,10 @@ from nag.families.family import denoisers_of
 from nag.negative import stacking_key
 from nag.state import guided_slice
 
-__all__ = ["CALL_SIDE_PX", "ModuleCall", "SharedModel", "SharedModule"]
+if TYPE_CHECKING:
+    from app.worker.device_group import DeviceGroup
+
+__all__ = ["CALL_SIDE_PX", "DenoiserCall", "ModuleCall", "SharedModel", "SharedModule"]
 
 #: The longer side of the image or video that is made in this context.
 CALL_SIDE_PX: ContextVar[int] = ContextVar("call_side_px", default=0)
@@ -93,14 +96,25 @@ class SharedModule:
         raise NotImplementedError
 
 
+@dataclass(frozen=True, eq=False)
+class DenoiserCall:
+    """One call of a denoiser for the rows of several pipeline calls."""
+
+    arguments: Mapping[str, Any]
+    rows: Sequence[nag.RowGuidance | None]
+    loras: Sequence[Loras]
+    layout: RowLayout
+
+
 class _Denoiser(SharedModule):
     """Joins calls of a family that `nag.join` knows; rows of requests with and without guidance share a forward."""
 
     def __init__(
-        self, model: SharedModel, adapters: RowAdapters, attachment: nag.Attachment, step_cache: StepCacheStates
-    ) -> None:
+        self, model: SharedModel, name: str, adapters: RowAdapters, attachment: nag.Attachment,
+        step_cache: StepCacheStates,
+    ) -> None:  # fmt: skip
         super().__init__(model, adapters)
-        self.attachment, self.step_cache = attachment, step_cache
+        self.name, self.attachment, self.step_cache = name, attachment, step_cache
 
     def prepare(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ModuleCall:
         arguments = self.attachment.bind(args, kwargs)
@@ -126,10 +140,18 @@ class _Denoiser(SharedModule):
         joined = nag.join(self.attachment.family, arguments, rows, keys=keys)
         loras = [call.loras for call, count in zip(ordered, joined.counts, strict=True) for _ in range(count)]
         layout = RowLayout(guided_slice(joined.rows), self.attachment.family.frames(joined.arguments))
+        call, group = DenoiserCall(joined.arguments, joined.rows, loras, layout), self.model.group
+        if group is not None:
+            group.send("call", self.model.entry.id, self.name, call)
         in_context = self.step_cache.within(calls[0].cache_context)  # calls of a step cache join no others
-        with self.attachment.rows(joined.rows), self.adapters.rows(loras, layout), in_context:
-            parts = joined.split(self.inner(**joined.arguments))
+        with in_context, nullcontext() if group is None else group.in_step():
+            parts = joined.split(self.call(call))
         return [part for _, part in sorted(zip(order, parts, strict=False), key=lambda pair: pair[0])]
+
+    def call(self, call: DenoiserCall) -> Any:
+        """Calls the denoiser of this process."""
+        with self.attachment.rows(call.rows), self.adapters.rows(call.loras, call.layout):
+            return self.inner(**call.arguments)
 
 
 class _Rowwise(SharedModule):
@@ -215,13 +237,17 @@ class SharedModel:
     Attributes:
         entry: its catalog entry.
         pipe: as it was loaded; each call runs on a copy of its own (`own_pipeline`).
+        group: the other ranks, if the denoisers are split over several devices and this process is rank 0.
+        denoisers: by name, those whose calls join.
         negative_key: of the latest guided call.
 
     """
 
-    def __init__(self, entry: Model, pipe: Any) -> None:
+    def __init__(self, entry: Model, pipe: Any, group: DeviceGroup | None = None) -> None:
         self.entry = entry
         self.pipe = pipe
+        self.group = None if entry.parallel is None else group
+        self.denoisers: dict[str, _Denoiser] = {}
         self.negative_key: Hashable = None
         self._loading = object()  # another one each time that the model is loaded
         self._device = pipe._execution_device
@@ -253,8 +279,10 @@ class SharedModel:
             attachment = stack.enter_context(nag.attach(denoiser))
             unordered_layers = attachment.family.unordered_layers
             adapters = RowAdapters(attachment.denoiser, unordered_layers, is_compiled=is_compiled)
-            shared = _Denoiser(self, adapters, attachment, step_cache)
+            shared = self.denoisers[name] = _Denoiser(self, name, adapters, attachment, step_cache)
         except nag.UnsupportedPipeline:
+            if self.entry.parallel is not None:  # its calls would reach rank 0 alone
+                raise
             shared = _Alone(self, RowAdapters(denoiser, is_compiled=is_compiled), step_cache)
         self._adapters[name] = shared.adapters
         shared.inner = suspend_calls(denoiser, shared.prepare, stack)
@@ -294,11 +322,16 @@ class SharedModel:
 
     def add_adapter(self, lora: str, adapter: Adapter) -> None:
         """Makes a LoRA usable by the calls of pipeline calls that state it (`CALL_LORAS`)."""
+        if self.group is not None:
+            parts = {name: layers for name, layers in adapter.parts.items() if name in self.denoisers}
+            self.group.send("add_adapter", self.entry.id, lora, Adapter(parts))
         for name, layers in adapter.parts.items():
             self._adapters[name].add(lora, layers)
 
     def remove_adapter(self, lora: str) -> None:
         """Lets a LoRA go, and its memory with it."""
+        if self.group is not None:
+            self.group.send("remove_adapter", self.entry.id, lora)
         for adapters in self._adapters.values():
             adapters.remove(lora)
 
@@ -319,7 +352,9 @@ class SharedModel:
             self.pipe.maybe_free_model_hooks()
 
     def close(self) -> None:
-        """Leaves the modules as they were loaded."""
+        """Leaves the modules as they were loaded; other ranks let them go."""
+        if self.group is not None:
+            self.group.send("drop", self.entry.id)
         self._stack.close()
 
 

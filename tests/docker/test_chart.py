@@ -25,7 +25,7 @@ from tests.docker import compose, dockerfile
 from tests.docker.tools import ROOT, needed
 
 CHART = ROOT / "docker" / "helm" / "nag-server"
-SETS = ("minimal-cpu", "gpu-fleet", "locked-down")
+SETS = ("minimal-cpu", "gpu-fleet", "gpu-groups", "locked-down")
 CUSTOM = {each.__name__: each for each in (ScaledObject, PodMonitor, PrometheusRule, ServiceMonitor)}
 #: The oldest that Chart.yaml admits and the newest whose schemas are known.
 KUBERNETES = ("1.29", "1.37")
@@ -62,11 +62,17 @@ def one(manifests: list[Manifest], kind: str, name: str = "") -> Manifest:
 
 
 def pods(manifests: list[Manifest]) -> Iterator[tuple[str, Manifest, Manifest]]:
-    """Each Deployment's component, pod and its one container."""
-    for each in of(manifests, "Deployment"):
-        pod = each["spec"]["template"]["spec"]
-        (container,) = pod["containers"]
-        yield each["metadata"]["labels"]["app.kubernetes.io/component"], pod, container
+    """Each component, its pod and the one container; `rank` is what follows a worker on further nodes."""
+    found = [
+        (each["metadata"]["labels"]["app.kubernetes.io/component"], each["spec"]["template"])
+        for each in of(manifests, "Deployment")
+    ]
+    for each in of(manifests, "LeaderWorkerSet"):
+        group = each["spec"]["leaderWorkerTemplate"]
+        found += [("worker", group["leaderTemplate"]), ("rank", group["workerTemplate"])]
+    for component, template in found:
+        (container,) = template["spec"]["containers"]
+        yield component, template["spec"], container
 
 
 def variables(container: Manifest) -> dict[str, str]:
@@ -87,9 +93,19 @@ def test_every_manifest_is_what_its_reader_expects(manifests: list[Manifest]) ->
             model = CUSTOM[each["kind"]].model_validate(each)
             understood = json.loads(model.model_dump_json(by_alias=True, exclude_unset=True))
             assert unknown(each, understood) == []
+        elif each["kind"] == "LeaderWorkerSet":  # its own fields are checked by a test
+            group = each["spec"]["leaderWorkerTemplate"]
+            for template in (group["leaderTemplate"], group["workerTemplate"]):
+                selector = {"matchLabels": template["metadata"]["labels"]}
+                spec = {"selector": selector, "template": template}
+                check({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": each["metadata"], "spec": spec})
         else:
-            for version in KUBERNETES:
-                kubernetes_validate.validate(each, version, strict=True)
+            check(each)
+
+
+def check(manifest: Manifest) -> None:
+    for version in KUBERNETES:
+        kubernetes_validate.validate(manifest, version, strict=True)
 
 
 def unknown(written: Any, understood: Any, path: str = "") -> list[str]:
@@ -165,7 +181,11 @@ def test_what_the_chart_sets_nobody_else_can() -> None:
     schema = json.loads((CHART / "values.schema.json").read_text())["properties"]["settings"]
     refused = set(schema["propertyNames"]["allOf"][1]["not"]["enum"])
     secret = {f"NAG_{name.upper()}" for name in SECRET}
-    fleet = [container for _, _, container in pods(render("--values", str(CHART / "ci" / "gpu-fleet-values.yaml")))]
+    fleet = [
+        container
+        for name in ("gpu-fleet", "gpu-groups")
+        for _, _, container in pods(render("--values", str(CHART / "ci" / f"{name}-values.yaml")))
+    ]
     chosen = {"NAG_RETENTION_S", "NAG_BATCH_SIZE"}
     assert secret | {name for each in fleet for name in variables(each)} - chosen <= refused
 
@@ -178,6 +198,9 @@ def test_numbers_arrive_as_they_were_written(rendered: dict[str, list[Manifest]]
 def test_the_ports_are_those_of_the_image_and_of_compose(manifests: list[Manifest]) -> None:
     worker = compose.load()["services"]["worker"]["environment"]
     for component, _, container in pods(manifests):
+        if component == "rank":
+            assert "ports" not in container
+            continue
         (port,) = container["ports"]
         if component == "api":
             assert (port["containerPort"],) == dockerfile.load()["cpu"].ports
@@ -225,6 +248,41 @@ def test_a_gpu_is_asked_for_by_its_worker_alone(rendered: dict[str, list[Manifes
         assert limits.get("nvidia.com/gpu") == (None if component == "api" else "1")
         assert container["image"].endswith("-cpu" if component == "api" else "-cuda")
         assert limits["memory"] == ("1Gi" if component == "api" else "64Gi")
+
+
+def test_a_worker_over_several_gpus_has_them_all(rendered: dict[str, list[Manifest]]) -> None:
+    manifests = rendered["gpu-groups"]
+    (one_pod,) = [
+        (pod, container) for component, pod, container in pods(of(manifests, "Deployment")) if component == "worker"
+    ]
+    assert one_pod[1]["resources"]["limits"]["nvidia.com/gpu"] == "4"
+    assert variables(one_pod[1])["NAG_DEVICES"] == "0,1,2,3"
+    assert "NAG_NODES" not in variables(one_pod[1])
+    assert {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "16Gi"}} in one_pod[0]["volumes"]
+
+
+def test_a_worker_over_several_nodes_starts_and_ends_as_one(rendered: dict[str, list[Manifest]]) -> None:
+    manifests = rendered["gpu-groups"]
+    group = one(manifests, "LeaderWorkerSet", "video")
+    assert (group["apiVersion"], set(group["spec"])) == (
+        "leaderworkerset.x-k8s.io/v1", {"leaderWorkerTemplate", "rolloutStrategy"},
+    )  # fmt: skip
+    template = group["spec"]["leaderWorkerTemplate"]
+    assert set(template) == {"size", "restartPolicy", "leaderTemplate", "workerTemplate"}
+    assert (template["size"], template["restartPolicy"]) == (2, "RecreateGroupOnPodRestart")
+    target = one(manifests, "ScaledObject", "video")["spec"]["scaleTargetRef"]
+    assert target == {key: group[key] for key in ("apiVersion", "kind")} | {"name": group["metadata"]["name"]}
+    leader, rank = (template[name]["spec"]["containers"][0] for name in ("leaderTemplate", "workerTemplate"))
+    # The controller puts its own variables ahead of these.
+    given = {"NAG_NODES": "2", "NAG_NODE": "$(LWS_WORKER_INDEX)", "NAG_RENDEZVOUS": "tcp://$(LWS_LEADER_ADDRESS):29500"}
+    assert given.items() <= variables(leader).items()
+    assert variables(leader) == variables(rank)
+    # Only the leader has metrics to be asked for.
+    assert {name for name in leader if name not in rank} == {"startupProbe", "livenessProbe", "readinessProbe", "ports"}
+    policy = one(manifests, "NetworkPolicy", "worker")["spec"]
+    labels = template["workerTemplate"]["metadata"]["labels"]
+    for peers in (policy["ingress"][-1]["from"], policy["egress"][0]["to"]):
+        assert peers[0]["podSelector"]["matchLabels"].items() <= labels.items()
 
 
 def test_workers_go_to_zero_by_the_jobs_that_wait_or_run(rendered: dict[str, list[Manifest]]) -> None:

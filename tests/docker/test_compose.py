@@ -20,6 +20,7 @@ from tests.docker import compose, dockerfile
 from tests.docker.compose import ROOT, seconds
 
 SERVICES: dict[str, dict[str, Any]] = compose.load()["services"]
+WORKERS = ("worker", "worker-gpu", "worker-gpus")
 OURS = [name for name, each in SERVICES.items() if "build" in each]
 
 
@@ -98,9 +99,15 @@ def test_the_image_has_the_version_of_the_package() -> None:
 
 def test_a_gpu_is_asked_for_by_its_profile_alone() -> None:
     with_profile = {name: each["profiles"] for name, each in SERVICES.items() if "profiles" in each}
-    assert with_profile == {"worker-gpu": ["gpu"]}
-    devices = SERVICES["worker-gpu"]["deploy"]["resources"]["reservations"]["devices"]
-    assert devices == [{"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}]
+    assert with_profile == {"worker-gpu": ["gpu"], "worker-gpus": ["gpus"]}
+    four = compose.load({"NAG_GPUS": "4"})["services"]
+    for services, name, count in (
+        (SERVICES, "worker-gpu", 1),
+        (SERVICES, "worker-gpus", "2"),
+        (four, "worker-gpus", "4"),
+    ):
+        devices = services[name]["deploy"]["resources"]["reservations"]["devices"]
+        assert devices == [{"driver": "nvidia", "count": count, "capabilities": ["gpu"]}]
     assert compose.load({"NAG_CPU_WORKERS": "0"})["services"]["worker"]["deploy"]["replicas"] == "0"
 
 
@@ -119,18 +126,18 @@ def test_prometheus_looks_where_the_others_are() -> None:
         for each in job["dns_sd_configs"]
         for name in each["names"]
     }
-    workers = {(name, int(SERVICES[name]["environment"]["NAG_METRICS_PORT"])) for name in ("worker", "worker-gpu")}
+    workers = {(name, int(SERVICES[name]["environment"]["NAG_METRICS_PORT"])) for name in WORKERS}
     assert looked_at == {("api", 8000), *workers}
     mounted = {f"/run/secrets/{name}" for name in SERVICES["prometheus"]["secrets"]}
     assert {
         job["authorization"]["credentials_file"] for job in read["scrape_configs"] if "authorization" in job
     } == mounted
-    for name in ("worker", "worker-gpu"):
+    for name in WORKERS:
         assert str(SERVICES[name]["environment"]["NAG_METRICS_PORT"]) in SERVICES[name]["healthcheck"]["test"][-1]
 
 
 def test_workers_have_the_hubs_token_and_all_have_the_catalog() -> None:
-    for name in ("worker", "worker-gpu"):
+    for name in WORKERS:
         assert SERVICES[name]["environment"]["HF_TOKEN_PATH"] == "/run/secrets/hf_token"
         assert "hf_token" in SERVICES[name]["secrets"]
     own = compose.load({"NAG_CATALOG": "./own.toml"})["services"]

@@ -29,7 +29,7 @@ with socket.create_connection(("127.0.0.1", 6379), 3) as connection:
 
 def skipped(name: str, service: dict[str, Any]) -> str | None:
     """Why this one cannot be rehearsed here."""
-    if "gpu" in service.get("profiles", ()) and not Path("/dev/nvidia0").exists():
+    if service.get("profiles") and not Path("/dev/nvidia0").exists():
         return "no GPU here"
     if "build" in service:
         return None

@@ -37,6 +37,11 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 {{- end -}}
 
+{{/* Not empty where some worker has pods that exchange tensors. */}}
+{{- define "nag.hasGroups" -}}
+{{- range (include "nag.workers" . | fromJson).workers -}}{{- if gt (int .nodes) 1 -}}yes{{- end -}}{{- end -}}
+{{- end -}}
+
 {{- define "nag.models" -}}
 {{- $models := list -}}
 {{- range (include "nag.workers" . | fromJson).workers -}}{{- $models = concat $models .models -}}{{- end -}}
