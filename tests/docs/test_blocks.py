@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import yaml
 
 from app.catalog import Catalog
 from app.settings import Settings
@@ -90,6 +91,7 @@ RUNNERS = {
     "sh": run_shell,
     "toml": load_catalog,
     "json": lambda code, namespace, url: json.loads(code),
+    "yaml": lambda code, namespace, url: yaml.safe_load(code),
 }
 
 
