@@ -39,7 +39,7 @@ GROUPS = {
     "Models": ("catalog", "models", "aliases", "strict", "response_format"),
     "Workers": (
         *("device", "warm", "model_", "tf32", "prompt_cache", "lora_memory", "lora_host", "batch_", "overlap"),
-        *("stuck_s", "metrics_"),
+        *("stuck_s", "metrics_", "node", "rank_", "rendezvous"),
     ),
     "Queue": ("redis_", "oldest_wait", "queue_", "deadline_", "lease_s", "max_attempts", "retention_s", "drain_s"),
     "Results and links": ("artifacts_", "url_"),
