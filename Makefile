@@ -11,7 +11,7 @@ PREVIOUS := 0.41.0
 # Tried there alone: every import of diffusers beside it is slow and prints warnings.
 TORCHAO := 0.18.0
 
-.PHONY: help install demo serve up down rehearsal chart helm test test-previous openapi chaos conformance operations clients docs reference lint bench
+.PHONY: help install demo serve up down rehearsal chart helm test test-previous openapi chaos conformance operations clients docs reference gpu lint bench
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -79,6 +79,9 @@ docs: install  ## the documentation as a site, in out/site; strict, and without 
 
 reference: install  ## write the generated tables of docs/ anew, after a family, setting, metric, alert or model changed
 	$(BIN)/python -m docs.reference
+
+gpu: install  ## every table that waits for a GPU, in under ten minutes: benchmarks/results/gpu-NAME
+	$(BIN)/python -m benchmarks.gpu
 
 lint: install  ## formatting, style, types, imports
 	$(BIN)/ruff format --check .

@@ -223,6 +223,8 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--full", action="store_true", help="all blocks, for a GPU of 80 GB")
     parser.add_argument("--options", action="store_true", help="some blocks alone and the other methods, too")
+    parser.add_argument("--small", action="store_true", help="a small image, to try the script")
+    parser.add_argument("--out", type=Path, default=report.RESULTS, help="folder of the results")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--exact", action="store_true", help="the difference to two plain attention calls in float32")
     arguments = parser.parse_args()
@@ -237,7 +239,9 @@ def main() -> None:
             return
         for name in arguments.family:
             torch.manual_seed(0)
-            work = MAKERS[name](Draw(device, dtype, SMALL if is_trial else 1), arguments.full and not is_trial)
+            work = MAKERS[name](
+                Draw(device, dtype, SMALL if is_trial or arguments.small else 1), arguments.full and not is_trial
+            )
             print(f"{work.what}\n\n{kernels(work)}\n")
             results = measure(work, rounds, device, options=arguments.options)
             if is_trial:
@@ -251,6 +255,7 @@ def main() -> None:
                 table(results),
                 results,
                 report.machine(device),
+                folder=arguments.out,
             )
             del work
 

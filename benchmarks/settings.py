@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from pydantic import ValidationError
 
-from app.catalog import Catalog, Model, Quantization, StepCache, Weights
+from app.catalog import Catalog, Model, Parallelism, Quantization, StepCache, Weights
 from app.jobs import Guidance, Job
 from app.loading.checks import problems
 from app.loading.errors import LoadError
@@ -51,15 +51,18 @@ def cache(method: Any, **options: Any) -> dict[str, Any]:
     return {"cache": StepCache(method=method, options=options)}
 
 
-#: By model, settings that run on a CPU.
+#: By model, settings; those that the machine cannot have are said in a note.
 SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
     "shapes-flux": {
         "attention = _native_math": {"attention": "_native_math"},
         "attention = flex": {"attention": "flex"},
         "quantization = layerwise-fp8, transformer": cast("transformer"),
         "quantization = layerwise-fp8, all": cast("transformer", "text_encoder", "text_encoder_2", "vae"),
-        "quantization = torchao-int8, transformer": {
-            "quantization": Quantization(method="torchao-int8", components=("transformer",))
+        **{
+            f"quantization = {method}, transformer": {
+                "quantization": Quantization(method=method, components=("transformer",))
+            }
+            for method in ("torchao-int8", "torchao-fp8", "bitsandbytes-int8", "bitsandbytes-nf4")
         },
         "offload = model": {"offload": "model"},
         "offload = group": {"offload": "group"},
@@ -106,6 +109,11 @@ REFUSED: tuple[tuple[str, str, dict[str, Any]], ...] = (
         "shapes-flux", "bitsandbytes-nf4 and offload = group",
         {"quantization": Quantization(method="bitsandbytes-nf4", components=("transformer",)), "offload": "group"},
     ),
+    ("shapes-flux", "parallel and compile", {"parallel": Parallelism(ulysses=2), "compile": "blocks"}),
+    ("shapes-flux", "parallel and offload", {"parallel": Parallelism(ulysses=2), "offload": "model"}),
+    ("shapes-flux", "parallel.ring, attention = native", {"parallel": Parallelism(ring=2)}),
+    ("shapes-flux", "parallel.tensor and LoRAs of requests", {"parallel": Parallelism(tensor=2)}),
+    ("shapes-sd", "parallel.ulysses, a UNet", {"parallel": Parallelism(ulysses=2)}),
     ("shapes-flux", "a GGUF denoiser", {"denoiser": Weights(repository="a/b", weight_name="c.gguf")}),
 )  # fmt: skip
 

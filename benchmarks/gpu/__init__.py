@@ -1,0 +1,1 @@
+"""Every table that waits for a GPU, in less than ten minutes."""
