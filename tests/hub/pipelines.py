@@ -143,9 +143,9 @@ def qwen_image21_turbo(seed: int = 0) -> QwenImage21Pipeline:
 
 
 def qwen_image_edit(seed: int = 0) -> QwenImageEditPlusPipeline:
-    """Each image is scaled to a megapixel, so its VAE scales down by 16."""
+    """Each image is scaled to a megapixel, so its VAE scales down by 32."""
     vae = AutoencoderKLQwenImage(
-        base_dim=4, z_dim=4, dim_mult=[1] * 5, num_res_blocks=1, temperal_downsample=[False] * 4,
+        base_dim=2, z_dim=4, dim_mult=[1] * 6, num_res_blocks=1, temperal_downsample=[False] * 5,
         latents_mean=[0.0] * 4, latents_std=[1.0] * 4,
     )  # fmt: skip
     pipe = qwen_image(seed, QwenImageEditPlusPipeline, {"zero_cond_t": True}, lambda _: {"processor": None})

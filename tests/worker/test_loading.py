@@ -55,7 +55,7 @@ def _without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def _of_small_references(monkeypatch: pytest.MonkeyPatch) -> None:
     """Qwen-Image-Edit scales each image to a megapixel, whose tokens would outnumber the text's by far."""
-    monkeypatch.setattr(f"{QwenImageEditPlusPipeline.__module__}.calculate_dimensions", lambda *_: (64, 32))
+    monkeypatch.setattr(f"{QwenImageEditPlusPipeline.__module__}.calculate_dimensions", lambda *_: (64, 64))
 
 
 def loaded(entry: Model) -> Any:
