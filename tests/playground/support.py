@@ -37,7 +37,7 @@ class Watched:
             assert all(map(self._expecting.match, self._violations)), self._violations
             return
         assert self._violations == []
-        assert self._wrong == []
+        assert self._wrong == [], self._wrong
 
     def _said(self, message: ConsoleMessage) -> None:
         if message.type in ("error", "warning") and not REFUSED.match(message.text):
