@@ -5,15 +5,18 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx2
 import numpy as np
 import openai
 import pytest
 from openai import OpenAI
+from openai.types import ImagesResponse
 from PIL import Image
 
 from tests.catalogs import MODEL
+from tests.metrics_text import of_text
 from tests.videos import read
 
 pytestmark = pytest.mark.filterwarnings("ignore:The Sora API is scheduled:DeprecationWarning")
@@ -87,6 +90,28 @@ def test_guidance_reaches_the_picture(client: OpenAI) -> None:
     flat = made(nag_negative_prompt="a red shape", nag_scale=7)
     assert flat == made(nag={"negative_prompt": "a red shape", "scale": 7})
     assert flat != made()
+
+
+def test_two_names_of_a_model_share_its_denoiser_calls(client: OpenAI, service: str) -> None:
+    """Each request makes two images: a denoiser call of four or more has those of another name, too."""
+    names = ["shapes-flux", "gpt-image-1", "dall-e-3"]
+
+    def generate(name: str) -> ImagesResponse:
+        return client.images.generate(model=name, prompt="a shape", n=2, extra_body={"num_inference_steps": 50})
+
+    with ThreadPoolExecutor(len(names)) as pool:
+        answers = dict(zip(names, pool.map(generate, names), strict=True))
+    echoes = {name: answer.model_extra or {} for name, answer in answers.items()}
+    assert {name: echo["model"] for name, echo in echoes.items()} == {name: name for name in names}
+    assert {name: echo.get("alias_of") for name, echo in echoes.items()} == {
+        "shapes-flux": None, "gpt-image-1": "shapes-flux", "dall-e-3": "shapes-flux",
+    }  # fmt: skip
+    assert min(echo["batch_size"] for echo in echoes.values()) >= 4
+    [workers] = httpx2.get(f"{service}/metrics/workers").json()
+    samples = of_text(httpx2.get(f"http://{workers['targets'][0]}/metrics").text)
+    loads = {name[2]: value for name, value in samples.items() if name[:2] == ("nag_model_events_total", "loaded")}
+    assert loads["shapes-flux"] == 1
+    assert not {"gpt-image-1", "dall-e-3"} & loads.keys()
 
 
 def test_a_video_from_create_to_delete(client: OpenAI) -> None:
