@@ -46,6 +46,9 @@ class Client:
     kind: str
     program: str
     packages: tuple[str, ...] = ()
+    #: A package that is too large to install, and what is taken of it: files, and folders whose names end in a slash.
+    part_of: str = ""
+    parts: tuple[str, ...] = ()
 
     @property
     def slug(self) -> str:
@@ -54,6 +57,10 @@ class Client:
     @property
     def folder(self) -> Path:
         return INSTALLED / self.slug
+
+    @property
+    def versions(self) -> str:
+        return ", ".join(filter(None, (self.part_of, *self.packages)))
 
 
 @dataclass(frozen=True)
@@ -72,11 +79,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="tests.clients", description=__doc__)
     parser.add_argument("names", nargs="*", help="parts of the names of clients; absent: all of them")
     names = [name.lower() for name in parser.parse_args().names]
-    entries = tomllib.loads((FOLDER / "clients.toml").read_text())["clients"]
-    clients = [Client(**{**entry, "packages": tuple(entry.get("packages", ()))}) for entry in entries]
+    clients = load_clients()
     clients = [client for client in clients if not names or any(name in client.name.lower() for name in names)]
     if not clients:
-        parser.error(f"no client of this name; there are {', '.join(entry['name'] for entry in entries)}")
+        parser.error(f"no client of this name; there are {', '.join(client.name for client in load_clients())}")
     rows: list[Row] = []
     ready = []
     for client in clients:
@@ -96,12 +102,22 @@ def main() -> int:
     return 1 if failed else 0
 
 
+def load_clients() -> list[Client]:
+    """Reads clients.toml."""
+    entries = tomllib.loads((FOLDER / "clients.toml").read_text())["clients"]
+    lists = ("packages", "parts")
+    return [Client(**{**entry, **{name: tuple(entry.get(name, ())) for name in lists}}) for entry in entries]
+
+
 def _install(client: Client) -> str | None:
     """Installs the client's packages once. Returns the problem if it cannot be had."""
     needed = NEEDED.get(client.kind)
     if needed is not None and shutil.which(needed) is None:
         return f"no {needed} on the PATH"
-    stamp, wanted = client.folder / "installed.txt", "\n".join(client.packages)
+    stamp, wanted = (
+        client.folder / "installed.txt",
+        "\n".join((*client.packages, client.part_of, *client.parts)).strip(),
+    )
     if not client.packages or (stamp.exists() and stamp.read_text() == wanted):
         return None
     shutil.rmtree(client.folder, ignore_errors=True)
@@ -119,8 +135,31 @@ def _install(client: Client) -> str | None:
         except subprocess.TimeoutExpired:
             return f"not installed within {INSTALL_S} s"
         if done.returncode:
-            return f"cannot install {wanted}: {' '.join(done.stderr.split())[-300:]}"
+            return f"cannot install {client.versions}: {' '.join(done.stderr.split())[-300:]}"
+    if client.part_of and (problem := _extract(client)) is not None:
+        return problem
     stamp.write_text(wanted)
+    return None
+
+
+def _extract(client: Client) -> str | None:
+    """Puts the parts of a package into the client's folder `extracted`. Returns the problem if it cannot be had."""
+    with tempfile.TemporaryDirectory(prefix="nag-clients-") as folder:
+        if client.kind == "node":
+            command = ["npm", "pack", "--silent", client.part_of]
+        else:
+            command = [str(_python(client)), "-m", "pip", "download", "--quiet", "--no-deps", client.part_of]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=INSTALL_S)
+        if done.returncode:
+            return f"cannot fetch {client.part_of}: {' '.join(done.stderr.split())[-300:]}"
+        [archive] = Path(folder).iterdir()
+        unpacked = Path(folder) / "unpacked"
+        shutil.unpack_archive(archive, unpacked, "zip" if archive.suffix == ".whl" else "gztar")
+        root = unpacked / "package" if client.kind == "node" else unpacked
+        for part in client.parts:
+            target = client.folder / "extracted" / part
+            target.parent.mkdir(parents=True, exist_ok=True)
+            (shutil.copytree if part.endswith("/") else shutil.copy)(root / part, target)
     return None
 
 
@@ -181,7 +220,7 @@ def _warnings(url: str, client: Client) -> list[str]:
 
 def _version(client: Client) -> str:
     if client.packages:
-        return ", ".join(client.packages)
+        return client.versions
     if client.kind not in VERSIONS:
         return "–"
     try:

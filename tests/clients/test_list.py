@@ -19,7 +19,8 @@ def test_each_client_has_a_program_and_exact_versions(entry: dict[str, object]) 
     assert client.kind in {"python", "recorded", *NEEDED}
     assert (PROGRAMS / client.program).is_file()
     assert bool(client.packages) == (client.kind in EXACT)
-    for package in client.packages:
+    assert bool(client.part_of) == bool(client.parts)
+    for package in (*client.packages, *filter(None, [client.part_of])):
         assert EXACT[client.kind].fullmatch(package), package
 
 

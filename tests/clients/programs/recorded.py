@@ -19,8 +19,8 @@ def post(path, body, basic=False):
         raise RuntimeError(f"{error.code} {error.read().decode()[:250]}") from None
 
 
-def image(body, path="/v1/images/generations"):
-    data = post(path, body)["data"][0]
+def image(body):
+    data = post("/v1/images/generations", body)["data"][0]
     return data.get("url") or data.get("b64_json")
 
 
@@ -32,8 +32,6 @@ OPENAI = {
         "model": "dall-e-3", "prompt": PROMPT, "size": "1024x1024", "quality": "standard", "style": "vivid",
         "response_format": "url", "n": 1,
     },
-    "n8n": {"model": "dall-e-3", "prompt": PROMPT, "n": 1, "size": "1024x1024", "quality": "hd",
-                   "style": "natural", "response_format": "b64_json"},
     "Dify": {
         "model": "gpt-image-1", "prompt": PROMPT, "n": 1, "size": "1024x1024", "negative_prompt": "", "cfg_scale": 7,
         "sample_method": "euler", "sampling_steps": 20, "schedule_method": "default", "guidance": 3.5,
@@ -51,19 +49,4 @@ SILLYTAVERN = {
 
 for name, body in OPENAI.items():
     attempt(name, lambda body=body: image(body))
-attempt(
-    "Open WebUI, OpenAI",
-    lambda: image(
-        {"model": "dall-e-2", "prompt": PROMPT, "n": 1, "size": "512x512", "response_format": "b64_json"},
-        "/v1/images/generations?api-version=2024-02-01",
-    ),
-)
-attempt(
-    "Open WebUI, AUTOMATIC1111",
-    lambda: post(
-        "/sdapi/v1/txt2img",
-        {"prompt": PROMPT, "batch_size": 1, "width": 512, "height": 512, "steps": 50, "negative_prompt": "red"},
-        basic=True,
-    )["images"][0],
-)
 attempt("SillyTavern", lambda: post("/sdapi/v1/txt2img", SILLYTAVERN, basic=True)["images"][0])
