@@ -283,6 +283,7 @@ class Job:
     deadline_at: float | None = None  # it expires if it is not completed by then
     webhook: Webhook | None = None
     trace: str = ""  # W3C's traceparent of its request
+    is_deleted: bool = False  # was cancelled in order to be deleted, and is gone soon
 
 
 @dataclass(frozen=True)

@@ -40,8 +40,6 @@ __all__ = ["LOOK_S", "Here", "Service", "wait_asked_s"]
 
 #: Between two looks at whether the client has left or the server is to end; well below the time that gives requests.
 LOOK_S = 0.5
-#: A job that is being deleted is cancelled first; it is gone soon after.
-DELETION_S = 0.05
 WAIT = re.compile(r"wait\s*=\s*\"?([0-9]{1,9})\"?", re.IGNORECASE)
 FILE_ID = re.compile(r"file-[0-9a-f]{32}")
 #: Any visible ASCII, as a header can carry it; longer than every UUID and hash in use.
@@ -160,7 +158,7 @@ class Service:
 
         Once the client of the request `cancel_without` has left, the job is cancelled, unless the same request comes
         again soon; once that of `keep_without` has, the job goes on. A job that has not finished in time goes on.
-        Raises NotFound once the job is deleted.
+        Raises NotFound once the job's deletion has begun.
         """
         client = keep_without if cancel_without is None else cancel_without
         waiting = asyncio.create_task(self._ended(job.id, timeout_s))
@@ -170,12 +168,7 @@ class Service:
             while not any(task.done() for task in tasks) and not self.stopping():
                 await asyncio.wait(tasks, timeout=LOOK_S, return_when=asyncio.FIRST_COMPLETED)
             ended = waiting.result() if waiting.done() else None
-            if ended is not None and ended.status is JobStatus.CANCELLED:
-                await asyncio.sleep(DELETION_S)
-                ended = None
-            if ended is None:
-                ended = await self.queue.get(job.id)
-            latest = self._found(ended, job.id)
+            latest = await self.follow(job.id) if ended is None else self._kept(ended)
             has_left = leaving is not None and leaving.done()
             would_cancel = cancel_without is not None and not latest.status.is_terminal
             if has_left and would_cancel:
@@ -197,10 +190,14 @@ class Service:
             if job is None or job.status.is_terminal or monotonic() >= deadline:
                 return job
 
-    async def cancel(self, job_id: str) -> Job:
+    async def follow(self, job_id: str) -> Job:
+        """The job, for one who has waited for its end. Raises NotFound once its deletion has begun."""
+        return self._kept(await self.find(job_id))
+
+    async def cancel(self, job_id: str, *, to_delete: bool = False) -> Job:
         """The job, ended: as it was, or cancelled now. Raises NotFound."""
         await self.find(job_id)
-        return self._found(await self.queue.cancel(job_id), job_id)
+        return self._found(await self.queue.cancel(job_id, to_delete=to_delete), job_id)
 
     async def find(self, job_id: str) -> Job:
         """Raises NotFound."""
@@ -212,7 +209,7 @@ class Service:
         The job goes last: if its files cannot be removed now, the caller can ask again. A result that a worker still
         makes is refused, and that worker removes its files.
         """
-        job = await self.cancel(job_id)
+        job = await self.cancel(job_id, to_delete=True)
         for artifact in job.result.artifacts if job.result else ():
             await self.artifacts.delete(*artifact.names)
         await self.artifacts.delete(*(file.name for file in job.request.inputs))
@@ -238,6 +235,9 @@ class Service:
         if file is None:
             raise NotFound(f"{f'{param}: ' if param else ''}no file {file_id!r}", param=param, code="file_not_found")
         return file
+
+    def _kept(self, job: Job) -> Job:
+        return self._found(None if job.is_deleted else job, job.id)
 
     def _found(self, job: Job | None, job_id: str) -> Job:
         if job is None or job.tenant != self.caller.tenant:

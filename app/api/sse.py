@@ -89,6 +89,7 @@ async def events_of(service: Service, job: Job, after: str | None) -> AsyncGener
 
 async def _written(service: Service, job: Job, event: JobEvent) -> bytes:
     ended = await service.queue.get(job.id) if event.type.is_terminal else None
+    ended = None if ended is not None and ended.is_deleted else ended
     view = event_view(event, job, ended, service.links).model_dump(mode="json")
     said = {name: value for name, value in view.items() if value is not None}
     return format_sse_event(data_str=json.dumps(said), event=event.type, id=event.id)

@@ -224,9 +224,12 @@ class Queue:
         """Streams the events of a job behind the one with the id `after`, else from the first that is kept."""
         return self._events.follow(job_id, after)
 
-    async def cancel(self, job_id: str) -> Job | None:
-        """Ends an unfinished job and takes it from its worker; returns it as it is then, or None if there is none."""
-        answer = await self._scripts.run("cancel", id=job_id)
+    async def cancel(self, job_id: str, *, to_delete: bool = False) -> Job | None:
+        """Ends an unfinished job and takes it from its worker; returns it as it is then, or None if there is none.
+
+        to_delete: those who wait for its end are to see that it is being deleted.
+        """
+        answer = await self._scripts.run("cancel", id=job_id, to_delete=to_delete)
         if answer[0] == "unknown":
             return None
         if answer[0] == "cancelled":

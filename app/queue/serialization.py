@@ -65,6 +65,7 @@ def job_from_fields(fields: Mapping[str, str]) -> Job:
         deadline_at=int(fields["deadline_ms"]) / 1000,
         webhook=_webhook_from_json(fields["webhook"]) if "webhook" in fields else None,
         trace=fields.get("trace", ""),
+        is_deleted="deleted" in fields,
     )
 
 

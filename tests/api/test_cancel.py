@@ -103,6 +103,28 @@ async def test_a_held_request_for_a_job_that_is_gone_is_answered_404(
         assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
 
 
+async def test_a_held_request_is_answered_404_as_soon_as_its_job_s_deletion_has_begun(
+    api: httpx.AsyncClient, queue: Queue
+) -> None:
+    """Its files are removed before it is; so long it can be deleted once more."""
+    await queue.registry.announce("w", [MODEL], 60)
+    asking = [
+        asyncio.create_task(api.post("/v1/images/generations", json=BODY | stream)) for stream in ({}, {"stream": True})
+    ]
+    async with asyncio.timeout(20):
+        while await queue.depth(MODEL) < 2:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    ids = [job["id"] for job in (await api.get("/v1/jobs")).json()["data"]]
+    for job_id in ids:
+        await queue.cancel(job_id, to_delete=True)
+    answer, stream = await asyncio.wait_for(asyncio.gather(*asking), 20)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
+    assert '"code": "not_found"' in stream.text
+    for job_id in ids:
+        assert (await api.get(f"/v1/jobs/{job_id}")).json()["status"] == "cancelled"
+        assert (await api.delete(f"/v1/jobs/{job_id}")).status_code == 200
+
+
 async def test_a_stream_for_a_job_that_is_deleted_ends(api: httpx.AsyncClient, queue: Queue) -> None:
     await queue.registry.announce("w", [MODEL], 60)
     asking = asyncio.create_task(api.post("/v1/images/generations", json=BODY | {"stream": True}))

@@ -61,7 +61,7 @@ async def pictures_told(job: Job, service: Service) -> AsyncGenerator[bytes]:
                     partial = partial_event(event, job.request, shown[index])
                     shown[index] += 1
                     yield _written(partial.type, partial)
-        ended = await service.find(job.id)
+        ended = await service.follow(job.id)
         if not ended.status.is_terminal:
             raise timed_out(job)
         for each in await completed_events(ended, service):
