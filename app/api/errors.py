@@ -15,6 +15,7 @@ from starlette.routing import Match
 
 from app.api import sdapi
 from app.api.suggestions import advice, fields_of
+from app.api.trial import FaultyRequest
 from app.artifacts import ArtifactsError
 from app.errors import InvalidRequest, MalformedBody, ServiceError, Unauthenticated, Unavailable
 from app.logs import Log
@@ -93,7 +94,10 @@ async def _artifacts_error(request: Request, exc: Exception) -> Response:
 
 async def _validation_error(request: Request, exc: Exception) -> Response:
     assert isinstance(exc, RequestValidationError)
-    return error_response(_translate(exc.errors(), fields_of(request)), request.url.path)
+    error = _translate(exc.errors(), fields_of(request))
+    if isinstance(exc, FaultyRequest) and exc.of_values:
+        error = InvalidRequest(f"{error.message}; {exc.of_values}", param=error.param)
+    return error_response(error, request.url.path)
 
 
 def _translate(errors: Sequence[Any], fields: set[str]) -> ServiceError:

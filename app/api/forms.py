@@ -17,9 +17,9 @@ from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
-from starlette.types import Message
 
 from app.api.leniency import NO_NOTES, RequestNotes, context_of, read_fields, read_json
+from app.api.trial import TrialRoute, as_json, note_faults, reduce_fields, shape_of
 from app.api.uploads import INPUT_FIELDS, add_upload, decode_data_url, replace_data_urls, without_data_urls
 from app.errors import BodyTooLarge, InvalidRequest, MalformedBody
 
@@ -52,14 +52,14 @@ def take_upload(request: Request, name: str) -> UploadFile | None:
     return uploads.get(name)
 
 
-class FileRoute(APIRoute):
+class FileRoute(TrialRoute):
     """A route whose JSON body may hold data URLs, and may come as a form as well; `take_uploads` has the files."""
 
     #: Takes the files out of a JSON body.
     replace_files: Callable[[bytes], tuple[bytes, dict[str, bytes]]] = staticmethod(replace_data_urls)
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        handle, shape = super().get_route_handler(), _shape(self)
+        handle, shape = super().get_route_handler(), shape_of(self)
 
         async def handle_either(request: Request) -> Response:
             if _is_form(request.headers.get("content-type", "")):
@@ -75,7 +75,7 @@ class FileRoute(APIRoute):
             limit_bytes = request.app.state.service.settings.body_max_bytes
             if len(body) > limit_bytes:
                 raise BodyTooLarge(f"a request body holds at most {limit_bytes} bytes, its files apart")
-            request = _as_json(request, body)
+            request = as_json(request, body)
             request.state.inputs, request.state.notes = inputs, notes
             del inputs  # the route may wait for minutes
             return await handle(request)
@@ -87,13 +87,13 @@ class UploadRoute(APIRoute):
     """A route that takes forms alone; `take_upload` has their files, which may be larger than memory."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        handle, shape = super().get_route_handler(), _shape(self)
+        handle, shape = super().get_route_handler(), shape_of(self)
 
         async def handle_form(request: Request) -> Response:
             async with _form_of(request) as form:
                 request.state.uploads = dict(_files(form))
                 body, _ = _read(await _items(form, shape), shape, {})
-                return await handle(_as_json(request, body))
+                return await handle(as_json(request, body))
 
         return handle_form
 
@@ -108,13 +108,6 @@ class _Parser(MultiPartParser):
         if b"filename" not in options and not kind.startswith(b"text/") and kind != b"application/json":
             part.content_disposition = (part.content_disposition or b"") + b'; filename="%b"' % UNNAMED.encode()
         super().on_headers_finished()
-
-
-def _shape(route: APIRoute) -> type[BaseModel]:
-    shape = route.body_field.field_info.annotation if route.body_field is not None else None
-    assert isinstance(shape, type)
-    assert issubclass(shape, BaseModel)
-    return shape
 
 
 @asynccontextmanager
@@ -222,10 +215,18 @@ def _read(
         fields, notes = read_fields(fields, shape, *context_of(request), is_form=True)
     # That mode takes texts alone; the route reads the others from JSON.
     read = {name: value for name, value in fields.items() if isinstance(value, (list, _JsonObject))}
+    texts = {name: value for name, value in fields.items() if name not in read}
     try:
-        body = shape.model_validate_strings({name: value for name, value in fields.items() if name not in read})
+        body = shape.model_validate_strings(texts)
     except ValidationError as exc:
-        raise RequestValidationError([{**each, "loc": ("body", *each["loc"])} for each in exc.errors()]) from exc
+        errors = [{**error, "loc": ("body", *error["loc"])} for error in exc.errors()]
+        reduced = None
+        if request is not None:
+            reduced = reduce_fields(texts, errors, shape, shape.model_validate_strings)
+        if request is None or reduced is None:
+            raise RequestValidationError(errors) from exc
+        note_faults(request, errors)
+        body = shape.model_validate_strings(reduced)
     # Not model_dump_json, which writes NaN as null: that would be a field left out.
     sent = body.model_dump(mode="json", exclude_unset=True) | read
     return json.dumps(sent | {LORAS: loras} if loras else sent).encode(), notes
@@ -346,15 +347,3 @@ def _number(text: str) -> float | str:
         return float(text)
     except ValueError:
         return text
-
-
-def _as_json(request: Request, body: bytes) -> Request:
-    kept = [(name, value) for name, value in request.scope["headers"] if name != b"content-type"]
-    whole: Message | None = {"type": "http.request", "body": body, "more_body": False}
-
-    async def receive() -> Message:
-        nonlocal whole
-        message, whole = whole, None
-        return message or await request.receive()
-
-    return Request({**request.scope, "headers": [*kept, (b"content-type", b"application/json")]}, receive)

@@ -7,6 +7,7 @@ import hashlib
 import io
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -19,9 +20,9 @@ from app.api.leniency import NO_NOTES, RequestNotes
 from app.api.openai.asked import Asked, of_an_edit
 from app.api.resolve import (
     Resolved,
-    check_inputs,
     find_editing_model,
     find_model,
+    input_faults,
     resolve,
     takes_none,
 )
@@ -29,7 +30,7 @@ from app.api.schemas import EditBody, FileReference, GenerationBody, VideoBody
 from app.api.video_inputs import UploadedVideo
 from app.artifacts import Artifacts, input_name
 from app.catalog import Catalog, Kind, Model, RegisteredLora, field_of
-from app.errors import InvalidParameter, NotFound
+from app.errors import InvalidParameter, NotFound, joined
 from app.jobs import InputFile, InputRole
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ SIZED_BY = (InputRole.IMAGE, InputRole.VIDEO, InputRole.FIRST_FRAME, InputRole.R
 REGENERATED = (InputRole.IMAGE, InputRole.MASK)
 #: Bytes of a file that are read at once for its digest.
 DIGEST_BYTES = 2**18
+NONE_LOADED: Mapping[str, BinaryIO] = {}
 #: The uploaded LoRAs that a request names, by their ids.
 Loras = Mapping[str, RegisteredLora]
 #: Reads a request in the words of this service, once its model and the roles of its files are known.
@@ -124,44 +126,56 @@ async def prepare_inputs(
 
     Raises InvalidParameter, and as `find_model` and `resolve` do.
     """
-    loras = await service.loras_for(body)
-    sources = list(_sources(body))
-    written = dict[str, str]()
-    references = dict[str, BinaryIO]()
+    with _refusing(service.find_faults(body)):
+        loras = await service.loras_for(body)
+        sources, references = await _sources_of(body, uploads, service)
+        written = {field_of(source.role): source.field for source in sources if source.field in references}
+        roles = [source.role for source in sources]
+        model = find_model(service.catalog, body.model, kind, roles, is_open=notes.is_open)
+        if not body.strict:
+            left_out = [source for source in sources if model.inputs.limits(source.role) is None]
+            said = [f"{source.field} was left out: {takes_none(model)}" for source in left_out]
+            sources = [source for source in sources if source not in left_out]
+            notes = replace(notes, warnings=(*notes.warnings, *said))
+        files, faults = list[LoadedInput](), input_faults(model, [source.role for source in sources], written)
+        if not faults:
+            files, faults = await _load(sources, uploads, service, references)
+        del uploads, references
+        if files and not faults:
+            return await _in_decoder(service, lambda: _prepare(files, body, model, adapt, service, notes, loras))
+        roles = [source.role for source in sources]
+        return _resolve(adapt(model), model, service.catalog, notes, loras, roles, faults), None
+
+
+@contextmanager
+def _refusing(faults: Sequence[InvalidParameter]) -> Iterator[None]:
+    """Raises the faults, joined to those that are raised within."""
+    try:
+        yield
+    except InvalidParameter as error:
+        raise joined([error, *faults]) from None
+    if faults:
+        raise joined(faults)
+
+
+async def _sources_of(
+    body: GenerationBody, uploads: Mapping[str, bytes | BinaryIO], service: Service
+) -> tuple[list[InputSource], dict[str, BinaryIO]]:
+    """Returns the request's files, and the one of `input_reference` by that name: its role is that of its content.
+
+    Raises InvalidParameter.
+    """
+    sources, references = list(_sources(body)), dict[str, BinaryIO]()
     if isinstance(body, VideoBody) and body.input_reference is not None:
         source = InputSource(InputRole.FIRST_FRAME, "input_reference", _text(body.input_reference))
-        references[source.field] = await load_input(source, uploads, service)
-        if identify(references[source.field].read(SIGNATURE_BYTES)) in VIDEO_KINDS:
+        file = references[source.field] = await load_input(source, uploads, service)
+        if identify(file.read(SIGNATURE_BYTES)) in VIDEO_KINDS:
             source = replace(source, role=InputRole.VIDEO)
         if any(source.role is other.role for other in sources):
             message = f"input_reference and {field_of(source.role)} say the same; send one"
             raise InvalidParameter(message, param="input_reference")
         sources.append(source)
-        written[field_of(source.role)] = source.field
-    roles = [source.role for source in sources]
-    model = find_model(service.catalog, body.model, kind, roles, is_open=notes.is_open)
-    warnings = list(notes.warnings)
-    if not body.strict:
-        left_out = [source for source in sources if model.inputs.limits(source.role) is None]
-        warnings += [f"{source.field} was left out: {takes_none(model)}" for source in left_out]
-        sources = [source for source in sources if source not in left_out]
-    check_inputs(model, [source.role for source in sources], written)
-    files = [
-        LoadedInput(
-            source.role, source.field, references.get(source.field) or await load_input(source, uploads, service)
-        )
-        for source in sources
-    ]
-    del uploads, references
-    if not files:
-        asked = adapt(model)
-        resolved = resolve(
-            asked.body.model_copy(update={"model": model.id}), service.catalog, written=asked.written,
-            warnings=(*warnings, *asked.warnings), uploaded=loras, alias=notes.name, faults=asked.faults,
-        )  # fmt: skip
-        return resolved, None
-    notes = replace(notes, warnings=tuple(warnings))
-    return await _in_decoder(service, lambda: _prepare(files, body, model, adapt, service, notes, loras))
+    return sources, references
 
 
 async def prepare_edit(
@@ -170,13 +184,12 @@ async def prepare_edit(
     """As `prepare_inputs`, of images whose roles follow from the model, the mask and the strength."""
     images = [InputSource(InputRole.IMAGE, name, text) for name, text in _edited_images(body)]
     masks = [] if body.mask is None else [InputSource(InputRole.MASK, "mask", _text(body.mask))]
-    if not images:
-        raise InvalidParameter("image: must be a file, or several", param="image")
+    missing = [] if images else [InvalidParameter("image: must be a file, or several", param="image")]
 
     def adapt(model: Model, first: InputRole) -> Asked:
         return of_an_edit(body, model, is_told=first is InputRole.REFERENCE)
 
-    return await prepare_images(body, [*images, *masks], uploads, service, adapt, notes)
+    return await prepare_images(body, [*images, *masks], uploads, service, adapt, notes, missing)
 
 
 async def prepare_images(
@@ -186,24 +199,47 @@ async def prepare_images(
     service: Service,
     adapt: AdaptEdit,
     notes: RequestNotes = NO_NOTES,
+    missing: Sequence[InvalidParameter] = (),
 ) -> tuple[Resolved, PreparedInputs]:
     """As `prepare_edit`, of images and at most one mask, by any names; of `body` it reads the model, the strength and
-    the LoRAs.
+    the LoRAs. `missing` is the fault of a request without images.
     """
-    loras = await service.loras_for(body)
-    images = [source for source in sources if source.role is not InputRole.MASK]
-    masks = [source for source in sources if source.role is InputRole.MASK]
-    model, count = _editing_model(service.catalog, body, len(images), notes, is_masked=bool(masks))
-    if count < len(images):
-        name = images[0].field.partition(".")[0]
-        message = f"{name}: model {model.id} takes {count} here, got {len(images)}; the further images were left out"
-        notes = replace(notes, warnings=(*notes.warnings, message))
-    files = [
-        LoadedInput(source.role, source.field, await load_input(source, uploads, service))
-        for source in (*images[:count], *masks)
-    ]
-    del uploads
-    return await _in_decoder(service, lambda: _prepare_edit(files, body, adapt, service, notes, loras))
+    with _refusing(service.find_faults(body)):
+        loras = await service.loras_for(body)
+        images = [source for source in sources if source.role is not InputRole.MASK]
+        masks = [source for source in sources if source.role is InputRole.MASK]
+        model, count = _editing_model(service.catalog, body, max(1, len(images)), notes, is_masked=bool(masks))
+        if count < len(images):
+            name = images[0].field.partition(".")[0]
+            said = f"{name}: model {model.id} takes {count} here, got {len(images)}; the further images were left out"
+            notes = replace(notes, warnings=(*notes.warnings, said))
+        files, faults = await _load((*images[:count], *masks), uploads, service)
+        faults = [*missing, *faults]
+        del uploads
+        return await _in_decoder(
+            service, lambda: _prepare_edit(files, faults, count, body, adapt, service, notes, loras)
+        )
+
+
+async def _load(
+    sources: Sequence[InputSource],
+    uploads: Mapping[str, bytes | BinaryIO],
+    service: Service,
+    loaded: Mapping[str, BinaryIO] = NONE_LOADED,
+) -> tuple[list[LoadedInput], list[InvalidParameter]]:
+    """Returns the files, and the faults of those that cannot be had; `loaded` has some by their fields.
+
+    Raises NotFound.
+    """
+    files, faults = list[LoadedInput](), list[InvalidParameter]()
+    for source in sources:
+        try:
+            file = loaded.get(source.field) or await load_input(source, uploads, service)
+        except InvalidParameter as fault:
+            faults.append(fault)
+        else:
+            files.append(LoadedInput(source.role, source.field, file))
+    return files, faults
 
 
 def _editing_model(
@@ -286,43 +322,47 @@ def _prepare(
     notes: RequestNotes,
     loras: Loras,
 ) -> tuple[Resolved, PreparedInputs]:
-    opened = [_open(file, service) for file in files]
+    opened, faults = _open_all(files, service)
     mask = next((file for file in opened if file.role is InputRole.MASK), None)
     image = next((file for file in opened if file.role is InputRole.IMAGE), None)
-    if image is not None and mask is None and image.upload.has_transparency:
+    if image is not None and mask is None and _is_transparent(image, faults):
         model = find_editing_model(
             service.catalog, body.model, 1, is_masked=True, has_strength=True, problem=NO_TRANSPARENCY,
             is_open=notes.is_open,
         )  # fmt: skip
         opened.append(replace(image, role=InputRole.MASK))
-    return _finish(opened, adapt(model), model, service.catalog, notes, loras)
+    return _finish(opened, adapt(model), model, service.catalog, notes, loras, faults)
 
 
 def _prepare_edit(
     files: list[LoadedInput],
+    faults: list[InvalidParameter],
+    count: int,
     body: GenerationBody,
     adapt: AdaptEdit,
     service: Service,
     notes: RequestNotes,
     loras: Loras,
 ) -> tuple[Resolved, PreparedInputs]:
-    opened = [_open(file, service) for file in files]
+    """As `_prepare`, of `count` images and perhaps a mask; `faults` are of those that are not among the files."""
+    opened, broken = _open_all(files, service)
+    faults = [*faults, *broken]
     images = [file for file in opened if file.role is InputRole.IMAGE]
     has_mask = len(images) < len(opened)
     has_strength = body.strength is not None
-    model, _ = _editing_model(service.catalog, body, len(images), notes, is_masked=has_mask)
+    model, _ = _editing_model(service.catalog, body, count, notes, is_masked=has_mask)
     takes_masks = "inpaint" in model.inputs.tasks or model.inputs.references is None
-    if not has_mask and len(images) == 1 and takes_masks and images[0].upload.has_transparency:
+    if not has_mask and len(images) == count == 1 and takes_masks and _is_transparent(images[0], faults):
         model = find_editing_model(
             service.catalog, body.model, 1, is_masked=True, has_strength=has_strength, problem=NO_TRANSPARENCY,
             is_open=notes.is_open,
         )  # fmt: skip
         opened.append(replace(images[0], role=InputRole.MASK))
         has_mask = True
-    roles = model.inputs.image_roles(len(images), is_masked=has_mask, has_strength=has_strength)
+    roles = model.inputs.image_roles(count, is_masked=has_mask, has_strength=has_strength)
     assert roles is not None
-    opened = [replace(file, role=role) for file, role in zip(opened, roles, strict=True)]
-    return _finish(opened, adapt(model, roles[0]), model, service.catalog, notes, loras)
+    opened = [replace(file, role=role) for file, role in zip(opened, roles, strict=not faults)]
+    return _finish(opened, adapt(model, roles[0]), model, service.catalog, notes, loras, faults)
 
 
 @dataclass(frozen=True)
@@ -333,6 +373,17 @@ class _OpenedInput:
     field: str
     upload: UploadedImage | UploadedVideo
     sha256: str
+
+
+def _open_all(files: Sequence[LoadedInput], service: Service) -> tuple[list[_OpenedInput], list[InvalidParameter]]:
+    """Returns the files that can be read, and the faults of the others."""
+    opened, faults = list[_OpenedInput](), list[InvalidParameter]()
+    for file in files:
+        try:
+            opened.append(_open(file, service))
+        except InvalidParameter as fault:
+            faults.append(fault)
+    return opened, faults
 
 
 def _open(loaded: LoadedInput, service: Service) -> _OpenedInput:
@@ -360,25 +411,34 @@ def _sha256(file: BinaryIO) -> str:
 
 
 def _finish(
-    files: list[_OpenedInput], asked: Asked, model: Model, catalog: Catalog, notes: RequestNotes, loras: Loras
+    files: list[_OpenedInput],
+    asked: Asked,
+    model: Model,
+    catalog: Catalog,
+    notes: RequestNotes,
+    loras: Loras,
+    faults: Sequence[InvalidParameter],
 ) -> tuple[Resolved, PreparedInputs]:
-    """Resolves the request, and decodes the files one after the other to the sizes that it needs them in."""
-    body, warnings = asked.body, list(notes.warnings)
+    """Resolves the request, and decodes the files one after the other to the sizes that it needs them in.
+
+    Raises InvalidParameter with the `faults` of its files and all others.
+    """
+    image = next((file for file in files if file.role is InputRole.IMAGE), None)
+    mask = next((file for file in files if file.role is InputRole.MASK), None)
+    body, found = asked.body, list(faults)
     first = next((file for role in SIZED_BY for file in files if file.role is role), None)
     if first is not None:
         width, height = fitting_size(*first.upload.size, model)
         body = body.model_copy(update={"width": body.width or width, "height": body.height or height})
         if isinstance(first.upload, UploadedVideo):
-            num_frames, said = _num_frames(first.upload, body, model)
+            num_frames, said = _num_frames(first.upload, body, model, found)
             body = body.model_copy(update={"num_frames": num_frames})
-            warnings = [*warnings, *said]
-    roles = [file.role for file in files]
-    resolved = resolve(
-        body.model_copy(update={"model": model.id}), catalog, written=asked.written,
-        warnings=(*warnings, *asked.warnings), roles=roles, uploaded=loras, alias=notes.name, faults=asked.faults,
-    )  # fmt: skip
+            notes = replace(notes, warnings=(*notes.warnings, *said))
+    if image is not None and mask is not None:
+        found += _mask_faults(mask, image)
+    asked = replace(asked, body=body)
+    resolved = _resolve(asked, model, catalog, notes, loras, [file.role for file in files], found)
     size = resolved.generation.width, resolved.generation.height
-    image = next((file for file in files if file.role is InputRole.IMAGE), None)
     uploads = list(dict.fromkeys(file.upload for file in files))
     prepared = dict[int, PreparedFile]()
     # The mask goes first: its decoded pixels are released before the image takes as much memory.
@@ -388,9 +448,7 @@ def _finish(
             prepared[index] = PreparedFile(file.role, file.upload.file, file.sha256)
             continue
         if file.role is InputRole.MASK:
-            assert image is not None
-            assert isinstance(image.upload, UploadedImage)
-            pixels = ImageOps.invert(_checked_mask(file.upload, image.upload).fit_alpha(*size))
+            pixels = ImageOps.invert(file.upload.fit_alpha(*size))
         elif file.role is InputRole.REFERENCE:
             pixels = file.upload.fit(*fitting_size(*file.upload.size, model))
         else:
@@ -405,8 +463,29 @@ def _finish(
     return resolved, PreparedInputs(tuple(prepared[index] for index in range(len(files))))
 
 
-def _num_frames(video: UploadedVideo, body: GenerationBody, model: Model) -> tuple[int, list[str]]:
-    """Returns how many frames are made of a video, and what the caller is told. Raises InvalidParameter."""
+def _resolve(
+    asked: Asked,
+    model: Model,
+    catalog: Catalog,
+    notes: RequestNotes,
+    loras: Loras,
+    roles: Sequence[InputRole],
+    faults: Sequence[InvalidParameter],
+) -> Resolved:
+    """Raises InvalidParameter with these faults and all others."""
+    return resolve(
+        asked.body.model_copy(update={"model": model.id}), catalog, written=asked.written,
+        warnings=(*notes.warnings, *asked.warnings), roles=roles, uploaded=loras, alias=notes.name,
+        faults=(*asked.faults, *faults),
+    )  # fmt: skip
+
+
+def _num_frames(
+    video: UploadedVideo, body: GenerationBody, model: Model, faults: list[InvalidParameter]
+) -> tuple[int, list[str]]:
+    """Returns how many frames are made of a video, and what the caller is told. A video that is too short is added to
+    the faults.
+    """
     allowed = model.num_frames
     assert allowed is not None
     wanted = body.num_frames
@@ -414,22 +493,34 @@ def _num_frames(video: UploadedVideo, body: GenerationBody, model: Model) -> tup
         grid = [count for count in range(allowed.min, min(video.frames, allowed.max) + 1) if allowed.holds(count)]
         wanted = grid[-1] if grid else allowed.min
     if wanted > video.frames:
-        raise InvalidParameter(f"video: must have at least {wanted} frames, got {video.frames}", param="video")
-    said = [] if wanted == video.frames else [f"video: the first {wanted} of its {video.frames} frames were used"]
-    return wanted, said
+        message = f"video: must have at least {wanted} frames, got {video.frames}"
+        faults.append(InvalidParameter(message, param="video"))
+    return wanted, [] if wanted >= video.frames else [
+        f"video: the first {wanted} of its {video.frames} frames were used"
+    ]
 
 
-def _checked_mask(mask: UploadedImage, image: UploadedImage) -> UploadedImage:
-    if mask.size != image.size:
-        got = " and ".join(f"{width}x{height}" for width, height in (image.size, mask.size))
-        raise InvalidParameter(f"mask: must be as large as the image; they are {got}", param="mask")
-    if not mask.has_transparency:
-        raise InvalidParameter(
+def _mask_faults(mask: _OpenedInput, image: _OpenedInput) -> list[InvalidParameter]:
+    if mask.upload.size != image.upload.size:
+        got = " and ".join(f"{width}x{height}" for width, height in (image.upload.size, mask.upload.size))
+        return [InvalidParameter(f"mask: must be as large as the image; they are {got}", param="mask")]
+    faults = list[InvalidParameter]()
+    if not _is_transparent(mask, faults) and not faults:
+        message = (
             f"mask: must be transparent (alpha below {REGENERATED_BELOW}) where the image is regenerated; black and "
-            "white do not count",
-            param="mask",
+            "white do not count"
         )
-    return mask
+        faults.append(InvalidParameter(message, param="mask"))
+    return faults
+
+
+def _is_transparent(file: _OpenedInput, faults: list[InvalidParameter]) -> bool:
+    """Whether some of its pixels are. That it cannot be decoded is added to the faults."""
+    try:
+        return file.upload.has_transparency
+    except InvalidParameter as fault:
+        faults.append(fault)
+        return False
 
 
 def fitting_size(width: int, height: int, model: Model) -> tuple[int, int]:

@@ -18,6 +18,7 @@ from fastapi import Request
 from pydantic import BaseModel
 
 from app.api.schemas import EditBody, VideoBody
+from app.api.sdapi.translate import PARAMETERS as SDAPI_PARAMETERS
 from app.api.suggestions import advice, fields_within
 from app.auth import ApiKey
 from app.catalog import Alias, Catalog
@@ -39,7 +40,9 @@ INTEGRAL = re.compile(r"(-?[0-9]+)\.0+")
 #: No field takes more.
 INTEGERS_BELOW = 2**63
 #: Parameters by which warnings are counted; any other counts as OTHER.
-KNOWN = EditBody.model_fields.keys() | VideoBody.model_fields.keys()
+KNOWN = EditBody.model_fields.keys() | VideoBody.model_fields.keys() | SDAPI_PARAMETERS
+#: Between the parameters that a warning begins with, and behind them.
+BETWEEN, BEHIND = re.compile(r", | and "), re.compile(r": | (?:was|were|is) ")
 OTHER = "other"
 
 
@@ -125,7 +128,8 @@ def take_notes(request: Request) -> RequestNotes:
 
 def warned_parameters(warnings: Iterable[str]) -> list[str]:
     """Returns the parameters that these warnings begin with, each once; `other` for a name that is no field."""
-    begun = (PARAMETER.match(warning) for warning in warnings)
+    written = (name for warning in warnings for name in BETWEEN.split(BEHIND.split(warning, maxsplit=1)[0]))
+    begun = (PARAMETER.match(name) for name in written)
     names = (match[0] if match is not None else "" for match in begun)
     return list(dict.fromkeys(name if name in KNOWN else OTHER for name in names))
 

@@ -21,9 +21,9 @@ from app.jobs import FORMER_NAMES, Generation, Guidance, InputRole, LoraUse
 __all__ = [
     "NO_LORAS",
     "Resolved",
-    "check_inputs",
     "find_editing_model",
     "find_model",
+    "input_faults",
     "nearest_size",
     "resolve",
     "takes_none",
@@ -82,7 +82,6 @@ def resolve(
     takes, and a parameter is left out; both become warnings.
     """
     model = find_model(catalog, asked.model, roles=roles)
-    check_inputs(model, roles, written)
     loras = {**catalog.loras, **uploaded}
     return _Resolver(
         asked, model, dict(written or {}), catalog, loras, list(warnings), roles, alias, list(faults)
@@ -128,25 +127,31 @@ def unknown_model(problem: str, catalog: Catalog, param: str = "model") -> Inval
     return InvalidParameter(message, param=param, code="model_not_found")
 
 
-def check_inputs(model: Model, roles: Sequence[InputRole], written: Mapping[str, str] | None = None) -> None:
-    """Checks the roles of a request's files against what the model takes.
-
-    Raises UnsupportedParameter for a file that it takes none of, InvalidParameter for too many or a missing one.
+def input_faults(
+    model: Model, roles: Sequence[InputRole], written: Mapping[str, str] | None = None
+) -> list[InvalidParameter]:
+    """Returns what is wrong with the roles of a request's files: UnsupportedParameter for a file that the model takes
+    none of, InvalidParameter for too many or a missing one.
     """
     counts, names = Counter(roles), {role: (written or {}).get(field_of(role), field_of(role)) for role in InputRole}
-    for role in counts:
-        if model.inputs.limits(role) is None:
-            raise UnsupportedParameter(f"{names[role]}: {takes_none(model)}", param=names[role])
-    for role, name in names.items():
-        limits, count = model.inputs.limits(role), counts[role]
-        if limits is not None and count > limits.max:
-            raise InvalidParameter(f"{name}: model {model.id} takes at most {limits.max}, got {count}", param=name)
-        is_needed = limits is not None and limits.required and (role is not InputRole.MASK or InputRole.IMAGE in counts)
-        if is_needed and not count:
-            raise InvalidParameter(f"{name}: model {model.id} needs {'one' if name == role else 'some'}", param=name)
+    limits = {role: limit for role in InputRole if (limit := model.inputs.limits(role)) is not None}
+    unsupported = [names[role] for role in InputRole if role in counts and role not in limits]
+    faults: list[InvalidParameter] = [
+        UnsupportedParameter(f"{name}: {takes_none(model)}", param=name) for name in unsupported
+    ]
+    for role, limit in limits.items():
+        name, count = names[role], counts[role]
+        is_needed = limit.required and (role is not InputRole.MASK or InputRole.IMAGE in counts)
+        if count > limit.max:
+            message = f"{name}: model {model.id} takes at most {limit.max}, got {count}"
+            faults.append(InvalidParameter(message, param=name))
+        elif is_needed and not count:
+            message = f"{name}: model {model.id} needs {'one' if name == role else 'some'}"
+            faults.append(InvalidParameter(message, param=name))
     for role, other in ((InputRole.MASK, InputRole.IMAGE), (InputRole.LAST_FRAME, InputRole.FIRST_FRAME)):
-        if role in counts and other not in counts:
-            raise InvalidParameter(f"{role}: goes with {other}, which is missing", param=role)
+        if role in limits and role in counts and other not in counts:
+            faults.append(InvalidParameter(f"{role}: goes with {other}, which is missing", param=role))
+    return faults
 
 
 def takes_none(model: Model) -> str:

@@ -22,6 +22,7 @@ from app.api.leniency import warned_parameters
 from app.api.orphans import Orphans
 from app.api.resolve import Resolved
 from app.api.schemas import GenerationBody
+from app.api.trial import end_trial
 from app.api.webhooks.asked import asked_webhook
 from app.artifacts import Artifacts
 from app.artifacts.signed_urls import Links
@@ -80,15 +81,11 @@ class Service:
 
         Raises Conflict for a key that was used with another body, QueueFull, Unavailable.
         """
+        end_trial(request)
         key = request.headers.get("idempotency-key")
         if key is not None and IDEMPOTENCY_KEY.fullmatch(key) is None:
             raise InvalidParameter(
                 "Idempotency-Key: must be 1 to 255 visible ASCII characters", param="Idempotency-Key"
-            )
-        most_s = self.settings.deadline_max_s
-        if body.deadline_s is not None and body.deadline_s > most_s:
-            raise InvalidParameter(
-                f"deadline_s: must be at most {most_s:g}, not {body.deadline_s:g}", param="deadline_s"
             )
         asked = Job(
             id=f"job_{uuid4().hex}",
@@ -125,6 +122,19 @@ class Service:
             self.metrics.record_warnings(parameters)
             _log.info("request_warnings", job=job.id, model=job.request.named_model, parameters=",".join(parameters))
         return job, queued
+
+    def find_faults(self, body: GenerationBody) -> list[InvalidParameter]:
+        """Returns what is wrong with a request's values whatever its model is."""
+        faults = list[InvalidParameter]()
+        most_s = self.settings.deadline_max_s
+        if body.deadline_s is not None and body.deadline_s > most_s:
+            message = f"deadline_s: must be at most {most_s:g}, not {body.deadline_s:g}"
+            faults.append(InvalidParameter(message, param="deadline_s"))
+        try:
+            asked_webhook(body.webhook, self.settings)
+        except InvalidParameter as fault:
+            faults.append(fault)
+        return faults
 
     @property
     def tenant(self) -> str:

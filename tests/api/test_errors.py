@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -10,14 +11,18 @@ from typing import Any
 
 import httpx
 import pytest
+from PIL import Image
 
 from app.api import refusing
 from app.api.service import Service
 from app.queue.queue import Queue
 from app.settings import Settings
 from tests.api.support import FakeWorker, serving
+from tests.pictures import png
 from tests.queue.servers import valkey
 
+#: Of one pixel.
+PNG = f"data:image/png;base64,{base64.b64encode(png(Image.new('RGB', (1, 1)))).decode()}"
 JOBS, IMAGES = "/v1/jobs", "/v1/images/generations"
 CANCEL = "/v1/jobs/job_0/cancel"  # a path whose bodies hold no files
 JSON = {"content-type": "application/json"}
@@ -184,6 +189,54 @@ async def test_all_faults_are_in_one_answer(quiet: httpx.AsyncClient) -> None:
     answer = await quiet.post(IMAGES, json={"n": 0, "seed": -1, "promt": 1, "size": "large"})
     check(answer, 422, "invalid_request", "prompt")
     assert [name for name in ("prompt", "n", "seed", "promt", "size") if f"{name}: " not in answer.text] == []
+
+
+FAULTS: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
+    (JOBS, {"width": 63, "n": 0}, ("n", "width")),
+    (JOBS, {"prompt": 5, "height": 63}, ("prompt", "height")),
+    (JOBS, {"nag": {"scale": "7", "tau": 0.5, "end": 2}}, ("nag.scale", "nag.tau", "nag.end")),
+    (JOBS, {"loras": [{"scale": 1}], "deadline_s": 1e9}, ("loras.0.id", "deadline_s")),
+    (JOBS, {"webhook": {"events": ["ended"]}, "guidance_scale": 0.5}, ("webhook.url", "webhook.events.0",
+                                                                       "guidance_scale")),
+    (JOBS, {"webhook": {"url": "ftp://a.example"}, "seed": "7", "mask": "x"}, ("seed", "mask", "webhook")),
+    (JOBS, {"promt": "a", "image": "cat.png", "mask": "dog.png"}, ("promt", "image", "mask")),
+    (JOBS, {"image": "cat.png", "width": 63, "n": "1"}, ("n", "image", "width")),
+    (IMAGES, {"n": "1", "quality": "hd", "size": "63x64"}, ("n", "quality", "size")),
+    ("/v1/videos", {"seconds": [4], "size": "63x64", "n": 2}, ("seconds", "n", "size")),
+    ("/v1/images/edits", {"seed": -1, "quality": "hd", "mask": "x"}, ("seed", "image", "mask", "quality")),
+    ("/v1/images/edits", {"image": ["x"], "mask": "y", "n": 0, "nag_end": 2}, ("n", "image.0", "mask", "nag_end")),
+    ("/sdapi/v1/txt2img", {"steps": "x", "script_name": "a", "alwayson_scripts": {"ControlNet": {"args": [{}]}},
+                           "prompt": "<hypernet:a:1> <lora:a:b>"},
+     ("steps", "script_name", "alwayson_scripts.ControlNet", "prompt: <hypernet:a:1>", "prompt: <lora:a:b>")),
+    ("/sdapi/v1/img2img", {"width": 0, "infotext": "a", "init_images": [PNG]}, ("width", "infotext")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("path", "fields", "named"), FAULTS)
+async def test_faults_of_shape_and_of_values_are_in_one_answer(
+    quiet: httpx.AsyncClient, path: str, fields: dict[str, Any], named: tuple[str, ...]
+) -> None:
+    answer = await quiet.post(path, json={"prompt": "a"} | fields)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"], error["param"]) == (422, "invalid_request", named[0])
+    faults = error["message"].split("; ")
+    found = [fault for fault in faults if fault.startswith(tuple(f"{name}: " for name in named))]
+    assert len(found) == len(named), error
+
+
+async def test_faults_of_a_form_are_in_one_answer_as_well(quiet: httpx.AsyncClient) -> None:
+    file = ("a.png", b"no image", "image/png")
+    fields = {"prompt": "a", "n": "many", "nag[scale]": "0.5", "quality": "hd", "loras": "[1]"}
+    answer = await quiet.post("/v1/images/edits", data=fields, files={"image": file})
+    error = answer.json()["error"]
+    assert (answer.status_code, error["param"]) == (422, "n")
+    for name in ("n", "loras.0", "nag.scale", "quality", "image"):
+        assert f"{name}: " in error["message"], error
+
+
+async def test_what_depends_on_a_value_of_the_wrong_shape_is_not_judged(quiet: httpx.AsyncClient) -> None:
+    answer = await quiet.post(JOBS, json={"prompt": "a", "model": 5, "width": 63})
+    assert (answer.status_code, "width" in answer.json()["error"]["message"]) == (422, False)
 
 
 @pytest.mark.parametrize(

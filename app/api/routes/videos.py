@@ -16,12 +16,12 @@ from app.api.inputs import prepare_inputs
 from app.api.leniency import take_notes, warning_header
 from app.api.openai.asked import of_a_video
 from app.api.openai.videos import VideoDeletedView, VideosView, VideoView, poll_after_ms, video_view, videos_view
-from app.api.resolve import check_inputs, find_model
+from app.api.resolve import find_model, input_faults
 from app.api.schemas import VideoBody
 from app.api.service import Here, Service
 from app.api.uploads import INPUT_FIELDS, take_uploads
 from app.api.views.result import completed_result, time_headers
-from app.errors import Expired, InvalidParameter, NotFound, UnsupportedParameter
+from app.errors import Expired, InvalidParameter, NotFound, UnsupportedParameter, joined
 from app.jobs import InputRole, Job
 
 router = APIRouter(tags=["videos"])
@@ -76,7 +76,9 @@ async def remix_video(video_id: str, body: VideoBody, request: Request, service:
     if body.num_frames is None and body.seconds is None:
         fields["num_frames"] = job.request.num_frames
     remix = body.model_copy(update=fields)
-    check_inputs(find_model(service.catalog, remix.model, "video"), [InputRole.VIDEO], {"video": "model"})
+    faults = input_faults(find_model(service.catalog, remix.model, "video"), [InputRole.VIDEO], {"video": "model"})
+    if faults:
+        raise joined(faults)
     try:
         uploads = {video_id: await service.artifacts.open_file(result.artifacts[0].name)}
     except FileNotFoundError as exc:

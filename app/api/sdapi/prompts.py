@@ -19,18 +19,25 @@ SYNTAX = re.compile(r"\([^()]*:\s*[0-9.]+\s*\)|\[[^\[\]:]*:[^\[\]:]*:\s*[0-9.]+\
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt without its tags, and the LoRAs that they name."""
+    """A prompt without its tags, the LoRAs that they name, and what is wrong with tags."""
 
     text: str
     loras: tuple[LoraUseBody, ...]
+    faults: tuple[InvalidParameter, ...] = ()
 
 
 def parse_prompt(prompt: str, *, has_tags: bool = True) -> Prompt:
-    """Splits a prompt into its text and its LoRAs. Raises InvalidParameter, UnsupportedParameter."""
-    uses = [_use(match) for match in TAG.finditer(prompt)] if has_tags else []
-    if len(uses) > LORAS_MAX:
-        raise InvalidParameter(f"prompt: at most {LORAS_MAX} LoRAs, got {len(uses)}", param="prompt")
-    return Prompt(TAG.sub("", prompt).strip() if uses else prompt, tuple(uses))
+    """Splits a prompt into its text and its LoRAs."""
+    tags = list(TAG.finditer(prompt)) if has_tags else []
+    uses, faults = list[LoraUseBody](), list[InvalidParameter]()
+    for tag in tags:
+        try:
+            uses.append(_use(tag))
+        except InvalidParameter as fault:
+            faults.append(fault)
+    if len(tags) > LORAS_MAX:
+        faults.append(InvalidParameter(f"prompt: at most {LORAS_MAX} LoRAs, got {len(tags)}", param="prompt"))
+    return Prompt(TAG.sub("", prompt).strip() if tags else prompt, tuple(uses[:LORAS_MAX]), tuple(faults))
 
 
 def syntax_warnings(name: str, text: str) -> list[str]:

@@ -44,6 +44,7 @@ from app.api.sdapi.views import (
     progress_view,
 )
 from app.api.service import Here, Service
+from app.api.trial import TrialRoute
 from app.api.uploads import add_upload, decode_data_url, take_uploads
 from app.api.views.result import completed_result, time_headers
 from app.catalog import Model, RegisteredLora
@@ -117,7 +118,7 @@ class Base64Route(FileRoute):
     replace_files = staticmethod(_replace_files)
 
 
-router = APIRouter(tags=["sdapi"])
+router = APIRouter(tags=["sdapi"], route_class=TrialRoute)
 #: Their bodies can hold files.
 files = APIRouter(tags=["sdapi"], route_class=Base64Route)
 
@@ -277,7 +278,7 @@ async def _translate(body: SdapiBody, service: Service) -> Translation:
     if model is None or model in service.catalog.models:
         return translate(body, model)
     translation = translate(body, None)
-    gone = f"the model {model}, chosen by {PATH}/options, is no longer served; the default is used"
+    gone = f"override_settings: the model {model}, chosen by {PATH}/options, is no longer served; the default was used"
     return replace(translation, warnings=(gone, *translation.warnings))
 
 

@@ -10,12 +10,12 @@ from app.api.openai.asked import Asked
 from app.api.resolve import nearest_size
 from app.api.schemas import N_MAX, PREVIEWS_MAX, STRENGTH, GenerationBody
 from app.api.sdapi.prompts import parse_prompt, syntax_warnings
-from app.api.sdapi.schemas import Img2ImgBody, SdapiBody
+from app.api.sdapi.schemas import Img2ImgBody, SdapiBody, Txt2ImgBody
 from app.catalog import Model
 from app.errors import InvalidParameter, UnsupportedParameter
 from app.jobs import InputRole
 
-__all__ = ["Translation", "chosen_model", "translate", "unknown_options"]
+__all__ = ["PARAMETERS", "Translation", "chosen_model", "translate", "unknown_options"]
 
 #: A share of the steps; 0 would run none.
 STRENGTH_MIN = 0.001
@@ -114,6 +114,12 @@ REFINING = (
     "tiled vae",
 )  # fmt: skip
 
+#: Fields that are known, and those of them that no body declares.
+UNDECLARED = frozenset(
+    {*MEANINGLESS, *REFUSED, *(name for group in (*LEFT_OUT, *LEFT_OUT_OF_MASKED) for name in group.fields)}
+)
+PARAMETERS = UNDECLARED | Txt2ImgBody.model_fields.keys() | Img2ImgBody.model_fields.keys()
+
 
 @dataclass(frozen=True)
 class Translation:
@@ -122,6 +128,7 @@ class Translation:
     asked: SdapiBody
     body: GenerationBody
     warnings: tuple[str, ...]
+    faults: tuple[InvalidParameter, ...] = ()
 
     def adapt(self, model: Model, first: InputRole | None = None, image_size: tuple[int, int] | None = None) -> Asked:
         """Fits the numbers to the model. `first` and `image_size` are the role and the size of the image that the
@@ -137,7 +144,7 @@ class Translation:
             "guidance_scale": self._guidance_scale(model, warnings),
             "strength": self.body.strength if first is InputRole.IMAGE or self._names_strength else None,
         }
-        return Asked(self.body.model_copy(update=fields), WRITTEN, tuple(warnings))
+        return Asked(self.body.model_copy(update=fields), WRITTEN, tuple(warnings), self.faults)
 
     @property
     def _names_strength(self) -> bool:
@@ -189,16 +196,17 @@ def unknown_options(sent: Mapping[str, Any], fixed: Mapping[str, Any]) -> list[s
 
 
 def translate(asked: SdapiBody, model: str | None) -> Translation:
-    """Reads a request that is made by this model, None for the default.
-
-    Raises InvalidParameter, UnsupportedParameter for what would change what the image shows.
+    """Reads a request that is made by this model, None for the default. What would change what the image shows is a
+    fault.
     """
-    for name, reason in REFUSED.items():
-        if getattr(asked, name, None):
-            raise UnsupportedParameter(f"{name}: {reason}; leave it out", param=name)
+    faults: list[InvalidParameter] = [
+        UnsupportedParameter(f"{name}: {reason}; leave it out", param=name)
+        for name, reason in REFUSED.items()
+        if getattr(asked, name, None)
+    ]
     warnings = list(_left_out(asked))
     warnings += _left_out_settings(asked)
-    warnings += _left_out_scripts(asked)
+    warnings += _left_out_scripts(asked, faults)
     prompt = parse_prompt(asked.prompt or "", has_tags=not asked.disable_extra_networks)
     warnings += syntax_warnings("prompt", prompt.text)
     warnings += syntax_warnings("negative_prompt", asked.negative_prompt or "")
@@ -223,7 +231,7 @@ def translate(asked: SdapiBody, model: str | None) -> Translation:
         previews=PREVIEWS_MAX if settings.get(LIVE_PREVIEWS) is True else None,
         strict=False,
     )
-    return Translation(asked, body, tuple(warnings))
+    return Translation(asked, body, tuple(warnings), (*faults, *prompt.faults))
 
 
 def _strength(asked: SdapiBody, warnings: list[str]) -> float | None:
@@ -244,9 +252,8 @@ def _left_out(asked: SdapiBody) -> list[str]:
         names = [name for name, neutral in group.fields.items() if not _is_neutral(getattr(asked, name, None), neutral)]
         if names:
             warnings.append(_warning(names, group.reason))
-    known = {*MEANINGLESS, *REFUSED, *(name for group in (*LEFT_OUT, *LEFT_OUT_OF_MASKED) for name in group.fields)}
     sent = (asked.model_extra or {}).items()
-    unknown = [name for name, value in sent if name not in known and value not in (None, "", False, [], {})]
+    unknown = [name for name, value in sent if name not in UNDECLARED and value not in (None, "", False, [], {})]
     if unknown:
         warnings.append(_warning(unknown, "not known here"))
     return warnings
@@ -262,16 +269,19 @@ def _left_out_settings(asked: SdapiBody) -> list[str]:
     return [_warning(names, "not a setting of one request here")] if names else []
 
 
-def _left_out_scripts(asked: SdapiBody) -> list[str]:
-    """Raises UnsupportedParameter for a script that may change what the image shows."""
+def _left_out_scripts(asked: SdapiBody, faults: list[InvalidParameter]) -> list[str]:
+    """Returns a warning of scripts that only refine an image. One that may change what it shows is added to the
+    faults.
+    """
     names = []
     for name, script in (asked.alwayson_scripts or {}).items():
         if not _is_on(script):
             continue
         if name.lower() not in REFINING:
             param = f"alwayson_scripts.{_shorten(name)}"
-            raise UnsupportedParameter(f"{param}: there is no such script; leave it out", param=param)
-        names.append(f"alwayson_scripts.{name}")
+            faults.append(UnsupportedParameter(f"{param}: there is no such script; leave it out", param=param))
+        else:
+            names.append(f"alwayson_scripts.{name}")
     return [_warning(names, "there are no scripts")] if names else []
 
 

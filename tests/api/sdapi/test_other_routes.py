@@ -86,7 +86,9 @@ async def test_a_chosen_model_that_is_no_longer_served(queue: Queue, settings: S
     async with serving(settings) as api, working(queue, settings):
         assert (await api.get(OPTIONS)).json()["sd_model_checkpoint"] == "shapes-flux"
         said = warnings_of(await api.post(TXT2IMG, json={"prompt": "a shape"}))
-        assert said == ["the model gone, chosen by /sdapi/v1/options, is no longer served; the default is used"]
+        assert said == [
+            "override_settings: the model gone, chosen by /sdapi/v1/options, is no longer served; the default was used"
+        ]
 
 
 async def test_progress_of_the_job_under_way(api: httpx.AsyncClient, queue: Queue) -> None:

@@ -17,6 +17,7 @@ from app.api.sdapi.infotext import parse_infotext
 from app.jobs import Guidance, LoraUse
 from app.settings import Settings
 from tests.api.support import FakeWorker, serving, working
+from tests.metrics_text import read
 
 ROUTE = "/sdapi/v1/txt2img"
 NAG = Guidance(5.0, 2.5, 0.25, 1.0, "a red shape")
@@ -105,16 +106,20 @@ SILLYTAVERN = {
 OPEN_WEBUI = {"prompt": "a shape", "batch_size": 1, "width": 512, "height": 512, "steps": 50, "negative_prompt": ""}
 
 
-@pytest.mark.parametrize(("body", "said", "nag"), [
-    (SILLYTAVERN, ["sampler_name, scheduler", "url", "cfg_scale", "width"], NAG),
-    (OPEN_WEBUI, ["width"], None),
+@pytest.mark.parametrize(("body", "said", "counted", "nag"), [
+    (SILLYTAVERN, ["sampler_name, scheduler", "url", "cfg_scale", "width"],
+     {"sampler_name", "scheduler", "other", "cfg_scale", "width"}, NAG),
+    (OPEN_WEBUI, ["width"], {"width"}, None),
 ])  # fmt: skip
 async def test_bodies_of_other_clients(
-    api: httpx.AsyncClient, worker: FakeWorker, body: dict[str, Any], said: list[str], nag: Guidance | None
-) -> None:
+    api: httpx.AsyncClient, worker: FakeWorker, body: dict[str, Any], said: list[str], counted: set[str],
+    nag: Guidance | None,
+) -> None:  # fmt: skip
     found = warnings_of(await api.post(ROUTE, json=body))
     assert [re.split(" w|:", warning)[0] for warning in found] == said
     assert (worker.seen[0].nag, worker.seen[0].num_inference_steps) == (nag, body["steps"])
+    counts = {name[1]: count for name, count in (await read(api)).items() if name[0] == "nag_request_warnings_total"}
+    assert counts == dict.fromkeys(counted, 1.0)  # each parameter that a warning names; `url` is none of the API
 
 
 @pytest.mark.parametrize(
