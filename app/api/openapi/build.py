@@ -105,19 +105,34 @@ def _exemplify(operation: dict[str, Any]) -> None:
 
 
 def _add_form(operation: dict[str, Any], schemas: dict[str, Any]) -> None:
-    """The same fields flat, and a file where there is one: a form's `nag` is `nag[scale]` and so on."""
+    """The same fields flat, and a file where there is one: a form's `nag` is `nag[scale]` and so on. It has no null,
+    and a field without text is absent.
+    """
     content = operation["requestBody"]["content"]
     name = content["application/json"]["schema"]["$ref"].removeprefix(REF)
     form = json.loads(json.dumps(schemas[name]))
     form["properties"].pop("nag", None)
     form["title"], files, required = FORMS[operation["operationId"]]
+    form["properties"] = {field: _without_null(schema) for field, schema in form["properties"].items()}
     for each in files:
+        form["properties"][each].pop("anyOf", None)
         form["properties"][each] |= {"type": "string", "format": "binary"}
+    texts = [field for field in form.get("required", ()) if field not in files]
+    for field in texts:
+        form["properties"][field] |= {"minLength": 1}
     form["required"] = [*form.get("required", ()), *required]
     schemas[form["title"]] = form
     content[FORM] = {"schema": {"$ref": REF + form["title"]}}
     if operation["operationId"] in FORM_ALONE:
         del content["application/json"], schemas[name]
+
+
+def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
+    options = [option for option in schema.get("anyOf", ()) if option != {"type": "null"}]
+    rest = {name: value for name, value in schema.items() if name != "anyOf"}
+    if len(options) == 1:
+        return {**options[0], **rest}
+    return {**rest, "anyOf": options} if options else rest
 
 
 def _renamed(document: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
-from app.api.schemas import SEED_MAX_DOUBLE, NAGBody, _Body
+from app.api.schemas import SEED_MAX, SEED_MAX_DOUBLE, NAGBody, _Body
 
 __all__ = ["Img2ImgBody", "OptionsBody", "PngInfoBody", "SdapiBody", "Txt2ImgBody"]
 
@@ -25,8 +25,8 @@ def _integral(value: Any) -> Any:
 
 
 Integer = Annotated[int, BeforeValidator(_integral)]
-Count = Annotated[int, BeforeValidator(_integral), Field(ge=1, le=COUNT_MAX)]
-Seed = Annotated[int, BeforeValidator(_integral), Field(le=SEED_MAX_DOUBLE)]
+Count = Annotated[int, Field(ge=1, le=COUNT_MAX), BeforeValidator(_integral)]
+Seed = Annotated[int, Field(le=SEED_MAX), BeforeValidator(_integral)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -41,7 +41,13 @@ class SdapiBody(_Body):
     negative_prompt: Annotated[
         str | None, Field(description="what to steer away from: by NAG, or by CFG where that is the model's default")
     ] = ""
-    seed: Annotated[Seed | None, Field(description="of the first image; the next takes seed + 1; negative: drawn")] = -1
+    seed: Annotated[
+        Seed | None,
+        Field(
+            json_schema_extra={"maximum": SEED_MAX_DOUBLE},
+            description="of the first image; the next takes seed + 1; negative: drawn",
+        ),
+    ] = -1
     steps: Annotated[Count | None, Field(description="the nearest number that the model makes")] = None
     cfg_scale: Annotated[
         Number | None, Field(description="of models whose default is CFG, or that have no NAG; the others leave it out")
