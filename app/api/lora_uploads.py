@@ -13,7 +13,7 @@ from typing import BinaryIO
 from pydantic import ValidationError
 from starlette.datastructures import UploadFile
 
-from app.api.resolve import unknown_model
+from app.api.model_selection import unknown_model
 from app.api.schemas import LoraBody
 from app.api.service import Service
 from app.artifacts import lora_name

@@ -7,34 +7,22 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from app.api.model_selection import find_model
 from app.api.schemas import SEED_MAX, STRENGTH, GenerationBody, NAGBody
-from app.catalog import NAG_BOUNDS, Catalog, Kind, Model, Range, RegisteredLora, field_of
+from app.api.sizes import nearest_size
+from app.catalog import NAG_BOUNDS, Catalog, Model, Range, RegisteredLora
 from app.errors import InvalidParameter, UnsupportedParameter, joined
 from app.formats import FORMATS, VIDEO_CODECS, VIDEOS
 from app.jobs import FORMER_NAMES, Generation, Guidance, InputRole, LoraUse
 
-__all__ = [
-    "NO_LORAS",
-    "Resolved",
-    "find_editing_model",
-    "find_model",
-    "input_faults",
-    "nearest_size",
-    "resolve",
-    "takes_none",
-    "unknown_model",
-]
+__all__ = ["NO_LORAS", "Resolved", "resolve"]
 
 #: A drawn seed stays below this, so that it survives a JSON reader whose numbers are doubles.
 DRAWN_SEEDS = 2**32
-
-#: Of OpenAI's, by what a model makes.
-ROUTES: dict[Kind, str] = {"image": "POST /v1/images/generations", "video": "POST /v1/videos"}
 
 #: Roles of files that are changed as far as a request's strength goes.
 WITH_STRENGTH = frozenset({InputRole.IMAGE, InputRole.VIDEO})
@@ -45,10 +33,6 @@ NO_LORAS: Mapping[str, RegisteredLora] = {}
 LORAS_SHOWN = 20
 #: Longest side for which a lenient request gets the nearest size.
 SIDE_MAX_PX = 1_000_000
-#: Two ratios of width to height whose logarithms differ by no more look the same: then the area decides.
-SAME_PROPORTIONS = 0.02
-#: Models that an error names.
-MODELS_SHOWN = 20
 
 Number = TypeVar("Number", int, float)
 
@@ -86,130 +70,6 @@ def resolve(
     return _Resolver(
         asked, model, dict(written or {}), catalog, loras, list(warnings), roles, alias, list(faults)
     ).run()
-
-
-def find_model(
-    catalog: Catalog,
-    name: str | None,
-    kind: Kind | None = None,
-    roles: Sequence[InputRole] = (),
-    *,
-    is_open: bool = False,
-) -> Model:
-    """The model called `name`; for None the default, or the first of its `kind` where the default is of the other.
-
-    With `roles` of files, the first of those that take them, if there is one; so as well if the name `is_open` and its
-    model does not take them.
-    Raises InvalidParameter for an unknown one, and for one that is not of this kind.
-    """
-    able = [model for model in catalog.models.values() if kind in (None, model.kind) and _takes(model, roles)]
-    if name is None:
-        found = catalog.default_of(kind)
-        if found is None:
-            raise unknown_model(f"no model here makes {kind}s", catalog)
-        return able[0] if able and found not in able else found
-    found = catalog.models.get(catalog.own_id(name))
-    if found is None:
-        raise unknown_model(f"no model {name!r}", catalog)
-    if kind not in (None, found.kind):
-        message = f"model: {found.id} makes {found.kind}s; ask for one by {ROUTES[found.kind]}"
-        code = "not_an_image_model" if kind == "image" else "not_a_video_model"
-        raise InvalidParameter(message, param="model", code=code)
-    able = [model for model in able if model.kind == found.kind]
-    return able[0] if is_open and able and found not in able else found
-
-
-def unknown_model(problem: str, catalog: Catalog, param: str = "model") -> InvalidParameter:
-    """An error that names the models that are served."""
-    names = [*catalog.models][:MODELS_SHOWN]
-    more = f" and {len(catalog.models) - len(names)} more" if len(catalog.models) > len(names) else ""
-    message = f"{param}: {problem}; served are {', '.join(names)}{more}"
-    return InvalidParameter(message, param=param, code="model_not_found")
-
-
-def input_faults(
-    model: Model, roles: Sequence[InputRole], written: Mapping[str, str] | None = None
-) -> list[InvalidParameter]:
-    """Returns what is wrong with the roles of a request's files: UnsupportedParameter for a file that the model takes
-    none of, InvalidParameter for too many or a missing one.
-    """
-    counts, names = Counter(roles), {role: (written or {}).get(field_of(role), field_of(role)) for role in InputRole}
-    limits = {role: limit for role in InputRole if (limit := model.inputs.limits(role)) is not None}
-    unsupported = [names[role] for role in InputRole if role in counts and role not in limits]
-    faults: list[InvalidParameter] = [
-        UnsupportedParameter(f"{name}: {takes_none(model)}", param=name) for name in unsupported
-    ]
-    for role, limit in limits.items():
-        name, count = names[role], counts[role]
-        is_needed = limit.required and (role is not InputRole.MASK or InputRole.IMAGE in counts)
-        if count > limit.max:
-            message = f"{name}: model {model.id} takes at most {limit.max}, got {count}"
-            faults.append(InvalidParameter(message, param=name))
-        elif is_needed and not count:
-            message = f"{name}: model {model.id} needs {'one' if name == role else 'some'}"
-            faults.append(InvalidParameter(message, param=name))
-    for role, other in ((InputRole.MASK, InputRole.IMAGE), (InputRole.LAST_FRAME, InputRole.FIRST_FRAME)):
-        if role in limits and role in counts and other not in counts:
-            faults.append(InvalidParameter(f"{role}: goes with {other}, which is missing", param=role))
-    return faults
-
-
-def takes_none(model: Model) -> str:
-    """Says that a model takes no files of one role, and which it takes."""
-    names = [field_of(other) for other in model.inputs.roles]
-    return f"model {model.id} takes none; it starts from {' or '.join(['text', *names]) if names else 'text alone'}"
-
-
-def _takes(model: Model, roles: Sequence[InputRole]) -> bool:
-    counts = Counter(roles)
-    limits = {role: model.inputs.limits(role) for role in InputRole}
-    has_all = all(counts[role] for role, limit in limits.items() if limit and limit.required and role != InputRole.MASK)
-    return has_all and all((limit := limits[role]) is not None and count <= limit.max for role, count in counts.items())
-
-
-def find_editing_model(
-    catalog: Catalog,
-    name: str | None,
-    images: int,
-    *,
-    is_masked: bool,
-    has_strength: bool,
-    problem: str | None = None,
-    is_open: bool = False,
-) -> Model:
-    """As `find_model`, of one that can edit so many images: for None the default image model, or the first that can.
-
-    Raises InvalidParameter for a model that cannot, with the names of those that can; `problem` is what it says of a
-    model that edits otherwise.
-    """
-
-    def can(model: Model) -> bool:
-        return model.inputs.image_roles(images, is_masked=is_masked, has_strength=has_strength) is not None
-
-    able = [model for model in catalog.models.values() if model.kind == "image" and can(model)]
-    if name is None and able:
-        default = catalog.default_of("image")
-        return default if default in able else able[0]
-    found = find_model(catalog, name, "image")
-    if found not in able and able and is_open:
-        return able[0]
-    if found not in able:
-        if not found.inputs.tasks:
-            problem = "takes no images to start from"
-        elif problem is not None:
-            pass
-        elif is_masked:
-            problem = "takes no mask: leave it out" if images == 1 else "takes no mask with several images"
-        elif images == 1:
-            problem = "takes no image without a mask"
-        else:
-            problem = (
-                f"takes no {images} images: at most {found.inputs.references.max if found.inputs.references else 1}"
-            )
-        others = f"; {', '.join(model.id for model in able)} would" if able else ""
-        message = f"model: {found.id} {problem}{others}"
-        raise InvalidParameter(message, param="model", code="not_an_editing_model")
-    return found
 
 
 @dataclass
@@ -460,39 +320,6 @@ class _Resolver:
             written = self._name(f"nag.{name}")
             self._refuse(written, f"must be {low:g} to {high:g}, not {value}{_off(name, value)}")
         return float(value)
-
-
-def nearest_size(width: int, height: int, model: Model) -> tuple[int, int]:
-    """Returns the size that the model makes whose proportions, and then whose area, are nearest to these."""
-    ratio, area = math.log(width / height), math.log(width * height)
-    sizes = {
-        size
-        for base in (model.width, model.height)
-        for value in _grid(base)
-        for size in _beside(value, width / height, model, is_width=base is model.width)
-    }
-
-    def error(size: tuple[int, int]) -> float:
-        return abs(math.log(size[0] / size[1]) - ratio)
-
-    least = min(map(error, sizes))
-    alike = [size for size in sizes if error(size) <= least + SAME_PROPORTIONS]
-    return min(alike, key=lambda size: (abs(math.log(size[0] * size[1]) - area), error(size), size))
-
-
-def _grid(allowed: Range[int]) -> list[int]:
-    step = allowed.multiple or 1
-    first = allowed.nearest(allowed.min)
-    return list(range(first, allowed.max + 1, step))
-
-
-def _beside(value: int, ratio: float, model: Model, *, is_width: bool) -> list[tuple[int, int]]:
-    """Returns the sizes of this width, or height, whose other side makes about this ratio of width to height."""
-    other = model.height if is_width else model.width
-    nearest = other.nearest(value / ratio if is_width else value * ratio)
-    step = other.multiple or 1
-    sides = [side for side in (nearest - step, nearest, nearest + step) if other.holds(side)]
-    return [(value, side) if is_width else (side, value) for side in sides]
 
 
 def _off(name: str, value: float) -> str:

@@ -17,9 +17,9 @@ from fastapi import Depends, Request
 
 from app.api.access import NOBODY, Caller
 from app.api.forwarded import public_address
-from app.api.inputs import PreparedInputs
 from app.api.leniency import warned_parameters
 from app.api.orphans import Orphans
+from app.api.prepared_inputs import PreparedInputs
 from app.api.resolve import Resolved
 from app.api.schemas import GenerationBody
 from app.api.trial import end_trial

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from app.api.leniency import HEADER_MAX_BYTES, warned_parameters, warning_header
-from app.api.resolve import nearest_size
+from app.api.sizes import nearest_size
 from app.catalog import Catalog, CatalogError, Range
 from app.queue.queue import Queue
 from app.settings import Settings

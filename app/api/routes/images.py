@@ -7,11 +7,12 @@ from fastapi.responses import JSONResponse
 
 from app.api.forms import FileRoute
 from app.api.forwarded import public_address
-from app.api.inputs import PreparedInputs, prepare_edit, prepare_inputs
+from app.api.inputs import prepare_edit, prepare_inputs
 from app.api.leniency import RequestNotes, take_notes, warning_header
 from app.api.openai.asked import of_images
 from app.api.openai.images import ImagesView, images_view
 from app.api.openai.stream import pictures_told, timed_out, without_client_cancelled
+from app.api.prepared_inputs import PreparedInputs
 from app.api.resolve import Resolved
 from app.api.schemas import EditBody, GenerationBody, ImageBody
 from app.api.service import Here, Service

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from app.api.forms import UploadRoute, take_upload
 from app.api.forwarded import public_address
 from app.api.lora_uploads import register_lora, remove_file
-from app.api.resolve import find_model
+from app.api.model_selection import find_model
 from app.api.schemas import LoraBody
 from app.api.service import Here, Service
 from app.api.views.lora import LoraDeletedView, LorasView, LoraView, lora_view

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from fastapi import APIRouter
 from redis.exceptions import RedisError
 
-from app.api.resolve import find_model
+from app.api.model_selection import find_model
 from app.api.service import Here
 from app.api.views.model import ModelsView, ModelView, alias_view, model_view
 from app.catalog import Model, RegisteredLora

@@ -14,9 +14,9 @@ from app.api.files import stored_file
 from app.api.forms import FileRoute
 from app.api.inputs import prepare_inputs
 from app.api.leniency import take_notes, warning_header
+from app.api.model_selection import find_model, input_faults
 from app.api.openai.asked import of_a_video
 from app.api.openai.videos import VideoDeletedView, VideosView, VideoView, poll_after_ms, video_view, videos_view
-from app.api.resolve import find_model, input_faults
 from app.api.schemas import VideoBody
 from app.api.service import Here, Service
 from app.api.uploads import INPUT_FIELDS, take_uploads

@@ -15,11 +15,14 @@ from pydantic import BaseModel, Field
 
 from app.api.forms import FileRoute
 from app.api.image_inputs import UploadedImage
-from app.api.inputs import InputSource, PreparedInputs, load_input, prepare_images, prepare_inputs
+from app.api.input_sources import InputSource, load_input
+from app.api.inputs import prepare_images, prepare_inputs
 from app.api.leniency import warning_header
+from app.api.model_selection import find_model
 from app.api.openai.asked import Asked
 from app.api.openai.stream import timed_out
-from app.api.resolve import Resolved, find_model
+from app.api.prepared_inputs import PreparedInputs
+from app.api.resolve import Resolved
 from app.api.routes.images import submit_held
 from app.api.sdapi import PATH, PING
 from app.api.sdapi.infotext import parse_infotext

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.api.openai.asked import Asked
-from app.api.resolve import nearest_size
 from app.api.schemas import N_MAX, PREVIEWS_MAX, STRENGTH, GenerationBody
 from app.api.sdapi.prompts import parse_prompt, syntax_warnings
 from app.api.sdapi.schemas import Img2ImgBody, SdapiBody, Txt2ImgBody
+from app.api.sizes import nearest_size
 from app.catalog import Model
 from app.errors import InvalidParameter, UnsupportedParameter
 from app.jobs import InputRole
