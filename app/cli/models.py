@@ -14,6 +14,7 @@ from rich.text import Text
 
 from app.catalog import Catalog, CatalogError, CatalogLora, Model, NAGDefaults
 from app.catalog.profiles import DEVICE_SHARE, GB, fitting_changes
+from app.devices import device_sets
 from app.settings import Settings
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def check_models(settings: Settings, names: Sequence[str] = (), *, cache: bool =
             table.add_row(name, f"LoRA for {lora.base}", *_gigabytes(None), *weights, _verdict(faults))
         if model is None:
             continue
-        found = problems(model)
+        found = [*problems(model), *_device_faults(settings, model)]
         wrong += [f"{name}: {problem}" for problem in found]
         absent = _to_download(model) if cache else ""
         missing += [f"{name}: to download: {absent}"] if absent else []
@@ -95,6 +96,17 @@ def check_models(settings: Settings, names: Sequence[str] = (), *, cache: bool =
     for line in (*missing, *wrong):
         print(line)
     return 1 if wrong else 0
+
+
+def _device_faults(settings: Settings, model: Model) -> list[str]:
+    """Returns why this machine's devices (NAG_DEVICES, NAG_NODES) are not those that the model asks for, if so."""
+    if model.parallel is None:
+        return []
+    try:
+        device_sets(settings, [model])
+    except CatalogError as error:
+        return [str(error)]
+    return []
 
 
 def fit_models(settings: Settings, names: Sequence[str], memories_gb: Sequence[float]) -> int:

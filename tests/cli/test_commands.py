@@ -233,3 +233,17 @@ def test_up_serves_until_ctrl_c_and_leaves_nothing_behind(tmp_path: Path) -> Non
     assert not socket_path(tmp_path).exists()
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port), 1)
+
+
+def test_models_check_compares_the_devices_of_a_model_with_those_of_the_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "more.toml").write_text('[models.split]\nextends = "shapes-flux"\nparallel = { ulysses = 2 }\n')
+    monkeypatch.setenv("NAG_CATALOG", str(tmp_path / "more.toml"))
+    monkeypatch.setenv("NAG_DEVICES", "0,1,2")
+    assert main(["models", "check", "split", "shapes-flux"]) == 1
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        "split: parallel: split asks for 2 devices on 1 nodes, and NAG_DEVICES has 3"
+    )
+    monkeypatch.setenv("NAG_DEVICES", "0,1,2,3")
+    assert main(["models", "check", "split"]) == 0
