@@ -15,9 +15,10 @@ LAYOUTS = ("flux", "sd3", "qwen-image", "sd", "wan-two", "sana", "animatediff", 
 
 
 def pytest_generate_tests(metafunc):
-    """Runs a test of `subject` for all cases and one of `layout` for LAYOUTS, unless its module has its own fixture."""
-    for fixture in {"subject", "layout"} & set(metafunc.fixturenames):
-        if not hasattr(metafunc.module, fixture):
+    """Runs a test of `subject` for all cases and one of `layout` for LAYOUTS, unless it has its own of that name."""
+    own = {mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")} | vars(metafunc.module).keys()
+    for fixture in ("subject", "layout"):
+        if fixture in metafunc.fixturenames and fixture not in own:
             from tests import tiny
 
             cases = [case for case in tiny.CASES if fixture == "subject" or case.name in LAYOUTS]

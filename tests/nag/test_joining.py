@@ -98,15 +98,14 @@ def test_calls_of_several_requests_join(subject):
 
 
 def assert_joined_as_alone(denoiser, calls, rows):
-    with nag.attach(denoiser) as attached:
+    def run(arguments, rows):
+        # Each time attached again: text keys kept from a call alone would hide that the joined one makes others.
+        with nag.attach(denoiser) as attached, attached.rows(rows):
+            return denoiser(**arguments)
 
-        def run(arguments, rows):
-            with attached.rows(rows):
-                return denoiser(**arguments)
-
-        alone = [run(call, of_call) for call, of_call in zip(calls, rows, strict=True)]
-        joined = nag.join(denoiser, calls, rows, keys=[nag.joining_key(denoiser, call) for call in calls])
-        parts = joined.split(run(joined.arguments, joined.rows))
+    alone = [run(call, of_call) for call, of_call in zip(calls, rows, strict=True)]
+    joined = nag.join(denoiser, calls, rows, keys=[nag.joining_key(denoiser, call) for call in calls])
+    parts = joined.split(run(joined.arguments, joined.rows))
     for part, expected in zip(parts, alone, strict=True):
         assert type(part) is type(expected)
         for tensor, other in zip(tensors_of(part), tensors_of(expected), strict=True):
