@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 import nag
 from tests.hub.installed import ROOT, create_empty_environment, link_dependencies
@@ -101,3 +103,18 @@ def test_the_service_depends_on_the_library_and_has_its_version() -> None:
 def _project(path: Path) -> dict[str, Any]:
     project: dict[str, Any] = tomllib.loads(path.read_text())["project"]
     return project
+
+
+def test_every_pinned_package_takes_the_oldest_python_that_is_declared() -> None:
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"]
+    oldest = declared.removeprefix(">=")
+    pinned = {Requirement(line).name for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line}
+    installed = {name for name in pinned if any(importlib.metadata.distributions(name=name))}
+    assert len(installed) > 100
+    refusing = {
+        name: requires
+        for name in installed
+        if (requires := importlib.metadata.metadata(name)["Requires-Python"])
+        and not SpecifierSet(requires).contains(oldest)
+    }
+    assert not refusing
