@@ -176,7 +176,8 @@ def cogvideox_i2v(seed: int = 0) -> CogVideoXImageToVideoPipeline:
     """CogVideoX 1.5: patches of two latent frames, the first frame's latents beside the noise, and an offset."""
     pipe = cogvideox(seed, rotary=True)
     patches = {"patch_size": 2, "patch_size_t": 2, "patch_bias": False, "ofs_embed_dim": 8}
-    pipe = _with_config(pipe, CogVideoXTransformer3DModel, in_channels=8, **patches)
+    size = {"sample_width": 170, "sample_height": 96}  # the largest video has as many latents
+    pipe = _with_config(pipe, CogVideoXTransformer3DModel, in_channels=8, **patches, **size)
     return CogVideoXImageToVideoPipeline(**pipe.components)
 
 
