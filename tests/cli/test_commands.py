@@ -129,13 +129,17 @@ def test_models_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert "shapes-flux" in capsys.readouterr().out
 
 
-def test_models_check_says_by_which_settings_the_weights_fit(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["models", "check", "flux-dev", "sdxl", "krea2-turbo", "--memory", "16GB,24GB,80"]) == 0
+def test_models_check_says_by_which_settings_the_weights_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "more.toml").write_text('[models.others]\nextends = "flux-dev"\nrepository = "others/weights"\n')
+    monkeypatch.setenv("NAG_CATALOG", str(tmp_path / "more.toml"))
+    assert main(["models", "check", "flux-dev", "sdxl", "others", "--memory", "16GB,24GB,80"]) == 0
     lines = [re.split(r"\s*│\s*", line.strip("│ \n")) for line in capsys.readouterr().out.splitlines() if "│" in line]
     assert lines == [
         ["flux-dev", "group 3.2 / 33.7", "cast + model 16.7 / 26.6", "own 33.7 / 23.8"],
         ["sdxl", "own 6.9 / 5.1", "own 6.9 / 5.1", "own 6.9 / 5.1"],
-        ["krea2-turbo", "?", "?", "?"],
+        ["others", "?", "?", "?"],
     ]
     assert main(["models", "check", "flux-dev", "--memory", "2GB"]) == 1
     with pytest.raises(SystemExit):
