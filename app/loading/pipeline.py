@@ -90,7 +90,7 @@ def _from_pretrained(entry: Model, device: torch.device) -> Any:
         # Straight to the device, a file at a time, instead of the whole in main memory first.
         options["device_map"] = device.type
     if entry.quantization is not None and not is_cast:
-        options["quantization_config"] = quantization_config(entry)
+        options["quantization_config"] = quantization_config(entry, device)
     folder = local_file(entry, entry, INDEX).parent
     current = torch.cuda.device(device) if device.type == "cuda" else nullcontext()
     try:

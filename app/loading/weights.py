@@ -28,16 +28,19 @@ def require_package(entry: Model) -> None:
             raise LoadError(entry.id, f"{what} needs {package}: pip install it")
 
 
-def quantization_config(entry: Model) -> Any:
+def quantization_config(entry: Model, device: torch.device) -> Any:
     """What from_pretrained takes for weights that are quantized while they are loaded. Raises LoadError."""
     require_package(entry)
     assert entry.quantization is not None
+    method = entry.quantization.method
+    if entry.quantization.package == "bitsandbytes" and device.type == "cpu":
+        raise LoadError(entry.id, f"quantization.method: {method} needs a GPU; torchao-int8 runs on a CPU, too")
     index = model_index(entry)
     for name in entry.quantization.components:
         if name not in index:
             raise LoadError(entry.id, f"quantization.components: {index['_class_name']} has no {name}")
     parts = list(entry.quantization.components)
-    match entry.quantization.method:
+    match method:
         case "bitsandbytes-nf4":
             options = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": getattr(torch, entry.dtype)}
             return diffusers.PipelineQuantizationConfig(
@@ -52,7 +55,7 @@ def quantization_config(entry: Model) -> Any:
         case "torchao-int8" | "torchao-fp8":
             from torchao.quantization import Float8WeightOnlyConfig, Int8WeightOnlyConfig
 
-            kind = Int8WeightOnlyConfig if entry.quantization.method == "torchao-int8" else Float8WeightOnlyConfig
+            kind = Int8WeightOnlyConfig if method == "torchao-int8" else Float8WeightOnlyConfig
             libraries = {"diffusers": diffusers, "transformers": transformers}
             mapping = {name: libraries[index[name][0]].TorchAoConfig(kind()) for name in parts}
             return diffusers.PipelineQuantizationConfig(quant_mapping=mapping)

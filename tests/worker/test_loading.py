@@ -328,6 +328,13 @@ def test_what_keeps_it_from_loading_is_said(hyper: Model, changes: dict[str, Any
         load(hyper.model_copy(update=changes), CPU)
 
 
+def test_bitsandbytes_without_a_gpu_is_refused(hyper: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.loading.weights.require_package", lambda entry: None)  # as if it were installed
+    quantization = Quantization(method="bitsandbytes-int8", components=("unet",))
+    with pytest.raises(LoadError, match=r"quantization\.method: bitsandbytes-int8 needs a GPU"):
+        load(hyper.model_copy(update={"lora": (), "quantization": quantization}), CPU)
+
+
 def test_weights_of_another_shape_are_refused(hyper: Model, tmp_path: Path) -> None:
     other = in_folder(KNOWN["sd35-large-turbo"], tmp_path)
     save_lora(pipelines.sd3(0).transformer, tmp_path / "sd3.safetensors", peft("transformer"))
