@@ -16,8 +16,8 @@ WORKDIR /src
 FROM base AS dependencies
 COPY constraints.txt pyproject.toml ./
 RUN python -m venv --without-pip /opt/nag \
- && python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" \
-  | grep --invert-match '^nag-diffusers$' > requirements.txt
+ && python -c "import tomllib; needed = tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies']; \
+    print(*(name for name in needed if name != 'nag-diffusers'), sep='\n')" > requirements.txt
 
 # The torch of PyPI brings CUDA's libraries along; this index has one without.
 FROM dependencies AS dependencies-cpu

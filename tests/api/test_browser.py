@@ -62,7 +62,7 @@ async def test_an_origin_that_is_named_may(settings: Settings) -> None:
 async def test_the_docs_load_nothing_from_elsewhere(api: httpx.AsyncClient) -> None:
     page = (await api.get("/docs")).text
     loaded = re.findall(r'(?:src|href)="([^"]+)"', page)
-    assert len(loaded) == 3
+    assert len(loaded) == 4  # its icon, too
     assert not re.search(r"<script(?! src)|style=|//", page)
     for each in loaded:
         assert (await api.get(each)).status_code == 200, each
