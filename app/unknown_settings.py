@@ -14,8 +14,8 @@ PREFIX = "NAG_"
 #: Variables that docker-compose.yml and docker/secrets.sh read, and no process of the service.
 OF_COMPOSE = frozenset(
     {
-        "NAG_CPU_WORKERS", "NAG_CPU_WORKER_MEMORY", "NAG_GPU_WORKER_MEMORY", "NAG_GRAFANA_PORT", "NAG_PROMETHEUS_PORT",
-        "NAG_REDIS_MEMORY", "NAG_SECRETS_FOLDER", "NAG_VERSION",
+        "NAG_CPU_WORKERS", "NAG_CPU_WORKER_MEMORY", "NAG_GPUS", "NAG_GPU_WORKER_MEMORY", "NAG_GRAFANA_PORT",
+        "NAG_PROMETHEUS_PORT", "NAG_REDIS_MEMORY", "NAG_SECRETS_FOLDER", "NAG_SHARED_MEMORY", "NAG_VERSION",
     }
 )  # fmt: skip
 #: Former settings, with the reason why they are gone.
