@@ -76,7 +76,7 @@ class Channel:
         if device.type == "cuda":
             torch.cuda.set_device(device)
         dist.init_process_group(
-            "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
+            "cpu:gloo,cuda:nccl" if device.type == "cuda" else "cpu:gloo",  # diffusers looks for "cpu" in it
             init_method=settings.rendezvous,
             rank=rank,
             world_size=ranks,
