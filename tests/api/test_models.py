@@ -25,7 +25,7 @@ async def test_the_catalog_in_openais_shape_with_limits(api: httpx.AsyncClient) 
     assert model["nag"].keys() == {"scale", "tau", "alpha", "end", "scale_decay", "start", "method"}
     assert model["speed"] == {
         "attention": "native", "cache": None, "quantization": None, "compile": "none", "channels_last": False,
-        "offload": "none", "vae_tiling": False,
+        "offload": "none", "vae_tiling": False, "parallel": None,
     }  # fmt: skip
     assert model["profile"] is None
     assert "repository" not in model  # a folder of this machine is nobody's business
