@@ -15,11 +15,12 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers.models.attention_dispatch import attention_backend
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from tqdm import tqdm
@@ -74,23 +75,20 @@ class Guided:
         self.work, self.way, self.guide, self.end = work, way, dict(guide) if guide is not None else None, end
 
     def __enter__(self) -> Way:
-        self.context: Any = nullcontext()
+        self.context = ExitStack()
         if self.guide is not None:
             options = dict(self.guide)
             backend, project = options.pop("backend", None), options.pop("project", False)
             if backend:
-                self.work.module.set_attention_backend(backend)
-            self.context = nag.guide(self.work.pipe, **options, end=self.end)
+                self.context.enter_context(attention_backend(backend))
+            self.context.enter_context(nag.guide(self.work.pipe, **options, end=self.end))
             if project:  # forgets the keys that were kept
                 way, parameter = self.way, next(self.work.module.parameters())
                 self.way = lambda timestep: (parameter.add_(0), way(timestep))[1]
-        self.context.__enter__()
         return self.way
 
     def __exit__(self, *raised: Any) -> None:
-        self.context.__exit__(None, None, None)
-        if self.guide is not None and self.guide.get("backend"):
-            self.work.module.reset_attention_backend()
+        self.context.close()
 
 
 class PeakMemory:

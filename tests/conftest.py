@@ -57,6 +57,21 @@ def _gradients_stay_on() -> Iterator[None]:
         )
 
 
+@pytest.fixture(autouse=True)
+def _attention_backend_stays() -> Iterator[None]:
+    """Fails a test that leaves another attention backend active: diffusers' set_attention_backend is process-wide."""
+    yield
+    dispatch = sys.modules.get("diffusers.models.attention_dispatch")
+    if dispatch is not None:
+        registry, native = dispatch._AttentionBackendRegistry, dispatch.AttentionBackendName.NATIVE
+        left = registry._active_backend
+        if left != native:
+            registry.set_active_backend(native)
+            pytest.fail(
+                f"the test has left {left} as the active attention backend; set it in diffusers.attention_backend()"
+            )
+
+
 @pytest.fixture(scope="session")
 def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A running embedded server's address."""

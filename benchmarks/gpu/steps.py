@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from diffusers.hooks import apply_layerwise_casting
+from diffusers.models.attention_dispatch import attention_backend
 from torch import nn
 
 import nag
@@ -60,15 +61,13 @@ def attention(make: Make, device: str) -> tuple[Sequence[str], Rows]:
     rows.append(["native", *(f"{seconds_of(step, device, ROUNDS) * 1000:.1f}" for step in (plain, guided)), "0", ""])
     for name in BACKENDS:
         try:
-            work.module.set_attention_backend(name)
-            outs = plain(), guided()
-            times = [f"{seconds_of(step, device, ROUNDS) * 1000:.1f}" for step in (plain, guided)]
+            with attention_backend(name):
+                outs = plain(), guided()
+                times = [f"{seconds_of(step, device, ROUNDS) * 1000:.1f}" for step in (plain, guided)]
             errors = [float((out - other).norm() / other.norm()) for out, other in zip(outs, expected, strict=True)]
             rows.append([name, *times, f"{max(errors):.1e}", ""])
         except Exception as error:  # of a kernel that is not here
             rows.append([name, "", "", "", " ".join(str(error).split())[:120]])
-        finally:
-            work.module.reset_attention_backend()
     return ("attention", "plain, ms", "guided, ms", "relative difference", "not measured"), rows
 
 

@@ -108,6 +108,7 @@ async def stage(tmp_path: Path, make_job: Callable[..., Job]) -> AsyncIterator[S
     settings = Settings(data_dir=tmp_path)
     server = embedded.start(settings)
     stage = Stage(settings, make_job)
+    await stage.redis.config_set("appendfsync", "always")  # else a write waits while a slow disk is synced
     yield stage
     await stage.queue.close()
     await stage.redis.aclose()

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from diffusers.models.attention_dispatch import _AttentionBackendRegistry
+from diffusers import attention_backend
 
 import nag
 from tests.nag import authors_layout
@@ -115,10 +115,9 @@ def test_the_reference_layout_refuses_what_it_cannot_lay_out(flux):
         flux.generate()
 
 
-def test_a_chosen_attention_backend_is_used_and_gives_the_same(flux, monkeypatch):
+def test_a_chosen_attention_backend_is_used_and_gives_the_same(flux):
     # Choosing one for a model chooses it for the process, and resetting the model's does not undo that.
-    monkeypatch.setattr(_AttentionBackendRegistry, "_active_backend", _AttentionBackendRegistry._active_backend)
-    with nag.guide(flux.pipe, NEGATIVE, scale=9.0):
+    with attention_backend("native"), nag.guide(flux.pipe, NEGATIVE, scale=9.0):
         merged = flux.generate()
         flux.pipe.transformer.set_attention_backend("_native_math")
         by_backend = flux.generate()
