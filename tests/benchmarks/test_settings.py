@@ -16,7 +16,7 @@ def test_everything_in_the_table_of_refusals_is_refused_with_a_reason() -> None:
 
 
 def test_a_setting_is_measured_against_the_plain_model_with_and_without_guidance() -> None:
-    rows = settings.rows_of(KNOWN["shapes-flux"], CPU, 1, ["fp8, transformer", "offload = model"])
+    rows = settings.rows_of(KNOWN["shapes-flux"], CPU, 1, ["layerwise-fp8, transformer", "offload = model"])
     assert [(row["nag"], row["steps"]) for row in rows] == [(False, 4), (True, 4)] * 2
     cast, offloaded = rows[:2], rows[2:]
     for row in cast:
