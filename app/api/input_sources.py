@@ -1,4 +1,4 @@
-"""The files that a request names: which of its fields have them, and where each is had from."""
+"""Finds the files that the fields of a request name, and loads each from the body, the store or its URL."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class LoadedInput:
 
 
 async def find_sources(
-    body: GenerationBody, uploads: Mapping[str, bytes | BinaryIO], service: Service
+    body: GenerationBody, uploads: Uploads, service: Service
 ) -> tuple[list[InputSource], dict[str, BinaryIO]]:
     """Returns the request's files, and the one of `input_reference` by that name: its role is that of its content.
 
@@ -71,7 +71,7 @@ def edit_sources(body: EditBody) -> list[InputSource]:
 
 async def load_inputs(
     sources: Sequence[InputSource],
-    uploads: Mapping[str, bytes | BinaryIO],
+    uploads: Uploads,
     service: Service,
     loaded: Mapping[str, BinaryIO] = NONE_LOADED,
 ) -> tuple[list[LoadedInput], list[InvalidParameter]]:
@@ -90,7 +90,7 @@ async def load_inputs(
     return files, faults
 
 
-async def load_input(source: InputSource, uploads: Mapping[str, bytes | BinaryIO], service: Service) -> BinaryIO:
+async def load_input(source: InputSource, uploads: Uploads, service: Service) -> BinaryIO:
     """Returns a file. Raises InvalidParameter, NotFound for an unknown id."""
     text, field, settings = source.text, source.field, service.settings
     if text in uploads:

@@ -45,7 +45,7 @@ AdaptEdit = Callable[[Model, InputRole], Asked]
 
 @dataclass(frozen=True)
 class _Request:
-    """What each step reads: the fields, what was noted of them, and the uploaded LoRAs that they name, by their ids."""
+    """The fields of a request, the notes on them, and by their ids the uploaded LoRAs that they name."""
 
     body: GenerationBody
     service: Service
@@ -193,7 +193,7 @@ def _prepare(
 def _prepare_edit(
     request: _Request, files: list[LoadedInput], faults: list[InvalidParameter], count: int, adapt: AdaptEdit
 ) -> tuple[Resolved, PreparedInputs]:
-    """As `_prepare`, of `count` images and perhaps a mask; `faults` are of those that are not among the files."""
+    """Does as `_prepare` for `count` images and perhaps a mask; `faults` are those of files that did not load."""
     opened, broken = open_inputs(files, request.service.settings)
     faults = [*faults, *broken]
     images = [file for file in opened if file.role is InputRole.IMAGE]
@@ -228,18 +228,18 @@ def _finish(
     """
     image = next((file for file in files if file.role is InputRole.IMAGE), None)
     mask = next((file for file in files if file.role is InputRole.MASK), None)
-    body, found = asked.body, list(faults)
+    body, all_faults = asked.body, list(faults)
     first = next((file for role in SIZED_BY for file in files if file.role is role), None)
     if first is not None:
         width, height = fitting_size(*first.upload.size, model)
         body = body.model_copy(update={"width": body.width or width, "height": body.height or height})
         if isinstance(first.upload, UploadedVideo):
-            num_frames, said = count_frames(first.upload, body.num_frames, model, found)
+            num_frames, frame_warnings = count_frames(first.upload, body.num_frames, model, all_faults)
             body = body.model_copy(update={"num_frames": num_frames})
-            request = request.warn(*said)
+            request = request.warn(*frame_warnings)
     if image is not None and mask is not None:
-        found += mask_faults(mask, image)
-    resolved = request.resolve(replace(asked, body=body), model, [file.role for file in files], found)
+        all_faults += mask_faults(mask, image)
+    resolved = request.resolve(replace(asked, body=body), model, [file.role for file in files], all_faults)
     size = resolved.generation.width, resolved.generation.height
     prepared, warnings = decode_inputs(files, size, model)
     return replace(resolved, warnings=(*resolved.warnings, *warnings)), prepared

@@ -1,4 +1,4 @@
-"""The model that a request means: by its name, or by the files that it has."""
+"""Finds the model of a request by its name, or by the files that it has."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def find_editing_model(
     problem: str | None = None,
     is_open: bool = False,
 ) -> Model:
-    """As `find_model`, of one that can edit so many images: for None the default image model, or the first that can.
+    """Finds a model that edits so many images: the named one, else the default image model or the first that can.
 
     Raises InvalidParameter for a model that cannot, with the names of those that can; `problem` is what it says of a
     model that edits otherwise.

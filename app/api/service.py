@@ -178,7 +178,7 @@ class Service:
             while not any(task.done() for task in tasks) and not self.stopping():
                 await asyncio.wait(tasks, timeout=LOOK_S, return_when=asyncio.FIRST_COMPLETED)
             ended = waiting.result() if waiting.done() else None
-            latest = await self.follow(job.id) if ended is None else self._kept(ended)
+            latest = await self.follow(job.id) if ended is None else self._refuse_deleted(ended)
             has_left = leaving is not None and leaving.done()
             would_cancel = cancel_without is not None and not latest.status.is_terminal
             if has_left and would_cancel:
@@ -201,8 +201,8 @@ class Service:
                 return job
 
     async def follow(self, job_id: str) -> Job:
-        """The job, for one who has waited for its end. Raises NotFound once its deletion has begun."""
-        return self._kept(await self.find(job_id))
+        """Returns the job to a client that has waited for its end. Raises NotFound once its deletion has begun."""
+        return self._refuse_deleted(await self.find(job_id))
 
     async def cancel(self, job_id: str, *, to_delete: bool = False) -> Job:
         """The job, ended: as it was, or cancelled now. Raises NotFound."""
@@ -246,7 +246,7 @@ class Service:
             raise NotFound(f"{f'{param}: ' if param else ''}no file {file_id!r}", param=param, code="file_not_found")
         return file
 
-    def _kept(self, job: Job) -> Job:
+    def _refuse_deleted(self, job: Job) -> Job:
         return self._found(None if job.is_deleted else job, job.id)
 
     def _found(self, job: Job | None, job_id: str) -> Job:

@@ -137,7 +137,7 @@ def _noted(request: Request) -> Sequence[Any]:
 
 
 def _path(error: Any) -> tuple[Any, ...]:
-    """Where a fault of the body is; empty for one of the query or of the body as a whole."""
+    """Returns where in the body a fault is; empty for a fault of the query or of the body as a whole."""
     location: tuple[Any, ...] = error["loc"]
     return location[1:] if location[:1] == ("body",) else ()
 

@@ -23,7 +23,7 @@ __all__ = ["denoiser_alone", "parallel_problems", "split_denoisers"]
 
 
 def parallel_problems(entry: Model, kind: Any) -> Iterator[str]:
-    """What of `parallel` the denoisers of the pipeline class `kind` cannot have, a line each."""
+    """Yields a line for each reason why the denoisers of the pipeline class `kind` cannot be split by `parallel`."""
     if entry.parallel is None:
         return
     denoisers = denoiser_types(kind)

@@ -1,4 +1,4 @@
-"""What stands in for transformers' processors that need torchvision, which the service does not install.
+"""Replaces transformers' processors that need torchvision, which the service does not install.
 
 Most of them get text alone here, and do for it what their tokenizers do. Qwen2-VL's reads images too, but no videos.
 """

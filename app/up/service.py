@@ -39,10 +39,12 @@ class GaveUp(Exception):
 
 
 class Service:
-    """Args:
-    settings: of all parts.
-    insecure: whether the API serves everybody.
-    device_sets: of each worker, as `app.devices.device_sets` returns them.
+    """Starts the parts of a service on this machine, and starts again those that die.
+
+    Args:
+        settings: of all parts.
+        insecure: whether the API serves everybody.
+        device_sets: the devices of each worker, as `app.devices.device_sets` returns them.
 
     """
 

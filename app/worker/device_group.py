@@ -62,10 +62,10 @@ class Channel:
     """Hands orders of rank 0 to all other ranks, tensors by the devices' own connection.
 
     Args:
-        settings: rendezvous and time-out.
-        rank: of this process among
-        ranks: so many.
-        device: of this rank.
+        settings: have the rendezvous and the number of machines.
+        rank: number of this process, from 0.
+        ranks: number of all processes.
+        device: of this process.
 
     """
 

@@ -34,8 +34,8 @@ class Sound:
     samples: np.ndarray[Any, np.dtype[np.float32]]
     rate: int
 
-    def part(self, start: int, end: int) -> av.AudioFrame:
-        """Returns samples `start` to `end` as a frame, silent after the last one."""
+    def cut(self, start: int, end: int) -> av.AudioFrame:
+        """Returns samples `start` to `end` as a frame; it is silent beyond the last sample."""
         samples = self.samples[:, start:end].clip(-1.0, 1.0)
         filled = np.pad(samples, ((0, 0), (0, end - start - samples.shape[1])))
         frame = av.AudioFrame.from_ndarray(filled.astype(np.float32), format="fltp", layout=self.layout)
@@ -84,9 +84,9 @@ def encode_mp4(
             codec.colorspace = Colorspace.ITU709
             codec.color_primaries = ColorPrimaries.BT709
             codec.color_trc = ColorTrc.BT709
-            heard: av.AudioStream | None = None
+            audio: av.AudioStream | None = None
             if sound is not None:
-                heard = container.add_stream("aac", rate=sound.rate, layout=sound.layout)
+                audio = container.add_stream("aac", rate=sound.rate, layout=sound.layout)
             # SVT-AV1, where root runs it, leaves the thread that first opens it scheduled in real time, and all that is
             # started from there: this one ends.
             with ThreadPoolExecutor(1) as opening:
@@ -94,12 +94,12 @@ def encode_mp4(
             for index, pixels in enumerate(frames):
                 frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
                 container.mux(stream.encode(_in_bt709(frame)))
-                if sound is not None and heard is not None:
+                if sound is not None and audio is not None:
                     start, end = (round(place * sound.rate / fps) for place in (index, index + 1))
-                    container.mux(heard.encode(sound.part(start, end)))
+                    container.mux(audio.encode(sound.cut(start, end)))
             container.mux(stream.encode())
-            if heard is not None:
-                container.mux(heard.encode())
+            if audio is not None:
+                container.mux(audio.encode())
         return path.open("rb")
 
 

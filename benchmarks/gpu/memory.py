@@ -1,4 +1,4 @@
-"""What loaded models take of the device, against what the planner computes from their files (app.loading.size).
+"""Compares the device memory of loaded models with what the planner computes from their files (app.loading.size).
 
 The embedded models, with each setting whose weights stay on the device as a whole.
 """

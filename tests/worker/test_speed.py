@@ -15,6 +15,7 @@ from diffusers.models import attention_dispatch
 from torch import nn
 
 from app.catalog import Attention, Catalog, Model, Quantization, StepCache, Weights
+from app.catalog.speed import WITH_LSE
 from app.jobs import Guidance, Job, LoraUse
 from app.loading import speed
 from app.loading.checks import problems
@@ -66,6 +67,19 @@ def jobs(make_job: Make) -> list[Job]:
 def test_attention_has_the_names_of_diffusers_dispatcher() -> None:
     names = {backend.value for backend in attention_dispatch.AttentionBackendName}
     assert set(get_args(Attention)) == names - OTHER_DEVICES
+
+
+def test_a_ring_takes_the_backends_that_diffusers_splits_and_that_give_the_log_sum_exp() -> None:
+    registry = attention_dispatch._AttentionBackendRegistry
+    split = registry._supports_context_parallel - OTHER_DEVICES
+    refusing = {name for name in split if "does not support setting `return_lse=True`" in source_of(name)}
+    assert refusing
+    assert split - refusing == WITH_LSE
+
+
+def source_of(name: str) -> str:
+    backend = attention_dispatch.AttentionBackendName(name)
+    return inspect.getsource(attention_dispatch._AttentionBackendRegistry._backends[backend])
 
 
 def test_the_backends_without_a_mask_are_those_that_raise_for_one() -> None:
