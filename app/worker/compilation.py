@@ -29,12 +29,14 @@ def compiled_calls(model: str, on_limit: Callable[[], None]) -> Iterator[None]:
 
     From then on torch runs the function's calls of further kinds without compiling, until the process restarts.
     """
-    logger, handler = logging.getLogger(LOGGER), _LimitHandler(model, on_limit)
+    logger, handler, config = logging.getLogger(LOGGER), _LimitHandler(model, on_limit), torch._dynamo.config
+    previous_limit = config.recompile_limit
     logger.addHandler(handler)
+    config.recompile_limit = GRAPHS_MAX  # of this thread alone; torch's own `config.patch` keeps memory for each use
     try:
-        with torch._dynamo.config.patch(recompile_limit=GRAPHS_MAX):  # of this thread alone
-            yield
+        yield
     finally:
+        config.recompile_limit = previous_limit
         logger.removeHandler(handler)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import logging
 import threading
 from collections.abc import Callable, Iterator
@@ -23,7 +24,6 @@ from tests.worker.tiny_models import TINY_CASES, tiny_entry, tiny_model, tiny_pi
 
 Make = Callable[..., Job]
 BLOCKS = {"double_blocks": 1, "single_blocks": 1}
-TORCH_LIMIT = 8
 TOLERANCE = 2e-4  # of pixels in [0, 1]
 NAG = Guidance(scale=5.0, tau=2.5, alpha=0.25, end=1.0, negative_prompt="a red shape")
 
@@ -32,6 +32,15 @@ NAG = Guidance(scale=5.0, tau=2.5, alpha=0.25, end=1.0, negative_prompt="a red s
 def no_graphs_left() -> Iterator[None]:
     yield
     torch.compiler.reset()
+
+
+@pytest.fixture
+def torch_limit() -> Iterator[int]:
+    """What torch allows by itself, for a test that takes it as given."""
+    config = torch._dynamo.config
+    previous_limit, config.recompile_limit = config.recompile_limit, 4
+    yield config.recompile_limit
+    config.recompile_limit = previous_limit
 
 
 def call_with_sizes(count: int) -> int:
@@ -55,21 +64,29 @@ def call_with_sizes(count: int) -> int:
     return len(compiled)
 
 
-def test_more_kinds_of_calls_are_compiled_than_torch_allows() -> None:
+def test_more_kinds_of_calls_are_compiled_than_torch_allows(torch_limit: int) -> None:
     reached: list[int] = []
     with compiled_calls("m", lambda: reached.append(1)):
-        assert call_with_sizes(TORCH_LIMIT + 2) == TORCH_LIMIT + 2
+        assert call_with_sizes(torch_limit + 2) == torch_limit + 2
     assert not reached
-    assert call_with_sizes(TORCH_LIMIT + 2) == TORCH_LIMIT
+    assert call_with_sizes(torch_limit + 2) == torch_limit
+
+
+def test_a_call_leaves_nothing_in_memory() -> None:
+    variables = len(contextvars.copy_context())
+    for _ in range(5):
+        with compiled_calls("m", lambda: None):
+            pass
+    assert len(contextvars.copy_context()) <= variables + 4  # those that torch keeps of its settings, once
 
 
 def test_the_limit_is_logged_and_reported_of_this_thread_alone(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, torch_limit: int
 ) -> None:
     monkeypatch.setattr(compilation, "GRAPHS_MAX", 3)
     reached: list[int] = []
     with caplog.at_level(logging.WARNING, "nag.worker"), compiled_calls("m", lambda: reached.append(1)):
-        other = threading.Thread(target=call_with_sizes, args=(TORCH_LIMIT + 2,))
+        other = threading.Thread(target=call_with_sizes, args=(20,))
         other.start()
         other.join()
         assert not reached
@@ -79,7 +96,7 @@ def test_the_limit_is_logged_and_reported_of_this_thread_alone(
     assert len(lines) == 1
     assert lines[0].startswith("recompile_limit_reached model=m graphs_max=3 message=")
     assert "'double'" in lines[0]
-    call_with_sizes(TORCH_LIMIT + 2)
+    call_with_sizes(torch_limit + 2)
     assert reached == [1]
 
 
