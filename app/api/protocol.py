@@ -23,7 +23,7 @@ import httptools
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from app.api.browser import HEADERS
+from app.api.middleware.browser_security import HEADERS
 from app.errors import HeadTooLarge, MalformedRequest, RequestTimeout, ServiceError
 
 __all__ = ["BoundedHead"]

@@ -16,23 +16,24 @@ import uvicorn
 from fastapi import Depends, FastAPI
 
 from app import bind_guard, logs
-from app.api import docs, errors, openapi
-from app.api.access import Access
-from app.api.bounded_body import JSON, BoundedBody
-from app.api.browser import Browser, cors
-from app.api.forms import FORM
-from app.api.forwarded import AddressResolver
-from app.api.head import Head
-from app.api.limits import Limits
-from app.api.measured import Measured
-from app.api.orphans import Orphans
+from app.api import docs, openapi
+from app.api.middleware.auth import AuthMiddleware
+from app.api.middleware.body_limit import JSON, BodyLimitMiddleware
+from app.api.middleware.browser_security import BrowserSecurityMiddleware, cors
+from app.api.middleware.head import HeadMiddleware
+from app.api.middleware.metrics import MetricsMiddleware
+from app.api.middleware.public_address import PublicAddressMiddleware
+from app.api.middleware.rate_limit import RateLimitMiddleware
+from app.api.middleware.request_id import RequestIdMiddleware
+from app.api.middleware.tracing import TracingMiddleware
+from app.api.orphaned_jobs import OrphanedJobs
 from app.api.protocol import BoundedHead
-from app.api.query import check_query
-from app.api.request_id import RequestId
+from app.api.requests.forms import FORM
+from app.api.requests.query import check_query
+from app.api.responses import errors
 from app.api.routes import artifacts, files, health, images, jobs, loras, metrics, models, playground, queue, videos
 from app.api.sdapi import routes as sdapi
 from app.api.service import Service
-from app.api.traced import Traced
 from app.api.webhooks.deliveries import Deliveries
 from app.artifacts import Artifacts
 from app.artifacts.signed_urls import Links
@@ -73,7 +74,7 @@ def create_app(settings: Settings, stopping: Callable[[], bool] = lambda: False)
         artifacts = Artifacts.open(settings)
         links = Links.open(settings, artifacts)
         decoder = ThreadPoolExecutor(1, "decoder")
-        orphans = Orphans(queue, settings.rejoin_s)
+        orphans = OrphanedJobs(queue, settings.rejoin_s)
         app.state.service = Service(
             settings, catalog, queue, artifacts, measured, int(time.time()), links, stopping, orphans, decoder
         )
@@ -102,9 +103,9 @@ def create_app(settings: Settings, stopping: Callable[[], bool] = lambda: False)
     )
     errors.install(app)
     docs.install(app)
-    app.add_middleware(Head)
+    app.add_middleware(HeadMiddleware)
     app.add_middleware(
-        BoundedBody,
+        BodyLimitMiddleware,
         limit_bytes=settings.body_max_bytes,
         timeout_s=settings.read_timeout_s,
         kinds={"/v1/videos": (JSON, FORM), images.EDITS: (FORM, JSON), loras.LORAS: (FORM,), files.PATH: (FORM,)},
@@ -115,16 +116,16 @@ def create_app(settings: Settings, stopping: Callable[[], bool] = lambda: False)
         },
         uploads=(loras.LORAS, files.PATH),
     )
-    app.add_middleware(Limits)
-    app.add_middleware(Access, keyring=keyring)
-    app.add_middleware(Browser, origins=settings.cors_origins)
+    app.add_middleware(RateLimitMiddleware)
+    app.add_middleware(AuthMiddleware, keyring=keyring)
+    app.add_middleware(BrowserSecurityMiddleware, origins=settings.cors_origins)
     if settings.cors_origins:
         app.add_middleware(cors, origins=settings.cors_origins)
-    app.add_middleware(AddressResolver, public_url=settings.public_url, proxies=settings.trusted_proxies)
-    app.add_middleware(RequestId)
+    app.add_middleware(PublicAddressMiddleware, public_url=settings.public_url, proxies=settings.trusted_proxies)
+    app.add_middleware(RequestIdMiddleware)
     if tracing is not None:
-        app.add_middleware(Traced, tracing=tracing)
-    app.add_middleware(Measured, metrics=measured)  # added last, so outermost: a 500 counts too
+        app.add_middleware(TracingMiddleware, tracing=tracing)
+    app.add_middleware(MetricsMiddleware, metrics=measured)  # added last, so outermost: a 500 counts too
     for part in (jobs, images, videos, files, artifacts, models, loras, queue, health, metrics, playground):
         app.include_router(part.router)
     if settings.sdapi:
@@ -172,7 +173,7 @@ def uvicorn_config(app: FastAPI, settings: Settings, shutdown_s: int) -> uvicorn
         log_level="warning",
         access_log=False,
         server_header=False,
-        proxy_headers=False,  # see app.api.forwarded
+        proxy_headers=False,  # see app.api.middleware.public_address
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=shutdown_s,
     )

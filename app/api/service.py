@@ -15,15 +15,15 @@ from uuid import uuid4
 
 from fastapi import Depends, Request
 
-from app.api.access import NOBODY, Caller
-from app.api.forwarded import public_address
-from app.api.leniency import warned_parameters
-from app.api.orphans import Orphans
-from app.api.prepared_inputs import PreparedInputs
-from app.api.resolve import Resolved
-from app.api.schemas import GenerationBody
-from app.api.trial import end_trial
-from app.api.webhooks.asked import asked_webhook
+from app.api.inputs.prepared_files import PreparedInputs
+from app.api.middleware.auth import NOBODY, Caller
+from app.api.middleware.public_address import public_address
+from app.api.orphaned_jobs import OrphanedJobs
+from app.api.requests.fields import warned_parameters
+from app.api.requests.schemas import GenerationBody
+from app.api.requests.validation import end_dry_run
+from app.api.resolver import ResolvedRequest
+from app.api.webhooks.validation import asked_webhook
 from app.artifacts import Artifacts
 from app.artifacts.signed_urls import Links
 from app.asyncio_utils import cancel_and_wait
@@ -61,13 +61,13 @@ class Service:
     started_at: int
     links: Links
     stopping: Callable[[], bool]  # whether the server was told to end
-    orphans: Orphans
+    orphans: OrphanedJobs
     decoder: Executor  # one thread: images are decoded one at a time, and their memory is used again
     caller: Caller = NOBODY
 
     async def submit(
         self,
-        resolved: Resolved,
+        resolved: ResolvedRequest,
         body: GenerationBody,
         request: Request,
         inputs: PreparedInputs | None = None,
@@ -75,13 +75,13 @@ class Service:
         held: bool = False,
     ) -> tuple[Job, bool]:
         """The queued job and True, or the earlier job of the same idempotency key and False. The request that is `held`
-        for its result may take over the job of an equal one whose client has left; see app.api.orphans.
+        for its result may take over the job of an equal one whose client has left; see app.api.orphaned_jobs.
 
         What it starts from is stored before it is queued, and removed where it is not queued after all.
 
         Raises Conflict for a key that was used with another body, QueueFull, Unavailable.
         """
-        end_trial(request)
+        end_dry_run(request)
         key = request.headers.get("idempotency-key")
         if key is not None and IDEMPOTENCY_KEY.fullmatch(key) is None:
             raise InvalidParameter(

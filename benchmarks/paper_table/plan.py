@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from app.api.resolve import resolve
-from app.api.schemas import GenerationBody, NAGBody
+from app.api.requests.schemas import GenerationBody, NAGBody
+from app.api.resolver import resolve
 from app.catalog import NAG_BOUNDS, Catalog, Model
 from app.errors import InvalidParameter
 from app.jobs import Generation

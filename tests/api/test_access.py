@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from app.api.access import needed
+from app.api.middleware.auth import needed
 from app.api.sdapi.routes import NOTHING, REFRESHES
 from app.api.server import create_app
 from app.artifacts import Artifacts

@@ -12,8 +12,8 @@ import httpx
 import pytest
 from PIL import Image
 
-from app.api.leniency import HEADER_MAX_BYTES, warned_parameters, warning_header
-from app.api.sizes import nearest_size
+from app.api.inputs.sizes import nearest_size
+from app.api.requests.fields import HEADER_MAX_BYTES, warned_parameters, warning_header
 from app.catalog import Catalog, CatalogError, Range
 from app.queue.queue import Queue
 from app.settings import Settings

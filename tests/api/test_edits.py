@@ -11,7 +11,7 @@ import httpx
 import pytest
 from PIL import ExifTags, Image
 
-from app.api.sizes import fitting_size
+from app.api.inputs.sizes import fitting_size
 from app.artifacts import Artifacts, ArtifactsError
 from app.catalog import Catalog, Range
 from app.jobs import Generation, InputRole

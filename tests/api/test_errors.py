@@ -13,7 +13,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from app.api import refusing
+from app.api.middleware import early_response
 from app.api.service import Service
 from app.queue.queue import Queue
 from app.settings import Settings
@@ -283,7 +283,7 @@ async def test_a_body_too_large(quiet: httpx.AsyncClient, chunked: bool) -> None
 async def test_a_body_too_large_without_end(
     quiet: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, header: str
 ) -> None:
-    monkeypatch.setattr(refusing, "LINGER_S", 0.3)
+    monkeypatch.setattr(early_response, "LINGER_S", 0.3)
     reader, writer = await asyncio.open_connection(quiet.base_url.host, quiet.base_url.port)
     head = f"POST {CANCEL} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n{header}\r\n\r\n"
     writer.write(head.encode())

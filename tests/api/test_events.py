@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import httpx
 import pytest
 
-from app.api import sse
+from app.api.responses import sse
 from app.artifacts import Artifacts
 from app.queue.queue import Queue
 from app.settings import Settings

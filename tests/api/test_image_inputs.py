@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import ExifTags, Image, ImageChops, ImageOps, PngImagePlugin
 
-from app.api.image_inputs import UploadedImage
+from app.api.inputs.images import UploadedImage
 from app.errors import InvalidParameter
 from tests.api.input_files import (
     BLUE,

@@ -11,8 +11,8 @@ import pytest
 from redis import Redis
 from starlette.types import Message, Send
 
-from app.api.access import Caller
-from app.api.limits import Limits
+from app.api.middleware.auth import Caller
+from app.api.middleware.rate_limit import RateLimitMiddleware
 from app.queue import limits
 from app.queue.keys import Keys
 from app.queue.queue import Queue
@@ -122,7 +122,7 @@ async def test_a_slot_is_free_before_the_answer_is_whole(queue: Queue, valkey_ur
     async def nothing() -> Message:
         return {"type": "http.disconnect"}
 
-    await Limits(answering)(scope, nothing, sent)
+    await RateLimitMiddleware(answering)(scope, nothing, sent)
     assert taken == [1, 0]
 
 

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from app.api import bounded_body, lora_uploads
+from app.api import lora_uploads
+from app.api.middleware import body_limit
 from app.api.routes import loras as lora_routes
 from app.artifacts import Artifacts, lora_name
 from app.catalog import Catalog
@@ -251,7 +252,7 @@ async def test_a_large_file_is_refused_while_it_is_read(settings: Settings) -> N
 
 
 async def test_a_slow_upload_is_given_up(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bounded_body, "UPLOAD_BYTES_PER_S", 1e9)
+    monkeypatch.setattr(body_limit, "UPLOAD_BYTES_PER_S", 1e9)
     async with serving(settings.model_copy(update={"read_timeout_s": 0.2})) as api:
 
         async def body() -> AsyncIterator[bytes]:

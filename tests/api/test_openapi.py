@@ -11,7 +11,7 @@ import pytest
 from app.api.openapi import refusals
 from app.api.openapi.__main__ import FILE, text
 from app.api.openapi.examples import REQUESTS
-from app.api.schemas import VideoBody
+from app.api.requests.schemas import VideoBody
 from tests.api.support import FakeWorker
 
 DOCUMENT: dict[str, Any] = json.loads(FILE.read_text(encoding="utf-8"))

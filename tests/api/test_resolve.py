@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from app.api.resolve import resolve
-from app.api.schemas import GenerationBody
+from app.api.requests.schemas import GenerationBody
+from app.api.resolver import resolve
 from app.catalog import Catalog, CatalogLora, Inputs, Model, Range, UploadedLora
 from app.errors import InvalidParameter, UnsupportedParameter
 from app.jobs import Guidance, LoraUse

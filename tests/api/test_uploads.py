@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from app.api.uploads import replace_data_urls
+from app.api.requests.uploads import replace_data_urls
 from app.errors import InvalidParameter
 
 DATA = b"\xff\xfb\xff binary"  # its base64 has slashes

@@ -11,8 +11,8 @@ from statistics import mean, stdev
 import httpx
 import pytest
 
-from app.api.resolve import resolve
-from app.api.schemas import JobBody
+from app.api.requests.schemas import JobBody
+from app.api.resolver import resolve
 from app.catalog import Catalog
 from app.settings import Settings
 from benchmarks.joining.__main__ import AFTER, BEFORE, Cell, write

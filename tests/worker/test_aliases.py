@@ -9,9 +9,9 @@ from concurrent.futures import Future
 import pytest
 import torch
 
-from app.api.leniency import read_fields
-from app.api.resolve import resolve
-from app.api.schemas import JobBody
+from app.api.requests.fields import read_fields
+from app.api.requests.schemas import JobBody
+from app.api.resolver import resolve
 from app.catalog import Catalog
 from app.jobs import Job, JobError
 from app.settings import Settings

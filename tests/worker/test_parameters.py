@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from app.api.resolve import resolve
-from app.api.schemas import JobBody
+from app.api.requests.schemas import JobBody
+from app.api.resolver import resolve
 from app.catalog import Catalog
 from app.jobs import AppliedGuidance, LoraUse
 from app.settings import Settings

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel
 from pydantic.json_schema import SkipJsonSchema
 
+from app.api.responses.result import BATCH_SIZE, OMITTED_IF_NONE, completed_result, echo
 from app.api.service import Service
-from app.api.views.result import BATCH_SIZE, OMITTED_IF_NONE, completed_result, echo
 from app.artifacts.signed_urls import Links
 from app.errors import Expired
 from app.jobs import AppliedGuidance, Generation, Job, JobEvent, LoraUse, Timings

@@ -13,8 +13,8 @@ from pydantic import BaseModel
 from redis.exceptions import RedisError
 
 from app.api.openai.images import completed_events, partial_event
+from app.api.responses.sse import events_of
 from app.api.service import Service
-from app.api.sse import events_of
 from app.errors import ServiceError, Unavailable
 from app.jobs import EventType, Job
 from app.queue.connection import translate_redis_error

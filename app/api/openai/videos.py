@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel
 from pydantic.json_schema import SkipJsonSchema
 
-from app.api.views.page import PageView
-from app.api.views.result import BATCH_SIZE, OMITTED_IF_NONE, echo
+from app.api.responses.page import PageView
+from app.api.responses.result import BATCH_SIZE, OMITTED_IF_NONE, echo
 from app.jobs import AppliedGuidance, Job, JobError, JobStatus, LoraUse, Timings
 from app.queue.queue import JobPage
 

@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
-from app.api.forwarded import public_address
+from app.api.middleware.public_address import public_address
 from app.api.openapi.build import description
 
 __all__ = ["install"]

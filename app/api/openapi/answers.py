@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from app.api.leniency import WARNINGS
+from app.api.requests.fields import WARNINGS
 from app.formats import IMAGES, VIDEOS
 
 __all__ = ["complete"]

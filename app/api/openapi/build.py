@@ -11,12 +11,12 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
-from app.api.access import API_KEY, needed
-from app.api.errors import ErrorBody
-from app.api.forms import FORM
+from app.api.middleware.auth import API_KEY, needed
 from app.api.openai.images import CompletedEvent, PartialImageEvent
 from app.api.openapi import answers, examples, names, refusals
-from app.api.views.event import JobEventView
+from app.api.requests.forms import FORM
+from app.api.responses.errors import ErrorBody
+from app.api.responses.event import JobEventView
 
 __all__ = ["description"]
 

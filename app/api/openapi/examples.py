@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from app.api.openai.videos import video_view
-from app.api.views.job import job_view
+from app.api.responses.job import job_view
 from app.artifacts.signed_urls import PATH, Link, Links
 from app.jobs import AppliedGuidance, Artifact, Generation, Guidance, Job, JobStatus, Result, Timings
 

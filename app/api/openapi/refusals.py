@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from app.api.access import needed
+from app.api.middleware.auth import needed
 from app.errors import (
     BodyTooLarge,
     Conflict,

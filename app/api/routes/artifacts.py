@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse
 
-from app.api.files import stored_file
+from app.api.responses.download import file_response
 from app.api.service import Here
 from app.artifacts.signed_urls import PATH
 
@@ -26,4 +26,4 @@ async def get_artifact(
     403 for a link that was not signed here, 410 once it has expired or the file is gone.
     """
     left_s = service.links.check(name, expires, signature)
-    return await stored_file(request, service.artifacts, name, {"cache-control": f"private, max-age={left_s}"})
+    return await file_response(request, service.artifacts, name, {"cache-control": f"private, max-age={left_s}"})

@@ -10,11 +10,11 @@ from fastapi.responses import FileResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.datastructures import UploadFile
 
-from app.api.files import stored_file
-from app.api.forms import UploadRoute, take_upload
-from app.api.image_kinds import READABLE, SIGNATURE_BYTES, VIDEO_KINDS, identify
+from app.api.inputs.image_kinds import READABLE, SIGNATURE_BYTES, VIDEO_KINDS, identify
+from app.api.requests.forms import UploadRoute, take_upload
+from app.api.responses.download import file_response
+from app.api.responses.file import FileDeletedView, FilesView, FileView, file_view
 from app.api.service import Here, Service
-from app.api.views.file import FileDeletedView, FilesView, FileView, file_view
 from app.artifacts import upload_name
 from app.errors import InvalidParameter
 from app.queue.uploads import UploadedFile
@@ -71,7 +71,7 @@ async def get_file(file_id: str, service: Here) -> FileView:
 @router.get(PATH + "/{file_id}/content", response_class=FileResponse)
 async def get_file_content(file_id: str, request: Request, service: Here) -> Response:
     """The bytes as they were sent, or a `Range` of them."""
-    return await stored_file(request, service.artifacts, (await service.find_file(file_id)).name)
+    return await file_response(request, service.artifacts, (await service.find_file(file_id)).name)
 
 
 @router.delete(PATH + "/{file_id}")

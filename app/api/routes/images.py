@@ -5,20 +5,20 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
-from app.api.forms import FileRoute
-from app.api.forwarded import public_address
-from app.api.inputs import prepare_edit, prepare_inputs
-from app.api.leniency import RequestNotes, take_notes, warning_header
-from app.api.openai.asked import of_images
+from app.api.inputs.preparation import prepare_edit, prepare_inputs
+from app.api.inputs.prepared_files import PreparedInputs
+from app.api.middleware.public_address import public_address
 from app.api.openai.images import ImagesView, images_view
+from app.api.openai.request_adapter import of_images
 from app.api.openai.stream import pictures_told, timed_out, without_client_cancelled
-from app.api.prepared_inputs import PreparedInputs
-from app.api.resolve import Resolved
-from app.api.schemas import EditBody, GenerationBody, ImageBody
+from app.api.requests.fields import RequestNotes, take_notes, warning_header
+from app.api.requests.forms import FileRoute
+from app.api.requests.schemas import EditBody, GenerationBody, ImageBody
+from app.api.requests.uploads import take_uploads
+from app.api.resolver import ResolvedRequest
+from app.api.responses.result import completed_result, time_headers
+from app.api.responses.sse import EventStream
 from app.api.service import Here, Service
-from app.api.sse import EventStream
-from app.api.uploads import take_uploads
-from app.api.views.result import completed_result, time_headers
 from app.errors import Unavailable
 from app.jobs import Job
 
@@ -68,7 +68,11 @@ def _answers_with_url(body: ImageBody, notes: RequestNotes, service: Service) ->
 
 
 async def submit_held(
-    resolved: Resolved, body: GenerationBody, request: Request, service: Service, inputs: PreparedInputs | None = None
+    resolved: ResolvedRequest,
+    body: GenerationBody,
+    request: Request,
+    service: Service,
+    inputs: PreparedInputs | None = None,
 ) -> Job:
     """Queues a job that its client waits for. Raises Unavailable if no worker runs, and as `Service.submit` does."""
     if not await service.queue.registry.workers():

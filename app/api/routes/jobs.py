@@ -8,18 +8,18 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import FileResponse, JSONResponse
 from pydantic import BaseModel, Field
 
-from app.api.files import stored_file
-from app.api.forms import FileRoute
-from app.api.forwarded import public_address
-from app.api.inputs import prepare_inputs
-from app.api.leniency import take_notes, warning_header
-from app.api.openai.asked import Asked
-from app.api.schemas import JobBody
+from app.api.inputs.preparation import prepare_inputs
+from app.api.middleware.public_address import public_address
+from app.api.openai.request_adapter import Asked
+from app.api.requests.fields import take_notes, warning_header
+from app.api.requests.forms import FileRoute
+from app.api.requests.schemas import JobBody
+from app.api.requests.uploads import take_uploads
+from app.api.responses.download import file_response
+from app.api.responses.job import DeletedView, JobsView, JobView, job_view, jobs_view
+from app.api.responses.result import completed_result, time_headers
+from app.api.responses.sse import EventStream, event_id, told
 from app.api.service import Here, Service, wait_asked_s
-from app.api.sse import EventStream, event_id, told
-from app.api.uploads import take_uploads
-from app.api.views.job import DeletedView, JobsView, JobView, job_view, jobs_view
-from app.api.views.result import completed_result, time_headers
 from app.errors import InvalidParameter
 from app.jobs import Job, JobStatus
 
@@ -116,7 +116,7 @@ async def get_result(job_id: str, request: Request, service: Here, query: Annota
     result = completed_result(await service.find(job_id))
     if query.index >= len(result.artifacts):
         raise InvalidParameter(f"index: the job has {len(result.artifacts)} outputs, counted from 0", param="index")
-    return await stored_file(request, service.artifacts, result.artifacts[query.index].name, time_headers(result))
+    return await file_response(request, service.artifacts, result.artifacts[query.index].name, time_headers(result))
 
 
 @router.post("/v1/jobs/{job_id}/cancel", response_model=JobView)

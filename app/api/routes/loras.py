@@ -8,13 +8,13 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
-from app.api.forms import UploadRoute, take_upload
-from app.api.forwarded import public_address
 from app.api.lora_uploads import register_lora, remove_file
+from app.api.middleware.public_address import public_address
 from app.api.model_selection import find_model
-from app.api.schemas import LoraBody
+from app.api.requests.forms import UploadRoute, take_upload
+from app.api.requests.schemas import LoraBody
+from app.api.responses.lora import LoraDeletedView, LorasView, LoraView, lora_view
 from app.api.service import Here, Service
-from app.api.views.lora import LoraDeletedView, LorasView, LoraView, lora_view
 from app.catalog import RegisteredLora, UploadedLora
 from app.errors import Conflict, InvalidParameter, NotFound
 

@@ -8,8 +8,8 @@ from fastapi import APIRouter
 from redis.exceptions import RedisError
 
 from app.api.model_selection import find_model
+from app.api.responses.model import ModelsView, ModelView, alias_view, model_view
 from app.api.service import Here
-from app.api.views.model import ModelsView, ModelView, alias_view, model_view
 from app.catalog import Model, RegisteredLora
 from app.errors import InvalidParameter, NotFound
 from app.queue.registry import ModelState

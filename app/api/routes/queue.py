@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
+from app.api.responses.queue import QueueView, queue_view
 from app.api.service import Here
-from app.api.views.queue import QueueView, queue_view
 
 router = APIRouter(tags=["queue"])
 

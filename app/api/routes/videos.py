@@ -10,17 +10,17 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse, JSONResponse
 from pydantic import BaseModel, Field
 
-from app.api.files import stored_file
-from app.api.forms import FileRoute
-from app.api.inputs import prepare_inputs
-from app.api.leniency import take_notes, warning_header
+from app.api.inputs.preparation import prepare_inputs
 from app.api.model_selection import find_model, input_faults
-from app.api.openai.asked import of_a_video
+from app.api.openai.request_adapter import of_a_video
 from app.api.openai.videos import VideoDeletedView, VideosView, VideoView, poll_after_ms, video_view, videos_view
-from app.api.schemas import VideoBody
+from app.api.requests.fields import take_notes, warning_header
+from app.api.requests.forms import FileRoute
+from app.api.requests.schemas import VideoBody
+from app.api.requests.uploads import INPUT_FIELDS, take_uploads
+from app.api.responses.download import file_response
+from app.api.responses.result import completed_result, time_headers
 from app.api.service import Here, Service
-from app.api.uploads import INPUT_FIELDS, take_uploads
-from app.api.views.result import completed_result, time_headers
 from app.errors import Expired, InvalidParameter, NotFound, UnsupportedParameter, joined
 from app.jobs import InputRole, Job
 
@@ -121,7 +121,7 @@ async def download_video(
     name = made.name if query.variant == "video" else made.thumbnail
     if name is None:
         raise Expired(f"video {video_id} has no thumbnail")
-    return await stored_file(request, service.artifacts, name, time_headers(result))
+    return await file_response(request, service.artifacts, name, time_headers(result))
 
 
 @router.delete("/v1/videos/{video_id}")

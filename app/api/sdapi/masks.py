@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from PIL import Image, ImageOps
 
-from app.api.image_inputs import UploadedImage, png_file
+from app.api.inputs.images import UploadedImage, png_file
 from app.errors import InvalidParameter
 
 __all__ = ["transparent_mask"]

@@ -8,7 +8,7 @@ from zlib import crc32
 
 from PIL import ExifTags, Image, ImageFile, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
-from app.api.image_kinds import identify
+from app.api.inputs.image_kinds import identify
 from app.errors import InvalidParameter
 
 __all__ = ["PARAMETERS", "read_texts", "with_parameters"]

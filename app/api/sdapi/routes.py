@@ -13,16 +13,19 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
-from app.api.forms import FileRoute
-from app.api.image_inputs import UploadedImage
-from app.api.input_sources import InputSource, load_input
-from app.api.inputs import prepare_images, prepare_inputs
-from app.api.leniency import warning_header
+from app.api.inputs.images import UploadedImage
+from app.api.inputs.preparation import prepare_images, prepare_inputs
+from app.api.inputs.prepared_files import PreparedInputs
+from app.api.inputs.sources import InputSource, load_input
 from app.api.model_selection import find_model
-from app.api.openai.asked import Asked
+from app.api.openai.request_adapter import Asked
 from app.api.openai.stream import timed_out
-from app.api.prepared_inputs import PreparedInputs
-from app.api.resolve import Resolved
+from app.api.requests.fields import warning_header
+from app.api.requests.forms import FileRoute
+from app.api.requests.uploads import add_upload, decode_data_url, take_uploads
+from app.api.requests.validation import ValidationRoute
+from app.api.resolver import ResolvedRequest
+from app.api.responses.result import completed_result, time_headers
 from app.api.routes.images import submit_held
 from app.api.sdapi import PATH, PING
 from app.api.sdapi.infotext import parse_infotext
@@ -47,9 +50,6 @@ from app.api.sdapi.views import (
     progress_view,
 )
 from app.api.service import Here, Service
-from app.api.trial import TrialRoute
-from app.api.uploads import add_upload, decode_data_url, take_uploads
-from app.api.views.result import completed_result, time_headers
 from app.catalog import Model, RegisteredLora
 from app.errors import InvalidParameter, NotFound
 from app.jobs import EventType, InputRole, Job, JobStatus
@@ -121,7 +121,7 @@ class Base64Route(FileRoute):
     replace_files = staticmethod(_replace_files)
 
 
-router = APIRouter(tags=["sdapi"], route_class=TrialRoute)
+router = APIRouter(tags=["sdapi"], route_class=ValidationRoute)
 #: Their bodies can hold files.
 files = APIRouter(tags=["sdapi"], route_class=Base64Route)
 
@@ -305,7 +305,11 @@ def _read_images(
 
 
 async def _answer(
-    resolved: Resolved, inputs: PreparedInputs | None, translation: Translation, request: Request, service: Service
+    resolved: ResolvedRequest,
+    inputs: PreparedInputs | None,
+    translation: Translation,
+    request: Request,
+    service: Service,
 ) -> Response:
     job = await submit_held(resolved, translation.body, request, service, inputs)
     del inputs  # the job may be waited for for minutes

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
-from app.api.schemas import SEED_MAX, SEED_MAX_DOUBLE, NAGBody, _Body
+from app.api.requests.schemas import SEED_MAX, SEED_MAX_DOUBLE, NAGBody, _Body
 
 __all__ = ["Img2ImgBody", "OptionsBody", "PngInfoBody", "SdapiBody", "Txt2ImgBody"]
 

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from app.api.openai.asked import Asked
-from app.api.schemas import N_MAX, PREVIEWS_MAX, STRENGTH, GenerationBody
+from app.api.inputs.sizes import nearest_size
+from app.api.openai.request_adapter import Asked
+from app.api.requests.schemas import N_MAX, PREVIEWS_MAX, STRENGTH, GenerationBody
 from app.api.sdapi.prompts import parse_prompt, syntax_warnings
 from app.api.sdapi.schemas import Img2ImgBody, SdapiBody, Txt2ImgBody
-from app.api.sizes import nearest_size
 from app.catalog import Model
 from app.errors import InvalidParameter, UnsupportedParameter
 from app.jobs import InputRole

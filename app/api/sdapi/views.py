@@ -11,11 +11,11 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from app.api.responses.result import completed_result, echo
 from app.api.sdapi.infotext import SAMPLER, infotext
 from app.api.sdapi.metadata import with_parameters
 from app.api.sdapi.schemas import SdapiBody
 from app.api.service import Service
-from app.api.views.result import completed_result, echo
 from app.catalog import Model, RegisteredLora
 from app.errors import Expired
 from app.jobs import AppliedGuidance, Job, JobStatus, Timings

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 from redis.exceptions import RedisError
 
-from app.api.views.job import job_view
+from app.api.responses.job import job_view
 from app.api.webhooks.sender import Outcome, Sender
 from app.artifacts.signed_urls import Links
 from app.asyncio_utils import cancel_and_wait

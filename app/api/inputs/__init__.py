@@ -1,0 +1,1 @@
+"""Loads, checks and decodes the images and videos that a request starts from."""

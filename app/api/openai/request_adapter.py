@@ -1,0 +1,145 @@
+"""OpenAI's requests read as ours: sizes, seconds, flat guidance fields, and options that mean nothing here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from app.api.requests.schemas import EditBody, GenerationBody, ImageBody, NAGBody, OpenAIBody, VideoBody
+from app.api.requests.uploads import INPUT_FIELDS
+from app.catalog import NAG_BOUNDS, Model
+from app.errors import InvalidParameter, UnsupportedParameter
+from app.jobs import FORMER_NAMES
+
+__all__ = ["Asked", "of_a_video", "of_an_edit", "of_images"]
+
+#: Values that ask for nothing in particular, or for what a picture is anyhow.
+NEUTRAL: dict[str, tuple[str, ...]] = {
+    "quality": ("auto", "standard"),
+    "style": (),
+    "background": ("auto", "opaque"),
+    "moderation": ("auto", "low"),
+    "complexity": (),
+}
+NO_OTHERS: Mapping[str, tuple[str, ...]] = {}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request in our own words, the caller's names for its fields, and what a lenient one goes without.
+
+    faults: what is wrong with it, to be raised with what else is.
+    """
+
+    body: GenerationBody
+    written: Mapping[str, str]
+    warnings: tuple[str, ...]
+    faults: tuple[InvalidParameter, ...] = ()
+
+
+def of_images(body: ImageBody, model: Model, also: Mapping[str, tuple[str, ...]] = NO_OTHERS) -> Asked:
+    """Reads a request for images. `also` has neutral values of further fields."""
+    reading = _Reading(body, model)
+    for name, neutral in {**NEUTRAL, **also}.items():
+        value = getattr(body, name)
+        if value is not None and value not in neutral:
+            reading.leave_out(name, f"only {' or '.join(neutral)} is supported" if neutral else "not supported")
+    if body.partial_images and not body.stream:
+        reading.leave_out("partial_images", "they come with stream alone")
+    elif body.partial_images:
+        reading.say("previews", "partial_images", body.partial_images)
+    if body.stream and body.response_format == "url":
+        reading.refuse("response_format", "a stream carries b64_json")
+    return reading.asked()
+
+
+def of_an_edit(body: EditBody, model: Model, *, is_told: bool) -> Asked:
+    """As `of_images`. A model that is told by the prompt what to change always sees all of the image."""
+    return of_images(body, model, {"input_fidelity": ("low", "high") if is_told else ("low",)})
+
+
+def of_a_video(body: VideoBody, model: Model) -> Asked:
+    """Reads a request for a video. A length that the model cannot make is a fault, or gives way to the nearest."""
+    reading = _Reading(body, model)
+    if body.n not in (None, 1):
+        reading.refuse("n", f"one video a request, not {body.n}; POST /v1/jobs makes several")
+    if body.seconds is not None:
+        reading.say("num_frames", "seconds", _frames(body, model, float(body.seconds), reading))
+    return reading.asked()
+
+
+def _frames(body: VideoBody, model: Model, wanted_s: float, reading: _Reading) -> int | None:
+    """Returns how many frames of the model's grid come nearest; None if fps is refused anyhow."""
+    allowed, fps = model.num_frames, model.fps
+    assert allowed is not None
+    assert fps is not None
+    shown = fps.default if body.fps is None else body.fps
+    if not fps.holds(shown):
+        return None
+    frames = allowed.nearest(wanted_s * shown)
+    if abs(frames - wanted_s * shown) > (allowed.multiple or 1) / 2:
+        lengths = f"{allowed.min / shown:g} to {allowed.max / shown:g} for model {model.id} at {shown} frames a second"
+        if body.strict:
+            reading.refuse("seconds", f"must be {lengths}, not {body.seconds}")
+        else:
+            reading.warn(f"seconds: must be {lengths}, not {body.seconds}; {frames / shown:g} was used")
+    return frames
+
+
+class _Reading:
+    """What both kinds of request have in common."""
+
+    def __init__(self, body: OpenAIBody, model: Model) -> None:
+        self._body = body
+        names = GenerationBody.model_fields.keys() - set(INPUT_FIELDS)  # the files are read elsewhere
+        self._fields = {name: getattr(body, name) for name in names}
+        self._fields["model"] = model.id
+        self._written: dict[str, str] = {}
+        self._warnings: list[str] = []
+        self._faults: list[InvalidParameter] = []
+        if body.size not in (None, "auto"):
+            assert body.size is not None
+            for name, pixels in zip(("width", "height"), body.size.split("x"), strict=True):
+                self.say(name, "size", int(pixels))
+        self._fields["nag"] = self._nag()
+        for name in ("user", "safety_identifier"):
+            if getattr(body, name) is not None:
+                self._warnings.append(f"{name} was left out: it is not kept")
+
+    def asked(self) -> Asked:
+        return Asked(GenerationBody(**self._fields), self._written, tuple(self._warnings), tuple(self._faults))
+
+    def refuse(self, name: str, message: str) -> None:
+        """Notes a fault of the parameter `name`."""
+        self._faults.append(InvalidParameter(f"{name}: {message}", param=name))
+
+    def warn(self, message: str) -> None:
+        """Notes a warning."""
+        self._warnings.append(message)
+
+    def say(self, name: str, written: str, value: int | None) -> None:
+        """Sets our field `name`, which the caller wrote by another name. It is a fault to send both."""
+        if self._fields[name] is not None:
+            self.refuse(written, f"says the same as {name}; send one")
+        self._written[name] = written
+        self._fields[name] = value
+
+    def leave_out(self, name: str, why: str) -> None:
+        """Notes a fault, or a warning if the request is lenient."""
+        if self._body.strict:
+            self._faults.append(UnsupportedParameter(f"{name}: {why}", param=name))
+        else:
+            self.warn(f"{name} was left out: {why}")
+
+    def _nag(self) -> NAGBody | None:
+        body, names = self._body, (*NAG_BOUNDS, *FORMER_NAMES, "method", "negative_prompt")
+        flat = {name: value for name in names if (value := getattr(body, f"nag_{name}")) is not None}
+        if not flat:
+            return body.nag
+        for name in flat:
+            if body.nag is not None and getattr(body.nag, name) is not None:
+                self.refuse(f"nag_{name}", f"says the same as nag.{name}; send one")
+            self._written[f"nag.{name}"] = f"nag_{name}"
+        if body.nag is None:
+            self._written["nag"] = f"nag_{next(iter(flat))}"
+        return (body.nag or NAGBody()).model_copy(update=flat)

@@ -1,1 +1,0 @@
-"""The shapes of answers. A finished job says what was really used, not what was asked for."""
