@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from typing import Any
-from unittest import mock
 
 import torch
-import torch.distributed as dist
 from diffusers import ContextParallelConfig
 from diffusers.models._modeling_parallel import TensorParallelConfig
 from torch.distributed.device_mesh import init_device_mesh
 
 from app.catalog import Model, Parallelism
+from app.loading.cpu_ranks import allow_cpu_ranks
 from app.loading.denoisers import denoiser_types, family_of_types
 from app.loading.errors import LoadError
 from app.loading.hub import model_index
@@ -72,9 +70,10 @@ def split_denoisers(pipe: Any, entry: Model, device: torch.device) -> None:
     """
     assert entry.parallel is not None
     try:
-        with _ranks_of_cpu() if device.type == "cpu" else ExitStack():
-            for denoiser in denoisers_of(pipe):
-                denoiser.enable_parallelism(config=_config(entry.parallel, device))  # type: ignore[operator]
+        for denoiser in denoisers_of(pipe):
+            if device.type == "cpu":
+                allow_cpu_ranks(denoiser)
+            denoiser.enable_parallelism(config=_config(entry.parallel, device))  # type: ignore[operator]
     except ValueError as exc:
         raise LoadError(entry.id, f"parallel: {' '.join(str(exc).split())}") from exc
 
@@ -91,14 +90,3 @@ def _config(parallelism: Parallelism, device: torch.device) -> Any:
     )
     config.mesh = init_device_mesh(device.type, config.mesh_shape, mesh_dim_names=config.mesh_dim_names)
     return config
-
-
-@contextmanager
-def _ranks_of_cpu() -> Iterator[None]:
-    """Lets diffusers split over processes of a CPU. It divides by the number of accelerators, which is 0 there."""
-    assert dist.is_initialized()
-    with (
-        mock.patch("torch.accelerator.device_count", return_value=1),
-        mock.patch("diffusers.hooks.tensor_parallel._SUPPORTED_TP_DEVICES", ("cpu",)),
-    ):
-        yield
