@@ -117,7 +117,8 @@ def _dispatches(denoiser: Any) -> bool:
     return any("dispatch_attention_fn" in vars(sys.modules[name]) for name in (denoiser.__module__, *beside))
 
 
-def _attention_problems(entry: Model, denoisers: Sequence[type]) -> Iterator[str]:
+def _attention_problems(entry: Model, denoisers: Sequence[type], device: str = "cuda") -> Iterator[str]:
+    """What keeps the denoisers from the backend on this kind of device, a line each."""
     name = entry.attention
     try:
         _check_attention_backend_requirements(AttentionBackendName(name))
@@ -126,15 +127,15 @@ def _attention_problems(entry: Model, denoisers: Sequence[type]) -> Iterator[str
     dtype = next(
         (entry.component_dtypes[part] for part in DENOISER_NAMES if part in entry.component_dtypes), entry.dtype
     )
-    if dtype == "float32" and name not in IN_FLOAT32:
-        yield f"attention: {name} computes in bfloat16 or float16, not in dtype {dtype}"
+    if dtype == "float32" and name not in IN_FLOAT32 and not (device == "cpu" and name in ON_CPU):
+        yield f"attention: {name} computes in bfloat16 or float16 on a GPU, not in dtype {dtype}"
     family = family_of_types(denoisers)
     if name in WITHOUT_MASK and family is not None and family.has_mask:
         yield f"attention: {name} takes no mask, and the text of {family.name} is masked"
 
 
 def _set_attention(entry: Model, denoiser: Any, device: torch.device) -> None:
-    problem = next(_attention_problems(entry, [type(denoiser)]), None)
+    problem = next(_attention_problems(entry, [type(denoiser)], device.type), None)
     if problem is None and device.type == "cpu" and entry.attention not in ON_CPU:
         problem = f"attention: {entry.attention} needs a GPU, and the device is {device}"
     if problem is not None:

@@ -1,60 +1,58 @@
-"""A worker over two ranks, processes on one CPU, makes the images and videos of one device."""
+"""A worker over several ranks, processes on one CPU, makes the images and videos of one device."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from app.catalog import Catalog, Model, Parallelism
+from app.catalog import Parallelism, Quantization
 from app.jobs import Job, JobError, LoraUse
-from app.settings import Settings
 from app.worker import engine as engine_module
+from app.worker import pipelines
 from app.worker.adapters import RowLayout
 from app.worker.engine import TorchEngine
 from app.worker.pipeline_call import CallResult
-from app.worker.recorder import Recorder
 from app.worker.shared_model import DenoiserCall, SharedModel
 from tests.limits import HANG_S
-from tests.worker.generate import generate, run_jobs
+from tests.worker.generate import CPU, generate, run_jobs
 from tests.worker.loras import add_loras
 from tests.worker.mixes import FILES, NAG, alone, image_mix, loaded, video_mix
+from tests.worker.ranks import KNOWN, LORAS, SplitModel, of_model, started_engine
 
 Make = Callable[..., Job]
 #: Of diffusers, which calls functions of torch by former names.
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.distributed._functional_collectives:FutureWarning")
 MANY_STEPS = 10  # of jobs of the mixes that add nothing here
-ULYSSES, TENSOR = Parallelism(ulysses=2), Parallelism(tensor=2)
-KNOWN = Catalog.load(Settings()).models
-SPLIT: dict[str, tuple[str, dict[str, Any]]] = {
+ULYSSES, RING, TENSOR = Parallelism(ulysses=2), Parallelism(ring=2), Parallelism(tensor=2)
+
+
+def quantized(method: Any) -> dict[str, Any]:
+    return {"parallel": ULYSSES, "quantization": Quantization(method=method, components=("transformer",))}
+
+
+#: By name, the embedded model and its settings. A ring needs attention that gives the log-sum-exp.
+SPLIT: dict[str, SplitModel] = {
     "flux-ulysses": ("shapes-flux", {"parallel": ULYSSES}),
     "flux-tensor": ("shapes-flux", {"parallel": TENSOR, "request_loras": False}),
+    "flux-ring": ("shapes-flux", {"parallel": RING, "attention": "_native_flash"}),
+    "flux-fp8": ("shapes-flux", quantized("layerwise-fp8")),
+    "flux-int8": ("shapes-flux", quantized("torchao-int8")),
     "wan-ulysses": ("shapes-wan", {"parallel": ULYSSES}),
 }
-LORAS = {name: Path(__file__).parents[2] / f"app/builtin/loras/{name}.safetensors" for name in ("dotted", "underlined")}
-
-
-class LoraFiles:
-    def path(self, lora: str, entry: Model) -> Path:
-        return LORAS[lora]
+PACKAGES = {"flux-int8": "torchao"}
+#: Those that make every job of a mix; the others, every third one.
+WITH_ALL = ("flux-ulysses", "wan-ulysses")
 
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[TorchEngine]:
-    """A started engine of two ranks, with models that are split over both and one that is not."""
-    settings = Settings(device="cpu", devices=(0, 1), batch_size=4, batch_budget="fixed")
-    models = {name: KNOWN[base].model_copy(update={"id": name, **changes}) for name, (base, changes) in SPLIT.items()}
-    catalog = Catalog.load(settings).model_copy(update={"models": {**models, "shapes-flux": KNOWN["shapes-flux"]}})
-    engine = TorchEngine(catalog, settings, Recorder(), LoraFiles())
-    engine.start()
-    yield engine
-    engine.close()
+    with started_engine(2, SPLIT) as engine:
+        yield engine
 
 
 @pytest.fixture
@@ -71,10 +69,6 @@ def made(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[CallResult]]:
     return made
 
 
-def of_model(jobs: list[Job], model: str) -> list[Job]:
-    return [replace(job, request=replace(job.request, model=model)) for job in jobs]
-
-
 def check(made: dict[str, list[CallResult]], expected: dict[str, tuple[CallResult, ...]]) -> None:
     assert made.keys() == expected.keys()
     for job, results in expected.items():
@@ -83,17 +77,33 @@ def check(made: dict[str, list[CallResult]], expected: dict[str, tuple[CallResul
             assert result.applied == other.applied
 
 
+def on_one_device(name: str, jobs: list[Job]) -> dict[str, tuple[CallResult, ...]]:
+    """What each job's images are on one device, alone, by the settings of the split model that decide about pixels."""
+    base, changes = SPLIT[name]
+    if "quantization" not in changes:
+        return {job.id: alone(job) for job in jobs}
+    entry = KNOWN[base].model_copy(update={"quantization": changes["quantization"]})
+    model = SharedModel(entry, pipelines.load(entry, CPU))
+    try:
+        return {job.id: tuple(generate(model, job, files=FILES)) for job in jobs}
+    finally:
+        model.close()
+
+
 @pytest.mark.parametrize("model", SPLIT)
 def test_two_ranks_make_what_one_device_makes(
     engine: TorchEngine, made: dict[str, list[CallResult]], make_job: Make, model: str
 ) -> None:
-    mix = video_mix if model == "wan-ulysses" else image_mix
-    jobs = [job for job in mix(make_job, SPLIT[model][0]) if job.request.num_inference_steps < MANY_STEPS]
+    pytest.importorskip(PACKAGES.get(model, "torch"))
+    base = SPLIT[model][0]
+    mix = video_mix if base == "shapes-wan" else image_mix
+    jobs = [job for job in mix(make_job, base) if job.request.num_inference_steps < MANY_STEPS]
+    jobs = jobs if model in WITH_ALL else jobs[1::3]
     for output in run_jobs(engine, *of_model(jobs, model), files=FILES):
         assert not isinstance(output, JobError), output
         output.close()
     assert max(result.batch_size for results in made.values() for result in results) > 1
-    check(made, {job.id: alone(job) for job in jobs})
+    check(made, on_one_device(model, jobs))
 
 
 def test_rows_have_their_loras_on_all_ranks(
