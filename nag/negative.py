@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -17,7 +18,7 @@ __all__ = ["NegativeEmbeds", "pad_prompts", "scatter_rows", "stack_rows", "stack
 EMBEDS_NDIM_MIN = 3
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, init=False)
 class NegativeEmbeds:
     """Encoded negative prompts, as the pipeline's encode_prompt returns them; N is 1 or one per prompt.
 
@@ -35,6 +36,30 @@ class NegativeEmbeds:
     pooled: Tensor | None = None
     mask: Tensor | None = None
     extra: dict[str, Tensor] = field(default_factory=dict)
+
+    def __init__(
+        self,
+        embeds: Tensor,
+        pooled: Tensor | None = None,
+        mask: Tensor | None = None,
+        extra: dict[str, Tensor] | None = None,
+        *,
+        more: dict[str, Tensor] | None = None,
+    ) -> None:
+        """Takes `more`, the deprecated name of `extra`, as well."""
+        if more is not None:
+            if extra is not None:
+                raise InvalidParameter("more", "is the former name of extra; give one of them")
+            _warn_of_more()
+            extra = more
+        for name, value in (("embeds", embeds), ("pooled", pooled), ("mask", mask), ("extra", extra or {})):
+            object.__setattr__(self, name, value)
+
+    @property
+    def more(self) -> dict[str, Tensor]:
+        """The deprecated name of `extra`."""
+        _warn_of_more()
+        return self.extra
 
     def check(self, name: str) -> None:
         """Raises InvalidParameter, for the parameter `name`, unless guidance by these tensors is a number."""
@@ -86,6 +111,11 @@ class NegativeEmbeds:
         return NegativeEmbeds(
             change(self.embeds), pooled, mask, {name: change(tensor) for name, tensor in self.extra.items()}
         )
+
+
+def _warn_of_more() -> None:
+    # To the caller of the method that calls this function.
+    warnings.warn("NegativeEmbeds.more is deprecated; use extra", DeprecationWarning, stacklevel=3)
 
 
 def scatter_rows(guided: Tensor, rows: slice, count: int) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
@@ -104,3 +105,16 @@ class FamilyFacts:
     context_parallel: ClassVar[tuple[str, ...]] = ()
     compiled: ClassVar[Literal["one graph", "in parts"]] = "one graph"
     refused: ClassVar[str | None] = None
+
+    def __init_subclass__(cls) -> None:
+        """Takes `exact`, the deprecated name of `notes`, as well."""
+        if "exact" in vars(cls):
+            warnings.warn("Family.exact is deprecated; use notes", DeprecationWarning, stacklevel=2)
+            cls.notes = vars(cls)["exact"]
+            del cls.exact
+
+    @property
+    def exact(self) -> str:
+        """The deprecated name of `notes`; "yes" if there are none."""
+        warnings.warn("Family.exact is deprecated; use notes", DeprecationWarning, stacklevel=2)
+        return self.notes or "yes"
