@@ -11,10 +11,11 @@ PREVIOUS := 0.41.0
 # Tried there alone: every import of diffusers beside it is slow and prints warnings.
 TORCHAO := 0.18.0
 
-.PHONY: help install demo serve up down rehearsal chart helm test test-previous openapi chaos conformance operations clients docs reference gpu lint bench
+.PHONY: help install demo serve up down rehearsal chart helm test test-all test-service test-library test-containers \
+  test-previous openapi chaos conformance operations clients docs reference gpu lint bench
 
 help:  ## this list
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 17
 
 install: $(STAMP)  ## the package and its tools into .venv, at the tested versions
 
@@ -49,9 +50,20 @@ helm: .tools/helm  ## Helm itself, for the tests of the chart
 .tools/helm: docker/helm/fetch.py | $(STAMP)
 	-$(BIN)/python docker/helm/fetch.py
 
-test: lint .tools/helm  ## lint and every test
-	$(BIN)/python -m pytest --ignore tests/nag $(FILES_IN_PARALLEL)
-	$(BIN)/python -m pytest tests/nag $(PARALLEL)
+# The slowest are printed: a test among them is cut, or marked as slow.
+test: lint  ## lint, and every test that is not marked as slow: at most six minutes of tests on two cores
+	$(BIN)/python -m pytest -m 'not slow' $(FILES_IN_PARALLEL) --durations 10
+
+test-all: lint test-service test-library test-containers test-previous conformance chaos operations clients  ## everything
+
+test-service: install  ## every test of the service
+	$(BIN)/python -m pytest --ignore tests/nag --ignore tests/docker $(FILES_IN_PARALLEL) --durations 10
+
+test-library: install  ## every test of the library
+	$(BIN)/python -m pytest tests/nag $(PARALLEL) --durations 10
+
+test-containers: install .tools/helm  ## every test of Dockerfile, Compose, chart and dashboards; starts the containers' own commands
+	$(BIN)/python -m pytest tests/docker $(FILES_IN_PARALLEL) --durations 10
 
 test-previous: install  ## the library's tests on the release of diffusers before the tested one
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade --target .previous --no-deps \

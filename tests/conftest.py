@@ -23,6 +23,17 @@ from app.settings import Settings
 from tests import catalogs
 from tests.event_loop import CheckedEventLoop
 
+#: Fixtures of a whole service or a browser. To start one takes longer than most tests.
+SLOW_FIXTURES = {"service", "files_service", "embedded_service", "browser", "page"}
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest selects by marker
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks the tests that use a whole service or a browser as slow."""
+    for item in items:
+        if isinstance(item, pytest.Function) and SLOW_FIXTURES.intersection(item.fixturenames):
+            item.add_marker(pytest.mark.slow)
+
 
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
     return {"checked": CheckedEventLoop}

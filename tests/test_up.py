@@ -25,6 +25,8 @@ from app.settings import Settings
 from app.up import service, up
 from tests.limits import HANG_S
 
+pytestmark = pytest.mark.slow  # starts services
+
 ROOT = Path(__file__).parents[1]
 
 

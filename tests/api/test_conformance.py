@@ -9,6 +9,8 @@ import pytest
 
 from tests.api.conformance import SECRET, run
 
+pytestmark = pytest.mark.slow  # runs schemathesis over every route
+
 #: By whether keys are asked for: the phases, and at the least so many cases.
 SHORT = {True: ("coverage", 500), False: ("examples,fuzzing", 20)}
 

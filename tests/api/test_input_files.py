@@ -44,6 +44,7 @@ async def api(settings: Settings, tmp_path: Path) -> AsyncIterator[httpx.AsyncCl
         yield client
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 async def test_each_file_is_read_or_refused_as_the_table_says(
     case: Case, api: httpx.AsyncClient, queue: Queue, settings: Settings

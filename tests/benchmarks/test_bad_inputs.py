@@ -15,6 +15,8 @@ from benchmarks.bad_inputs.cases import CASES
 from benchmarks.bad_inputs.sending import answer
 from benchmarks.paused import paused
 
+pytestmark = pytest.mark.slow  # starts a service
+
 #: The API as the console script starts it, under Python's own audit.
 AUDITED = """
 import sys

@@ -22,6 +22,8 @@ from benchmarks.chaos.clients import Asked, Wish
 from benchmarks.chaos.scenarios import chaos, rolling
 from tests.claiming import claim
 
+pytestmark = pytest.mark.slow  # starts services
+
 keys = Keys("nag")
 
 SLOW_S = 600  # of a machine that does much else

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from benchmarks.edit_memory import MB, masked_canvas, measure
+
+pytestmark = pytest.mark.slow  # runs a benchmark
 
 
 async def test_waiting_edits_hold_no_pixels() -> None:

@@ -15,6 +15,8 @@ from benchmarks import denoisers
 from benchmarks.gpu import __main__ as gpu
 from tests.benchmarks.test_nag_cost import small_flux
 
+pytestmark = pytest.mark.slow  # runs benchmarks
+
 STORED = {
     "kernels", "nag_cost-flux-cpu", "nag_cost-sd3-cpu", "nag_cost-wan-cpu", "steps-joined", "memory", "overlap",
     "steps-attention", "steps-quantization", "steps-compile", "settings",

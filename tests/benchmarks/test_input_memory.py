@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from benchmarks.edit_memory import MB
 from benchmarks.input_memory import measure, service, video
+
+pytestmark = pytest.mark.slow  # runs a benchmark
 
 
 def test_a_video_stays_on_the_disk(tmp_path: Path) -> None:

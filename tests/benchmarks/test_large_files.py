@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from benchmarks.large_files import MIB, measure
+
+pytestmark = pytest.mark.slow  # runs a benchmark
 
 
 def test_no_file_is_held_whole(tmp_path: Path) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from app.settings import Settings
 from benchmarks.listeners import api, listen
+
+pytestmark = pytest.mark.slow  # runs a benchmark
 
 
 async def test_two_hundred_listeners_on_one_api_process_hear_everything(settings: Settings) -> None:

@@ -11,6 +11,8 @@ from benchmarks.denoisers import Denoiser
 from tests import tiny
 from tests.nag.support import Subject
 
+pytestmark = pytest.mark.slow  # runs a benchmark
+
 
 def small_flux(draw, full):
     assert not full

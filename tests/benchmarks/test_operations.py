@@ -17,6 +17,8 @@ from benchmarks.operations.panels import ask, panels, plot
 from tests.api.support import serving, working
 from tests.limits import HANG_S
 
+pytestmark = pytest.mark.slow  # starts Prometheus
+
 EXECUTABLE = prometheus.find()
 #: Of what only a fault, or a real worker's calls, bring forth.
 WITHOUT_DATA = {"Faults", "GPU memory", "GPU utilization"}

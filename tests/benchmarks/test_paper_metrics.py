@@ -15,6 +15,8 @@ from benchmarks.paper_table.metrics.frechet import Frechet
 from benchmarks.paper_table.metrics.image_reward import ImageReward
 from benchmarks.paper_table.metrics.views import bytes_of, centre, clip_input, whole
 
+pytestmark = pytest.mark.slow  # runs networks of the paper's size
+
 CPU = torch.device("cpu")
 PROMPTS = ["a small red circle", "a large blue square on a white background", "green " * 200]
 

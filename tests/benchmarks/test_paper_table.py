@@ -27,6 +27,8 @@ from benchmarks.paper_table.published import ROWS
 from benchmarks.paper_table.table import Run, write
 from tests.worker.small import in_folder
 
+pytestmark = pytest.mark.slow  # runs benchmarks
+
 CPU = torch.device("cpu")
 ASKED = [("a small red circle", "a red shape"), ("a large shape", ""), *[(f"a {each} square", "") for each in "abcd"]]
 KNOWN = Catalog.known(Settings())

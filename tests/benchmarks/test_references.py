@@ -14,6 +14,8 @@ from training.shapes.edits import Edits, Instruction
 from training.shapes.judge import read
 from training.shapes.track import read_clips
 
+pytestmark = pytest.mark.slow  # runs benchmarks
+
 COUNT = 40
 
 

@@ -9,6 +9,8 @@ import pytest
 from benchmarks.joining.load import RequestFailed, connect
 from benchmarks.resident_memory import Request, requests, send
 
+pytestmark = pytest.mark.slow  # runs a benchmark
+
 
 def kind(request: Request) -> tuple[bool, bool, bool, bool]:
     files = request.files or {}

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import pytest
+
 from app.catalog import Catalog
 from app.settings import Settings
 from benchmarks import settings
 from tests.worker.generate import CPU
+
+pytestmark = pytest.mark.slow  # runs a benchmark
 
 KNOWN = Catalog.known(Settings())
 

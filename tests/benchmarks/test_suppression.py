@@ -19,6 +19,8 @@ from nag import NAGParams, normalized_attention_guidance
 from training.shapes.judge import Reading
 from training.shapes.world import Caption
 
+pytestmark = pytest.mark.slow  # runs benchmarks
+
 PLUS, MINUS = torch.randn(2, 3, 5, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64).unbind(0)
 SCALE, TAU, ALPHA = (torch.tensor(value, dtype=torch.float64) for value in (4.0, 1.5, 0.5))
 

@@ -22,6 +22,8 @@ from app.catalog import Catalog
 from app.settings import Settings
 from tests.docs.test_links import ROOT, pages
 
+pytestmark = pytest.mark.slow  # starts a service and programs
+
 BLOCK = re.compile(
     r"^(?:<!-- not run: (?P<reason>[^\n]+) -->\n)?```(?P<language>\w+)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL
 )

@@ -17,6 +17,8 @@ from PIL import Image
 from tests.docs.conftest import WEBHOOK_SECRET
 from training.shapes.judge import Reading, read
 
+pytestmark = pytest.mark.slow  # starts a service and programs
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 LIBRARY = ("guide_pipeline", "modular_pipeline", "register_family", "rows", "threads")
 

@@ -28,8 +28,23 @@ def test_commands_of_make_that_pages_and_workflows_name_exist():
         }, page
     for path in (ROOT / ".github/workflows").glob("*.yml"):
         jobs = yaml.safe_load(path.read_text())["jobs"].values()
-        commands = [step["run"] for job in jobs for step in job["steps"] if "run" in step]
+        commands = {
+            step["run"].replace("${{ matrix.part }}", part)
+            for job in jobs
+            for part in job.get("strategy", {}).get("matrix", {}).get("part", [""])
+            for step in job["steps"]
+            if "run" in step
+        }
         assert {command.split()[1] for command in commands} <= targets
+
+
+def test_the_workflow_runs_each_part_of_all_tests():
+    makefile = (ROOT / "Makefile").read_text()
+    [parts] = re.findall(r"^test-all: lint (.+?)  ##", makefile, re.MULTILINE)
+    matrix = yaml.safe_load((ROOT / ".github/workflows/test.yml").read_text())["jobs"]["all"]["strategy"]["matrix"]
+    assert set(matrix["part"]) == set(parts.split())
+    assert {row["part"] for row in matrix["include"]} <= set(matrix["part"])
+    assert set(matrix["python"]).isdisjoint(row["python"] for row in matrix["include"])
 
 
 def test_the_citation_is_of_this_version_and_licence():

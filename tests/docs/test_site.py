@@ -15,6 +15,8 @@ import pytest
 from tests.browser import NAMES, browsing, find
 from tests.docs.test_links import ROOT
 
+pytestmark = pytest.mark.slow  # builds the site
+
 #: Of mermaid.tiny.js of @mermaid-js/tiny 11.17.2, as npm has it.
 MERMAID_SHA256 = "7a644017d37f93c8359790884e6b67fb1f747c78eb20475952404bd87190a3f8"
 #: What a browser fetches by itself; links that a reader clicks are not among it.

@@ -25,6 +25,8 @@ from tests.hub.server import TOKEN, Hub, Repository, serve_hub
 from tests.hub.test_entries import check, generate, service
 from tests.hub.weights import peft, save_lora
 
+pytestmark = pytest.mark.slow  # starts processes that download from a hub
+
 KNOWN = Catalog.known(Settings())
 NAME = "sdxl-lightning"  # a variant, and another denoiser's weights
 GATED = "flux-schnell"

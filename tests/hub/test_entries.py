@@ -27,7 +27,7 @@ from tests.hub.repositories import REPOSITORIES, small_size, write_repositories
 from tests.hub.server import TOKEN, Hub, serve_hub
 from tests.pictures import png
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # runs every entry of the catalog
 WAIT_S = 120
 IMAGE = f"data:image/png;base64,{base64.b64encode(png(Image.new('RGB', (64, 64), 'green'))).decode()}"
 WARM_S = 400

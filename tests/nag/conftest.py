@@ -15,14 +15,21 @@ LAYOUTS = ("flux", "sd3", "qwen-image", "sd", "wan-two", "sana", "animatediff", 
 
 
 def pytest_generate_tests(metafunc):
-    """Runs a test of `subject` for all cases and one of `layout` for LAYOUTS, unless it has its own of that name."""
+    """Runs a test of `subject` for all cases and one of `layout` for LAYOUTS, unless it has its own of that name.
+
+    A case outside LAYOUTS is slow: `make test-all` runs it.
+    """
     own = {mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")} | vars(metafunc.module).keys()
     for fixture in ("subject", "layout"):
         if fixture in metafunc.fixturenames and fixture not in own:
             from tests import tiny
 
-            cases = [case for case in tiny.CASES if fixture == "subject" or case.name in LAYOUTS]
-            metafunc.parametrize(fixture, cases, ids=lambda case: case.name, indirect=True)
+            cases = [
+                pytest.param(case, id=case.name, marks=() if case.name in LAYOUTS else pytest.mark.slow)
+                for case in tiny.CASES
+                if fixture == "subject" or case.name in LAYOUTS
+            ]
+            metafunc.parametrize(fixture, cases, indirect=True)
 
 
 def _unchanged(case):

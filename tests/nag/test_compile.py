@@ -28,7 +28,10 @@ WHOLE = ("flux", "sd", "qwen-image", "wan", "sana", "z-image")
 TRACED_WITH_OTHERS = ("sdxl", "kolors", "animatediff", "text-to-video", "cogview3", "chroma")
 COMPILED = [case.name for case in FAMILY_CASES if case.name not in TRACED_WITH_OTHERS]
 
-pytestmark = pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`")
+pytestmark = [
+    pytest.mark.slow,  # compiles
+    pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`"),
+]
 
 
 def in_place(subject, whole):

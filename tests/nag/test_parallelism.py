@@ -11,6 +11,8 @@ from tests import tiny
 from tests.nag.ranks import Scenario, differences
 from tests.nag.support import Subject
 
+pytestmark = pytest.mark.slow  # starts a process for each rank
+
 #: Of one length: the ring of diffusers, which computes the plain steps, takes no mask.
 PROMPTS = ["a red circle", "a green shape", "a blue circle"]
 #: Each row has its own numbers and method; all end within the run, one of them earlier.

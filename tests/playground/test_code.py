@@ -16,6 +16,8 @@ from playwright.sync_api import Page
 from tests.limits import HANG_S
 from tests.playground.support import ask, choose, told
 
+pytestmark = pytest.mark.slow  # starts other languages' programs
+
 PROMPT = """it's "a shape", $HOME \\n `é` ✓"""
 
 

@@ -14,6 +14,8 @@ from app.playground.vendor import MANIFEST
 from tests.limits import HANG_S
 from tests.packages import install_npm
 
+pytestmark = pytest.mark.slow  # starts the TypeScript compiler
+
 TYPESCRIPT = "5.9.3"
 OPTIONS = {
     "allowJs": True, "checkJs": True, "noEmit": True, "strict": True, "skipLibCheck": True,

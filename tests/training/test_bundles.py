@@ -12,6 +12,8 @@ from training.path import flow
 from training.shapes.clips import FRAMES, Continuations
 from training.shapes.edits import Edits
 
+pytestmark = pytest.mark.slow  # trains
+
 STEPS = 2
 SIDE = {"height": 64, "width": 64, "max_sequence_length": TEXT_LENGTH, "num_inference_steps": STEPS}
 

@@ -1,9 +1,12 @@
 """The adversarial loss on distributions that are known."""
 
+import pytest
 import torch
 from torch import nn
 
 from training.critic import Critic, adversarial_loss
+
+pytestmark = pytest.mark.slow  # trains
 
 LEVEL, TEXT = torch.zeros(64), torch.zeros(64, 1, 1)
 

@@ -4,6 +4,8 @@ from torch import nn
 
 from training import loop
 
+pytestmark = pytest.mark.slow  # trains
+
 
 @pytest.fixture
 def train(monkeypatch, tmp_path):

@@ -21,6 +21,8 @@ from training.shapes.judge import read
 from training.shapes.styles import STYLES
 from training.shapes.world import Scenes
 
+pytestmark = pytest.mark.slow  # trains
+
 ENTRY = Catalog.load(Settings()).models[MODEL]
 
 

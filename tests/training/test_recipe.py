@@ -13,6 +13,8 @@ from training.recipe import run
 from training.recipes import RECIPES
 from training.shapes.world import COLORS
 
+pytestmark = pytest.mark.slow  # trains
+
 
 # Said of Wan's float32 norms under autocast, where it costs speed alone.
 @pytest.mark.filterwarnings("ignore:Mismatch dtype between input and weight:UserWarning")

@@ -13,6 +13,8 @@ from training.path import flow
 from training.shapes.world import Scenes
 from training.stages import Data, Mixture, student_loss, teacher_loss
 
+pytestmark = pytest.mark.slow  # trains
+
 PATH = flow(timesteps=1.0)
 
 

@@ -1,5 +1,6 @@
 """A training that starts from the weights of a pipeline folder."""
 
+import pytest
 import torch
 
 from training import vae as autoencoder
@@ -7,6 +8,8 @@ from training.models.flux import LATENT_CHANNELS, Flux
 from training.shapes.edits import INSTRUCTION_WORDS
 from training.shapes.world import WORDS
 from training.start import load_parts
+
+pytestmark = pytest.mark.slow  # trains
 
 
 @torch.no_grad()

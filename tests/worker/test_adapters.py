@@ -23,6 +23,7 @@ from app.worker.encoder_memo import EncoderMemo
 from app.worker.pipeline_call import CallResult
 from app.worker.recorder import Event, Recorder
 from app.worker.shared_model import ModuleCall, SharedModel, _Denoiser
+from tests.tiers import slow_but
 from tests.worker.generate import CPU, difference, generate
 from tests.worker.loras import add_loras, layers_of, use_peft, write_lora
 from tests.worker.mixes import NAG, loaded
@@ -70,7 +71,7 @@ def text_layers(pipe: Any) -> dict[str, list[str]]:
     return {"text_encoder": layers_of(pipe.text_encoder, "self_attn")} if is_clip else {}
 
 
-@pytest.fixture(params=DENOISERS)
+@pytest.fixture(params=slow_but(("shapes-flux",), DENOISERS))
 def model(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[SharedModel, Paths]]:
     """An embedded model that can use the three LoRAs."""
     yield from with_loras(loaded(request.param), tmp_path)
@@ -247,7 +248,7 @@ FAMILIES = ("sdxl", "sd3", "qwen-image", "sana", "chroma", "auraflow", "z-image"
 WITHOUT_ROWS = {"z-image": "embedder", "krea2": "layerwise"}
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", slow_but(("sd3",), FAMILIES))
 def test_every_linear_layer_of_a_family_can_be_adapted(name: str, make_job: Make, tmp_path: Path) -> None:
     shared, side = tiny_model(name), image_side(name)
     denoiser = "unet" if hasattr(shared.pipe, "unet") else "transformer"
@@ -291,6 +292,7 @@ def test_loras_of_layers_without_rows_run_alone(words: tuple[str, ...], make_job
     assert [image.batch_size for image in generate(shared, *jobs)] == [1, 1]  # from then on
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("offload", ["model", "group"])
 def test_offloaded_models_take_loras(offload: str, flux: tuple[SharedModel, Paths], make_job: Make) -> None:
     shared, paths = flux
@@ -338,6 +340,7 @@ def unpack(module: nn.Module) -> None:
             setattr(module.get_submodule(parent), last, plain)
 
 
+@pytest.mark.slow
 def test_quantized_weights_take_loras(flux: tuple[SharedModel, Paths], make_job: Make) -> None:
     shared, paths = flux
     jobs = batch(make_job, shared)[:4]
@@ -377,6 +380,7 @@ def test_layers_of_another_kind_are_refused_by_name(flux: tuple[SharedModel, Pat
         load_adapter(shared.entry, pipe, paths["attention"])
 
 
+@pytest.mark.slow
 def test_calls_with_loras_of_a_compiled_model_run_uncompiled(make_job: Make, tmp_path: Path) -> None:
     runs: list[int] = []
 

@@ -22,6 +22,8 @@ from app.worker.shared_model import SharedModel
 from tests.worker.generate import CPU, generate, make_calls
 from tests.worker.tiny_models import TINY_CASES, tiny_entry, tiny_model, tiny_pipe
 
+pytestmark = pytest.mark.slow  # compiles
+
 Make = Callable[..., Job]
 BLOCKS = {"double_blocks": 1, "single_blocks": 1}
 TOLERANCE = 2e-4  # of pixels in [0, 1]

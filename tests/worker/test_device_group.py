@@ -26,7 +26,10 @@ from tests.worker.ranks import KNOWN, LORAS, SplitModel, of_model, started_engin
 
 Make = Callable[..., Job]
 #: Of diffusers, which calls functions of torch by former names.
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.distributed._functional_collectives:FutureWarning")
+pytestmark = [
+    pytest.mark.slow,  # starts a process for each rank
+    pytest.mark.filterwarnings("ignore:`torch.distributed._functional_collectives:FutureWarning"),
+]
 MANY_STEPS = 10  # of jobs of the mixes that add nothing here
 ULYSSES, RING, TENSOR = Parallelism(ulysses=2), Parallelism(ring=2), Parallelism(tensor=2)
 

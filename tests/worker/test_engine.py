@@ -261,6 +261,7 @@ def test_prompts_are_encoded_once(make_engine: MakeEngine, make_job: Make, calls
 # What shares a call, joins and leaves.
 
 
+@pytest.mark.slow
 def test_a_mix_that_joins_leaves_and_fails_meanwhile_is_what_each_is_alone(
     make_engine: MakeEngine, make_job: Make, calls: Calls
 ) -> None:
@@ -419,6 +420,7 @@ def test_a_short_job_ends_while_a_long_one_goes_on(
     assert calls.made[ended + 1 :] == [Call("denoiser", MODEL, ("long",))] * 6 + [Call("decode", MODEL, ("long",))]
 
 
+@pytest.mark.slow
 def test_an_image_of_one_model_runs_between_steps_of_another_s_video(
     make_engine: MakeEngine, make_job: Make, calls: Calls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -449,6 +451,7 @@ def test_an_image_of_one_model_runs_between_steps_of_another_s_video(
 # Room.
 
 
+@pytest.mark.slow
 def test_room_is_taken_at_once_and_given_back_at_each_end(
     make_engine: MakeEngine, make_job: Make, calls: Calls
 ) -> None:
@@ -517,6 +520,7 @@ def test_out_of_memory_halves_calls_now_and_later(make_engine: MakeEngine, make_
     assert engine.recorder.of(Event.OUT_OF_MEMORY) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["text", "denoiser", "decode"])
 def test_an_image_that_does_not_fit_fails_alone(
     make_engine: MakeEngine, make_job: Make, calls: Calls, kind: str
@@ -534,6 +538,7 @@ def test_an_image_that_does_not_fit_fails_alone(
     assert engine.room(MODEL).free == engine.room(MODEL).whole
 
 
+@pytest.mark.slow
 def test_an_image_without_memory_beside_others_is_tried_again_alone(
     make_engine: MakeEngine, make_job: Make, calls: Calls
 ) -> None:
@@ -571,6 +576,7 @@ class InPlace:
         """Nothing is under way."""
 
 
+@pytest.mark.slow
 def test_idle_models_go_before_an_image_fails(make_engine: MakeEngine, make_job: Make, calls: Calls) -> None:
     engine = make_engine(catalog=with_model("other"))
     assert isinstance(end(in_flight(engine, make_job("a", model="other"))["a"]), JobOutput)
@@ -585,6 +591,7 @@ def test_idle_models_go_before_an_image_fails(make_engine: MakeEngine, make_job:
     assert engine.recorder.of(Event.MODEL_EVICTED, "other") == 1
 
 
+@pytest.mark.slow
 def test_two_models_take_turns_in_a_small_memory(make_engine: MakeEngine, make_job: Make) -> None:
     """Room is made before a model is loaded, never by a load that fails: nothing is loaded twice."""
     size = model_size(with_model("other").models[MODEL])
@@ -750,6 +757,7 @@ def test_a_download_that_fails_fails_the_jobs_with_its_reason(
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("offload", ["model", "group"])
 def test_offloaded_models_make_the_same_images(
     make_engine: MakeEngine, make_job: Make, calls: Calls, offload: str
@@ -785,6 +793,7 @@ def test_steps_go_on_while_another_image_is_decoded(make_engine: MakeEngine, mak
         assert is_alone(end(futures[job.id]), job)
 
 
+@pytest.mark.slow
 def test_an_overlapping_engine_makes_the_same_images(make_engine: MakeEngine, make_job: Make) -> None:
     engine = make_engine(overlap="on", batch_size=8)
     mix = [job for job in image_mix(make_job, MODEL) if job.request.steps < 10]
@@ -793,6 +802,7 @@ def test_an_overlapping_engine_makes_the_same_images(make_engine: MakeEngine, ma
         assert is_alone(end(futures[job.id]), job), job.id
 
 
+@pytest.mark.slow
 def test_an_image_without_memory_beside_a_decode_is_tried_again_after_it(
     make_engine: MakeEngine, make_job: Make, calls: Calls
 ) -> None:

@@ -15,6 +15,7 @@ from app.worker.encoder_memo import EncoderMemo
 from app.worker.pipeline_call import call_module
 from app.worker.recorder import Event, Recorder
 from nag.families.flux import Flux
+from tests.tiers import slow_but
 from tests.worker.generate import generate, make_calls
 from tests.worker.tiny_models import TINY_CASES, image_side, tiny_model
 
@@ -27,7 +28,7 @@ NAMES = (
 
 
 @pytest.mark.parametrize("cfg", [False, True])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", slow_but(("flux", "sdxl"), NAMES))
 def test_an_image_is_the_same_alone_and_joined_with_others(name: str, cfg: bool, make_job: Make) -> None:
     if cfg and TINY_CASES[name].cfg is None:
         pytest.skip("has no CFG")

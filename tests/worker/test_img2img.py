@@ -112,6 +112,7 @@ def test_a_soft_mask_blends(shared: SharedModel, make_job: Make) -> None:
     assert np.abs(soft - hard)[regenerated].max() > 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [name for name, model in EMBEDDED.items() if model.inputs.tasks and name != "shapes-flux"]
 )
@@ -212,7 +213,13 @@ def _edits_of_families() -> list[Any]:
     """Name, task and whether with CFG, of every small pipeline that diffusers has the task's pipeline for."""
     names = ("flux", "sdxl", "sd3", "qwen-image", "z-image", "chroma", "sana-sprint", "flux2-klein")
     return [
-        pytest.param(name, task, cfg, id=f"{name}-{task}{'-cfg' if cfg else ''}")
+        pytest.param(
+            name,
+            task,
+            cfg,
+            id=f"{name}-{task}{'-cfg' if cfg else ''}",
+            marks=() if name == "flux" else pytest.mark.slow,
+        )
         for name in names
         for task in ("img2img", "inpaint")
         for cfg in ((False,) if TINY_CASES[name].cfg is None else (False, True))

@@ -23,6 +23,7 @@ from app.worker.warmup import trial_files, trial_jobs
 from nag.families.family import denoisers_of
 from tests.hub import pipelines
 from tests.pictures import png
+from tests.tiers import slow_but
 from tests.tiny.common import strengthen
 from tests.worker.generate import CPU, generate
 
@@ -87,7 +88,7 @@ def distance(one: CallResult, other: CallResult) -> float:
     return float(np.abs(one.pixels - other.pixels).max())
 
 
-@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize("name", slow_but(("kontext", "wan 2.2"), FORMS))
 def test_files_and_guidance_reach_the_result_alone_and_joined(name: str, make_job: Make) -> None:
     form = FORMS[name]
     model = shared_model(form)
@@ -111,6 +112,7 @@ def test_files_and_guidance_reach_the_result_alone_and_joined(name: str, make_jo
     model.close()
 
 
+@pytest.mark.slow
 def test_a_last_frame_matters(make_job: Make) -> None:
     for name in ("wan 2.2, both ends", "ltx, both ends", "ltx 2.3, both ends"):
         model, form = shared_model(FORMS[name]), FORMS[name]
@@ -166,6 +168,7 @@ def test_a_trial_has_the_files_that_its_model_needs(make_job: Make) -> None:
     assert trial_files(KNOWN["wan22-ti2v-5b"]) == {}
 
 
+@pytest.mark.slow
 def test_a_video_is_changed_as_far_as_strength_goes(make_job: Make) -> None:
     """Its first frames start the denoising: the less of it there is, the more is left of them."""
     form = Form(pipelines.wan, "wan21-lightx2v", (InputRole.VIDEO,))

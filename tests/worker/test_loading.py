@@ -29,6 +29,7 @@ from nag.families.family import denoisers_of
 from tests.hub import pipelines
 from tests.hub.repositories import small_size
 from tests.hub.weights import peft, save_lora
+from tests.tiers import slow_but
 from tests.videos import read
 from tests.worker import generate as calls
 from tests.worker.generate import CPU
@@ -41,6 +42,8 @@ pytestmark = [
 ]
 TOLERANCE = 1e-4  # of pixels in [0, 1]
 KNOWN = Catalog.known(Settings())
+WITH_LORA = [name for name, entry in KNOWN.items() if entry.lora]
+WITH_SCHEDULER = [name for name, entry in KNOWN.items() if entry.scheduler]
 #: Entries whose pipelines keep the text's keys of one request between its steps, so that no other can join.
 ALONE = ("qwen-image21-turbo",)
 #: Entries whose text encoder reads the images too, so that nothing is kept of it for other requests.
@@ -96,7 +99,7 @@ def generate(pipe: Any, entry: Model, **changes: Any) -> tuple[np.ndarray, bool]
     return made.pixels, made.applied.applied
 
 
-@pytest.mark.parametrize("name", KNOWN)
+@pytest.mark.parametrize("name", slow_but(("shapes-flux", "sdxl-lightning"), KNOWN))
 def test_an_entry_loads_and_makes_guided_images_alone_and_joined(name: str, tmp_path: Path) -> None:
     entry = in_folder(KNOWN[name], tmp_path)
     pipe = loaded(entry)
@@ -136,7 +139,7 @@ def check_joined(pipe: Any, entry: Model) -> None:
     assert all(np.abs(guided - other).max() > 2 * TOLERANCE for other in others)
 
 
-@pytest.mark.parametrize("name", [name for name, entry in KNOWN.items() if entry.lora])
+@pytest.mark.parametrize("name", slow_but(["qwen-image-lightning"], WITH_LORA))
 def test_its_loras_change_the_weights_for_good(name: str, tmp_path: Path) -> None:
     entry = in_folder(KNOWN[name], tmp_path)
     without = denoisers_of(loaded(entry.model_copy(update={"lora": ()})))
@@ -149,7 +152,7 @@ def test_its_loras_change_the_weights_for_good(name: str, tmp_path: Path) -> Non
         assert before.state_dict().keys() == after.state_dict().keys()  # no adapter is left beside them
 
 
-@pytest.mark.parametrize("name", [name for name, entry in KNOWN.items() if entry.scheduler])
+@pytest.mark.parametrize("name", slow_but(["sdxl-lightning"], WITH_SCHEDULER))
 def test_its_scheduler_takes_the_place_of_the_repositorys(name: str, tmp_path: Path) -> None:
     entry = in_folder(KNOWN[name], tmp_path)
     assert entry.scheduler is not None
@@ -200,6 +203,7 @@ def to_q(pipe: Any) -> torch.Tensor:
     return attention.to_q(torch.ones(1, attention.to_q.in_features))
 
 
+@pytest.mark.slow
 def test_a_lora_beside_the_weights_does_what_a_fused_one_does(hyper: Model) -> None:
     def entry(scale: float, fuse: bool) -> Model:
         lora = hyper.lora[0].model_copy(update={"scale": scale, "fuse": fuse})
@@ -254,6 +258,7 @@ def test_transparent_pixels_lie_over_white(tmp_path: Path, monkeypatch: pytest.M
     assert np.allclose(pixels, (1.0, 0.5, 0.5))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("offload", ["model", "group"])
 def test_offloaded_it_makes_the_same_picture(hyper: Model, offload: str) -> None:
     plain, _ = generate(loaded(hyper), hyper)
@@ -265,6 +270,7 @@ def test_offloaded_it_makes_the_same_picture(hyper: Model, offload: str) -> None
     assert any(hasattr(module, hook) for module in pipe.unet.modules())
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
 def test_its_denoiser_is_to_be_compiled(hyper: Model) -> None:
     pipe = loaded(hyper.model_copy(update={"compile": "denoiser"}))
@@ -272,6 +278,7 @@ def test_its_denoiser_is_to_be_compiled(hyper: Model) -> None:
     assert nag.supports(pipe)
 
 
+@pytest.mark.slow
 def test_a_video_has_the_sound_that_the_pipeline_makes_for_it(tmp_path: Path) -> None:
     entry = in_folder(KNOWN["ltx23-distilled"], tmp_path)
     pipe = loaded(entry).to(dtype=torch.float32)

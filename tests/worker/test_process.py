@@ -18,6 +18,8 @@ from app.queue.queue import Queue
 from app.settings import Settings
 from tests.limits import HANG_S
 
+pytestmark = pytest.mark.slow  # starts workers
+
 SERVE = "from app.settings import Settings; from app.worker.process import main; main(Settings())"
 #: Gives the worker an engine whose load never ends, in a thread for which the interpreter would wait at its end.
 STUCK = """

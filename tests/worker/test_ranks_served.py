@@ -19,6 +19,8 @@ from app.cli.running import running
 from tests.api.sse import events
 from tests.limits import HANG_S
 
+pytestmark = pytest.mark.slow  # starts a service
+
 CATALOG = """
 default = "flux-split"
 

@@ -100,6 +100,7 @@ def test_it_is_known_of_a_class_whether_it_attends_by_the_dispatcher(name: str) 
         assert speed._dispatches(type(denoiser)) == uses_it == (name not in WITHOUT_DISPATCHER)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attention", ["_native_math", "_native_flash"])
 def test_another_attention_backend_makes_the_same_images(
     attention: str, entry: Model, shared: SharedModel, jobs: list[Job], monkeypatch: pytest.MonkeyPatch
@@ -153,6 +154,7 @@ def test_a_request_s_lora_is_added_to_cast_weights(
     model.close()
 
 
+@pytest.mark.slow
 def test_channels_last_changes_where_numbers_are_and_not_what_they_are(make_job: Make) -> None:
     entry = KNOWN["shapes-sd-turbo"]
     plain, model = loaded(entry), loaded(entry, channels_last=True)
