@@ -1,8 +1,11 @@
 """Each speed setting of the catalog against the plain model: exactness, time and memory, with and without guidance.
 
-A setting is put into a copy of the entry, which is loaded as a worker loads it. Images are made one at a time, by the
-entry's own number of steps unless told otherwise. Beside the table of those that run: combinations that are refused, by
-their messages.
+A setting is put into a copy of the entry, which is loaded as a worker loads it. Images are made one at a time, in eight
+steps at most, but sixteen with a step cache. Settings for which no time is left are named, and so are those that the
+machine cannot have. Beside the table of those that run: combinations that are refused, by their messages.
+
+Models on several devices are not measured: ranks on one CPU share its cores, so their times say nothing. Tests hold
+their exactness (tests/worker/test_device_group.py).
 
     python -m benchmarks.settings --models shapes-flux shapes-sd
 """
@@ -11,10 +14,10 @@ from __future__ import annotations
 
 import argparse
 import gc
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import Any
 
 import numpy as np
@@ -37,10 +40,11 @@ from app.worker.shared_model import SharedModel
 from app.worker.warmup import trial_files, trial_jobs
 from benchmarks import report
 
-IMAGES = 6
+IMAGES = 3
+MINUTES = 7.0  # after which no further setting is begun; compiling one takes up to two
 Pixels = np.ndarray[Any, np.dtype[np.float32]]
-#: Steps for few-step models, in which a step cache has something to skip.
-CACHED_STEPS = 16
+#: Steps of an image at most; and those in which a step cache has something to skip.
+STEPS_MAX, CACHED_STEPS = 8, 16
 
 
 def cast(*components: str) -> dict[str, Any]:
@@ -71,8 +75,8 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
         "cache = first_block, threshold 0.05": cache("first_block", threshold=0.05),
         "cache = first_block, threshold 0.2": cache("first_block", threshold=0.2),
         "cache = taylorseer, interval 3": cache("taylorseer", cache_interval=3),
-        "compile = denoiser": {"compile": "denoiser"},
         "compile = blocks": {"compile": "blocks"},
+        "compile = denoiser": {"compile": "denoiser"},
     },
     "shapes-sd": {
         "quantization = layerwise-fp8, unet": cast("unet"),
@@ -111,6 +115,12 @@ REFUSED: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ),
     ("shapes-flux", "parallel and compile", {"parallel": Parallelism(ulysses=2), "compile": "blocks"}),
     ("shapes-flux", "parallel and offload", {"parallel": Parallelism(ulysses=2), "offload": "model"}),
+    ("shapes-flux", "parallel and cache", {"parallel": Parallelism(ulysses=2)} | cache("first_block")),
+    ("shapes-flux", "parallel.tensor and quantization", {"parallel": Parallelism(tensor=2)} | cast("transformer")),
+    (
+        "qwen-image-lightning", "parallel.ring, a masked text",
+        {"parallel": Parallelism(ring=2), "attention": "_native_cudnn"},
+    ),
     ("shapes-flux", "parallel.ring, attention = native", {"parallel": Parallelism(ring=2)}),
     ("shapes-flux", "parallel.tensor and LoRAs of requests", {"parallel": Parallelism(tensor=2)}),
     ("shapes-sd", "parallel.ulysses, a UNet", {"parallel": Parallelism(ulysses=2)}),
@@ -159,21 +169,33 @@ def compare(plain: Subject, changed: Subject, steps: int, guidance: Guidance | N
     }
 
 
-def rows_of(entry: Model, device: torch.device, images: int, only: Sequence[str]) -> list[dict[str, Any]]:
-    """Measures every setting of an entry against the plain one, guided and not."""
+def chosen(model: str, words: Sequence[str], *, is_compiled: bool) -> dict[str, dict[str, Any]]:
+    """Returns the settings of a model that compile, or those that do not, whose name holds one of the words, if any."""
+    return {
+        label: changes
+        for label, changes in SETTINGS[model].items()
+        if ("compile" in changes) == is_compiled and (not words or any(word in label for word in words))
+    }
+
+
+def rows_of(
+    entry: Model, device: torch.device, settings: Mapping[str, dict[str, Any]], images: int, until_s: float
+) -> list[dict[str, Any]]:
+    """Measures settings of an entry against the plain one, guided and not, until a time of `monotonic`."""
     plain = Subject(entry, device)
     rows: list[dict[str, Any]] = []
     assert entry.nag is not None
-    for label, changes in SETTINGS[entry.id].items():
-        if only and not any(word in label for word in only):
-            continue
+    for label, changes in settings.items():
         row: dict[str, Any] = {"model": entry.id, "setting": label}
+        if monotonic() > until_s:
+            rows.append(row | {"refused": "no time left (--minutes)"})
+            continue
         try:
             changed = Subject(entry.model_copy(update=changes), device)
         except LoadError as exc:
             rows.append(row | {"refused": exc.why})
             continue
-        steps = max(entry.num_inference_steps.default, CACHED_STEPS if "cache" in changes else 0)
+        steps = CACHED_STEPS if "cache" in changes else min(entry.num_inference_steps.default, STEPS_MAX)
         for is_guided in (False, True):
             guidance = Guidance(**entry.nag.model_dump(), negative_prompt="blurry") if is_guided else None
             rows.append(row | {"nag": is_guided} | compare(plain, changed, steps, guidance, images))
@@ -208,12 +230,20 @@ def main() -> None:
     parser.add_argument("--models", nargs="*", default=list(SETTINGS), choices=list(SETTINGS))
     parser.add_argument("--only", nargs="*", default=(), help="settings whose name holds one of these words")
     parser.add_argument("--images", type=int, default=IMAGES, help=f"of each setting; default {IMAGES}")
+    parser.add_argument("--minutes", type=float, default=MINUTES, help=f"for the settings; default {MINUTES:g}")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out", type=Path, default=report.RESULTS, help="folder of the results")
     arguments = parser.parse_args()
     known, device = Catalog.known(Settings()), resolve_device(arguments.device)
-    rows = [row for name in arguments.models for row in rows_of(known[name], device, arguments.images, arguments.only)]
     refused = refusals(known, device)
+    until_s = monotonic() + 60 * arguments.minutes
+    rows = [
+        row
+        for is_compiled in (False, True)  # what takes longest comes last
+        for name in arguments.models
+        if (settings := chosen(name, arguments.only, is_compiled=is_compiled))
+        for row in rows_of(known[name], device, settings, arguments.images, until_s)
+    ]
     columns = ("model", "setting", "NAG", "steps", "largest difference", "mean", "time", "weights")
     cells = [
         (
