@@ -8,7 +8,6 @@ import torch
 import nag
 from benchmarks import nag_cost, nag_regression
 from benchmarks.denoisers import Denoiser
-from tests import tiny
 from tests.nag.support import Subject
 
 pytestmark = pytest.mark.slow  # runs a benchmark
@@ -16,7 +15,7 @@ pytestmark = pytest.mark.slow  # runs a benchmark
 
 def small_flux(draw, full):
     assert not full
-    subject = Subject(next(case for case in tiny.CASES if case.name == "flux"), steps=1)
+    subject = Subject.named("flux", steps=1)
     (call,), _ = subject.calls("a red circle")
     texts = ("encoder_hidden_states", "pooled_projections")
     prompt = {name: call.pop(name) for name in texts}

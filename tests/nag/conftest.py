@@ -60,7 +60,6 @@ def layout(request):
 
 @pytest.fixture
 def flux():
-    from tests import tiny
     from tests.nag.support import Subject
 
-    return Subject(next(case for case in tiny.CASES if case.name == "flux"))
+    return Subject.named("flux")

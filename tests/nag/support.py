@@ -10,7 +10,7 @@ import torch
 
 import nag
 from nag.families import family_of
-from tests.tiny import Case
+from tests.tiny import Case, find_case
 
 STEPS = 4
 #: What pipelines of videos and sound call `num_images_per_prompt`.
@@ -24,6 +24,11 @@ class Subject:
         self.case, self.steps = case, steps
         self.pipe = case.make(seed)
         self.pipe.set_progress_bar_config(disable=True)
+
+    @classmethod
+    def named(cls, name: str, steps: int = STEPS) -> Subject:
+        """Makes the pipeline of the case `name`."""
+        return cls(find_case(name), steps=steps)
 
     @property
     def denoisers(self):

@@ -11,7 +11,6 @@ import torch
 
 import nag
 from nag.families import _FAMILIES, family_of
-from tests import tiny
 from tests.nag.support import Subject, copy_of, difference, run_in_threads
 
 NEGATIVE = "a blue square"
@@ -21,7 +20,7 @@ LAYOUTS = ("flux", "sd3", "sd", "wan", "z-image", "hunyuan-video")
 
 @pytest.fixture(params=LAYOUTS, scope="module")
 def layout(request):
-    return Subject(next(case for case in tiny.CASES if case.name == request.param), steps=2)
+    return Subject.named(request.param, steps=2)
 
 
 def test_a_thread_that_does_not_guide_is_plain_beside_one_that_does(layout):

@@ -13,7 +13,6 @@ from diffusers.guiders import guider_utils
 import nag
 from nag.cache_context import is_conditional_context
 from nag.processors import GuidedProcessor
-from tests import tiny
 from tests.nag.support import Subject, copy_of, difference, run_in_threads
 
 NEGATIVE = "a blue square"
@@ -34,7 +33,7 @@ NAMES = {
 
 
 def made(name):
-    return Subject(next(case for case in tiny.CASES if case.name == name))
+    return Subject.named(name)
 
 
 def test_every_name_that_diffusers_gives_has_a_role():

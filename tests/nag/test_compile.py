@@ -16,7 +16,7 @@ from tests.nag.support import (
     keep_one_block_of_each_kind,
     run_in_threads,
 )
-from tests.tiny import CASES, FAMILY_CASES
+from tests.tiny import FAMILY_CASES
 from tests.tiny.unet import smallest_unet
 
 NEGATIVE = "a blue square"
@@ -44,7 +44,7 @@ def wrapped(subject, whole):
 
 def small(name):
     """A case with as few blocks as it can have: a compiler takes as long for each."""
-    subject = Subject(next(case for case in CASES if case.name == name))
+    subject = Subject.named(name)
     if name == "sd":
         subject.pipe.unet = smallest_unet()
     keep_one_block_of_each_kind(subject.denoiser)
@@ -93,7 +93,7 @@ def blocks_one_by_one(subject, whole):
 @pytest.fixture
 def small_flux():
     """Flux of one block, which a compiler needs a second for."""
-    subject = Subject(next(case for case in CASES if case.name == "flux"))
+    subject = Subject.named("flux")
     subject.pipe = tiny.flux(double_blocks=1, single_blocks=0)
     subject.pipe.set_progress_bar_config(disable=True)
     torch.compiler.reset()

@@ -9,9 +9,9 @@ import torch
 from diffusers import ControlNetModel, FluxControlNetModel
 
 import nag
-from tests import tiny
 from tests.nag import oracle
 from tests.nag.support import Subject, difference
+from tests.tiny import find_case
 
 NEGATIVE = "a blue square"
 PROMPTS, NEGATIVES = ["a red circle", "a green shape"], [NEGATIVE, "a triangle"]
@@ -23,7 +23,7 @@ IMAGE_WIDTH, IMAGE_TOKENS = 24, 4
 
 def subject(name, change=lambda pipe: pipe, **options):
     """The case's pipeline, changed, and called with more options."""
-    case = next(case for case in tiny.CASES if case.name == name)
+    case = find_case(name)
     options = dict(case.options) | options
     changed = replace(case, make=lambda seed: change(case.make(seed)), options=options, fewest_steps=2)
     return Subject(changed, steps=2)

@@ -7,14 +7,13 @@ from diffusers.hooks import FasterCacheConfig, TextKVCacheConfig, apply_group_of
 
 import nag
 from tests.nag.support import Subject, difference
-from tests.tiny import CASES
 
 NEGATIVE = "a blue square"
 
 
 @pytest.fixture(params=["flux", "sd"])
 def fresh(request):
-    return Subject(next(case for case in CASES if case.name == request.param))
+    return Subject.named(request.param)
 
 
 def guided(subject, **numbers):
@@ -38,7 +37,7 @@ def test_weights_stored_in_eight_bits_are_called_not_read(fresh):
 
 def test_weights_quantized_to_int8_by_torchao():
     quantization = pytest.importorskip("torchao.quantization", reason="installed by `make test-previous`")
-    subject = Subject(next(case for case in CASES if case.name == "flux"))
+    subject = Subject.named("flux")
     expected, plain = guided(subject), subject.generate()
     quantization.quantize_(subject.denoiser, quantization.Int8WeightOnlyConfig())
     quantized_plain, quantized = subject.generate(), guided(subject)
@@ -48,7 +47,7 @@ def test_weights_quantized_to_int8_by_torchao():
 
 def test_a_step_cache_starts_anew_when_guidance_ends():
     """The cache adds what later blocks added at an earlier step; packed and plain sequences differ in length."""
-    subject = Subject(next(case for case in CASES if case.name == "flux"))
+    subject = Subject.named("flux")
     exact = guided(subject, end=0.5)
     subject.denoiser.enable_cache(FirstBlockCacheConfig(threshold=0.0))
     with subject.denoiser.cache_context("cond"):
@@ -69,7 +68,7 @@ def test_a_step_cache_starts_anew_when_guidance_ends():
     ("cache", "reason"), [(TextKVCacheConfig(), "text K/V cache"), (FasterCacheConfig(), "FasterCache")]
 )
 def test_caches_that_guidance_would_make_wrong_are_refused(cache, reason):
-    subject = Subject(next(case for case in CASES if case.name == "flux"))
+    subject = Subject.named("flux")
     subject.denoiser.enable_cache(cache)
     with pytest.raises(nag.UnsupportedPipeline, match=reason), nag.guide(subject.pipe, NEGATIVE):
         pass
@@ -77,7 +76,7 @@ def test_caches_that_guidance_would_make_wrong_are_refused(cache, reason):
 
 def test_a_unet_that_pools_its_text_is_refused():
     """It would read the packed prompts as one."""
-    subject = Subject(next(case for case in CASES if case.name == "sd"))
+    subject = Subject.named("sd")
     pooling = {"addition_embed_type": "text", "addition_embed_type_num_heads": 2}
     subject.pipe.unet = type(subject.pipe.unet).from_config(subject.pipe.unet.config, **pooling)
     with pytest.raises(nag.UnsupportedPipeline, match="pools its text"), nag.guide(subject.pipe, NEGATIVE):

@@ -7,14 +7,14 @@ from diffusers import attention_backend
 import nag
 from tests.nag import authors_layout
 from tests.nag.support import STEPS, Subject, difference
-from tests.tiny import CASES
+from tests.tiny import find_case
 from tests.tiny import flux as make_flux
 
 NEGATIVE = "a blue square"
 
 
 def small(seed, double_blocks, single_blocks):
-    case = next(case for case in CASES if case.name == "flux")
+    case = find_case("flux")
     return Subject(replace(case, make=lambda seed: make_flux(seed, double_blocks, single_blocks)), seed)
 
 

@@ -5,7 +5,6 @@ import torch
 
 import nag
 from tests.nag.support import Subject, difference
-from tests.tiny import CASES
 
 NEGATIVE = "a blue square"
 
@@ -128,7 +127,7 @@ def test_a_denoiser_called_by_hand_needs_embeddings(layout):
 @pytest.mark.parametrize("name", ["flux", "sd", "wan"])
 def test_a_pipeline_that_has_nothing_to_encode_is_guided_the_same(name):
     """Some pipelines leave encode_prompt out where they are given embeddings; CFG's rows are told all the same."""
-    subject = Subject(next(case for case in CASES if case.name == name))
+    subject = Subject.named(name)
     encode, results = subject.pipe.encode_prompt, []
     subject.pipe.encode_prompt = lambda *args, **kwargs: results.append(encode(*args, **kwargs)) or results[-1]
     subject.generate(cfg=True)

@@ -5,7 +5,6 @@ import torch
 
 import nag
 from tests.nag.support import Subject, difference
-from tests.tiny import CASES
 
 GAIN = 2000.0
 SCALE = 500.0
@@ -13,7 +12,7 @@ SCALE = 500.0
 
 @pytest.mark.parametrize("name", ["flux", "sd", "sd3", "qwen-image", "wan"])
 def test_large_attention_outputs_stay_finite_and_are_guided(name):
-    subject = Subject(next(case for case in CASES if case.name == name))
+    subject = Subject.named(name)
     with nag.guide(subject.pipe, "a blue square", scale=SCALE, alpha=0.5):
         expected = subject.generate()
     for module in subject.denoiser.modules():

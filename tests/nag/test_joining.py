@@ -12,7 +12,6 @@ from diffusers import FirstBlockCacheConfig
 import nag
 from nag.families import family_of
 from nag.families.arguments import PADDED, UNDECLARED
-from tests import tiny
 from tests.nag.support import Subject, difference
 from tests.nag.test_attachment import row_guidance
 
@@ -175,7 +174,7 @@ def test_a_family_that_cannot_join_says_why(flux, flux_call, monkeypatch):
 
 def test_video_with_a_first_image_does_not_join_video_without():
     """HunyuanVideo 1.5 looks whether any row of the call has an image."""
-    subject = Subject(next(case for case in tiny.CASES if case.name == "hunyuan-15"))
+    subject = Subject.named("hunyuan-15")
     call = recorded_calls(subject, "a red circle")[0][1]
     assert not call["image_embeds"].any()
     other = call | {"image_embeds": torch.ones_like(call["image_embeds"])}
@@ -195,7 +194,7 @@ def test_negative_prompts_that_cannot_share_a_call_are_named(flux, flux_call):
 @torch.no_grad()
 def test_residuals_of_a_controlnet_join():
     """Lists of tensors and one tensor, each with the rows of its call."""
-    subject = Subject(next(case for case in tiny.CASES if case.name == "sdxl"))
+    subject = Subject.named("sdxl")
     denoiser, calls, rows = three_requests(subject)
     shapes = []
     blocks = [*denoiser.down_blocks, denoiser.mid_block]

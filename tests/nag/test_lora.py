@@ -8,7 +8,6 @@ from peft import LoraConfig
 
 import nag
 from nag.families import family_of
-from tests import tiny
 from tests.nag.support import Subject, difference
 
 NEGATIVE = "a blue square"
@@ -27,7 +26,7 @@ def test_a_lora_changed_in_mid_run_reaches_the_negatives_keys(change):
     """As in a run that keeps no keys at all."""
 
     def run(caches_text_kv):
-        changed = Subject(next(case for case in tiny.CASES if case.name == "sd"))
+        changed = Subject.named("sd")
         torch.manual_seed(2)
         lora = LoraConfig(r=2, init_lora_weights=False, target_modules=["to_k", "to_v"])
         changed.pipe.unet.add_adapter(lora)

@@ -4,7 +4,6 @@ import pytest
 import torch
 
 import nag
-from tests import tiny
 from tests.nag import oracle
 from tests.nag.support import Subject, difference
 
@@ -14,7 +13,7 @@ NUMBERS = {"scale": 6.0, "tau": 2.0, "alpha": 0.6}
 
 @pytest.fixture(scope="module", params=["ltx2", "ltx2.3"])
 def ltx2(request):
-    return Subject(next(case for case in tiny.CASES if case.name == request.param))
+    return Subject.named(request.param)
 
 
 def texts_of_sound(subject, prompts):

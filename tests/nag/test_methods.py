@@ -8,7 +8,6 @@ from nag.families import family_of
 from nag.params import METHODS
 from tests.nag import oracle
 from tests.nag.support import STEPS, Subject, difference, keep_one_block_of_each_kind
-from tests.tiny import CASES
 
 PROMPTS, NEGATIVES = ["a red circle", "a green shape"], ["a blue square", "a triangle"]
 NUMBERS = {"scale": 3.0, "tau": 1.5, "alpha": 0.7}
@@ -23,7 +22,7 @@ def subject(request):
 
 
 def make(name, steps=STEPS):
-    return Subject(next(case for case in CASES if case.name == name), steps=steps)
+    return Subject.named(name, steps=steps)
 
 
 def negatives_of(subject):

@@ -7,7 +7,6 @@ import pytest
 from diffusers.hooks.context_parallel import apply_context_parallel
 
 import nag
-from tests import tiny
 from tests.nag.ranks import Scenario, differences
 from tests.nag.support import Subject
 
@@ -56,7 +55,7 @@ BROKEN = {
 
 @functools.cache
 def subject(name):
-    return Subject(next(case for case in tiny.CASES if case.name == name), steps=3)
+    return Subject.named(name, steps=3)
 
 
 def scenario(name, parallelism, options, guidance=None, without=()):
@@ -125,7 +124,7 @@ def split_by(denoiser, plan):
     ],
 )
 def test_what_cannot_be_guided_exactly_is_refused_by_name(name, change, options, reason):
-    pipe = Subject(next(case for case in tiny.CASES if case.name == name)).pipe
+    pipe = Subject.named(name).pipe
     if change is not None:
         change(pipe.transformer)
     split_by(pipe.transformer, {} if change is None else pipe.transformer._cp_plan)

@@ -8,14 +8,13 @@ import torch
 from diffusers import PyramidAttentionBroadcastConfig
 
 import nag
-from tests import tiny
 from tests.nag.support import STEPS, Subject
 
 NEGATIVE = "a blue square"
 
 
 def made(name):
-    return Subject(next(case for case in tiny.CASES if case.name == name))
+    return Subject.named(name)
 
 
 @pytest.mark.parametrize("name", ["flux", "sd", "wan"])

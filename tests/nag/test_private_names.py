@@ -18,7 +18,7 @@ from diffusers.models.attention_dispatch import AttentionBackendName
 import nag
 from nag import _diffusers
 from nag.attention import AttentionCall, attention_with_lse
-from tests import tiny
+from tests.tiny import find_case
 
 #: Private names of others than diffusers and this package: of torch, Python and accelerate, and this package's own.
 OTHERS = {
@@ -40,7 +40,7 @@ OTHERS = {
 
 
 def pipeline(name):
-    return next(case for case in tiny.CASES if case.name == name).make(0)
+    return find_case(name).make(0)
 
 
 def kandinsky3_takes_prompts_without_padding():

@@ -15,7 +15,7 @@ NEGATIVE = "a blue square"
 
 @pytest.fixture(params=["flux", "sdxl", "wan"])
 def subject(request):
-    return Subject(next(case for case in CASES if case.name == request.param))
+    return Subject.named(request.param)
 
 
 def test_the_former_name_is_taken_with_a_warning():

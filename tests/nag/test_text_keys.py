@@ -7,7 +7,6 @@ import torch
 
 import nag
 from nag.text_keys import TextKeyCache
-from tests import tiny
 from tests.nag.support import Subject, difference
 from tests.nag.test_attachment import row_guidance
 from tests.nag.test_joining import TOLERANCE, recorded_calls, tensors_of
@@ -21,7 +20,7 @@ GROUPS = ("a", True), ("ab", True), ("ab", False), ("abc", True), ("bc", False),
 @pytest.fixture(scope="module", params=CROSS)
 def model(request):
     """The denoiser of a small pipeline, and of each of three requests a call with guidance of its own."""
-    subject = Subject(next(case for case in tiny.CASES if case.name == request.param))
+    subject = Subject.named(request.param)
     calls = [call for _, call in recorded_calls(subject, "a red circle")]
     texts = {"a": ("a blue square", 6.0), "b": ("", 3.0), "c": ("a triangle", 4.0)}
     by_name = {}

@@ -3,14 +3,13 @@ from diffusers.models.attention_processor import AttnProcessor
 
 import nag
 from tests.nag.support import Subject, difference
-from tests.tiny import CASES
 
 NEGATIVE = "a blue square"
 
 
 @pytest.fixture(params=["sd", "sdxl"])
 def unet(request):
-    return Subject(next(case for case in CASES if case.name == request.param))
+    return Subject.named(request.param)
 
 
 def test_there_is_no_reference_layout_to_ask_for(unet):

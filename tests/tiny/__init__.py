@@ -2,29 +2,42 @@
 
 import importlib
 import pkgutil
-from typing import Any
+
+import pytest
 
 from tests.tiny.calls import DenoiserCall
 from tests.tiny.common import Case
 from tests.tiny.flux import flux
 from tests.tiny.unet import sd, sdxl
 
-__all__ = ["CALLS", "CASES", "FAMILY_CASES", "Case", "DenoiserCall", "flux", "sd", "sdxl"]
+__all__ = ["CALLS", "CASES", "FAMILY_CASES", "Case", "DenoiserCall", "find_case", "flux", "sd", "sdxl"]
 
+_cases: list[Case] = []
+_calls: list[DenoiserCall] = []
+#: Modules here whose models an older diffusers lacks.
+_missing: list[str] = []
 
-def _gathered(name: str) -> tuple[Any, ...]:
-    """Those of every module here; modules whose models an older diffusers lacks are left out."""
-    cases: list[Any] = []
-    for module in pkgutil.iter_modules(__path__):
-        try:
-            cases += getattr(importlib.import_module(f"{__name__}.{module.name}"), name, ())
-        except ImportError as error:
-            if (error.name or "").partition(".")[0] != "diffusers":
-                raise
-    return tuple(cases)
+for _module in pkgutil.iter_modules(__path__):
+    try:
+        _found = importlib.import_module(f"{__name__}.{_module.name}")
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] != "diffusers":
+            raise
+        _missing.append(_module.name)
+    else:
+        _cases += getattr(_found, "CASES", ())
+        _calls += getattr(_found, "CALLS", ())
 
-
-CASES: tuple[Case, ...] = _gathered("CASES")
+CASES: tuple[Case, ...] = tuple(_cases)
 #: Without the forms that a family has beside the first.
 FAMILY_CASES = tuple(case for case in CASES if not any(case.name.startswith(f"{other.name}-") for other in CASES))
-CALLS: tuple[DenoiserCall, ...] = _gathered("CALLS")
+CALLS: tuple[DenoiserCall, ...] = tuple(_calls)
+
+
+def find_case(name: str) -> Case:
+    """Returns the case of this name. Skips the test if it may be one whose models this diffusers lacks."""
+    case = next((case for case in CASES if case.name == name), None)
+    if case is None and _missing:
+        pytest.skip(f"this diffusers lacks the models of {', '.join(_missing)}")
+    assert case is not None, name
+    return case

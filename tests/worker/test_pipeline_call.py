@@ -26,7 +26,7 @@ from app.worker.protocol import JobCancelled, JobControl
 from app.worker.shared_model import SharedModel
 from nag.families.family import denoisers_of
 from tests.inputs import edit
-from tests.tiny import CASES
+from tests.tiny import find_case
 from tests.worker.generate import CPU, difference, generate, make_calls
 from tests.worker.mixes import FILES, HALF, NAG, alone, image_mix, loaded, video_mix
 
@@ -338,7 +338,7 @@ def test_guidance_has_its_pipeline_s_names(shared: SharedModel, make_job: Make) 
 
 @pytest.mark.parametrize("name", ["z-image", "krea2"])
 def test_no_cfg_is_asked_by_zero_of_pipelines_that_run_it_above_zero(name: str, entry: Model, make_job: Make) -> None:
-    pipe = next(case for case in CASES if case.name == name).make(0)
+    pipe = find_case(name).make(0)
     entry = entry.model_copy(update={"cfg": "guidance_scale", "embedded_guidance": None})
     assert cfg_arguments(pipe, entry, make_job("a", guidance_scale=1.0).request) == {"guidance_scale": 0.0}
     request = make_job("b", guidance_scale=4.0, negative_prompt="no").request

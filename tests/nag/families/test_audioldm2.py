@@ -6,14 +6,13 @@ from transformers import VitsModel
 
 import nag
 from tests.nag.support import Subject, difference
-from tests.tiny import CASES
 
 NEGATIVE = "a small blue square on a white background"
 
 
 @pytest.fixture
 def subject():
-    return Subject(next(case for case in CASES if case.name == "audioldm2"))
+    return Subject.named("audioldm2")
 
 
 @pytest.mark.parametrize("zeroed", ["negative_prompt_embeds", "negative_generated_prompt_embeds"])

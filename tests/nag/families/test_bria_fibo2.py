@@ -9,7 +9,6 @@ from PIL import Image
 import nag
 from tests.nag import oracle
 from tests.nag.support import Subject, difference
-from tests.tiny import CASES
 
 LONG = "a small blue square on a white background"
 #: Tokens of the image of each case's size, and gist tokens of prompts of three words and of LONG.
@@ -19,7 +18,7 @@ CAPTION = json.dumps({"short_description": "a red circle", "text_render": [{"tex
 
 @pytest.fixture(scope="module")
 def subject():
-    return Subject(next(case for case in CASES if case.name == "fibo2"))
+    return Subject.named("fibo2")
 
 
 def call_of(subject, prompts):

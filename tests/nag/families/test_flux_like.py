@@ -6,14 +6,13 @@ import torch
 import nag
 from nag.families import family_of
 from tests.nag.support import Subject, difference
-from tests.tiny import CASES
 
 NEGATIVE = "a blue square"
 LIKE = ("chroma", "flux2", "flux2-klein-picture", "flux2-klein-kv", "longcat-image", "ovis-image", "bria")
 
 
 def subject_of(name):
-    return Subject(next(case for case in CASES if case.name == name))
+    return Subject.named(name)
 
 
 @pytest.mark.parametrize("name", LIKE)

@@ -6,16 +6,16 @@ import pytest
 import torch
 
 import nag
-from tests import tiny
 from tests.nag import oracle
 from tests.nag.support import Subject, difference
+from tests.tiny import find_case
 
 PROMPTS = ['a "red" circle', "a green shape"]
 
 
 @pytest.fixture(params=["hunyuan-image", "hunyuan-15"])
 def glyphs(request):
-    return Subject(next(case for case in tiny.CASES if case.name == request.param))
+    return Subject.named(request.param)
 
 
 @pytest.mark.parametrize("negatives", [['a "blue" square', "a triangle"], ["a blue square", 'a "green" square']])
@@ -29,7 +29,7 @@ def test_what_stands_in_quotes_is_guided_too(glyphs, negatives):
 
 
 def test_an_image_beside_the_text_is_seen_by_both_prompts_and_not_guided():
-    subject = Subject(replace(next(case for case in tiny.CASES if case.name == "hunyuan-15"), shared=5))
+    subject = Subject(replace(find_case("hunyuan-15"), shared=5))
     image = torch.randn(1, 5, 16, generator=torch.Generator().manual_seed(0))
 
     def show(module, args, kwargs):

@@ -2,13 +2,12 @@ import pytest
 import torch
 
 import nag
-from tests import tiny
 from tests.nag.support import Subject, difference
 
 
 @pytest.fixture
 def kandinsky():
-    return Subject(next(case for case in tiny.CASES if case.name == "kandinsky5"))
+    return Subject.named("kandinsky5")
 
 
 def test_negatives_of_unequal_length_do_not_read_each_others_padding(kandinsky):

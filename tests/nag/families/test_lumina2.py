@@ -3,13 +3,12 @@
 import pytest
 
 import nag
-from tests import tiny
 from tests.nag.support import Subject, difference
 
 
 @pytest.fixture
 def subject():
-    return Subject(next(case for case in tiny.CASES if case.name == "lumina2"))
+    return Subject.named("lumina2")
 
 
 def test_a_negative_prompt_gets_no_system_prompt(subject, monkeypatch):

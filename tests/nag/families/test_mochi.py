@@ -4,12 +4,11 @@ from contextlib import ExitStack
 from unittest import mock
 
 import nag
-from tests import tiny
 from tests.nag.support import Subject, difference
 
 
 def test_the_oracles_attention_is_the_models():
-    subject = Subject(next(case for case in tiny.CASES if case.name == "mochi"))
+    subject = Subject.named("mochi")
     prompts = ["a red circle", "a"]
     expected = subject.generate(prompts)
     with ExitStack() as stack:
@@ -19,7 +18,7 @@ def test_the_oracles_attention_is_the_models():
 
 
 def test_an_empty_prompt_blanks_no_other():
-    subject = Subject(next(case for case in tiny.CASES if case.name == "mochi"))
+    subject = Subject.named("mochi")
     subject.pipe.register_to_config(force_zeros_for_empty_prompt=True)
     with nag.guide(subject.pipe, ["a blue square", ""], scale=9.0):
         both = subject.generate(["a red circle", "a"])

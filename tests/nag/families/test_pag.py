@@ -4,7 +4,6 @@ import diffusers
 import pytest
 
 import nag
-from tests import tiny
 from tests.nag.support import Subject, difference
 
 NEGATIVE = "a blue square"
@@ -22,7 +21,7 @@ REFUSED = {"StableDiffusion3PAG", "StableDiffusion3PAGImg2Img"}
 
 
 def subject_of(name):
-    return Subject(next(case for case in tiny.CASES if case.name == name))
+    return Subject.named(name)
 
 
 def test_every_pipeline_of_diffusers_is_known():

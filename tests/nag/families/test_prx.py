@@ -1,13 +1,12 @@
 import pytest
 
 import nag
-from tests import tiny
 from tests.nag.support import Subject, difference
 
 
 @pytest.fixture
 def prx():
-    return Subject(next(case for case in tiny.CASES if case.name == "prx"))
+    return Subject.named("prx")
 
 
 def test_under_cfg_of_one_prompt_the_unconditional_row_stays_plain(prx):

@@ -3,7 +3,6 @@ import torch
 from diffusers.models.transformers.transformer_qwenimage21 import QwenImage21FlexAttnProcessor
 
 import nag
-from tests import tiny
 from tests.nag.support import Subject, difference
 
 NEGATIVE = "a small blue square"
@@ -11,7 +10,7 @@ NEGATIVE = "a small blue square"
 
 @pytest.fixture(params=["qwen21", "qwen21-picture"])
 def subject(request):
-    return Subject(next(case for case in tiny.CASES if case.name == request.param))
+    return Subject.named(request.param)
 
 
 @pytest.mark.parametrize("end", [0.5, 1.0])

@@ -2,7 +2,6 @@ import pytest
 import torch
 
 import nag
-from tests import tiny
 from tests.nag import oracle
 from tests.nag.support import Subject, difference
 
@@ -12,7 +11,7 @@ NEGATIVE = "a blue square"
 
 @pytest.fixture
 def sana():
-    return Subject(next(case for case in tiny.CASES if case.name == "sana"))
+    return Subject.named("sana")
 
 
 def test_the_instruction_stands_before_the_prompt_and_not_before_the_negative(sana):

@@ -3,13 +3,12 @@
 import pytest
 
 import nag
-from tests import tiny
 from tests.nag.support import Subject, difference
 
 
 @pytest.fixture
 def subject():
-    return Subject(next(case for case in tiny.CASES if case.name == "sd3"))
+    return Subject.named("sd3")
 
 
 def test_the_call_that_skips_layers_is_the_prompts_and_guided(subject):

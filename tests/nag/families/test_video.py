@@ -4,13 +4,12 @@ import pytest
 
 import nag
 from tests.nag.support import STEPS, Subject
-from tests.tiny import CASES
 
 NEGATIVE = "a blue square"
 
 
 def of(name):
-    return Subject(next(case for case in CASES if case.name == name))
+    return Subject.named(name)
 
 
 def test_calls_that_other_guidances_compare_with_are_not_counted_as_the_prompts():

@@ -5,13 +5,12 @@ import torch
 
 import nag
 from tests.nag.support import STEPS, Subject, difference
-from tests.tiny import CASES
 
 NEGATIVE = "a blue square"
 
 
 def of(name):
-    return Subject(next(case for case in CASES if case.name == name))
+    return Subject.named(name)
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ import pytest
 import torch
 
 import nag
-from tests import tiny
 from tests.nag.support import STEPS, Subject, difference
 
 LONG = " ".join(["a small blue square on a white background"] * 5)
@@ -12,7 +11,7 @@ LONG = " ".join(["a small blue square on a white background"] * 5)
 
 @pytest.fixture
 def subject():
-    return Subject(next(case for case in tiny.CASES if case.name == "z-image"))
+    return Subject.named("z-image")
 
 
 @pytest.mark.parametrize(("prompt", "negative"), [("a red circle", LONG), (LONG, "a red circle")])
