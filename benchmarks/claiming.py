@@ -24,7 +24,7 @@ from app.jobs import Generation, Job, Priority
 from app.queue import embedded
 from app.queue.queue import Queue
 from app.settings import Settings
-from app.worker.planner import Rules, plan
+from app.worker.jobs.planner import Rules, plan
 from app.worker.protocol import Room
 from benchmarks import report
 

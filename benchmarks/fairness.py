@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from app.jobs import Priority
 from app.queue.snapshot import FairShareState, PendingJob
-from app.worker.planner import Rules, plan
+from app.worker.jobs.planner import Rules, plan
 from app.worker.protocol import Room
 from benchmarks import report
 

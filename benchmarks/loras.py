@@ -31,8 +31,8 @@ from app.jobs import Generation, Guidance, Job, JobError, LoraUse
 from app.loading.adapters import Factors
 from app.loading.pipeline import load
 from app.settings import Settings
-from app.worker.adapters import RowAdapters
-from app.worker.engine import TorchEngine
+from app.worker.engine.adapters import RowAdapters
+from app.worker.engine.torch_engine import TorchEngine
 from app.worker.protocol import JobControl
 from app.worker.recorder import Recorder
 from benchmarks import report

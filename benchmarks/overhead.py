@@ -23,7 +23,7 @@ from tqdm import tqdm
 from app.catalog import Catalog
 from app.cli.running import running
 from app.settings import Settings
-from app.worker.pipelines import load, resolve_device
+from app.worker.engine.pipelines import load, resolve_device
 from benchmarks import report
 
 PROMPT = "a small red circle"

@@ -30,14 +30,14 @@ from app.loading.checks import problems
 from app.loading.errors import LoadError
 from app.loading.pipeline import load
 from app.settings import Settings
-from app.worker import memory
-from app.worker.encoder_memo import EncoderMemo
-from app.worker.pipeline_call import PipelineCall, run_calls
-from app.worker.pipelines import resolve_device
+from app.worker.devices import memory
+from app.worker.engine.pipeline_call import PipelineCall, run_calls
+from app.worker.engine.pipelines import resolve_device
+from app.worker.engine.shared_model import SharedModel
+from app.worker.models.warmup import trial_files, trial_jobs
+from app.worker.prompts.encoder_memo import EncoderMemo
 from app.worker.protocol import JobControl
 from app.worker.recorder import Recorder
-from app.worker.shared_model import SharedModel
-from app.worker.warmup import trial_files, trial_jobs
 from benchmarks import report
 
 IMAGES = 3

@@ -7,8 +7,8 @@ from time import monotonic
 
 from app.jobs import Job
 from app.queue.queue import Queue
-from app.worker import claim as worker
-from app.worker.planner import Rules
+from app.worker.jobs import claim as worker
+from app.worker.jobs.planner import Rules
 from app.worker.protocol import Room
 
 PICTURE = 64 * 64  # units of Generation.cost

@@ -17,7 +17,7 @@ from app.jobs import Job, JobError
 from app.queue.queue import Queue
 from app.settings import Settings
 from app.tracing import Tracing
-from app.worker.models import Models
+from app.worker.models.served_models import ServedModels
 from app.worker.protocol import JobControl, JobOutput
 from app.worker.worker import Worker
 from benchmarks.tracing import Collector, Span, collecting, tree
@@ -43,7 +43,7 @@ class Engine(ScriptedEngine):
 
 @asynccontextmanager
 async def working(settings: Settings, queue: Queue, engine: Engine) -> AsyncIterator[None]:
-    worker = Worker(settings, queue, Models((MODEL,), (MODEL,), frozenset()), lambda _: engine)
+    worker = Worker(settings, queue, ServedModels((MODEL,), (MODEL,), frozenset()), lambda _: engine)
     worker.recorder.tracing = tracing = Tracing.open(settings, "worker")
     running = asyncio.create_task(worker.run())
     try:

@@ -24,9 +24,9 @@ from app.catalog import Catalog
 from app.cli import main
 from app.queue.queue import Queue
 from app.settings import Settings
-from app.worker import pipelines
-from app.worker.shared_model import SharedModel
-from app.worker.video import encode_mp4
+from app.worker.engine import pipelines
+from app.worker.engine.shared_model import SharedModel
+from app.worker.outputs.video import encode_mp4
 from tests import browser
 from tests.api.support import serving
 from tests.catalogs import MODEL

@@ -27,15 +27,15 @@ def bench_model(settings: Settings, name: str, images: int) -> int:
     if images < 1:
         raise CatalogError(f"--images must be at least 1, got {images}")
     # Here, as torch takes a while.
-    from app.worker import memory
-    from app.worker.encoder_memo import EncoderMemo
-    from app.worker.model_cache import ModelCache, ModelUnavailable, is_movable
-    from app.worker.pipeline_call import PipelineCall, run_calls
-    from app.worker.pipelines import load, resolve_device
+    from app.worker.devices import memory
+    from app.worker.engine.pipeline_call import PipelineCall, run_calls
+    from app.worker.engine.pipelines import load, resolve_device
+    from app.worker.models.model_cache import ModelCache, ModelUnavailable, is_movable
+    from app.worker.models.model_states import ModelStates
+    from app.worker.models.warmup import trial_files, trial_jobs
+    from app.worker.prompts.encoder_memo import EncoderMemo
     from app.worker.protocol import JobControl
     from app.worker.recorder import Recorder
-    from app.worker.states import ModelStates
-    from app.worker.warmup import trial_files, trial_jobs
 
     entry, device, recorder = known[name], resolve_device(settings.device), Recorder()
     budget = settings.model_memory_bytes or memory.budget_bytes(device)

@@ -14,8 +14,8 @@ from app.process_exit import exit_at_once
 from app.queue.queue import Queue
 from app.settings import Settings
 from app.tracing import Tracing
-from app.worker.exposition import exposed
-from app.worker.models import Models
+from app.worker.metrics_server import serve_metrics
+from app.worker.models.served_models import ServedModels
 from app.worker.protocol import Engine
 from app.worker.recorder import Recorder
 from app.worker.worker import Worker
@@ -49,7 +49,7 @@ def main(settings: Settings, place: int = 0) -> NoReturn:
 
 def _follow(settings: Settings, place: int) -> NoReturn:
     show_devices(settings.devices or ())
-    from app.worker.follower import follow
+    from app.worker.devices.follower import follow
 
     follow(settings, place)
 
@@ -63,19 +63,19 @@ async def _serve(settings: Settings, catalog: Catalog) -> int:
         show_devices(settings.devices or ())
         # Here, so that a signal is heard while torch is imported.
         from app.loading.lora_files import LoraFiles
-        from app.worker.engine import TorchEngine
+        from app.worker.engine.torch_engine import TorchEngine
 
         return TorchEngine(catalog, settings, recorder, LoraFiles(settings, catalog))
 
     tracing = Tracing.open(settings, "worker")
     queue = Queue.connect(settings)
-    worker = Worker(settings, queue, Models.chosen(catalog, settings), make_engine)
+    worker = Worker(settings, queue, ServedModels.chosen(catalog, settings), make_engine)
     worker.recorder.tracing = tracing
     for each in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(each, worker.stop)
     try:
         await Queue.check(settings)
-        with exposed(worker.recorder.registry, settings) as worker.metrics_at:
+        with serve_metrics(worker.recorder.registry, settings) as worker.metrics_at:
             return await worker.run()
     finally:
         await queue.close()

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, NamedTuple, Protocol
 import numpy as np
 
 from app.jobs import AppliedGuidance, Job, JobError
-from app.worker.states import ModelStates
+from app.worker.models.model_states import ModelStates
 
 __all__ = ["Engine", "InputFiles", "JobCancelled", "JobControl", "JobOutput", "Preview", "Room"]
 

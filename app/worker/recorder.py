@@ -15,7 +15,7 @@ from prometheus_client.metrics_core import Metric as Family
 from app.metrics import definitions as d
 from app.metrics.families import Labels, counter, gauge, histogram, value_family
 from app.tracing import Tracing
-from app.worker.spans import Ended, trace
+from app.worker.jobs.spans import Ended, trace
 
 __all__ = ["Event", "Recorder", "Stage"]
 

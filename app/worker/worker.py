@@ -26,12 +26,12 @@ from app.jobs import Job
 from app.logs import Log
 from app.queue.queue import Queue
 from app.settings import Settings
-from app.worker.claim import claim
-from app.worker.job_run import JobRun
-from app.worker.leases import Leases
-from app.worker.model_turns import ModelTurns
-from app.worker.models import Models
-from app.worker.planner import Rules
+from app.worker.jobs.claim import claim
+from app.worker.jobs.job_run import JobRun
+from app.worker.jobs.leases import Leases
+from app.worker.jobs.model_rotation import ModelRotation
+from app.worker.jobs.planner import Rules
+from app.worker.models.served_models import ServedModels
 from app.worker.protocol import Engine, Room
 from app.worker.recorder import Recorder
 
@@ -61,7 +61,7 @@ class Worker:
         self,
         settings: Settings,
         queue: Queue,
-        models: Models,
+        models: ServedModels,
         make_engine: Callable[[Recorder], Engine],
     ) -> None:
         self.name = f"w-{token_hex(4)}"
@@ -121,7 +121,7 @@ class Worker:
         engine = await self._start_engine()
         if engine is None:
             return 0 if self._stopping.is_set() else 1
-        turns = ModelTurns(self._serving)
+        rotation = ModelRotation(self._serving)
         async with self._queue.watch_arrivals(self._serving, self._wake):
             while not self._stopping.is_set():
                 if self._failed >= set(self._serving) and not engine.warm:
@@ -129,7 +129,7 @@ class Worker:
                 self._wake.clear()
                 try:
                     await self._download_requested_models(engine)
-                    has_claimed = await self._claim(engine, turns)
+                    has_claimed = await self._claim(engine, rotation)
                 except RedisError as error:
                     _log.warning("redis_away", error=type(error).__name__)
                     await asyncio.sleep(REDIS_RETRY_S)
@@ -143,7 +143,7 @@ class Worker:
         await self._drain()
         return 0
 
-    async def _claim(self, engine: Engine, turns: ModelTurns) -> bool:
+    async def _claim(self, engine: Engine, rotation: ModelRotation) -> bool:
         """Claims jobs of the first model that has some and room for them, and starts them."""
         if any(run.job.attempts > 1 for run in self._runs.values()):
             return False  # a job that another worker died with runs alone
@@ -151,12 +151,12 @@ class Worker:
         fitting = {model for model in ready if engine.fits(model)}
         warm = {*engine.warm, *fitting.intersection(self._cold)}  # a model that is yet to be made warm evicts none
         loadable = fitting if self._runs else ready
-        rooms = {model: self._room(engine, model) for model in turns.order(warm, loadable) if model in ready}
+        rooms = {model: self._room(engine, model) for model in rotation.order(warm, loadable) if model in ready}
         rules = Rules(oldest_wait_ms=round(self._settings.oldest_wait_s * 1000))
         jobs = await claim(self._queue, self.name, rooms, rules)
         if jobs:
             model = jobs[0].request.model
-            turns.note_claim(model, warm, sum(job.request.cost for job in jobs) / rooms[model].whole)
+            rotation.note_claim(model, warm, sum(job.request.cost for job in jobs) / rooms[model].whole)
         for job in jobs:
             self._start_job(job, engine)
         return bool(jobs)

@@ -14,7 +14,8 @@ import torch
 from app.catalog import Catalog, Model, Quantization
 from app.loading.size import model_size
 from app.settings import Settings
-from app.worker import memory, pipelines
+from app.worker.devices import memory
+from app.worker.engine import pipelines
 from benchmarks import report
 from benchmarks.gpu.arguments import parser
 

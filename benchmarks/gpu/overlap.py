@@ -11,7 +11,7 @@ from typing import Any
 import diffusers
 import torch
 
-from app.worker.side_lane import SideLane
+from app.worker.devices.side_lane import SideLane
 from benchmarks import report
 from benchmarks.denoisers import MAKERS, SMALL, Draw
 from benchmarks.gpu.arguments import parser, seconds_of

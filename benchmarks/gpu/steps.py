@@ -12,7 +12,7 @@ from diffusers.models.attention_dispatch import attention_backend
 from torch import nn
 
 import nag
-from app.worker.memory import held_bytes
+from app.worker.devices.memory import held_bytes
 from benchmarks import report
 from benchmarks.denoisers import MAKERS, SMALL, Denoiser, Draw
 from benchmarks.gpu.arguments import parser, seconds_of

@@ -17,7 +17,7 @@ from time import perf_counter
 from app.catalog import Catalog, CatalogError
 from app.loading.errors import LoadError
 from app.settings import Settings
-from app.worker.pipelines import resolve_device
+from app.worker.engine.pipelines import resolve_device
 from benchmarks import report
 from benchmarks.paper_table import prompts, table
 from benchmarks.paper_table.album import Album, DrawnOtherwise

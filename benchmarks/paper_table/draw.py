@@ -13,11 +13,11 @@ from tqdm import tqdm
 
 from app.jobs import Job
 from app.loading.pipeline import load
-from app.worker.encoder_memo import EncoderMemo
-from app.worker.pipeline_call import CallResult, PipelineCall, run_calls
+from app.worker.engine.pipeline_call import CallResult, PipelineCall, run_calls
+from app.worker.engine.shared_model import SharedModel
+from app.worker.prompts.encoder_memo import EncoderMemo
 from app.worker.protocol import JobControl
 from app.worker.recorder import Recorder
-from app.worker.shared_model import SharedModel
 from benchmarks.paper_table.album import Album
 from benchmarks.paper_table.plan import Batch, Plan
 

@@ -14,7 +14,7 @@ from app.artifacts import Artifacts
 from app.jobs import Generation
 from app.queue.queue import Queue
 from app.settings import Settings
-from app.worker.video import decode_frames
+from app.worker.outputs.video import decode_frames
 from tests.api.input_files import CASES, Case, table
 from tests.api.support import serving
 from tests.api.test_inputs import data_url

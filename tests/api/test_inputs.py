@@ -19,7 +19,7 @@ from app.artifacts import Artifacts, artifact_name
 from app.jobs import AppliedGuidance, Artifact, Generation, InputRole, Result
 from app.queue.queue import Queue
 from app.settings import Settings
-from app.worker.video import encode_mp4
+from app.worker.outputs.video import encode_mp4
 from tests.api.keyed import by, keyed
 from tests.api.support import TIMINGS, serving
 from tests.catalogs import CATALOG

@@ -23,7 +23,7 @@ from app.artifacts import Artifacts, ArtifactsError, artifact_name
 from app.artifacts.stores import Bucket, open_store
 from app.queue.queue import Queue
 from app.settings import Settings
-from app.worker.video import encode_mp4
+from app.worker.outputs.video import encode_mp4
 from tests import browser, s3
 from tests.api.support import FakeWorker, serving
 from tests.artifacts import last_call

@@ -10,7 +10,7 @@ import pytest
 
 from app.queue.queue import Queue
 from app.settings import Settings
-from app.worker.exposition import exposed
+from app.worker.metrics_server import serve_metrics
 from app.worker.recorder import Event, Recorder
 from benchmarks.operations import prometheus
 from benchmarks.operations.panels import ask, panels, plot
@@ -38,7 +38,7 @@ async def test_prometheus_sees_the_service(settings: Settings, queue: Queue, tmp
     async with serving(settings) as api:
         target = f"{api.base_url.host}:{api.base_url.port}"
         async with prometheus.running(str(EXECUTABLE), tmp_path / "prometheus", [target]) as seen:
-            with exposed(recorder.registry, settings) as address:
+            with serve_metrics(recorder.registry, settings) as address:
                 async with working(queue, settings) as worker, asyncio.timeout(HANG_S):
                     await queue.registry.announce(worker.name, ["shapes-flux"], 60, metrics=address)
                     while {each.title for each in await ask(seen, begun_s, time.time()) if each.empty} > WITHOUT_DATA:

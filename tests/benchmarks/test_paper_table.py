@@ -13,7 +13,7 @@ from app.catalog import Catalog, Range
 from app.jobs import AppliedGuidance
 from app.loading.pipeline import load
 from app.settings import Settings
-from app.worker.pipeline_call import run_calls
+from app.worker.engine.pipeline_call import run_calls
 from benchmarks.paper_table import draw, prompts
 from benchmarks.paper_table.__main__ import main
 from benchmarks.paper_table.album import Album, DrawnOtherwise

@@ -13,7 +13,7 @@ from app.jobs import Job, JobError
 from app.queue.queue import Queue
 from app.queue.registry import ModelState
 from app.settings import Settings
-from app.worker.exposition import exposed
+from app.worker.metrics_server import serve_metrics
 from app.worker.recorder import Recorder
 from tests.claiming import claim
 from tests.limits import HANG_S
@@ -69,7 +69,7 @@ async def test_it_shows_the_denoiser_calls_of_workers_that_it_can_reach(settings
             recorder.first_step(MODEL, 0.25)
             await asyncio.sleep(0.01)
 
-    with exposed(recorder.registry, settings) as address:
+    with serve_metrics(recorder.registry, settings) as address:
         await queue.registry.announce("worker-1", [MODEL], 60, metrics=address)
         await queue.registry.announce("worker-2", [MODEL], 60, metrics="127.0.0.1:1")
         working = asyncio.create_task(work())

@@ -56,10 +56,19 @@ def test_the_tree_leads_to_files():
 
 def test_the_page_on_the_engine_names_files_settings_and_metrics_that_exist():
     page = (ROOT / "docs/architecture/engine.md").read_text()
-    files = [ROOT / "app/worker" / name for name in re.findall(r"`(\w+\.py)`", page)]
-    files += [ROOT / name for name in re.findall(r"`(\w+/[\w./]+)`", page)]
-    assert len(files) > 20
-    assert [file for file in files if not file.exists()] == []
+    known = {file.name for file in (ROOT / "app/worker").rglob("*.py")}
+    named = set(re.findall(r"`(\w+\.py)`", page))
+    assert len(named) > 20
+    assert named <= known
+    assert [name for name in re.findall(r"`(\w+/[\w./]+)`", page) if not (ROOT / name).exists()] == []
+    table = page.partition("| folder | file | task |\n|---|---|---|\n")[2].partition("\n\n")[0]
+    folder = ""
+    for row in table.splitlines():
+        of, files, _ = (cell.strip(" `") for cell in row.strip("|").split("|"))
+        folder = of or folder
+        for name in re.findall(r"\w+\.py", files):
+            assert (ROOT / "app/worker" / folder / name).exists(), row
+    assert folder, "the table was found"
     assert set(re.findall(r"`NAG_(\w+)", page)) <= {name.upper() for name in Settings.model_fields}
     assert set(re.findall(r"`(nag_\w+)`", page)) <= {metric.name for metric in ALL}
 

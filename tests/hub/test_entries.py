@@ -21,7 +21,7 @@ from PIL import Image
 from app.catalog import Catalog, Model, field_of
 from app.jobs import InputRole
 from app.settings import Settings
-from app.worker.video import encode_mp4
+from app.worker.outputs.video import encode_mp4
 from tests.hub.installed import ROOT, create_environment
 from tests.hub.repositories import REPOSITORIES, small_size, write_repositories
 from tests.hub.server import TOKEN, Hub, serve_hub

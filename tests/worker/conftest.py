@@ -6,10 +6,10 @@ import pytest
 
 from app.catalog import Catalog, Model
 from app.settings import Settings
-from app.worker import pipelines
-from app.worker.engine import TorchEngine
+from app.worker.engine import pipelines
+from app.worker.engine.shared_model import SharedModel
+from app.worker.engine.torch_engine import TorchEngine
 from app.worker.recorder import Recorder
-from app.worker.shared_model import SharedModel
 from tests.limits import HANG_S
 from tests.worker.generate import CPU
 

@@ -11,13 +11,13 @@ import torch
 from PIL import Image
 
 from app.jobs import Job, JobError
-from app.worker.encoder_memo import EncoderMemo
-from app.worker.engine import TorchEngine
-from app.worker.pipeline_call import CallResult, PipelineCall, run_calls
-from app.worker.previews import Sketch
+from app.worker.engine.pipeline_call import CallResult, PipelineCall, run_calls
+from app.worker.engine.shared_model import SharedModel
+from app.worker.engine.torch_engine import TorchEngine
+from app.worker.outputs.previews import Sketch
+from app.worker.prompts.encoder_memo import EncoderMemo
 from app.worker.protocol import JobControl, JobOutput
 from app.worker.recorder import Recorder
-from app.worker.shared_model import SharedModel
 from tests.limits import HANG_S
 
 __all__ = ["CPU", "difference", "generate", "levels", "make_calls", "run_jobs"]

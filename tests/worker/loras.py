@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from app.jobs import LoraUse
 from app.loading.adapters import load_adapter
-from app.worker.shared_model import SharedModel
+from app.worker.engine.shared_model import SharedModel
 
 __all__ = ["add_loras", "layers_of", "use_peft", "write_lora"]
 

@@ -12,9 +12,9 @@ from PIL import Image, ImageDraw
 from app.catalog import Catalog
 from app.jobs import Guidance, Job
 from app.settings import Settings
-from app.worker import pipelines
-from app.worker.pipeline_call import CallResult
-from app.worker.shared_model import SharedModel
+from app.worker.engine import pipelines
+from app.worker.engine.pipeline_call import CallResult
+from app.worker.engine.shared_model import SharedModel
 from tests.inputs import edit
 from tests.pictures import png
 from tests.worker.generate import CPU, generate

@@ -11,7 +11,7 @@ from typing import Any
 from app.catalog import Catalog, Model
 from app.jobs import Job
 from app.settings import Settings
-from app.worker.engine import TorchEngine
+from app.worker.engine.torch_engine import TorchEngine
 from app.worker.recorder import Recorder
 
 __all__ = ["KNOWN", "LORAS", "SplitModel", "of_model", "started_engine"]

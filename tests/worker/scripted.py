@@ -7,8 +7,8 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from app.jobs import AppliedGuidance, Job, JobError
+from app.worker.models.model_states import ModelStates
 from app.worker.protocol import InputFiles, JobCancelled, JobControl, JobOutput, Room
-from app.worker.states import ModelStates
 from tests.claiming import PICTURE
 
 __all__ = ["ScriptedEngine"]

@@ -16,11 +16,11 @@ from app.catalog import Catalog, Model
 from app.jobs import Job, JobError, LoraUse
 from app.loading.errors import LoraError
 from app.settings import Settings
-from app.worker.adapter_cache import AdapterCache
-from app.worker.engine import TorchEngine
+from app.worker.engine.shared_model import SharedModel
+from app.worker.engine.torch_engine import TorchEngine
+from app.worker.models.adapter_cache import AdapterCache
 from app.worker.protocol import JobCancelled, JobControl
 from app.worker.recorder import Event, Recorder
-from app.worker.shared_model import SharedModel
 from tests.limits import HANG_S
 from tests.metrics_text import of_text
 from tests.worker.conftest import MODEL

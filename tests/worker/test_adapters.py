@@ -17,12 +17,12 @@ from torch.nn import functional as F
 from app.jobs import Guidance, Job, LoraUse
 from app.loading.adapters import load_adapter
 from app.loading.errors import LoraError
-from app.worker import adapters, pipelines, shared_model
-from app.worker.adapters import Loras
-from app.worker.encoder_memo import EncoderMemo
-from app.worker.pipeline_call import CallResult
+from app.worker.engine import adapters, pipelines, shared_model
+from app.worker.engine.adapters import Loras
+from app.worker.engine.pipeline_call import CallResult
+from app.worker.engine.shared_model import ModuleCall, SharedModel, _Denoiser
+from app.worker.prompts.encoder_memo import EncoderMemo
 from app.worker.recorder import Event, Recorder
-from app.worker.shared_model import ModuleCall, SharedModel, _Denoiser
 from tests.tiers import slow_but
 from tests.worker.generate import CPU, difference, generate
 from tests.worker.loras import add_loras, layers_of, use_peft, write_lora

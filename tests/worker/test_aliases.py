@@ -15,7 +15,7 @@ from app.api.resolver import resolve
 from app.catalog import Catalog
 from app.jobs import Job, JobError
 from app.settings import Settings
-from app.worker.engine import TorchEngine
+from app.worker.engine.torch_engine import TorchEngine
 from app.worker.protocol import JobControl, JobOutput
 from app.worker.recorder import Recorder
 from tests.limits import HANG_S

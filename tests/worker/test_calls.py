@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from torch import nn
 
-from app.worker.calls import Coroutine, suspend_calls, suspend_method
+from app.worker.engine.calls import Coroutine, suspend_calls, suspend_method
 
 VALUE: ContextVar[str] = ContextVar("value", default="unset")
 

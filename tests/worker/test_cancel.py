@@ -13,9 +13,9 @@ from app.catalog import Catalog
 from app.jobs import Guidance, Job, JobStatus
 from app.queue.queue import Queue
 from app.settings import Settings
-from app.worker import pipelines
-from app.worker.engine import TorchEngine
-from app.worker.models import Models
+from app.worker.engine import pipelines
+from app.worker.engine.torch_engine import TorchEngine
+from app.worker.models.served_models import ServedModels
 from app.worker.worker import Worker
 
 MODEL = "shapes-flux"
@@ -47,7 +47,7 @@ async def test_no_step_of_a_cancelled_job_begins_after_the_cancel(
         return pipe
 
     monkeypatch.setattr(pipelines, "load", load_slow)
-    models = Models((MODEL,), (MODEL,), frozenset())
+    models = ServedModels((MODEL,), (MODEL,), frozenset())
     worker = Worker(settings, queue, models, lambda recorder: TorchEngine(catalog, settings, recorder))
     for name in "ab":
         await queue.submit(make_job(name, num_inference_steps=STEPS, nag=NAG))

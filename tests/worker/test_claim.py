@@ -12,8 +12,8 @@ from app.jobs import Job, Priority
 from app.queue.queue import Queue
 from app.queue.snapshot import FairShareState
 from app.settings import Settings
-from app.worker.claim import claim
-from app.worker.planner import Rules
+from app.worker.jobs.claim import claim
+from app.worker.jobs.planner import Rules
 from app.worker.protocol import Room
 from tests.claiming import PICTURE
 from tests.queue.support import lose

@@ -13,12 +13,12 @@ import pytest
 import torch
 
 from app.jobs import Guidance, Job
-from app.worker import compilation
-from app.worker.compilation import compiled_calls
-from app.worker.module_runner import ModuleRunner
+from app.worker.devices import compilation
+from app.worker.devices.compilation import compiled_calls
+from app.worker.engine.module_runner import ModuleRunner
+from app.worker.engine.shared_model import SharedModel
 from app.worker.protocol import JobCancelled
 from app.worker.recorder import Event, Recorder
-from app.worker.shared_model import SharedModel
 from tests.worker.generate import CPU, generate, make_calls
 from tests.worker.tiny_models import TINY_CASES, tiny_entry, tiny_model, tiny_pipe
 

@@ -12,12 +12,12 @@ import pytest
 
 from app.catalog import Parallelism, Quantization
 from app.jobs import Job, JobError, LoraUse
-from app.worker import engine as engine_module
-from app.worker import pipelines
-from app.worker.adapters import RowLayout
-from app.worker.engine import TorchEngine
-from app.worker.pipeline_call import CallResult
-from app.worker.shared_model import DenoiserCall, SharedModel
+from app.worker.engine import pipelines
+from app.worker.engine import torch_engine as engine_module
+from app.worker.engine.adapters import RowLayout
+from app.worker.engine.pipeline_call import CallResult
+from app.worker.engine.shared_model import DenoiserCall, SharedModel
+from app.worker.engine.torch_engine import TorchEngine
 from tests.limits import HANG_S
 from tests.worker.generate import CPU, generate, run_jobs
 from tests.worker.loras import add_loras

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from app.formats import IMAGES
-from app.worker.encode import METADATA_MAX_CHARS, encode, thumbnail
+from app.worker.outputs.encode import METADATA_MAX_CHARS, encode, thumbnail
 from tests.pictures import read_back
 
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 48, 3), dtype=np.uint8))

@@ -11,12 +11,12 @@ import torch
 from PIL import Image
 
 from app.jobs import Guidance, Job
-from app.worker.calls import Coroutine
-from app.worker.encoder_memo import EncodedPrompt, EncoderMemo, memoize_encoders
-from app.worker.prompt_checks import PromptTooLong
+from app.worker.engine.calls import Coroutine
+from app.worker.engine.shared_model import SharedModel
+from app.worker.prompts.encoder_memo import EncodedPrompt, EncoderMemo, memoize_encoders
+from app.worker.prompts.prompt_checks import PromptTooLong
+from app.worker.prompts.tokens import PromptReading, watch_tokenizers
 from app.worker.recorder import Event, Recorder
-from app.worker.shared_model import SharedModel
-from app.worker.tokens import PromptReading, watch_tokenizers
 from tests.inputs import edit
 from tests.pictures import png
 from tests.worker.generate import generate

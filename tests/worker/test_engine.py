@@ -23,12 +23,14 @@ from app.loading.errors import RepositoryAccessError
 from app.loading.size import model_size
 from app.queue.registry import ModelState
 from app.settings import Settings
-from app.worker import memory, module_runner, pipelines, scheduler, video
-from app.worker.engine import UNMEASURED_MAX, TorchEngine
-from app.worker.job_errors import OUT_OF_MEMORY, UNWRITABLE
-from app.worker.pipeline_call import PipelineCall, call_module
-from app.worker.pipelines import load
-from app.worker.postprocess import NAN
+from app.worker.devices import memory
+from app.worker.engine import module_runner, pipelines, scheduler
+from app.worker.engine.job_errors import OUT_OF_MEMORY, UNWRITABLE
+from app.worker.engine.pipeline_call import PipelineCall, call_module
+from app.worker.engine.pipelines import load
+from app.worker.engine.torch_engine import UNMEASURED_MAX, TorchEngine
+from app.worker.outputs import video
+from app.worker.outputs.postprocess import NAN
 from app.worker.protocol import JobCancelled, JobControl, JobOutput, Room
 from app.worker.recorder import Event, Recorder
 from tests.limits import HANG_S
@@ -725,7 +727,7 @@ def test_a_model_that_cannot_be_measured_goes_on_serving(
         tried.set()
         raise KeyError("broken")
 
-    monkeypatch.setattr("app.worker.warmup.measure_batch_size", fail)
+    monkeypatch.setattr("app.worker.models.warmup.measure_batch_size", fail)
     engine = make_engine(batch_budget="measured")
     engine.start()
     assert isinstance(run_jobs(engine, make_job("a"))[0], JobOutput)
@@ -744,7 +746,7 @@ def test_a_download_that_fails_fails_the_jobs_with_its_reason(
 
     seen: list[ModelState] = []
     failed = threading.Event()
-    monkeypatch.setattr("app.worker.downloads.download", refuse_download)
+    monkeypatch.setattr("app.worker.models.downloads.download", refuse_download)
     engine = make_engine(catalog=with_model("far", repository="someone/far"))
     engine.states.on_change = lambda: failed.set() if engine.states.snapshot()["far"].error else None
     assert (engine.takes_jobs(MODEL), engine.takes_jobs("far")) == (True, False)

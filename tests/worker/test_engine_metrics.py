@@ -11,7 +11,7 @@ import pytest
 from prometheus_client import generate_latest
 
 from app.jobs import Guidance, Job, JobError
-from app.worker.engine import TorchEngine
+from app.worker.engine.torch_engine import TorchEngine
 from app.worker.protocol import JobCancelled, JobControl, JobOutput
 from tests.limits import HANG_S
 from tests.metrics_text import of_text

@@ -10,8 +10,8 @@ import torch
 from transformers import CLIPTextModel
 
 from app.jobs import Job, JobError
-from app.worker.engine import TorchEngine
-from app.worker.job_errors import OUT_OF_MEMORY
+from app.worker.engine.job_errors import OUT_OF_MEMORY
+from app.worker.engine.torch_engine import TorchEngine
 from app.worker.protocol import JobControl
 from tests.limits import HANG_S
 

@@ -11,8 +11,8 @@ import torch
 
 import nag
 from app.jobs import Guidance, Job
-from app.worker.encoder_memo import EncoderMemo
-from app.worker.pipeline_call import call_module
+from app.worker.engine.pipeline_call import call_module
+from app.worker.prompts.encoder_memo import EncoderMemo
 from app.worker.recorder import Event, Recorder
 from nag.families.flux import Flux
 from tests.tiers import slow_but

@@ -16,10 +16,10 @@ from app.jobs import Guidance, Job
 from app.loading.pipeline import pipeline_class
 from app.loading.tasks import task_class
 from app.settings import Settings
-from app.worker import pipelines, shared_model
-from app.worker.job_inputs import strength_of
+from app.worker.engine import pipelines, shared_model
+from app.worker.engine.job_inputs import strength_of
+from app.worker.engine.shared_model import SharedModel
 from app.worker.protocol import JobControl
-from app.worker.shared_model import SharedModel
 from tests.inputs import edit
 from tests.pictures import png
 from tests.worker.generate import CPU, generate, levels

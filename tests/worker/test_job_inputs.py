@@ -15,11 +15,11 @@ from app.jobs import Guidance, InputFile, InputRole, Job
 from app.loading.pipeline import pipeline_class
 from app.loading.tasks import task_class
 from app.settings import Settings
-from app.worker import pipelines as loaded
-from app.worker.pipeline_call import CallResult
-from app.worker.shared_model import SharedModel
-from app.worker.video import encode_mp4
-from app.worker.warmup import trial_files, trial_jobs
+from app.worker.engine import pipelines as loaded
+from app.worker.engine.pipeline_call import CallResult
+from app.worker.engine.shared_model import SharedModel
+from app.worker.models.warmup import trial_files, trial_jobs
+from app.worker.outputs.video import encode_mp4
 from nag.families.family import denoisers_of
 from tests.hub import pipelines
 from tests.pictures import png

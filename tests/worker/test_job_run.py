@@ -22,9 +22,9 @@ from app.asyncio_utils import cancel_and_wait
 from app.jobs import AppliedGuidance, Artifact, Job, JobStatus, Result, Timings
 from app.queue.queue import Queue
 from app.settings import Settings
-from app.worker.encode import encode
-from app.worker.job_run import JobRun
-from app.worker.leases import Leases
+from app.worker.jobs.job_run import JobRun
+from app.worker.jobs.leases import Leases
+from app.worker.outputs.encode import encode
 from app.worker.protocol import InputFiles, JobCancelled, JobControl, JobOutput, Preview
 from app.worker.recorder import Recorder
 from tests.claiming import claim
@@ -272,7 +272,7 @@ async def test_previews_are_published_in_their_order_before_the_end_or_missed_in
         sleep(next(late, 0.0))
         return encode(*arguments)
 
-    monkeypatch.setattr("app.worker.job_run.encode", slow)
+    monkeypatch.setattr("app.worker.jobs.job_run.encode", slow)
     await queue.submit(make_job("a", previews=3))
     await run(settings, queue, Artifacts.open(settings), Showing(steps))
     async with queue.follow("a") as feed, asyncio.timeout(30):

@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, cast
 
 from app.queue.queue import Queue
-from app.worker.leases import Leases
+from app.worker.jobs.leases import Leases
 from app.worker.protocol import JobControl
 
 

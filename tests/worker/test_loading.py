@@ -19,12 +19,12 @@ from app.jobs import Generation, Guidance, Job
 from app.loading.errors import LoadError
 from app.loading.pipeline import load, scheduler_class
 from app.settings import Settings
-from app.worker.encoder_memo import EncoderMemo
-from app.worker.postprocess import NAN, to_job_output
+from app.worker.engine.shared_model import SharedModel
+from app.worker.models.warmup import trial_files, trial_inputs
+from app.worker.outputs.postprocess import NAN, to_job_output
+from app.worker.prompts.encoder_memo import EncoderMemo
 from app.worker.protocol import JobOutput
 from app.worker.recorder import Event, Recorder
-from app.worker.shared_model import SharedModel
-from app.worker.warmup import trial_files, trial_inputs
 from nag.families.family import denoisers_of
 from tests.hub import pipelines
 from tests.hub.repositories import small_size

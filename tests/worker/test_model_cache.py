@@ -18,10 +18,11 @@ from app.catalog import Catalog, Model, Quantization
 from app.jobs import Guidance, Job
 from app.loading import pipeline as loading
 from app.settings import Settings
-from app.worker import memory, model_cache
-from app.worker.model_cache import ModelCache, ModelUnavailable, NoRoom
+from app.worker.devices import memory
+from app.worker.models import model_cache
+from app.worker.models.model_cache import ModelCache, ModelUnavailable, NoRoom
+from app.worker.models.model_states import ModelStates
 from app.worker.recorder import Event, Recorder
-from app.worker.states import ModelStates
 from tests.worker.generate import CPU, generate
 
 BYTES = 4000  # of each model, on the disk and loaded

@@ -10,7 +10,7 @@ from app.catalog import Catalog, Model, Quantization
 from app.loading.pipeline import load
 from app.loading.size import ModelSize, model_size
 from app.settings import Settings
-from app.worker.memory import held_bytes
+from app.worker.devices.memory import held_bytes
 from tests.worker.small import in_folder
 
 #: diffusers' own, at every use of a scheduler and of a model.

@@ -12,8 +12,8 @@ import torch
 
 import nag
 from app.catalog import Model
-from app.worker import memory
-from app.worker.module_runner import ModuleRunner, OutOfMemory, TryAlone
+from app.worker.devices import memory
+from app.worker.engine.module_runner import ModuleRunner, OutOfMemory, TryAlone
 from app.worker.recorder import Event, Recorder
 from tests.worker.generate import CPU
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from app.worker.pace import Pace
+from app.worker.devices.pace import Pace
 from tests.worker.generate import CPU
 
 
 def test_each_block_is_timed_at_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, taken_s = iter([10.0, 12.5, 20.0, 21.0]), list[float]()
-    monkeypatch.setattr("app.worker.pace.perf_counter", lambda: next(clock))
+    monkeypatch.setattr("app.worker.devices.pace.perf_counter", lambda: next(clock))
     pace = Pace(CPU)
     for before in ([], [2.5]):
         with pace.timed(taken_s.append):

@@ -12,7 +12,7 @@ from app.api.resolver import resolve
 from app.catalog import Catalog
 from app.jobs import AppliedGuidance, LoraUse
 from app.settings import Settings
-from app.worker.parameters import parameters
+from app.worker.outputs.parameters import parameters
 
 GUIDED = AppliedGuidance(True, None, 4.0, 2.0, 0.5, 1.0, 0.5, 0.1, "vsf")
 

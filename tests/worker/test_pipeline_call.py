@@ -17,13 +17,13 @@ from diffusers import DPMSolverMultistepScheduler, FlowMatchEulerDiscreteSchedul
 import nag
 from app.catalog import Model
 from app.jobs import AppliedGuidance, Guidance, Job
-from app.worker import pipelines
-from app.worker.pipeline_call import PipelineCall, call_module, run_calls
-from app.worker.pipelines import cfg_arguments
-from app.worker.previews import Sketch
-from app.worker.prompt_checks import PromptTooLong
+from app.worker.engine import pipelines
+from app.worker.engine.pipeline_call import PipelineCall, call_module, run_calls
+from app.worker.engine.pipelines import cfg_arguments
+from app.worker.engine.shared_model import SharedModel
+from app.worker.outputs.previews import Sketch
+from app.worker.prompts.prompt_checks import PromptTooLong
 from app.worker.protocol import JobCancelled, JobControl
-from app.worker.shared_model import SharedModel
 from nag.families.family import denoisers_of
 from tests.inputs import edit
 from tests.tiny import find_case

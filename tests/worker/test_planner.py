@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from app.jobs import Priority
 from app.queue.snapshot import FairShareState, PendingJob, QueueSnapshot
-from app.worker.planner import CREDIT_SHARE, Plan, Rules, plan
+from app.worker.jobs.planner import CREDIT_SHARE, Plan, Rules, plan
 from app.worker.protocol import Room
 
 WHOLE = 8

@@ -13,10 +13,10 @@ import torch
 from PIL import Image
 
 from app.jobs import Job
-from app.worker.pipeline_call import CallResult
-from app.worker.previews import LEARNT_MIN, Sketch, predicted, steps_shown
+from app.worker.engine.pipeline_call import CallResult
+from app.worker.engine.shared_model import SharedModel
+from app.worker.outputs.previews import LEARNT_MIN, Sketch, predicted, steps_shown
 from app.worker.protocol import JobControl, Preview
-from app.worker.shared_model import SharedModel
 from tests.inputs import edit
 from tests.pictures import png
 from tests.worker.generate import generate, levels

@@ -30,7 +30,7 @@ class Stuck(ScriptedEngine):
     def _load(self, model):
         threading.Event().wait()
 
-sys.modules["app.worker.engine"] = types.SimpleNamespace(TorchEngine=lambda *_: Stuck())
+sys.modules["app.worker.engine.torch_engine"] = types.SimpleNamespace(TorchEngine=lambda *_: Stuck())
 """
 LONG = 50  # steps: many seconds' work for the embedded model's callbacks to fall into
 Make = Callable[..., Job]

@@ -5,7 +5,7 @@ from prometheus_client import generate_latest
 
 from app.metrics.definitions import ALL
 from app.settings import Settings
-from app.worker.exposition import exposed
+from app.worker.metrics_server import serve_metrics
 from app.worker.recorder import SHOWN, Event, Recorder, Stage
 from tests.metrics_text import of_text
 
@@ -84,7 +84,7 @@ def test_every_event_is_shown_and_every_metric_of_a_worker() -> None:
 def test_two_workers_on_one_host_show_their_metrics(settings: Settings) -> None:
     first, second = Recorder(), Recorder()
     first.add(Event.PROMPT_HIT, "m", 7)
-    with exposed(first.registry, settings) as one, exposed(second.registry, settings) as other:
+    with serve_metrics(first.registry, settings) as one, serve_metrics(second.registry, settings) as other:
         assert one != other
         texts = [httpx.get(f"http://{each}/metrics", trust_env=False).text for each in (one, other)]
     assert of_text(texts[0])["nag_prompt_cache_total", "m", "hit"] == 7

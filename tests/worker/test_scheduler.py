@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.jobs import Priority
-from app.worker.scheduler import (
+from app.worker.engine.scheduler import (
     DANGER,
     MEMORY_S,
     OVERDUE_ROUNDS,

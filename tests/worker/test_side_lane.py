@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from app.worker.side_lane import SideLane
+from app.worker.devices.side_lane import SideLane
 from tests.limits import HANG_S
 from tests.worker.generate import CPU
 

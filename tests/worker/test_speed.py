@@ -23,8 +23,8 @@ from app.loading.errors import LoadError
 from app.loading.pipeline import load
 from app.loading.size import model_size
 from app.settings import Settings
-from app.worker.memory import held_bytes
-from app.worker.shared_model import SharedModel
+from app.worker.devices.memory import held_bytes
+from app.worker.engine.shared_model import SharedModel
 from nag._diffusers import active_backend
 from nag.families.family import denoisers_of
 from tests.worker.generate import CPU, generate

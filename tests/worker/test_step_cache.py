@@ -12,7 +12,7 @@ from app.catalog import Catalog, Model, StepCache
 from app.jobs import Guidance, Job
 from app.loading.pipeline import load
 from app.settings import Settings
-from app.worker.shared_model import SharedModel
+from app.worker.engine.shared_model import SharedModel
 from nag._diffusers import step_cache_states
 from tests.worker.generate import CPU, generate
 

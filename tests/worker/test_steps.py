@@ -19,9 +19,9 @@ from diffusers import (
 
 from app.catalog import Model
 from app.jobs import Guidance, Job
-from app.worker.pipeline_call import call_module
-from app.worker.pipelines import callbacks_of, step_arguments
-from app.worker.shared_model import SharedModel
+from app.worker.engine.pipeline_call import call_module
+from app.worker.engine.pipelines import callbacks_of, step_arguments
+from app.worker.engine.shared_model import SharedModel
 from tests.tiny import CASES
 from tests.worker.generate import difference, generate, make_calls
 

@@ -13,11 +13,11 @@ from app.catalog import Catalog
 from app.jobs import Guidance, Job
 from app.loading.pipeline import load
 from app.settings import Settings
-from app.worker.encoder_memo import EncoderMemo
-from app.worker.pipeline_call import run_calls
-from app.worker.prompt_checks import PromptTooLong
-from app.worker.shared_model import SharedModel
-from app.worker.tokens import PromptReading, TokenizerWatch, route_tokenizers, watch_tokenizers
+from app.worker.engine.pipeline_call import run_calls
+from app.worker.engine.shared_model import SharedModel
+from app.worker.prompts.encoder_memo import EncoderMemo
+from app.worker.prompts.prompt_checks import PromptTooLong
+from app.worker.prompts.tokens import PromptReading, TokenizerWatch, route_tokenizers, watch_tokenizers
 from tests.worker.generate import CPU, generate, make_calls
 from training import text
 from training.shapes.world import WORDS

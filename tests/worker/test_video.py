@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.worker import video as writing
-from app.worker.video import can_write
+from app.worker.outputs import video as writing
+from app.worker.outputs.video import can_write
 from tests.videos import boxes, psnr_db, read
 
 BT709 = 1

@@ -13,12 +13,12 @@ import torch
 from app.catalog import Catalog, Model
 from app.jobs import Guidance, Job
 from app.settings import Settings
-from app.worker import pipelines
-from app.worker.engine import TorchEngine
-from app.worker.postprocess import NAN
+from app.worker.engine import pipelines
+from app.worker.engine.shared_model import SharedModel
+from app.worker.engine.torch_engine import TorchEngine
+from app.worker.outputs.postprocess import NAN
 from app.worker.protocol import JobControl, JobOutput
 from app.worker.recorder import Recorder
-from app.worker.shared_model import SharedModel
 from tests.limits import HANG_S
 from tests.tiny.served import MODEL
 from tests.videos import read

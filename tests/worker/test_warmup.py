@@ -10,11 +10,11 @@ import torch
 from app.catalog import Catalog
 from app.jobs import Job
 from app.settings import Settings
-from app.worker.pipeline_call import PipelineCall
-from app.worker.previews import LEARNT_MIN, Sketch
+from app.worker.engine.pipeline_call import PipelineCall
+from app.worker.engine.shared_model import SharedModel
+from app.worker.models.warmup import measure_batch_size, trial_jobs, trial_s
+from app.worker.outputs.previews import LEARNT_MIN, Sketch
 from app.worker.protocol import JobControl, Preview
-from app.worker.shared_model import SharedModel
-from app.worker.warmup import measure_batch_size, trial_jobs, trial_s
 from tests.worker.generate import generate, make_calls
 
 Make = Callable[..., Job]

@@ -15,8 +15,8 @@ from app.jobs import Job, JobError, JobStatus
 from app.queue.queue import Queue
 from app.settings import Settings
 from app.worker import worker as module
-from app.worker.leases import Leases
-from app.worker.models import Models
+from app.worker.jobs.leases import Leases
+from app.worker.models.served_models import ServedModels
 from app.worker.recorder import Recorder
 from app.worker.worker import UNSTORED_MAX, Worker
 from tests.claiming import claim
@@ -34,8 +34,8 @@ def engine() -> ScriptedEngine:
     return ScriptedEngine()
 
 
-def served(*models: str, required: Sequence[str] = ()) -> Models:
-    return Models(models, models, frozenset(required))
+def served(*models: str, required: Sequence[str] = ()) -> ServedModels:
+    return ServedModels(models, models, frozenset(required))
 
 
 @asynccontextmanager
@@ -288,7 +288,7 @@ async def test_a_worker_serves_once_it_takes_jobs(settings: Settings, queue: Que
 async def test_without_models_to_load_a_worker_serves_at_once(
     settings: Settings, queue: Queue, engine: ScriptedEngine
 ) -> None:
-    worker = Worker(settings, queue, Models((MODEL,), (), frozenset()), lambda _: engine)
+    worker = Worker(settings, queue, ServedModels((MODEL,), (), frozenset()), lambda _: engine)
     running = asyncio.create_task(worker.run())
     async with asyncio.timeout(30):
         while await queue.registry.served() != {MODEL}:  # noqa: ASYNC110
@@ -412,7 +412,7 @@ async def test_a_job_nobody_wants_any_more_is_left(
 async def test_a_cancelled_job_is_left_long_before_the_next_heartbeat(
     settings: Settings, queue: Queue, make_job: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.worker.leases.BEAT_S", 3600.0)
+    monkeypatch.setattr("app.worker.jobs.leases.BEAT_S", 3600.0)
     settings = settings.model_copy(update={"lease_s": 3600.0 * 3})
     engine = ScriptedEngine(images=2)
     for name in "abc":
@@ -430,7 +430,7 @@ async def test_a_cancelled_job_is_left_long_before_the_next_heartbeat(
 async def test_a_step_is_told_long_before_the_next_heartbeat(
     settings: Settings, queue: Queue, engine: ScriptedEngine, make_job: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.worker.leases.BEAT_S", 3600.0)
+    monkeypatch.setattr("app.worker.jobs.leases.BEAT_S", 3600.0)
     settings = settings.model_copy(update={"lease_s": 3600.0 * 3})
     await queue.submit(make_job("a", prompt="slow 1"))
     async with queue.follow("a") as feed, working(settings, queue, engine):

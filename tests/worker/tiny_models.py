@@ -7,7 +7,7 @@ from typing import Any
 
 from app.catalog import Catalog, Model
 from app.settings import Settings
-from app.worker.shared_model import SharedModel
+from app.worker.engine.shared_model import SharedModel
 from tests.tiny import CASES, Case
 
 __all__ = ["TINY_CASES", "image_side", "tiny_entry", "tiny_model", "tiny_pipe"]

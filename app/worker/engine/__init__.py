@@ -1,0 +1,1 @@
+"""Runs images and videos as pipeline calls, and joins the module calls that they share."""

@@ -1,0 +1,1 @@
+"""Turns pixels into files: images, videos, previews, and their metadata."""

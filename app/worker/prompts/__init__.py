@@ -1,0 +1,1 @@
+"""Encodes prompts once, and checks what the tokenizers read of them."""
