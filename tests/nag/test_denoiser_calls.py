@@ -73,7 +73,7 @@ def test_calls_of_two_requests_join_or_say_what_keeps_them_apart(case):
 @pytest.mark.parametrize("name", ["flux3", "minimax-h3"])
 def test_a_guided_call_is_one_graph_if_the_table_says_so(name):
     """Wan-Animate 2 is compiled in parts, guided or not."""
-    case = next(case for case in tiny.CALLS if case.name == name)
+    case = tiny.find_call(name)
     denoiser = case.make(0)
     keep_one_block_of_each_kind(denoiser)
     arguments = case.arguments(case.text(1, TOKENS), TOKENS)

@@ -7,6 +7,7 @@ import pytest
 from diffusers.hooks.context_parallel import apply_context_parallel
 
 import nag
+from tests import tiny
 from tests.nag.ranks import Scenario, differences
 from tests.nag.support import Subject
 
@@ -76,6 +77,8 @@ def by_two_ranks(tmp_path_factory):
 @pytest.mark.parametrize("name", SPLITS)
 def test_two_ranks_guide_as_one_process(by_two_ranks, name):
     for difference in by_two_ranks[name]:
+        if tiny.MISSING and "`_tp_plan` must be set" in str(difference):
+            pytest.skip("this diffusers does not split this model's weights")
         assert isinstance(difference, float), difference
         assert difference < 1e-5
 

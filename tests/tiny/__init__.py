@@ -2,6 +2,7 @@
 
 import importlib
 import pkgutil
+from typing import Any
 
 import pytest
 
@@ -10,12 +11,24 @@ from tests.tiny.common import Case
 from tests.tiny.flux import flux
 from tests.tiny.unet import sd, sdxl
 
-__all__ = ["CALLS", "CASES", "FAMILY_CASES", "Case", "DenoiserCall", "find_case", "flux", "sd", "sdxl"]
+__all__ = [
+    "CALLS",
+    "CASES",
+    "FAMILY_CASES",
+    "MISSING",
+    "Case",
+    "DenoiserCall",
+    "find_call",
+    "find_case",
+    "flux",
+    "sd",
+    "sdxl",
+]
 
 _cases: list[Case] = []
 _calls: list[DenoiserCall] = []
-#: Modules here whose models an older diffusers lacks.
-_missing: list[str] = []
+#: Modules here whose models this diffusers lacks; none in the tested release.
+MISSING: list[str] = []
 
 for _module in pkgutil.iter_modules(__path__):
     try:
@@ -23,7 +36,7 @@ for _module in pkgutil.iter_modules(__path__):
     except ImportError as error:
         if (error.name or "").partition(".")[0] != "diffusers":
             raise
-        _missing.append(_module.name)
+        MISSING.append(_module.name)
     else:
         _cases += getattr(_found, "CASES", ())
         _calls += getattr(_found, "CALLS", ())
@@ -36,8 +49,17 @@ CALLS: tuple[DenoiserCall, ...] = tuple(_calls)
 
 def find_case(name: str) -> Case:
     """Returns the case of this name. Skips the test if it may be one whose models this diffusers lacks."""
-    case = next((case for case in CASES if case.name == name), None)
-    if case is None and _missing:
-        pytest.skip(f"this diffusers lacks the models of {', '.join(_missing)}")
-    assert case is not None, name
-    return case
+    return _find(name, CASES)
+
+
+def find_call(name: str) -> DenoiserCall:
+    """Returns the denoiser call of this name, as `find_case` does."""
+    return _find(name, CALLS)
+
+
+def _find(name: str, cases: tuple[Any, ...]) -> Any:
+    found = next((case for case in cases if case.name == name), None)
+    if found is None and MISSING:
+        pytest.skip(f"this diffusers lacks the models of {', '.join(MISSING)}")
+    assert found is not None, name
+    return found
