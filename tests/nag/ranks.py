@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import json
 import multiprocessing
 import traceback
@@ -20,7 +21,7 @@ import torch.distributed as dist
 from diffusers import ContextParallelConfig
 from diffusers.models import attention_dispatch
 from diffusers.models._modeling_parallel import TensorParallelConfig
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 import nag
 from tests.nag.support import Subject, difference
@@ -60,13 +61,19 @@ class Scenario:
         """Splits the denoiser over all ranks."""
         count = dist.get_world_size()
         if "tp_degree" in self.parallelism:
-            config: Any = TensorParallelConfig(mesh=init_device_mesh("cpu", (count,), mesh_dim_names=("tp",)))
+            config: Any = TensorParallelConfig(mesh=_mesh((count,), ("tp",)))
         else:
             config = ContextParallelConfig(**self.parallelism)
-            config.mesh = init_device_mesh("cpu", config.mesh_shape, mesh_dim_names=config.mesh_dim_names)
+            config.mesh = _mesh(config.mesh_shape, config.mesh_dim_names)
         denoiser = copy.deepcopy(self.subject.denoiser)
         self.subject.wrap(denoiser)
         denoiser.enable_parallelism(config=config)
+
+
+@functools.cache
+def _mesh(shape: tuple[int, ...], names: tuple[str, ...]) -> DeviceMesh:
+    """Returns a mesh of all ranks. Each makes process groups anew, so scenarios share them."""
+    return init_device_mesh("cpu", shape, mesh_dim_names=names)
 
 
 def differences(folder: Path, ranks: int, scenarios: Mapping[str, Scenario]) -> dict[str, list[Any]]:

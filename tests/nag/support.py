@@ -155,7 +155,7 @@ def difference(a, b):
 
 
 def keep_one_block_of_each_kind(denoiser):
-    """Removes blocks that repeat another: a compiler takes as long for each, and makes the same graph of it.
+    """Removes blocks that repeat another: each takes as long to run, and longer to compile.
 
     Blocks stay that differ by their place: those of UNets and of HunyuanDiT have skip connections, those of FIBO 2 each
     a text of its own.
@@ -168,7 +168,7 @@ def keep_one_block_of_each_kind(denoiser):
             del blocks[1:]
 
 
-def compile_guided_parts(denoiser):
+def compile_guided_parts(denoiser, *, fullgraph=True):
     """Compiles what guidance changes, each into one graph: attention and hooked modules, the first of each kind."""
     with nag.attach(denoiser) as attached:
         guided = {id(module) for module in attached.family.attentions(denoiser)}
@@ -178,7 +178,7 @@ def compile_guided_parts(denoiser):
                 parts.setdefault((type(module), type(getattr(module, "processor", None))), module)
     for module in parts.values():
         if not any(module in part.modules() for part in parts.values() if part is not module):
-            module.compile(fullgraph=True, backend="eager")
+            module.compile(fullgraph=fullgraph, backend="eager")
 
 
 def copy_of(subject):

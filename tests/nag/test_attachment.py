@@ -11,7 +11,7 @@ import torch
 
 import nag
 from nag.families import _FAMILIES, family_of
-from tests.nag.support import Subject, copy_of, difference, run_in_threads
+from tests.nag.support import Subject, copy_of, difference, keep_one_block_of_each_kind, run_in_threads
 
 NEGATIVE = "a blue square"
 #: One model for each way in which the negative prompt reaches the attention.
@@ -20,7 +20,10 @@ LAYOUTS = ("flux", "sd3", "sd", "wan", "z-image", "hunyuan-video")
 
 @pytest.fixture(params=LAYOUTS, scope="module")
 def layout(request):
-    return Subject.named(request.param, steps=2)
+    """A small pipeline with one block of each kind: what contexts share is the denoiser, not its blocks."""
+    subject = Subject.named(request.param, steps=2)
+    keep_one_block_of_each_kind(subject.denoiser)
+    return subject
 
 
 def test_a_thread_that_does_not_guide_is_plain_beside_one_that_does(layout):

@@ -20,13 +20,19 @@ from tests.tiny import FAMILY_CASES
 from tests.tiny.unet import smallest_unet
 
 NEGATIVE = "a blue square"
-#: Compiled whole: joint and cross attention, masks, kept text keys, and hooks ahead of the blocks. Of the others the
-#: compiler gets the parts that guidance changes, as a tracer takes many seconds for all that is diffusers' own.
-WHOLE = ("flux", "sd", "qwen-image", "wan", "sana", "z-image")
+#: Compiled whole: joint and cross attention, masks, and kept text keys. Of the others the compiler gets the parts that
+#: guidance changes, as a tracer takes many seconds for all that is diffusers' own.
+WHOLE = ("flux", "wan", "sd", "qwen-image", "sana")
+#: Of these the ones that are tested in a run that guidance leaves.
+LEFT = WHOLE[:2]
+#: The one that is tried of those that are more than one graph, unguided too.
+IN_PARTS = "z-image"
 #: A compiler traces nothing of these that it does not trace of another: the processors are those of Stable Diffusion,
-#: CogVideoX and Flux.1, and no family here has hooks of its own.
-TRACED_WITH_OTHERS = ("sdxl", "kolors", "animatediff", "text-to-video", "cogview3", "chroma")
-COMPILED = [case.name for case in FAMILY_CASES if case.name not in TRACED_WITH_OTHERS]
+#: CogVideoX, Flux.1, Cosmos 1, SANA and Wan, and no family here has hooks of its own.
+TRACED_WITH_OTHERS = (
+    *("sdxl", "kolors", "animatediff", "text-to-video", "pixart", "cogview3", "chroma"),
+    *("cosmos-2", "cosmos-2.5", "sanavideo", "chrono-edit"),
+)
 
 pytestmark = [
     pytest.mark.slow,  # compiles
@@ -56,24 +62,22 @@ def generate(subject, **options):
         return subject.generate(**options), guidance
 
 
-@pytest.mark.parametrize("name", COMPILED)
+@pytest.mark.parametrize("name", [case.name for case in FAMILY_CASES if case.name not in (*TRACED_WITH_OTHERS, *LEFT)])
 def test_a_guided_step_is_one_graph_if_the_table_says_so(name):
-    """What it calls "in parts" is more than one graph unguided too; one such family is tried."""
     subject = small(name)
-    family, whole = family_of(subject.pipe), name in WHOLE
-    if family.compiled == "in parts" and not whole:
+    if family_of(subject.pipe).compiled == "in parts" and name != IN_PARTS:
         pytest.skip("these denoisers are compiled in parts, guided or not")
     steps = {"num_inference_steps": subject.case.fewest_steps}
     expected, _ = generate(subject, **steps)
     torch.compiler.reset()
-    if whole:
-        in_place(subject, family.compiled == "one graph")
+    if name in WHOLE:
+        in_place(subject, True)
     else:
-        compile_guided_parts(subject.denoiser)
+        compile_guided_parts(subject.denoiser, fullgraph=name != IN_PARTS)
     assert difference(generate(subject, **steps)[0], expected) < 1e-5
 
 
-@pytest.mark.parametrize(("name", "apply"), [("flux", wrapped), ("wan", in_place)])
+@pytest.mark.parametrize(("name", "apply"), list(zip(LEFT, (wrapped, in_place), strict=True)))
 def test_guided_and_plain_steps_of_a_compiled_denoiser_are_those_of_the_plain_one(name, apply):
     subject = small(name)
     expected, _ = generate(subject, end=0.5)
@@ -116,10 +120,11 @@ class CountingBackend:
         return run
 
 
-def graphs_of(subject, load):
+def graphs_of(subject, load, part=None):
     """Runs a load, of each run the options of the pipeline and of the guide; None for no guide.
 
     Returns the number of graphs. Every denoiser call runs one, and gives what it does without a compiler.
+    part: the module to compile, which runs once in a call; the denoiser if None.
     """
     calls, backend = [], CountingBackend()
 
@@ -132,7 +137,7 @@ def graphs_of(subject, load):
     expected = list(run())
     handle.remove()
     torch.compiler.reset()
-    subject.denoiser.compile(backend=backend)
+    (part or subject.denoiser).compile(backend=backend)
     assert all(difference(image, image_expected) < 1e-5 for image, image_expected in zip(run(), expected, strict=True))
     assert backend.runs == len(calls)
     return backend.graphs
@@ -143,10 +148,13 @@ def prompts(count):
 
 
 def test_a_mixed_load_makes_few_graphs_and_every_call_is_compiled(small_flux):
+    """The graphs of a block: a tracer takes as long again for the rest of the denoiser, which is diffusers' own."""
     guides = [None, {"negative_prompt": NEGATIVE}]
-    load = [({"prompt": prompts(n), "cfg": cfg}, guide) for guide in guides for cfg in (False, True) for n in (1, 2, 3)]
-    # Plain and guided, one row and several; one more, as Flux takes one negative prompt of CFG for all rows.
-    assert graphs_of(small_flux, load) <= 5
+    # Under CFG one row: Flux takes one negative prompt of CFG for all rows, which makes one more graph of several.
+    load = [({"prompt": prompts(n)}, guide) for guide in guides for n in (1, 2, 3)]
+    load += [({"prompt": prompts(1), "cfg": True}, guide) for guide in guides]
+    # Plain and guided, one row and several.
+    assert graphs_of(small_flux, load, small_flux.denoiser.transformer_blocks[0]) <= 4
 
 
 def test_texts_of_any_length_share_graphs(small_flux):

@@ -31,8 +31,8 @@ APART = {
 }
 
 
-def recorded_calls(subject, prompt, **options):
-    """The named arguments of each denoiser call of a run of two steps, with its denoiser."""
+def recorded_calls(subject, prompt, steps=2, **options):
+    """The named arguments of each denoiser call of a run, with its denoiser."""
     calls = []
     with ExitStack() as stack:
         for denoiser in subject.denoisers:
@@ -43,7 +43,7 @@ def recorded_calls(subject, prompt, **options):
                 calls.append((call.pop("self"), call))
 
             stack.callback(denoiser.register_forward_pre_hook(record, with_kwargs=True).remove)
-        subject.generate(prompt, num_inference_steps=max(2, subject.case.fewest_steps), **options)
+        subject.generate(prompt, num_inference_steps=max(steps, subject.case.fewest_steps), **options)
     return calls
 
 
@@ -58,7 +58,8 @@ def three_requests(subject):
     calls, rows = [without_padding(family, run[-1][1]) for run in (early, late)], [[first], [None]]
     if case.cfg is not None and "pag" not in case.name:
         prompt = ["a green shape", "a red circle"] if case.takes != "one prompt" else "a green shape"
-        in_cfg = [call for module, call in recorded_calls(subject, prompt, cfg=True) if module is denoiser]
+        recorded = recorded_calls(subject, prompt, steps=len(subject.denoisers), cfg=True)
+        in_cfg = [call for module, call in recorded if module is denoiser]
         taken = in_cfg[:1] if family.cfg == "batched" else in_cfg[:2]
         calls += taken
         conditional = iter(case.conditional_rows)
