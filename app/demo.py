@@ -1,7 +1,7 @@
-"""The main thing in one command: the same seeds without and with a negative prompt, asked for over HTTP.
+"""Generates the same seeds without and with a negative prompt over HTTP, and saves both rows as one image.
 
-Starts a service of its own, looks for seeds whose plain picture is red, asks for each again with "a red shape" as the
-negative, and saves both rows as one picture.
+It starts a service of its own, looks for seeds whose unguided image is red and
+sends each again with "a red shape" as the negative prompt.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ _console = Console()
 
 @dataclass(frozen=True)
 class Shot:
-    """One picture and the job it came from."""
+    """One image and the job that made it."""
 
     seed: int
-    picture: Image.Image
+    image: Image.Image
     job: dict[str, Any]
 
 
@@ -79,9 +79,9 @@ def compare(url: str, out: Path) -> None:
     _console.print(f"Saved {out}")
 
 
-def is_red(picture: Image.Image) -> bool:
-    """Whether what stands out from the picture's border is red: nearer to it than to orange or purple."""
-    rgb = np.asarray(picture.convert("RGB"), dtype=np.float32) / 255.0  # (H, W, 3)
+def is_red(image: Image.Image) -> bool:
+    """Whether what stands out from the image's border is red: nearer to it than to orange or purple."""
+    rgb = np.asarray(image.convert("RGB"), dtype=np.float32) / 255.0  # (H, W, 3)
     edges = [edge.reshape(-1, 3) for edge in (rgb[:2], rgb[-2:], rgb[:, :2], rgb[:, -2:])]
     inside = np.linalg.norm(rgb - np.median(np.concatenate(edges), axis=0), axis=2) > OBJECT_DISTANCE
     if not inside.any():
@@ -97,8 +97,8 @@ def _find_red(client: Client) -> tuple[list[Shot], int, int]:
     for first in track(range(0, SEEDS_SCANNED_MAX, SEEDS_A_REQUEST), f'"{PROMPT}"', console=_console, transient=True):
         job = client.generate({"prompt": PROMPT, "seed": first, "n": SEEDS_A_REQUEST})
         for index, output in enumerate(job["outputs"]):
-            picture = Image.open(io.BytesIO(client.result(job, index)))
-            (red if is_red(picture) else other).append(output["seed"])
+            image = Image.open(io.BytesIO(client.result(job, index)))
+            (red if is_red(image) else other).append(output["seed"])
         scanned += SEEDS_A_REQUEST
         if len(red) >= SEEDS_SHOWN:
             break
@@ -111,7 +111,7 @@ def _ask(client: Client, seed: int, negative: str | None) -> Shot:
 
 
 def _reds(shots: list[Shot]) -> int:
-    return sum(is_red(shot.picture) for shot in shots)
+    return sum(is_red(shot.image) for shot in shots)
 
 
 def _table(plain: list[Shot], guided: list[Shot]) -> Table:
@@ -126,8 +126,8 @@ def _table(plain: list[Shot], guided: list[Shot]) -> Table:
 
 
 def _grid(plain: list[Shot], guided: list[Shot]) -> Image.Image:
-    """Two rows of enlarged pictures, each row under its prompt, each picture over its seed."""
-    width, height = (UPSCALE * each for each in plain[0].picture.size)
+    """Two rows of enlarged images: each row is under its prompt, each image over its seed."""
+    width, height = (UPSCALE * side for side in plain[0].image.size)
     step_x, row_px = width + MARGIN_PX, height + 2 * LABEL_PX
     canvas = Image.new("RGB", (MARGIN_PX + step_x * len(plain), MARGIN_PX + 2 * row_px), "white")
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(FONT_PX)
@@ -137,7 +137,7 @@ def _grid(plain: list[Shot], guided: list[Shot]) -> Image.Image:
         draw.text((MARGIN_PX, top), title, "black", font)
         for column, shot in enumerate(shots):
             left = MARGIN_PX + column * step_x
-            enlarged = shot.picture.resize((width, height), Image.Resampling.NEAREST)
+            enlarged = shot.image.resize((width, height), Image.Resampling.NEAREST)
             canvas.paste(enlarged, (left, top + LABEL_PX))
             draw.rectangle((left - 1, top + LABEL_PX - 1, left + width, top + LABEL_PX + height), outline="gray")
             draw.text((left, top + LABEL_PX + height + 6), f"seed {shot.seed}", "black", font)

@@ -43,7 +43,8 @@ def devices_of_worker(settings: Settings, models: Iterable[Model]) -> tuple[int,
     if len(sets) > 1:
         raise CatalogError(
             f"NAG_DEVICES has {len(sets) * len(sets[0])} devices, and the served models ask for {len(sets[0])} "
-            "(parallel); `nag-server up` starts a worker for each set of devices"
+            "(parallel): name the devices of one worker, or use `nag-server up`, which starts a worker for each set of "
+            "devices"
         )
     return sets[0]
 

@@ -58,7 +58,7 @@ class UnsupportedParameter(InvalidParameter):
     code = "unsupported_parameter"
 
 
-def joined(errors: Sequence[InvalidParameter]) -> InvalidParameter:
+def merge_errors(errors: Sequence[InvalidParameter]) -> InvalidParameter:
     """Joins errors into one, which has the parameter and the code of the first."""
     first, messages = errors[0], dict.fromkeys(error.message for error in errors)
     return type(first)("; ".join(messages), param=first.param, code=first.error_code)

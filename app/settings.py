@@ -429,14 +429,14 @@ class Settings(BaseSettings):
             read = json.loads(value)
         except ValueError:
             raise ValueError("must be a JSON object") from None
-        return {name: str(each) for name, each in read.items()} if isinstance(read, dict) else read
+        return {name: str(item) for name, item in read.items()} if isinstance(read, dict) else read
 
     @field_serializer("artifacts_options", "url_secrets", when_used="json-unless-none")
     def _in_the_open(self, value: dict[str, SecretStr] | tuple[SecretStr, ...]) -> str:
         """As it is read from the environment, which is how `up` hands it to the parts it starts."""
         if isinstance(value, dict):
-            return json.dumps({name: each.get_secret_value() for name, each in value.items()})
-        return ",".join(each.get_secret_value() for each in value)
+            return json.dumps({name: secret.get_secret_value() for name, secret in value.items()})
+        return ",".join(secret.get_secret_value() for secret in value)
 
     @field_validator("rendezvous")
     @classmethod
@@ -461,9 +461,9 @@ class Settings(BaseSettings):
     @field_validator("cors_origins")
     @classmethod
     def _are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for each in value:
-            if each != "*" and ORIGIN.fullmatch(each) is None:
-                raise ValueError(f"{each}: not an origin such as https://example.org or app://obsidian.md")
+        for origin in value:
+            if origin != "*" and ORIGIN.fullmatch(origin) is None:
+                raise ValueError(f"{origin}: not an origin such as https://example.org or app://obsidian.md")
         return value
 
     @field_validator("webhook_secret")

@@ -60,7 +60,7 @@ class Tracing:
 
         span = self._tracer.start_span(name, self._context(traceparent), kind=SpanKind.SERVER)
         try:
-            yield span, self.carried(span)
+            yield span, self.traceparent(span)
         finally:
             span.end()
 
@@ -81,10 +81,10 @@ class Tracing:
         if error is not None:
             span.set_status(StatusCode.ERROR, error)
         span.end(round(max(begun_at, ended_at) * 1e9))
-        return self.carried(span)
+        return self.traceparent(span)
 
     @staticmethod
-    def carried(span: Span) -> str:
+    def traceparent(span: Span) -> str:
         """Returns W3C's traceparent of the span."""
         context = span.get_span_context()
         return f"00-{context.trace_id:032x}-{context.span_id:016x}-{int(context.trace_flags):02x}"

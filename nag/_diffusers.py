@@ -117,14 +117,14 @@ def is_split_by_own_plan(denoiser: Any) -> bool:
     plan = denoiser._cp_plan or {}
     templates = _CONTEXT_PARALLEL_INPUT_HOOK_TEMPLATE, _CONTEXT_PARALLEL_OUTPUT_HOOK_TEMPLATE
     prefixes = tuple(template.format("") for template in templates)
-    found = {
+    registered = {
         name: hook.metadata
         for module in denoiser.modules()
         if (registry := hook_registry(module)) is not None
         for name, hook in registry.hooks.items()
         if name.startswith(prefixes)
     }
-    return found == {
+    return registered == {
         templates[not isinstance(part, dict)].format(name): part if isinstance(part, (dict, list, tuple)) else [part]
         for name, part in plan.items()
     }
@@ -170,10 +170,10 @@ def reset_caches(denoiser: Any) -> None:
 
 def _stateful_hooks(denoiser: Any) -> dict[Any, Any]:
     """Returns the hooks that keep state between steps, with their modules."""
-    found = ((hook_registry(module), module) for module in denoiser.modules())
+    registries = ((hook_registry(module), module) for module in denoiser.modules())
     return {
         hook: module
-        for registry, module in found
+        for registry, module in registries
         if registry is not None
         for hook in registry.hooks.values()
         if hook._is_stateful

@@ -103,7 +103,7 @@ class Attachment:
             InvalidParameter: another number of rows, or negative prompts of unequal length in a family without a mask.
 
         """
-        with self.planned(lambda call: rows, self.places_of(blocks)):  # noqa: ARG005 (a plan's signature)
+        with self.apply_plan(lambda call: rows, self.places_of(blocks)):  # noqa: ARG005 (a plan's signature)
             yield
 
     def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -122,8 +122,8 @@ class Attachment:
             call: the arguments by name, as `bind` returns them.
 
         """
-        found = self._plan()
-        rows = None if found is None else found[0](call)
+        plan = self._plan()
+        rows = None if plan is None else plan[0](call)
         return [None] * self.family.row_count(call) if rows is None else rows
 
     def places_of(self, blocks: Collection[int] | None) -> frozenset[int] | None:
@@ -145,7 +145,7 @@ class Attachment:
         return places
 
     @contextmanager
-    def planned(self, plan: Plan, places: frozenset[int] | None = None) -> Iterator[None]:
+    def apply_plan(self, plan: Plan, places: frozenset[int] | None = None) -> Iterator[None]:
         """Makes `plan` decide on the calls of this denoiser in the calling context.
 
         places: of the attention modules that guide, as `places_of` returns them.
@@ -219,14 +219,14 @@ class Attachment:
         return split_tokens(groups, layout, call["hidden_states"].shape[1])
 
     def _planned_step(self, call: dict[str, Any]) -> GuidedStep | None:
-        found = self._plan()
-        rows = None if found is None else found[0](call)
-        if found is None or rows is None:
+        plan = self._plan()
+        rows = None if plan is None else plan[0](call)
+        if plan is None or rows is None:
             return None
         embeds, frames = self.family.embeds(call), self.family.frames(call)
-        made_from = (tuple(rows), found[1], frames, embeds.device, embeds.dtype)
+        made_from = (tuple(rows), plan[1], frames, embeds.device, embeds.dtype)
         if self._last_step is None or self._last_step[0] != made_from:
-            self._last_step = made_from, make_step(self.family, call, rows, found[1])
+            self._last_step = made_from, make_step(self.family, call, rows, plan[1])
         step = self._last_step[1]
         return None if step is None else replace(step, scratch={})
 
@@ -243,8 +243,8 @@ class Attachment:
         if self.current.is_traced:
             # In the place of the whole call: `denoiser.compile()` traces hooks too, what a step does is decided outside
             # of the graph, and torch runs no hook to release a lock after an interrupt.
-            found = denoiser._compiled_call_impl
-            inner = found or denoiser._call_impl
+            compiled_call = denoiser._compiled_call_impl
+            inner = compiled_call or denoiser._call_impl
 
             @functools.wraps(inner)
             def call(*args: Any, **kwargs: Any) -> Any:
@@ -257,7 +257,7 @@ class Attachment:
                         self._leave(is_complete=output is not None)
                     return output
 
-            stack.callback(setattr, denoiser, "_compiled_call_impl", found)
+            stack.callback(setattr, denoiser, "_compiled_call_impl", compiled_call)
             denoiser._compiled_call_impl = call
             return
 
@@ -287,7 +287,9 @@ def attach_family(denoiser: Any, family: Family) -> Iterator[Attachment]:
             attachment = Attachment(denoiser, family)
             setattr(module, _ATTRIBUTE, attachment)
         elif attachment.family is not family:
-            raise InvalidParameter("pipe", "its denoiser is guided already in another layout; leave that guide first")
+            raise InvalidParameter(
+                "pipe", "its denoiser is guided already, with another value of `reference`; end that guidance first"
+            )
         attachment.users += 1
     try:
         yield attachment

@@ -96,10 +96,10 @@ class AttentionCall:
 
 def _join_masks(masks: Sequence[Tensor | None], counts: Sequence[int]) -> Tensor | None:
     """Returns the mask over groups of keys, `counts` in each, from their masks; None if all keys are seen."""
-    given = [mask for mask in masks if mask is not None]
-    if not given:
+    present = [mask for mask in masks if mask is not None]
+    if not present:
         return None
-    like = next((mask for mask in given if mask.is_floating_point()), given[0])
+    like = next((mask for mask in present if mask.is_floating_point()), present[0])
 
     def alike(mask: Tensor | None, count: int) -> Tensor:
         if mask is None:

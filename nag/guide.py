@@ -133,15 +133,15 @@ def guide(
         places = [attachment.places_of(blocks) for attachment in attachments]
 
         @contextmanager
-        def planned() -> Iterator[None]:
+        def apply_plans() -> Iterator[None]:
             with ExitStack() as plans:
                 for attachment, guiding in zip(attachments, places, strict=True):
                     plan = plan_pipeline(pipe, family, state, attachment.denoiser)
-                    plans.enter_context(attachment.planned(plan, guiding))
+                    plans.enter_context(attachment.apply_plan(plan, guiding))
                 yield
 
-        stack.enter_context(planned())
-        contexts = [planned]
+        stack.enter_context(apply_plans())
+        contexts = [apply_plans]
         if isinstance(pipe, ModularPipeline):
             contexts.append(lambda: watch_blocks(pipe, family, state))
         else:

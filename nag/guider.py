@@ -107,7 +107,7 @@ class NAGGuider(BaseGuidance):
                 self._attachments.enter_context(attach_family(denoiser, family))
             one_call = stack.enter_context(ExitStack())
             plan = self._plan(attachment, family.negative_of_arguments(self._negative), one_call.close)
-            one_call.enter_context(attachment.planned(plan))
+            one_call.enter_context(attachment.apply_plan(plan))
             self._call = stack.pop_all()
 
     def _plan(self, attachment: Attachment, negative: NegativeEmbeds, on_call: Callable[[], None]) -> Plan:

@@ -100,15 +100,15 @@ def _copy_guider(pipe: Any, guider: BaseGuidance, state: GuidanceState) -> BaseG
 
 def text_blocks(blocks: ModularPipelineBlocks) -> list[ModularPipelineBlocks]:
     """Returns the blocks that encode the prompt, and those that read only the outputs of such blocks."""
-    found: list[ModularPipelineBlocks] = []
+    selected: list[ModularPipelineBlocks] = []
     encoded: set[str] = set()
     for block in _leaves(blocks):
         inputs, outputs = set(filter(None, block.input_names)), set(block.output_names)
         encodes = "prompt" in inputs and "prompt" not in outputs
         if encodes or (inputs and inputs <= encoded):
-            found.append(block)
+            selected.append(block)
             encoded |= outputs
-    return found
+    return selected
 
 
 def _leaves(block: ModularPipelineBlocks) -> Iterator[ModularPipelineBlocks]:
@@ -181,9 +181,9 @@ class _NegativeRun:
         changed: dict[str, Any] = dict.fromkeys(names, 1) | {"prompt": prompts[0] if is_text else list(prompts)}
         changed |= dict.fromkeys(("prompt_2", "prompt_3", *(n for n in block.input_names if "negative" in (n or ""))))
         self.values = PipelineState(values.values | changed, copy.deepcopy(values.kwargs_mapping))
-        self.state.encode = lambda prompts, arguments: self.encoded()  # noqa: ARG005
+        self.state.encode = lambda prompts, arguments: self.negative_embeds()  # noqa: ARG005
 
-    def encoded(self) -> NegativeEmbeds:
+    def negative_embeds(self) -> NegativeEmbeds:
         """Returns the negative prompt after all text blocks have run."""
         assert self.values is not None
         encoded = {ENCODED_NAMES.get(name, name): value for name, value in self.values.values.items()}

@@ -77,15 +77,15 @@ class ProcessorSwapper:
                     vars(module)["processor"] = processor
 
     def _wrap_found(self) -> None:
-        found = [module.processor for module in self.modules]
-        if len(found) == len(self.originals) and all(map(operator.is_, found, self.originals)):
+        processors = [module.processor for module in self.modules]
+        if len(processors) == len(self.originals) and all(map(operator.is_, processors, self.originals)):
             return
-        for processor in found:
+        for processor in processors:
             if not class_names(processor) & set(self.known):
                 raise UnsupportedPipeline(
                     f"an attention processor of type {type(processor).__name__} is in place, which guidance does not "
                     f"compose with (it does with {', '.join(self.known)}); unload it first"
                 )
-        self.originals = found
-        self.guiding = [self.wrap(processor, place) for place, processor in enumerate(found)]
+        self.originals = processors
+        self.guiding = [self.wrap(processor, place) for place, processor in enumerate(processors)]
         self.generation += 1

@@ -64,7 +64,10 @@ def guided_slice(rows: Sequence[RowGuidance | None]) -> slice:
 
 
 class EncodedRowGuidance(RowGuidance):
-    """Guidance by a prompt that a pipeline encoded, without checks: an empty prompt may hide all its tokens."""
+    """Row guidance by a negative prompt that the pipeline encoded.
+
+    It is not checked: the mask of an empty prompt may hide all tokens.
+    """
 
     def __post_init__(self) -> None:
         pass

@@ -70,10 +70,10 @@ class StepHooks:
         """
 
         def append(step: GuidedStep, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-            def joined(text: Tensor) -> Tensor:
+            def join(text: Tensor) -> Tensor:
                 return torch.cat([text, scatter_rows(tokens(step), step.rows, len(text))], dim=1)
 
-            return change_argument(args, kwargs, place, name, joined)
+            return change_argument(args, kwargs, place, name, join)
 
         self.before(block, append)
 

@@ -67,8 +67,8 @@ class TextKeyCache:
         """Returns the keys of a call's guided rows; without any if those of a row are yet to be computed."""
         if self._made_from != made_from:
             self._made_from, self._places = made_from, WeakKeyDictionary()
-        found = [self._places.get(prompt) for prompt in prompts]
-        places = [place for place in found if place is not None]
+        entries = [self._places.get(prompt) for prompt in prompts]
+        places = [place for place in entries if place is not None]
         kept = KeptKeys(self._made_from, tuple(map(id, prompts)), copies)
         if len(places) < len(prompts):
             return kept
@@ -96,15 +96,15 @@ def _join_keys(rows: Sequence[Keys], copies: int) -> Keys:
     keys, values, masks = zip(*rows, strict=True)
     length = max(key.shape[2] for key in keys)
 
-    def gathered(tensors: Sequence[Tensor]) -> Tensor:
+    def gather(tensors: Sequence[Tensor]) -> Tensor:
         padded = [F.pad(tensor, (0, 0, 0, length - tensor.shape[2])) for tensor in tensors]
         return torch.cat(padded).repeat_interleave(copies, 0)
 
     if any(mask is not None for mask in masks) or any(key.shape[2] < length for key in keys):
         like = next((mask for mask in masks if mask is not None), keys[0].new_ones(1, 1, 1, 1, dtype=torch.bool))
         padded = [_mask(mask, key.shape[2], length, like) for key, mask in zip(keys, masks, strict=True)]
-        return gathered(keys), gathered(values), torch.cat(padded).repeat_interleave(copies, 0)
-    return gathered(keys), gathered(values), None
+        return gather(keys), gather(values), torch.cat(padded).repeat_interleave(copies, 0)
+    return gather(keys), gather(values), None
 
 
 def _mask(mask: Tensor | None, count: int, length: int, like: Tensor) -> Tensor:

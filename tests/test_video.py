@@ -160,7 +160,7 @@ def test_generate_saves_a_video_and_says_so(
         (["--out", "a.png"], f"output_format: model {MODEL} makes mp4, not png"),
         (["--frames", "16"], "num_frames: must be 5 to 81, a multiple of 4 plus 1"),
         (["--fps", "0"], "fps: must be 1 to 60"),
-        (["--model", "shapes-flux", "--frames", "5"], "num_frames: model shapes-flux makes pictures, not videos"),
+        (["--model", "shapes-flux", "--frames", "5"], "num_frames: model shapes-flux generates images, not videos"),
         (["--model", "shapes-flux", "--out", "a.mp4"], "output_format: model shapes-flux makes png or jpeg or webp"),
     ],
 )

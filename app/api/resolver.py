@@ -15,7 +15,7 @@ from app.api.inputs.sizes import nearest_size
 from app.api.model_selection import find_model
 from app.api.requests.schemas import SEED_MAX, STRENGTH, GenerationBody, NAGBody
 from app.catalog import NAG_BOUNDS, Catalog, Model, Range, RegisteredLora
-from app.errors import InvalidParameter, UnsupportedParameter, joined
+from app.errors import InvalidParameter, UnsupportedParameter, merge_errors
 from app.formats import FORMATS, VIDEO_CODECS, VIDEOS
 from app.jobs import FORMER_NAMES, Generation, Guidance, InputRole, LoraUse
 
@@ -118,7 +118,7 @@ class _Resolver:
             alias=self.alias,
         )
         if self.faults:
-            raise joined(self.faults)
+            raise merge_errors(self.faults)
         return ResolvedRequest(generation, tuple(self.warnings))
 
     def _name(self, name: str) -> str:
@@ -176,19 +176,19 @@ class _Resolver:
         if allowed is not None:
             return self._in_range(name, value, allowed)
         if value is not None:
-            self._unsupported(name, f"model {self.model.id} makes pictures, not videos")
+            self._unsupported(name, f"model {self.model.id} generates images, not videos")
         return None
 
     def _codec(self) -> str | None:
         if self.model.kind == "video":
             return self.asked.video_codec or VIDEO_CODECS[0]
         if self.asked.video_codec is not None:
-            self._unsupported("video_codec", f"model {self.model.id} makes pictures, not videos")
+            self._unsupported("video_codec", f"model {self.model.id} generates images, not videos")
         return None
 
     def _previews(self) -> int:
         if self.asked.previews and self.model.kind == "video":
-            self._unsupported("previews", "there are none of videos")
+            self._unsupported("previews", "not supported for video models")
             return 0
         return self.asked.previews or 0
 

@@ -65,21 +65,21 @@ def aliases(
     tables: those of the catalog's files; such a table of a built-in name that has its model's kind replaces it.
     Raises CatalogError for a name of NAG_ALIASES whose model is not served.
     """
-    found: dict[str, Alias] = {}
+    by_name: dict[str, Alias] = {}
     if names is None:
         for name, kind in DEFAULT_ALIASES.items():
             if (model := first_of(kind, served, default)) is not None:
-                found[name] = _alias(name, model, is_open=True)
+                by_name[name] = _alias(name, model, is_open=True)
     for name, model_id in (names or {}).items():
         model = served.get(model_id) if model_id is not None else first_of(_kind(name), served, default)
         if model is None:
-            asked = f"no model {model_id!r} is served" if model_id else f"no served model makes {_kind(name)}s"
-            raise CatalogError(f"NAG_ALIASES: {name}: {asked}; served are {', '.join(served)}")
-        found[name] = _alias(name, model, is_open=model_id is None)
+            problem = f"no model {model_id!r} is served" if model_id else f"no served model makes {_kind(name)}s"
+            raise CatalogError(f"NAG_ALIASES: {name}: {problem}; served are {', '.join(served)}")
+        by_name[name] = _alias(name, model, is_open=model_id is None)
     for name, table in tables.items():
         if table.model in served:
-            found[name] = _alias(name, served[table.model], table)
-    return {name: alias for name, alias in found.items() if name not in served}
+            by_name[name] = _alias(name, served[table.model], table)
+    return {name: alias for name, alias in by_name.items() if name not in served}
 
 
 def first_of(kind: Kind | None, served: Mapping[str, Model], default: str) -> Model | None:

@@ -105,12 +105,12 @@ def _read(settings: Settings) -> list[files.CatalogFile]:
 def _models(read: Sequence[files.CatalogFile]) -> tuple[dict[str, Model], str, Sequence[str]]:
     """Every entry, the default's name, and the names of those served where the settings name none."""
     models = files.models(read)
-    served = [name for each in read if each.path != HUB for name in each.entries]
+    served = [name for file in read if file.path != HUB for name in file.entries]
     default = ""
-    for each in read:
-        default = each.default or default
-        if each.default is not None and each.default not in models:
-            raise CatalogError(f"{each.path}: default: {each.default!r} is none of {', '.join(models)}")
+    for file in read:
+        default = file.default or default
+        if file.default is not None and file.default not in models:
+            raise CatalogError(f"{file.path}: default: {file.default!r} is none of {', '.join(models)}")
     return models, default, list(dict.fromkeys([*served, default]))
 
 

@@ -93,18 +93,18 @@ class Model(Source, SpeedSettings):
 
     @property
     def default_cost(self) -> int:
-        """Of a picture or video with the defaults, in units of app.jobs.Generation.cost."""
+        """The cost of an image or video with the defaults, in the units of app.jobs.Generation.cost."""
         frames = 1 if self.num_frames is None else self.num_frames.default
         return self.width.default * self.height.default * frames * (2 if self.guidance_scale.default > 1 else 1)
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> Self:
         for name in ("num_frames", "fps"):
-            given: Range[int] | None = getattr(self, name)
-            if (given is not None) != (self.kind == "video"):
-                raise ValueError(f"{name} is {'required' if given is None else 'unknown'} where kind is {self.kind}")
-            if given is not None and given.min < 1:
-                raise ValueError(f"{name}.min must be at least 1, not {given.min}")
+            value: Range[int] | None = getattr(self, name)
+            if (value is not None) != (self.kind == "video"):
+                raise ValueError(f"{name} is {'required' if value is None else 'unknown'} where kind is {self.kind}")
+            if value is not None and value.min < 1:
+                raise ValueError(f"{name}.min must be at least 1, not {value.min}")
         for role in self.inputs.roles:
             if role not in ROLES[self.kind]:
                 raise ValueError(f"inputs.{field_of(role)}: a model of this kind ({self.kind}) takes none")
@@ -154,7 +154,7 @@ class Model(Source, SpeedSettings):
         if self.cache is None or self.cache.method != "mag":
             return self
         steps = self.num_inference_steps
-        if not steps.fixed:
+        if not steps.is_fixed:
             raise ValueError(f"cache: mag is calibrated for a number of steps, so there can be one alone, not {steps}")
         if "num_inference_steps" in self.cache.options:
             raise ValueError("cache.options.num_inference_steps: that is the entry's num_inference_steps")

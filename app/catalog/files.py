@@ -86,23 +86,26 @@ def _with_present_keys(entry: dict[str, Any]) -> dict[str, Any]:
 
 
 def models(read: Sequence[CatalogFile]) -> dict[str, Model]:
-    """Every entry of the files; a later file's goes before an earlier one's of the same name. Raises CatalogError."""
-    found: dict[str, Model] = {}
+    """Returns all entries of the files. If two have the same name, that of the later file counts.
+
+    Raises CatalogError.
+    """
+    by_name: dict[str, Model] = {}
     raw: dict[str, dict[str, Any]] = {}
     for file in read:
-        whole = {name: _with_folders(file, _extended(file, name, raw)) for name in file.entries}
+        whole = {name: _with_folders(file, _extend_base(file, name, raw)) for name in file.entries}
         for name, entry in whole.items():
-            raw[name], found[name] = entry, _model(file, name, entry)
-    return found
+            raw[name], by_name[name] = entry, _model(file, name, entry)
+    return by_name
 
 
 def lineages(read: Sequence[CatalogFile]) -> dict[str, tuple[str, ...]]:
     """By the name of each entry: its own, and those of the entries that it extends, the nearest first. The files must
     be those of `models`, which checks that there are such entries."""
-    found: dict[str, tuple[str, ...]] = {}
+    by_name: dict[str, tuple[str, ...]] = {}
     for file in read:
-        found |= {name: _lineage(file, name, found) for name in file.entries}
-    return found
+        by_name |= {name: _lineage(file, name, by_name) for name in file.entries}
+    return by_name
 
 
 def _lineage(
@@ -117,7 +120,7 @@ def _lineage(
 
 
 def loras(read: Sequence[CatalogFile], models: Collection[str]) -> dict[str, CatalogLora]:
-    """Every LoRA of the files for these models; a later file's goes before an earlier one's of the same name.
+    """Returns all LoRAs of the files. If two have the same name, that of the later file counts.
 
     Raises CatalogError.
     """
@@ -125,33 +128,33 @@ def loras(read: Sequence[CatalogFile], models: Collection[str]) -> dict[str, Cat
 
 
 def aliases(read: Sequence[CatalogFile], models: Collection[str]) -> dict[str, AliasTable]:
-    """Every alias of the files for these models; a later file's goes before an earlier one's of the same name.
+    """Returns all aliases of the files. If two have the same name, that of the later file counts.
 
     Raises CatalogError, also for an alias that is the name of a model.
     """
-    found: dict[str, AliasTable] = {}
+    by_name: dict[str, AliasTable] = {}
     for file in read:
         for name, table in file.aliases.items():
-            alias = _validated(file, "aliases", name, table, AliasTable)
+            alias = _validate(file, "aliases", name, table, AliasTable)
             if alias.model not in models:
                 known = ", ".join(models)
                 raise CatalogError(f"{file.path}: aliases.{name}.model: {alias.model!r} is none of {known}")
             if name in models:
                 raise CatalogError(f"{file.path}: aliases.{name}: there is a model of this name")
-            found[name] = alias
-    return found
+            by_name[name] = alias
+    return by_name
 
 
 def _lora(file: CatalogFile, name: str, entry: dict[str, Any], models: Collection[str]) -> CatalogLora:
     if isinstance(path := entry.get("path"), str):
         entry = entry | {"path": str((file.path.parent / Path(path).expanduser()).resolve())}
-    lora = _validated(file, "loras", name, entry, CatalogLora)
+    lora = _validate(file, "loras", name, entry, CatalogLora)
     if lora.base not in models:
         raise CatalogError(f"{file.path}: loras.{name}.base: {lora.base!r} is none of {', '.join(models)}")
     return lora
 
 
-def _extended(
+def _extend_base(
     file: CatalogFile, name: str, earlier: dict[str, dict[str, Any]], seen: tuple[str, ...] = ()
 ) -> dict[str, Any]:
     """The entry with what it takes from the one it extends, key by key: one of this file, or of an earlier one, which
@@ -161,13 +164,13 @@ def _extended(
         return own
     base = own.pop(EXTENDS)
     if isinstance(base, str) and base != name and base in file.entries and base not in seen:
-        return _inherited(_extended(file, base, earlier, (*seen, name)), own)
+        return _merge_tables(_extend_base(file, base, earlier, (*seen, name)), own)
     if base not in earlier:
         raise CatalogError(f"{file.path}: models.{name}.{EXTENDS}: {base!r} is no model that stands before this one")
-    return _inherited(earlier[base], own)
+    return _merge_tables(earlier[base], own)
 
 
-def _inherited(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+def _merge_tables(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
     """The base's values with an entry's own. The size of other weights says nothing of those of a new repository."""
     if "repository" in own:
         base = {key: value for key, value in base.items() if key != "size"}
@@ -187,12 +190,12 @@ def _with_folders(file: CatalogFile, entry: dict[str, Any]) -> dict[str, Any]:
         if isinstance(weights := entry.get(key), dict):
             changed[key] = _with_folders(file, weights)
     if isinstance(loras := entry.get("lora"), list):
-        changed["lora"] = [_with_folders(file, each) if isinstance(each, dict) else each for each in loras]
+        changed["lora"] = [_with_folders(file, lora) if isinstance(lora, dict) else lora for lora in loras]
     return changed
 
 
 def _model(file: CatalogFile, name: str, entry: dict[str, Any]) -> Model:
-    model = _with_profile(file, name, entry, _validated(file, "models", name, entry, Model))
+    model = _with_profile(file, name, entry, _validate(file, "models", name, entry, Model))
     for key, source in model.sources.items():
         if source.revision != "main" and Path(source.repository).is_dir():
             field = ".".join(filter(None, ("models", name, key, "revision")))
@@ -210,10 +213,10 @@ def _with_profile(file: CatalogFile, name: str, entry: dict[str, Any], model: Mo
     changes = fitting_changes(model, int(model.profile[:-2]), recorded_footprint, frozenset(entry))
     if changes is None:
         raise CatalogError(f"{key}: the weights fit by none of the settings that are tried (value: {model.profile!r})")
-    return _validated(file, "models", name, entry | changes, Model)
+    return _validate(file, "models", name, entry | changes, Model)
 
 
-def _validated(file: CatalogFile, table: str, name: str, entry: dict[str, Any], kind: type[EntryT]) -> EntryT:
+def _validate(file: CatalogFile, table: str, name: str, entry: dict[str, Any], kind: type[EntryT]) -> EntryT:
     try:
         return kind.model_validate({**entry, "id": name})
     except ValidationError as exc:

@@ -54,7 +54,7 @@ class Inputs(Entry):
         return tuple(tasks)
 
     @property
-    def required(self) -> tuple[InputRole, ...]:
+    def required_roles(self) -> tuple[InputRole, ...]:
         """The roles without a file of which the model makes nothing; a mask is needed beside an image only."""
         roles = [role for role in self.roles if role is not InputRole.MASK]
         return tuple(role for role in roles if (limits := self.limits(role)) and limits.required)

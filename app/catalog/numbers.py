@@ -43,7 +43,7 @@ class Range(Entry, Generic[Number]):
     offset: Number | None = None  # added to the multiple: a grid of 5, 9, 13, … is 4 and 1
 
     @property
-    def fixed(self) -> bool:
+    def is_fixed(self) -> bool:
         """Whether a request has no choice."""
         return self.min == self.max
 

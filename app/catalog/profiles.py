@@ -54,8 +54,8 @@ def fitting_changes(
 
     """
     for settings in _candidates(model, stated):
-        found = footprint(model.model_copy(update=settings))
-        if found is not None and found.device_bytes <= DEVICE_SHARE * gigabytes * GB:
+        size = footprint(model.model_copy(update=settings))
+        if size is not None and size.device_bytes <= DEVICE_SHARE * gigabytes * GB:
             return settings
     return None
 

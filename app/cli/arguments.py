@@ -57,7 +57,9 @@ def add_generate_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_top_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--every", type=_rate, default=2.0, metavar="SECONDS", help="between two looks; default 2")
-    parser.add_argument("--once", action="store_true", help="one picture, with the rates of one interval, and end")
+    parser.add_argument(
+        "--once", action="store_true", help="print the tables once, with the rates of one interval, and exit"
+    )
 
 
 def add_bench_arguments(parser: argparse.ArgumentParser) -> None:

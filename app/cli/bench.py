@@ -93,14 +93,14 @@ class _Load:
 
     async def run(self) -> Outcome:
         begun_s = perf_counter()
-        loop = self._open() if self._arguments.rate else self._closed()
+        loop = self._run_open_loop() if self._arguments.rate else self._run_closed_loop()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._arguments.limit_s):
                 await loop
         self._outcome.lasted_s = perf_counter() - begun_s
         return self._outcome
 
-    async def _closed(self) -> None:
+    async def _run_closed_loop(self) -> None:
         async def client() -> None:
             for number in self._left:
                 await self._one(number, perf_counter())
@@ -109,7 +109,7 @@ class _Load:
             for _ in range(self._arguments.clients):
                 group.create_task(client())
 
-    async def _open(self) -> None:
+    async def _run_open_loop(self) -> None:
         """By the clock alone: what a slow server keeps waiting is measured from when it should have been sent."""
         begun_s = perf_counter()
         async with asyncio.TaskGroup() as group:
@@ -121,14 +121,14 @@ class _Load:
     async def _one(self, number: int, due_s: float) -> None:
         end = UNFINISHED
         try:
-            end = await self._ended({**self._body, "seed": number}, due_s)
+            end = await self._send_until_done({**self._body, "seed": number}, due_s)
         except httpx.HTTPError:
             end = UNANSWERED
         finally:  # cut off by the limit, too
             self._outcome.ends[end] += 1
             self._done()
 
-    async def _ended(self, body: Mapping[str, Any], due_s: float) -> str:
+    async def _send_until_done(self, body: Mapping[str, Any], due_s: float) -> str:
         """completed, or what else became of the job or of the request."""
         answer = await self._http.post("/v1/jobs", json=body, headers={"prefer": f"wait={WAIT_S}"})
         while answer.is_success and answer.json()["status"] in ("queued", "in_progress"):
@@ -159,18 +159,18 @@ def _rows(outcome: Outcome) -> dict[str, Sequence[float]]:
 
 def _table(outcome: Outcome) -> Table:
     table = Table(title="seconds, of the completed requests")
-    for name in ("", *(f"p{each}" if each < 100 else "max" for each in QUANTILES), "mean"):
+    for name in ("", *(f"p{percent}" if percent < 100 else "max" for percent in QUANTILES), "mean"):
         table.add_column(name, justify="right" if name else "left")
     for name, values in _rows(outcome).items():
         if values:
-            numbers = [*(percentile(values, each) for each in QUANTILES), sum(values) / len(values)]
-            table.add_row(name, *(f"{each:.3f}" for each in numbers))
+            numbers = [*(percentile(values, percent) for percent in QUANTILES), sum(values) / len(values)]
+            table.add_row(name, *(f"{number:.3f}" for number in numbers))
     return table
 
 
 def _numbers(outcome: Outcome) -> dict[str, Any]:
     quantiles = {
-        name: {f"p{each}": percentile(values, each) for each in QUANTILES}
+        name: {f"p{percent}": percentile(values, percent) for percent in QUANTILES}
         for name, values in _rows(outcome).items()
         if values
     }

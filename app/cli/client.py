@@ -93,8 +93,8 @@ class Client:
     def loras(self, model: str | None = None) -> list[dict[str, Any]]:
         """Those that requests may name, of one model or of all."""
         listed = self._json("GET", "/v1/loras", params={} if model is None else {"model": model})
-        found: list[dict[str, Any]] = listed["data"]
-        return found
+        loras: list[dict[str, Any]] = listed["data"]
+        return loras
 
     def add_lora(self, path: Path, form: dict[str, str]) -> dict[str, Any]:
         """Uploads a file. Raises OSError as well."""

@@ -31,12 +31,12 @@ async def _dead(arguments: argparse.Namespace, settings: Settings) -> int:
             await _list(queue)
             return 0
         act = queue.dead.replay if arguments.action == "replay" else queue.dead.drop
-        done = await act(arguments.ids)
+        changed = await act(arguments.ids)
     finally:
         await queue.close()
-    for job_id in done:
+    for job_id in changed:
         print(job_id)
-    missing = [job_id for job_id in arguments.ids if job_id not in done]
+    missing = [job_id for job_id in arguments.ids if job_id not in changed]
     for job_id in missing:
         print(f"nag-server: {job_id} is no dead letter", file=sys.stderr)
     return 1 if missing else 0

@@ -46,7 +46,7 @@ def generate(arguments: argparse.Namespace, settings: Settings) -> None:
             )
 
         inputs = _inputs(arguments, client, body)
-        with _uploaded(inputs, client) as fields:
+        with _upload(inputs, client) as fields:
             try:
                 job = client.generate(body | fields, show)
             except ClientError as error:
@@ -111,7 +111,7 @@ def _inputs(arguments: argparse.Namespace, client: Client, body: dict[str, Any])
 
 
 @contextmanager
-def _uploaded(inputs: Sequence[InputPath], client: Client) -> Iterator[dict[str, Any]]:
+def _upload(inputs: Sequence[InputPath], client: Client) -> Iterator[dict[str, Any]]:
     """Uploads the files for as long as it is entered; yields the fields of a request that name them."""
     fields: dict[str, Any] = {}
     ids: list[str] = []

@@ -48,8 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--lenient", action="store_true",
         help="leave out what a model cannot honour, with a warning, where a request does not say strict",
     )  # fmt: skip
-    for each in (new, actions.add_parser("list", help="ids, tenants, scopes and limits")):
-        each.add_argument("--file", type=Path, help="absent: what NAG_API_KEYS_FILE names")
+    for action in (new, actions.add_parser("list", help="ids, tenants, scopes and limits")):
+        action.add_argument("--file", type=Path, help="absent: what NAG_API_KEYS_FILE names")
 
 
 def _key(arguments: argparse.Namespace, secret: str) -> ApiKey:

@@ -23,8 +23,8 @@ def loras(arguments: argparse.Namespace, settings: Settings) -> None:
             for lora in client.loras(arguments.model):
                 print(*_line(lora), sep="\t")
         elif arguments.action == "add":
-            given = {name: getattr(arguments, name) for name in FIELDS}
-            form = {name: str(value) for name, value in given.items() if value not in (None, False)}
+            fields = {name: getattr(arguments, name) for name in FIELDS}
+            form = {name: str(value) for name, value in fields.items() if value not in (None, False)}
             print(*_line(client.add_lora(arguments.file, form)), sep="\t")
         else:
             for name in arguments.ids:

@@ -83,13 +83,13 @@ def check_models(settings: Settings, names: Sequence[str] = (), *, cache: bool =
             table.add_row(name, f"LoRA for {lora.base}", *_gigabytes(None), *weights, _verdict(faults))
         if model is None:
             continue
-        found = [*problems(model), *_device_faults(settings, model)]
-        wrong += [f"{name}: {problem}" for problem in found]
+        faults = [*problems(model), *_device_faults(settings, model)]
+        wrong += [f"{name}: {problem}" for problem in faults]
         absent = _to_download(model) if cache else ""
         missing += [f"{name}: to download: {absent}"] if absent else []
         weights = ("to download" if absent else "here",) if cache else ()
         size = model_size(model) or recorded_size(model)
-        table.add_row(name, model.pipeline or "-", *_gigabytes(size), *weights, _verdict(found))
+        table.add_row(name, model.pipeline or "-", *_gigabytes(size), *weights, _verdict(faults))
     console = Console()
     console.print(table)
     console.print("GB of disk, of main memory beside a GPU, and of the device's memory, for the weights alone")
@@ -146,10 +146,10 @@ def fit_models(settings: Settings, names: Sequence[str], memories_gb: Sequence[f
 def _fit(model: Model, changes: Mapping[str, Any] | None, footprint: Callable[[Model], Footprint | None]) -> str | Text:
     if changes is None:
         return Text("none", "red")
-    found = footprint(model.model_copy(update=dict(changes)))
-    assert found is not None
+    size = footprint(model.model_copy(update=dict(changes)))
+    assert size is not None
     names = [*(["cast"] if "quantization" in changes else []), *([changes["offload"]] if "offload" in changes else [])]
-    return f"{' + '.join(names) or 'own'} {found.device_bytes / GB:.1f} / {found.host_bytes / GB:.1f}"
+    return f"{' + '.join(names) or 'own'} {size.device_bytes / GB:.1f} / {size.host_bytes / GB:.1f}"
 
 
 def pull_models(settings: Settings, names: Sequence[str] = ()) -> int:
@@ -159,7 +159,7 @@ def pull_models(settings: Settings, names: Sequence[str] = ()) -> int:
     Raises CatalogError.
     """
     known, catalog = Catalog.known(settings), Catalog.load(settings)
-    names = _known_names(known, catalog.loras, names) or _served(catalog)
+    names = _known_names(known, catalog.loras, names) or _served_names(catalog)
     from app.loading.download import download, download_lora
     from app.loading.errors import LoadError
 
@@ -187,7 +187,7 @@ def _show(progress: Progress, task: TaskID, done_bytes: int, total_bytes: int) -
     progress.update(task, completed=done_bytes, total=total_bytes)
 
 
-def _served(catalog: Catalog) -> list[str]:
+def _served_names(catalog: Catalog) -> list[str]:
     """The models that are served, and the LoRAs that they take."""
     return list(dict.fromkeys([*catalog.models, *catalog.served_loras]))
 

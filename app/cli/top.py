@@ -28,14 +28,14 @@ from app.queue.registry import ModelState
 from app.queue.stats import QueueLoad
 from app.settings import Settings
 
-__all__ = ["Seen", "top", "view"]
+__all__ = ["Snapshot", "top", "view"]
 
 ERRORS_SHOWN = 8
 FIRST_S = 0.5  # rates need two looks; the first is not waited for as long as the others
 
 
 @dataclass(frozen=True)
-class Seen:
+class Snapshot:
     """One look at the service."""
 
     at_s: float
@@ -71,17 +71,17 @@ async def _top(arguments: argparse.Namespace, settings: Settings) -> int:
         await queue.close()
 
 
-async def _look(queue: Queue) -> Seen:
+async def _look(queue: Queue) -> Snapshot:
     measures, metrics = await queue.stats(), await read_workers(await queue.registry.exporters())
-    return Seen(time.monotonic(), measures, await queue.loads(), await queue.registry.states(), metrics)
+    return Snapshot(time.monotonic(), measures, await queue.loads(), await queue.registry.states(), metrics)
 
 
-def view(before: Seen, now: Seen) -> RenderableType:
+def view(before: Snapshot, now: Snapshot) -> RenderableType:
     """Rates are those between the two."""
     return Group(_head(now), _models(before, now), _workers(now), _denoiser_calls(before, now), _errors(now))
 
 
-def _head(now: Seen) -> Text:
+def _head(now: Snapshot) -> Text:
     m = now.measures
     memory = f"redis {m.redis_bytes / 2**20:.0f} of {m.redis_max_bytes / 2**20:.0f} MiB"
     waiting, running = sum(m.waiting.values()), sum(m.running.values())
@@ -89,17 +89,17 @@ def _head(now: Seen) -> Text:
     return Text(text, style="bold red" if not now.workers or m.dead else "bold")
 
 
-def _models(before: Seen, now: Seen) -> Table:
+def _models(before: Snapshot, now: Snapshot) -> Table:
     table = _table("models")
     table.add_column("model", overflow="fold")
     # Short enough, all together, for a terminal of 80 columns; what waits is high, normal and low.
     for name in ("waiting", "oldest s", "at work", "warm on", "in/s", "done/s", "fail/s", "mean s", "wait s"):
         table.add_column(name, justify="right")
     m = now.measures
-    for load in sorted(now.loads, key=lambda each: each.model):
+    for load in sorted(now.loads, key=lambda load: load.model):
         model = load.model
-        waiting = [str(m.waiting.get((model, each), 0)) for each in PRIORITIES]
-        oldest_s = max((m.oldest_s.get((model, each), 0.0) for each in PRIORITIES), default=0.0)
+        waiting = [str(m.waiting.get((model, priority), 0)) for priority in PRIORITIES]
+        oldest_s = max((m.oldest_s.get((model, priority), 0.0) for priority in PRIORITIES), default=0.0)
         rates = [
             _rate(before, now, d.JOBS_ACCEPTED, model, PRIORITIES),
             _rate(before, now, d.JOBS, model, ("completed",)),
@@ -108,12 +108,12 @@ def _models(before: Seen, now: Seen) -> Table:
         wait_s = "" if load.wait_s is None else f"{load.wait_s:.1f}"
         table.add_row(
             model, "/".join(waiting), f"{oldest_s:.1f}", str(m.running.get(model, 0)), str(load.workers),
-            *(f"{each:.2f}" for each in rates), _mean(before, now, model), wait_s,
+            *(f"{rate:.2f}" for rate in rates), _mean(before, now, model), wait_s,
         )  # fmt: skip
     return table
 
 
-def _workers(now: Seen) -> Table:
+def _workers(now: Snapshot) -> Table:
     table = _table("workers")
     for name in ("worker", "jobs held", "models"):
         table.add_column(name, overflow="fold")
@@ -123,7 +123,7 @@ def _workers(now: Seen) -> Table:
     return table
 
 
-def _denoiser_calls(before: Seen, now: Seen) -> Table:
+def _denoiser_calls(before: Snapshot, now: Snapshot) -> Table:
     table = _table("denoiser calls")
     for name in ("worker", "model"):
         table.add_column(name, overflow="fold")
@@ -157,12 +157,12 @@ def _model(name: str, state: ModelState) -> str:
     return f"{name} {state.stage} {state.done_bytes / state.total_bytes:.0%} of {state.total_bytes / 1e9:.1f} GB"
 
 
-def _errors(now: Seen) -> Table:
+def _errors(now: Snapshot) -> Table:
     table = _table("last errors")
     for name in ("at", "job", "model", "code"):
         table.add_column(name)
-    for each in now.measures.last_errors[:ERRORS_SHOWN]:
-        table.add_row(time.strftime("%H:%M:%S", time.localtime(each.at)), each.job, each.model, each.code)
+    for error in now.measures.last_errors[:ERRORS_SHOWN]:
+        table.add_row(time.strftime("%H:%M:%S", time.localtime(error.at)), error.job, error.model, error.code)
     return table
 
 
@@ -170,22 +170,22 @@ def _table(title: str) -> Table:
     return Table(title=title, title_justify="left", expand=True, box=SIMPLE_HEAD, padding=(0, 0))
 
 
-def _rate(before: Seen, now: Seen, metric: d.Metric, model: str, words: Sequence[str]) -> float:
+def _rate(before: Snapshot, now: Snapshot, metric: d.Metric, model: str, words: Sequence[str]) -> float:
     """A second, of the series with any of these as their second label."""
 
-    def count(seen: Seen) -> float:
-        values: Mapping[Labels, float] = seen.measures.counters.get(metric.name, {})
+    def count(snapshot: Snapshot) -> float:
+        values: Mapping[Labels, float] = snapshot.measures.counters.get(metric.name, {})
         return sum(values.get((model, word), 0.0) for word in words)
 
     return (count(now) - count(before)) / max(1e-9, now.at_s - before.at_s)
 
 
-def _mean(before: Seen, now: Seen, model: str) -> str:
+def _mean(before: Snapshot, now: Snapshot, model: str) -> str:
     """Seconds from end to end of the jobs completed between the two; '' for none."""
 
-    def read(seen: Seen) -> tuple[float, float]:
-        met = seen.measures.histograms.get(d.E2E.name, {}).get((model,), {})
+    def sums(snapshot: Snapshot) -> tuple[float, float]:
+        met = snapshot.measures.histograms.get(d.E2E.name, {}).get((model,), {})
         return sum(value for bucket, value in met.items() if bucket != "sum"), met.get("sum", 0.0)
 
-    (jobs, total_s), (jobs_before, total_before_s) = read(now), read(before)
+    (jobs, total_s), (jobs_before, total_before_s) = sums(now), sums(before)
     return f"{(total_s - total_before_s) / (jobs - jobs_before):.2f}" if jobs > jobs_before else ""

@@ -54,7 +54,7 @@ class Factors:
     def nbytes(self) -> int:
         return self.down.nbytes + self.up.nbytes
 
-    def pinned(self) -> Factors:
+    def pin_memory(self) -> Factors:
         """The same in main memory that a device can read from by itself."""
         return Factors(self.down.pin_memory(), self.up.pin_memory())
 
@@ -95,7 +95,7 @@ def load_adapter(entry: Model, pipe: Any, path: Path) -> Adapter:
         for mark, kind in REFUSED.items():
             if any(mark in key for key in keys):
                 raise LoraError(entry.id, f"{kind} is not supported, only plain LoRA")
-        weights, alphas, metadata = _converted(pipe, path)
+        weights, alphas, metadata = _convert_weights(pipe, path)
         parts = {
             name: dict(_factors(entry, name, module, weights, alphas, metadata))
             for name, module in pipe.components.items()
@@ -109,7 +109,7 @@ def load_adapter(entry: Model, pipe: Any, path: Path) -> Adapter:
     return Adapter(parts)
 
 
-def _converted(pipe: Any, path: Path) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any] | None]:
+def _convert_weights(pipe: Any, path: Path) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any] | None]:
     """The file's weights by diffusers' names, the alphas that are not multiplied in yet, and peft's configuration."""
     convert = type(pipe).lora_state_dict
     options: dict[str, Any] = {"return_lora_metadata": True}

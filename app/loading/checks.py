@@ -47,25 +47,25 @@ SENTENCEPIECE = {"sentencepiece": "sentencepiece", "protobuf": "google.protobuf"
 
 def problems(entry: Model) -> list[str]:
     """What would keep the entry from loading or from being called as it says, a line each."""
-    found = list(_repository(entry))
+    faults = list(_repository(entry))
     try:
         kind = pipeline_class(entry) if entry.pipeline is not None else _named_by_the_repository(entry)
     except LoadError as exc:
-        return [*found, exc.why]
+        return [*faults, exc.why]
     if kind is None:
-        return found
+        return faults
     for check in (
-        _arguments, _required, _guidance, _nag, _parts, _vae, _inputs, _inpainting, grid_problems, window_problems,
-        speed_problems,
+        _arguments, _required_arguments, _guidance, _nag, _parts, _vae, _inputs, _inpaint_pipeline, grid_problems,
+        window_problems, speed_problems,
     ):  # fmt: skip
-        found += check(entry, kind)
-    found += _tokenizers(entry)
+        faults += check(entry, kind)
+    faults += _tokenizers(entry)
     for needed in (_scheduler, require_package):
         try:
             needed(entry)
         except LoadError as exc:
-            found.append(exc.why)
-    return found
+            faults.append(exc.why)
+    return faults
 
 
 def lora_problems(lora: CatalogLora, base: Model) -> list[str]:
@@ -137,7 +137,7 @@ def _arguments(entry: Model, kind: Any) -> Iterator[str]:
         if name not in takes:
             yield f"call.{name}: {kind.__name__} takes no such argument"
     needed = ["prompt", "generator", "num_inference_steps", "output_type"]
-    if not entry.inputs.required:  # else the size may be that of a file
+    if not entry.inputs.required_roles:  # else the size may be that of a file
         needed += ["width", "height"]
     if entry.kind == "video":
         needed.append("num_frames")
@@ -148,15 +148,17 @@ def _arguments(entry: Model, kind: Any) -> Iterator[str]:
         yield f"kind: {kind.__name__} makes videos"
 
 
-def _required(entry: Model, kind: Any) -> Iterator[str]:
+def _required_arguments(entry: Model, kind: Any) -> Iterator[str]:
     """What a call needs besides a text and the files that every request has: nobody supplies it."""
-    takes = {name: each for name, each in inspect.signature(kind.__call__).parameters.items() if name != "self"}
-    supplied = {*SUPPLIED, *entry.call, entry.cfg, *(argument_of(takes, role) for role in entry.inputs.required)}
+    takes = {
+        name: parameter for name, parameter in inspect.signature(kind.__call__).parameters.items() if name != "self"
+    }
+    supplied = {*SUPPLIED, *entry.call, entry.cfg, *(argument_of(takes, role) for role in entry.inputs.required_roles)}
     for name, parameter in takes.items():
         if parameter.default is parameter.empty and parameter.kind not in VARIADIC and name not in supplied:
             yield f"pipeline: {kind.__name__} needs {name}, which no request has"
     needs_image = "image" in takes and takes["image"].default is None and STARTS_FROM_IMAGES.search(kind.__name__)
-    if needs_image and not entry.inputs.required:
+    if needs_image and not entry.inputs.required_roles:
         yield f"pipeline: {kind.__name__} needs image: write inputs = {{ … = {{ required = true }} }}, by its role"
 
 
@@ -220,7 +222,7 @@ def _inputs(entry: Model, kind: Any) -> Iterator[str]:
             yield f"inputs.last_frame: {found.__name__} takes none"
 
 
-def _inpainting(entry: Model, kind: Any) -> Iterator[str]:
+def _inpaint_pipeline(entry: Model, kind: Any) -> Iterator[str]:
     """Compares the channels of UNet and VAE, if their configs are on this machine."""
     if entry.inputs.mask is None or "unet" not in inspect.signature(kind.__init__).parameters:
         return

@@ -15,8 +15,8 @@ __all__ = ["denoiser_types", "family_of_types", "guided_family"]
 def denoiser_types(kind: Any) -> list[type]:
     """The classes that a pipeline's denoisers may have, by the annotations of its constructor."""
     hints = typing.get_type_hints(kind.__init__)
-    found = [one for name in DENOISER_NAMES for one in (hints.get(name), *typing.get_args(hints.get(name)))]
-    return [one for one in dict.fromkeys(found) if isinstance(one, type) and one is not type(None)]
+    hinted = [one for name in DENOISER_NAMES for one in (hints.get(name), *typing.get_args(hints.get(name)))]
+    return [one for one in dict.fromkeys(hinted) if isinstance(one, type) and one is not type(None)]
 
 
 def family_of_types(types: Iterable[type]) -> Any:

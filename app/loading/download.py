@@ -81,7 +81,7 @@ def _fetch_all(owner: str, files: Sequence[File]) -> None:
 
 
 def _fetch(owner: str, source: Source, names: Sequence[str]) -> None:
-    with _explained(owner, source):
+    with _explain_errors(owner, source):
         huggingface_hub.snapshot_download(
             source.repository, revision=source.revision, allow_patterns=[glob.escape(name) for name in names]
         )
@@ -89,7 +89,7 @@ def _fetch(owner: str, source: Source, names: Sequence[str]) -> None:
 
 def _done_bytes(files: Sequence[File], begun_at: float) -> int:
     """Bytes on the disk, those of files under way since `begun_at` included."""
-    done = sum(file.size_bytes for file in files if file.path is not None)
+    done_bytes = sum(file.size_bytes for file in files if file.path is not None)
     for repository in {file.source.repository for file in files}:
         blobs = Path(constants.HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}" / "blobs"
         for path in blobs.glob("*.incomplete"):
@@ -98,8 +98,9 @@ def _done_bytes(files: Sequence[File], begun_at: float) -> int:
             except FileNotFoundError:  # complete by now
                 continue
             if stat.st_mtime >= begun_at:
-                done += min(stat.st_size, stat.st_blocks * 512)  # a file may be as long as it will be from the start
-    return done
+                # A file may have its final length from the start.
+                done_bytes += min(stat.st_size, stat.st_blocks * 512)
+    return done_bytes
 
 
 def _check_space(owner: str, files: Sequence[File]) -> None:
@@ -114,7 +115,7 @@ def _check_space(owner: str, files: Sequence[File]) -> None:
 
 
 @contextmanager
-def _explained(owner: str, source: Source) -> Iterator[None]:
+def _explain_errors(owner: str, source: Source) -> Iterator[None]:
     """Turns the hub's errors into LoadError."""
     name = source.repository
     try:

@@ -33,14 +33,16 @@ def grid_problems(entry: Model, kind: Any) -> Iterator[str]:
             yield f"{name}.multiple: {kind.__name__} decodes to multiples of {spatial}"
     if entry.num_frames is not None and any((value - 1) % temporal for value in _first(entry.num_frames)):
         yield f"num_frames.multiple: {kind.__name__} decodes to multiples of {temporal}, plus 1"
-    said = {_refusal(pipe, width, height) for width in _first(entry.width) for height in _first(entry.height)}
-    yield from sorted(f"width, height: {each}" for each in said if each is not None)
+    messages = {_refusal(pipe, width, height) for width in _first(entry.width) for height in _first(entry.height)}
+    yield from sorted(f"width, height: {message}" for message in messages if message is not None)
 
 
 def _without_parts(kind: Any) -> Any:
     needed = inspect.signature(kind.__init__).parameters.items()
     try:
-        return kind(**{name: None for name, each in needed if name != "self" and each.default is each.empty})
+        return kind(
+            **{name: None for name, parameter in needed if name != "self" and parameter.default is parameter.empty}
+        )
     except Exception:  # one that looks at its parts when it is made tells nothing
         return None
 
@@ -58,28 +60,28 @@ def _refusal(pipe: Any, width: int, height: int) -> str | None:
     known = {**PLAIN, "width": width, "height": height}
     arguments = {
         name: known.get(name)
-        for name, each in inspect.signature(check).parameters.items()
-        if name in known or each.default is each.empty
+        for name, parameter in inspect.signature(check).parameters.items()
+        if name in known or parameter.default is parameter.empty
     }
-    with _warnings() as said:
+    with _warnings() as messages:
         try:
             check(**arguments)
         except Exception as exc:  # what is missing besides the size does not matter here
-            said.append(str(exc))
-    return next((" ".join(each.split()) for each in said if "divisible" in each), None)
+            messages.append(str(exc))
+    return next((" ".join(message.split()) for message in messages if "divisible" in message), None)
 
 
 @contextmanager
 def _warnings() -> Iterator[list[str]]:
     """What diffusers logs meanwhile, kept from the terminal."""
-    logger, said = logging.getLogger("diffusers"), list[str]()
+    logger, messages = logging.getLogger("diffusers"), list[str]()
     handler = logging.Handler()
-    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
     handlers, level = logger.handlers, logger.level
     logger.handlers = [handler]
     logger.setLevel(logging.WARNING)
     try:
-        yield said
+        yield messages
     finally:
         logger.handlers = handlers
         logger.setLevel(level)

@@ -43,7 +43,7 @@ class File:
         folder = Path(self.source.repository)
         if folder.is_dir():
             return folder / self.name if (folder / self.name).is_file() else None
-        path = _cached(self.source, self.name)
+        path = _cached_path(self.source, self.name)
         return path if path is not None and path.is_file() else None
 
 
@@ -96,7 +96,7 @@ def local_file(entry: Model, source: Source, name: str) -> Path:
     """A file of a repository on this machine. Raises LoadError."""
     path = File(source, name, 0).path
     if path is None:
-        raise _missing(entry.id, f"{source.repository}/{name}")
+        raise _missing_file_error(entry.id, f"{source.repository}/{name}")
     return path
 
 
@@ -124,10 +124,10 @@ def _listing(owner: str, source: Source, anchor: str) -> dict[str, int]:
             tree = huggingface_hub.get_cached_repo_tree(source.repository, revision=source.revision)
             return {file.path: file.size for file in tree}
         except (errors.CachedRepoTreeNotFoundError, errors.HFValidationError, OSError):
-            path = _cached(source, anchor)
+            path = _cached_path(source, anchor)
             folder = None if path is None else path.parents[anchor.count("/")]
     if folder is None:
-        raise _missing(owner, source.repository)
+        raise _missing_file_error(owner, source.repository)
     return {file.relative_to(folder).as_posix(): file.stat().st_size for file in folder.rglob("*") if file.is_file()}
 
 
@@ -157,11 +157,11 @@ def _matches(name: str, patterns: Sequence[str]) -> bool:
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def _missing(owner: str, what: str) -> LoadError:
+def _missing_file_error(owner: str, what: str) -> LoadError:
     return LoadError(owner, f"{what} is not on this machine: run `nag-server models pull {owner}`")
 
 
-def _cached(source: Source, name: str) -> Path | None:
+def _cached_path(source: Source, name: str) -> Path | None:
     try:
         path = huggingface_hub.try_to_load_from_cache(source.repository, name, revision=source.revision)
     except errors.HFValidationError:  # not the name of a repository

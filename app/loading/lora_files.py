@@ -58,7 +58,9 @@ class LoraFiles:
         """
         try:
             path = (
-                self._uploaded(use_id, model) if is_uploaded(use_id) else self._catalogued(use_id, model, on_progress)
+                self._upload_path(use_id, model)
+                if is_uploaded(use_id)
+                else self._catalog_path(use_id, model, on_progress)
             )
             key = path, path.stat().st_mtime_ns if not is_uploaded(use_id) else 0, model.id
             if key not in self._checked:
@@ -71,7 +73,7 @@ class LoraFiles:
             raise LoraError(model.id, f"loras: {use_id}: its file cannot be fetched ({type(exc).__name__})") from exc
         return path
 
-    def _catalogued(self, use_id: str, model: Model, on_progress: Callable[[int, int], object]) -> Path:
+    def _catalog_path(self, use_id: str, model: Model, on_progress: Callable[[int, int], object]) -> Path:
         lora = self._catalog.loras.get(use_id)
         if lora is None:
             raise LoraError(model.id, f"loras: {use_id}: not in this worker's catalog")
@@ -85,7 +87,7 @@ class LoraFiles:
             raise LoraError(model.id, f"loras: {use_id}: its file is not on the worker's machine")
         return path
 
-    def _uploaded(self, use_id: str, model: Model) -> Path:
+    def _upload_path(self, use_id: str, model: Model) -> Path:
         lora = asyncio.run(self._find(use_id))
         if lora is None:
             raise LoraError(model.id, f"loras: {use_id}: it was deleted")

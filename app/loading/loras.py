@@ -45,9 +45,9 @@ def _load(pipe: Any, entry: Model, index: int, lora: Lora) -> str:
 
 def _parts(pipe: Any, entry: Model, index: int, name: str) -> Sequence[str]:
     """The pipeline's parts that it changes. diffusers only warns where a file changes none."""
-    found = [part for part, names in pipe.get_list_adapters().items() if name in names]
-    if not found:
+    adapted = [part for part, names in pipe.get_list_adapters().items() if name in names]
+    if not adapted:
         lora = entry.lora[index]
         why = f"{lora.repository}/{lora.weight_name}: none of it belongs to {type(pipe).__name__}"
         raise LoadError(entry.id, f"lora.{index}: {why}")
-    return found
+    return adapted

@@ -60,10 +60,10 @@ def pipeline_class(entry: Model) -> Any:
     """Raises LoadError where the installed diffusers lacks it."""
     if entry.pipeline is None:
         return diffusers.DiffusionPipeline
-    found = getattr(diffusers, entry.pipeline, None)
-    if not isinstance(found, type) or not issubclass(found, diffusers.DiffusionPipeline):
+    kind = getattr(diffusers, entry.pipeline, None)
+    if not isinstance(kind, type) or not issubclass(kind, diffusers.DiffusionPipeline):
         raise LoadError(entry.id, f"pipeline: diffusers {diffusers.__version__} has no {entry.pipeline}")
-    return found
+    return kind
 
 
 def scheduler_class(entry: Model, scheduler: Scheduler) -> Any:
@@ -71,14 +71,14 @@ def scheduler_class(entry: Model, scheduler: Scheduler) -> Any:
 
     Its from_config would leave an unknown option out with a mere warning.
     """
-    found: Any = getattr(diffusers, scheduler.name, None)
-    if not isinstance(found, type) or not issubclass(found, diffusers.SchedulerMixin):
+    kind: Any = getattr(diffusers, scheduler.name, None)
+    if not isinstance(kind, type) or not issubclass(kind, diffusers.SchedulerMixin):
         raise LoadError(entry.id, f"scheduler: diffusers {diffusers.__version__} has no {scheduler.name}")
-    takes = inspect.signature(found).parameters
+    takes = inspect.signature(kind).parameters
     for option in scheduler.changes:
         if option not in takes:
             raise LoadError(entry.id, f"scheduler.options.{option}: {scheduler.name} takes no such option")
-    return found
+    return kind
 
 
 def _from_pretrained(entry: Model, device: torch.device) -> Any:

@@ -58,12 +58,12 @@ class _Tensor:
 
 def recorded_size(entry: Model) -> ModelSize | None:
     """As the catalog has it; None if it says nothing, or not of these weights."""
-    found = recorded_footprint(entry)
-    if entry.size is None or found is None:
+    size = recorded_footprint(entry)
+    if entry.size is None or size is None:
         return None
     disk = None if entry.size.disk_gb is None else round(entry.size.disk_gb * GB)
-    loaded = found.device_bytes if entry.offload == "none" else found.host_bytes
-    return ModelSize(disk, loaded, found.host_bytes, found.device_bytes)
+    loaded = size.device_bytes if entry.offload == "none" else size.host_bytes
+    return ModelSize(disk, loaded, size.host_bytes, size.device_bytes)
 
 
 def footprint(entry: Model) -> Footprint | None:

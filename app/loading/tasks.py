@@ -99,13 +99,13 @@ def task_pipeline(pipe: Any, task: str) -> Any:
         raise ValueError(f"diffusers has no {task} with the parts of {type(pipe).__name__}")
     if isinstance(pipe, kind):
         return pipe
-    made = _with_parts_of(kind, pipe)
-    made.set_progress_bar_config(disable=True)
-    if getattr(made, "latent_channels", None) == CHANNELS:
-        made.latent_channels = None  # it tells latents from an image by how many channels they have
-    if task == "inpaint" and hasattr(made, "unet"):
-        made.unet = _with_usual_channels(made.unet, made.vae.config.latent_channels)
-    return made
+    pipeline = _with_parts_of(kind, pipe)
+    pipeline.set_progress_bar_config(disable=True)
+    if getattr(pipeline, "latent_channels", None) == CHANNELS:
+        pipeline.latent_channels = None  # it tells latents from an image by how many channels they have
+    if task == "inpaint" and hasattr(pipeline, "unet"):
+        pipeline.unet = _with_usual_channels(pipeline.unet, pipeline.vae.config.latent_channels)
+    return pipeline
 
 
 def _in_table(kind: Any, table: Mapping[str, Any]) -> Any:

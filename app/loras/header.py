@@ -72,7 +72,7 @@ def read_header(file: BinaryIO) -> Header:
     if LENGTH_BYTES + length > size_bytes:
         raise LoraFileError(f"it is truncated: a header of {length} bytes in a file of {size_bytes}")
     file.seek(LENGTH_BYTES)
-    content = _parsed(file.read(length))
+    content = _parse(file.read(length))
     metadata = _metadata(content.pop(METADATA, {}))
     if len(content) > TENSORS_MAX:
         raise LoraFileError(f"it must hold at most {TENSORS_MAX} tensors, got {len(content)}")
@@ -89,7 +89,7 @@ def abbreviate(text: object) -> str:
     return quoted if len(quoted) <= SHOWN_MAX_CHARS else f"{quoted[:SHOWN_MAX_CHARS]}…"
 
 
-def _parsed(data: bytes) -> dict[str, Any]:
+def _parse(data: bytes) -> dict[str, Any]:
     if not data.startswith(b"{"):
         raise LoraFileError("its header is not a JSON object; is it a safetensors file?")
     try:
@@ -105,11 +105,11 @@ def _parsed(data: bytes) -> dict[str, Any]:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
         key, _ = Counter(key for key, _ in pairs).most_common(1)[0]
         raise LoraFileError(f"its header has {abbreviate(key)} twice")
-    return found
+    return fields
 
 
 def _constant(name: str) -> None:

@@ -20,12 +20,12 @@ def check_values(file: BinaryIO, header: Header) -> None:
     """Reads all tensors, a chunk at a time. Raises LoraFileError for a value that is not finite."""
     for key, tensor in header.tensors.items():
         file.seek(tensor.begin)
-        left = tensor.end - tensor.begin
-        while left:
-            data = file.read(min(left, CHUNK_BYTES))
+        left_bytes = tensor.end - tensor.begin
+        while left_bytes:
+            data = file.read(min(left_bytes, CHUNK_BYTES))
             if not data:
                 raise LoraFileError("it is truncated")
-            left -= len(data)
+            left_bytes -= len(data)
             if not _is_finite(data, tensor):
                 raise LoraFileError(f"{key}: a value is NaN or infinite")
 

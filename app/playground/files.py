@@ -41,13 +41,13 @@ class Page:
 
 @cache
 def load() -> Page:
-    data = {path.relative_to(FOLDER).as_posix(): path.read_bytes() for path in _found()}
-    version = _digest("\n".join(f"{name} {_digest(each)}" for name, each in sorted(data.items())).encode())
+    data = {path.relative_to(FOLDER).as_posix(): path.read_bytes() for path in _find()}
+    version = _digest("\n".join(f"{name} {_digest(content)}" for name, content in sorted(data.items())).encode())
     data[INDEX] = _index(data[INDEX].decode(), version, sorted(data)).encode()
-    return Page(version, {name: _file(name, each) for name, each in data.items()})
+    return Page(version, {name: _file(name, content) for name, content in data.items()})
 
 
-def _found() -> list[Path]:
+def _find() -> list[Path]:
     return [path for path in FOLDER.rglob("*") if path.is_file() and path.suffix in MEDIA_TYPES]
 
 

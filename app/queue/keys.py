@@ -75,7 +75,7 @@ class Keys:
     def events(self, job_id: str) -> str:
         return self.EVENTS + job_id
 
-    def owned(self, tenant: str) -> str:
+    def jobs_of(self, tenant: str) -> str:
         return self.OWNED + tenant
 
     def queue(self, model: str) -> str:

@@ -69,7 +69,7 @@ class ConcurrencyLimiter:
         self._scripts = scripts
 
     @asynccontextmanager
-    async def held(self, key_id: str, most: int) -> AsyncIterator[None]:
+    async def hold(self, key_id: str, most: int) -> AsyncIterator[None]:
         """Holds one of the key's `most` slots. Raises RateLimited if all are taken."""
         slot = uuid4().hex
         if not await self._scripts.run("enter", key_id=key_id, slot=slot, most=most, ttl_ms=SLOT_MS):

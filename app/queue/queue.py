@@ -207,7 +207,7 @@ class Queue:
         """
         place = "-inf" if oldest_first else "+inf"
         if after is not None:
-            score = await self._redis.zscore(self.keys.owned(tenant), after)
+            score = await self._redis.zscore(self.keys.jobs_of(tenant), after)
             if score is None:
                 raise InvalidParameter(f"after: no job {after!r}", param="after")
             place = f"({score:.0f}"
@@ -305,17 +305,17 @@ class Queue:
 
     async def finish(self, worker: str, job_id: str, result: Result) -> bool:
         """Completes a job. Returns False if the lease was lost: a result is written once."""
-        done = await self._scripts.run(
+        finished = await self._scripts.run(
             "finish", worker=worker, id=job_id, result=to_json(result), fade_ms=RATE_FADES_MS
         )
-        _log.info("job_completed" if done else "result_refused", job=job_id, worker=worker)
-        return bool(done)
+        _log.info("job_completed" if finished else "result_refused", job=job_id, worker=worker)
+        return bool(finished)
 
     async def fail(self, worker: str, job_id: str, error: JobError) -> bool:
         """Fails a job for good. Returns False if the lease was lost."""
-        done = await self._scripts.run("fail", worker=worker, id=job_id, error=to_json(error))
-        _log.info("job_failed" if done else "error_refused", job=job_id, worker=worker, code=error.code)
-        return bool(done)
+        finished = await self._scripts.run("fail", worker=worker, id=job_id, error=to_json(error))
+        _log.info("job_failed" if finished else "error_refused", job=job_id, worker=worker, code=error.code)
+        return bool(finished)
 
     async def release(self, worker: str, job_ids: Sequence[str]) -> None:
         """Returns jobs to their old place in the queue, ahead of all later ones; no attempt is counted."""

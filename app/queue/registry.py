@@ -62,18 +62,18 @@ class Registry:
 
     async def workers(self) -> dict[str, list[str]]:
         """Returns the live workers, each with its warm models."""
-        return {name: announced["warm"] for name, announced in (await self._announced()).items()}
+        return {name: announced["warm"] for name, announced in (await self._announcements()).items()}
 
-    async def served(self) -> set[str]:
+    async def served_models(self) -> set[str]:
         """Returns the models that at least one live worker takes jobs for, warm or not."""
-        return {model for announced in (await self._announced()).values() for model in announced["serves"]}
+        return {model for announced in (await self._announcements()).values() for model in announced["serves"]}
 
     async def states(self) -> dict[str, dict[str, ModelState]]:
         """Returns the state of each model that a live worker fetches, loads or has loaded, by worker and model."""
         return {
             name: {model: ModelState(**state) for model, state in announced.get("states", {}).items()}
             | {model: ModelState("warm") for model in announced["warm"]}
-            for name, announced in (await self._announced()).items()
+            for name, announced in (await self._announcements()).items()
         }
 
     async def model_states(self) -> dict[str, ModelState]:
@@ -86,10 +86,10 @@ class Registry:
 
     async def exporters(self) -> dict[str, str]:
         """Returns host:port of the metrics of each live worker that has them."""
-        workers = await self._announced()
+        workers = await self._announcements()
         return {name: announced["metrics"] for name, announced in workers.items() if announced.get("metrics")}
 
-    async def _announced(self) -> dict[str, dict[str, Any]]:
+    async def _announcements(self) -> dict[str, dict[str, Any]]:
         return {name: json.loads(text) for name, text in pairs(await self._scripts.run("list_workers")).items()}
 
 

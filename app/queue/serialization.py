@@ -86,10 +86,10 @@ def result_from_json(text: str) -> Result:
     """Reads a result without the fields that only a later version knows, since this one could not show them."""
     data = json.loads(text)
     return Result(
-        artifacts=tuple(_known(Artifact, artifact) for artifact in data["artifacts"]),
-        nag=_known(AppliedGuidance, with_present_names(data["nag"])),
+        artifacts=tuple(_from_known_fields(Artifact, artifact) for artifact in data["artifacts"]),
+        nag=_from_known_fields(AppliedGuidance, with_present_names(data["nag"])),
         batch_size=data["batch_size"],
-        timings=_known(Timings, data["timings"]),
+        timings=_from_known_fields(Timings, data["timings"]),
         warnings=tuple(data["warnings"]),
     )
 
@@ -99,6 +99,6 @@ def _webhook_from_json(text: str) -> Webhook:
     return Webhook(data["url"], tuple(map(EventType, data["events"])))
 
 
-def _known(kind: type[T], data: dict[str, Any]) -> T:
+def _from_known_fields(kind: type[T], data: dict[str, Any]) -> T:
     names = {field.name for field in fields(cast(Any, kind))}
     return kind(**{name: value for name, value in data.items() if name in names})

@@ -53,7 +53,7 @@ class Webhooks:
         deliveries = [_delivery(entry, int(tries), job_from_fields(pairs(fields))) for entry, tries, fields in claimed]
         return deliveries, max(0, int(wait_ms)) / 1000 if wait_ms else None
 
-    async def done(self, delivery: Delivery) -> None:
+    async def finish(self, delivery: Delivery) -> None:
         """Removes a delivery from the schedule."""
         await self._scripts.run("webhook_end", tenant=delivery.job.tenant, entry=delivery.entry)
 

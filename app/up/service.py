@@ -57,8 +57,8 @@ class Service:
         self._server: embedded.EmbeddedServer | None = None
 
     async def run(self) -> int:
-        for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            asyncio.get_running_loop().add_signal_handler(each, self._stop)
+        for stop_signal in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            asyncio.get_running_loop().add_signal_handler(stop_signal, self._stop)
         _say("starting")
         if self._settings.redis_url is None:
             await self._start_server()
@@ -87,7 +87,7 @@ class Service:
 
     async def _together(self, parts: list[Coroutine[Any, Any, None]]) -> None:
         """Until every part has ended: when told to stop, or after the first failure, which is raised."""
-        tasks = [asyncio.create_task(each) for each in parts]
+        tasks = [asyncio.create_task(part) for part in parts]
         await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
         self._stopping.set()
         await asyncio.wait(tasks)
@@ -202,7 +202,7 @@ def _ask_to_end(process: asyncio.subprocess.Process) -> None:
 async def _loaded(queue: Queue) -> list[str] | None:
     """The models that workers have loaded; None while no worker takes jobs."""
     with contextlib.suppress(RedisError):
-        if await queue.registry.served():
+        if await queue.registry.served_models():
             return sorted({model for models in (await queue.registry.workers()).values() for model in models})
     return None
 

@@ -48,7 +48,7 @@ def family_of_denoiser(denoiser: Any) -> Family:
     if nearest:
         raise UnsupportedPipeline(f"{name} fits several families: {' and '.join(family.name for family in nearest)}")
     known = ", ".join(family.name for family in registered_families())
-    raise UnsupportedPipeline(f"{name} belongs to no family known here ({known})")
+    raise UnsupportedPipeline(f"{name} belongs to no known family; there are {known}")
 
 
 @functools.lru_cache(maxsize=256)

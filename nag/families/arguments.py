@@ -63,10 +63,10 @@ def once_per_tensor(function: Callable[[Tensor], Hashable]) -> Callable[[Tensor]
     @functools.wraps(function)
     def call(tensor: Tensor) -> Hashable:
         version = 0 if tensor.is_inference() else tensor._version
-        found = known.get(tensor)
-        if found is None or found[0] != version:
-            found = known[tensor] = version, function(tensor)
-        answer: Hashable = found[1]
+        cached = known.get(tensor)
+        if cached is None or cached[0] != version:
+            cached = known[tensor] = version, function(tensor)
+        answer: Hashable = cached[1]
         return answer
 
     return call

@@ -33,9 +33,9 @@ class AuraFlow(Family):
     cfg = "batched"
 
     def check_denoiser(self, denoiser: Any) -> None:
-        found = denoiser.register_tokens.shape[1]
-        if found != REGISTERS:
-            raise UnsupportedPipeline(f"this AuraFlow has {found} register tokens, not {REGISTERS}")
+        registers = denoiser.register_tokens.shape[1]
+        if registers != REGISTERS:
+            raise UnsupportedPipeline(f"this AuraFlow has {registers} register tokens, not {REGISTERS}")
 
     def layout(self, call: dict[str, Any], negative: NegativeEmbeds) -> TokenLayout:
         plain = super().layout(call, negative)

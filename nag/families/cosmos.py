@@ -36,24 +36,24 @@ class Cosmos(Family):
     cfg = "separate"
 
     def embeds(self, call: dict[str, Any]) -> Tensor:
-        given = call["encoder_hidden_states"]
-        embeds: Tensor = given[0] if isinstance(given, tuple) else given
+        argument = call["encoder_hidden_states"]
+        embeds: Tensor = argument[0] if isinstance(argument, tuple) else argument
         return embeds
 
     def pack(self, call: dict[str, Any], negative: NegativeEmbeds) -> dict[str, Any]:
         text = torch.cat([self.embeds(call), negative.embeds], dim=1)
-        given = call["encoder_hidden_states"]
-        return call | {"encoder_hidden_states": (text, *given[1:]) if isinstance(given, tuple) else text}
+        argument = call["encoder_hidden_states"]
+        return call | {"encoder_hidden_states": (text, *argument[1:]) if isinstance(argument, tuple) else text}
 
     def timestep(self, pipe: Any, call: dict[str, Any]) -> float:
-        told = current_timestep(pipe)
+        scheduled = current_timestep(pipe)
         by_hand = float(call["timestep"].max())
         if "EDMEulerScheduler" in class_names(pipe.scheduler):  # Predict 1: ¼ log σ
-            sigma = math.exp(4 * (float(told) if told is not None else by_hand))
+            sigma = math.exp(4 * (float(scheduled) if scheduled is not None else by_hand))
             return 1000 * sigma / (1 + sigma)
-        if told is None:
+        if scheduled is None:
             return 1000 * by_hand
         if pipe.scheduler.config.get("sigma_data") is not None:  # Predict 2: 1000 σ, where σ may exceed one
-            sigma = float(told) / 1000
+            sigma = float(scheduled) / 1000
             return 1000 * sigma / (1 + sigma)
-        return float(told)
+        return float(scheduled)

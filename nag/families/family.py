@@ -35,8 +35,8 @@ DENOISER_NAMES = ("transformer", "transformer_2", "unet")
 
 def denoisers_of(pipe: Any) -> list[nn.Module]:
     """Returns the denoisers of a pipeline."""
-    found = (getattr(pipe, name, None) for name in DENOISER_NAMES)
-    return [denoiser for denoiser in found if denoiser is not None]
+    modules = (getattr(pipe, name, None) for name in DENOISER_NAMES)
+    return [denoiser for denoiser in modules if denoiser is not None]
 
 
 class Family(FamilyFacts):

@@ -87,8 +87,8 @@ class JoyImageEditPlus(JoyImageEdit):
     def format_prompt(self, prompt: str, positives: Any, row: int) -> str:
         # The pipeline gives its own prompts with a mark for each image in front.
         positive = positives[min(row, len(positives) - 1)] if isinstance(positives, list) else positives
-        found = re.match(r"<\|im_start\|>user\n(?:<image>\n)*", positive or "")
-        return f"{found[0]}{prompt}<|im_end|>\n" if found else prompt
+        match = re.match(r"<\|im_start\|>user\n(?:<image>\n)*", positive or "")
+        return f"{match[0]}{prompt}<|im_end|>\n" if match else prompt
 
     def layout(self, call: dict[str, Any], negative: NegativeEmbeds) -> TokenLayout:
         return Family.layout(self, call, negative)

@@ -47,8 +47,8 @@ class MiniMaxH3(Family):
         places, timesteps, tags = (call[name] for name in ("position_ids", "timestep_indices", "token_tags"))
         negative_places = places.new_zeros(count, places.shape[1])
         negative_places[:, 0] = torch.arange(count)
-        given = negative.extra.get("token_tags")
-        negative_tags = tags.new_full((count,), TEXT_TAG) if given is None else given[0]
+        encoded_tags = negative.extra.get("token_tags")
+        negative_tags = tags.new_full((count,), TEXT_TAG) if encoded_tags is None else encoded_tags[0]
         inserted = {
             "position_ids": negative_places,
             "timestep_indices": timesteps[:1].expand(count),

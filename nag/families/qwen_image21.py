@@ -63,10 +63,10 @@ class QwenImage21(Family):
 
     def layout(self, call: dict[str, Any], negative: NegativeEmbeds) -> TokenLayout:
         start = self._start(call)
-        given = sum(math.prod(shape) for shape in call["img_shapes"][0][:-1])
-        slots = given // TOKENS_PER_SLOT
+        reference_tokens = sum(math.prod(shape) for shape in call["img_shapes"][0][:-1])
+        slots = reference_tokens // TOKENS_PER_SLOT
         positive, negative_count = (embeds.shape[1] - start for embeds in (self.embeds(call), negative.embeds))
-        return TokenLayout(positive, negative_count, shared=start - slots + given)
+        return TokenLayout(positive, negative_count, shared=start - slots + reference_tokens)
 
     def pack(self, call: dict[str, Any], negative: NegativeEmbeds) -> dict[str, Any]:
         start, text = self._start(call), self.embeds(call).shape[1]

@@ -9,7 +9,7 @@ from nag.families.family import Family
 __all__ = ["DreamLite", "GlmImage", "MiniMaxMusic3", "OmniGen"]
 
 
-class _Refused(Family):
+class _UnsupportedFamily(Family):
     """A family that is found by its denoiser and never guided."""
 
     attention: ClassVar[Literal["joint", "cross"]] = "joint"
@@ -17,7 +17,7 @@ class _Refused(Family):
     cfg = "separate"
 
 
-class DreamLite(_Refused):
+class DreamLite(_UnsupportedFamily):
     name = "DreamLite"
     models = "DreamLite, DreamLite-mobile"
     attention = "cross"
@@ -25,7 +25,7 @@ class DreamLite(_Refused):
     refused = "its pipelines encode the prompt and CFG's negative as rows of one call, and tell nobody which is which"
 
 
-class GlmImage(_Refused):
+class GlmImage(_UnsupportedFamily):
     name = "GLM-Image"
     models = "GLM-Image"
     denoiser_types = ("GlmImageTransformer2DModel",)
@@ -35,14 +35,14 @@ class GlmImage(_Refused):
     )
 
 
-class MiniMaxMusic3(_Refused):
+class MiniMaxMusic3(_UnsupportedFamily):
     name = "MiniMax-Music 3"
     models = "MiniMax-Music 3"
     denoiser_types = ("MiniMaxMusic3Transformer1DModel",)
     refused = "a language model makes of the prompt a state for each frame of sound, and no attention reads the prompt"
 
 
-class OmniGen(_Refused):
+class OmniGen(_UnsupportedFamily):
     name = "OmniGen"
     models = "OmniGen v1"
     denoiser_types = ("OmniGenTransformer2DModel",)

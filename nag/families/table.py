@@ -45,11 +45,11 @@ def _row(family: Family) -> Sequence[str]:
     if family.refused is not None:
         return [family.name, family.models, family.attention, f"refused: {family.refused}", *[""] * (len(COLUMNS) - 4)]
     cfg = {"batched": "in one batch", "separate": "calls of its own"}[family.cfg]
-    facts = [family.notes or "yes", cfg, family.compiled, _joining(family)]
+    facts = [family.notes or "yes", cfg, family.compiled, _describe_joining(family)]
     return [family.name, family.models, family.attention, *facts, *(f"{n:g}" for n in numbers), family.source]
 
 
-def _joining(family: Family) -> str:
+def _describe_joining(family: Family) -> str:
     if family.cannot_join is not None:
         return f"no: {family.cannot_join}"
     text = "text of any length" if family.pads_text else "text of one length"

@@ -43,8 +43,8 @@ class GuidedProcessor:
 
     def __new__(cls, current: CurrentStep, original: Any, *args: Any, **kwargs: Any) -> Self:  # noqa: ARG004
         kinds: Any = (cls, type(original))
-        made: Self = super().__new__(_copy_signature(*kinds))
-        return made
+        subclass: Self = super().__new__(_copy_signature(*kinds))
+        return subclass
 
     def __init__(self, current: CurrentStep, original: Any, fallback: Any = None) -> None:
         self.current = current

@@ -35,9 +35,9 @@ class ReferenceFluxProcessor(GuidedProcessor):
         step = self.current.step
         if step is None:
             return self.original(attn, hidden_states, encoder_hidden_states, attention_mask, image_rotary_emb)
-        query, key, value = _projected(attn, hidden_states)
+        query, key, value = _project(attn, hidden_states)
         if encoder_hidden_states is not None:
-            of_text = _projected(attn, encoder_hidden_states, added=True)
+            of_text = _project(attn, encoder_hidden_states, added=True)
             query, key, value = (
                 torch.cat([text, torch.cat([image, image])], dim=1)
                 for text, image in zip(of_text, (query, key, value), strict=True)
@@ -63,7 +63,7 @@ class ReferenceFluxProcessor(GuidedProcessor):
         return text, image
 
 
-def _projected(attn: Any, states: Tensor, *, added: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+def _project(attn: Any, states: Tensor, *, added: bool = False) -> tuple[Tensor, Tensor, Tensor]:
     """Returns query, key and value, (B, T, H, D) each.
 
     Args:

@@ -131,13 +131,13 @@ async def test_a_slot_is_kept_while_its_request_lives_and_not_longer(
 ) -> None:
     monkeypatch.setattr(limits, "RENEW_S", 0.01)
     with Redis.from_url(valkey_url) as redis:
-        async with queue.concurrency.held("k", 1):
+        async with queue.concurrency.hold("k", 1):
             redis.zadd(keys.SLOTS + "k", dict.fromkeys(redis.zrange(keys.SLOTS + "k", 0, -1), 1))
             while redis.zrange(keys.SLOTS + "k", 0, -1, withscores=True)[0][1] == 1:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         assert redis.exists(keys.SLOTS + "k") == 0
         redis.zadd(keys.SLOTS + "k", {"of a process that died": 1})
-        async with queue.concurrency.held("k", 1):
+        async with queue.concurrency.hold("k", 1):
             pass
 
 

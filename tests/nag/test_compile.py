@@ -203,7 +203,7 @@ def test_a_call_that_is_left_by_an_error_lets_other_threads_call(small_flux, app
     denoiser = small_flux.denoiser
     for error in (RuntimeError, KeyboardInterrupt):
         with nag.attach(denoiser) as attached, torch.no_grad():
-            with pytest.raises(error), attached.planned(mock.Mock(side_effect=error)):
+            with pytest.raises(error), attached.apply_plan(mock.Mock(side_effect=error)):
                 denoiser(**call)
             outputs = []
             run_in_threads(torch.no_grad()(lambda outputs=outputs: outputs.append(denoiser(**call)[0])))

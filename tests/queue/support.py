@@ -169,7 +169,7 @@ async def make_every_transition(url: str, settings: Settings, make_job: Callable
     assert (await queue.stats()).dead == 0
     await queue.registry.retire("w")
     assert await queue.registry.workers() == {}
-    async with queue.concurrency.held("key", 1):
+    async with queue.concurrency.hold("key", 1):
         assert (await queue.rate_limiter.take("key", "reads", 2)).remaining == 1
     await queue.close()
     assert passed == {

@@ -87,7 +87,7 @@ async def test_a_job_that_is_no_longer_kept_is_forgotten(
         assert await names(queue) == ["b"]
         while not await queue.maintenance.forget():  # noqa: ASYNC110 - so does its entry
             await asyncio.sleep(0.02)
-        assert await redis.zcard(keys.owned(TENANT)) == 1
+        assert await redis.zcard(keys.jobs_of(TENANT)) == 1
         assert await redis.zcard(keys.KEPT) == 0
 
 

@@ -54,9 +54,9 @@ async def test_neither_hears_the_other(queue: Queue, neighbour: Queue, make_job:
 
 
 async def test_neither_counts_the_others_requests(queue: Queue, neighbour: Queue) -> None:
-    async with queue.concurrency.held("key", 1), neighbour.concurrency.held("key", 1):
+    async with queue.concurrency.hold("key", 1), neighbour.concurrency.hold("key", 1):
         with pytest.raises(RateLimited):
-            await neighbour.concurrency.held("key", 1).__aenter__()
+            await neighbour.concurrency.hold("key", 1).__aenter__()
     assert (await queue.rate_limiter.take("key", "reads", 5)).remaining == 4
     assert (await neighbour.rate_limiter.take("key", "reads", 5)).remaining == 4
 

@@ -280,7 +280,7 @@ async def test_the_registry_of_workers(queue: Queue) -> None:
     await queue.registry.retire("c")
     assert await queue.registry.workers() == {"a": ["m", "n"]}
     await queue.registry.announce("d", ["m"], 30, serves=["o"])
-    assert await queue.registry.served() == {"m", "n", "o"}
+    assert await queue.registry.served_models() == {"m", "n", "o"}
     await queue.registry.retire("d")
 
 

@@ -74,8 +74,8 @@ def leave(call: PipelineCall) -> None:
     ("name", "mix", "scheduler", "options"),
     [
         ("shapes-flux", image_mix, FlowMatchEulerDiscreteScheduler, {"shift": 1.0}),
-        ("shapes-sd", image_mix, DPMSolverMultistepScheduler, {}),
-        ("shapes-wan", video_mix, FlowMatchEulerDiscreteScheduler, {"shift": 5.0}),
+        pytest.param("shapes-sd", image_mix, DPMSolverMultistepScheduler, {}, marks=pytest.mark.slow),
+        pytest.param("shapes-wan", video_mix, FlowMatchEulerDiscreteScheduler, {"shift": 5.0}, marks=pytest.mark.slow),
     ],
 )
 def test_each_of_a_mix_is_what_it_is_alone(

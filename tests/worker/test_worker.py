@@ -214,7 +214,7 @@ async def test_models_are_loaded_where_they_fit_and_served_where_they_do_not(
         async with asyncio.timeout(30):
             while (await queue.registry.workers()).get(worker.name) != [MODEL, "small"]:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
-        assert await queue.registry.served() == {MODEL, "large", "small"}
+        assert await queue.registry.served_models() == {MODEL, "large", "small"}
         await queue.submit(make_job("a", model="large"))
         assert (await ended(queue, "a")).status is JobStatus.COMPLETED
 
@@ -277,10 +277,10 @@ async def test_a_worker_serves_once_it_takes_jobs(settings: Settings, queue: Que
         async with asyncio.timeout(30):
             while worker.name not in await queue.registry.workers():  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
-        assert await queue.registry.served() == set()
+        assert await queue.registry.served_models() == set()
         engine.may_load.set()
         async with asyncio.timeout(30):
-            while await queue.registry.served() != {MODEL}:  # noqa: ASYNC110
+            while await queue.registry.served_models() != {MODEL}:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         assert (await queue.registry.workers())[worker.name] == [MODEL]
 
@@ -291,7 +291,7 @@ async def test_without_models_to_load_a_worker_serves_at_once(
     worker = Worker(settings, queue, ServedModels((MODEL,), (), frozenset()), lambda _: engine)
     running = asyncio.create_task(worker.run())
     async with asyncio.timeout(30):
-        while await queue.registry.served() != {MODEL}:  # noqa: ASYNC110
+        while await queue.registry.served_models() != {MODEL}:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     worker.stop()
     assert await running == 0

@@ -26,7 +26,7 @@ from app.api.requests.fields import NO_NOTES, RequestNotes
 from app.api.requests.schemas import EditBody, GenerationBody
 from app.api.resolver import ResolvedRequest, resolve
 from app.catalog import Kind, Model, RegisteredLora, field_of
-from app.errors import InvalidParameter, joined
+from app.errors import InvalidParameter, merge_errors
 from app.jobs import InputRole
 
 if TYPE_CHECKING:
@@ -146,9 +146,9 @@ def _refusing(faults: Sequence[InvalidParameter]) -> Iterator[None]:
     try:
         yield
     except InvalidParameter as error:
-        raise joined([error, *faults]) from None
+        raise merge_errors([error, *faults]) from None
     if faults:
-        raise joined(faults)
+        raise merge_errors(faults)
 
 
 def _editing_model(request: _Request, images: int, *, is_masked: bool) -> tuple[Model, int]:

@@ -21,7 +21,7 @@ PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)*/?")
 
 @dataclass(frozen=True)
 class PublicAddress:
-    """Of the API as a client sees it. `prefix` is the path before the API's own paths: empty, or as `/nag`."""
+    """The API's address as a client sees it. `prefix` precedes the API's own paths; it is empty, or such as `/nag`."""
 
     scheme: str
     host: str
@@ -29,7 +29,7 @@ class PublicAddress:
 
     @property
     def origin(self) -> str:
-        """Of pages that the API serves itself."""
+        """The origin of the pages that the API serves itself."""
         return f"{self.scheme}://{self.host}"
 
     @property

@@ -37,7 +37,7 @@ class RateLimitMiddleware:
                     send = _telling(rate, send)
                     _check(rate)
                 if caller.key.requests_at_once is not None:
-                    await held.enter_async_context(queue.concurrency.held(caller.key.id, caller.key.requests_at_once))
+                    await held.enter_async_context(queue.concurrency.hold(caller.key.id, caller.key.requests_at_once))
                     send = _freeing(held, send)
             except RateLimited as error:
                 return await refuse(error, scope, receive, send)

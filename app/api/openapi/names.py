@@ -5,9 +5,9 @@ from __future__ import annotations
 __all__ = ["OPERATIONS", "SCHEMAS", "TAGS"]
 
 TAGS = {
-    "jobs": "Pictures and videos of any model: queued, followed, fetched.",
-    "images": "OpenAI's way of asking for pictures.",
-    "videos": "OpenAI's way of asking for videos.",
+    "jobs": "Images and videos of any model: create, follow and fetch jobs.",
+    "images": "OpenAI's routes for images.",
+    "videos": "OpenAI's routes for videos.",
     "files": "Images and videos to start from, uploaded once.",
     "artifacts": "Files, by their signed links.",
     "models": "What can be asked for, and within which limits.",

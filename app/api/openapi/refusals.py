@@ -219,7 +219,7 @@ RETRY_AFTER = {"retry-after": {"description": "seconds", "schema": {"type": "int
 
 
 def responses(method: str, path: str, operation: dict[str, Any]) -> dict[str, Any]:
-    """Of every 4xx and 5xx that the operation can give. Raises KeyError for one that stands in no table."""
+    """Returns the responses of an operation with status 4xx and 5xx. Raises KeyError if a table lacks one."""
     found: dict[int, dict[str, ServiceError]] = {}
     for error in _errors(method, path, operation):
         found.setdefault(error.status, {})[error.error_code] = error

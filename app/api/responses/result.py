@@ -1,4 +1,4 @@
-"""What every answer about a job says of its result."""
+"""The parts of a response that describe the result of a job, common to all routes."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ async def readyz(service: Here) -> dict[str, str]:
     """200 while a live worker takes jobs of the default model, which it may have to load again first; else 503."""
     model, registry = service.catalog.default, service.queue.registry
     state = (await registry.model_states()).get(model, ModelState())
-    if model in await registry.served() and state.stage not in ("downloading", "failed"):
+    if model in await registry.served_models() and state.stage not in ("downloading", "failed"):
         return {"status": "ready"}
     if not await registry.workers():
         raise Unavailable("no worker is running", code="no_worker", retry_after_s=1)

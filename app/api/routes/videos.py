@@ -21,7 +21,7 @@ from app.api.requests.uploads import INPUT_FIELDS, take_uploads
 from app.api.responses.download import file_response
 from app.api.responses.result import completed_result, time_headers
 from app.api.service import Here, Service
-from app.errors import Expired, InvalidParameter, NotFound, UnsupportedParameter, joined
+from app.errors import Expired, InvalidParameter, NotFound, UnsupportedParameter, merge_errors
 from app.jobs import InputRole, Job
 
 router = APIRouter(tags=["videos"])
@@ -78,7 +78,7 @@ async def remix_video(video_id: str, body: VideoBody, request: Request, service:
     remix = body.model_copy(update=fields)
     faults = input_faults(find_model(service.catalog, remix.model, "video"), [InputRole.VIDEO], {"video": "model"})
     if faults:
-        raise joined(faults)
+        raise merge_errors(faults)
     try:
         uploads = {video_id: await service.artifacts.open_file(result.artifacts[0].name)}
     except FileNotFoundError as exc:
@@ -135,7 +135,7 @@ async def delete_video(video_id: str, service: Here) -> VideoDeletedView:
 async def _find(video_id: str, service: Service) -> Job:
     job = await service.find(video_id)
     if job.request.num_frames is None:
-        raise NotFound(f"no video {video_id!r}; there is a job of this name, which makes pictures")
+        raise NotFound(f"no video {video_id!r}; the job of this id generates images")
     return job
 
 

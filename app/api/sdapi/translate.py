@@ -171,7 +171,7 @@ class Translation:
         sent, allowed = self.asked.cfg_scale, model.guidance_scale
         if sent is None:
             return None
-        if allowed.fixed or (model.nag is not None and allowed.default <= 1):
+        if allowed.is_fixed or (model.nag is not None and allowed.default <= 1):
             if sent not in (0, 1):
                 has_nag = "; NAG honours the negative prompt" if model.nag is not None else ""
                 warnings.append(f"cfg_scale was left out: model {model.id} is used without CFG{has_nag}")

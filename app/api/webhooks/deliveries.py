@@ -90,7 +90,7 @@ class Deliveries:
             if again:
                 await self._queue.webhooks.retry(delivery, self._delay_s(delivery.tries))
             else:
-                await self._queue.webhooks.done(delivery)
+                await self._queue.webhooks.finish(delivery)
 
     def _delay_s(self, tries: int) -> float:
         delay_s = min(SLOWEST_S, self._settings.webhook_retry_s * SLOWER ** (tries - 1))

@@ -235,7 +235,7 @@ def _opaque(pixels: Pixels) -> Pixels:
 
 
 def _sound(pipe: Any, output: Any) -> Sound | None:
-    """Returns what LTX-2's vocoder made beside the frames (1, channels, samples)."""
+    """Returns the sound that LTX-2's vocoder made for the video, (1, channels, samples); None for other models."""
     samples, vocoder = getattr(output, "audio", None), getattr(pipe, "vocoder", None)
     if samples is None or vocoder is None:
         return None

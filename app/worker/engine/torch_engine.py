@@ -378,7 +378,7 @@ class TorchEngine:
             self._end(running, job_error(error, running.job))
 
     def _finish(self, running: _Running) -> None:
-        """Encodes a job's files in another thread, and tells its end."""
+        """Encodes a job's files in another thread, then reports the job as finished."""
         job, images = running.job, [call.made for call in running.calls]
         running.calls = []
         self.recorder.first_step(job.request.model, min(image.first_step_at for image in images) - running.submitted_at)

@@ -151,7 +151,7 @@ class AdapterCache:
             reason = public_reason(error)
             raise LoraUnavailable(reason if path is None else f"loras: {lora}: {reason}") from error
         if self._device.type == "cuda":
-            adapter = adapter.map(lambda factors: factors.pinned())
+            adapter = adapter.map(lambda factors: factors.pin_memory())
         seconds = perf_counter() - begun
         self._recorder.lora_read(entry.id, seconds)
         _log.info("lora_read", model=entry.id, lora=lora, bytes=adapter.nbytes, read_ms=seconds * 1000)

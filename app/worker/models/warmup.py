@@ -112,7 +112,7 @@ def trial_files(entry: Model) -> dict[str, bytes]:
 
 def trial_inputs(entry: Model) -> tuple[InputFile, ...]:
     """Returns the files of the required roles, by the names that `trial_files` has them under."""
-    return tuple(InputFile(role, f"trial-{role}") for role in entry.inputs.required)
+    return tuple(InputFile(role, f"trial-{role}") for role in entry.inputs.required_roles)
 
 
 def trial_jobs(entry: Model, count: int) -> list[Job]:

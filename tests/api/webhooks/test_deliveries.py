@@ -258,7 +258,7 @@ async def test_a_tenant_s_webhooks_take_turns_with_the_others(queue: Queue, make
     assert [delivery.job.id for delivery in again] == ["a3", "a4"]
     assert wait_s is not None
     for delivery in claimed:
-        await queue.webhooks.done(delivery)
+        await queue.webhooks.finish(delivery)
     await queue.webhooks.retry(again[0], 0)
     [last], _ = await queue.webhooks.claim(8, {})
     assert (last.job.id, last.tries) == ("a3", 2)
