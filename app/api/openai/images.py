@@ -1,4 +1,4 @@
-"""OpenAI's answers about pictures, whole and as a stream of events."""
+"""OpenAI's responses with images, whole and as a stream of events."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Usage(BaseModel):
 
 
 class Image(BaseModel):
-    """One picture in OpenAI's shape, with its seed."""
+    """One image in OpenAI's shape, with its seed."""
 
     b64_json: Annotated[str | SkipJsonSchema[None], OMITTED_IF_NONE] = None
     url: Annotated[str | SkipJsonSchema[None], OMITTED_IF_NONE] = None
@@ -75,10 +75,9 @@ class ImagesView(Echo):
 
 
 class PartialImageEvent(BaseModel):
-    """`image_generation.partial_image`, or `image_edit.partial_image`: a small picture of what picture `index` is about
-    to become, after a step.
+    """`image_generation.partial_image`, or `image_edit.partial_image`: a preview of image `index`, made after a step.
 
-    `output_format` is this file's own, `size` that of the picture to come. `partial_image_index` counts from 0.
+    `output_format` is this file's own, `size` that of the image to come. `partial_image_index` counts from 0.
     """
 
     type: Literal["image_generation.partial_image", "image_edit.partial_image"]
@@ -94,7 +93,7 @@ class PartialImageEvent(BaseModel):
 
 
 class CompletedEvent(Echo):
-    """`image_generation.completed`, or `image_edit.completed`: one picture; `seed` is its own, `usage` that of all of
+    """`image_generation.completed`, or `image_edit.completed`: one image; `seed` is its own, `usage` that of all of
     them. In Unix seconds.
     """
 
@@ -130,7 +129,7 @@ async def images_view(job: Job, service: Service, links: Links | None) -> Images
 
 
 def partial_event(preview: JobEvent, asked: Generation, number: int) -> PartialImageEvent:
-    """The preview as the `number`th one of its picture."""
+    """The preview as the `number`th one of its image."""
     return PartialImageEvent(
         type="image_generation.partial_image" if not asked.inputs else "image_edit.partial_image",
         index=preview.data["index"],
@@ -144,7 +143,7 @@ def partial_event(preview: JobEvent, asked: Generation, number: int) -> PartialI
 
 
 async def completed_events(job: Job, service: Service) -> list[CompletedEvent]:
-    """One for each picture of a finished job. Raises as `images_view` does."""
+    """One for each image of a finished job. Raises as `images_view` does."""
     result, asked = completed_result(job), job.request
     return [
         CompletedEvent(

@@ -13,7 +13,7 @@ from app.jobs import FORMER_NAMES
 
 __all__ = ["Asked", "of_a_video", "of_an_edit", "of_images"]
 
-#: Values that ask for nothing in particular, or for what a picture is anyhow.
+#: Values that ask for nothing, or for what every image has.
 NEUTRAL: dict[str, tuple[str, ...]] = {
     "quality": ("auto", "standard"),
     "style": (),

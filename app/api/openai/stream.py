@@ -1,4 +1,4 @@
-"""Pictures as server-sent events, in OpenAI's words."""
+"""Images as server-sent events in OpenAI's form."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from app.errors import ServiceError, Unavailable
 from app.jobs import EventType, Job
 from app.queue.connection import translate_redis_error
 
-__all__ = ["pictures_told", "timed_out", "without_client_cancelled"]
+__all__ = ["image_sse_events", "timed_out", "without_client_cancelled"]
 
 #: The same request takes the job over and is held again.
 RETRY_S = 1
@@ -32,10 +32,10 @@ def timed_out(job: Job) -> Unavailable:
 
 
 async def without_client_cancelled(job: Job, service: Service) -> AsyncGenerator[bytes]:
-    """`pictures_told`; a client that leaves before the end leaves no work behind, unless it soon asks again."""
+    """`image_sse_events`; a client that leaves before the end leaves no work behind, unless it soon asks again."""
     whole = False
     try:
-        async with aclosing(pictures_told(job, service)) as told:
+        async with aclosing(image_sse_events(job, service)) as told:
             async for each in told:
                 yield each
         whole = True
@@ -45,11 +45,11 @@ async def without_client_cancelled(job: Job, service: Service) -> AsyncGenerator
                 await service.orphans.leave(job.id)
 
 
-async def pictures_told(job: Job, service: Service) -> AsyncGenerator[bytes]:
+async def image_sse_events(job: Job, service: Service) -> AsyncGenerator[bytes]:
     """What becomes of an accepted job; its failure is an event `error` with the one error body."""
-    yield KEEPALIVE_COMMENT  # the answer begins now, not with the first picture
+    yield KEEPALIVE_COMMENT  # the answer begins now, not with the first image
     try:
-        shown: Counter[int] = Counter()  # by picture
+        shown: Counter[int] = Counter()  # by image
         async with aclosing(events_of(service, job, None)) as events:
             async for event in events:
                 if event is None:

@@ -64,7 +64,7 @@ def complete(operation: dict[str, Any]) -> None:
         answers["200"] = {"description": "Each event's data is a JobEvent", "content": EVENTS}
     if name in ("create_image", "edit_image"):
         answers["200"]["content"] |= EVENTS
-        answers["200"]["description"] = "The pictures; with stream: ImagePartialEvent, ImageCompletedEvent, Error"
+        answers["200"]["description"] = "The images; with stream: ImagePartialEvent, ImageCompletedEvent, Error"
     if name in ("create_image", "edit_image", "create_video", "remix_video"):
         operation.setdefault("parameters", []).append(IDEMPOTENCY_KEY)
     if name in ("create_video", "get_video"):

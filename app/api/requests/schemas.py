@@ -143,7 +143,7 @@ class WebhookBody(_Body):
 
 
 class GenerationBody(_Body):
-    """What every way of asking for pictures has in common."""
+    """The fields that all requests for images have."""
 
     model: Annotated[OptionalText, Field(description="an id or an alias of GET /v1/models")] = None
     prompt: str
@@ -157,7 +157,7 @@ class GenerationBody(_Body):
             ge=0,
             le=SEED_MAX,
             json_schema_extra={"maximum": SEED_MAX_DOUBLE},
-            description="of the first picture; the next takes seed + 1; absent: drawn",
+            description="of the first image; the next one has seed + 1; absent: drawn at random",
         ),
     ] = None
     num_inference_steps: int | None = None
@@ -167,10 +167,10 @@ class GenerationBody(_Body):
     height: Annotated[int | None, Field(description="pixels")] = None
     num_frames: Annotated[int | None, Field(description="of a video")] = None
     fps: Annotated[int | None, Field(description="frames of a video shown a second")] = None
-    n: Annotated[int | None, Field(ge=1, le=N_MAX, description="pictures, or videos")] = None
+    n: Annotated[int | None, Field(ge=1, le=N_MAX, description="images, or videos")] = None
     output_format: Annotated[
         Literal["png", "jpeg", "jpg", "webp", "mp4"] | None,
-        Field(description="a video is an mp4; absent, a picture is a png; jpg is jpeg"),
+        Field(description="a video is an mp4; absent, an image is a png; jpg is jpeg"),
         BY_ITS_NAME,
     ] = None
     output_compression: Annotated[
@@ -218,7 +218,7 @@ class GenerationBody(_Body):
         Field(gt=0, allow_inf_nan=False, description="seconds from acceptance; not done by then, the job expires"),
     ] = None
     previews: Annotated[
-        int | None, Field(ge=0, le=PREVIEWS_MAX, description="small pictures on the way to each picture, as events")
+        int | None, Field(ge=0, le=PREVIEWS_MAX, description="number of previews of each image, sent as events")
     ] = None
     webhook: WebhookBody | None = None
     strict: Annotated[
@@ -276,7 +276,7 @@ class ImageBody(OpenAIBody):
     ] = None
     stream: Annotated[bool | None, Field(description="answer with server-sent events")] = None
     partial_images: Annotated[
-        int | None, Field(ge=0, le=3, description="most small pictures on the way to each; with stream alone")
+        int | None, Field(ge=0, le=3, description="greatest number of previews of each image; only with stream")
     ] = None
     quality: Annotated[OptionalText, Field(description="auto or standard; ask for num_inference_steps instead")] = None
     style: Annotated[OptionalText, Field(description="refused: say it in the prompt")] = None

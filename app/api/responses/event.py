@@ -12,7 +12,7 @@ __all__ = ["JobEventView", "event_view"]
 
 
 class PreviewView(BaseModel):
-    """Picture `index` as it is about to become, seen after a step."""
+    """A preview of image `index`, made after a step."""
 
     index: int
     step: int

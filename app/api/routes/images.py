@@ -1,4 +1,4 @@
-"""OpenAI's way of asking for pictures: held until they are there."""
+"""OpenAI's routes for images: a request is held until its images are there."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from app.api.inputs.prepared_files import PreparedInputs
 from app.api.middleware.public_address import public_address
 from app.api.openai.images import ImagesView, images_view
 from app.api.openai.request_adapter import of_images
-from app.api.openai.stream import pictures_told, timed_out, without_client_cancelled
+from app.api.openai.stream import image_sse_events, timed_out, without_client_cancelled
 from app.api.requests.fields import RequestNotes, take_notes, warning_header
 from app.api.requests.forms import FileRoute
 from app.api.requests.schemas import EditBody, GenerationBody, ImageBody
@@ -32,7 +32,7 @@ NO_WORKER_RETRY_S = 5
 
 @router.post("/v1/images/generations", response_model=ImagesView)
 async def create_image(body: ImageBody, request: Request, service: Here) -> Response:
-    """Pictures as base64 or by URL, in OpenAI's shape, at once or as a stream of events.
+    """Images as base64 or by URL, in OpenAI's shape, at once or as a stream of events.
 
     Guidance: `negative_prompt`, `nag: {…}`, or flat `nag_scale` and so on.
     """
@@ -85,7 +85,7 @@ async def _answered(job: Job, body: ImageBody, request: Request, service: Servic
     # A caller who sent a key means to ask again for the same job.
     leaving = None if "idempotency-key" in request.headers else request
     if body.stream:
-        told = (pictures_told if leaving is None else without_client_cancelled)(job, service)
+        told = (image_sse_events if leaving is None else without_client_cancelled)(job, service)
         return EventStream(told, headers=warning_header(job.warnings))
     job = await service.wait(job, service.settings.wait_max_s, cancel_without=leaving)
     if not job.status.is_terminal:

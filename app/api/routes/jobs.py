@@ -34,7 +34,7 @@ LastEventHeader = Annotated[str | None, Header(description="the id of the last e
 
 
 class ResultQuery(BaseModel):
-    """Which picture or video."""
+    """The number of the image or video."""
 
     index: Annotated[int, Field(ge=0, description="0 to n - 1")] = 0
 
@@ -109,7 +109,7 @@ async def get_events(job_id: str, service: Here, last_event_id: LastEventHeader 
 
 @router.get("/v1/jobs/{job_id}/result", response_class=FileResponse)
 async def get_result(job_id: str, request: Request, service: Here, query: Annotated[ResultQuery, Query()]) -> Response:
-    """The bytes of one picture or video, or a `Range` of them.
+    """The bytes of one image or video, or a `Range` of them.
 
     409 while there is none, 410 once it is gone, the job's own error if it failed.
     """

@@ -13,7 +13,7 @@ from app.jobs import AppliedGuidance, Generation
 __all__ = ["SOFTWARE", "parameters"]
 
 SOFTWARE = f"nag-server {version('nag-server')}"
-#: What a file shows by itself, or what is no property of one picture.
+#: What a file shows by itself, or what is no property of one image.
 LEFT_OUT = (
     "n",
     "nag",
@@ -29,7 +29,7 @@ LEFT_OUT = (
 
 
 def parameters(request: Generation, seed: int, applied: AppliedGuidance, warnings: Sequence[str] = ()) -> str:
-    """The fields of POST /v1/jobs for this one picture or video, with what was really used, and `software`; of the
+    """The fields of POST /v1/jobs for this one image or video, with what was really used, and `software`; of the
     files it started from `role` and `sha256`, the digest of what was sent; and the `warnings` of the request.
     """
     said = {name: value for name, value in asdict(request).items() if name not in LEFT_OUT}

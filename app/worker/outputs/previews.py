@@ -1,4 +1,4 @@
-"""Small pictures of what a call is about to make: the clean latents that a step predicts, through a linear decoder.
+"""Previews: a linear decoder turns the clean latents that a step predicts into small images.
 
 The decoder is fitted to what the model's own autoencoder makes of the same latents: by the trial that warms a model up,
 and by every call that previews are asked of. So it needs no numbers of anybody's, costs next to nothing beside a step,
@@ -21,9 +21,9 @@ from app.worker.protocol import Preview
 
 __all__ = ["Previews", "Sketch", "predicted", "steps_shown"]
 
-SIDE_PX = 256  # of a preview, where the picture has the model's default size
+SIDE_PX = 256  # of a preview, where the image has the model's default size
 RIDGE = 1e-3  # of the latents' own scale: a channel that has told nothing yet counts for nothing
-LEARNT_MIN = 4  # pictures; before, its colours are those of the few it has seen
+LEARNT_MIN = 4  # images; before, its colours are those of the few it has seen
 LEARNT_MAX = 64  # then the decoder stays as it is
 
 Pixels = np.ndarray[Any, np.dtype[np.float32]]
@@ -33,14 +33,14 @@ class Sketch:
     """The linear decoder of one model: a cell of latents to `detail` x `detail` pixels. Several threads may use it."""
 
     def __init__(self, side_px: int) -> None:
-        self._side_px = side_px  # of a picture of the model's default size
+        self._side_px = side_px  # of an image of the model's default size
         self._lock = threading.Lock()
         self._learnt = 0
         self._sums: tuple[torch.Tensor, torch.Tensor] | None = None
         self._matrix: torch.Tensor | None = None
 
     def learn(self, latents: torch.Tensor, pixels: Pixels) -> None:
-        """From clean latents and the pictures (N, H, W, 3) that they were decoded to; of a layout it does not know,
+        """From clean latents and the images (N, H, W, 3) that they were decoded to; of a layout it does not know,
         nothing.
         """
         height, width = pixels.shape[1:3]
@@ -62,7 +62,7 @@ class Sketch:
             self._matrix = torch.linalg.solve(sums[0] + ridge, sums[1]).float()
 
     def draw(self, latents: torch.Tensor, height: int, width: int) -> np.ndarray[Any, np.dtype[np.uint8]] | None:
-        """Pictures (N, h, w, 3), h and w being parts of the height and the width; None before enough was learnt."""
+        """Images (N, h, w, 3), h and w being parts of the height and the width; None before enough was learnt."""
         cells = _cells(latents, height, width)
         matrix = self._matrix
         if cells is None or matrix is None or self._learnt < LEARNT_MIN or cells.shape[-1] + 1 != len(matrix):
@@ -185,7 +185,7 @@ def _sampled(pixels: Pixels, height: int, width: int) -> Pixels:
     return np.ascontiguousarray(pixels[:, y][:, :, x])
 
 
-def _as_cells(pictures: torch.Tensor, rows: int, columns: int, detail: int) -> torch.Tensor:
+def _as_cells(images: torch.Tensor, rows: int, columns: int, detail: int) -> torch.Tensor:
     """(N, rows * detail, columns * detail, 3) as a line a cell."""
-    parts = pictures.view(len(pictures), rows, detail, columns, detail, 3).permute(0, 1, 3, 2, 4, 5)
+    parts = images.view(len(images), rows, detail, columns, detail, 3).permute(0, 1, 3, 2, 4, 5)
     return parts.reshape(-1, detail * detail * 3)
