@@ -29,6 +29,7 @@ from app.worker.engine.job_errors import OUT_OF_MEMORY, UNWRITABLE
 from app.worker.engine.pipeline_call import PipelineCall, call_module
 from app.worker.engine.pipelines import load
 from app.worker.engine.torch_engine import UNMEASURED_MAX, TorchEngine
+from app.worker.models.file_reader import FileReader
 from app.worker.outputs import video
 from app.worker.outputs.postprocess import NAN
 from app.worker.protocol import JobCancelled, JobControl, JobOutput, Room
@@ -609,8 +610,8 @@ def test_two_models_take_turns_in_a_small_memory(make_engine: MakeEngine, make_j
         assert isinstance(run_jobs(engine, make_job("a", model=name))[0], JobOutput)
         assert not engine.fits("other")
     assert stages == [
-        ("loading", "cold"), ("warm", "cold"), ("cold", "cold"), ("cold", "loading"), ("cold", "warm"),
-        ("cold", "cold"), ("loading", "cold"), ("warm", "cold"),
+        ("loading", "cold"), ("warm", "cold"), ("warm", "loading"), ("cold", "loading"), ("cold", "warm"),
+        ("loading", "warm"), ("loading", "cold"), ("warm", "cold"),
     ]  # fmt: skip
     assert engine.recorder.of(Event.MODEL_LOADED) == 3
 
@@ -639,6 +640,87 @@ def test_a_job_waits_until_its_model_has_room(make_engine: MakeEngine, make_job:
 
 
 # Models.
+
+
+@pytest.fixture
+def reading(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Holds the reading of every file of a model until it is set."""
+    go_on, read = threading.Event(), FileReader._read_file
+
+    def wait_and_read(self: FileReader, path: Path) -> None:
+        assert go_on.wait(HANG_S)
+        read(self, path)
+
+    monkeypatch.setattr(FileReader, "_read_file", wait_and_read)
+    yield go_on
+    go_on.set()
+
+
+def test_jobs_of_a_warm_model_end_while_another_s_files_are_read(
+    make_engine: MakeEngine, make_job: Make, reading: threading.Event
+) -> None:
+    engine = make_engine(catalog=with_model("other"))
+    engine.start()
+    run_jobs(engine, make_job("first"))
+    cold = engine.submit(make_job("cold", model="other"), FILES, JobControl())
+    wait_until(lambda: engine.states.snapshot().get("other", ModelState()).stage == "loading")
+    for name in "ab":
+        assert is_alone(run_jobs(engine, make_job(name))[0], make_job(name))
+    assert engine.room(MODEL).free == engine.room(MODEL).whole
+    assert not cold.done()
+    assert engine.warm == (MODEL,)
+    reading.set()
+    assert isinstance(end(cold), JobOutput)
+    assert set(engine.warm) == {MODEL, "other"}
+
+
+def test_a_model_is_not_built_while_another_thread_computes(
+    make_engine: MakeEngine, make_job: Make, calls: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor do computations begin there: torch's default dtype is another one meanwhile."""
+    built: list[bool] = []
+
+    def note(entry: Model, device: torch.device) -> Any:
+        built.append(engine._is_busy_aside)
+        return load(entry, device)
+
+    monkeypatch.setattr(pipelines, "load", note)
+    engine = make_engine(catalog=with_model("other"), overlap="on")
+    decodes = threading.Event()
+
+    def wait(call: Call) -> None:
+        if call.kind == "decode" and call.jobs == ("a",):
+            assert decodes.wait(HANG_S)
+
+    calls.before = wait
+    engine.start()
+    run_jobs(engine, make_job("first"))
+    warm = engine.submit(make_job("a"), FILES, JobControl())
+    wait_until(lambda: engine._is_busy_aside)
+    cold = engine.submit(make_job("b", model="other"), FILES, JobControl())
+    wait_until(lambda: engine._needs_lane_idle)
+    assert built == [False]
+    decodes.set()
+    for future in (warm, cold):
+        assert isinstance(end(future), JobOutput)
+    assert built == [False, False]
+
+
+def test_a_model_whose_jobs_are_cancelled_while_its_files_are_read_is_not_loaded(
+    make_engine: MakeEngine, make_job: Make, reading: threading.Event
+) -> None:
+    engine = make_engine(catalog=with_model("other"))
+    engine.start()
+    run_jobs(engine, make_job("first"))
+    control = JobControl()
+    cold = engine.submit(make_job("cold", model="other"), FILES, control)
+    wait_until(lambda: engine.states.snapshot().get("other", ModelState()).stage == "loading")
+    control.is_cancelled = True
+    with pytest.raises(JobCancelled):
+        end(cold)
+    reading.set()
+    wait_until(lambda: engine.states.snapshot()["other"].stage == "cold")
+    assert engine.recorder.of(Event.MODEL_LOADED) == 1
 
 
 def test_a_model_that_cannot_be_loaded_fails_its_jobs_and_no_others(

@@ -19,7 +19,7 @@ from app.jobs import Guidance, Job
 from app.loading import pipeline as loading
 from app.settings import Settings
 from app.worker.devices import memory
-from app.worker.models import model_cache
+from app.worker.models import host_memory, model_cache
 from app.worker.models.model_cache import ModelCache, ModelUnavailable, NoRoom
 from app.worker.models.model_states import ModelStates
 from app.worker.recorder import Event, Recorder
@@ -131,10 +131,21 @@ def test_a_weight_that_is_made_of_others_takes_what_they_take() -> None:
 
 
 class Moves:
-    """In the place of a GPU: which pipelines are moved where."""
+    """In the place of a GPU: which pipelines are moved where, and which memory has locked pages, at most `most`."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, most: int = 10**9) -> None:
         self.made: list[str] = []
+        self.locked: list[int] = []  # bytes of each tensor
+
+        def lock(tensor: torch.Tensor) -> str:
+            if sum(self.locked) + tensor.nbytes > most:
+                return "cudaErrorMemoryAllocation"
+            self.locked.append(tensor.nbytes)
+            return ""
+
+        monkeypatch.setattr(host_memory, "LOCKED_MIN_BYTES", BYTES)
+        monkeypatch.setattr(memory, "lock_pages", lock)
+        monkeypatch.setattr(memory, "unlock_pages", lambda tensor: self.locked.remove(tensor.nbytes))
         monkeypatch.setattr(memory, "move", lambda pipe, device: self.made.append(device.type))
         monkeypatch.setattr(memory, "free", lambda device: None)
         monkeypatch.setattr(memory, "used_bytes", lambda device: 0)
@@ -166,6 +177,46 @@ def test_the_model_evicted_first_leaves_main_memory_first(
     assert loader.loaded == ["a", "b", "c"]
     cache.get("a")
     assert loader.loaded == ["a", "b", "c", "a"]
+
+
+def test_weights_are_page_locked_while_they_wait(
+    make_cache: MakeCache, loader: Loader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moves = Moves(monkeypatch)
+    cache = make_cache(BYTES, device=torch.device("cuda"), host_bytes=2 * BYTES)
+    locked = []
+    for name in "abcab":  # from the third on, one leaves main memory or comes back from it for each that enters
+        cache.get(name)
+        locked.append(moves.locked.copy())
+    assert locked == [[], [BYTES], [BYTES] * 2, [BYTES] * 2, [BYTES] * 2]
+    cache.drop_idle()
+    assert cache._host.used_bytes == sum(moves.locked) == 2 * BYTES
+
+
+def test_weights_wait_in_ordinary_memory_if_no_more_pages_can_be_locked(
+    make_cache: MakeCache, loader: Loader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moves = Moves(monkeypatch, most=BYTES)
+    cache = make_cache(BYTES, device=torch.device("cuda"), host_bytes=2 * BYTES)
+    for name in "abca":
+        cache.get(name)
+    assert loader.loaded == ["a", "b", "c"]
+    assert sum(moves.locked) <= BYTES
+
+
+def test_whether_a_model_has_room_once_idle_ones_are_let_go(make_cache: MakeCache) -> None:
+    in_use: list[str] = []
+    cache = make_cache(2 * BYTES, in_use)
+    cache.get("a")
+    cache.get("b")
+    assert cache.has_room("c")
+    in_use += ["a"]
+    assert cache.has_room("c")
+    in_use += ["b"]
+    assert not cache.has_room("c")
+    assert [cache.needs_files(name) for name in "ac"] == [False, True]
+    cache.fail("c", "a reason")
+    assert not cache.needs_files("c")
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,19 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from app.catalog.profiles import DEVICE_SHARE
 
-__all__ = ["LORAS_SHARE", "CallMemory", "budget_bytes", "free", "held_bytes", "is_out_of_memory", "move", "used_bytes"]
+__all__ = [
+    "LORAS_SHARE",
+    "CallMemory",
+    "budget_bytes",
+    "free",
+    "held_bytes",
+    "is_out_of_memory",
+    "lock_pages",
+    "move",
+    "unlock_pages",
+    "used_bytes",
+    "weights",
+]
 
 #: Of the device's memory, for the loaded models; the rest is for what their work needs.
 MODELS_SHARE = {"cuda": DEVICE_SHARE, "cpu": 0.5}
@@ -67,13 +79,18 @@ def budget_bytes(device: torch.device, share: Mapping[str, float] = MODELS_SHARE
     return int(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * share["cpu"])
 
 
-def held_bytes(pipe: Any) -> int:
-    """Parameters and buffers of all parts of a pipeline, those they share counted once."""
+def weights(pipe: Any) -> list[torch.Tensor]:
+    """Returns the parameters and buffers of all parts of a pipeline, those they share once."""
     tensors: dict[int, torch.Tensor] = {}
     for part in pipe.components.values():
         if isinstance(part, nn.Module):
             tensors |= {id(tensor): tensor for tensor in itertools.chain(part.parameters(), part.buffers())}
-    return sum(map(_stored_bytes, tensors.values()))
+    return list(tensors.values())
+
+
+def held_bytes(pipe: Any) -> int:
+    """Bytes of the weights of a pipeline."""
+    return sum(map(_stored_bytes, weights(pipe)))
 
 
 def _stored_bytes(tensor: torch.Tensor) -> int:
@@ -89,6 +106,17 @@ def move(pipe: Any, device: torch.device) -> None:
     for part in pipe.components.values():
         if isinstance(part, nn.Module):
             part.to(device)
+
+
+def lock_pages(tensor: torch.Tensor) -> str:
+    """Locks the pages of a tensor in main memory, from which a GPU copies fast. Returns what CUDA says against it."""
+    error = torch.cuda.cudart().cudaHostRegister(tensor.data_ptr(), tensor.nbytes, 0)  # type: ignore[no-untyped-call]
+    return "" if int(error) == 0 else str(error)
+
+
+def unlock_pages(tensor: torch.Tensor) -> None:
+    """Unlocks what `lock_pages` locked. The tensor must not have been freed."""
+    torch.cuda.cudart().cudaHostUnregister(tensor.data_ptr())  # type: ignore[no-untyped-call]
 
 
 def used_bytes(device: torch.device) -> int:

@@ -42,6 +42,7 @@ from app.worker.engine.pipeline_call import PipelineCall
 from app.worker.engine.shared_model import SharedModel
 from app.worker.models.adapter_cache import AdapterCache, LoraFiles, LoraUnavailable
 from app.worker.models.downloads import Downloads
+from app.worker.models.file_reader import FileReader
 from app.worker.models.model_cache import ModelCache, ModelUnavailable, NoRoom
 from app.worker.models.model_states import ModelStates
 from app.worker.models.warmup import trial_files, warm_up
@@ -58,6 +59,7 @@ __all__ = ["UNMEASURED_MAX", "TorchEngine"]
 AHEAD_MAX = 8
 #: Images of a denoiser call before a model is measured: on a CPU nothing else bounds its memory.
 UNMEASURED_MAX = 8
+CPU = torch.device("cpu")
 CLOSE_S = 2.0  # for the module call under way to end
 POLL_S = 0.05  # between two looks at jobs that wait for a module call in another thread, or for room
 _log = Log("worker")
@@ -74,6 +76,10 @@ class _Running:
     holds_loras: bool = False
     calls: list[PipelineCall] = field(default_factory=list)
     submitted_at: float = field(default_factory=time)  # Unix seconds
+
+
+class _NotReady(Exception):
+    """The model cannot be built yet."""
 
 
 class TorchEngine:
@@ -103,6 +109,7 @@ class TorchEngine:
         lora_bytes = settings.lora_memory_bytes or memory.budget_bytes(device, memory.LORAS_SHARE)
         self._adapters = AdapterCache(device, settings.lora_host_bytes, lora_bytes, lora_files, recorder, self._wake)
         self._downloads = Downloads(self._models, self.states, self._cache.fail)
+        self._files = FileReader(self._models, self.states, memory.budget_bytes(CPU), self._note_read)
         self._memo = EncoderMemo(settings.prompt_cache_bytes)
         self._sketches: dict[str, Sketch] = {}
         self._unmeasured = set(self._models)  # their most rows of a denoiser call are not known yet
@@ -130,6 +137,8 @@ class TorchEngine:
         self._waiting = CallQueue(self._runner, recorder)
         self._deferred: list[_Running] = []  # until their model or their LoRAs have room
         self._awaiting_loras: list[_Running] = []  # until their files are read
+        self._awaiting_model: list[_Running] = []  # until it can be built
+        self._needs_lane_idle = False  # a model is to be built as soon as nothing runs in the side lane
 
     # Of any thread.
 
@@ -140,7 +149,8 @@ class TorchEngine:
 
     @property
     def stuck_s(self) -> float:
-        begun = [since for since in (self._busy_since, self._side.busy_since if self._side else 0.0) if since]
+        times = (self._busy_since, self._side.busy_since if self._side else 0.0, self._files.busy_since)
+        begun = [since for since in times if since]
         return monotonic() - min(begun) if begun else 0.0
 
     def takes_jobs(self, model: str) -> bool:
@@ -218,18 +228,23 @@ class TorchEngine:
             _log.error("engine_failed", error=type(error).__name__, message=error)
         self._busy_since = 0.0
         self.close()
-        for running in dict.fromkeys((*self._running.values(), *self._deferred, *self._awaiting_loras)):
+        for running in dict.fromkeys((*self._running.values(), *self._waiting_jobs())):
             for call in running.calls:
                 if call in self._waiting:
                     self._waiting.remove(call)
                     call.throw(JobCancelled())
             running.future.set_exception(self._failure or JobCancelled())
         self._running.clear()
-        self._deferred.clear()
-        self._awaiting_loras.clear()
+        for waiting in (self._deferred, self._awaiting_loras, self._awaiting_model):
+            waiting.clear()
         self._receive()  # what was asked for meanwhile ends with the same error
         self._encoding.shutdown(wait=False)
         self._adapters.close()
+        self._files.close()
+
+    def _waiting_jobs(self) -> list[_Running]:
+        """The jobs that have not begun, for whatever reason."""
+        return [*self._deferred, *self._awaiting_loras, *self._awaiting_model]
 
     def _receive(self) -> None:
         """Does what other threads have asked for."""
@@ -240,7 +255,7 @@ class TorchEngine:
     def _rest(self) -> None:
         """Waits for something to do."""
         with suppress(Empty):
-            self._inbox.get(timeout=POLL_S if self._running or self._deferred or self._awaiting_loras else None)()
+            self._inbox.get(timeout=POLL_S if self._running or self._waiting_jobs() else None)()
 
     def _advance(self) -> bool:
         """Runs one group of module calls, or measures a model. False if there is nothing to do now."""
@@ -251,7 +266,7 @@ class TorchEngine:
             self._continue(call, outcome)
         if outcomes:
             return True
-        is_idle = not (self._running or self._deferred or self._awaiting_loras)
+        is_idle = not (self._running or self._waiting_jobs())
         if is_idle and (names := self._unmeasured.intersection(self._cache.warm)):
             self._measure(min(names))
             return True
@@ -262,7 +277,7 @@ class TorchEngine:
         return self._side is not None and self._side.is_busy
 
     def _admit(self, running: _Running) -> None:
-        """Begins the pipeline calls of a job, or defers it until its model has room and its LoRAs are there."""
+        """Begins the pipeline calls of a job, or defers it until its model and its LoRAs are there and have room."""
         request = running.job.request
         if self._is_closed or running.control.is_cancelled:
             self._end(running, error=self._failure or JobCancelled())
@@ -275,6 +290,9 @@ class TorchEngine:
             running.holds_loras = self._adapters.acquire(model, request.loras)
         except NoRoom:
             self._deferred.append(running)
+            return
+        except _NotReady:
+            self._awaiting_model.append(running)
             return
         except ModelUnavailable as error:
             self._downloads.check(request.model)
@@ -294,17 +312,40 @@ class TorchEngine:
                 self._settle(call)
 
     def _admit_deferred(self) -> None:
-        deferred, self._deferred, self._awaiting_loras = self._deferred + self._awaiting_loras, [], []
-        for running in deferred:
+        waiting, self._deferred, self._awaiting_loras, self._awaiting_model = self._waiting_jobs(), [], [], []
+        self._needs_lane_idle = False
+        for running in waiting:
             self._admit(running)
 
     def _model(self, name: str) -> SharedModel:
-        """The model, loaded if need be; the first time, it is measured as soon as nothing is in flight."""
+        """The model, loaded if need be; the first time, it is measured as soon as nothing is in flight.
+
+        Raises _NotReady until its files are read in another thread, if others are warm and served meanwhile.
+        """
         is_cold = name not in self._cache.warm
+        if is_cold and self._cache.needs_files(name):
+            is_read = not self._cache.warm or self._files.has_read(name)
+            # To build a model changes the whole process, such as torch's default dtype: nothing may compute meanwhile.
+            needs_lane_idle = is_read and self._is_busy_aside
+            if self._cache.has_room(name) and (needs_lane_idle or not is_read):
+                self._needs_lane_idle |= needs_lane_idle
+                raise _NotReady
         model = self._cache.get(name)
         if is_cold:
+            self._files.forget(name)
             self.states.set(name, "warm")
         return model
+
+    def _note_read(self, name: str) -> None:
+        """Has the engine's thread build a model whose files are read. Called in the thread that read them."""
+
+        def note() -> None:
+            is_awaited = any(running.job.request.model == name for running in self._waiting_jobs())
+            if not is_awaited and name not in self._cache.warm:  # its jobs were cancelled
+                self._files.forget(name)
+                self.states.set(name, "cold")
+
+        self._inbox.put(note)
 
     def _pipeline_call(
         self, model: SharedModel, running: _Running, index: int, *, learns: bool = False
@@ -345,7 +386,7 @@ class TorchEngine:
             del self._running[call]
             if all(call.has_ended for call in running.calls):
                 self._finish(running)
-        elif self._side is not None and self._runs_aside(call):
+        elif self._side is not None and not self._needs_lane_idle and self._runs_aside(call):
             self._side.run(partial(self._runner.run, [call]), partial(self._continue_aside, call))
         else:
             self._waiting.add(call)

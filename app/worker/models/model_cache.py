@@ -19,6 +19,7 @@ from app.logs import Log
 from app.worker.devices import memory
 from app.worker.devices.device_group import DeviceGroup
 from app.worker.engine.shared_model import SharedModel
+from app.worker.models.host_memory import HostMemory, HostPipeline
 from app.worker.models.model_states import ModelStates
 from app.worker.recorder import Event, Recorder
 
@@ -56,7 +57,7 @@ class ModelCache:
     """Used by one thread. `load` makes a pipeline of an entry; `in_use()` says which models have calls in flight;
     `group` has the other ranks of a worker over several devices.
 
-    Evicted models whose weights can be moved stay in main memory, up to `host_bytes`, the most recently evicted ones.
+    Evicted models whose weights can be moved stay in main memory, up to `host_bytes` (HostMemory).
     """
 
     def __init__(
@@ -83,8 +84,7 @@ class ModelCache:
         self._held: OrderedDict[str, _Held] = OrderedDict()  # least recently used first
         self._failed: dict[str, tuple[float, str]] = {}  # until when, and why
         self._sizes: dict[str, int] = {}
-        self._host_bytes = 0 if device.type == "cpu" else host_bytes
-        self._evicted: OrderedDict[str, Any] = OrderedDict()  # pipelines in main memory, the latest evicted last
+        self._host = HostMemory(host_bytes, device)
 
     @property
     def held_bytes(self) -> int:
@@ -94,6 +94,16 @@ class ModelCache:
         """Whether the model fits beside those held. False if its files are not on this machine."""
         size = self._size(model)
         return size is not None and self.held_bytes + size <= self._budget_bytes
+
+    def has_room(self, model: str) -> bool:
+        """Whether the model fits once every idle one has made room."""
+        in_use = self._in_use()
+        kept = [held.bytes for name, held in self._held.items() if name in in_use]
+        return not kept or sum(kept) + (self._size(model) or 0) <= self._budget_bytes
+
+    def needs_files(self, model: str) -> bool:
+        """Whether `get` would load the model from its files."""
+        return model not in self._held and model not in self._host and self.failure(model) is None
 
     def fail(self, model: str, reason: str) -> None:
         """Do not try the model again before RETRY_S have passed. From any thread."""
@@ -114,15 +124,13 @@ class ModelCache:
         if (reason := self.failure(model)) is not None:
             raise ModelUnavailable(reason)
         size = self._size(model)
-        # What makes room for it must not take its place in main memory.
-        evicted = [self._evicted.pop(model)] if model in self._evicted else []
+        waiting = self._host.pop(model)  # what makes room for it must not take its place in main memory
         if not self._make_room(size or 0):
-            if evicted:
-                self._evicted[model] = evicted.pop()
+            self._host.put_back(model, waiting)
             raise NoRoom(model)
         reason = None
         try:
-            pipe = self._loaded(model, evicted)
+            pipe = self._loaded(model, waiting)
             shared = SharedModel(self._models[model], pipe, self._group)
         except Exception as error:  # whatever loading raises is this model's fault alone
             reason = f"the model could not be loaded ({public_reason(error)})"
@@ -145,7 +153,8 @@ class ModelCache:
         held = self._held.pop(model)
         held.model.close()
         size = held.bytes
-        self._keep_on_host(model, held.model.pipe)
+        if is_movable(self._models[model]):
+            self._host.put(model, held.model.pipe)
         del held
         self.warm = tuple(self._held)
         memory.free(self._device)
@@ -153,23 +162,13 @@ class ModelCache:
         _log.info("model_evicted", model=model, bytes=size, held_bytes=self.held_bytes)
         self._states.set(model, "cold")
 
-    def _keep_on_host(self, model: str, pipe: Any) -> None:
-        """Moves the weights of an evicted model to main memory, if they can be moved and fit there."""
-        if not is_movable(self._models[model]) or memory.held_bytes(pipe) > self._host_bytes:
-            return
-        memory.move(pipe, torch.device("cpu"))
-        self._evicted[model] = pipe
-        while sum(map(memory.held_bytes, self._evicted.values())) > self._host_bytes:
-            self._evicted.popitem(last=False)
-
-    def _loaded(self, model: str, evicted: list[Any]) -> Any:
-        """The pipeline on the device: the evicted one from main memory, which is taken out, or else from its files."""
+    def _loaded(self, model: str, waiting: HostPipeline | None) -> Any:
+        """The pipeline on the device: the evicted one from main memory, or else from its files."""
         begun = perf_counter()
         with self._watched(model):
             try:
-                if evicted:
-                    pipe = evicted.pop()
-                    memory.move(pipe, self._device)
+                if waiting is not None:
+                    pipe = waiting.move_to(self._device)
                 else:
                     pipe = self._load(self._models[model], self._device)
             except Exception as error:
