@@ -14,7 +14,7 @@ from torch import Tensor
 __all__ = ["allow_cpu_ranks"]
 
 #: Implementations that this process adds to torch's operators, for as long as the library lives.
-_OPERATORS = torch.library.Library("aten", "IMPL")
+_OPERATORS = torch.library.Library("aten", "IMPL")  # type: ignore[no-untyped-call]
 
 
 def allow_cpu_ranks(denoiser: Any) -> None:
@@ -36,7 +36,7 @@ def _set_config(denoiser: Any, config: Any) -> ParallelConfig:
 def _extend_libraries() -> None:
     """Adds the CPU to the devices of tensor parallelism, and its attention kernel by the name of that of GPUs."""
     tensor_parallel._SUPPORTED_TP_DEVICES = (*tensor_parallel._SUPPORTED_TP_DEVICES, "cpu")
-    _OPERATORS.impl("_scaled_dot_product_flash_attention", _flash_attention, "CPU")
+    _OPERATORS.impl("_scaled_dot_product_flash_attention", _flash_attention, "CPU")  # type: ignore[no-untyped-call]
 
 
 def _flash_attention(
