@@ -12,8 +12,11 @@ from tests.worker.generate import difference, run_jobs
 from tests.worker.mixes import FILES, alone, image_mix
 from tests.worker.ranks import of_model, started_engine
 
-#: Of diffusers, which calls functions of torch by former names.
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.distributed._functional_collectives:FutureWarning")
+pytestmark = [
+    pytest.mark.slow,  # starts a process for each rank
+    # Of diffusers, which calls functions of torch by former names.
+    pytest.mark.filterwarnings("ignore:`torch.distributed._functional_collectives:FutureWarning"),
+]
 BOTH = {"parallel": Parallelism(ulysses=2, ring=2), "attention": "_native_flash"}
 
 
