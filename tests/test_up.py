@@ -22,7 +22,7 @@ import pytest
 from app import logs
 from app.queue import embedded
 from app.settings import Settings
-from app.up import service, up
+from app.supervisor import supervisor, up
 from tests.limits import HANG_S
 
 pytestmark = pytest.mark.slow  # starts services
@@ -195,8 +195,8 @@ def test_parts_that_die_are_started_again(start: Start) -> None:
 def test_a_part_that_never_lives_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(service, "MOST_RESTARTS", 1)
-    monkeypatch.setattr(service, "FIRST_DELAY_S", 0.01)
+    monkeypatch.setattr(supervisor, "MOST_RESTARTS", 1)
+    monkeypatch.setattr(supervisor, "FIRST_DELAY_S", 0.01)
     monkeypatch.setattr(logs, "configure", lambda _: None)
     settings = Settings(data_dir=tmp_path, port=0, device="no-such-device")
     assert up(settings) == 1

@@ -55,7 +55,7 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> int:
     # Each command imports its own part: only a worker needs torch, and `generate` needs no server.
     match arguments.command:
         case "up":
-            from app.up import up
+            from app.supervisor import up
 
             return up(settings, insecure=arguments.insecure)
         case "api":

@@ -1,4 +1,4 @@
-"""The parts, kept alive until they are told to stop."""
+"""Starts the processes of a service, restarts those that end, and stops them in order."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from app.asyncio_utils import cancel_and_wait
 from app.queue import embedded
 from app.queue.queue import Queue
 from app.settings import Settings
+from app.supervisor.machine import arm_parent_death_signal
 from app.unknown_settings import unknown_settings
-from app.up.machine import dying_with_parent
 
-__all__ = ["Service"]
+__all__ = ["Supervisor"]
 
 STOP_S = 20.0  # on top of settings.drain_s; after this a part is killed, and a worker's leases end by themselves
 STEADY_S = 60.0  # a part that lived this long has earned a fresh count of restarts
@@ -34,12 +34,12 @@ LOOK_S = 0.25  # between two looks at what tells no one of its changes
 PARTS = {"api": signal.SIGKILL, "worker": signal.SIGTERM}
 
 
-class GaveUp(Exception):
-    """A part that dies again and again; the message is one line."""
+class PartError(Exception):
+    """A part cannot be kept running; the message is one line."""
 
 
-class Service:
-    """Starts the parts of a service on this machine, and starts again those that die.
+class Supervisor:
+    """Starts the parts of a service on this machine, and restarts those that end.
 
     Args:
         settings: of all parts.
@@ -70,7 +70,7 @@ class Service:
             parts.append(self._keep("worker", self._settings.model_copy(update=changes)))
         try:
             await self._together([*parts, self._keep_server()] if self._server is not None else parts)
-        except GaveUp as error:
+        except PartError as error:
             _say(str(error))
             return 1
         finally:
@@ -105,7 +105,7 @@ class Service:
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "app.cli", name, *options,
                 env=environment | settings.as_environment(), stdin=asyncio.subprocess.DEVNULL,
-                start_new_session=True, preexec_fn=dying_with_parent(PARTS[name]),
+                start_new_session=True, preexec_fn=arm_parent_death_signal(PARTS[name]),
             )  # fmt: skip
             ended = asyncio.create_task(process.wait())
             if await self._stopped_before(ended):
@@ -118,7 +118,7 @@ class Service:
             await self._pause(restarts.delay_s(f"ended with code {await ended}", monotonic() - begun_s))
 
     async def _end(self, process: asyncio.subprocess.Process, ended: asyncio.Task[int]) -> None:
-        """Ask the process to end, and wait as long as it may take; where this one was told twice, hurry it."""
+        """Asks the process to end and waits for it; after a second signal, asks again and again."""
         _ask_to_end(process)
         hurried = asyncio.create_task(self._hurrying.wait())
         timeout_s = self._settings.drain_s + STOP_S
@@ -143,7 +143,7 @@ class Service:
             try:
                 await self._start_server()
             except embedded.EmbeddedError as error:
-                raise GaveUp(str(error)) from error
+                raise PartError(str(error)) from error
 
     async def _start_server(self) -> None:
         self._server = await asyncio.to_thread(embedded.start, self._settings)
@@ -178,17 +178,17 @@ class Service:
 
 
 class _Restarts:
-    """How long a part that died has to wait, and when it has died too often."""
+    """Counts the restarts of a part: how long the next one waits, and when there were too many."""
 
     def __init__(self, name: str) -> None:
         self._name = name
         self._count = 0
 
     def delay_s(self, how: str, lived_s: float) -> float:
-        """Tells of the death. Raises GaveUp after MOST_RESTARTS in a row, none of them steady."""
+        """Prints that the part ended. Raises PartError after MOST_RESTARTS in a row, none of which ran for STEADY_S."""
         self._count = 1 if lived_s > STEADY_S else self._count + 1
         if self._count > MOST_RESTARTS:
-            raise GaveUp(f"{self._name} {how}, {self._count} times in a row: giving up")
+            raise PartError(f"{self._name} {how}, {self._count} times in a row: giving up")
         delay_s = FIRST_DELAY_S * 2.0 ** (self._count - 1)
         _say(f"{self._name} {how}; starting it again in {delay_s:g} s")
         return delay_s

@@ -1,4 +1,4 @@
-"""What the machine has to give: the data folder to one `up` alone, a port, and the parts' end with their parent's."""
+"""Resources of the machine: a lock on the data folder, a free port, and a signal to the parts if their parent dies."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from app.folders import writable_folder
 from app.queue import embedded
 from app.settings import Settings
 
-__all__ = ["dying_with_parent", "free_port", "sole_user_of"]
+__all__ = ["arm_parent_death_signal", "free_port", "sole_user_of"]
 
 PR_SET_PDEATHSIG = 1
 
@@ -49,7 +49,7 @@ def free_port(settings: Settings) -> int:
         raise OSError(errno.EADDRINUSE, message) from error
 
 
-def dying_with_parent(number: signal.Signals) -> Callable[[], None] | None:
+def arm_parent_death_signal(number: signal.Signals) -> Callable[[], None] | None:
     """Run in the child before it becomes its program: the kernel signals it when this process dies."""
     if not sys.platform.startswith("linux"):
         return None

@@ -1,4 +1,4 @@
-"""`nag-server up`: the whole service on one machine. It holds no job itself: it starts the parts and keeps them alive.
+"""`nag-server up`: supervises the processes of a whole service on one machine. It holds no job itself.
 
 The embedded Valkey (where no NAG_REDIS_URL is given), then the API and a worker for each set of devices, as processes
 of their own. Ctrl-C reaches this process alone, which stops them in the order that loses nothing: the workers hand
@@ -16,8 +16,8 @@ from app.catalog import Catalog
 from app.devices import device_sets
 from app.queue.queue import Queue
 from app.settings import Settings
-from app.up.machine import free_port, sole_user_of
-from app.up.service import Service
+from app.supervisor.machine import free_port, sole_user_of
+from app.supervisor.supervisor import Supervisor
 
 __all__ = ["up"]
 
@@ -37,4 +37,4 @@ def up(settings: Settings, *, insecure: bool = False) -> int:
     if settings.redis_url is not None:
         asyncio.run(Queue.check(settings))
     with sole_user_of(settings.data_folder):
-        return asyncio.run(Service(settings.model_copy(update={"port": free_port(settings)}), insecure, sets).run())
+        return asyncio.run(Supervisor(settings.model_copy(update={"port": free_port(settings)}), insecure, sets).run())
