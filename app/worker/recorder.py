@@ -15,7 +15,7 @@ from prometheus_client.metrics_core import Metric as Family
 from app.metrics import definitions as d
 from app.metrics.families import Labels, counter, gauge, histogram, value_family
 from app.tracing import Tracing
-from app.worker.jobs.spans import Ended, trace
+from app.worker.jobs.spans import JobEnd, trace
 
 __all__ = ["Event", "Recorder", "Stage"]
 
@@ -132,7 +132,7 @@ class Recorder:
         yield
         self._stages.labels(model, stage.value).observe(perf_counter() - begun_s)
 
-    def ended(self, worker: str, ended: Ended) -> None:
+    def ended(self, worker: str, ended: JobEnd) -> None:
         """Traces a job that has ended."""
         if self.tracing is not None:
             trace(self.tracing, worker, ended)

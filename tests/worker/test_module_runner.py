@@ -13,7 +13,7 @@ import torch
 import nag
 from app.catalog import Model
 from app.worker.devices import memory
-from app.worker.engine.module_runner import ModuleRunner, OutOfMemory, TryAlone
+from app.worker.engine.module_runner import ModuleRunner, OutOfMemory, RetryAloneError
 from app.worker.recorder import Event, Recorder
 from tests.worker.generate import CPU
 
@@ -147,7 +147,7 @@ def test_a_single_call_without_memory_is_to_be_tried_alone(
     runner: ModuleRunner, module: Module, make_group: Any, entry: Model, recorder: Recorder
 ) -> None:
     module.check = no_more_than(0)
-    assert [type(outcome) for outcome in runner.run(make_group(1))] == [TryAlone]
+    assert [type(outcome) for outcome in runner.run(make_group(1))] == [RetryAloneError]
     assert (module.sizes, recorder.of(Event.OUT_OF_MEMORY)) == ([1], 1)
     assert runner.limit(entry) == IMAGES_MAX * COST  # it was no group to be made smaller
 
@@ -173,7 +173,7 @@ def test_alone_it_succeeds_once_idle_models_are_gone(
 def test_only_the_call_that_does_not_fit_is_tried_alone(runner: ModuleRunner, module: Module, make_group: Any) -> None:
     module.check = fails_for(2, MemoryError())
     outcomes = runner.run(make_group(4))
-    assert [type(outcome) for outcome in outcomes] == [int, int, TryAlone, int]
+    assert [type(outcome) for outcome in outcomes] == [int, int, RetryAloneError, int]
     assert module.groups == [[0, 1, 2, 3], [0, 1], [2, 3], [2], [3]]
 
 

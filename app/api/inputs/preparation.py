@@ -21,7 +21,7 @@ from app.api.inputs.sizes import fitting_size
 from app.api.inputs.sources import InputSource, LoadedInput, Uploads, edit_sources, find_sources, load_inputs
 from app.api.inputs.videos import UploadedVideo
 from app.api.model_selection import find_editing_model, find_model, input_faults, takes_none
-from app.api.openai.request_adapter import Asked, of_an_edit
+from app.api.openai.request_adapter import AdaptedRequest, adapt_edit
 from app.api.requests.fields import NO_NOTES, RequestNotes
 from app.api.requests.schemas import EditBody, GenerationBody
 from app.api.resolver import ResolvedRequest, resolve
@@ -38,9 +38,9 @@ NO_TRANSPARENCY = "cannot regenerate the image's transparent parts: send an opaq
 #: Roles whose first file gives the size that is made, where the request leaves it open.
 SIZED_BY = (InputRole.IMAGE, InputRole.VIDEO, InputRole.FIRST_FRAME, InputRole.REFERENCE)
 #: Reads a request in the words of this service, once its model and the roles of its files are known.
-Adapt = Callable[[Model], Asked]
+Adapt = Callable[[Model], AdaptedRequest]
 #: The same of images to edit; the role is that of the first one.
-AdaptEdit = Callable[[Model, InputRole], Asked]
+AdaptEdit = Callable[[Model, InputRole], AdaptedRequest]
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class _Request:
         return replace(self, notes=replace(self.notes, warnings=(*self.notes.warnings, *warnings)))
 
     def resolve(
-        self, asked: Asked, model: Model, roles: Sequence[InputRole], faults: Sequence[InvalidParameter]
+        self, asked: AdaptedRequest, model: Model, roles: Sequence[InputRole], faults: Sequence[InvalidParameter]
     ) -> ResolvedRequest:
         """Raises InvalidParameter with these faults of its files and all others."""
         return resolve(
@@ -106,8 +106,8 @@ async def prepare_edit(
     has_images = any(source.role is InputRole.IMAGE for source in sources)
     missing = [] if has_images else [InvalidParameter("image: must be a file, or several", param="image")]
 
-    def adapt(model: Model, first: InputRole) -> Asked:
-        return of_an_edit(body, model, is_told=first is InputRole.REFERENCE)
+    def adapt(model: Model, first: InputRole) -> AdaptedRequest:
+        return adapt_edit(body, model, is_told=first is InputRole.REFERENCE)
 
     return await prepare_images(body, sources, uploads, service, adapt, notes, missing)
 
@@ -220,7 +220,7 @@ def _regenerating_model(request: _Request, *, has_strength: bool) -> Model:
 
 
 def _finish(
-    request: _Request, files: list[OpenedInput], asked: Asked, model: Model, faults: Sequence[InvalidParameter]
+    request: _Request, files: list[OpenedInput], asked: AdaptedRequest, model: Model, faults: Sequence[InvalidParameter]
 ) -> tuple[ResolvedRequest, PreparedInputs]:
     """Resolves the request, and decodes the files to the sizes that it needs them in.
 

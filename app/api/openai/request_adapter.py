@@ -11,7 +11,7 @@ from app.catalog import NAG_BOUNDS, Model
 from app.errors import InvalidParameter, UnsupportedParameter
 from app.jobs import FORMER_NAMES
 
-__all__ = ["Asked", "of_a_video", "of_an_edit", "of_images"]
+__all__ = ["AdaptedRequest", "adapt_edit", "adapt_images", "adapt_video"]
 
 #: Values that ask for nothing, or for what every image has.
 NEUTRAL: dict[str, tuple[str, ...]] = {
@@ -25,7 +25,7 @@ NO_OTHERS: Mapping[str, tuple[str, ...]] = {}
 
 
 @dataclass(frozen=True)
-class Asked:
+class AdaptedRequest:
     """A request in our own words, the caller's names for its fields, and what a lenient one goes without.
 
     faults: what is wrong with it, to be raised with what else is.
@@ -37,38 +37,38 @@ class Asked:
     faults: tuple[InvalidParameter, ...] = ()
 
 
-def of_images(body: ImageBody, model: Model, also: Mapping[str, tuple[str, ...]] = NO_OTHERS) -> Asked:
+def adapt_images(body: ImageBody, model: Model, also: Mapping[str, tuple[str, ...]] = NO_OTHERS) -> AdaptedRequest:
     """Reads a request for images. `also` has neutral values of further fields."""
-    reading = _Reading(body, model)
+    adapter = _RequestAdapter(body, model)
     for name, neutral in {**NEUTRAL, **also}.items():
         value = getattr(body, name)
         if value is not None and value not in neutral:
-            reading.leave_out(name, f"only {' or '.join(neutral)} is supported" if neutral else "not supported")
+            adapter.leave_out(name, f"only {' or '.join(neutral)} is supported" if neutral else "not supported")
     if body.partial_images and not body.stream:
-        reading.leave_out("partial_images", "they come with stream alone")
+        adapter.leave_out("partial_images", "they come with stream alone")
     elif body.partial_images:
-        reading.say("previews", "partial_images", body.partial_images)
+        adapter.say("previews", "partial_images", body.partial_images)
     if body.stream and body.response_format == "url":
-        reading.refuse("response_format", "a stream carries b64_json")
-    return reading.asked()
+        adapter.refuse("response_format", "a stream carries b64_json")
+    return adapter.adapted()
 
 
-def of_an_edit(body: EditBody, model: Model, *, is_told: bool) -> Asked:
-    """As `of_images`. A model that is told by the prompt what to change always sees all of the image."""
-    return of_images(body, model, {"input_fidelity": ("low", "high") if is_told else ("low",)})
+def adapt_edit(body: EditBody, model: Model, *, is_told: bool) -> AdaptedRequest:
+    """As `adapt_images`. A model that is told by the prompt what to change always sees all of the image."""
+    return adapt_images(body, model, {"input_fidelity": ("low", "high") if is_told else ("low",)})
 
 
-def of_a_video(body: VideoBody, model: Model) -> Asked:
+def adapt_video(body: VideoBody, model: Model) -> AdaptedRequest:
     """Reads a request for a video. A length that the model cannot make is a fault, or gives way to the nearest."""
-    reading = _Reading(body, model)
+    adapter = _RequestAdapter(body, model)
     if body.n not in (None, 1):
-        reading.refuse("n", f"one video a request, not {body.n}; POST /v1/jobs makes several")
+        adapter.refuse("n", f"one video a request, not {body.n}; POST /v1/jobs makes several")
     if body.seconds is not None:
-        reading.say("num_frames", "seconds", _frames(body, model, float(body.seconds), reading))
-    return reading.asked()
+        adapter.say("num_frames", "seconds", _frames(body, model, float(body.seconds), adapter))
+    return adapter.adapted()
 
 
-def _frames(body: VideoBody, model: Model, wanted_s: float, reading: _Reading) -> int | None:
+def _frames(body: VideoBody, model: Model, wanted_s: float, adapter: _RequestAdapter) -> int | None:
     """Returns how many frames of the model's grid come nearest; None if fps is refused anyhow."""
     allowed, fps = model.num_frames, model.fps
     assert allowed is not None
@@ -80,13 +80,13 @@ def _frames(body: VideoBody, model: Model, wanted_s: float, reading: _Reading) -
     if abs(frames - wanted_s * shown) > (allowed.multiple or 1) / 2:
         lengths = f"{allowed.min / shown:g} to {allowed.max / shown:g} for model {model.id} at {shown} frames a second"
         if body.strict:
-            reading.refuse("seconds", f"must be {lengths}, not {body.seconds}")
+            adapter.refuse("seconds", f"must be {lengths}, not {body.seconds}")
         else:
-            reading.warn(f"seconds: must be {lengths}, not {body.seconds}; {frames / shown:g} was used")
+            adapter.warn(f"seconds: must be {lengths}, not {body.seconds}; {frames / shown:g} was used")
     return frames
 
 
-class _Reading:
+class _RequestAdapter:
     """What both kinds of request have in common."""
 
     def __init__(self, body: OpenAIBody, model: Model) -> None:
@@ -106,8 +106,8 @@ class _Reading:
             if getattr(body, name) is not None:
                 self._warnings.append(f"{name} was left out: it is not kept")
 
-    def asked(self) -> Asked:
-        return Asked(GenerationBody(**self._fields), self._written, tuple(self._warnings), tuple(self._faults))
+    def adapted(self) -> AdaptedRequest:
+        return AdaptedRequest(GenerationBody(**self._fields), self._written, tuple(self._warnings), tuple(self._faults))
 
     def refuse(self, name: str, message: str) -> None:
         """Notes a fault of the parameter `name`."""

@@ -75,7 +75,7 @@ _VIDEO = replace(
 )
 
 
-class _Fixed(Links):
+class _ExampleLinks(Links):
     """Links of no time and no secret."""
 
     def __init__(self) -> None:
@@ -90,8 +90,8 @@ def answers() -> dict[str, tuple[str, BaseModel]]:
     queued, done = _job(_IMAGE, None, "image/png"), _job(_IMAGE, JobStatus.COMPLETED, "image/png")
     making, made = _job(_VIDEO, None, "video/mp4"), _job(_VIDEO, JobStatus.COMPLETED, "video/mp4")
     return {
-        "create_job": ("202", job_view(queued, _Fixed())),
-        "get_job": ("200", job_view(done, _Fixed())),
+        "create_job": ("202", job_view(queued, _ExampleLinks())),
+        "get_job": ("200", job_view(done, _ExampleLinks())),
         "create_video": ("200", video_view(making, 86_400)),
         "get_video": ("200", video_view(made, 86_400)),
     }

@@ -9,7 +9,7 @@ from app.api.inputs.preparation import prepare_edit, prepare_inputs
 from app.api.inputs.prepared_files import PreparedInputs
 from app.api.middleware.public_address import public_address
 from app.api.openai.images import ImagesView, images_view
-from app.api.openai.request_adapter import of_images
+from app.api.openai.request_adapter import adapt_images
 from app.api.openai.stream import image_sse_events, timed_out, without_client_cancelled
 from app.api.requests.fields import RequestNotes, take_notes, warning_header
 from app.api.requests.forms import FileRoute
@@ -39,7 +39,7 @@ async def create_image(body: ImageBody, request: Request, service: Here) -> Resp
     uploads = take_uploads(request)
     notes = take_notes(request)
     resolved, inputs = await prepare_inputs(
-        body, uploads, service, lambda model: of_images(body, model), "image", notes
+        body, uploads, service, lambda model: adapt_images(body, model), "image", notes
     )  # fmt: skip
     del uploads
     job = await submit_held(resolved, body, request, service, inputs)

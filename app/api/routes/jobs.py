@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 
 from app.api.inputs.preparation import prepare_inputs
 from app.api.middleware.public_address import public_address
-from app.api.openai.request_adapter import Asked
+from app.api.openai.request_adapter import AdaptedRequest
 from app.api.requests.fields import take_notes, warning_header
 from app.api.requests.forms import FileRoute
 from app.api.requests.schemas import JobBody
@@ -57,7 +57,7 @@ async def create_job(
     wait_s = wait_asked_s(request, service.settings.wait_max_s)
     uploads = take_uploads(request)
     resolved, inputs = await prepare_inputs(
-        body, uploads, service, lambda _: Asked(body, {}, ()), notes=take_notes(request)
+        body, uploads, service, lambda _: AdaptedRequest(body, {}, ()), notes=take_notes(request)
     )  # fmt: skip
     del uploads
     job, created = await service.submit(resolved, body, request, inputs, held=wait_s is not None)

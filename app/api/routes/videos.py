@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 
 from app.api.inputs.preparation import prepare_inputs
 from app.api.model_selection import find_model, input_faults
-from app.api.openai.request_adapter import of_a_video
+from app.api.openai.request_adapter import adapt_video
 from app.api.openai.videos import VideoDeletedView, VideosView, VideoView, poll_after_ms, video_view, videos_view
 from app.api.requests.fields import take_notes, warning_header
 from app.api.requests.forms import FileRoute
@@ -51,7 +51,7 @@ async def create_video(body: VideoBody, request: Request, service: Here) -> Resp
     uploads = take_uploads(request)
     notes = take_notes(request)
     resolved, inputs = await prepare_inputs(
-        body, uploads, service, lambda model: of_a_video(body, model), "video", notes
+        body, uploads, service, lambda model: adapt_video(body, model), "video", notes
     )  # fmt: skip
     del uploads
     job, _ = await service.submit(resolved, body, request, inputs)
@@ -84,7 +84,7 @@ async def remix_video(video_id: str, body: VideoBody, request: Request, service:
     except FileNotFoundError as exc:
         raise Expired(f"the file of video {video_id} is no longer kept") from exc
     resolved, inputs = await prepare_inputs(
-        remix, uploads, service, lambda model: of_a_video(remix, model), "video", notes
+        remix, uploads, service, lambda model: adapt_video(remix, model), "video", notes
     )  # fmt: skip
     del uploads
     resolved = replace(resolved, generation=replace(resolved.generation, remix_of=video_id))

@@ -18,7 +18,7 @@ from app.api.inputs.preparation import prepare_images, prepare_inputs
 from app.api.inputs.prepared_files import PreparedInputs
 from app.api.inputs.sources import InputSource, load_input
 from app.api.model_selection import find_model
-from app.api.openai.request_adapter import Asked
+from app.api.openai.request_adapter import AdaptedRequest
 from app.api.openai.stream import timed_out
 from app.api.requests.fields import warning_header
 from app.api.requests.forms import FileRoute
@@ -163,7 +163,7 @@ async def img2img(body: Img2ImgBody, request: Request, service: Here) -> Respons
     )
     translation = replace(translation, warnings=(*translation.warnings, *said))
 
-    def adapt(model: Model, first: InputRole) -> Asked:
+    def adapt(model: Model, first: InputRole) -> AdaptedRequest:
         return translation.adapt(model, first, size)
 
     named = [replace(source, text=source.field) for source in sources]

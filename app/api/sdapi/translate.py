@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.api.inputs.sizes import nearest_size
-from app.api.openai.request_adapter import Asked
+from app.api.openai.request_adapter import AdaptedRequest
 from app.api.requests.schemas import N_MAX, PREVIEWS_MAX, STRENGTH, GenerationBody
 from app.api.sdapi.prompts import parse_prompt, syntax_warnings
 from app.api.sdapi.schemas import Img2ImgBody, SdapiBody, Txt2ImgBody
@@ -38,15 +38,15 @@ Neutral = Mapping[str, tuple[Any, ...]]
 
 
 @dataclass(frozen=True)
-class LeftOut:
+class Omission:
     """Fields that cannot be honoured, their values that ask for nothing beside null, and the reason."""
 
     fields: Neutral
     reason: str
 
 
-LEFT_OUT: tuple[LeftOut, ...] = (
-    LeftOut(
+LEFT_OUT: tuple[Omission, ...] = (
+    Omission(
         {
             "sampler_name": AUTOMATIC,
             "sampler_index": AUTOMATIC,
@@ -60,25 +60,25 @@ LEFT_OUT: tuple[LeftOut, ...] = (
         },
         "each model has its own scheduler",
     ),
-    LeftOut(
+    Omission(
         {"subseed_strength": (0,), "seed_resize_from_h": (-1, 0), "seed_resize_from_w": (-1, 0)},
         "seeds have no variations",
     ),
-    LeftOut({"styles": ([],)}, "there are no stored styles; say it in the prompt"),
-    LeftOut({"restore_faces": (False,)}, "there is no face restoration"),
-    LeftOut({"tiling": (False,)}, "images do not tile"),
-    LeftOut({"enable_hr": (False,)}, "there is no second pass; ask for the final width and height"),
-    LeftOut({"refiner_checkpoint": ("", "none")}, "there is no refiner"),
-    LeftOut({"clip_skip": (0, 1)}, "each model reads its text encoders as it was trained"),
-    LeftOut({"distilled_cfg_scale": ()}, "it is part of the model's entry"),
-    LeftOut({"initial_noise_multiplier": (1,)}, "it has no counterpart"),
-    LeftOut({"include_init_images": (False,)}, "the answer does not repeat images"),
+    Omission({"styles": ([],)}, "there are no stored styles; say it in the prompt"),
+    Omission({"restore_faces": (False,)}, "there is no face restoration"),
+    Omission({"tiling": (False,)}, "images do not tile"),
+    Omission({"enable_hr": (False,)}, "there is no second pass; ask for the final width and height"),
+    Omission({"refiner_checkpoint": ("", "none")}, "there is no refiner"),
+    Omission({"clip_skip": (0, 1)}, "each model reads its text encoders as it was trained"),
+    Omission({"distilled_cfg_scale": ()}, "it is part of the model's entry"),
+    Omission({"initial_noise_multiplier": (1,)}, "it has no counterpart"),
+    Omission({"include_init_images": (False,)}, "the answer does not repeat images"),
 )
 #: The same, of requests with a mask.
-LEFT_OUT_OF_MASKED: tuple[LeftOut, ...] = (
-    LeftOut({"mask_blur": (0,), "mask_blur_x": (0,), "mask_blur_y": (0,)}, "a mask has sharp edges"),
-    LeftOut({"inpainting_fill": (1,)}, "masked parts start from the image"),
-    LeftOut({"inpaint_full_res": (False, 0)}, "the whole image is denoised"),
+LEFT_OUT_OF_MASKED: tuple[Omission, ...] = (
+    Omission({"mask_blur": (0,), "mask_blur_x": (0,), "mask_blur_y": (0,)}, "a mask has sharp edges"),
+    Omission({"inpainting_fill": (1,)}, "masked parts start from the image"),
+    Omission({"inpaint_full_res": (False, 0)}, "the whole image is denoised"),
 )
 #: Fields that mean nothing here by themselves: they go with others, or are about the web UI's own files and tasks.
 MEANINGLESS = (
@@ -130,7 +130,9 @@ class Translation:
     warnings: tuple[str, ...]
     faults: tuple[InvalidParameter, ...] = ()
 
-    def adapt(self, model: Model, first: InputRole | None = None, image_size: tuple[int, int] | None = None) -> Asked:
+    def adapt(
+        self, model: Model, first: InputRole | None = None, image_size: tuple[int, int] | None = None
+    ) -> AdaptedRequest:
         """Fits the numbers to the model. `first` and `image_size` are the role and the size of the image that the
         request starts from; the size is None if it is not known yet.
         """
@@ -144,7 +146,7 @@ class Translation:
             "guidance_scale": self._guidance_scale(model, warnings),
             "strength": self.body.strength if first is InputRole.IMAGE or self._names_strength else None,
         }
-        return Asked(self.body.model_copy(update=fields), WRITTEN, tuple(warnings), self.faults)
+        return AdaptedRequest(self.body.model_copy(update=fields), WRITTEN, tuple(warnings), self.faults)
 
     @property
     def _names_strength(self) -> bool:

@@ -59,7 +59,7 @@ class _Selection:
     scale: float | Tensor
 
 
-class _Weighing:
+class _RowWeights:
     """The weight of one LoRA in each row of the call under way, 0 in rows without it.
 
     Calls `on_unordered` where it is unknown which of a layer's rows is whose.
@@ -121,7 +121,7 @@ class RowAdapters:
     ) -> None:
         self._module, self._unordered_layers, self._is_compiled = module, unordered_layers, is_compiled
         self._adapters: dict[str, dict[nn.Module, Factors]] = {}
-        self._latest: tuple[Any, list[tuple[nn.Module, list[tuple[_Weighing, Factors]]]]] | None = None
+        self._latest: tuple[Any, list[tuple[nn.Module, list[tuple[_RowWeights, Factors]]]]] | None = None
         #: LoRAs with layers that are given rows of unknown order.
         self._unmixable: set[str] = set()
 
@@ -179,13 +179,13 @@ class RowAdapters:
 
     def _by_layer(
         self, rows: Sequence[Loras], layout: RowLayout
-    ) -> list[tuple[nn.Module, list[tuple[_Weighing, Factors]]]]:
-        by_layer: dict[nn.Module, list[tuple[_Weighing, Factors]]] = {}
+    ) -> list[tuple[nn.Module, list[tuple[_RowWeights, Factors]]]]:
+        by_layer: dict[nn.Module, list[tuple[_RowWeights, Factors]]] = {}
         for lora in dict.fromkeys(use.id for loras in rows for use in loras):
             scales = [sum(use.scale for use in loras if use.id == lora) for loras in rows]
             layers = self._adapters[lora]
             device = next(iter(layers.values())).down.device
-            weighing = _Weighing(scales, layout, device, partial(self._unmixable.add, lora))
+            weighing = _RowWeights(scales, layout, device, partial(self._unmixable.add, lora))
             for layer, factors in layers.items():
                 by_layer.setdefault(layer, []).append((weighing, factors))
         return list(by_layer.items())
@@ -197,7 +197,7 @@ def sort_key(loras: Loras) -> tuple[tuple[str, float], ...]:
 
 
 def _add_terms(
-    terms: Sequence[tuple[_Weighing, Factors]], layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any],
+    terms: Sequence[tuple[_RowWeights, Factors]], layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any],
     output: Tensor,
 ) -> Tensor:  # fmt: skip
     """A forward hook: adds what each LoRA makes of a layer's input to the rows of its output that use it."""

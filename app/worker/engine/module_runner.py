@@ -18,7 +18,7 @@ from app.worker.devices.pace import Pace
 from app.worker.engine.pipeline_call import PipelineCall, call_module
 from app.worker.recorder import Event, Recorder
 
-__all__ = ["ModuleRunner", "OutOfMemory", "TryAlone"]
+__all__ = ["ModuleRunner", "OutOfMemory", "RetryAloneError"]
 
 #: The share of the newest time in the running mean of a module's seconds per unit of cost.
 NEWEST_SHARE = 0.3
@@ -29,7 +29,7 @@ class OutOfMemory(Exception):
     """A module call of one image does not fit, even with nothing else resident."""
 
 
-class TryAlone(Exception):
+class RetryAloneError(Exception):
     """A module call of one image did not fit beside others."""
 
 
@@ -70,8 +70,8 @@ class ModuleRunner:
         """Returns the module's output for each call of a group, or the exception to throw into it.
 
         A module call is a function of its arguments, so a group that fails is halved and each half is called again,
-        until a call fails alone: with TryAlone for want of memory, or OutOfMemory if `is_alone` says that no other
-        call is at work.
+        until a call fails alone: with RetryAloneError for want of memory, or OutOfMemory if `is_alone` says that no
+        other call is at work.
         """
         module, entry = group[0].suspended.module, group[0].model.entry
         cost, rows = sum(call.cost for call in group), sum(len(call.suspended.rows) for call in group)
@@ -108,7 +108,7 @@ class ModuleRunner:
         if error is not None:
             return [error]
         if not is_alone:
-            return [TryAlone()]
+            return [RetryAloneError()]
         return self.run(group, is_alone=True) if self._free_models() else [OutOfMemory()]
 
     @contextmanager

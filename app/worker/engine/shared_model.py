@@ -212,7 +212,7 @@ class _Autoencoder(_Rowwise):
         return super()._run(calls)
 
 
-class _Alone(SharedModule):
+class _UnsharedModule(SharedModule):
     """A denoiser of no family: its calls take turns."""
 
     def __init__(self, model: SharedModel, adapters: RowAdapters, step_cache: StepCacheStates) -> None:
@@ -283,7 +283,7 @@ class SharedModel:
         except nag.UnsupportedPipeline:
             if self.entry.parallel is not None:  # its calls would reach rank 0 alone
                 raise
-            shared = _Alone(self, RowAdapters(denoiser, is_compiled=is_compiled), step_cache)
+            shared = _UnsharedModule(self, RowAdapters(denoiser, is_compiled=is_compiled), step_cache)
         self._adapters[name] = shared.adapters
         shared.inner = suspend_calls(denoiser, shared.prepare, stack)
 

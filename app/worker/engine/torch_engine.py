@@ -37,7 +37,7 @@ from app.worker.devices.side_lane import SideLane
 from app.worker.engine import pipelines
 from app.worker.engine.call_queue import CallQueue
 from app.worker.engine.job_errors import UNWRITABLE, job_error
-from app.worker.engine.module_runner import ModuleRunner, TryAlone
+from app.worker.engine.module_runner import ModuleRunner, RetryAloneError
 from app.worker.engine.pipeline_call import PipelineCall
 from app.worker.engine.shared_model import SharedModel
 from app.worker.models.adapter_cache import AdapterCache, LoraFiles, LoraUnavailable
@@ -66,7 +66,7 @@ _log = Log("worker")
 
 
 @dataclass(eq=False)
-class _Running:
+class _ActiveJob:
     """A job in flight."""
 
     job: Job
@@ -133,11 +133,11 @@ class TorchEngine:
 
         # Of the engine's thread alone.
         self._calls_begun = 0
-        self._running: dict[PipelineCall, _Running] = {}
+        self._running: dict[PipelineCall, _ActiveJob] = {}
         self._waiting = CallQueue(self._runner, recorder)
-        self._deferred: list[_Running] = []  # until their model or their LoRAs have room
-        self._awaiting_loras: list[_Running] = []  # until their files are read
-        self._awaiting_model: list[_Running] = []  # until it can be built
+        self._deferred: list[_ActiveJob] = []  # until their model or their LoRAs have room
+        self._awaiting_loras: list[_ActiveJob] = []  # until their files are read
+        self._awaiting_model: list[_ActiveJob] = []  # until it can be built
         self._needs_lane_idle = False  # a model is to be built as soon as nothing runs in the side lane
 
     # Of any thread.
@@ -194,7 +194,7 @@ class TorchEngine:
             return Room(free, whole, self._jobs_in_flight)
 
     def submit(self, job: Job, files: InputFiles, control: JobControl) -> Future[JobOutput | JobError]:
-        running = _Running(job, files, control, Future())
+        running = _ActiveJob(job, files, control, Future())
         with self._lock:
             self._jobs_in_flight += 1
             self._cost_in_flight[job.request.model] += job.request.cost
@@ -242,7 +242,7 @@ class TorchEngine:
         self._adapters.close()
         self._files.close()
 
-    def _waiting_jobs(self) -> list[_Running]:
+    def _waiting_jobs(self) -> list[_ActiveJob]:
         """The jobs that have not begun, for whatever reason."""
         return [*self._deferred, *self._awaiting_loras, *self._awaiting_model]
 
@@ -276,7 +276,7 @@ class TorchEngine:
     def _is_busy_aside(self) -> bool:
         return self._side is not None and self._side.is_busy
 
-    def _admit(self, running: _Running) -> None:
+    def _admit(self, running: _ActiveJob) -> None:
         """Begins the pipeline calls of a job, or defers it until its model and its LoRAs are there and have room."""
         request = running.job.request
         if self._is_closed or running.control.is_cancelled:
@@ -348,7 +348,7 @@ class TorchEngine:
         self._inbox.put(note)
 
     def _pipeline_call(
-        self, model: SharedModel, running: _Running, index: int, *, learns: bool = False
+        self, model: SharedModel, running: _ActiveJob, index: int, *, learns: bool = False
     ) -> PipelineCall:
         entry = model.entry
         sketch = None
@@ -365,7 +365,7 @@ class TorchEngine:
         if running is None:  # its job has ended while another thread was at work for it
             call.throw(JobCancelled())
             return
-        if isinstance(outcome, TryAlone):
+        if isinstance(outcome, RetryAloneError):
             self._waiting.add(call, is_too_large=True)
             return
         if running.control.is_cancelled:
@@ -407,7 +407,7 @@ class TorchEngine:
             if running.control.is_cancelled:
                 self._fail(running, JobCancelled())
 
-    def _fail(self, running: _Running, error: Exception) -> None:
+    def _fail(self, running: _ActiveJob, error: Exception) -> None:
         """Leaves what is left of a job's pipeline calls, and tells its end."""
         for call in running.calls:
             if self._running.pop(call, None) is not None and not call.has_ended and call in self._waiting:
@@ -418,7 +418,7 @@ class TorchEngine:
         else:
             self._end(running, job_error(error, running.job))
 
-    def _finish(self, running: _Running) -> None:
+    def _finish(self, running: _ActiveJob) -> None:
         """Encodes a job's files in another thread, then reports the job as finished."""
         job, images = running.job, [call.made for call in running.calls]
         running.calls = []
@@ -436,14 +436,14 @@ class TorchEngine:
         self._release(running)
         self._encoding.submit(_answer, running.future, encode)
 
-    def _end(self, running: _Running, outcome: JobError | None = None, *, error: Exception | None = None) -> None:
+    def _end(self, running: _ActiveJob, outcome: JobError | None = None, *, error: Exception | None = None) -> None:
         self._release(running)
         if error is not None:
             running.future.set_exception(error)
         elif outcome is not None:
             running.future.set_result(outcome)
 
-    def _release(self, running: _Running) -> None:
+    def _release(self, running: _ActiveJob) -> None:
         """Gives back a job's room, and moves what is offloaded off the device when its model has nothing in flight."""
         job = running.job
         if running.holds_loras:
@@ -483,7 +483,7 @@ class TorchEngine:
 
         def make_call(job: Job) -> PipelineCall:
             return self._pipeline_call(
-                model, _Running(job, trial_files(model.entry), JobControl(), Future()), 0, learns=True
+                model, _ActiveJob(job, trial_files(model.entry), JobControl(), Future()), 0, learns=True
             )
 
         # A rank that is out of memory ends the worker, so several ranks do not try how much is too much.

@@ -20,7 +20,7 @@ from app.logs import Log
 from app.queue.queue import Queue
 from app.worker.jobs.artifact_writer import ArtifactWriter
 from app.worker.jobs.leases import Leases
-from app.worker.jobs.spans import Ended
+from app.worker.jobs.spans import JobEnd
 from app.worker.outputs.encode import encode
 from app.worker.protocol import Engine, InputFiles, JobCancelled, JobControl, JobOutput, Preview
 from app.worker.recorder import Recorder
@@ -136,7 +136,7 @@ class JobRun:
             await self._writer.discard(self.job.id, result)
         output = outcome if isinstance(outcome, JobOutput) else None
         error = result.code if isinstance(result, JobError) else None
-        ended = Ended(self.job, output, error, self._claimed_at, storing_at, stored_at, time())
+        ended = JobEnd(self.job, output, error, self._claimed_at, storing_at, stored_at, time())
         self._recorder.ended(self._worker, ended)
 
     async def _store(self, output: JobOutput) -> Result | JobError:

@@ -8,11 +8,11 @@ from app.jobs import Job
 from app.tracing import Tracing, Value
 from app.worker.protocol import JobOutput
 
-__all__ = ["Ended", "trace"]
+__all__ = ["JobEnd", "trace"]
 
 
 @dataclass(frozen=True)
-class Ended:
+class JobEnd:
     """A job that has ended; times are Unix seconds."""
 
     job: Job
@@ -24,7 +24,7 @@ class Ended:
     ended_at: float
 
 
-def trace(tracing: Tracing, worker: str, ended: Ended) -> None:
+def trace(tracing: Tracing, worker: str, ended: JobEnd) -> None:
     """Adds the job's wait and its work, by stage, to its trace."""
     job, output = ended.job, ended.output
     if not job.trace:

@@ -48,7 +48,7 @@ class NoRoom(Exception):
 
 
 @dataclass(frozen=True)
-class _Held:
+class _CacheEntry:
     model: SharedModel
     bytes: int
 
@@ -81,7 +81,7 @@ class ModelCache:
         self._states = states
         self._group = group
         self.warm: tuple[str, ...] = ()  # whole at any time, for other threads to read
-        self._held: OrderedDict[str, _Held] = OrderedDict()  # least recently used first
+        self._held: OrderedDict[str, _CacheEntry] = OrderedDict()  # least recently used first
         self._failed: dict[str, tuple[float, str]] = {}  # until when, and why
         self._sizes: dict[str, int] = {}
         self._host = HostMemory(host_bytes, device)
@@ -143,7 +143,7 @@ class ModelCache:
         held_bytes = memory.held_bytes(pipe)
         if size is not None and self._models[model].offload != "none":  # most of what it holds is not on the device
             held_bytes = min(size, held_bytes)
-        self._held[model] = _Held(shared, held_bytes)
+        self._held[model] = _CacheEntry(shared, held_bytes)
         self.warm = tuple(self._held)
         self._make_room(0)
         return shared
