@@ -91,8 +91,8 @@ def test_under_cfg_rows_of_several_methods_are_what_they_are_alone(name):
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("flux", {"blocks": [0], "method": ["vsf", "orthogonal"]}),
-        ("sana", {"blocks": [0], "method": ["vsf", "orthogonal"]}),
+        pytest.param("flux", {"blocks": [0], "method": ["vsf", "orthogonal"]}, marks=pytest.mark.slow),
+        pytest.param("sana", {"blocks": [0], "method": ["vsf", "orthogonal"]}, marks=pytest.mark.slow),
         ("flux", {"method": "vsf"}),
     ],
 )

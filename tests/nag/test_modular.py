@@ -20,6 +20,7 @@ import nag
 from nag.modular import text_blocks
 from tests import tiny
 from tests.nag.support import Subject
+from tests.tiers import slow_but
 from tests.tiny import Case, helios, qwen_image, wan
 from tests.tiny.hunyuan_glyph import GLYPH_TOKENS, IMAGE_TOKENS, TOKENS
 
@@ -235,7 +236,10 @@ def test_every_modular_pipeline_of_diffusers_is_known():
     assert names == KNOWN or tiny.MISSING
 
 
-@pytest.mark.parametrize("modular", [name for name in FORMS if name in AVAILABLE], indirect=True)
+QUICK_FORMS = ("FluxModularPipeline", "QwenImageModularPipeline", "WanModularPipeline")
+
+
+@pytest.mark.parametrize("modular", slow_but(QUICK_FORMS, [name for name in FORMS if name in AVAILABLE]), indirect=True)
 def test_the_image_is_the_classic_pipelines(modular):
     cfg = modular.form.in_cfg
     plain = modular.images(cfg=cfg)
@@ -401,7 +405,7 @@ def test_a_guider_that_names_no_conditional_prediction_is_refused(modular):
 HAS_GUIDER = [name for name in FORMS if name in AVAILABLE - WITHOUT_GUIDER]
 
 
-@pytest.mark.parametrize("modular", HAS_GUIDER, indirect=True)
+@pytest.mark.parametrize("modular", slow_but(["QwenImageModularPipeline"], HAS_GUIDER), indirect=True)
 def test_nagguider_guides_from_the_pipelines_own_negative_prompt(modular):
     negative = NEGATIVE if "negative_prompt" in modular.pipe.blocks.input_names else ""
     modular.set_guiders(nag.NAGGuider)
