@@ -11,6 +11,8 @@ from app.cli import main
 from app.cli.running import running
 from tests.loras.lora_files import good
 
+pytestmark = pytest.mark.slow  # starts a service
+
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
