@@ -22,7 +22,7 @@ from rich.progress import track
 from rich.table import Table
 
 from app.cli.client import Client, ClientError
-from app.cli.running import running
+from app.cli.local_service import running
 
 __all__ = ["compare", "is_red", "main"]
 

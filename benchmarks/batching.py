@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 import nag
 from app.catalog import Catalog
-from app.cli.running import running
+from app.cli.local_service import running
 from app.loading.pipeline import load
 from app.settings import Settings
 from benchmarks import report

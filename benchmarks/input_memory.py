@@ -19,7 +19,7 @@ import httpx
 import psutil  # type: ignore[import-untyped]
 from PIL import Image
 
-from app.cli.running import running
+from app.cli.local_service import running
 from benchmarks import report
 from benchmarks.edit_memory import MB
 

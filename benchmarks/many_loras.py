@@ -33,7 +33,7 @@ from safetensors.torch import save_file
 
 from app.catalog import Catalog
 from app.cli.bench import percentile
-from app.cli.running import running
+from app.cli.local_service import running
 from app.loading.pipeline import load
 from app.settings import Settings
 from benchmarks import report

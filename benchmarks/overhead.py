@@ -21,7 +21,7 @@ import torch
 from tqdm import tqdm
 
 from app.catalog import Catalog
-from app.cli.running import running
+from app.cli.local_service import running
 from app.settings import Settings
 from app.worker.engine.pipelines import load, resolve_device
 from benchmarks import report

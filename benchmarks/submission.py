@@ -23,7 +23,7 @@ from app.jobs import JobStatus
 from app.queue.queue import Queue
 from app.settings import Settings
 from benchmarks import report
-from benchmarks.paused import paused
+from benchmarks.service_without_worker import paused
 
 MODEL = "shapes-flux"
 COLUMNS = (

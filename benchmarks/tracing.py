@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from app.cli.client import Client
-from app.cli.running import running
+from app.cli.local_service import running
 
 __all__ = ["Collector", "Span", "collecting", "tree"]
 

@@ -5,8 +5,8 @@ from nag.errors import CannotJoin, InvalidParameter, NAGError, UnsupportedPipeli
 from nag.families import register_family
 from nag.formula import normalized_attention_guidance
 from nag.guide import attach, defaults_for, families, guide, supports
-from nag.guider import NAGGuider
 from nag.joining import JoinedCall, join, joining_key
+from nag.modular_guider import NAGGuider
 from nag.negative import NegativeEmbeds
 from nag.params import NAGParams
 from nag.state import Guidance, RowGuidance

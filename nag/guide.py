@@ -12,7 +12,7 @@ from torch import Tensor
 from nag.attachment import Attachment, attach_family
 from nag.errors import InvalidParameter, UnsupportedPipeline
 from nag.families import Family, family_of, family_of_denoiser, registered_families
-from nag.families.table import FamilyTable
+from nag.families.markdown_table import FamilyTable
 from nag.guidance_state import GuidanceState
 from nag.modular import watch_blocks
 from nag.negative import NegativeEmbeds

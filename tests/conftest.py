@@ -166,7 +166,7 @@ def service(service_folder: Path, video_catalog: Path) -> Iterator[str]:
     """The URL of a whole service with a real worker: the embedded model for pictures, a small random Wan for videos.
     Wan is the default. Its queue is a test's own to fill, but not to count.
     """
-    from app.cli.running import running
+    from app.cli.local_service import running
 
     with running(service_folder, video_catalog) as url:
         yield url
@@ -175,7 +175,7 @@ def service(service_folder: Path, video_catalog: Path) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def files_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of a whole service with a real worker, whose models `told`, `film` and `changing` start from files."""
-    from app.cli.running import running
+    from app.cli.local_service import running
     from tests.tiny.served import files_catalog
 
     with running(tmp_path_factory.mktemp("service"), files_catalog(tmp_path_factory.mktemp("catalog"))) as url:

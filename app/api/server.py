@@ -37,7 +37,7 @@ from app.api.service import Service
 from app.api.webhooks.deliveries import Deliveries
 from app.artifacts import Artifacts
 from app.artifacts.signed_urls import Links
-from app.artifacts.stores import artifacts_folder
+from app.artifacts.store_factory import artifacts_folder
 from app.auth.keyring import Keyring
 from app.catalog import Catalog
 from app.metrics import Metrics

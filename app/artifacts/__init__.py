@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from app.artifacts.artifacts import Artifacts, StoredFile
 from app.artifacts.naming import artifact_name, input_name, lora_name, upload_name
-from app.artifacts.store import Artifacts, StoredFile
-from app.artifacts.stores import ArtifactsError
+from app.artifacts.store_factory import ArtifactsError
 
 __all__ = ["Artifacts", "ArtifactsError", "StoredFile", "artifact_name", "input_name", "lora_name", "upload_name"]

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from app.artifacts.artifacts import Artifacts
 from app.artifacts.naming import is_name
-from app.artifacts.store import Artifacts
 from app.errors import Expired, Forbidden
 from app.folders import writable_folder
 from app.settings import Settings

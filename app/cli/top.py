@@ -21,7 +21,7 @@ from rich.text import Text
 from app.cli.client import ClientError
 from app.cli.worker_metrics import WorkerMetrics, read_workers
 from app.metrics import definitions as d
-from app.metrics.families import Labels
+from app.metrics.prometheus_metrics import Labels
 from app.metrics.service import PRIORITIES, QueueStats
 from app.queue.queue import Queue
 from app.queue.registry import ModelState

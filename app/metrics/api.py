@@ -12,7 +12,7 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
 from app.metrics import definitions as d
-from app.metrics.families import StaticCollector, counter, histogram, value_family
+from app.metrics.prometheus_metrics import StaticCollector, counter, histogram, value_family
 from app.metrics.service import QueueStats, service_families
 
 __all__ = ["Metrics"]

@@ -10,7 +10,7 @@ from prometheus_client.metrics_core import Metric as Family
 
 from app.jobs import JobStatus
 from app.metrics import definitions as d
-from app.metrics.families import Labels, histogram_family, value_family
+from app.metrics.prometheus_metrics import Labels, histogram_family, value_family
 
 __all__ = ["PRIORITIES", "LastError", "QueueStats", "service_families"]
 
@@ -36,7 +36,7 @@ class LastError(NamedTuple):
 
 @dataclass(frozen=True)
 class QueueStats:
-    """A reading of Redis. Queues are by (model, priority); histograms are as families.histogram_family takes them."""
+    """A reading of Redis. Queues are by (model, priority); histograms are as `histogram_family` takes them."""
 
     counters: Mapping[str, Mapping[Labels, float]] = field(default_factory=dict)
     histograms: Mapping[str, Mapping[Labels, Mapping[str, float]]] = field(default_factory=dict)

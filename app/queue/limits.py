@@ -72,7 +72,7 @@ class ConcurrencyLimiter:
     async def hold(self, key_id: str, most: int) -> AsyncIterator[None]:
         """Holds one of the key's `most` slots. Raises RateLimited if all are taken."""
         slot = uuid4().hex
-        if not await self._scripts.run("enter", key_id=key_id, slot=slot, most=most, ttl_ms=SLOT_MS):
+        if not await self._scripts.run("slot_acquire", key_id=key_id, slot=slot, most=most, ttl_ms=SLOT_MS):
             raise RateLimited(f"Too many concurrent requests for this API key (limit {most})", retry_after_s=RETRY_S)
         renewing = asyncio.create_task(self._renew(key_id, slot))
         try:
@@ -80,10 +80,10 @@ class ConcurrencyLimiter:
         finally:
             await cancel_and_wait(renewing)
             with suppress(RedisError):  # then it comes free by itself
-                await self._scripts.run("leave", key_id=key_id, slot=slot)
+                await self._scripts.run("slot_release", key_id=key_id, slot=slot)
 
     async def _renew(self, key_id: str, slot: str) -> None:
         while True:
             await asyncio.sleep(RENEW_S)
             with suppress(RedisError):
-                await self._scripts.run("enter", key_id=key_id, slot=slot, most=ANY, ttl_ms=SLOT_MS)
+                await self._scripts.run("slot_acquire", key_id=key_id, slot=slot, most=ANY, ttl_ms=SLOT_MS)

@@ -12,7 +12,7 @@ from app.queue.serialization import job_from_fields, pairs, to_json
 __all__ = ["DeadLetters", "Maintenance"]
 
 ENDED_A_CALL = 100  # leases or deadlines; bounds the time one script holds the server
-MENDED_A_CALL = 100  # open jobs, and keys
+REPAIRED_PER_CALL = 100  # open jobs, and keys
 DEAD_KEPT = 1000  # dead letters; beyond them the oldest is dropped
 _log = Log("queue")
 
@@ -23,7 +23,7 @@ class Maintenance:
     def __init__(self, scripts: Scripts, max_attempts: int) -> None:
         self._scripts = scripts
         self._max_attempts = max_attempts
-        self._cursor, self._place = "0", 0  # where `mend` goes on
+        self._cursor, self._place = "0", 0  # where `repair_indexes` goes on
         self._has_mended = False
 
     async def reap(self, spared: Collection[str] = ()) -> int:
@@ -60,7 +60,7 @@ class Maintenance:
             if len(expired) < ENDED_A_CALL:
                 return count
 
-    async def mend(self) -> int:
+    async def repair_indexes(self) -> int:
         """Drops open jobs whose data the server has evicted, and indexes those again that the queue has lost.
 
         The first call takes all open jobs, since an older version may have indexed them otherwise; each later one takes
@@ -69,7 +69,7 @@ class Maintenance:
         count = 0
         while True:
             self._cursor, self._place, *gone = await self._scripts.run(
-                "mend", cursor=self._cursor, first=self._place, most=MENDED_A_CALL
+                "repair_indexes", cursor=self._cursor, first=self._place, most=REPAIRED_PER_CALL
             )
             for job_id in gone:
                 _log.error("job_data_gone", job=job_id)

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.metrics_core import Metric as Family
 
 from app.metrics import definitions as d
-from app.metrics.families import Labels, counter, gauge, histogram, value_family
+from app.metrics.prometheus_metrics import Labels, counter, gauge, histogram, value_family
 from app.tracing import Tracing
 from app.worker.jobs.spans import JobEnd, trace
 

@@ -290,7 +290,7 @@ class Worker:
                 if monotonic() - writable_since_s >= GRACE_S:
                     await self._queue.maintenance.reap([run.job.id for run in self._runs.values()])
                 await self._queue.maintenance.expire()
-                await self._queue.maintenance.mend()
+                await self._queue.maintenance.repair_indexes()
                 await self._queue.maintenance.forget()
             except RedisError as error:
                 _log.warning("redis_away", error=type(error).__name__, message=error)

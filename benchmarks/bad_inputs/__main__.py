@@ -18,7 +18,7 @@ from benchmarks import report
 from benchmarks.bad_inputs.case import KEY
 from benchmarks.bad_inputs.cases import CASES, LIMITS
 from benchmarks.bad_inputs.sending import Answer, answer
-from benchmarks.paused import paused
+from benchmarks.service_without_worker import paused
 
 ENVIRONMENT = {
     **LIMITS,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import httpx
 
-from app.cli.running import running
+from app.cli.local_service import running
 
 __all__ = ["ROOT", "checkout", "commit_of", "service", "warm_up_lines"]
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from app.auth import ApiKey, Scope
 from app.auth.api_key import digest
 from app.queue.queue import Queue
-from benchmarks.paused import paused
+from benchmarks.service_without_worker import paused
 from tests.api.support import working
 
 __all__ = ["Run", "run"]

@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 
 from app.artifacts import Artifacts, ArtifactsError, artifact_name
-from app.artifacts.stores import Bucket, open_store
+from app.artifacts.store_factory import Bucket, open_store
 from app.queue.queue import Queue
 from app.settings import Settings
 from app.worker.outputs.video import encode_mp4

@@ -13,7 +13,7 @@ from benchmarks.bad_inputs.__main__ import ENVIRONMENT
 from benchmarks.bad_inputs.case import KEY, Case
 from benchmarks.bad_inputs.cases import CASES
 from benchmarks.bad_inputs.sending import answer
-from benchmarks.paused import paused
+from benchmarks.service_without_worker import paused
 
 pytestmark = pytest.mark.slow  # starts a service
 

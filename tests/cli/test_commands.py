@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from app.cli import main
-from app.cli.running import running
+from app.cli.local_service import running
 from app.queue.embedded import socket_path
 from tests.limits import HANG_S
 from tests.loras.lora_files import good

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from app.cli import main
-from app.cli.running import running
+from app.cli.local_service import running
 from tests.loras.lora_files import good
 
 pytestmark = pytest.mark.slow  # starts a service

@@ -25,7 +25,7 @@ from PIL import Image
 
 from app.auth import ApiKey
 from app.auth.api_key import digest
-from app.cli.running import running
+from app.cli.local_service import running
 from tests.pictures import png
 
 FOLDER = Path(__file__).parent

@@ -14,7 +14,7 @@ WEBHOOK_SECRET = f"whsec_{base64.b64encode(bytes(32)).decode()}"
 @pytest.fixture(scope="session")
 def embedded_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of a service with a worker of the embedded models, which sends webhooks to this machine."""
-    from app.cli.running import running
+    from app.cli.local_service import running
 
     settings = {
         "NAG_WEBHOOK_SECRET": WEBHOOK_SECRET,

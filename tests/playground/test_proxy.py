@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import expect
 
-from app.cli.running import running
+from app.cli.local_service import running
 from tests.nginx import free_ports, make_certificate, needs_nginx, running_nginx
 from tests.playground.conftest import WAIT_MS, Visit
 from tests.playground.support import ask, choose, pictures, told

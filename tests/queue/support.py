@@ -135,7 +135,7 @@ async def make_every_transition(url: str, settings: Settings, make_job: Callable
     assert await queue.dead.replay(["d"]) == ["d"]
     assert await queue.dead.drop(["e"]) == ["e"]
     await queue.maintenance.expire()
-    await queue.maintenance.mend()
+    await queue.maintenance.repair_indexes()
     await queue.maintenance.forget()
     await queue.submit(replace(make_job("told"), webhook=Webhook("http://example.com/", (EventType.CANCELLED,))))
     await queue.cancel("told")

@@ -19,12 +19,12 @@ Make = Callable[..., Job]
 Connect = Callable[..., Queue]
 
 
-async def mend(queue: Queue) -> int:
+async def repair_indexes(queue: Queue) -> int:
     """All of a worker's periodic work, once."""
     await queue.maintenance.reap()
     await queue.maintenance.expire()
     await queue.maintenance.forget()
-    return await queue.maintenance.mend()
+    return await queue.maintenance.repair_indexes()
 
 
 async def test_a_waiting_job_whose_data_is_gone_stops_nobody(queue: Queue, make_job: Make) -> None:
@@ -34,7 +34,7 @@ async def test_a_waiting_job_whose_data_is_gone_stops_nobody(queue: Queue, make_
     assert await queue.get("a") is None
     assert [job.id for job in await claim(queue, "w", MODEL, 3, 1)] == ["b"]
     await queue.finish("w", "b", RESULT)
-    await mend(queue)
+    await repair_indexes(queue)
     assert await queue.depth(MODEL) == 0
     assert [(load.queued_work, load.held_work) for load in await queue.loads()] == [(0, 0)]
     assert await queue._redis.zcard(queue.keys.DEADLINES) == 0
@@ -46,7 +46,7 @@ async def test_waiting_jobs_are_found_again_without_an_index(queue: Queue, make_
         await queue.submit(make_job(name))
     names = [name async for name in queue._redis.scan_iter(f"{getattr(queue.keys, index)}*")]
     assert await queue._redis.delete(*names) == 1
-    assert await mend(queue) == 0
+    assert await repair_indexes(queue) == 0
     await assert_consistent(queue._redis)
     assert [job.id for job in await claim(queue, "w", MODEL, 3, 1)] == ["a", "b", "c"]
 
@@ -58,7 +58,7 @@ async def test_a_running_job_whose_data_is_gone_is_left(queue: Queue, make_job: 
     await queue._redis.delete(queue.keys.job("a"))
     assert await queue.heartbeat("w", {"a": 1, "b": 1}) == ["a"]
     assert not await queue.finish("w", "a", RESULT)
-    assert await mend(queue) == 1
+    assert await repair_indexes(queue) == 1
     assert await queue._redis.zrange(queue.keys.LEASES, 0, -1) == ["b"]
 
 
@@ -66,7 +66,7 @@ async def test_a_running_job_whose_lease_is_gone_is_queued_again(hasty: Queue, m
     await hasty.submit(make_job("a"))
     await claim(hasty, "w", MODEL, 1, 0)
     await hasty._redis.delete(hasty.keys.LEASES)
-    await mend(hasty)
+    await repair_indexes(hasty)
     assert await hasty.maintenance.reap() == 1
     job = await hasty.get("a")
     assert job is not None
@@ -81,7 +81,7 @@ async def test_late_lost_and_dead_jobs_whose_data_is_gone_are_struck_off(hasty: 
     await hasty.submit(make_job("late"), deadline_s=0.01)
     await asyncio.sleep(0.05)
     await hasty._redis.delete(*(hasty.keys.job(name) for name in ("dead", "lost", "late")))
-    await mend(hasty)
+    await repair_indexes(hasty)
     for name in (hasty.keys.LEASES, hasty.keys.DEADLINES, hasty.keys.queue(MODEL)):
         assert await hasty._redis.zcard(name) == 0
     assert await hasty.dead.list() == []
@@ -110,7 +110,7 @@ async def test_on_a_server_that_evicts_every_job_ends(evicting: Queue, make_job:
         await evicting.submit(make_job(name, prompt="x" * 3000))
     done = 0
     for _ in range(2 * len(names) // 8):
-        await mend(evicting)
+        await repair_indexes(evicting)
         for job in await claim(evicting, "w", MODEL, 8, 0):
             done += await evicting.finish("w", job.id, RESULT)
     kept = [job for name in names if (job := await evicting.get(name)) is not None]

@@ -97,7 +97,7 @@ async def upgraded(queue: Queue, make_job: Make) -> Queue:
 
 
 async def test_the_first_mending_brings_them_all_over(upgraded: Queue) -> None:
-    assert await upgraded.maintenance.mend() == 0
+    assert await upgraded.maintenance.repair_indexes() == 0
     await assert_consistent(upgraded._redis)
     assert [key async for key in upgraded._redis.scan_iter(f"{upgraded.keys.FORMER_LANES}*")] == []
     jobs = await claim(upgraded, "w", MODEL, 300, 0)
@@ -114,7 +114,7 @@ async def test_a_job_that_ends_before_it_is_mended_leaves_nothing(upgraded: Queu
 
 
 async def test_a_job_that_another_version_claimed_is_not_shown(upgraded: Queue) -> None:
-    await upgraded.maintenance.mend()
+    await upgraded.maintenance.repair_indexes()
     await upgraded._redis.hset(
         upgraded.keys.job("before0"), "status", "in_progress"
     )  # and its lane does not hear of it

@@ -29,7 +29,7 @@ from transformers import Qwen3Config, Qwen3Model, T5GemmaConfig, T5GemmaEncoderM
 
 from tests.tiny.chat import chat_tokenizer, language_model
 from tests.tiny.common import SEPARATE, WIDTH, Case, far_apart, strengthen
-from tests.tiny.evenly import EvenTokens
+from tests.tiny.fixed_length_tokenizers import EvenTokens
 from tests.tiny.gemma import gemma_tokenizer
 from tests.tiny.video import umt5
 from training import text

@@ -7,7 +7,7 @@ from diffusers import DDPMScheduler, Kandinsky3Pipeline, Kandinsky3UNet, VQModel
 from torch import nn
 
 from tests.tiny.common import WIDTH, Case, far_apart, strengthen
-from tests.tiny.evenly import EvenTokens
+from tests.tiny.fixed_length_tokenizers import EvenTokens
 from training import text
 from training.shapes.world import WORDS
 

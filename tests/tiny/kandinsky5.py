@@ -17,7 +17,7 @@ from transformers import CLIPTextModel
 
 from tests.tiny.chat import chat_tokenizer
 from tests.tiny.common import SEPARATE, WIDTH, Case, clip_config, strengthen, vae
-from tests.tiny.evenly import EvenTokens
+from tests.tiny.fixed_length_tokenizers import EvenTokens
 from tests.tiny.qwen_image import VISION, qwen_vl_encoder
 from training import text
 from training.shapes.world import WORDS

@@ -15,7 +15,7 @@ import psutil
 import pytest
 from PIL import Image
 
-from app.cli.running import running
+from app.cli.local_service import running
 from tests.api.sse import events
 from tests.limits import HANG_S
 

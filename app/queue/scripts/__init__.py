@@ -21,9 +21,9 @@ SHARED = ("counts", "common")  # put before each of the others
 #: They free memory or report work, so they run on a server at its maxmemory, too. The others, which need memory or only
 #: read, are without such a header: with one, Redis would refuse to read as well while it cannot write to its disk.
 AT_MAXMEMORY = (
-    "announce", "cancel", "claim", "dead_drop", "delete", "enter", "expire", "fail", "finish", "forget", "heartbeat",
-    "leave", "lora_drop", "lora_forget", "mend", "orphan_drop", "reap", "release", "retire", "webhook_claim",
-    "webhook_end",
+    "announce", "cancel", "claim", "dead_drop", "delete", "expire", "fail", "finish", "forget", "heartbeat",
+    "lora_drop", "lora_forget", "orphan_drop", "reap", "release", "repair_indexes", "retire",
+    "slot_acquire", "slot_release", "webhook_claim", "webhook_end",
 )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
 from app.metrics import definitions as d
-from app.metrics.families import value_family
+from app.metrics.prometheus_metrics import value_family
 
 __all__ = ["GpuCollector"]
 

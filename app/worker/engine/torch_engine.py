@@ -136,8 +136,7 @@ class TorchEngine:
         self._running: dict[PipelineCall, _ActiveJob] = {}
         self._waiting = CallQueue(self._runner, recorder)
         self._deferred: list[_ActiveJob] = []  # until their model or their LoRAs have room
-        self._awaiting_loras: list[_ActiveJob] = []  # until their files are read
-        self._awaiting_model: list[_ActiveJob] = []  # until it can be built
+        self._awaiting_files: list[_ActiveJob] = []  # until those of their model and their LoRAs are read
         self._needs_lane_idle = False  # a model is to be built as soon as nothing runs in the side lane
 
     # Of any thread.
@@ -235,8 +234,8 @@ class TorchEngine:
                     call.throw(JobCancelled())
             running.future.set_exception(self._failure or JobCancelled())
         self._running.clear()
-        for waiting in (self._deferred, self._awaiting_loras, self._awaiting_model):
-            waiting.clear()
+        self._deferred.clear()
+        self._awaiting_files.clear()
         self._receive()  # what was asked for meanwhile ends with the same error
         self._encoding.shutdown(wait=False)
         self._adapters.close()
@@ -244,7 +243,7 @@ class TorchEngine:
 
     def _waiting_jobs(self) -> list[_ActiveJob]:
         """The jobs that have not begun, for whatever reason."""
-        return [*self._deferred, *self._awaiting_loras, *self._awaiting_model]
+        return [*self._deferred, *self._awaiting_files]
 
     def _receive(self) -> None:
         """Does what other threads have asked for."""
@@ -292,7 +291,7 @@ class TorchEngine:
             self._deferred.append(running)
             return
         except _NotReady:
-            self._awaiting_model.append(running)
+            self._awaiting_files.append(running)
             return
         except ModelUnavailable as error:
             self._downloads.check(request.model)
@@ -302,7 +301,7 @@ class TorchEngine:
             self._end(running, JobError("lora_unavailable", str(error)))
             return
         if not running.holds_loras:
-            self._awaiting_loras.append(running)
+            self._awaiting_files.append(running)
             return
         running.calls = [self._pipeline_call(model, running, index) for index in range(request.n)]
         self._running |= dict.fromkeys(running.calls, running)
@@ -312,7 +311,7 @@ class TorchEngine:
                 self._settle(call)
 
     def _admit_deferred(self) -> None:
-        waiting, self._deferred, self._awaiting_loras, self._awaiting_model = self._waiting_jobs(), [], [], []
+        waiting, self._deferred, self._awaiting_files = self._waiting_jobs(), [], []
         self._needs_lane_idle = False
         for running in waiting:
             self._admit(running)

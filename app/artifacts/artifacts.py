@@ -20,7 +20,14 @@ import obstore
 
 from app.artifacts.disk_file import DiskFile
 from app.artifacts.naming import check_name, is_input, is_name, is_upload, media_type
-from app.artifacts.stores import Bucket, Store, artifacts_folder, open_signing_store, open_store, translate_store_errors
+from app.artifacts.store_factory import (
+    Bucket,
+    Store,
+    artifacts_folder,
+    open_signing_store,
+    open_store,
+    translate_store_errors,
+)
 from app.settings import Settings
 
 __all__ = ["Artifacts", "StoredFile"]
