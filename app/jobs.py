@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, BinaryIO
 
 TENANT = "default"  # of a caller without an API key
 
@@ -105,6 +105,10 @@ class InputFile:
     role: InputRole
     name: str
     sha256: str = ""
+
+
+#: The contents of a job's input files, by artifact name: bytes, or open files on the disk.
+InputFiles = Mapping[str, bytes | BinaryIO]
 
 
 @dataclass(frozen=True)

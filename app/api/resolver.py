@@ -1,6 +1,6 @@
 """Resolves a request against the catalog: fills in every default and checks every value against the model.
 
-Pure except for the seed that is drawn if the request has none.
+Pure except for the job's id, and for the seed that is drawn if the request has none.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
+from uuid import uuid4
 
 from app.api.inputs.sizes import nearest_size
 from app.api.model_selection import find_model
@@ -17,9 +18,9 @@ from app.api.requests.schemas import SEED_MAX, STRENGTH, GenerationBody, NAGBody
 from app.catalog import NAG_BOUNDS, Catalog, Model, Range, RegisteredLora
 from app.errors import InvalidParameter, UnsupportedParameter, merge_errors
 from app.formats import FORMATS, VIDEO_CODECS, VIDEOS
-from app.jobs import FORMER_NAMES, Generation, Guidance, InputRole, LoraUse
+from app.jobs import FORMER_NAMES, Generation, Guidance, InputRole, Job, LoraUse, Priority
 
-__all__ = ["NO_LORAS", "ResolvedRequest", "resolve"]
+__all__ = ["NO_LORAS", "resolve"]
 
 #: A drawn seed stays below this, so that it survives a JSON reader whose numbers are doubles.
 DRAWN_SEEDS = 2**32
@@ -37,14 +38,6 @@ SIDE_MAX_PX = 1_000_000
 Number = TypeVar("Number", int, float)
 
 
-@dataclass(frozen=True)
-class ResolvedRequest:
-    """A generation with nothing left open, and what a lenient request goes without."""
-
-    generation: Generation
-    warnings: tuple[str, ...]
-
-
 def resolve(
     asked: GenerationBody,
     catalog: Catalog,
@@ -55,8 +48,8 @@ def resolve(
     roles: Sequence[InputRole] = (),
     alias: str | None = None,
     faults: Sequence[InvalidParameter] = (),
-) -> ResolvedRequest:
-    """The generation that `asked` means, without the files that it starts from; `roles` are theirs.
+) -> Job:
+    """Returns the job that `asked` means, without the files that it starts from; `roles` are theirs.
 
     `written` maps a field's name here to the one the caller wrote (`nag.scale` → `nag_scale`), for the errors.
     `uploaded` has the LoRAs that the caller may name beside the catalog's; they go before those of the same id.
@@ -84,7 +77,7 @@ class _Resolver:
     alias: str | None = None
     faults: list[InvalidParameter] = field(default_factory=list)
 
-    def run(self) -> ResolvedRequest:
+    def run(self) -> Job:
         """Raises InvalidParameter with all faults."""
         self._read_steps()
         asked, model = self.asked, self.model
@@ -119,7 +112,10 @@ class _Resolver:
         )
         if self.faults:
             raise merge_errors(self.faults)
-        return ResolvedRequest(generation, tuple(self.warnings))
+        return Job(
+            id=f"job_{uuid4().hex}", request=generation, warnings=tuple(self.warnings),
+            priority=asked.priority or Priority.NORMAL,
+        )  # fmt: skip
 
     def _name(self, name: str) -> str:
         return self.written.get(name, name)

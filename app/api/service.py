@@ -6,23 +6,20 @@ import asyncio
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Annotated
-from uuid import uuid4
 
 from fastapi import Depends, Request
 
-from app.api.inputs.prepared_files import PreparedInputs
 from app.api.middleware.auth import NOBODY, Caller
 from app.api.middleware.public_address import public_address
 from app.api.orphaned_jobs import OrphanedJobs
 from app.api.requests.fields import warned_parameters
 from app.api.requests.schemas import GenerationBody
 from app.api.requests.validation import end_dry_run
-from app.api.resolver import ResolvedRequest
 from app.api.webhooks.validation import asked_webhook
 from app.artifacts import Artifacts
 from app.artifacts.signed_urls import Links
@@ -30,7 +27,7 @@ from app.asyncio_utils import cancel_and_wait
 from app.auth import Scope
 from app.catalog import Catalog, UploadedLora
 from app.errors import Forbidden, InvalidParameter, NotFound, Unauthenticated
-from app.jobs import Job, JobStatus, Priority
+from app.jobs import InputFile, InputFiles, Job, JobStatus
 from app.logs import Log
 from app.metrics import Metrics
 from app.queue.queue import JobPage, Queue
@@ -66,13 +63,7 @@ class Service:
     caller: Caller = NOBODY
 
     async def submit(
-        self,
-        resolved: ResolvedRequest,
-        body: GenerationBody,
-        request: Request,
-        inputs: PreparedInputs | None = None,
-        *,
-        held: bool = False,
+        self, job: Job, body: GenerationBody, request: Request, inputs: InputFiles, *, held: bool = False
     ) -> tuple[Job, bool]:
         """The queued job and True, or the earlier job of the same idempotency key and False. The request that is `held`
         for its result may take over the job of an equal one whose client has left; see app.api.orphaned_jobs.
@@ -87,21 +78,17 @@ class Service:
             raise InvalidParameter(
                 "Idempotency-Key: must be 1 to 255 visible ASCII characters", param="Idempotency-Key"
             )
-        asked = Job(
-            id=f"job_{uuid4().hex}",
-            request=resolved.generation,
-            warnings=resolved.warnings,
-            priority=body.priority or Priority.NORMAL,
+        asked = replace(
+            job,
             tenant=self.tenant,
             webhook=asked_webhook(body.webhook, self.settings),
             trace=getattr(request.state, "traceparent", ""),
         )
-        files = () if inputs is None else inputs.of_job(asked.id)
-        asked = replace(asked, request=replace(asked.request, inputs=files))
+        files = asked.request.inputs
         queued = False
         try:
-            if inputs is not None:
-                await inputs.store(files, self.artifacts)
+            for file in files:
+                await self.artifacts.save(file.name, inputs[file.name])
             # A request with a key says itself which job is its own.
             takes_orphan = key is None and held
             job = await self.queue.submit(
@@ -110,7 +97,7 @@ class Service:
                 idempotency_key=key,
                 api_key=None if self.caller.key is None else self.caller.key.id,
                 pending_jobs=None if self.caller.key is None else self.caller.key.pending_jobs,
-                fingerprint=_fingerprint(request.url.path, body, inputs) if takes_orphan or key is not None else None,
+                fingerprint=_fingerprint(request.url.path, body, files) if takes_orphan or key is not None else None,
                 takes_orphan=takes_orphan,
             )
             queued = job.id == asked.id
@@ -274,9 +261,9 @@ def wait_asked_s(request: Request, most_s: float) -> float | None:
     return None
 
 
-def _fingerprint(path: str, body: GenerationBody, inputs: PreparedInputs | None) -> str:
+def _fingerprint(path: str, body: GenerationBody, files: Sequence[InputFile]) -> str:
     """Equal for equal requests: of what was sent, before a seed is drawn."""
-    digest = [] if inputs is None else [inputs.digest]
+    digest = [",".join(f"{file.role}:{file.sha256}" for file in files)] if files else []
     text = json.dumps([path, body.model_dump(exclude_unset=True), *digest], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, BinaryIO, NamedTuple, Protocol
 
 import numpy as np
 
-from app.jobs import AppliedGuidance, Job, JobError
+from app.jobs import AppliedGuidance, InputFiles, Job, JobError
 from app.worker.models.model_states import ModelStates
 
-__all__ = ["Engine", "InputFiles", "JobCancelled", "JobControl", "JobOutput", "Preview", "Room"]
-
-#: By artifact name, the files that a job starts from: bytes, or open files on the disk.
-InputFiles = Mapping[str, bytes | BinaryIO]
+__all__ = ["Engine", "JobCancelled", "JobControl", "JobOutput", "Preview", "Room"]
 
 
 class JobCancelled(Exception):
@@ -122,7 +119,7 @@ class Engine(Protocol):
         """What may be claimed of this model now."""
 
     def submit(self, job: Job, files: InputFiles, control: JobControl) -> Future[JobOutput | JobError]:
-        """Runs a job: `files` are what it starts from, by artifact name.
+        """Runs a job: `files` are what it starts from.
 
         The future raises JobCancelled if the job was left, and whatever it was if the device has failed for good; an
         exception of the model is a JobError.

@@ -15,7 +15,6 @@ from prometheus_client.metrics_core import Metric as Family
 from app.metrics import definitions as d
 from app.metrics.prometheus_metrics import Labels, counter, gauge, histogram, value_family
 from app.tracing import Tracing
-from app.worker.jobs.spans import JobEnd, trace
 
 __all__ = ["Event", "Recorder", "Stage"]
 
@@ -131,11 +130,6 @@ class Recorder:
         begun_s = perf_counter()
         yield
         self._stages.labels(model, stage.value).observe(perf_counter() - begun_s)
-
-    def ended(self, worker: str, ended: JobEnd) -> None:
-        """Traces a job that has ended."""
-        if self.tracing is not None:
-            trace(self.tracing, worker, ended)
 
     def loaded(self, model: str, took_s: float) -> None:
         self.add(Event.MODEL_LOADED, model)

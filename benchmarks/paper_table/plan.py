@@ -70,7 +70,7 @@ class Plan:
         body = GenerationBody(
             model=self.entry.id, prompt=prompt.text, seed=self.first_seed + place, nag=nag, **self.asked
         )
-        return resolve(body, Catalog(default=self.entry.id, models={self.entry.id: self.entry})).generation
+        return resolve(body, Catalog(default=self.entry.id, models={self.entry.id: self.entry})).request
 
     def batches(self) -> Iterator[Batch]:
         """All of them, the methods in turn, so that what a broken run leaves can be compared."""

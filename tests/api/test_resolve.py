@@ -38,7 +38,7 @@ def ask(**fields: Any) -> GenerationBody:
 
 
 def test_every_default_is_the_models(catalog: Catalog) -> None:
-    generation = resolve(ask(seed=7), catalog).generation
+    generation = resolve(ask(seed=7), catalog).request
     model: Model = catalog.models["shapes-flux"]
     assert (generation.model, generation.seed, generation.n) == ("shapes-flux", 7, 1)
     assert generation.num_inference_steps == model.num_inference_steps.default
@@ -49,7 +49,7 @@ def test_every_default_is_the_models(catalog: Catalog) -> None:
 
 
 def test_a_drawn_seed_survives_a_double(catalog: Catalog) -> None:
-    assert all(0 <= resolve(ask(), catalog).generation.seed < 2**53 for _ in range(100))
+    assert all(0 <= resolve(ask(), catalog).request.seed < 2**53 for _ in range(100))
 
 
 @pytest.mark.parametrize(
@@ -66,15 +66,15 @@ def test_a_drawn_seed_survives_a_double(catalog: Catalog) -> None:
     ],
 )
 def test_when_a_negative_prompt_means_nag(catalog: Catalog, fields: dict[str, Any], expected: Guidance | None) -> None:
-    resolved = resolve(ask(**fields), catalog)
-    assert resolved.generation.nag == expected
-    assert resolved.warnings == ()
+    job = resolve(ask(**fields), catalog)
+    assert job.request.nag == expected
+    assert job.warnings == ()
 
 
 def test_a_negative_prompt_that_goes_unused_is_said(catalog: Catalog) -> None:
-    resolved = resolve(ask(negative_prompt="blurry", nag={"negative_prompt": "a red shape"}), catalog)
-    assert resolved.generation.nag == DEFAULTS
-    assert resolved.warnings == (
+    job = resolve(ask(negative_prompt="blurry", nag={"negative_prompt": "a red shape"}), catalog)
+    assert job.request.nag == DEFAULTS
+    assert job.warnings == (
         "negative_prompt was left out: nag.negative_prompt goes before it, and guidance_scale is 1",
     )
 
@@ -83,8 +83,8 @@ def test_a_negative_prompt_that_goes_unused_is_said(catalog: Catalog) -> None:
 @pytest.mark.parametrize("blank", ["", " \n\t", None])
 def test_a_blank_negative_prompt_asks_for_nothing(catalog: Catalog, model: str, blank: str | None) -> None:
     for fields in ({"negative_prompt": blank}, {"nag": {"negative_prompt": blank}}):
-        resolved = resolve(ask(model=model, **fields), catalog)
-        assert (resolved.generation.nag, resolved.generation.negative_prompt, resolved.warnings) == (None, None, ())
+        job = resolve(ask(model=model, **fields), catalog)
+        assert (job.request.nag, job.request.negative_prompt, job.warnings) == (None, None, ())
 
 
 @pytest.mark.parametrize(("fields", "param"), [({"nag": {}}, "nag"), ({"negative_prompt": "x"}, "negative_prompt")])
@@ -93,13 +93,13 @@ def test_a_model_without_nag(catalog: Catalog, fields: dict[str, Any], param: st
         resolve(ask(model="plain", **fields), catalog)
     assert caught.value.param == param
     lenient = resolve(ask(model="plain", strict=False, **fields), catalog)
-    assert lenient.generation.nag is None
+    assert lenient.request.nag is None
     assert [each.split()[0] for each in lenient.warnings] == [param]
 
 
 def test_a_model_without_nag_still_has_cfg(catalog: Catalog) -> None:
-    resolved = resolve(ask(model="plain", negative_prompt="x", guidance_scale=2.0), catalog)
-    assert (resolved.generation.negative_prompt, resolved.generation.nag, resolved.warnings) == ("x", None, ())
+    job = resolve(ask(model="plain", negative_prompt="x", guidance_scale=2.0), catalog)
+    assert (job.request.negative_prompt, job.request.nag, job.warnings) == ("x", None, ())
 
 
 def test_an_unknown_model(catalog: Catalog) -> None:
@@ -109,19 +109,19 @@ def test_an_unknown_model(catalog: Catalog) -> None:
 
 
 def test_compression_belongs_to_lossy_formats(catalog: Catalog) -> None:
-    assert resolve(ask(output_format="jpeg", output_compression=80), catalog).generation.output_compression == 80
+    assert resolve(ask(output_format="jpeg", output_compression=80), catalog).request.output_compression == 80
     lenient = resolve(ask(output_compression=80, strict=False), catalog)
-    assert lenient.generation.output_compression == 100
+    assert lenient.request.output_compression == 100
     assert lenient.warnings == ("output_compression was left out: a png is lossless; ask for jpeg or webp",)
 
 
 def test_a_video_s_defaults(catalog: Catalog) -> None:
-    film, picture = (resolve(ask(model=each), catalog).generation for each in ("film", "plain"))
+    film, picture = (resolve(ask(model=each), catalog).request for each in ("film", "plain"))
     assert (film.num_frames, film.fps, film.output_format, film.output_compression) == (17, 16, "mp4", 100)
     assert (picture.num_frames, picture.fps, picture.output_format) == (None, None, "png")
     assert (film.video_codec, picture.video_codec) == ("h264", None)
     fields: dict[str, Any] = {"num_frames": 33, "fps": 24, "output_format": "mp4", "n": 2, "video_codec": "av1"}
-    asked = resolve(ask(model="film", **fields), catalog).generation
+    asked = resolve(ask(model="film", **fields), catalog).request
     assert (asked.num_frames, asked.fps, asked.n, asked.video_codec) == (33, 24, 2, "av1")
 
 
@@ -142,7 +142,7 @@ def test_what_belongs_to_the_other_kind(catalog: Catalog, model: str, fields: di
         resolve(ask(model=model, **fields), catalog)
     assert caught.value.param == param
     lenient = resolve(ask(model=model, strict=False, seed=1, **fields), catalog)
-    assert lenient.generation == resolve(ask(model=model, strict=False, seed=1), catalog).generation
+    assert lenient.request == resolve(ask(model=model, strict=False, seed=1), catalog).request
     assert [each.split()[0] for each in lenient.warnings] == [param]
 
 
@@ -167,10 +167,10 @@ def with_loras(catalog: Catalog) -> Catalog:
 def test_loras_get_their_scales_and_stay_in_order(with_loras: Catalog) -> None:
     asked = ask(loras=[{"id": "oil", "scale": -1}, {"id": "ink"}])
     for model in ("shapes-flux", "plain"):
-        resolved = resolve(asked.model_copy(update={"model": model}), with_loras)
-        assert resolved.generation.loras == (LoraUse("oil", -1.0), LoraUse("ink", 0.75))
-    assert resolve(ask(), with_loras).generation.loras == ()
-    assert resolve(ask(loras=[]), with_loras).generation.loras == ()
+        job = resolve(asked.model_copy(update={"model": model}), with_loras)
+        assert job.request.loras == (LoraUse("oil", -1.0), LoraUse("ink", 0.75))
+    assert resolve(ask(), with_loras).request.loras == ()
+    assert resolve(ask(loras=[]), with_loras).request.loras == ()
 
 
 def test_an_uploaded_lora_goes_before_one_of_the_catalog(with_loras: Catalog) -> None:
@@ -180,7 +180,7 @@ def test_an_uploaded_lora_goes_before_one_of_the_catalog(with_loras: Catalog) ->
     )  # fmt: skip
     uploaded = {own.id: own, own.use_id: own}
     for name in uploaded:
-        uses = resolve(ask(loras=[{"id": name}]), with_loras, uploaded=uploaded).generation.loras
+        uses = resolve(ask(loras=[{"id": name}]), with_loras, uploaded=uploaded).request.loras
         assert uses == (LoraUse(f"ink@{'0' * 16}", 0.5),)
     with pytest.raises(InvalidParameter, match="is there twice"):
         resolve(ask(loras=[{"id": name} for name in uploaded]), with_loras, uploaded=uploaded)
@@ -212,7 +212,7 @@ def test_a_model_without_loras_names_the_field(with_loras: Catalog) -> None:
     with pytest.raises(UnsupportedParameter, match="loras: model plain takes none"):
         resolve(ask(model="plain", loras=[{"id": "ink"}]), refusing)
     lenient = resolve(ask(model="plain", loras=[{"id": "ink"}], strict=False), refusing)
-    assert lenient.generation.loras == ()
+    assert lenient.request.loras == ()
     assert lenient.warnings == ("loras was left out: model plain takes none",)
 
 

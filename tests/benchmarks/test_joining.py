@@ -25,7 +25,7 @@ def test_both_services_get_the_same_valid_requests(mix: str) -> None:
     bodies = list(islice(MIXES[mix].requests(3), 300))
     assert bodies == list(islice(MIXES[mix].requests(3), 300))
     catalog = Catalog.load(Settings())
-    generations = [resolve(JobBody(**body), catalog).generation for body in bodies]
+    generations = [resolve(JobBody(**body), catalog).request for body in bodies]
     kinds = Counter(catalog.models[generation.model].kind for generation in generations)
     assert (kinds["video"] > 0) == (mix == "c")
     steps = {generation.num_inference_steps for generation in generations}

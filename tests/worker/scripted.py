@@ -6,9 +6,9 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from app.jobs import AppliedGuidance, Job, JobError
+from app.jobs import AppliedGuidance, InputFiles, Job, JobError
 from app.worker.models.model_states import ModelStates
-from app.worker.protocol import InputFiles, JobCancelled, JobControl, JobOutput, Room
+from app.worker.protocol import JobCancelled, JobControl, JobOutput, Room
 from tests.claiming import PICTURE
 
 __all__ = ["ScriptedEngine"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator
 from concurrent.futures import Future
+from dataclasses import replace
 
 import pytest
 import torch
@@ -50,7 +51,7 @@ def shared_by(future: Future[JobOutput | JobError]) -> int:
 def job_of(name: str, catalog: Catalog) -> Job:
     """A job of two images that a request for `name` makes."""
     fields, notes = read_fields({"model": name, "prompt": f"a shape for {name}", "n": 2}, JobBody, catalog)
-    return Job(id=name, request=resolve(JobBody(**fields), catalog, alias=notes.name).generation)
+    return replace(resolve(JobBody(**fields), catalog, alias=notes.name), id=name)
 
 
 def resident_bytes() -> int:

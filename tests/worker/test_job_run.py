@@ -19,13 +19,13 @@ from PIL import Image
 
 from app.artifacts import Artifacts, artifact_name
 from app.asyncio_utils import cancel_and_wait
-from app.jobs import AppliedGuidance, Artifact, Job, JobStatus, Result, Timings
+from app.jobs import AppliedGuidance, Artifact, InputFiles, Job, JobStatus, Result, Timings
 from app.queue.queue import Queue
 from app.settings import Settings
 from app.worker.jobs.job_run import JobRun
 from app.worker.jobs.leases import Leases
 from app.worker.outputs.encode import encode
-from app.worker.protocol import InputFiles, JobCancelled, JobControl, JobOutput, Preview
+from app.worker.protocol import JobCancelled, JobControl, JobOutput, Preview
 from app.worker.recorder import Recorder
 from tests.claiming import claim
 from tests.inputs import edit

@@ -31,10 +31,10 @@ GUIDED = AppliedGuidance(True, None, 4.0, 2.0, 0.5, 1.0, 0.5, 0.1, "vsf")
 )  # fmt: skip
 def test_what_it_says_is_a_request_that_makes_the_same_again(asked: dict[str, Any]) -> None:
     catalog = Catalog.load(Settings())
-    request = resolve(JobBody(**asked), catalog).generation
+    request = resolve(JobBody(**asked), catalog).request
     said = json.loads(parameters(request, 7, GUIDED if request.nag else AppliedGuidance(False, "not_requested")))
     assert said.pop("software").startswith("nag-server ")
-    again = resolve(JobBody(**said), catalog).generation
+    again = resolve(JobBody(**said), catalog).request
     assert again == replace(request, n=1, seed=7, output_format="png", output_compression=100)
 
 

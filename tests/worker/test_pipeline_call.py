@@ -291,7 +291,7 @@ def test_a_strict_call_ends_before_its_first_step_if_its_prompt_is_not_read_whol
         else:
             run_calls(calls)
     assert rows == ([1, 1] if strict else [2, 2])
-    assert bool(calls[0].made.findings) is not strict  # raised instead
+    assert bool(calls[0].made.warnings) is not strict  # raised instead
     assert difference(calls[1].made, generate(shared, whole)[0]) <= 1
 
 

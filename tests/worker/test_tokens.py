@@ -38,7 +38,7 @@ def sd() -> Iterator[SharedModel]:
 
 
 def messages(model: SharedModel, job: Job, memo: EncoderMemo | None = None) -> list[str]:
-    return [finding.message for finding in generate(model, job, memo=memo)[0].findings]
+    return list(generate(model, job, memo=memo)[0].warnings)
 
 
 def test_a_prompt_that_fits_is_read_whole(sd: SharedModel, make_job: Make) -> None:
@@ -100,8 +100,8 @@ def test_a_strict_job_fails_alone(sd: SharedModel, make_job: Make) -> None:
         run_calls([lenient, strict, short])
     assert isinstance(strict.error, PromptTooLong)
     assert (lenient.error, short.error) == (None, None)
-    assert [finding.message for finding in lenient.made.findings] == [f"prompt: {CUT}"]
-    assert (short.made.findings, short.made.batch_size) == ((), 2)
+    assert lenient.made.warnings == (f"prompt: {CUT}",)
+    assert (short.made.warnings, short.made.batch_size) == ((), 2)
 
 
 def test_one_of_two_encoders_cuts(shared: SharedModel, make_job: Make) -> None:

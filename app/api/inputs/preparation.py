@@ -1,4 +1,4 @@
-"""Prepares a request: resolves its fields and files to a generation, and the files to those that a worker reads."""
+"""Prepares a request: resolves its fields and files to a job, and the files to those that a worker reads."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from app.api.inputs.prepared_files import (
     OpenedInput,
-    PreparedInputs,
     count_frames,
     decode_inputs,
     is_transparent,
@@ -24,10 +23,10 @@ from app.api.model_selection import find_editing_model, find_model, input_faults
 from app.api.openai.request_adapter import AdaptedRequest, adapt_edit
 from app.api.requests.fields import NO_NOTES, RequestNotes
 from app.api.requests.schemas import EditBody, GenerationBody
-from app.api.resolver import ResolvedRequest, resolve
+from app.api.resolver import resolve
 from app.catalog import Kind, Model, RegisteredLora, field_of
 from app.errors import InvalidParameter, merge_errors
-from app.jobs import InputRole
+from app.jobs import InputFiles, InputRole, Job
 
 if TYPE_CHECKING:
     from app.api.service import Service
@@ -57,7 +56,7 @@ class _Request:
 
     def resolve(
         self, asked: AdaptedRequest, model: Model, roles: Sequence[InputRole], faults: Sequence[InvalidParameter]
-    ) -> ResolvedRequest:
+    ) -> Job:
         """Raises InvalidParameter with these faults of its files and all others."""
         return resolve(
             asked.body.model_copy(update={"model": model.id}), self.service.catalog, written=asked.written,
@@ -73,8 +72,10 @@ async def prepare_inputs(
     adapt: Adapt,
     kind: Kind | None = None,
     notes: RequestNotes = NO_NOTES,
-) -> tuple[ResolvedRequest, PreparedInputs | None]:
+) -> tuple[Job, InputFiles]:
     """Loads the files of a request and resolves it by what they show; `notes` are of its fields.
+
+    Returns the job, and the contents of its files, which are not stored yet.
 
     Raises InvalidParameter, and as `find_model` and `resolve` do.
     """
@@ -95,19 +96,19 @@ async def prepare_inputs(
         del uploads, references
         if files and not faults:
             return await _in_decoder(service, lambda: _prepare(request, files, model, adapt))
-        return request.resolve(adapt(model), model, roles, faults), None
+        return request.resolve(adapt(model), model, roles, faults), {}
 
 
 async def prepare_edit(
     body: EditBody, uploads: Uploads, service: Service, notes: RequestNotes = NO_NOTES
-) -> tuple[ResolvedRequest, PreparedInputs]:
+) -> tuple[Job, InputFiles]:
     """As `prepare_inputs`, of images whose roles follow from the model, the mask and the strength."""
     sources = edit_sources(body)
     has_images = any(source.role is InputRole.IMAGE for source in sources)
     missing = [] if has_images else [InvalidParameter("image: must be a file, or several", param="image")]
 
-    def adapt(model: Model, first: InputRole) -> AdaptedRequest:
-        return adapt_edit(body, model, is_told=first is InputRole.REFERENCE)
+    def adapt(_: Model, first: InputRole) -> AdaptedRequest:
+        return adapt_edit(body, is_told=first is InputRole.REFERENCE)
 
     return await prepare_images(body, sources, uploads, service, adapt, notes, missing)
 
@@ -120,7 +121,7 @@ async def prepare_images(
     adapt: AdaptEdit,
     notes: RequestNotes = NO_NOTES,
     missing: Sequence[InvalidParameter] = (),
-) -> tuple[ResolvedRequest, PreparedInputs]:
+) -> tuple[Job, InputFiles]:
     """As `prepare_edit`, of images and at most one mask, by any names; of `body` it reads the model, the strength and
     the LoRAs. `missing` is the fault of a request without images.
     """
@@ -172,15 +173,11 @@ def _editing_model(request: _Request, images: int, *, is_masked: bool) -> tuple[
     raise refusal
 
 
-async def _in_decoder(
-    service: Service, prepare: Callable[[], tuple[ResolvedRequest, PreparedInputs]]
-) -> tuple[ResolvedRequest, PreparedInputs]:
+async def _in_decoder(service: Service, prepare: Callable[[], tuple[Job, InputFiles]]) -> tuple[Job, InputFiles]:
     return await asyncio.get_running_loop().run_in_executor(service.decoder, prepare)
 
 
-def _prepare(
-    request: _Request, files: list[LoadedInput], model: Model, adapt: Adapt
-) -> tuple[ResolvedRequest, PreparedInputs]:
+def _prepare(request: _Request, files: list[LoadedInput], model: Model, adapt: Adapt) -> tuple[Job, InputFiles]:
     opened, faults = open_inputs(files, request.service.settings)
     mask = next((file for file in opened if file.role is InputRole.MASK), None)
     image = next((file for file in opened if file.role is InputRole.IMAGE), None)
@@ -192,7 +189,7 @@ def _prepare(
 
 def _prepare_edit(
     request: _Request, files: list[LoadedInput], faults: list[InvalidParameter], count: int, adapt: AdaptEdit
-) -> tuple[ResolvedRequest, PreparedInputs]:
+) -> tuple[Job, InputFiles]:
     """Does as `_prepare` for `count` images and perhaps a mask; `faults` are those of files that did not load."""
     opened, broken = open_inputs(files, request.service.settings)
     faults = [*faults, *broken]
@@ -221,7 +218,7 @@ def _regenerating_model(request: _Request, *, has_strength: bool) -> Model:
 
 def _finish(
     request: _Request, files: list[OpenedInput], asked: AdaptedRequest, model: Model, faults: Sequence[InvalidParameter]
-) -> tuple[ResolvedRequest, PreparedInputs]:
+) -> tuple[Job, InputFiles]:
     """Resolves the request, and decodes the files to the sizes that it needs them in.
 
     Raises InvalidParameter with the `faults` of its files and all others.
@@ -239,7 +236,5 @@ def _finish(
             request = request.warn(*frame_warnings)
     if image is not None and mask is not None:
         all_faults += mask_faults(mask, image)
-    resolved = request.resolve(replace(asked, body=body), model, [file.role for file in files], all_faults)
-    size = resolved.generation.width, resolved.generation.height
-    prepared, warnings = decode_inputs(files, size, model)
-    return replace(resolved, warnings=(*resolved.warnings, *warnings)), prepared
+    job = request.resolve(replace(asked, body=body), model, [file.role for file in files], all_faults)
+    return decode_inputs(files, job, model)

@@ -5,63 +5,27 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 from PIL import ImageOps
 
 from app.api.inputs.images import REGENERATED_BELOW, UploadedImage, png_file
 from app.api.inputs.sizes import fitting_size
-from app.api.inputs.sources import LoadedInput
+from app.api.inputs.sources import InputSource, LoadedInput
 from app.api.inputs.videos import UploadedVideo
-from app.artifacts import Artifacts, input_name
+from app.artifacts import input_name
 from app.catalog import Model
 from app.errors import InvalidParameter
-from app.jobs import InputFile, InputRole
+from app.jobs import InputFile, InputFiles, InputRole, Job
 from app.settings import Settings
 
-__all__ = [
-    "OpenedInput", "PreparedFile", "PreparedInputs", "count_frames", "decode_inputs", "is_transparent", "mask_faults",
-    "open_inputs",
-]  # fmt: skip
+__all__ = ["OpenedInput", "count_frames", "decode_inputs", "is_transparent", "mask_faults", "open_inputs"]
 
 #: Roles whose transparent pixels are regenerated.
 REGENERATED = (InputRole.IMAGE, InputRole.MASK)
 #: Bytes of a file that are read at once for its digest.
 DIGEST_BYTES = 2**18
-
-
-@dataclass(frozen=True)
-class PreparedFile:
-    """A file as a worker reads it, and the digest of what was sent."""
-
-    role: InputRole
-    data: bytes | BinaryIO
-    sha256: str
-
-
-@dataclass(frozen=True)
-class PreparedInputs:
-    """All files of a request."""
-
-    files: tuple[PreparedFile, ...]
-
-    @property
-    def digest(self) -> str:
-        """Equal for equal files in equal roles."""
-        return ",".join(f"{file.role}:{file.sha256}" for file in self.files)
-
-    def of_job(self, job_id: str) -> tuple[InputFile, ...]:
-        """Returns the job's files, which are not stored yet."""
-        return tuple(
-            InputFile(file.role, input_name(job_id, file.role, index), file.sha256)
-            for index, file in enumerate(self.files)
-        )
-
-    async def store(self, files: Sequence[InputFile], artifacts: Artifacts) -> None:
-        """Raises ArtifactsError; some of the files may be there all the same."""
-        for file, prepared in zip(files, self.files, strict=True):
-            await artifacts.save(file.name, prepared.data)
 
 
 @dataclass(frozen=True)
@@ -77,28 +41,30 @@ class OpenedInput:
 def open_inputs(files: Sequence[LoadedInput], settings: Settings) -> tuple[list[OpenedInput], list[InvalidParameter]]:
     """Returns the files that can be read, and the faults of the others."""
     opened, faults = list[OpenedInput](), list[InvalidParameter]()
-    for file in files:
+    for source, file in files:
         try:
-            opened.append(_open(file, settings))
+            opened.append(_open(source, file, settings))
         except InvalidParameter as fault:
             faults.append(fault)
     return opened, faults
 
 
-def decode_inputs(
-    files: Sequence[OpenedInput], size: tuple[int, int], model: Model
-) -> tuple[PreparedInputs, list[str]]:
-    """Decodes the files one after the other, for a request of this width and height. Returns them and their warnings.
+def decode_inputs(files: Sequence[OpenedInput], job: Job, model: Model) -> tuple[Job, InputFiles]:
+    """Decodes the files of a job one after the other.
 
-    Raises InvalidParameter for a file that cannot be decoded.
+    Returns the job with its files and their warnings, and their contents. Raises InvalidParameter for a file that
+    cannot be decoded.
     """
+    size = job.request.width, job.request.height
+    inputs = [
+        InputFile(file.role, input_name(job.id, file.role, index), file.sha256) for index, file in enumerate(files)
+    ]
     image = next((file for file in files if file.role is InputRole.IMAGE), None)
-    prepared = dict[int, PreparedFile]()
+    contents = dict[str, bytes | BinaryIO]()
     # The mask goes first: its decoded pixels are released before the image takes as much memory.
-    for index in sorted(range(len(files)), key=lambda index: files[index].role is not InputRole.MASK):
-        file = files[index]
+    for stored, file in sorted(zip(inputs, files, strict=True), key=lambda pair: pair[0].role is not InputRole.MASK):
         if isinstance(file.upload, UploadedVideo):
-            prepared[index] = PreparedFile(file.role, file.upload.file, file.sha256)
+            contents[stored.name] = file.upload.file
             continue
         if file.role is InputRole.MASK:
             pixels = ImageOps.invert(file.upload.fit_alpha(*size))
@@ -108,12 +74,13 @@ def decode_inputs(
             pixels = file.upload.fit(*size)
         if file.role not in REGENERATED and file.upload.has_transparency:
             file.upload.warnings.append(f"{file.field}: transparent pixels were replaced by gray")
-        prepared[index] = PreparedFile(file.role, png_file(pixels), file.sha256)
+        contents[stored.name] = png_file(pixels)
         if file.upload is not (image and image.upload) or file.role is not InputRole.MASK:
             file.upload.release()
     uploads = dict.fromkeys(file.upload for file in files)
     warnings = [warning for upload in uploads for warning in upload.warnings]
-    return PreparedInputs(tuple(prepared[index] for index in range(len(files)))), warnings
+    request = replace(job.request, inputs=tuple(inputs))
+    return replace(job, request=request, warnings=(*job.warnings, *warnings)), contents
 
 
 def count_frames(
@@ -159,20 +126,19 @@ def is_transparent(file: OpenedInput, faults: list[InvalidParameter]) -> bool:
         return False
 
 
-def _open(loaded: LoadedInput, settings: Settings) -> OpenedInput:
-    file = loaded.file
+def _open(source: InputSource, file: BinaryIO, settings: Settings) -> OpenedInput:
     upload: UploadedImage | UploadedVideo
-    if loaded.role is InputRole.VIDEO:
+    if source.role is InputRole.VIDEO:
         limits = {"max_px": settings.input_max_px, "max_bytes": settings.video_max_bytes}
-        upload = UploadedVideo(loaded.field, file, **limits)
+        upload = UploadedVideo(source.field, file, **limits)
     else:
         size_bytes, most = file.seek(0, os.SEEK_END), settings.input_max_bytes
         if size_bytes > most:  # an uploaded video may be larger than memory
-            message = f"{loaded.field}: must be at most {most} bytes, got {size_bytes}"
-            raise InvalidParameter(message, param=loaded.field)
+            message = f"{source.field}: must be at most {most} bytes, got {size_bytes}"
+            raise InvalidParameter(message, param=source.field)
         file.seek(0)
-        upload = UploadedImage(loaded.field, file.read(size_bytes), max_px=settings.input_max_px, max_bytes=most)
-    return OpenedInput(loaded.role, loaded.field, upload, _sha256(file))
+        upload = UploadedImage(source.field, file.read(size_bytes), max_px=settings.input_max_px, max_bytes=most)
+    return OpenedInput(source.role, source.field, upload, _sha256(file))
 
 
 def _sha256(file: BinaryIO) -> str:

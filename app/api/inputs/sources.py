@@ -33,13 +33,8 @@ class InputSource:
     text: str
 
 
-@dataclass(frozen=True)
-class LoadedInput:
-    """A file as it was sent. An uploaded or generated one stays on the disk."""
-
-    role: InputRole
-    field: str
-    file: BinaryIO
+#: A file as it was sent, and where; an uploaded or generated one stays on the disk.
+LoadedInput = tuple[InputSource, BinaryIO]
 
 
 async def find_sources(
@@ -86,7 +81,7 @@ async def load_inputs(
         except InvalidParameter as fault:
             faults.append(fault)
         else:
-            files.append(LoadedInput(source.role, source.field, file))
+            files.append((source, file))
     return files, faults
 
 

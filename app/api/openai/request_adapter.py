@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from app.api.requests.schemas import EditBody, GenerationBody, ImageBody, NAGBody, OpenAIBody, VideoBody
-from app.api.requests.uploads import INPUT_FIELDS
 from app.catalog import NAG_BOUNDS, Model
 from app.errors import InvalidParameter, UnsupportedParameter
 from app.jobs import FORMER_NAMES
@@ -37,9 +37,9 @@ class AdaptedRequest:
     faults: tuple[InvalidParameter, ...] = ()
 
 
-def adapt_images(body: ImageBody, model: Model, also: Mapping[str, tuple[str, ...]] = NO_OTHERS) -> AdaptedRequest:
+def adapt_images(body: ImageBody, also: Mapping[str, tuple[str, ...]] = NO_OTHERS) -> AdaptedRequest:
     """Reads a request for images. `also` has neutral values of further fields."""
-    adapter = _RequestAdapter(body, model)
+    adapter = _RequestAdapter(body)
     for name, neutral in {**NEUTRAL, **also}.items():
         value = getattr(body, name)
         if value is not None and value not in neutral:
@@ -53,14 +53,14 @@ def adapt_images(body: ImageBody, model: Model, also: Mapping[str, tuple[str, ..
     return adapter.adapted()
 
 
-def adapt_edit(body: EditBody, model: Model, *, is_told: bool) -> AdaptedRequest:
+def adapt_edit(body: EditBody, *, is_told: bool) -> AdaptedRequest:
     """As `adapt_images`. A model that is told by the prompt what to change always sees all of the image."""
-    return adapt_images(body, model, {"input_fidelity": ("low", "high") if is_told else ("low",)})
+    return adapt_images(body, {"input_fidelity": ("low", "high") if is_told else ("low",)})
 
 
 def adapt_video(body: VideoBody, model: Model) -> AdaptedRequest:
     """Reads a request for a video. A length that the model cannot make is a fault, or gives way to the nearest."""
-    adapter = _RequestAdapter(body, model)
+    adapter = _RequestAdapter(body)
     if body.n not in (None, 1):
         adapter.refuse("n", f"one video a request, not {body.n}; POST /v1/jobs makes several")
     if body.seconds is not None:
@@ -89,11 +89,9 @@ def _frames(body: VideoBody, model: Model, wanted_s: float, adapter: _RequestAda
 class _RequestAdapter:
     """What both kinds of request have in common."""
 
-    def __init__(self, body: OpenAIBody, model: Model) -> None:
+    def __init__(self, body: OpenAIBody) -> None:
         self._body = body
-        names = GenerationBody.model_fields.keys() - set(INPUT_FIELDS)  # the files are read elsewhere
-        self._fields = {name: getattr(body, name) for name in names}
-        self._fields["model"] = model.id
+        self._fields: dict[str, Any] = {}
         self._written: dict[str, str] = {}
         self._warnings: list[str] = []
         self._faults: list[InvalidParameter] = []
@@ -107,7 +105,8 @@ class _RequestAdapter:
                 self._warnings.append(f"{name} was left out: it is not kept")
 
     def adapted(self) -> AdaptedRequest:
-        return AdaptedRequest(GenerationBody(**self._fields), self._written, tuple(self._warnings), tuple(self._faults))
+        body = self._body.model_copy(update=self._fields)
+        return AdaptedRequest(body, self._written, tuple(self._warnings), tuple(self._faults))
 
     def refuse(self, name: str, message: str) -> None:
         """Notes a fault of the parameter `name`."""
@@ -119,7 +118,7 @@ class _RequestAdapter:
 
     def say(self, name: str, written: str, value: int | None) -> None:
         """Sets our field `name`, which the caller wrote by another name. It is a fault to send both."""
-        if self._fields[name] is not None:
+        if getattr(self._body, name) is not None:
             self.refuse(written, f"says the same as {name}; send one")
         self._written[name] = written
         self._fields[name] = value

@@ -6,7 +6,6 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from app.api.inputs.preparation import prepare_edit, prepare_inputs
-from app.api.inputs.prepared_files import PreparedInputs
 from app.api.middleware.public_address import public_address
 from app.api.openai.images import ImagesView, images_view
 from app.api.openai.request_adapter import adapt_images
@@ -15,12 +14,11 @@ from app.api.requests.fields import RequestNotes, take_notes, warning_header
 from app.api.requests.forms import FileRoute
 from app.api.requests.schemas import EditBody, GenerationBody, ImageBody
 from app.api.requests.uploads import take_uploads
-from app.api.resolver import ResolvedRequest
 from app.api.responses.result import completed_result, time_headers
 from app.api.responses.sse import EventStream
 from app.api.service import Here, Service
 from app.errors import Unavailable
-from app.jobs import Job
+from app.jobs import InputFiles, Job
 
 router = APIRouter(tags=["images"], route_class=FileRoute)
 
@@ -38,11 +36,11 @@ async def create_image(body: ImageBody, request: Request, service: Here) -> Resp
     """
     uploads = take_uploads(request)
     notes = take_notes(request)
-    resolved, inputs = await prepare_inputs(
-        body, uploads, service, lambda model: adapt_images(body, model), "image", notes
+    job, inputs = await prepare_inputs(
+        body, uploads, service, lambda _: adapt_images(body), "image", notes
     )  # fmt: skip
     del uploads
-    job = await submit_held(resolved, body, request, service, inputs)
+    job = await submit_held(job, body, request, service, inputs)
     del inputs  # the job may be waited for for minutes
     return await _answered(job, body, request, service, notes)
 
@@ -55,8 +53,8 @@ async def edit_image(body: EditBody, request: Request, service: Here) -> Respons
     Answers and guidance as of /v1/images/generations.
     """
     notes = take_notes(request)
-    resolved, inputs = await prepare_edit(body, take_uploads(request), service, notes)
-    job = await submit_held(resolved, body, request, service, inputs)
+    job, inputs = await prepare_edit(body, take_uploads(request), service, notes)
+    job = await submit_held(job, body, request, service, inputs)
     del inputs  # the job may be waited for for minutes
     return await _answered(job, body, request, service, notes)
 
@@ -67,18 +65,12 @@ def _answers_with_url(body: ImageBody, notes: RequestNotes, service: Service) ->
     return (body.response_format or by_alias or service.settings.response_format) == "url"
 
 
-async def submit_held(
-    resolved: ResolvedRequest,
-    body: GenerationBody,
-    request: Request,
-    service: Service,
-    inputs: PreparedInputs | None = None,
-) -> Job:
+async def submit_held(job: Job, body: GenerationBody, request: Request, service: Service, inputs: InputFiles) -> Job:
     """Queues a job that its client waits for. Raises Unavailable if no worker runs, and as `Service.submit` does."""
     if not await service.queue.registry.workers():
         raise Unavailable("no worker is running", code="no_worker", retry_after_s=NO_WORKER_RETRY_S)
-    job, _ = await service.submit(resolved, body, request, inputs, held=True)
-    return job
+    queued, _ = await service.submit(job, body, request, inputs, held=True)
+    return queued
 
 
 async def _answered(job: Job, body: ImageBody, request: Request, service: Service, notes: RequestNotes) -> Response:

@@ -56,11 +56,11 @@ async def create_job(
     del prefer, idempotency_key  # declared for the documentation; read where their grammar is known
     wait_s = wait_asked_s(request, service.settings.wait_max_s)
     uploads = take_uploads(request)
-    resolved, inputs = await prepare_inputs(
+    job, inputs = await prepare_inputs(
         body, uploads, service, lambda _: AdaptedRequest(body, {}, ()), notes=take_notes(request)
     )  # fmt: skip
     del uploads
-    job, created = await service.submit(resolved, body, request, inputs, held=wait_s is not None)
+    job, created = await service.submit(job, body, request, inputs, held=wait_s is not None)
     del inputs
     if wait_s is not None:
         job = await service.wait(job, wait_s, keep_without=request)

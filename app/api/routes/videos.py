@@ -50,11 +50,11 @@ async def create_video(body: VideoBody, request: Request, service: Here) -> Resp
     """Queue a video. Guidance: `negative_prompt`, `nag: {…}`, or flat `nag_scale` and so on."""
     uploads = take_uploads(request)
     notes = take_notes(request)
-    resolved, inputs = await prepare_inputs(
+    job, inputs = await prepare_inputs(
         body, uploads, service, lambda model: adapt_video(body, model), "video", notes
     )  # fmt: skip
     del uploads
-    job, _ = await service.submit(resolved, body, request, inputs)
+    job, _ = await service.submit(job, body, request, inputs)
     return _answer(job, service)
 
 
@@ -83,12 +83,12 @@ async def remix_video(video_id: str, body: VideoBody, request: Request, service:
         uploads = {video_id: await service.artifacts.open_file(result.artifacts[0].name)}
     except FileNotFoundError as exc:
         raise Expired(f"the file of video {video_id} is no longer kept") from exc
-    resolved, inputs = await prepare_inputs(
+    job, inputs = await prepare_inputs(
         remix, uploads, service, lambda model: adapt_video(remix, model), "video", notes
     )  # fmt: skip
     del uploads
-    resolved = replace(resolved, generation=replace(resolved.generation, remix_of=video_id))
-    queued, _ = await service.submit(resolved, body, request, inputs)
+    job = replace(job, request=replace(job.request, remix_of=video_id))
+    queued, _ = await service.submit(job, body, request, inputs)
     return _answer(queued, service)
 
 

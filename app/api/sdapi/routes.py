@@ -15,7 +15,6 @@ from pydantic import BaseModel, Field
 
 from app.api.inputs.images import UploadedImage
 from app.api.inputs.preparation import prepare_images, prepare_inputs
-from app.api.inputs.prepared_files import PreparedInputs
 from app.api.inputs.sources import InputSource, load_input
 from app.api.model_selection import find_model
 from app.api.openai.request_adapter import AdaptedRequest
@@ -24,7 +23,6 @@ from app.api.requests.fields import warning_header
 from app.api.requests.forms import FileRoute
 from app.api.requests.uploads import add_upload, decode_data_url, take_uploads
 from app.api.requests.validation import ValidationRoute
-from app.api.resolver import ResolvedRequest
 from app.api.responses.result import completed_result, time_headers
 from app.api.routes.images import submit_held
 from app.api.sdapi import PATH, PING
@@ -52,7 +50,7 @@ from app.api.sdapi.views import (
 from app.api.service import Here, Service
 from app.catalog import Model, RegisteredLora
 from app.errors import InvalidParameter, NotFound
-from app.jobs import EventType, InputRole, Job, JobStatus
+from app.jobs import EventType, InputFiles, InputRole, Job, JobStatus
 
 __all__ = ["WITH_FILES", "files", "router"]
 
@@ -136,8 +134,8 @@ class ProgressQuery(BaseModel):
 async def txt2img(body: Txt2ImgBody, request: Request, service: Here) -> Response:
     """Images of a prompt, held until they are there."""
     translation = await _translate(body, service)
-    resolved, inputs = await prepare_inputs(translation.body, {}, service, translation.adapt, "image")
-    return await _answer(resolved, inputs, translation, request, service)
+    job, inputs = await prepare_inputs(translation.body, {}, service, translation.adapt, "image")
+    return await _answer(job, inputs, translation, request, service)
 
 
 @files.post(IMG2IMG, response_model=SdapiImagesView)
@@ -167,9 +165,9 @@ async def img2img(body: Img2ImgBody, request: Request, service: Here) -> Respons
         return translation.adapt(model, first, size)
 
     named = [replace(source, text=source.field) for source in sources]
-    resolved, inputs = await prepare_images(translation.body, named, loaded, service, adapt)
+    job, inputs = await prepare_images(translation.body, named, loaded, service, adapt)
     del loaded
-    return await _answer(resolved, inputs, translation, request, service)
+    return await _answer(job, inputs, translation, request, service)
 
 
 @router.get(f"{PATH}/progress")
@@ -305,13 +303,9 @@ def _read_images(
 
 
 async def _answer(
-    resolved: ResolvedRequest,
-    inputs: PreparedInputs | None,
-    translation: Translation,
-    request: Request,
-    service: Service,
+    job: Job, inputs: InputFiles, translation: Translation, request: Request, service: Service
 ) -> Response:
-    job = await submit_held(resolved, translation.body, request, service, inputs)
+    job = await submit_held(job, translation.body, request, service, inputs)
     del inputs  # the job may be waited for for minutes
     listed = service.queue.sdapi
     await listed.add(service.tenant, job.id)

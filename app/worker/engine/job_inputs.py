@@ -10,11 +10,10 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image
 
-from app.jobs import Generation, InputRole
+from app.jobs import Generation, InputFiles, InputRole
 from app.loading.tasks import argument_of, frame_condition
 from app.worker.engine.pipelines import signature_of
 from app.worker.outputs.video import decode_frames
-from app.worker.protocol import InputFiles
 
 __all__ = ["JobInputs", "strength_of"]
 

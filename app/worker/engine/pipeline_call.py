@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 import nag
-from app.jobs import ENDED_BEFORE_FIRST_STEP, NO_STEP_WITHIN, AppliedGuidance, Guidance, Job
+from app.jobs import ENDED_BEFORE_FIRST_STEP, NO_STEP_WITHIN, AppliedGuidance, Guidance, InputFiles, Job
 from app.worker.engine.adapters import CALL_LORAS
 from app.worker.engine.calls import Coroutine
 from app.worker.engine.job_inputs import JobInputs
@@ -22,9 +22,9 @@ from app.worker.engine.step_cache import CALL_NUMBER
 from app.worker.outputs.previews import Previews, Sketch
 from app.worker.outputs.video import Sound
 from app.worker.prompts.encoder_memo import EncoderMemo, memoize_encoders
-from app.worker.prompts.prompt_checks import PromptFinding, PromptTooLong, check_prompts
+from app.worker.prompts.prompt_checks import PromptTooLong, check_prompts
 from app.worker.prompts.tokens import TokenizerWatch, watch_tokenizers
-from app.worker.protocol import InputFiles, JobCancelled, JobControl
+from app.worker.protocol import JobCancelled, JobControl
 from app.worker.recorder import Recorder
 
 __all__ = ["CallResult", "PipelineCall", "call_module", "run_calls"]
@@ -41,7 +41,7 @@ class CallResult:
         pixels: (H, W, 3), of a video (F, H, W, 3), float32 in [0, 1] or NaN.
         sound: of a video, if the model makes any.
         applied: the guidance that was in force.
-        findings: what was not read of its prompts.
+        warnings: about what was not read of its prompts.
         batch_size: the most images or videos, itself included, that shared a denoiser call with it.
         begun_at: Unix seconds.
         first_step_at: Unix seconds, when its first denoiser call began.
@@ -55,7 +55,7 @@ class CallResult:
     pixels: Pixels = field(default_factory=lambda: np.zeros(0, dtype=np.float32))
     sound: Sound | None = None
     applied: AppliedGuidance = field(default_factory=lambda: AppliedGuidance(False))
-    findings: tuple[PromptFinding, ...] = ()
+    warnings: tuple[str, ...] = ()
     batch_size: int = 0
     begun_at: float = 0.0
     first_step_at: float = 0.0
@@ -101,7 +101,7 @@ class PipelineCall(Coroutine):
         if is_at_denoiser and "encoded" not in self._times_ms:
             self._note("encoded")
             try:
-                self.made.findings = self._check_prompts()
+                self.made.warnings = self._check_prompts()
             except PromptTooLong as error:
                 self.throw(error)
 
@@ -171,17 +171,13 @@ class PipelineCall(Coroutine):
     def _note(self, name: str) -> None:
         self._times_ms[name] = perf_counter() * 1000
 
-    def _check_prompts(self) -> tuple[PromptFinding, ...]:
+    def _check_prompts(self) -> tuple[str, ...]:
         """Returns what the model does not read of the prompts. Raises PromptTooLong for a strict job."""
         request, watch = self.job.request, self._watch
         assert watch is not None
         guiding = request.nag.negative_prompt if request.nag is not None else ""
         watch.assign([request.prompt], [request.negative_prompt or ""], [guiding])
-        findings = tuple(check_prompts(request, watch.readings))
-        ineffective = next((finding for finding in findings if finding.has_no_effect), None)
-        if ineffective is not None and request.strict:
-            raise PromptTooLong(ineffective.message)
-        return findings
+        return tuple(check_prompts(request, watch.readings))
 
 
 def call_module(calls: Sequence[PipelineCall]) -> list[Any]:

@@ -27,7 +27,7 @@ from typing import Any
 import torch
 
 from app.catalog import Catalog
-from app.jobs import Job, JobError
+from app.jobs import InputFiles, Job, JobError
 from app.logs import Log
 from app.settings import Settings
 from app.worker.devices import memory
@@ -50,7 +50,7 @@ from app.worker.outputs.postprocess import NAN, to_job_output
 from app.worker.outputs.previews import Sketch
 from app.worker.outputs.video import can_write
 from app.worker.prompts.encoder_memo import EncoderMemo
-from app.worker.protocol import InputFiles, JobCancelled, JobControl, JobOutput, Room
+from app.worker.protocol import JobCancelled, JobControl, JobOutput, Room
 from app.worker.recorder import Event, Recorder, Stage
 
 __all__ = ["UNMEASURED_MAX", "TorchEngine"]

@@ -15,14 +15,14 @@ from redis.exceptions import RedisError
 from app.artifacts import Artifacts, ArtifactsError
 from app.asyncio_utils import cancel_and_wait
 from app.formats import MEDIA_TYPES
-from app.jobs import InputRole, Job, JobError, Result, Timings
+from app.jobs import InputFiles, InputRole, Job, JobError, Result, Timings
 from app.logs import Log
 from app.queue.queue import Queue
 from app.worker.jobs.artifact_writer import ArtifactWriter
 from app.worker.jobs.leases import Leases
-from app.worker.jobs.spans import JobEnd
+from app.worker.jobs.spans import trace
 from app.worker.outputs.encode import encode
-from app.worker.protocol import Engine, InputFiles, JobCancelled, JobControl, JobOutput, Preview
+from app.worker.protocol import Engine, JobCancelled, JobControl, JobOutput, Preview
 from app.worker.recorder import Recorder
 
 __all__ = ["JobRun"]
@@ -134,10 +134,12 @@ class JobRun:
             await self._retry_until_redis_back(lambda: self._queue.fail(self._worker, self.job.id, result))
         elif not await self._retry_until_redis_back(lambda: self._queue.finish(self._worker, self.job.id, result)):
             await self._writer.discard(self.job.id, result)
-        output = outcome if isinstance(outcome, JobOutput) else None
-        error = result.code if isinstance(result, JobError) else None
-        ended = JobEnd(self.job, output, error, self._claimed_at, storing_at, stored_at, time())
-        self._recorder.ended(self._worker, ended)
+        if self._recorder.tracing is not None:
+            output = outcome if isinstance(outcome, JobOutput) else None
+            error = result.code if isinstance(result, JobError) else None
+            trace(
+                self._recorder.tracing, self._worker, self.job, output, error, self._claimed_at, storing_at, stored_at
+            )  # fmt: skip
 
     async def _store(self, output: JobOutput) -> Result | JobError:
         """Stores the files first: the artifacts of a completed job can be fetched."""

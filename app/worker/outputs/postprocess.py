@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from typing import Any, BinaryIO
 
@@ -23,27 +22,20 @@ __all__ = ["NAN", "to_job_output"]
 NAN = JobError("nan_output", "the model produced pixels that are not numbers; other parameters may do better")
 
 
-@dataclass(frozen=True)
-class _File:
-    file: bytes | BinaryIO
-    thumbnail: bytes | None = None
-    warning: str | None = None
-
-
 def to_job_output(job: Job, images: Sequence[CallResult]) -> JobOutput | JobError:
     """Encodes what the job's pipeline calls made, in the order of its images."""
     values = (image.pixels for image in images), (image.sound.samples for image in images if image.sound is not None)
     if not all(np.isfinite(array).all() for array in chain(*values)):
         return NAN
-    files = [_encoded(image, job) for image in images]
+    files, thumbnails, file_warnings = zip(*(_encode(image, job) for image in images), strict=True)
     warnings = (
-        *(file.warning for file in files if file.warning is not None),
-        *(finding.message for image in images for finding in image.findings),
+        *filter(None, file_warnings),
+        *(warning for image in images for warning in image.warnings),
         *_guidance_warnings(job.request, images[0].applied),
     )
     return JobOutput(
-        files=tuple(file.file for file in files),
-        thumbnails=tuple(file.thumbnail for file in files if file.thumbnail is not None),
+        files=files,
+        thumbnails=tuple(filter(None, thumbnails)),
         warnings=tuple(dict.fromkeys(warnings)),
         seeds=tuple(image.seed for image in images),
         media_type=MEDIA_TYPES[job.request.output_format],
@@ -69,7 +61,8 @@ def _guidance_warnings(request: Generation, applied: AppliedGuidance) -> Iterato
         )
 
 
-def _encoded(image: CallResult, job: Job) -> _File:
+def _encode(image: CallResult, job: Job) -> tuple[bytes | BinaryIO, bytes | None, str | None]:
+    """Returns the file of an image or a video, a video's thumbnail, and a warning if there is one."""
     request = job.request
     pixels: np.ndarray[Any, np.dtype[np.uint8]] = (image.pixels * 255).round().astype(np.uint8)
     metadata = parameters(request, image.seed, image.applied, job.warnings) if request.embed_metadata else None
@@ -77,10 +70,10 @@ def _encoded(image: CallResult, job: Job) -> _File:
         assert request.video_codec is not None
         middle = Image.fromarray(pixels[len(pixels) // 2])
         file = encode_mp4(pixels, request.fps, request.video_codec, metadata, image.sound)
-        return _File(file, thumbnail(middle))
+        return file, thumbnail(middle), None
     warning = None
     if metadata is not None and request.output_format != "png" and len(metadata) > METADATA_MAX_CHARS:
         metadata = None
         warning = f"embed_metadata was left out: a {request.output_format} has no room for so long a text"
     image_file = encode(Image.fromarray(pixels), request.output_format, request.output_compression, metadata)
-    return _File(image_file, warning=warning)
+    return image_file, None, warning

@@ -3,35 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 from app.jobs import Generation
 from app.worker.prompts.tokens import PromptReading
 
-__all__ = ["PromptFinding", "PromptTooLong", "check_prompts"]
+__all__ = ["PromptTooLong", "check_prompts"]
 
 Readings = Mapping[str, Sequence[PromptReading]]
-
-
-@dataclass(frozen=True)
-class PromptFinding:
-    """A sentence for the caller; with `has_no_effect`, some words reached none of the model's text encoders."""
-
-    message: str
-    has_no_effect: bool = False
 
 
 class PromptTooLong(Exception):
     """Raised before the first step of a strict job whose prompt the model does not read whole; says which part."""
 
 
-def check_prompts(request: Generation, readings: Readings) -> list[PromptFinding]:
-    """Findings about each prompt of the request that was encoded."""
-    return [
-        finding
-        for field, prompt in _prompts(request)
-        for finding in (*_cut(field, readings.get(prompt, ())), *_unknown(field, readings.get(prompt, ())))
-    ]
+def check_prompts(request: Generation, readings: Readings) -> Iterator[str]:
+    """Yields warnings about the prompts of the request that were encoded.
+
+    Raises PromptTooLong for a strict request with words that reach none of the model's text encoders.
+    """
+    for field, prompt in _prompts(request):
+        read = readings.get(prompt, ())
+        cut = [reading for reading in read if reading.cut_word]
+        if cut and len(cut) == len(read):
+            widest = max(cut, key=lambda reading: reading.cut_word)
+            message = f"{field}: the model reads {_part(widest)} has no effect"
+            if request.strict:
+                raise PromptTooLong(message)
+            yield message
+        else:
+            for reading in cut:
+                yield f"{field}: {reading.tokenizer} reads {_part(reading)} reaches other text encoders alone"
+        for reading in read:
+            if reading.unknown:
+                words = ", ".join(f'"{word}"' for word in reading.unknown)
+                yield f"{field}: {reading.tokenizer} has no tokens for {words}"
 
 
 def _prompts(request: Generation) -> Iterator[tuple[str, str]]:
@@ -44,29 +49,8 @@ def _prompts(request: Generation) -> Iterator[tuple[str, str]]:
         yield name, request.nag.negative_prompt
 
 
-def _cut(field: str, readings: Sequence[PromptReading]) -> Iterator[PromptFinding]:
-    cut = [reading for reading in readings if reading.cut_word]
-    if cut and len(cut) == len(readings):
-        widest = max(cut, key=lambda reading: reading.cut_word)
-        yield PromptFinding(
-            f"{field}: the model reads {widest.tokens_read} of its {widest.tokens} tokens; {_rest(widest)} has no "
-            "effect",
-            has_no_effect=True,
-        )
-        return
-    for reading in cut:
-        yield PromptFinding(
-            f"{field}: {reading.tokenizer} reads {reading.tokens_read} of its {reading.tokens} tokens; "
-            f"{_rest(reading)} reaches other text encoders alone"
-        )
-
-
-def _rest(reading: PromptReading) -> str:
-    return f'the text from word {reading.cut_word} ("{reading.cut_text}") on'
-
-
-def _unknown(field: str, readings: Sequence[PromptReading]) -> Iterator[PromptFinding]:
-    for reading in readings:
-        if reading.unknown:
-            words = ", ".join(f'"{word}"' for word in reading.unknown)
-            yield PromptFinding(f"{field}: {reading.tokenizer} has no tokens for {words}")
+def _part(reading: PromptReading) -> str:
+    return (
+        f"{reading.tokens_read} of its {reading.tokens} tokens; "
+        f'the text from word {reading.cut_word} ("{reading.cut_text}") on'
+    )
