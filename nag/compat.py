@@ -39,9 +39,13 @@ def _check_context_parallelism(denoiser: Any, family: Family, *, is_compiled: bo
     degrees = {"Ulysses attention": groups.ulysses, "ring attention": groups.ring}
     mode = " and ".join(name for name, group in degrees.items() if group is not None)
     call = f"{family.name} is not guided under context parallelism of {type(denoiser).__name__} ({mode})"
+    error = family.find_split_error(denoiser)
+    why = "" if error is None else f": {error}"
     if not class_names(denoiser) & set(family.context_parallel):
         only = f", only of {', '.join(family.context_parallel)}" if family.context_parallel else ""
-        raise UnsupportedPipeline(f"{call}{only}")
+        raise UnsupportedPipeline(f"{call}{only}{why}")
+    if error is not None:
+        raise UnsupportedPipeline(f"{call}{why}")
     if not _diffusers.is_split_by_own_plan(denoiser):
         raise UnsupportedPipeline(f"{call} by a `cp_plan` of the caller; enable it without one")
     if is_compiled:

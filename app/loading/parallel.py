@@ -33,7 +33,8 @@ def parallel_problems(entry: Model, kind: Any) -> Iterator[str]:
         if not any(getattr(denoiser, "_tp_plan", None) for denoiser in denoisers):
             yield f"parallel.tensor: diffusers does not say how the weights of {names} are split"
     elif not {denoiser.__name__ for denoiser in denoisers} & set(family.context_parallel):
-        yield f"parallel: {names} is not guided exactly if its tokens are split (ulysses, ring)"
+        why = f": {family.split_error}" if family.split_error else ""
+        yield f"parallel: {names} is not guided exactly if its tokens are split (ulysses, ring){why}"
     elif entry.parallel.ring > 1 and family.has_mask:
         yield f"parallel.ring: takes no mask, and the text of {family.name} is masked"
 

@@ -61,6 +61,7 @@ class FamilyFacts:
         prompt_arguments: arguments by which a loop hands its guider a prompt, and the names of `encoded` for them.
         context_parallel: names of denoiser classes that are guided exactly if context parallelism splits their tokens.
             In joint attention a rank has a part of the text ahead of a part of the image, in cross attention all text.
+        split_error: why diffusers splits the tokens of these denoisers wrongly, without guidance too.
         refused: why these models are not guided, if they are not; `check_denoiser` raises it.
 
     """
@@ -103,6 +104,7 @@ class FamilyFacts:
         "encoder_attention_mask": "mask",
     }
     context_parallel: ClassVar[tuple[str, ...]] = ()
+    split_error: ClassVar[str | None] = None
     compiled: ClassVar[Literal["one graph", "in parts"]] = "one graph"
     refused: ClassVar[str | None] = None
 

@@ -77,6 +77,10 @@ class Family(FamilyFacts):
         if self.refused is not None:
             raise UnsupportedPipeline(f"{self.name} cannot be guided: {self.refused}")
 
+    def find_split_error(self, denoiser: Any) -> str | None:  # noqa: ARG002 (families look at it)
+        """Returns why diffusers splits the tokens of this denoiser wrongly; None if it does not."""
+        return self.split_error
+
     def check(self, pipe: Any) -> None:
         """Raises UnsupportedPipeline if guidance of this pipeline would not be exact."""
         for denoiser in self.denoisers(pipe):

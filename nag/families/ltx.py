@@ -14,7 +14,13 @@ from nag.families.family import Family
 from nag.negative import NegativeEmbeds
 from nag.params import NAGParams
 
-__all__ = ["Allegro", "LTXVideo", "MaskedCrossAttention"]
+__all__ = ["TEXT_MASK_ERROR", "Allegro", "LTXVideo", "MaskedCrossAttention"]
+
+#: How diffusers splits the attention to the text of LTX-Video and LTX-2.
+TEXT_MASK_ERROR = (
+    "diffusers applies the mask of the text, made for all heads, to the heads of one rank, and in a ring to the text "
+    "of other ranks"
+)
 
 
 class MaskedCrossAttention(Family):
@@ -36,6 +42,7 @@ class LTXVideo(MaskedCrossAttention):
     models = "0.9: T2V, I2V, conditions, long with many prompts"
     denoiser_types = ("LTXVideoTransformer3DModel",)
     processors = ("LTXVideoAttnProcessor", "LTXVideoAttentionProcessor2_0")
+    split_error: ClassVar[str | None] = f"{TEXT_MASK_ERROR}; it does not split the timesteps of single tokens"
 
 
 class Allegro(MaskedCrossAttention):

@@ -17,6 +17,7 @@ from torch import Tensor
 from nag.errors import InvalidParameter
 from nag.families.arguments import NUMBERS, PADDED, ROWS, Argument
 from nag.families.family import Family
+from nag.families.ltx import TEXT_MASK_ERROR
 from nag.negative import NegativeEmbeds
 from nag.params import NAGParams
 from nag.pipelines import Arguments, encode_prompts
@@ -47,6 +48,7 @@ class LTX2(Family):
         "negative_audio_prompt_attention_mask": AUDIO_MASK,
     }
     extra_negative_prompts = ("negative_audio_prompt",)
+    split_error = f"{TEXT_MASK_ERROR}; it does not split the video's positions in attention to sound"
     cfg = "batched"
     prompt_arguments: ClassVar[dict[str, str]] = {
         "encoder_hidden_states": "connector_prompt_embeds",

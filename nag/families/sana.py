@@ -96,6 +96,7 @@ class SanaWMRefiner(LTXVideo):
     join_note = "not of its pipeline, whose cache is state of one request"
     cfg = "separate"
     encoders = (REFINER_ENCODE_PROMPT,)
+    split_error = None
 
     def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
         encoded = [encode_prompt(**(arguments | {"prompt": prompt})) for prompt in prompts]

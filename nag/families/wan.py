@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 from nag.families.arguments import NUMBERS, REPEATED, ROWS, SHARED, STATE, Argument
 from nag.families.family import Family
 from nag.guidance_state import GuidanceState
+from nag.processor_swap import original
 from nag.processors import WanSplitProcessor
 
 __all__ = ["AnyFlow", "Helios", "SkyReelsV2", "Wan"]
@@ -64,6 +65,7 @@ class Helios(Family):
     denoiser_types = ("HeliosTransformer3DModel",)
     attention_modules = ("blocks.*.attn2",)
     processors = ("HeliosAttnProcessor",)
+    context_parallel = denoiser_types
     caches_text_kv = True
     arguments: ClassVar[dict[str, Argument]] = {
         **dict.fromkeys(("latents_history_short", "latents_history_mid", "latents_history_long"), ROWS),
@@ -71,6 +73,11 @@ class Helios(Family):
         **dict.fromkeys([f"indices_latents_history_{length}" for length in ("short", "mid", "long")], SHARED),
     }
     cfg = "separate"
+
+    def find_split_error(self, denoiser: Any) -> str | None:
+        if not original(denoiser).config.is_amplify_history:
+            return None
+        return "with `is_amplify_history` diffusers counts the history's keys within each rank's part"
 
 
 class AnyFlow(Family):

@@ -28,6 +28,7 @@ from tests.nag.support import Subject, difference
 
 #: The ranks end by themselves if one of them fails.
 COLLECTIVE_TIMEOUT_S, TIMEOUT_S = 60, 240
+_native_attention = attention_dispatch._native_attention_forward_op
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Scenario:
         subject: the pipeline, which each rank has a copy of.
         prompts: of the run, and
         options: further arguments of it.
-        guidance: arguments of `nag.guide`.
+        guidance: arguments of `nag.guide`; None runs the pipeline without it.
         parallelism: arguments of `ContextParallelConfig`, or `{"tp_degree": n}`.
         without: names of functions of `nag` whose result is replaced by their last argument.
 
@@ -46,12 +47,14 @@ class Scenario:
 
     subject: Subject
     prompts: Any
-    guidance: Mapping[str, Any]
+    guidance: Mapping[str, Any] | None
     parallelism: Mapping[str, Any]
     options: Mapping[str, Any] = field(default_factory=dict)
     without: tuple[str, ...] = ()
 
     def run(self) -> Any:
+        if self.guidance is None:
+            return self.subject.generate(self.prompts, **self.options)
         with nag.guide(self.subject.pipe, **self.guidance) as guidance:
             output = self.subject.generate(self.prompts, **self.options)
         assert guidance.guided_steps > 0
@@ -150,12 +153,14 @@ def _with_lse(
     return_lse: bool,
     **other: Any,
 ) -> Any:
-    """Computes attention as diffusers' native backend does, with the log-sum-exp that a ring needs of it."""
+    """Computes attention as diffusers' native backend does, with the log-sum-exp if a ring needs it."""
+    if not return_lse:
+        settings = (attn_mask, dropout_p, is_causal, scale, enable_gqa, return_lse)
+        return _native_attention(ctx, query, key, value, *settings, **other)
     query, key, value = (states.transpose(1, 2) for states in (query, key, value))
     if attn_mask is not None and attn_mask.dtype == torch.bool:
         attn_mask = torch.zeros_like(attn_mask, dtype=query.dtype).masked_fill(~attn_mask, -torch.inf)
     out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
         query, key, value, attn_mask=attn_mask, scale=scale
     )
-    out, lse = out.transpose(1, 2), lse.transpose(1, 2)
-    return (out, lse) if return_lse else out
+    return out.transpose(1, 2), lse.transpose(1, 2)

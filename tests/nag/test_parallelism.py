@@ -10,6 +10,7 @@ import nag
 from tests import tiny
 from tests.nag.ranks import Scenario, differences
 from tests.nag.support import Subject
+from tests.tiny import helios
 
 pytestmark = pytest.mark.slow  # starts a process for each rank
 
@@ -46,6 +47,18 @@ SPLITS = {
     "Wan, ring": ("wan", RING, {}),
     "Wan with an image, Ulysses": ("wan-i2v", ULYSSES, {}),
     "ChronoEdit, Ulysses": ("chrono-edit", ULYSSES, {}),
+    "Helios, Ulysses": ("helios", ULYSSES, {}),
+    "Helios, ring": ("helios", RING, {}),
+}
+#: Of models that are refused, as `SPLITS`, and the error of a run without guidance; None if its output differs.
+WRONG_SPLITS = {
+    "LTX-Video, Ulysses": ("ltx", ULYSSES, EVEN, "doesn't match the broadcast shape"),
+    "LTX-Video, ring": ("ltx", RING, EVEN, None),
+    "LTX-Video, uneven ring": ("ltx", UNEVEN_RING, {}, "does not support non-None attn_mask"),
+    "LTX-Video with an image, ring": ("ltx-i2v", RING, EVEN, "must match the size of tensor"),
+    "LTX-2, Ulysses": ("ltx2", ULYSSES, EVEN, "doesn't match the broadcast shape"),
+    "LTX-2, ring": ("ltx2", RING, EVEN, "must match the size of tensor"),
+    "Helios that amplifies its history, Ulysses": (helios.AMPLIFYING.name, ULYSSES, {}, None),
 }
 #: Runs in which each rank takes its own sums for the whole ones: by these the tests are known to fail.
 BROKEN = {
@@ -56,7 +69,7 @@ BROKEN = {
 
 @functools.cache
 def subject(name):
-    return Subject.named(name, steps=3)
+    return Subject(helios.AMPLIFYING, steps=3) if name == helios.AMPLIFYING.name else Subject.named(name, steps=3)
 
 
 def scenario(name, parallelism, options, guidance=None, without=()):
@@ -66,10 +79,17 @@ def scenario(name, parallelism, options, guidance=None, without=()):
     return Scenario(of_case, PROMPTS, NUMBERS | guidance, parallelism, options, without)
 
 
+def plain_scenario(name, parallelism, options):
+    of_case = subject(name)
+    prompts = PROMPTS[0] if of_case.case.takes == "one prompt" else PROMPTS
+    return Scenario(of_case, prompts, None, parallelism, options)
+
+
 @pytest.fixture(scope="module")
 def by_two_ranks(tmp_path_factory):
     scenarios = {name: scenario(*split) for name, split in SPLITS.items()}
     scenarios |= {f"{name}, broken": scenario(*SPLITS[name], without=names) for name, names in BROKEN.items()}
+    scenarios |= {name: plain_scenario(*split[:-1]) for name, split in WRONG_SPLITS.items()}
     scenarios["unequal parts"] = scenario("flux", ULYSSES, EVEN, subject("flux").encode("a blue square"))
     return differences(tmp_path_factory.mktemp("ranks"), 2, scenarios)
 
@@ -88,6 +108,17 @@ def test_without_the_norms_of_other_ranks_the_output_differs(by_two_ranks, name)
     for difference in by_two_ranks[f"{name}, broken"]:
         assert isinstance(difference, float), difference
         assert difference > 1e-3
+
+
+@pytest.mark.parametrize("name", WRONG_SPLITS)
+def test_what_is_refused_for_it_diffusers_splits_wrongly_without_guidance(by_two_ranks, name):
+    error = WRONG_SPLITS[name][-1]
+    for difference in by_two_ranks[name]:
+        if error is not None:
+            assert error in str(difference)
+        else:
+            assert isinstance(difference, float), difference
+            assert difference > 1e-3
 
 
 def test_texts_that_ranks_cannot_share_evenly_are_refused(by_two_ranks):
@@ -116,11 +147,18 @@ def split_by(denoiser, plan):
     apply_context_parallel(denoiser, config, plan)
 
 
+def amplify_history(transformer):
+    transformer.register_to_config(is_amplify_history=True)
+
+
 @pytest.mark.parametrize(
     ("name", "change", "options", "reason"),
     [
         ("sd3", None, {}, r"Stable Diffusion 3 .*of SD3Transformer2DModel \(Ulysses attention\)$"),
         ("wan-vace", None, {}, r"Wan .*of WanVACETransformer3DModel .* only of WanTransformer3DModel, Chrono"),
+        ("ltx", None, {}, r"LTX-Video .*of LTXVideoTransformer3DModel .*: diffusers applies the mask of the text"),
+        ("ltx2", None, {}, "LTX-2 .*: diffusers applies the mask of the text.* positions in attention to sound"),
+        ("helios", amplify_history, {}, "Helios .*: with `is_amplify_history`"),
         ("flux", None, {}, "by a `cp_plan` of the caller"),
         ("flux", None, {"reference": True}, r"Flux.1 .*of FluxTransformer2DModel \(Ulysses attention\)$"),
         ("flux", lambda transformer: transformer.compile(backend="eager"), {}, "if it is compiled"),

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+from dataclasses import replace
+from typing import Any
+
 import torch
 from diffusers import (
     FlowMatchEulerDiscreteScheduler,
@@ -19,7 +23,7 @@ from tests.tiny.wan import FRAMES, LATENTS, OPTIONS, wan_vae
 spare_ftfy(HeliosPipeline, HeliosPyramidPipeline)
 
 
-def _transformer() -> HeliosTransformer3DModel:
+def _transformer(**more: Any) -> HeliosTransformer3DModel:
     transformer = HeliosTransformer3DModel(
         num_attention_heads=2,
         attention_head_dim=12,
@@ -30,15 +34,19 @@ def _transformer() -> HeliosTransformer3DModel:
         ffn_dim=32,
         num_layers=2,
         rope_dim=(4, 4, 4),
+        **more,
     )
     strengthen(transformer, 4.0)
+    # The plan names each of the 40 blocks of the released models.
+    blocks = ("*", *map(str, range(len(transformer.blocks))))
+    transformer._cp_plan = {name: part for name, part in transformer._cp_plan.items() if name.split(".")[1] in blocks}
     return transformer.eval()
 
 
-def helios(seed: int = 0) -> HeliosPipeline:
+def helios(seed: int = 0, **more: Any) -> HeliosPipeline:
     torch.manual_seed(seed)
     return HeliosPipeline(
-        transformer=_transformer(), vae=wan_vae(), scheduler=FlowMatchEulerDiscreteScheduler(), **umt5()
+        transformer=_transformer(**more), vae=wan_vae(), scheduler=FlowMatchEulerDiscreteScheduler(), **umt5()
     )
 
 
@@ -77,6 +85,8 @@ _PYRAMID = _OPTIONS | {
     "pyramid_num_inference_steps_list": [1, 1],
     "is_amplify_first_chunk": False,
 }
+#: Split over devices wrongly.
+AMPLIFYING = replace(CASES[0], name="helios-amplifying", make=functools.partial(helios, is_amplify_history=True))
 #: Compared with their modular pipelines alone; a step at each of two sizes.
 PYRAMID = Case("helios-pyramid", helios_pyramid, options=_PYRAMID, **FRAMES)
 PYRAMID_DISTILLED = Case("helios-pyramid-distilled", helios_pyramid_distilled, options=_PYRAMID, **FRAMES)
