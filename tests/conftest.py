@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import sys
@@ -25,6 +26,18 @@ from tests.event_loop import CheckedEventLoop
 
 #: Fixtures of a whole service or a browser. To start one takes longer than most tests.
 SLOW_FIXTURES = {"service", "files_service", "embedded_service", "browser", "page"}
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Collects garbage less often, and never what is there by then: the models' libraries make millions of objects."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.set_threshold(50_000)
+        gc.enable()
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest selects by marker

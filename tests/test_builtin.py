@@ -13,6 +13,7 @@ from benchmarks import styles
 from benchmarks.suppression.methods import NAG, NONE, Method
 from benchmarks.suppression.pairs import Pair
 from benchmarks.suppression.subject import Subject
+from tests.tiers import slow_but
 from training.recipes import RECIPES
 from training.shapes.judge import read
 from training.shapes.styles import STYLES
@@ -41,7 +42,7 @@ def test_they_stay_small():
     assert sum(sizes) <= ALL_MAX_BYTES
 
 
-@pytest.fixture(scope="module", params=EMBEDDED)
+@pytest.fixture(scope="module", params=slow_but(["shapes-flux"], EMBEDDED))
 def subject(request):
     return Subject.load(request.param)
 

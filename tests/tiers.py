@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-__all__ = ["slow_but"]
+__all__ = ["one_of_each", "slow_but"]
 
 
 def slow_but(quick: Collection[str], cases: Iterable[Any]) -> list[Any]:
@@ -19,3 +19,8 @@ def slow_but(quick: Collection[str], cases: Iterable[Any]) -> list[Any]:
     if unknown := set(quick) - named.keys():
         raise ValueError(f"no such cases: {', '.join(sorted(unknown))}; there are {', '.join(named)}")
     return [pytest.param(case, marks=() if name in quick else pytest.mark.slow) for name, case in named.items()]
+
+
+def one_of_each(count: int, cases: Iterable[Any]) -> list[Any]:
+    """Returns the cases as pytest's parameters: the first of each `count` of them is quick, the others are slow."""
+    return [pytest.param(case, marks=pytest.mark.slow if place % count else ()) for place, case in enumerate(cases)]

@@ -6,7 +6,7 @@ import asyncio
 import io
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 import httpx
@@ -26,21 +26,41 @@ from tests.claiming import claim
 TIMINGS = Timings(queue_ms=1.5, encode_ms=2.0, denoise_ms=30.0, decode_ms=4.25, total_ms=40.0)
 
 
+SHUTDOWN_S = 1  # for requests in flight
+
+
 @asynccontextmanager
 async def serving(settings: Settings, stopping: Callable[[], bool] = lambda: False) -> AsyncIterator[httpx.AsyncClient]:
     """A client of an API that runs in this event loop, on a port of its own."""
+    config = uvicorn_config(create_app(settings, stopping), settings, shutdown_s=SHUTDOWN_S)
+    config.load()
+    server = uvicorn.Server(config)
+    server.lifespan = config.lifespan_class(config)
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(uvicorn_config(create_app(settings, stopping), settings, shutdown_s=1))
-        task = asyncio.create_task(server.serve(sockets=[listener]))
+        await server.startup(sockets=[listener])
+        await server.on_tick(0)  # sets the headers of every answer
         base_url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         try:
             async with httpx.AsyncClient(base_url=base_url, timeout=30, event_hooks={"response": [_hold]}) as client:
-                while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
-                    await asyncio.sleep(0.005)
                 yield client
         finally:
-            server.should_exit = True
-            await task
+            await _stop(server)
+
+
+async def _stop(server: uvicorn.Server) -> None:
+    """Does what `Server.serve` does at its end, but looks often: with its tenths of a second each test would wait."""
+    for listening in server.servers:
+        listening.close()
+    state = server.server_state
+    for connection in list(state.connections):
+        connection.shutdown()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(SHUTDOWN_S):
+            while state.connections or state.tasks:  # noqa: ASYNC110 - uvicorn has no event for it
+                await asyncio.sleep(0.002)
+    for task in state.tasks:
+        task.cancel()
+    await server.lifespan.shutdown()
 
 
 async def _hold(answer: httpx.Response) -> None:

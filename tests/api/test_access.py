@@ -28,6 +28,7 @@ from tests.api.keyed import ADMIN, GENERATE, IDS, KEYS, READ, by, job_of, keyed
 from tests.api.support import FakeWorker, serving
 from tests.claiming import claim
 from tests.limits import HANG_S
+from tests.tiers import one_of_each
 
 #: Every route: the scope it needs. A route with a parameter of JOB_PARAMETERS is tried with another tenant's job.
 ROUTES: dict[tuple[str, str], Scope | None] = {
@@ -131,7 +132,7 @@ def tried(route: tuple[str, str], job_id: str) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize("route", one_of_each(6, ROUTES))
 async def test_every_route_by_every_key(api: httpx.AsyncClient, route: tuple[str, str]) -> None:
     scope = ROUTES[route]
     for key in KEYS:

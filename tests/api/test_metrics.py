@@ -160,6 +160,7 @@ async def test_prometheus_finds_the_workers_that_are_alive(api: httpx.AsyncClien
     assert [each["targets"] for each in (await api.get("/metrics/workers")).json()] == [["127.0.0.1:9401"]]
 
 
+@pytest.mark.slow
 async def test_the_series_stay_as_many_through_2000_varied_requests(
     api: httpx.AsyncClient, worker: FakeWorker, queue: Queue
 ) -> None:

@@ -147,6 +147,7 @@ def test_models_check_says_by_which_settings_the_weights_fit(
     assert "must be sizes such as 24GB or 16GB,24GB, got much" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_models_bench_prints_the_times_of_a_model(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models", "bench", "shapes-flux", "--images", "1"]) == 0
     out = capsys.readouterr().out

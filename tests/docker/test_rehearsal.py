@@ -14,6 +14,7 @@ from tests.docker.rehearsal.__main__ import CANNOT
 from tests.docker.tools import ROOT
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_containers_start_serve_and_end() -> None:
     said = subprocess.run([sys.executable, "-m", "tests.docker.rehearsal"], cwd=ROOT, capture_output=True, text=True)

@@ -6,26 +6,12 @@ for it, before any of them begins.
 
 from __future__ import annotations
 
-import gc
-
 import pytest
 
 #: One pipeline for each layout. Joint attention: CFG as a call of its own, the text behind the image, a masked text.
 #: Cross attention: CFG in one batch, several denoisers in turn, a masked text, a row for each frame. Text that joins
 #: behind its refiners, and a list of texts.
 LAYOUTS = ("flux", "sd3", "qwen-image", "sd", "wan-two", "sana", "animatediff", "lumina2", "z-image")
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_collection():
-    """Collects garbage less often: the models' libraries and compilers make millions of objects that stay."""
-    gc.disable()
-    try:
-        return (yield)
-    finally:
-        gc.freeze()
-        gc.set_threshold(50_000)
-        gc.enable()
 
 
 def pytest_generate_tests(metafunc):

@@ -62,6 +62,7 @@ def resident_bytes() -> int:
     return sum(storage.nbytes() for storage in storages.values())
 
 
+@pytest.mark.slow
 def test_two_names_are_one_copy_of_the_weights_and_share_calls(engine: TorchEngine, catalog: Catalog) -> None:
     before_bytes = resident_bytes()
     futures = [engine.submit(job_of(name, catalog), FILES, JobControl()) for name in (MODEL, ALIAS)]

@@ -166,6 +166,7 @@ def test_channels_last_changes_where_numbers_are_and_not_what_they_are(make_job:
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
 @pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`")
+@pytest.mark.slow
 def test_repeated_blocks_are_compiled_one_by_one(make_job: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     compiled: list[str] = []
     compile_module = nn.Module.compile
@@ -192,6 +193,7 @@ class Doubled(nn.Module):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
+@pytest.mark.slow
 def test_compiled_code_is_found_again_beside_the_weights(
     entry: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
