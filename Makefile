@@ -51,7 +51,7 @@ helm: .tools/helm  ## Helm itself, for the tests of the chart
 	-$(BIN)/python docker/helm/fetch.py
 
 # The slowest are printed: a test among them is cut, or marked as slow.
-test: lint  ## lint, and every test that is not marked as slow: at most six minutes of tests on two cores
+test: lint  ## lint, and every test that is not marked as slow
 	$(BIN)/python -m pytest -m 'not slow' $(FILES_IN_PARALLEL) --durations 10
 
 test-all: lint test-service test-library test-containers test-previous conformance chaos operations clients  ## everything
