@@ -165,8 +165,8 @@ class Settings(BaseSettings):
     batch_budget: Annotated[
         Literal["measured", "fixed"],
         Field(
-            description="`measured`: as many images together as gain throughput, up to NAG_BATCH_SIZE; `fixed`: "
-            "NAG_BATCH_SIZE"
+            description="`measured`: as many images together as gain throughput, up to NAG_BATCH_SIZE, learned while "
+            "the model serves; `fixed`: NAG_BATCH_SIZE"
         ),
     ] = "measured"
     overlap: Annotated[

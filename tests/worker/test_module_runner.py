@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import weakref
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ import torch
 import nag
 from app.catalog import Model
 from app.worker.devices import memory
+from app.worker.engine.batch_limit import BatchLimit
 from app.worker.engine.module_runner import ModuleRunner, OutOfMemory, RetryAloneError
 from app.worker.recorder import Event, Recorder
 from tests.worker.generate import CPU
@@ -58,7 +60,10 @@ def free_models() -> list[bool]:
 
 @pytest.fixture
 def runner(recorder: Recorder, free_models: list[bool]) -> ModuleRunner:
-    return ModuleRunner(CPU, recorder, IMAGES_MAX, lambda: bool(free_models) and free_models.pop())
+    def make_limit(entry: Model) -> BatchLimit:
+        return BatchLimit(entry.default_cost, IMAGES_MAX, is_fixed=True)
+
+    return ModuleRunner(CPU, recorder, make_limit, lambda: bool(free_models) and free_models.pop())
 
 
 @pytest.fixture
@@ -133,8 +138,20 @@ def test_out_of_memory_lowers_the_limit_of_its_model_for_good(
     module.check = lambda _: None
     runner.run(make_group(8))
     assert runner.limit(entry) == 2 * COST
-    runner.set_images_max(entry, 6)
-    assert runner.limit(entry) == 6 * COST
+
+
+def test_the_limit_of_each_model_follows_the_times_of_its_denoiser_calls(
+    recorder: Recorder, module: Module, make_group: Any, entry: Model
+) -> None:
+    runner = ModuleRunner(CPU, recorder, lambda entry: BatchLimit(COST, 4, is_fixed=False), lambda: False)
+    other = entry.model_copy(update={"id": "other"})
+    runner.run(make_group(1))
+    assert (runner.limit(entry), runner.limit(other)) == (2 * COST, COST)
+    runner.run(make_group(4, of=Module("decode")))
+    assert runner.limit(entry) == 2 * COST
+    module.check = lambda numbers: time.sleep(0.02 if len(numbers) > 1 else 0.0)
+    runner.run(make_group(2))  # far slower than one by one
+    assert runner.limit(entry) == COST
 
 
 def test_a_limit_counts_all_rows_of_a_call(runner: ModuleRunner, module: Module, make_group: Any, entry: Model) -> None:

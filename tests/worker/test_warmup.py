@@ -1,48 +1,55 @@
-"""The first images of a model, and the batch size that they measure."""
+"""The first images of a model, which show how many can be denoised together."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
 
-from app.catalog import Catalog
+from app.catalog import Catalog, Model
 from app.jobs import Job
 from app.settings import Settings
+from app.worker.engine.batch_limit import BatchLimit
+from app.worker.engine.module_runner import ModuleRunner
 from app.worker.engine.pipeline_call import PipelineCall
 from app.worker.engine.shared_model import SharedModel
-from app.worker.models.warmup import measure_batch_size, trial_jobs, trial_s
+from app.worker.models.warmup import trial_jobs, trial_s, warm_up
 from app.worker.outputs.previews import LEARNT_MIN, Sketch
 from app.worker.protocol import JobControl, Preview
-from tests.worker.generate import generate, make_calls
+from app.worker.recorder import Recorder
+from tests.worker.generate import CPU, generate, make_calls
 
 Make = Callable[..., Job]
 KNOWN = Catalog.known(Settings())
 
 
-def seconds(**seconds: float | None) -> Callable[[int], float | None]:
-    """`seconds(of_1=1.0)`: what a batch of each size takes."""
-    return lambda size: seconds[f"of_{size}"]
+def make_runner(images_max: int = 8, *, is_fixed: bool = False) -> ModuleRunner:
+    def make_limit(entry: Model) -> BatchLimit:
+        return BatchLimit(entry.default_cost, images_max, is_fixed=is_fixed)
+
+    return ModuleRunner(CPU, Recorder(), make_limit, lambda: False)
 
 
-def test_a_batch_grows_while_it_gains() -> None:
-    found = measure_batch_size(seconds(of_1=1.0, of_2=1.1, of_4=1.9, of_8=3.7), 8)
-    assert (found.images, found.why) == (4, "throughput")
-    assert found.table() == "1: 1/s, 2: 1.82/s, 4: 2.11/s, 8: 2.16/s"
+@pytest.fixture
+def rows(shared: SharedModel) -> Iterator[list[int]]:
+    """The rows of each denoiser call."""
+    seen: list[int] = []
+    hook = shared.pipe.transformer.register_forward_pre_hook(
+        lambda _, args, kwargs: seen.append(len(kwargs["hidden_states"])), with_kwargs=True
+    )
+    yield seen
+    hook.remove()
 
 
-def test_a_batch_grows_while_memory_suffices() -> None:
-    found = measure_batch_size(seconds(of_1=1.0, of_2=1.0, of_4=None), 8)
-    assert (found.images, found.why) == (2, "memory")
-    with pytest.raises(MemoryError):
-        measure_batch_size(seconds(of_1=None), 8)
-
-
-@pytest.mark.parametrize("most", [1, 2, 3, 6])
-def test_a_batch_grows_to_the_setting(most: int) -> None:
-    found = measure_batch_size(lambda _: 1.0, most)
-    assert (found.images, found.why) == (most, "setting")
+@pytest.mark.parametrize("measures", [False, True])
+def test_more_images_are_generated_as_long_as_the_limit_rises(
+    shared: SharedModel, rows: list[int], measures: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(BatchLimit, "note", lambda limit, *_: limit.lower(next(limits) * shared.entry.default_cost))
+    limits, runner = iter((8, 8, 8, 2)), make_runner(is_fixed=True)  # after each call: two steps of 1 and of 2 images
+    warm_up(shared.entry, lambda job: make_calls(shared, job)[0], runner, measures=measures)
+    assert rows == ([1, 1, 2, 2] if measures else [1, 1])
 
 
 @pytest.mark.parametrize("name", KNOWN)
@@ -61,40 +68,51 @@ def test_trial_jobs_are_guided_and_have_the_entrys_defaults(name: str) -> None:
     assert request.guidance_scale == entry.guidance_scale.default
 
 
-def test_trial_images_share_every_denoiser_call_and_teach_the_previews(shared: SharedModel, make_job: Make) -> None:
-    sketch, begun, rows, shown = Sketch(64), list[PipelineCall](), list[int](), list[Preview]()
+def test_trial_images_share_every_denoiser_call_and_teach_the_previews(
+    shared: SharedModel, make_job: Make, rows: list[int]
+) -> None:
+    sketch, begun, shown = Sketch(64), list[PipelineCall](), list[Preview]()
 
     def make_call(job: Job) -> PipelineCall:
         begun.extend(make_calls(shared, job, sketch=sketch))
         return begun[-1]
 
-    hook = shared.pipe.transformer.register_forward_pre_hook(
-        lambda _, args, kwargs: rows.append(len(kwargs["hidden_states"])), with_kwargs=True
-    )
-    taken_s = trial_s(shared.entry, make_call, LEARNT_MIN)
-    hook.remove()
+    taken_s = trial_s(shared.entry, make_call, LEARNT_MIN, make_runner())
     steps = trial_jobs(shared.entry, 1)[0].request.num_inference_steps
     assert rows == [LEARNT_MIN] * steps
     assert all(call.made.applied.applied for call in begun)
-    assert taken_s is not None
     assert taken_s > max(call.made.denoise_ms for call in begun) / 1000
     generate(shared, make_job("a", previews=1), sketch=sketch, control=JobControl(on_preview=shown.append))
     assert len(shown) == 1
 
 
-@pytest.mark.parametrize("kind", [torch.OutOfMemoryError, ValueError])
-def test_a_trial_says_where_memory_did_not_suffice_and_raises_what_else_it_meets(
-    shared: SharedModel, kind: type[Exception]
+@pytest.mark.parametrize(("kind", "raised"), [(torch.OutOfMemoryError, MemoryError), (ValueError, ValueError)])
+def test_a_trial_of_one_image_that_fails_raises(
+    shared: SharedModel, kind: type[Exception], raised: type[Exception]
 ) -> None:
     def fail(*_: object) -> None:
         raise kind("as told")
 
     hook = shared.pipe.transformer.register_forward_pre_hook(fail)
     try:
-        if kind is ValueError:
-            with pytest.raises(ValueError, match="as told"):
-                trial_s(shared.entry, lambda job: make_calls(shared, job)[0], 1)
-        else:
-            assert trial_s(shared.entry, lambda job: make_calls(shared, job)[0], 1) is None
+        with pytest.raises(raised, match="one image does not fit" if raised is MemoryError else "as told"):
+            trial_s(shared.entry, lambda job: make_calls(shared, job)[0], 1, make_runner())
     finally:
         hook.remove()
+
+
+def test_a_trial_of_several_images_that_do_not_fit_together_lowers_the_limit(
+    shared: SharedModel, rows: list[int]
+) -> None:
+    def check(*_: object) -> None:
+        if rows[-1] > 2:
+            raise torch.OutOfMemoryError("no memory")
+
+    runner = make_runner(is_fixed=True)
+    hook = shared.pipe.transformer.register_forward_pre_hook(check)
+    try:
+        trial_s(shared.entry, lambda job: make_calls(shared, job)[0], 8, runner)
+    finally:
+        hook.remove()
+    assert rows[:4] == [8, 4, 2, 2]
+    assert runner.limit(shared.entry) == 2 * shared.entry.default_cost

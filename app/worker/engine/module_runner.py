@@ -15,6 +15,7 @@ from app.logs import Log
 from app.worker.devices import memory
 from app.worker.devices.compilation import compiled_calls
 from app.worker.devices.pace import Pace
+from app.worker.engine.batch_limit import BatchLimit
 from app.worker.engine.pipeline_call import PipelineCall, call_module
 from app.worker.recorder import Event, Recorder
 
@@ -39,28 +40,32 @@ class ModuleRunner:
     Args:
         device: of all modules.
         recorder: for what happens.
-        images_max: of a model's default size in a denoiser call, before the model is measured.
+        make_limit: makes the limit of a model's denoiser calls.
         free_models: lets go of what is resident and idle; returns whether there was anything.
 
     """
 
     def __init__(
-        self, device: torch.device, recorder: Recorder, images_max: int, free_models: Callable[[], bool]
+        self,
+        device: torch.device,
+        recorder: Recorder,
+        make_limit: Callable[[Model], BatchLimit],
+        free_models: Callable[[], bool],
     ) -> None:
         self._device, self._recorder = device, recorder
-        self._images_max, self._free_models = images_max, free_models
-        self._limits: dict[str, int] = {}
+        self._make_limit, self._free_models = make_limit, free_models
+        self._limits: dict[str, BatchLimit] = {}
         self._seconds_per_cost: dict[tuple[str, str], float] = {}
         self._pace, self._memory = Pace(device), memory.CallMemory(device)
 
     def limit(self, entry: Model) -> int:
         """The most cost of a denoiser call of the model, in units of Generation.cost."""
-        images = self._limits.get(entry.id, self._images_max * entry.default_cost)
-        return int(min(images, self._memory.cost_max(entry.id)))
+        return int(min(self._limit(entry).cost, self._memory.cost_max(entry.id)))
 
-    def set_images_max(self, entry: Model, images: int) -> None:
-        """Makes so many images of the default size the limit of the model."""
-        self._limits[entry.id] = images * entry.default_cost
+    def _limit(self, entry: Model) -> BatchLimit:
+        if entry.id not in self._limits:
+            self._limits[entry.id] = self._make_limit(entry)
+        return self._limits[entry.id]
 
     def estimate_s(self, call: PipelineCall) -> float:
         """Seconds that the module call will take for which this one waits; 0 if nothing is known yet."""
@@ -83,6 +88,7 @@ class ModuleRunner:
             self._seconds_per_cost[key] = mean + NEWEST_SHARE * (seconds / cost - mean)
             if module.kind == "denoiser":
                 self._recorder.denoiser_call(entry.id, label, len(group), rows, cost, seconds)
+                self._limit(entry).note(label, cost, seconds)
 
         error: Exception | None = None
         try:
@@ -98,8 +104,7 @@ class ModuleRunner:
             self._recorder.add(event, entry.id)
             _log.warning(event.value, model=entry.id, calls=len(group), error=type(raised).__name__)
             if is_out_of_memory and len(group) > 1:
-                half_cost = sum(call.cost for call in group[: len(group) // 2])
-                self._limits[entry.id] = min(self.limit(entry), half_cost)
+                self._limit(entry).lower(sum(call.cost for call in group[: len(group) // 2]))
         # Only here is an exception for want of memory gone, and with its frames the tensors they held.
         memory.free(self._device)
         if len(group) > 1:

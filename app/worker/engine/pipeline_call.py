@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field, fields
 from time import perf_counter, time
@@ -191,10 +191,13 @@ def call_module(calls: Sequence[PipelineCall]) -> list[Any]:
     return outputs
 
 
-def run_calls(calls: Sequence[PipelineCall]) -> None:
+def run_calls(
+    calls: Sequence[PipelineCall], run: Callable[[Sequence[PipelineCall]], Sequence[Any]] = call_module
+) -> None:
     """Runs pipeline calls to their end, joined wherever they can be. Raises the first error of any.
 
-    Denoiser calls go last, so that those of requests with more to encode join.
+    Denoiser calls go last, so that those of requests with more to encode join. `run` calls the module that a group
+    waits for, as `call_module` does, and may return an exception for a call in place of its part.
     """
     # Pipelines turn gradients off and restore what was before, in whatever order they end.
     with torch.no_grad():
@@ -204,8 +207,8 @@ def run_calls(calls: Sequence[PipelineCall]) -> None:
             while waiting := [call for call in calls if not call.has_ended]:
                 leader = min(waiting, key=lambda call: call.suspended.module.kind == "denoiser")
                 group = [call for call in waiting if call.suspended.key == leader.suspended.key]
-                for call, output in zip(group, call_module(group), strict=True):
-                    call.resume(output)
+                for call, output in zip(group, run(group), strict=True):
+                    (call.throw if isinstance(output, Exception) else call.resume)(output)
         finally:
             for call in calls:
                 if not call.has_ended:  # left by an error: it must not turn gradients off when it is collected

@@ -26,7 +26,7 @@ from typing import Any
 
 import torch
 
-from app.catalog import Catalog
+from app.catalog import Catalog, Model
 from app.jobs import InputFiles, Job, JobError
 from app.logs import Log
 from app.settings import Settings
@@ -35,6 +35,7 @@ from app.worker.devices.device_group import DeviceGroup
 from app.worker.devices.gpu import GpuCollector
 from app.worker.devices.side_lane import SideLane
 from app.worker.engine import pipelines
+from app.worker.engine.batch_limit import BatchLimit
 from app.worker.engine.call_queue import CallQueue
 from app.worker.engine.job_errors import UNWRITABLE, job_error
 from app.worker.engine.module_runner import ModuleRunner, RetryAloneError
@@ -53,12 +54,12 @@ from app.worker.prompts.encoder_memo import EncoderMemo
 from app.worker.protocol import JobCancelled, JobControl, JobOutput, Room
 from app.worker.recorder import Event, Recorder, Stage
 
-__all__ = ["UNMEASURED_MAX", "TorchEngine"]
+__all__ = ["TorchEngine"]
 
 #: Images in flight beyond those of one denoiser call, at most as many as these: some are encoded or decoded meanwhile.
 AHEAD_MAX = 8
-#: Images of a denoiser call before a model is measured: on a CPU nothing else bounds its memory.
-UNMEASURED_MAX = 8
+#: Images of a denoiser call at most where the limit is not measured, because a rank out of memory ends the worker.
+SPLIT_MAX = 8
 CPU = torch.device("cpu")
 CLOSE_S = 2.0  # for the module call under way to end
 POLL_S = 0.05  # between two looks at jobs that wait for a module call in another thread, or for room
@@ -112,13 +113,12 @@ class TorchEngine:
         self._files = FileReader(self._models, self.states, memory.budget_bytes(CPU), self._note_read)
         self._memo = EncoderMemo(settings.prompt_cache_bytes)
         self._sketches: dict[str, Sketch] = {}
-        self._unmeasured = set(self._models)  # their most rows of a denoiser call are not known yet
+        self._unmeasured = set(self._models)  # have not generated their trial images yet
 
         # On a CPU both threads share the cores, so only a long decoding is worth it.
         self._side = None if settings.overlap == "off" else SideLane(device)
         self._only_videos_aside = settings.overlap == "auto" and device.type == "cpu"
-        images_max = min(UNMEASURED_MAX, self._images_max) if self._measures else self._images_max
-        self._runner = ModuleRunner(device, recorder, images_max, self._cache.drop_idle)
+        self._runner = ModuleRunner(device, recorder, self._batch_limit, self._cache.drop_idle)
         self._encoding = ThreadPoolExecutor(1, thread_name_prefix="files")
         self._thread = threading.Thread(target=self._serve, name="torch", daemon=True)
         self._inbox: SimpleQueue[Callable[[], None]] = SimpleQueue()
@@ -485,9 +485,16 @@ class TorchEngine:
                 model, _ActiveJob(job, trial_files(model.entry), JobControl(), Future()), 0, learns=True
             )
 
+        warm_up(model.entry, make_call, self._runner, measures=self._measures_model(model.entry))
+
+    def _measures_model(self, entry: Model) -> bool:
         # A rank that is out of memory ends the worker, so several ranks do not try how much is too much.
-        images_max = self._images_max if self._measures and model.entry.parallel is None else None
-        warm_up(model.entry, make_call, self._runner, self._device, images_max)
+        return self._measures and entry.parallel is None
+
+    def _batch_limit(self, entry: Model) -> BatchLimit:
+        is_split = self._measures and entry.parallel is not None
+        images_max = min(SPLIT_MAX, self._images_max) if is_split else self._images_max
+        return BatchLimit(entry.default_cost, images_max, is_fixed=not self._measures_model(entry))
 
 
 def _answer(future: Future[Any], call: Callable[[], Any]) -> None:

@@ -1,26 +1,21 @@
-"""The first images of a loaded model: they warm it up, teach its previews and measure how many to denoise together."""
+"""The first images of a loaded model: they warm it up, teach its previews, and show how many to denoise together."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from dataclasses import dataclass
 from time import perf_counter
-from typing import Literal
 
-import torch
 from PIL import Image
 
 from app.catalog import Model
 from app.jobs import Generation, Guidance, InputFile, Job
 from app.logs import Log
-from app.worker.devices import memory
-from app.worker.engine.module_runner import ModuleRunner
+from app.worker.engine.module_runner import ModuleRunner, RetryAloneError
 from app.worker.engine.pipeline_call import PipelineCall, run_calls
 
-__all__ = ["BatchSize", "measure_batch_size", "trial_files", "trial_inputs", "trial_jobs", "trial_s", "warm_up"]
+__all__ = ["trial_files", "trial_inputs", "trial_jobs", "trial_s", "warm_up"]
 
-GAIN = 1.1  # in images per second, for which a denoiser call takes twice the images: each step then lasts longer
 STEPS = 2  # what the first one alone sets up must not count for all of them
 NEGATIVE = "blurry"
 #: Of many colours, so that a sketch of the model learns them all.
@@ -33,74 +28,32 @@ PROMPTS = (
 _log = Log("worker")
 
 
-@dataclass(frozen=True)
-class BatchSize:
-    """The most images of the model's default size per denoiser call, why no more, and images per second by size."""
-
-    images: int
-    why: Literal["throughput", "memory", "setting"]
-    images_per_s: dict[int, float]
-
-    def table(self) -> str:
-        """`1: 12.5/s, 2: 20.1/s`, for the log."""
-        return ", ".join(f"{size}: {rate:.3g}/s" for size, rate in self.images_per_s.items())
-
-
-def warm_up(
-    entry: Model,
-    make_call: Callable[[Job], PipelineCall],
-    runner: ModuleRunner,
-    device: torch.device,
-    images_max: int | None,
-) -> None:
-    """Generates the model's first images, by which the most rows of a denoiser call are measured.
+def warm_up(entry: Model, make_call: Callable[[Job], PipelineCall], runner: ModuleRunner, *, measures: bool) -> None:
+    """Generates the model's first images, by which the runner learns how many to denoise together.
 
     Args:
         entry: of a loaded model.
         make_call: makes the pipeline call of a job.
-        runner: gets what was measured as the model's limit.
-        device: of the model.
-        images_max: the most to measure; None leaves the runner's limit as it is.
+        runner: of the model.
+        measures: whether to try denoiser calls of 1, 2, 4, … images, as long as the runner's limit rises.
+
+    Raises:
+        MemoryError: one image does not fit.
 
     """
     begun_s = perf_counter()
-
-    def run_s(count: int) -> float | None:
-        seconds = trial_s(entry, make_call, count)
-        if seconds is None:
-            memory.free(device)
-        return seconds
-
-    found = measure_batch_size(run_s, images_max or 1)
-    if images_max is not None:
-        runner.set_images_max(entry, found.images)
-    limit = runner.limit(entry)
+    images, images_per_s = 1, dict[int, float]()
+    while True:
+        images_per_s[images] = images / trial_s(entry, make_call, images, runner)
+        limit = runner.limit(entry) // entry.default_cost
+        if limit <= images or not measures:
+            break
+        images = min(2 * images, limit)
     _log.info(
-        "model_warm", model=entry.id, images=limit // entry.default_cost, limit=limit,
-        why=found.why if images_max is not None else "setting", images_per_s=found.table(),
+        "model_warm", model=entry.id, images=limit, limit=runner.limit(entry),
+        images_per_s=", ".join(f"{size}: {rate:.3g}/s" for size, rate in images_per_s.items()),
         warm_up_ms=(perf_counter() - begun_s) * 1000,
     )  # fmt: skip
-
-
-def measure_batch_size(run_s: Callable[[int], float | None], most: int) -> BatchSize:
-    """Tries denoiser calls of 1, 2, 4, … up to `most` images, until twice the images gain too little.
-
-    `run_s(size)` is the seconds it took, or None where memory did not suffice. Raises MemoryError where one image does
-    not fit.
-    """
-    rates: dict[int, float] = {}
-    best, size = 0, 1
-    while best < most:
-        seconds = run_s(size)
-        if seconds is None:
-            if best == 0:
-                raise MemoryError("one image does not fit into memory")
-            return BatchSize(best, "memory", rates)
-        rates[size] = size / seconds
-        if best and rates[size] < GAIN * rates[best]:
-            return BatchSize(best, "throughput", rates)
-        best, size = size, min(2 * size, most)
-    return BatchSize(best, "setting", rates)
 
 
 def trial_files(entry: Model) -> dict[str, bytes]:
@@ -143,17 +96,18 @@ def trial_jobs(entry: Model, count: int) -> list[Job]:
     ]
 
 
-def trial_s(entry: Model, make_call: Callable[[Job], PipelineCall], count: int) -> float | None:
-    """Returns the seconds that so many images together take at the default number of steps; None if they do not fit."""
+def trial_s(entry: Model, make_call: Callable[[Job], PipelineCall], count: int, runner: ModuleRunner) -> float:
+    """Returns the seconds that so many images together take at the default number of steps.
+
+    Raises MemoryError where one image does not fit.
+    """
     jobs = trial_jobs(entry, count)
     calls = [make_call(job) for job in jobs]
     begun = perf_counter()
     try:
-        run_calls(calls)
-    except Exception as error:
-        if not memory.is_out_of_memory(error):
-            raise
-        return None
+        run_calls(calls, runner.run)
+    except RetryAloneError:
+        raise MemoryError("one image does not fit into memory") from None
     total_s = perf_counter() - begun
     denoise_s = max(call.made.denoise_ms for call in calls) / 1000
     share = entry.num_inference_steps.default / jobs[0].request.num_inference_steps
