@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import json
 import statistics
 import sys
 import tempfile
@@ -29,7 +30,8 @@ from nag.families import family_of
 
 PLAIN, BEFORE, AFTER = "plain", "before", "after"
 COLUMNS = (
-    "step", "plain, CPU s", "before, × plain", "after, × plain", "after ÷ before, CPU: median", "min–max", "wall",
+    "step", "commit after", "rounds", "plain, CPU s", "before, × plain", "after, × plain",
+    "after ÷ before, CPU: median", "min–max", "wall",
     "Python frames per attention call before", "after", "per step before", "after",
 )  # fmt: skip
 
@@ -43,21 +45,28 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=report.RESULTS, metavar="FOLDER", help="stores the table here")
     arguments = parser.parse_args()
     result = "nag_regression" if arguments.shrink == 1 else f"nag_regression-shrink-{arguments.shrink}"
-    rows, data = [], {}
+    data = stored(arguments.results / f"{result}.json", arguments.before)
     with tempfile.TemporaryDirectory(prefix="nag-before-") as folder, torch.no_grad():
         with checkout(arguments.before, Path(folder) / "code") as code:
-            title = f"{commit_of(code)} before, {commit_of(ROOT)} after, float32, {arguments.rounds} rounds in turn"
+            commits = commit_of(code), commit_of(ROOT)
             guides: dict[str, Callable[..., Any]] = {BEFORE: load_library(code).guide, AFTER: nag.guide}
         for name in arguments.family:
             torch.manual_seed(0)
             work = MAKERS[name](Draw("cpu", torch.float32, arguments.shrink), False)
             frames = {side: count_frames(work, guide) for side, guide in guides.items()}
             times = measure(work, guides, arguments.rounds)
-            rows.append(as_row(work.what, times, frames))
-            data[name] = {"what": work.what, "times": times, "frames": frames}
+            data[name] = {"commits": commits, "what": work.what, "times": times, "frames": frames}
             del work
             # After every family, for a run that is cut off.
+            title = f"Commit {commits[0]} before, float32; the rounds of a family are in turn"
+            rows = [as_row(**family) for family in data.values()]
             report.write(result, title, COLUMNS, rows, data, report.machine(), folder=arguments.results)
+
+
+def stored(file: Path, before: str) -> dict[str, Any]:
+    """Returns the families of earlier runs against the same commit, by name; they stay in the table."""
+    data: dict[str, Any] = json.loads(file.read_text())["data"] if file.exists() else {}
+    return {name: family for name, family in data.items() if before.startswith(family["commits"][0])}
 
 
 def load_library(code: Path) -> ModuleType:
@@ -138,13 +147,19 @@ def profile(work: Denoiser, function: str | None = None) -> tuple[int, int]:
 
 
 def as_row(
-    what: str, times: Mapping[str, Sequence[Sequence[float]]], frames: Mapping[str, tuple[float, int]]
+    commits: Sequence[str],
+    what: str,
+    times: Mapping[str, Sequence[Sequence[float]]],
+    frames: Mapping[str, Sequence[float]],
 ) -> list[str]:
+    """Returns a family's row: the medians of its rounds."""
     plain, before, after = ([cpu_s for cpu_s, _ in times[side]] for side in (PLAIN, BEFORE, AFTER))
     ratios = [new / old for old, new in zip(before, after, strict=True)]
     wall = [new[1] / old[1] for old, new in zip(times[BEFORE], times[AFTER], strict=True)]
     return [
         what,
+        commits[1],
+        str(len(ratios)),
         f"{statistics.median(plain):.2f}",
         *(f"{statistics.median(map(float.__truediv__, side, plain)):.3f}" for side in (before, after)),
         f"{statistics.median(ratios):.3f}",
