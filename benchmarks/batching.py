@@ -3,6 +3,9 @@
 64 requests, all with different prompts, negative prompts, scales and seeds, one by one and 16 at a time, against one
 service; beside them the bare pipeline, 1 and 8 rows per call. Printed are images per second and how far each image of
 the service lies from the same request made alone.
+
+The embedded model takes milliseconds a step, of which the rest of a service is a large part. `--heads 24` replaces its
+denoiser by one of random weights and so many attention heads (it has 6): its steps take about as long as 16 × those.
 """
 
 from __future__ import annotations
@@ -77,9 +80,21 @@ def through(url: str, asked: Sequence[dict[str, Any]], at_once: int, name: str) 
         return perf_counter() - began_s, [each[0] for each in made], [each[1] for each in made]
 
 
-def bare(asked: Sequence[dict[str, Any]], rows: int) -> float:
-    """Seconds for all through the pipeline and nothing else, so many rows a call."""
+def write_wide_model(folder: Path, heads: int) -> Path:
+    """Writes the default model with a denoiser of random weights and so many heads; returns a catalog of it alone."""
     catalog = Catalog.load(Settings())
+    pipe = load(catalog.models[catalog.default], torch.device("cpu"))
+    torch.manual_seed(0)
+    pipe.transformer = type(pipe.transformer)(**{**pipe.transformer.config, "num_attention_heads": heads})
+    pipe.save_pretrained(folder / "model")
+    file = folder / "catalog.toml"
+    file.write_text(f'default = "wide"\n[models.wide]\nextends = "{catalog.default}"\nrepository = "{folder}/model"\n')
+    return file
+
+
+def bare(asked: Sequence[dict[str, Any]], rows: int, settings: Settings) -> float:
+    """Seconds for all through the pipeline and nothing else, so many rows a call."""
+    catalog = Catalog.load(settings)
     entry = catalog.models[catalog.default]
     pipe = load(entry, torch.device("cpu"))
 
@@ -105,27 +120,35 @@ def bare(asked: Sequence[dict[str, Any]], rows: int) -> float:
 
 
 def main() -> None:
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter).parse_args()
-    asked = requests()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--heads", type=int, metavar="N", help="of a denoiser with random weights")
+    parser.add_argument("--requests", type=int, default=64, metavar="N")
+    arguments = parser.parse_args()
+    asked = requests()[: arguments.requests]
     took_s: dict[str, float] = {}
-    with tempfile.TemporaryDirectory(prefix="nag-bench-") as name, running(Path(name)) as url:
-        took_s["one by one"], alone, _ = through(url, asked, 1, "one by one")
-        took_s["16 at a time"], mixed, batches = through(url, asked, CLIENTS, "16 at a time")
-    took_s["bare pipeline, 1 row per call"] = bare(asked, 1)
-    took_s["bare pipeline, 8 rows per call"] = bare(asked, ROWS)
+    with tempfile.TemporaryDirectory(prefix="nag-bench-") as name:
+        catalog = write_wide_model(Path(name), arguments.heads) if arguments.heads else None
+        settings = Settings(catalog=catalog)
+        with running(Path(name), catalog, settings={"NAG_MODELS": Catalog.load(settings).default}) as url:
+            took_s["one by one"], alone, _ = through(url, asked, 1, "one by one")
+            took_s[f"{CLIENTS} at a time"], mixed, batches = through(url, asked, CLIENTS, f"{CLIENTS} at a time")
+        for size in (1, ROWS):
+            took_s[f"bare pipeline, {size} rows per call"] = bare(asked, size, settings)
 
     apart = [float(np.abs(a - b).max()) for a, b in zip(alone, mixed, strict=True)]
-    columns = ("way", "images/s", "× one by one", "× bare, 8 rows")
-    base, limit = took_s["one by one"], took_s["bare pipeline, 8 rows per call"]
+    columns = ("way", "images/s", "× one by one", f"× bare, {ROWS} rows")
+    base, limit = took_s["one by one"], took_s[f"bare pipeline, {ROWS} rows per call"]
     rows = [
-        [way, f"{REQUESTS / taken:.2f}", f"{base / taken:.2f}", f"{limit / taken:.2f}"] for way, taken in took_s.items()
+        [way, f"{len(asked) / taken:.2f}", f"{base / taken:.2f}", f"{limit / taken:.2f}"]
+        for way, taken in took_s.items()
     ]
     title = (
-        f"{REQUESTS} requests with different prompts, negative prompts, scales and seeds; mean batch "
+        f"{len(asked)} requests with different prompts, negative prompts, scales and seeds; mean batch "
         f"{np.mean(batches):.1f}; an image from the same request alone: at most {max(apart):g} of 255 apart"
     )
     data = {"seconds": took_s, "batches": batches, "apart": apart}
-    report.write("batching", title, columns, rows, data, f"{report.machine()}, {torch.get_num_threads()} threads")
+    result = f"batching-heads-{arguments.heads}" if arguments.heads else "batching"
+    report.write(result, title, columns, rows, data, f"{report.machine()}, {torch.get_num_threads()} threads")
 
 
 if __name__ == "__main__":
