@@ -8,16 +8,16 @@
     ├── MalformedBody           400  not JSON
     ├── BodyTooLarge            413
     ├── UnsupportedMediaType    415  a body whose media type is not JSON
-    ├── Unauthenticated         401  no API key, or an unknown one
+    ├── InvalidApiKey           401  no API key, or an unknown one
     ├── Forbidden               403  a key without the scope, or a link that this server did not sign
     ├── NotFound                404  unknown, no longer kept, or another tenant's
     ├── RequestTimeout          408  the body did not arrive in time
     ├── Conflict                409
-    ├── Expired                 410
+    ├── Gone                    410  a result or a link that is no longer kept
     ├── RangeNotSatisfiable     416  none of the file's bytes
     ├── HeadTooLarge            431
     ├── QueueFull               429
-    ├── RateLimited             429  a limit of the caller's key
+    ├── RateLimitExceeded       429  a limit of the caller's key
     └── Unavailable             503  no worker for this model, or no Redis
 
 `type` is one of OpenAI's error types, so that the official SDKs raise the right exception.
@@ -88,7 +88,7 @@ class UnsupportedMediaType(ServiceError):
     status, type, code = 415, "invalid_request_error", "unsupported_media_type"
 
 
-class Unauthenticated(ServiceError):
+class InvalidApiKey(ServiceError):
     status, type, code = 401, "invalid_request_error", "invalid_api_key"
 
 
@@ -108,7 +108,7 @@ class Conflict(ServiceError):
     status, type, code = 409, "invalid_request_error", "conflict"
 
 
-class Expired(ServiceError):
+class Gone(ServiceError):
     status, type, code = 410, "invalid_request_error", "expired"
 
 
@@ -120,7 +120,7 @@ class QueueFull(ServiceError):
     status, type, code = 429, "rate_limit_error", "queue_full"
 
 
-class RateLimited(ServiceError):
+class RateLimitExceeded(ServiceError):
     status, type, code = 429, "rate_limit_error", "rate_limit_exceeded"
 
 

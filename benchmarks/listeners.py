@@ -36,7 +36,7 @@ COLUMNS = (
 
 
 @dataclass(frozen=True)
-class Heard:
+class Measurement:
     """Of all listeners together; memory is the API process's resident set."""
 
     events: int
@@ -70,7 +70,7 @@ def main() -> int:
     return int(any(row[3] != "0" for row in rows))
 
 
-async def _measured(listeners: int, jobs: int, steps: int, step_s: float) -> Heard:
+async def _measured(listeners: int, jobs: int, steps: int, step_s: float) -> Measurement:
     with tempfile.TemporaryDirectory(prefix="nag-bench-") as folder:
         settings = Settings(data_dir=Path(folder), redis_url=None)
         server = embedded.start(settings)
@@ -98,7 +98,7 @@ async def api(settings: Settings) -> AsyncIterator[tuple[int, psutil.Process]]:
 
 async def listen(
     settings: Settings, port: int, process: psutil.Process, listeners: int, jobs: int, steps: int, step_s: float
-) -> Heard:
+) -> Measurement:
     """So many listeners on so many jobs, which all go through their steps together."""
     queue = Queue.connect(settings)
     ids = [f"job_{i}" for i in range(jobs)]
@@ -125,7 +125,7 @@ async def listen(
     await queue.close()
     expected = ["queued", "started", *map(str, range(1, steps + 1)), "failed"]
     wrong = sum(each != expected for each in heard)
-    return Heard(sum(map(len, heard)), wrong, delays_ms, before_bytes, with_all_bytes, cpu_s)
+    return Measurement(sum(map(len, heard)), wrong, delays_ms, before_bytes, with_all_bytes, cpu_s)
 
 
 async def _listener(

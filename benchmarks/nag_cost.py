@@ -68,7 +68,7 @@ def ways_of(work: Denoiser, *, options: bool = False) -> dict[str, tuple[Way, di
     return ways
 
 
-class Guided:
+class GuidedSteps:
     """Takes steps of one way, inside its own `guide` and with what that way asks of the denoiser."""
 
     def __init__(self, work: Denoiser, way: Way, guide: dict[str, Any] | None, end: float = 1.0) -> None:
@@ -132,7 +132,7 @@ def measure(work: Denoiser, rounds: int, device: str, *, options: bool = False) 
     with tqdm(total=(rounds + 1) * len(ways), unit="step") as bar:
         for round_ in range(rounds + 1):
             for name, (way, guide, end) in ways.items():
-                with Guided(work, way, guide, end) as step:
+                with GuidedSteps(work, way, guide, end) as step:
                     projects = guide is None or "project" in guide
                     if not projects and end == 1.0 and family_of(work.pipe).caches_text_kv:
                         step(TIMESTEPS[0])  # the one step a prompt that projects the negative's keys
@@ -167,7 +167,7 @@ class AttentionLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 def kernels(work: Denoiser) -> str:
     """Returns a table of the attention kernels of a guided step, and of those that merge attention on CUDA."""
-    with Guided(work, *ways_of(work)["NAG, ours"]) as step, AttentionLog() as log:
+    with GuidedSteps(work, *ways_of(work)["NAG, ours"]) as step, AttentionLog() as log:
         step(TIMESTEPS[0])
     is_joint = family_of(work.pipe).attention == "joint"
     rows = [
@@ -189,7 +189,7 @@ def float32_difference(device: str) -> float:
     ways = ways_of(work)
     outs = []
     for name in ("NAG, ours", "NAG, packed, two attention calls"):
-        with Guided(work, *ways[name]) as step:
+        with GuidedSteps(work, *ways[name]) as step:
             outs.append(step(TIMESTEPS[0]))
     return float((outs[0] - outs[1]).norm() / outs[1].norm())
 

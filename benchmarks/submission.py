@@ -45,7 +45,7 @@ Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 @dataclass
-class Found:
+class Measurement:
     latencies_ms: list[float] = field(default_factory=list)
     statuses: Counter[str] = field(default_factory=Counter)
     ids: list[str] = field(default_factory=list)
@@ -62,27 +62,27 @@ def main() -> int:
     limits = {"NAG_QUEUE_LIMIT": str(2 * count), "NAG_QUEUE_LIMIT_PER_MODEL": str(2 * count)}
     busy = f"{os.getloadavg()[0]:.1f}"
     with tempfile.TemporaryDirectory(prefix="nag-bench-") as folder, paused(Path(folder), **limits) as (url, settings):
-        found = asyncio.run(_sent(url, count, arguments.rate))
-        missing, queued = asyncio.run(_missing(settings, found.ids))
-    accepted = found.statuses["202"]
+        measurement = asyncio.run(_sent(url, count, arguments.rate))
+        missing, queued = asyncio.run(_missing(settings, measurement.ids))
+    accepted = measurement.statuses["202"]
     row = [
-        str(count), f"{found.took_s:.1f}", str(accepted), str(sum(found.statuses.values()) - accepted),
-        *(f"{_percentile(found.latencies_ms, each):.1f}" for each in (0.5, 0.9, 0.99, 1.0)),
-        str(len(found.ids)), str(missing), str(queued),
+        str(count), f"{measurement.took_s:.1f}", str(accepted), str(sum(measurement.statuses.values()) - accepted),
+        *(f"{_percentile(measurement.latencies_ms, each):.1f}" for each in (0.5, 0.9, 0.99, 1.0)),
+        str(len(measurement.ids)), str(missing), str(queued),
     ]  # fmt: skip
-    late_ms = ", ".join(f"{_percentile(found.late_ms, each):.1f}" for each in (0.5, 0.99))
+    late_ms = ", ".join(f"{_percentile(measurement.late_ms, each):.1f}" for each in (0.5, 0.99))
     title = (
         f"Submissions at {arguments.rate:g} a second for {arguments.seconds:g} s, open loop, to one API process with "
         f"the worker paused\n\nThe sender itself was late by {late_ms} ms (p50, p99), which is in the latencies. "
         f"{busy} programs waited for the {os.cpu_count()} cores before it began (load average of a minute)."
     )
-    data = {"statuses": dict(found.statuses), "row": dict(zip(COLUMNS, row, strict=True))}
+    data = {"statuses": dict(measurement.statuses), "row": dict(zip(COLUMNS, row, strict=True))}
     report.write("submission", title, COLUMNS, [row], data, report.machine())
     return int(bool(missing or accepted != count or queued != accepted))
 
 
-async def _sent(url: str, count: int, rate: float) -> Found:
-    found, address = Found(), urlsplit(url)
+async def _sent(url: str, count: int, rate: float) -> Measurement:
+    measurement, address = Measurement(), urlsplit(url)
     assert address.hostname is not None
     assert address.port is not None
     free: list[Connection] = []
@@ -91,15 +91,17 @@ async def _sent(url: str, count: int, rate: float) -> Found:
         for number in range(count):
             due_s = begun_s + number / rate
             await asyncio.sleep(max(0.0, due_s - perf_counter()))
-            found.late_ms.append((perf_counter() - due_s) * 1000)
-            group.create_task(_submit(free, address.hostname, address.port, number, due_s, found))
-        found.took_s = perf_counter() - begun_s
+            measurement.late_ms.append((perf_counter() - due_s) * 1000)
+            group.create_task(_submit(free, address.hostname, address.port, number, due_s, measurement))
+        measurement.took_s = perf_counter() - begun_s
     for _, writer in free:
         writer.close()
-    return found
+    return measurement
 
 
-async def _submit(free: list[Connection], host: str, port: int, number: int, due_s: float, found: Found) -> None:
+async def _submit(
+    free: list[Connection], host: str, port: int, number: int, due_s: float, measurement: Measurement
+) -> None:
     """On a connection that is free, or on a new one. No HTTP library: on two cores it would take more than the API."""
     reader, writer = free.pop() if free else await asyncio.open_connection(host, port)
     body = BODY % number
@@ -107,15 +109,15 @@ async def _submit(free: list[Connection], host: str, port: int, number: int, due
     try:
         head = (await reader.readuntil(b"\r\n\r\n")).lower()
     except asyncio.IncompleteReadError:
-        found.statuses["closed"] += 1
+        measurement.statuses["closed"] += 1
         return
     answer = await reader.readexactly(int(head.partition(b"content-length: ")[2].partition(b"\r")[0]))
-    found.latencies_ms.append((perf_counter() - due_s) * 1000)
+    measurement.latencies_ms.append((perf_counter() - due_s) * 1000)
     free.append((reader, writer))
     status = head.split()[1].decode()
-    found.statuses[status] += 1
+    measurement.statuses[status] += 1
     if status == "202":
-        found.ids.append(json.loads(answer)["id"])
+        measurement.ids.append(json.loads(answer)["id"])
 
 
 async def _missing(settings: Settings, ids: Sequence[str]) -> tuple[int, int]:

@@ -26,7 +26,7 @@ from app.artifacts.signed_urls import Links
 from app.asyncio_utils import cancel_and_wait
 from app.auth import Scope
 from app.catalog import Catalog, UploadedLora
-from app.errors import Forbidden, InvalidParameter, NotFound, Unauthenticated
+from app.errors import Forbidden, InvalidApiKey, InvalidParameter, NotFound
 from app.jobs import InputFile, InputFiles, Job, JobStatus
 from app.logs import Log
 from app.metrics import Metrics
@@ -125,9 +125,9 @@ class Service:
 
     @property
     def tenant(self) -> str:
-        """The caller's. Raises Unauthenticated."""
+        """The caller's. Raises InvalidApiKey."""
         if self.caller.tenant is None:
-            raise Unauthenticated("an API key is needed", code="missing_api_key")
+            raise InvalidApiKey("an API key is needed", code="missing_api_key")
         return self.caller.tenant
 
     def require_admin(self, purpose: str) -> None:

@@ -16,7 +16,7 @@ from typing import Self
 
 from app.artifacts.artifacts import Artifacts
 from app.artifacts.naming import is_name
-from app.errors import Expired, Forbidden
+from app.errors import Forbidden, Gone
 from app.folders import writable_folder
 from app.settings import Settings
 
@@ -75,7 +75,7 @@ class Links:
     def check(self, name: str, expires: str, signature: str) -> int:
         """Returns for how many seconds the link still works.
 
-        Raises Forbidden for a signature that this server did not make, Expired for a link that no longer works.
+        Raises Forbidden for a signature that this server did not make, Gone for a link that no longer works.
         """
         matches = [
             hmac.compare_digest(_signature(name, expires, secret), signature.encode()) for secret in self._secrets
@@ -84,7 +84,7 @@ class Links:
             raise Forbidden("the link was not signed by this server", code="invalid_signature")
         left_s = math.ceil(int(expires) - time.time())
         if left_s <= 0:
-            raise Expired("the link has expired; get the job again for a new one")
+            raise Gone("the link has expired; get the job again for a new one")
         return left_s
 
 

@@ -17,7 +17,7 @@ from redis.asyncio import ConnectionPool
 from redis.exceptions import RedisError
 
 from app.asyncio_utils import cancel_and_wait
-from app.errors import RateLimited
+from app.errors import RateLimitExceeded
 from app.queue.keys import Keys
 from app.queue.scripts import Scripts
 
@@ -70,10 +70,12 @@ class ConcurrencyLimiter:
 
     @asynccontextmanager
     async def hold(self, key_id: str, most: int) -> AsyncIterator[None]:
-        """Holds one of the key's `most` slots. Raises RateLimited if all are taken."""
+        """Holds one of the key's `most` slots. Raises RateLimitExceeded if all are taken."""
         slot = uuid4().hex
         if not await self._scripts.run("slot_acquire", key_id=key_id, slot=slot, most=most, ttl_ms=SLOT_MS):
-            raise RateLimited(f"Too many concurrent requests for this API key (limit {most})", retry_after_s=RETRY_S)
+            raise RateLimitExceeded(
+                f"Too many concurrent requests for this API key (limit {most})", retry_after_s=RETRY_S
+            )
         renewing = asyncio.create_task(self._renew(key_id, slot))
         try:
             yield

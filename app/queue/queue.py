@@ -19,7 +19,7 @@ from redis.asyncio import Redis
 
 from app.asyncio_utils import Signal
 from app.catalog import is_uploaded
-from app.errors import Conflict, InvalidParameter, QueueFull, RateLimited
+from app.errors import Conflict, InvalidParameter, QueueFull, RateLimitExceeded
 from app.jobs import Job, JobError, JobStatus, Result
 from app.logs import Log
 from app.metrics.service import QueueStats
@@ -123,7 +123,7 @@ class Queue:
         tenant, by the fingerprint, whose client has left it (see `mark_orphan`), each such job once.
         Raises errors.Conflict if the key came with another fingerprint; errors.QueueFull at settings.queue_limit
         and settings.queue_limit_per_model; errors.InvalidParameter for an uploaded LoRA that was deleted meanwhile;
-        errors.RateLimited if `pending_jobs` of this API key have not ended.
+        errors.RateLimitExceeded if `pending_jobs` of this API key have not ended.
         """
         request, most_s = job.request, self._settings.deadline_max_s
         answer = await self._scripts.run(
@@ -158,7 +158,7 @@ class Queue:
             )
         if answer == ["full", "key"]:
             retry_s = retry_after_s(await self.loads())
-            raise RateLimited(
+            raise RateLimitExceeded(
                 f"Too many unfinished jobs for this API key (limit {pending_jobs})", retry_after_s=retry_s
             )
         if answer[0] == "full":

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.catalog import UploadedLora
-from app.errors import Conflict, NotFound, RateLimited
+from app.errors import Conflict, NotFound, RateLimitExceeded
 from app.logs import Log
 from app.queue.scripts import Scripts
 
@@ -46,7 +46,7 @@ class FileRegistry:
         self._most_bytes = most_bytes
 
     async def add(self, tenant: str, file: UploadedFile, kept_s: float) -> UploadedFile:
-        """Registers the file and returns it with its times. Raises RateLimited if the tenant has no room for it."""
+        """Registers the file; returns it with its times. Raises RateLimitExceeded if the tenant has no room for it."""
         record = {name: getattr(file, name) for name in ("id", "name", "filename", "purpose", "bytes")}
         answer = await self._scripts.run(
             "file_add", tenant=tenant, record=record, ttl_ms=round(kept_s * 1000), most=FILES_MAX,
@@ -54,7 +54,7 @@ class FileRegistry:
         )  # fmt: skip
         if answer == "full":
             message = f"file: the limit is {FILES_MAX} files and {self._most_bytes} bytes; delete some"
-            raise RateLimited(message, param="file", code="files_full")
+            raise RateLimitExceeded(message, param="file", code="files_full")
         return _read(answer)
 
     async def find(self, tenant: str, file_id: str) -> UploadedFile | None:

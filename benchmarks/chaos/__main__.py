@@ -68,7 +68,7 @@ def _rows(broken: Story, rolled: Story) -> list[list[str]]:
     def row(name: str, one: Any, other: Any) -> list[str]:
         return [name, *("" if each is None else str(each) for each in (one, other))]
 
-    rows = [row("jobs", len(broken.asked), len(rolled.asked))]
+    rows = [row("jobs", len(broken.outcomes), len(rolled.outcomes))]
     rows += [row(name.replace("_", " "), count, None) for name, count in broken.events.items()]
     rows += [row(name, None, count) for name, count in rolled.events.items()]
     for end in sorted({*broken.ends, *rolled.ends}):

@@ -12,7 +12,7 @@ from app.artifacts.naming import is_name
 from app.jobs import JobStatus
 from app.queue.keys import Keys
 from app.queue.serialization import result_from_json
-from benchmarks.chaos.clients import ENDS, Asked, Clients
+from benchmarks.chaos.clients import ENDS, Clients, RequestOutcome
 from benchmarks.chaos.fleet import Fleet
 
 keys = Keys("nag")
@@ -52,13 +52,13 @@ class Findings:
 async def audit(fleet: Fleet, clients: Clients) -> Findings:
     """Called while the service still runs and nothing is asked of it any more."""
     found = Findings()
-    for asked in clients.asked:
-        found.wrong += [f"{', '.join(asked.ids)}: {each}" for each in asked.wrong]
-        if len(asked.ids) != 1:
-            found.doubled.append(f"{asked.wish.key}: {len(asked.ids)} jobs")
-        for job_id in asked.ids:
-            await _ended_once(clients, asked, job_id, found)
-    ids = {each for asked in clients.asked for each in asked.ids}
+    for outcome in clients.outcomes:
+        found.wrong += [f"{', '.join(outcome.ids)}: {fault}" for fault in outcome.wrong]
+        if len(outcome.ids) != 1:
+            found.doubled.append(f"{outcome.wish.key}: {len(outcome.ids)} jobs")
+        for job_id in outcome.ids:
+            await _ended_once(clients, outcome, job_id, found)
+    ids = {job_id for outcome in clients.outcomes for job_id in outcome.ids}
     journal = transitions(fleet.settings.data_folder / "valkey")
     said = Counter(_said(fleet, COMPLETED))
     found.twice += [job for job, ends in journal.ended.items() if len(ends) > 1]
@@ -72,12 +72,12 @@ async def audit(fleet: Fleet, clients: Clients) -> Findings:
     return found
 
 
-async def _ended_once(clients: Clients, asked: Asked, job_id: str, found: Findings) -> None:
+async def _ended_once(clients: Clients, outcome: RequestOutcome, job_id: str, found: Findings) -> None:
     job = await clients.look(job_id)
     if job is None or job["status"] not in ENDS:
         found.lost.append(job_id)
-    elif job["status"] != asked.status:
-        found.changed.append(f"{job_id}: {asked.status}, then {job['status']}")
+    elif job["status"] != outcome.status:
+        found.changed.append(f"{job_id}: {outcome.status}, then {job['status']}")
     elif job["status"] in (JobStatus.FAILED, JobStatus.EXPIRED) and not (job["error"] or {}).get("message"):
         found.unreasoned.append(job_id)
 

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 from PIL import Image
 
-__all__ = ["Asked", "Clients", "Wish", "wishes"]
+__all__ = ["Clients", "RequestOutcome", "Wish", "wishes"]
 
 TIMEOUT_S = 60.0  # above the longest time a request is held here
 HELD_S = 5
@@ -36,7 +36,7 @@ class Wish:
 
 
 @dataclass
-class Asked:
+class RequestOutcome:
     """What became of a wish, as its client saw it."""
 
     wish: Wish
@@ -79,7 +79,7 @@ class Clients:
 
     def __init__(self, urls: Sequence[str], draw: random.Random) -> None:
         self.answers: Counter[str] = Counter()
-        self.asked: list[Asked] = []
+        self.outcomes: list[RequestOutcome] = []
         self.ended = 0
         self._urls = urls
         self._draw = draw
@@ -90,11 +90,11 @@ class Clients:
 
     async def fulfil(self, wish: Wish) -> None:
         """From the request to the bytes of the result."""
-        asked = Asked(wish)
-        self.asked.append(asked)
+        outcome = RequestOutcome(wish)
+        self.outcomes.append(outcome)
         begun_s = asyncio.get_running_loop().time()
-        await (self._openai(asked) if wish.how == "openai" else self._job(asked))
-        asked.total_s = asyncio.get_running_loop().time() - begun_s
+        await (self._openai(outcome) if wish.how == "openai" else self._job(outcome))
+        outcome.total_s = asyncio.get_running_loop().time() - begun_s
         self.ended += 1
 
     async def look(self, job_id: str) -> dict[str, Any] | None:
@@ -102,15 +102,15 @@ class Clients:
         answer = await self._send("GET", f"/v1/jobs/{job_id}")
         return None if answer.status_code == 404 else dict(answer.json())
 
-    async def _job(self, asked: Asked) -> None:
-        wish = asked.wish
+    async def _job(self, outcome: RequestOutcome) -> None:
+        wish = outcome.wish
         headers = {"idempotency-key": wish.key} | ({"prefer": f"wait={HELD_S}"} if wish.how == "held" else {})
         answer = await self._send("POST", "/v1/jobs", json=wish.body, headers=headers)
         if answer.status_code not in (200, 202):
-            asked.wrong.append(f"refused with {answer.status_code}: {answer.text}")
+            outcome.wrong.append(f"refused with {answer.status_code}: {answer.text}")
             return
         job: dict[str, Any] | None = answer.json()
-        asked.ids.add(answer.json()["id"])
+        outcome.ids.add(answer.json()["id"])
         if wish.cancel_after_s is not None:
             await asyncio.sleep(wish.cancel_after_s)
             job = (await self._send("POST", f"/v1/jobs/{answer.json()['id']}/cancel")).json()
@@ -118,29 +118,30 @@ class Clients:
             await asyncio.sleep(POLL_S)
             job = await self.look(answer.json()["id"])
         if job is None:
-            asked.status = "lost"
+            outcome.status = "lost"
             return
-        asked.status, asked.attempts, asked.code = job["status"], job["attempts"], (job["error"] or {}).get("code", "")
+        outcome.status, outcome.attempts = job["status"], job["attempts"]
+        outcome.code = (job["error"] or {}).get("code", "")
         for output in job["outputs"]:
             data = (await self._send("GET", output["url"])).content
-            asked.wrong += _wrong(data, job["request"]["width"], job["request"]["height"])
+            outcome.wrong += _wrong(data, job["request"]["width"], job["request"]["height"])
             if len(data) != output["size_bytes"]:
-                asked.wrong.append(f"{len(data)} bytes where {output['size_bytes']} were told")
-        if asked.status == "completed" and len(job["outputs"]) != wish.body["n"]:
-            asked.wrong.append(f"{len(job['outputs'])} pictures, not {wish.body['n']}")
+                outcome.wrong.append(f"{len(data)} bytes where {output['size_bytes']} were told")
+        if outcome.status == "completed" and len(job["outputs"]) != wish.body["n"]:
+            outcome.wrong.append(f"{len(job['outputs'])} pictures, not {wish.body['n']}")
 
-    async def _openai(self, asked: Asked) -> None:
-        headers = {"idempotency-key": asked.wish.key}
-        answer = await self._send("POST", "/v1/images/generations", json=asked.wish.body, headers=headers)
+    async def _openai(self, outcome: RequestOutcome) -> None:
+        headers = {"idempotency-key": outcome.wish.key}
+        answer = await self._send("POST", "/v1/images/generations", json=outcome.wish.body, headers=headers)
         if answer.status_code != 200:
-            asked.wrong.append(f"refused with {answer.status_code}: {answer.text}")
+            outcome.wrong.append(f"refused with {answer.status_code}: {answer.text}")
             return
         said = answer.json()
-        asked.ids.add(said["job"])
-        asked.status, asked.attempts = "completed", said["attempts"]
+        outcome.ids.add(said["job"])
+        outcome.status, outcome.attempts = "completed", said["attempts"]
         width, height = map(int, said["size"].split("x"))
         for each in said["data"]:
-            asked.wrong += _wrong(base64.b64decode(each["b64_json"]), width, height)
+            outcome.wrong += _wrong(base64.b64decode(each["b64_json"]), width, height)
 
     async def _send(self, method: str, path: str, **request: Any) -> httpx.Response:
         """The first answer that is neither a 429 nor a 5xx, from whichever replica gives one."""

@@ -15,7 +15,7 @@ from typing import Any
 from tqdm import tqdm
 
 from benchmarks.chaos.audit import Findings, audit
-from benchmarks.chaos.clients import Asked, Clients, Wish, wishes
+from benchmarks.chaos.clients import Clients, RequestOutcome, Wish, wishes
 from benchmarks.chaos.faults import Faults
 from benchmarks.chaos.fleet import Fleet, fleet
 
@@ -36,7 +36,7 @@ class Story:
     """What happened, and what was found."""
 
     events: dict[str, int]
-    asked: list[Asked]
+    outcomes: list[RequestOutcome]
     answers: Counter[str]
     findings: Findings
     seconds: float
@@ -45,19 +45,19 @@ class Story:
     @property
     def ends(self) -> Counter[str]:
         """Jobs by how they ended."""
-        return Counter(f"{each.status} {each.code}".strip() for each in self.asked)
+        return Counter(f"{outcome.status} {outcome.code}".strip() for outcome in self.outcomes)
 
     @property
     def attempts(self) -> Counter[int]:
-        return Counter(each.attempts for each in self.asked if each.status == "completed")
+        return Counter(outcome.attempts for outcome in self.outcomes if outcome.status == "completed")
 
     @property
     def median_s(self) -> float:
-        return median(each.total_s for each in self.asked)
+        return median(outcome.total_s for outcome in self.outcomes)
 
     @property
     def longest_s(self) -> float:
-        return max(each.total_s for each in self.asked)
+        return max(outcome.total_s for outcome in self.outcomes)
 
     @property
     def server_errors(self) -> int:
@@ -84,7 +84,7 @@ async def chaos(folder: Path, jobs: int, counts: Mapping[str, int], seed: int, l
         findings = await audit(service, clients)
         await clients.close()
         events = dict(faults.done) | {"workers caught with jobs in their hands": faults.caught}
-        return Story(events, clients.asked, clients.answers, findings, seconds, await service.stop())
+        return Story(events, clients.outcomes, clients.answers, findings, seconds, await service.stop())
 
 
 async def rolling(folder: Path, seed: int, limit_s: float, at_once: int = AT_ONCE) -> Story:
@@ -110,7 +110,7 @@ async def rolling(folder: Path, seed: int, limit_s: float, at_once: int = AT_ONC
         findings = await audit(service, clients)
         await clients.close()
         events = {"workers replaced": len(service.workers), "APIs replaced": len(service.apis)}
-        return Story(events, clients.asked, clients.answers, findings, seconds, unclean + await service.stop())
+        return Story(events, clients.outcomes, clients.answers, findings, seconds, unclean + await service.stop())
 
 
 async def _replace_each(service: Fleet) -> list[str]:

@@ -22,7 +22,7 @@ from benchmarks.chaos.fleet import fleet
 from benchmarks.operations import prometheus
 from benchmarks.operations.faults import FAULTS, QUEUE_LIMIT, Fault, Scene, small_disk
 from benchmarks.operations.load import CATALOG, Load
-from benchmarks.operations.panels import Asked, ask, plot
+from benchmarks.operations.panels import PanelData, plot, query_panels
 
 LOAD_S = 45.0  # before the first fault: longer than every window
 FIRE_S, CLEAR_S = 180.0, 240.0
@@ -39,7 +39,7 @@ class Story:
     quiet: set[str] = field(default_factory=set)  # alerts that fired before any fault
     fired: dict[str, tuple[str, float, float]] = field(default_factory=dict)  # by alert: fault, s to fire, s to clear
     marks: list[tuple[float, str]] = field(default_factory=list)
-    asked: list[Asked] = field(default_factory=list)
+    panels: list[PanelData] = field(default_factory=list)
     rules: dict[str, int] = field(default_factory=dict)  # recording rules, by how many series they had
     targets: int = 0
     skipped: list[str] = field(default_factory=list)
@@ -51,7 +51,7 @@ class Story:
         return [
             *(f"{alert} fired before its fault" for alert in sorted(self.quiet)),
             *(f"{alert} did not fire and clear" for alert in wanted if alert not in self.fired),
-            *(f"{a.dashboard}: {a.title}: no data: {e}" for a in self.asked if not a.needs_gpu for e in a.empty),
+            *(f"{a.dashboard}: {a.title}: no data: {e}" for a in self.panels if not a.needs_gpu for e in a.empty),
             *(f"{rule}: no data" for rule, series in self.rules.items() if not series),
         ]
 
@@ -93,7 +93,7 @@ async def tell(folder: Path, executable: str, seed: int) -> Story:
                 story.end_s = time.time()
                 loading.cancel()
                 await asyncio.wait([loading])
-                story.asked = await ask(seen, story.begin_s, story.end_s)
+                story.panels = await query_panels(seen, story.begin_s, story.end_s)
                 for rule in await seen.rules():
                     if rule["type"] == "recording":
                         history = await seen.history(rule["name"], story.begin_s, story.end_s, 5)
@@ -133,24 +133,24 @@ def publish(story: Story, seed: int) -> Sequence[Path]:
         [alert, fault, f"{fired_s:.0f}", f"{cleared_s:.0f}"]
         for alert, (fault, fired_s, cleared_s) in story.fired.items()
     ]
-    queries = sum(len(each.empty) == 0 for each in story.asked)
-    with_gpu = sum(each.needs_gpu for each in story.asked)
+    queries = sum(len(each.empty) == 0 for each in story.panels)
+    with_gpu = sum(each.needs_gpu for each in story.panels)
     title = (
         f"Alerts that fired and cleared with a real Prometheus, {story.targets} targets scraped each second; a minute "
-        f"of the rules is {minute} s here. {queries} of {len(story.asked)} panels had data in all their queries "
+        f"of the rules is {minute} s here. {queries} of {len(story.panels)} panels had data in all their queries "
         f"({with_gpu} need a GPU), {sum(n > 0 for n in story.rules.values())} of {len(story.rules)} recording rules. "
         f"Seed {seed}"
     )
     data = {
         "alerts": story.fired,
-        "panels": {f"{each.dashboard}: {each.title}": len(each.series) for each in story.asked},
+        "panels": {f"{each.dashboard}: {each.title}": len(each.series) for each in story.panels},
         "recording_rules": story.rules,
         "skipped": story.skipped,
         "seconds": round(story.end_s - story.begin_s),
     }
     columns = ("alert", "fault", "fired after (s)", "cleared after healing began (s)")
     report.write("operations", title, columns, rows, data, report.machine())
-    return plot(story.asked, story.begin_s, story.marks, report.RESULTS)
+    return plot(story.panels, story.begin_s, story.marks, report.RESULTS)
 
 
 def main() -> int:

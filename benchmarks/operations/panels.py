@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks.operations.prometheus import WINDOW, Prometheus
 
-__all__ = ["Asked", "ask", "panels", "plot"]
+__all__ = ["PanelData", "dashboard_panels", "plot", "query_panels"]
 
 FOLDER = Path(__file__).parents[2] / "docker" / "grafana" / "dashboards"
 ACROSS = 3
@@ -22,7 +22,7 @@ GAP_S = 3 * STEP_S
 
 
 @dataclass(frozen=True)
-class Asked:
+class PanelData:
     """One panel; `series` are those of all its queries, each with its name."""
 
     dashboard: str
@@ -33,17 +33,17 @@ class Asked:
     needs_gpu: bool
 
 
-def panels() -> Iterator[tuple[str, Mapping[str, Any]]]:
+def dashboard_panels() -> Iterator[tuple[str, Mapping[str, Any]]]:
     """As the files of the dashboards say, each with its dashboard's name."""
     for file in sorted(FOLDER.glob("*.json")):
         for panel in json.loads(file.read_text())["panels"]:
             yield file.stem, panel
 
 
-async def ask(prometheus: Prometheus, begin_s: float, end_s: float) -> list[Asked]:
+async def query_panels(prometheus: Prometheus, begin_s: float, end_s: float) -> list[PanelData]:
     """Every query of every panel, with the variables as Grafana fills them in."""
-    asked = []
-    for dashboard, panel in panels():
+    found = []
+    for dashboard, panel in dashboard_panels():
         series, empty = [], []
         for target in panel["targets"]:
             expr = target["expr"].replace("$__rate_interval", WINDOW).replace("$model", ".*")
@@ -54,11 +54,11 @@ async def ask(prometheus: Prometheus, begin_s: float, end_s: float) -> list[Aske
             empty += [] if points else [expr]
         needs_gpu = all("nag_gpu_" in target["expr"] for target in panel["targets"])
         unit = panel["fieldConfig"]["defaults"]["unit"]
-        asked.append(Asked(dashboard, panel["title"], unit, series, empty, needs_gpu))
-    return asked
+        found.append(PanelData(dashboard, panel["title"], unit, series, empty, needs_gpu))
+    return found
 
 
-def plot(asked: Sequence[Asked], begin_s: float, marks: Sequence[tuple[float, str]], folder: Path) -> list[Path]:
+def plot(panels: Sequence[PanelData], begin_s: float, marks: Sequence[tuple[float, str]], folder: Path) -> list[Path]:
     """A picture a dashboard; `marks` are times and what happened then."""
     import matplotlib as mpl
 
@@ -66,8 +66,8 @@ def plot(asked: Sequence[Asked], begin_s: float, marks: Sequence[tuple[float, st
     from matplotlib import pyplot
 
     written = []
-    for dashboard in dict.fromkeys(each.dashboard for each in asked):
-        mine = [each for each in asked if each.dashboard == dashboard]
+    for dashboard in dict.fromkeys(each.dashboard for each in panels):
+        mine = [each for each in panels if each.dashboard == dashboard]
         rows = math.ceil(len(mine) / ACROSS)
         figure, axes = pyplot.subplots(rows, ACROSS, figsize=(5 * ACROSS, 2.6 * rows), squeeze=False, sharex=True)
         for each, axis in zip(mine, axes.flat, strict=False):

@@ -20,11 +20,11 @@ from app.settings import Settings
 from app.worker.engine.pipelines import resolve_device
 from benchmarks import report
 from benchmarks.paper_table import prompts, table
-from benchmarks.paper_table.album import Album, DrawnOtherwise
 from benchmarks.paper_table.draw import Limits, draw
+from benchmarks.paper_table.image_cache import ImageCache, StaleImageError
 from benchmarks.paper_table.measure import Reference, complete, measure
 from benchmarks.paper_table.metrics import networks
-from benchmarks.paper_table.plan import Plan, Unsuited
+from benchmarks.paper_table.plan import Plan, PlanError
 
 ASKED = ("num_inference_steps", "guidance_scale", "width", "height")
 GUIDANCE = ("scale", "tau", "alpha", "end")
@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         _run(asked, began_s)
     except (
-        Usage, prompts.PromptFileError, Unsuited, DrawnOtherwise, CatalogError, LoadError, ModuleNotFoundError,
+        Usage, prompts.PromptFileError, PlanError, StaleImageError, CatalogError, LoadError, ModuleNotFoundError,
     ) as error:  # fmt: skip
         parser.error(str(error))
 
@@ -54,17 +54,17 @@ def _run(asked: argparse.Namespace, began_s: float) -> None:
     shard, shards = asked.shard or (0, 1)
     # Before an hour of drawing, not after it.
     judges = None if asked.shard else _judges(asked, metrics)
-    album = Album(asked.folder or Path("out/paper_table") / plan.entry.id, plan.entry)
-    draw(plan, album, device, Limits(shard, shards, None if asked.time_limit is None else began_s + asked.time_limit))
+    cache = ImageCache(asked.folder or Path("out/paper_table") / plan.entry.id, plan.entry)
+    draw(plan, cache, device, Limits(shard, shards, None if asked.time_limit is None else began_s + asked.time_limit))
     if judges is None:
-        print(f"shard {shard}/{shards}: drawn into {album.folder}; the same command without --shard makes the table")
+        print(f"shard {shard}/{shards}: drawn into {cache.folder}; the same command without --shard makes the table")
         return
     gc.collect()  # the pipeline makes room for the networks that judge
-    places = complete(plan, album)
+    places = complete(plan, cache)
     if len(places) < 2:
         raise Usage(f"{len(places)} prompts are drawn; a table needs two: the same command goes on")
     judges.to(device)
-    scores = measure(plan, album, places, judges, metrics, reference, device)
+    scores = measure(plan, cache, places, judges, metrics, reference, device)
     run = table.Run(plan, places, scores, judges, metrics, reference, report.machine(device.type))
     table.write(run, asked.results)
 

@@ -1,4 +1,4 @@
-"""Draws what the album lacks, through the loading and the pipeline calls of the service's worker."""
+"""Draws what the cache lacks, through the loading and the pipeline calls of the service's worker."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from app.worker.engine.shared_model import SharedModel
 from app.worker.prompts.encoder_memo import EncoderMemo
 from app.worker.protocol import JobControl
 from app.worker.recorder import Recorder
-from benchmarks.paper_table.album import Album
+from benchmarks.paper_table.image_cache import ImageCache
 from benchmarks.paper_table.plan import Batch, Plan
 
 __all__ = ["Limits", "draw", "missing"]
@@ -39,21 +39,21 @@ class Limits:
     end_s: float | None = None
 
 
-def missing(plan: Plan, album: Album) -> list[Batch]:
-    """The batches of which any picture is missing. Raises DrawnOtherwise.
+def missing(plan: Plan, cache: ImageCache) -> list[Batch]:
+    """The batches of which any picture is missing. Raises StaleImageError.
 
     They are drawn anew whole: how rows share a call shows in a picture's last digits.
     """
     return [
         batch
         for batch in plan.batches()
-        if not all(album.holds(batch.method, place, plan.generation(batch.method, place)) for place in batch.places)
+        if not all(cache.holds(batch.method, place, plan.generation(batch.method, place)) for place in batch.places)
     ]
 
 
-def draw(plan: Plan, album: Album, device: torch.device, limits: Limits) -> None:
+def draw(plan: Plan, cache: ImageCache, device: torch.device, limits: Limits) -> None:
     """Raises RuntimeError for a picture that is none, and where NAG was asked for and not applied."""
-    mine = [batch for batch in missing(plan, album) if batch.number % limits.shards == limits.shard]
+    mine = [batch for batch in missing(plan, cache) if batch.number % limits.shards == limits.shard]
     if not mine:
         return
     memo, recorder = EncoderMemo(MEMO_BYTES), Recorder()
@@ -78,7 +78,7 @@ def draw(plan: Plan, album: Album, device: torch.device, limits: Limits) -> None
             made = [call.made for call in calls]
             _check(batch, made)
             for place, generation, image in zip(batch.places, generations, made, strict=True):
-                album.keep(batch.method, place, generation, (image.pixels * 255).round().astype(np.uint8))
+                cache.keep(batch.method, place, generation, (image.pixels * 255).round().astype(np.uint8))
             bar.update(len(calls))
             slowest_s = max(slowest_s, perf_counter() - begun_s)
 

@@ -1,4 +1,4 @@
-"""Every metric over the pictures of an album that both methods have."""
+"""Every metric over the pictures of an cache that both methods have."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from benchmarks.paper_table.album import Album
 from benchmarks.paper_table.draw import missing
+from benchmarks.paper_table.image_cache import ImageCache
 from benchmarks.paper_table.metrics.frechet import Frechet
 from benchmarks.paper_table.metrics.networks import Metric, Networks
 from benchmarks.paper_table.metrics.views import centre, whole
@@ -58,15 +58,15 @@ class Reference:
         return sum(min(_size(file)) < self.patch_px for file in self.files)
 
 
-def complete(plan: Plan, album: Album) -> list[int]:
-    """The places whose pictures are there by every method. Raises DrawnOtherwise."""
-    gone = {place for batch in missing(plan, album) for place in batch.places}
+def complete(plan: Plan, cache: ImageCache) -> list[int]:
+    """The places whose pictures are there by every method. Raises StaleImageError."""
+    gone = {place for batch in missing(plan, cache) for place in batch.places}
     return [place for place in range(len(plan.prompts)) if place not in gone]
 
 
 def measure(
     plan: Plan,
-    album: Album,
+    cache: ImageCache,
     places: Sequence[int],
     networks: Networks,
     metrics: frozenset[Metric],
@@ -84,7 +84,7 @@ def measure(
         for method in METHODS:
             scores = found[method] = Scores()
             for some in _chunks(places):
-                pictures = _opened([album.path(method, place) for place in some])
+                pictures = _opened([cache.path(method, place) for place in some])
                 prompts = [plan.prompts[place].text for place in some]
                 if networks.clip is not None:
                     scores.clip += networks.clip(pictures, prompts)

@@ -14,12 +14,12 @@ from app.jobs import Generation
 from benchmarks.paper_table.prompts import Prompt
 from nag import NAGParams
 
-__all__ = ["METHODS", "Batch", "Plan", "Unsuited"]
+__all__ = ["METHODS", "Batch", "Plan", "PlanError"]
 
 METHODS = ("none", "NAG")
 
 
-class Unsuited(ValueError):
+class PlanError(ValueError):
     """A model, a prompt or a number that this table cannot be made of."""
 
 
@@ -37,7 +37,7 @@ class Plan:
     """Each prompt's seed is `first_seed` and its place in the list, whatever the method.
 
     asked: fields of a request in the place of the catalog's defaults. guidance: those of its `nag`.
-    Raises Unsuited for a model without NAG or of videos, and for what it does not take.
+    Raises PlanError for a model without NAG or of videos, and for what it does not take.
     """
 
     entry: Model
@@ -49,19 +49,19 @@ class Plan:
 
     def __post_init__(self) -> None:
         if self.entry.kind == "video":
-            raise Unsuited(
+            raise PlanError(
                 f"{self.entry.id} makes videos; the table's metrics judge pictures, and one frame says nothing"
             )
         for place in range(len(self.prompts)):
             try:
                 self.generation("NAG", place)
             except InvalidParameter as error:
-                raise Unsuited(f"prompt {place}, counted from 0: {error}") from error
+                raise PlanError(f"prompt {place}, counted from 0: {error}") from error
         asked = self.generation("NAG", 0).nag
         assert asked is not None
         numbers = {name: getattr(asked, name) for name in NAG_BOUNDS}
         if not NAGParams(**numbers, method=asked.method).is_active:
-            raise Unsuited(f"NAG with {numbers} changes nothing, so there is nothing to compare")
+            raise PlanError(f"NAG with {numbers} changes nothing, so there is nothing to compare")
 
     def generation(self, method: str, place: int) -> Generation:
         """The request of one picture."""

@@ -12,8 +12,8 @@ from app.catalog import NAG_BOUNDS
 from benchmarks import report
 from benchmarks.paper_table.measure import Reference, Scores
 from benchmarks.paper_table.metrics.networks import METRICS, Metric, Networks
+from benchmarks.paper_table.paper_rows import ROWS, PaperRow
 from benchmarks.paper_table.plan import METHODS, Plan
-from benchmarks.paper_table.published import ROWS, Published
 
 __all__ = ["Run", "write"]
 
@@ -48,7 +48,7 @@ def write(run: Run, folder: Path) -> None:
     rows.append(["NAG − none", "", *(_signed(*differences[metric], DIGITS[metric]) for metric in shown)])
     published = ROWS.get(run.plan.entry.id) if run.networks.weights == "pretrained" else None
     if published is not None:
-        rows += _published(published, shown)
+        rows += _paper_rows(published, shown)
     data = {
         "prompts": len(run.plan.prompts),
         "measured": len(run.places),
@@ -89,7 +89,7 @@ def _signed(mean: float, half: float | None, digits: int) -> str:
     return f"{mean:+.{digits}f}" + ("" if half is None else f" ± {half:.{digits}f}")
 
 
-def _published(published: Published, shown: Sequence[Metric]) -> list[list[str]]:
+def _paper_rows(published: PaperRow, shown: Sequence[Metric]) -> list[list[str]]:
     told = {"none": published.none, "NAG": published.nag}
     return [
         [f"paper: {method}, steps: {published.steps}", f"{COCO}"]

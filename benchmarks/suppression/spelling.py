@@ -22,17 +22,21 @@ RED_CIRCLES = 16
 COLUMNS = ("model", "spelling", f"red circles of {RED_CIRCLES}", "caption kept %")
 
 
-class Capitalized(Caption):
+class CapitalizedCaption(Caption):
     def __str__(self) -> str:
         return super().__str__().title()
 
 
-class Uppercase(Caption):
+class UppercaseCaption(Caption):
     def __str__(self) -> str:
         return super().__str__().upper()
 
 
-SPELLINGS: dict[str, type[Caption]] = {"a red circle": Caption, "A Red Circle": Capitalized, "A RED CIRCLE": Uppercase}
+SPELLINGS: dict[str, type[Caption]] = {
+    "a red circle": Caption,
+    "A Red Circle": CapitalizedCaption,
+    "A RED CIRCLE": UppercaseCaption,
+}
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from app.artifacts import Artifacts, artifact_name
 from app.artifacts.signed_urls import PATH, Link, Links
-from app.errors import Expired, Forbidden
+from app.errors import Forbidden, Gone
 from app.settings import Settings
 
 NAME = artifact_name("job_1", 0, "mp4")
@@ -31,7 +31,7 @@ def test_a_link_is_honoured_until_it_expires(monkeypatch: pytest.MonkeyPatch) ->
     link = links.to(NAME)
     links.check(*parts(link))
     monkeypatch.setattr("time.time", lambda: link.expires_at)
-    with pytest.raises(Expired):
+    with pytest.raises(Gone):
         links.check(*parts(link))
 
 

@@ -18,7 +18,7 @@ from app.queue.keys import Keys
 from app.queue.queue import Queue
 from app.settings import Settings
 from benchmarks.chaos.audit import Findings, audit, transitions
-from benchmarks.chaos.clients import Asked, Wish
+from benchmarks.chaos.clients import RequestOutcome, Wish
 from benchmarks.chaos.scenarios import chaos, rolling
 from tests.claiming import claim
 
@@ -34,7 +34,7 @@ async def test_nothing_is_lost_or_done_twice_whatever_is_killed(tmp_path: Path) 
     counts = {"kill_worker": 1, "kill_api": 1, "kill_redis": 1, "freeze_worker": 1}
     story = await chaos(tmp_path, 30, counts, seed=1, limit_s=SLOW_S - 20, fsync="always")
     assert story.faults == {}
-    assert len(story.asked) == 30
+    assert len(story.outcomes) == 30
     assert set(story.ends) <= {"completed", "cancelled", "expired deadline_exceeded", "failed worker_lost"}
     assert story.ends["completed"] >= 20
     assert {name: story.events[name] for name in counts} == counts
@@ -45,25 +45,25 @@ async def test_a_rolling_restart_loses_nothing_and_answers_no_5xx(tmp_path: Path
     story = await rolling(tmp_path, seed=1, limit_s=SLOW_S - 20, at_once=6)
     assert story.faults == {}
     assert story.server_errors == 0, story.answers
-    assert story.ends == {"completed": len(story.asked)}
-    assert story.attempts == {1: len(story.asked)}  # what was handed back was not lost by anybody
-    assert {each.wish.body["model"] for each in story.asked} == {"shapes-flux", "shapes-twin"}
+    assert story.ends == {"completed": len(story.outcomes)}
+    assert story.attempts == {1: len(story.outcomes)}  # what was handed back was not lost by anybody
+    assert {outcome.wish.body["model"] for outcome in story.outcomes} == {"shapes-flux", "shapes-twin"}
 
 
 class Clients:
     """Of a service that is not there: jobs are looked up in the queue."""
 
     def __init__(self, queue: Queue) -> None:
-        self.asked: list[Asked] = []
+        self.outcomes: list[RequestOutcome] = []
         self._queue = queue
 
     async def look(self, job_id: str) -> dict[str, Any] | None:
         job = await self._queue.get(job_id)
         return None if job is None else {"status": str(job.status), "error": job.error and vars(job.error)}
 
-    def was_told(self, job_id: str, status: str) -> Asked:
-        self.asked.append(Asked(Wish(job_id, {"n": 1}, "held"), {job_id}, status))
-        return self.asked[-1]
+    def was_told(self, job_id: str, status: str) -> RequestOutcome:
+        self.outcomes.append(RequestOutcome(Wish(job_id, {"n": 1}, "held"), {job_id}, status))
+        return self.outcomes[-1]
 
 
 class Stage:
@@ -80,7 +80,7 @@ class Stage:
         self.log.touch()
         self._make_job = make_job
 
-    async def failed(self, job_id: str) -> Asked:
+    async def failed(self, job_id: str) -> RequestOutcome:
         """A job that ended as its client was told."""
         await self.queue.submit(self._make_job(job_id))
         await claim(self.queue, "w", "shapes-flux", 1, 0)
@@ -133,16 +133,16 @@ async def test_the_audit_is_content(stage: Stage) -> None:
 
 async def test_the_audit_finds_what_is_wrong(stage: Stage) -> None:
     for job_id in ("lost", "twice", "said", "changed", "unreasoned", "doubled", "wrong", "killed"):
-        asked = await stage.failed(job_id)
+        killed = await stage.failed(job_id)
     await stage.redis.delete(keys.job("lost"))
     await stage.redis.hset(keys.job("twice"), "status", "failed")
     await stage.redis.hdel(keys.job("unreasoned"), "error")
-    asked.wrong.append("no picture")
-    for each in stage.clients.asked:
-        if each.ids == {"changed"}:
-            each.status = "cancelled"
-        if each.ids == {"doubled"}:
-            each.ids.add("said")
+    killed.wrong.append("no image")
+    for outcome in stage.clients.outcomes:
+        if outcome.ids == {"changed"}:
+            outcome.status = "cancelled"
+        if outcome.ids == {"doubled"}:
+            outcome.ids.add("said")
     await stage.redis.hset(keys.job("killed"), "attempts", "2")
     stage.log.write_text(" job_completed job=said worker=w\n" * 2 + " result_refused job=late worker=w\n")
     for job_id in ("job_none", "lost", "said", "killed"):

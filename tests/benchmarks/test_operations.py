@@ -13,7 +13,7 @@ from app.settings import Settings
 from app.worker.metrics_server import serve_metrics
 from app.worker.recorder import Event, Recorder
 from benchmarks.operations import prometheus
-from benchmarks.operations.panels import ask, panels, plot
+from benchmarks.operations.panels import dashboard_panels, plot, query_panels
 from tests.api.support import serving, working
 from tests.limits import HANG_S
 
@@ -41,7 +41,9 @@ async def test_prometheus_sees_the_service(settings: Settings, queue: Queue, tmp
             with serve_metrics(recorder.registry, settings) as address:
                 async with working(queue, settings) as worker, asyncio.timeout(HANG_S):
                     await queue.registry.announce(worker.name, ["shapes-flux"], 60, metrics=address)
-                    while {each.title for each in await ask(seen, begun_s, time.time()) if each.empty} > WITHOUT_DATA:
+                    while {
+                        panel.title for panel in await query_panels(seen, begun_s, time.time()) if panel.empty
+                    } > WITHOUT_DATA:
                         for body in ({"prompt": "a"}, {"prompt": "fail"}, {"prompt": "a", "negative_prompt": "b"}):
                             await api.post("/v1/jobs", json=body, headers={"prefer": "wait=10"})
                         _a_worker_s_doings(recorder)
@@ -55,8 +57,8 @@ async def test_prometheus_sees_the_service(settings: Settings, queue: Queue, tmp
                 await queue.registry.announce("another", ["shapes-flux"], 60)
                 while "NagNoWorker" in await seen.firing():  # noqa: ASYNC110
                     await asyncio.sleep(0.2)
-            asked = await ask(seen, begun_s, time.time())
-    assert len(asked) == len(list(panels()))
+            asked = await query_panels(seen, begun_s, time.time())
+    assert len(asked) == len(list(dashboard_panels()))
     written = plot(asked, begun_s, [(begun_s, "begin")], tmp_path)
     assert [path.read_bytes()[:4] for path in written] == [b"\x89PNG"] * 3
 

@@ -16,14 +16,14 @@ from app.settings import Settings
 from app.worker.engine.pipeline_call import run_calls
 from benchmarks.paper_table import draw, prompts
 from benchmarks.paper_table.__main__ import main
-from benchmarks.paper_table.album import Album, DrawnOtherwise
+from benchmarks.paper_table.image_cache import ImageCache, StaleImageError
 from benchmarks.paper_table.measure import Scores
 from benchmarks.paper_table.metrics import random_networks
 from benchmarks.paper_table.metrics.clip_score import ClipScore
 from benchmarks.paper_table.metrics.networks import Networks
-from benchmarks.paper_table.plan import METHODS, Plan, Unsuited
+from benchmarks.paper_table.paper_rows import ROWS
+from benchmarks.paper_table.plan import METHODS, Plan, PlanError
 from benchmarks.paper_table.prompts import NEGATIVE, Prompt, PromptFileError
-from benchmarks.paper_table.published import ROWS
 from benchmarks.paper_table.table import Run, write
 from tests.worker.small import in_folder
 
@@ -77,17 +77,17 @@ def test_a_broken_run_goes_on_to_the_same_table(table, tmp_path, monkeypatch):
     table("whole")
     kept = []
 
-    def keep(album, *arguments):
+    def keep(cache, *arguments):
         if len(kept) == 6:  # in the middle of the second call
             raise KeyboardInterrupt
         kept.append(arguments)
-        plain(album, *arguments)
+        plain(cache, *arguments)
 
-    plain = Album.keep
-    monkeypatch.setattr(Album, "keep", keep)
+    plain = ImageCache.keep
+    monkeypatch.setattr(ImageCache, "keep", keep)
     with pytest.raises(KeyboardInterrupt):
         table("broken")
-    monkeypatch.setattr(Album, "keep", plain)
+    monkeypatch.setattr(ImageCache, "keep", plain)
     assert len(files(tmp_path / "broken")) == 6
     (tmp_path / "broken" / "none" / "000004.part").write_bytes(b"half a picture")
     table("broken")
@@ -206,15 +206,15 @@ def test_a_model_with_cfg_keeps_it_in_both_methods(tmp_path):
     size = Range(default=16, min=16, max=16)
     entry = entry.model_copy(update={"width": size, "height": size})
     plan = Plan(entry, [Prompt("a red circle", NEGATIVE)] * 3, 2, asked={"num_inference_steps": 2})
-    album = Album(tmp_path / "album", entry)
-    draw.draw(plan, album, CPU, draw.Limits())
-    assert draw.missing(plan, album) == []
+    cache = ImageCache(tmp_path / "cache", entry)
+    draw.draw(plan, cache, CPU, draw.Limits())
+    assert draw.missing(plan, cache) == []
     assert {plan.generation(method, 0).guidance_scale for method in METHODS} == {5.0}
-    none, guided = (np.asarray(Image.open(album.path(method, 2)), dtype=int) for method in METHODS)
+    none, guided = (np.asarray(Image.open(cache.path(method, 2)), dtype=int) for method in METHODS)
     assert none.shape == (16, 16, 3)
     assert np.abs(none - guided).max() > 2
-    with pytest.raises(DrawnOtherwise, match="revision"):
-        draw.missing(plan, Album(tmp_path / "album", entry.model_copy(update={"revision": "other"})))
+    with pytest.raises(StaleImageError, match="revision"):
+        draw.missing(plan, ImageCache(tmp_path / "cache", entry.model_copy(update={"revision": "other"})))
 
 
 @pytest.mark.parametrize(
@@ -234,14 +234,14 @@ def test_a_picture_that_is_none_ends_the_run(tmp_path, monkeypatch, harm, said):
     monkeypatch.setattr(draw, "load", lambda _, device: shapes_flux(device))
     monkeypatch.setattr(draw, "run_calls", run_and_harm)
     with pytest.raises(RuntimeError, match=said):
-        draw.draw(plan, Album(tmp_path, entry), CPU, draw.Limits())
+        draw.draw(plan, ImageCache(tmp_path, entry), CPU, draw.Limits())
 
 
 def test_a_model_without_nag_has_nothing_to_compare():
     entry = KNOWN["shapes-flux"].model_copy(update={"nag": None})
-    with pytest.raises(Unsuited, match="does not support NAG"):
+    with pytest.raises(PlanError, match="does not support NAG"):
         Plan(entry, [Prompt("a", "b")], 1)
-    with pytest.raises(Unsuited, match="prompt 1, counted from 0: prompt: model"):
+    with pytest.raises(PlanError, match="prompt 1, counted from 0: prompt: model"):
         Plan(KNOWN["shapes-flux"], [Prompt("a", "b"), Prompt("a" * 2001, "b")], 1)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from app.errors import RateLimited
+from app.errors import RateLimitExceeded
 from app.jobs import TENANT, Job
 from app.queue.queue import Queue
 from app.settings import Settings
@@ -55,7 +55,7 @@ async def test_neither_hears_the_other(queue: Queue, neighbour: Queue, make_job:
 
 async def test_neither_counts_the_others_requests(queue: Queue, neighbour: Queue) -> None:
     async with queue.concurrency.hold("key", 1), neighbour.concurrency.hold("key", 1):
-        with pytest.raises(RateLimited):
+        with pytest.raises(RateLimitExceeded):
             await neighbour.concurrency.hold("key", 1).__aenter__()
     assert (await queue.rate_limiter.take("key", "reads", 5)).remaining == 4
     assert (await neighbour.rate_limiter.take("key", "reads", 5)).remaining == 4

@@ -14,7 +14,7 @@ from app.artifacts.signed_urls import PATH as ARTIFACTS_PATH
 from app.auth import ApiKey
 from app.auth import Scope as KeyScope
 from app.auth.keyring import Keyring
-from app.errors import Forbidden, ServiceError, Unauthenticated
+from app.errors import Forbidden, InvalidApiKey, ServiceError
 from app.jobs import TENANT
 
 __all__ = ["API_KEY", "NOBODY", "AuthMiddleware", "Caller", "needed"]
@@ -68,7 +68,7 @@ class AuthMiddleware:
         return await self.app(scope, receive, send)
 
     def _caller(self, scope: Scope) -> Caller:
-        """Raises Unauthenticated, Forbidden."""
+        """Raises InvalidApiKey, Forbidden."""
         if not self.keyring.is_required:
             return Caller(TENANT)
         need = needed(scope["method"], scope["path"])
@@ -76,7 +76,7 @@ class AuthMiddleware:
             return NOBODY
         key = self.keyring.find(_secret(Headers(scope=scope), takes_basic=sdapi.owns(scope["path"])))
         if key is None:
-            raise Unauthenticated("no such API key")
+            raise InvalidApiKey("no such API key")
         if need not in key.scopes:
             raise Forbidden(f"the API key {key.id} lacks the scope {need}")
         return Caller(key.tenant, key)
@@ -84,22 +84,22 @@ class AuthMiddleware:
 
 def _secret(headers: Headers, *, takes_basic: bool) -> str:
     """Returns the key of a request: a bearer token, `api-key` as clients of Azure send it or, if the route takes that,
-    the password of Basic. Raises Unauthenticated.
+    the password of Basic. Raises InvalidApiKey.
     """
     said, keys = headers.getlist("authorization"), headers.getlist(API_KEY)
     ways = "Bearer <key>, or the key as the password of Basic" if takes_basic else "Bearer <key>"
     if not said and not keys:
-        raise Unauthenticated(f"an API key is needed: send it as Authorization: {ways}", code="missing_api_key")
+        raise InvalidApiKey(f"an API key is needed: send it as Authorization: {ways}", code="missing_api_key")
     secrets = [key.strip() for key in keys]
     for header in said:
         kind, _, secret = header.partition(" ")
         if takes_basic and kind.lower() == "basic":
             kind, secret = "bearer", _password(secret)
         if kind.lower() != "bearer" or not secret.strip():
-            raise Unauthenticated(f"Authorization: must be {ways}, once")
+            raise InvalidApiKey(f"Authorization: must be {ways}, once")
         secrets.append(secret.strip())
     if len(said) > 1 or len(keys) > 1 or len(set(secrets)) > 1:
-        raise Unauthenticated(f"Authorization and {API_KEY}: must be sent once, and have the same key if both are")
+        raise InvalidApiKey(f"Authorization and {API_KEY}: must be sent once, and have the same key if both are")
     return secrets[0]
 
 

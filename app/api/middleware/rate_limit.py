@@ -12,7 +12,7 @@ from app.api.middleware.auth import Caller, needed
 from app.api.middleware.early_response import refuse
 from app.auth import ApiKey
 from app.auth import Scope as KeyScope
-from app.errors import RateLimited
+from app.errors import RateLimitExceeded
 from app.queue.connection import translate_redis_error
 from app.queue.limits import Rate
 from app.queue.queue import Queue
@@ -39,7 +39,7 @@ class RateLimitMiddleware:
                 if caller.key.requests_at_once is not None:
                     await held.enter_async_context(queue.concurrency.hold(caller.key.id, caller.key.requests_at_once))
                     send = _freeing(held, send)
-            except RateLimited as error:
+            except RateLimitExceeded as error:
                 return await refuse(error, scope, receive, send)
             except RedisError as exc:
                 return await refuse(translate_redis_error(exc), scope, receive, send)
@@ -54,7 +54,7 @@ async def _take(queue: Queue, key: ApiKey, scope: Scope) -> Rate | None:
 
 def _check(rate: Rate) -> None:
     if not rate.allowed:
-        raise RateLimited(
+        raise RateLimitExceeded(
             f"Rate limit exceeded: {rate.limit} requests per minute for this API key", retry_after_s=rate.reset_s
         )
 

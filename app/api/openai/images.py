@@ -12,7 +12,7 @@ from pydantic.json_schema import SkipJsonSchema
 from app.api.responses.result import BATCH_SIZE, OMITTED_IF_NONE, completed_result, echo
 from app.api.service import Service
 from app.artifacts.signed_urls import Links
-from app.errors import Expired
+from app.errors import Gone
 from app.jobs import AppliedGuidance, Generation, Job, JobEvent, LoraUse, Timings
 
 __all__ = ["CompletedEvent", "ImagesView", "PartialImageEvent", "completed_events", "images_view", "partial_event"]
@@ -111,7 +111,7 @@ class CompletedEvent(Echo):
 async def images_view(job: Job, service: Service, links: Links | None) -> ImagesView:
     """A finished job's images: by `links`, or in the answer itself if that is None.
 
-    Raises Expired, Conflict, and the job's own error.
+    Raises Gone, Conflict, and the job's own error.
     """
     result, asked = completed_result(job), job.request
     if links is None:
@@ -164,7 +164,7 @@ async def _base64(job: Job, service: Service) -> list[str]:
     try:
         files = await asyncio.gather(*(service.artifacts.read(each.name) for each in completed_result(job).artifacts))
     except FileNotFoundError as exc:
-        raise Expired(f"the result of job {job.id} is no longer kept") from exc
+        raise Gone(f"the result of job {job.id} is no longer kept") from exc
     return [base64.b64encode(data).decode() for data in files]
 
 

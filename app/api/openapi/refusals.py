@@ -9,18 +9,18 @@ from app.api.middleware.auth import needed
 from app.errors import (
     BodyTooLarge,
     Conflict,
-    Expired,
     Forbidden,
+    Gone,
+    InvalidApiKey,
     InvalidParameter,
     InvalidRequest,
     MalformedBody,
     NotFound,
     QueueFull,
     RangeNotSatisfiable,
-    RateLimited,
+    RateLimitExceeded,
     RequestTimeout,
     ServiceError,
-    Unauthenticated,
     Unavailable,
     UnsupportedMediaType,
     UnsupportedParameter,
@@ -54,7 +54,7 @@ REFUSED_SCRIPT = UnsupportedParameter(
 NOT_READY = Conflict("job job_0 is in_progress", code="not_ready", retry_after_s=1)
 NO_LORA = NotFound("no LoRA 'style'; see GET /v1/loras", code="lora_not_found")
 NO_STORE = Unavailable("the artifacts cannot be reached", code="artifacts_unreachable", retry_after_s=2)
-GONE = Expired("the result of job job_0 is no longer kept")
+GONE = Gone("the result of job job_0 is no longer kept")
 WRONG_RANGE = InvalidParameter("Range: must be bytes=first-last", param="Range")
 NO_SUCH_BYTES = RangeNotSatisfiable("Range: the file has 6431 bytes", param="Range")
 KEY_USED = Conflict("this Idempotency-Key was used with another request", code="idempotency_conflict")
@@ -116,7 +116,9 @@ OWN: dict[str, tuple[ServiceError, ...]] = {
     "create_file": (
         InvalidParameter("file: must be an image or a video, got PDF", param="file"),
         InvalidRequest("seconds: Input should be a valid integer", param="seconds"),
-        RateLimited("file: the limit is 1000 files and 1000000000 bytes; delete some", param="file", code="files_full"),
+        RateLimitExceeded(
+            "file: the limit is 1000 files and 1000000000 bytes; delete some", param="file", code="files_full"
+        ),
     ),
     "list_files": (),
     "get_file": (NO_FILE,),
@@ -135,7 +137,7 @@ OWN: dict[str, tuple[ServiceError, ...]] = {
     "get_artifact": (
         WRONG_RANGE,
         Forbidden("the link was not signed by this server", code="invalid_signature"),
-        Expired("the link has expired; get the job again for a new one"),
+        Gone("the link has expired; get the job again for a new one"),
         NO_SUCH_BYTES,
     ),
     "list_models": (),
@@ -182,9 +184,9 @@ OWN: dict[str, tuple[ServiceError, ...]] = {
 }
 
 OF_A_KEY = (
-    Unauthenticated("no such API key"),
+    InvalidApiKey("no such API key"),
     Forbidden("the API key batch lacks the scope generate"),
-    RateLimited("Rate limit exceeded: 60 requests per minute for this API key", retry_after_s=7),
+    RateLimitExceeded("Rate limit exceeded: 60 requests per minute for this API key", retry_after_s=7),
     UNREACHABLE,
     REFUSED,
 )

@@ -12,7 +12,7 @@ from fastapi.responses import StreamingResponse
 from app.api.responses.errors import error_response
 from app.artifacts import Artifacts, StoredFile
 from app.artifacts.naming import media_type
-from app.errors import Expired, InvalidParameter, RangeNotSatisfiable
+from app.errors import Gone, InvalidParameter, RangeNotSatisfiable
 
 __all__ = ["file_response"]
 
@@ -22,11 +22,11 @@ _RANGE = re.compile(r"([0-9]{0,18})-([0-9]{0,18})")
 async def file_response(
     request: Request, artifacts: Artifacts, name: str, headers: Mapping[str, str] | None = None
 ) -> Response:
-    """The bytes, or the `Range` of them that is asked for. Raises Expired; InvalidParameter for what is no range."""
+    """The bytes, or the `Range` of them that is asked for. Raises Gone; InvalidParameter for what is no range."""
     try:
         found = await artifacts.find(name)
     except FileNotFoundError as exc:
-        raise Expired("the file is no longer kept") from exc
+        raise Gone("the file is no longer kept") from exc
     said = {
         **(headers or {}),
         "accept-ranges": "bytes",

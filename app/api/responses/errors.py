@@ -17,7 +17,7 @@ from app.api import sdapi
 from app.api.requests.suggestions import advice, fields_of
 from app.api.requests.validation import FaultyRequest
 from app.artifacts import ArtifactsError
-from app.errors import InvalidRequest, MalformedBody, ServiceError, Unauthenticated, Unavailable
+from app.errors import InvalidApiKey, InvalidRequest, MalformedBody, ServiceError, Unavailable
 from app.logs import Log
 from app.queue.connection import translate_redis_error
 
@@ -51,7 +51,7 @@ def error_response(error: ServiceError, path: str) -> Response:
     headers = {}
     if error.retry_after_s is not None:
         headers["retry-after"] = str(error.retry_after_s)
-    if error.status == Unauthenticated.status:
+    if error.status == InvalidApiKey.status:
         headers["www-authenticate"] = 'Basic realm="nag-server"' if sdapi.owns(path) else "Bearer"
     if error.error_code in NOT_RETRIED:
         headers["x-should-retry"] = "false"

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field
 
-from app.errors import Conflict, Expired, InvalidParameter, ServiceError
+from app.errors import Conflict, Gone, InvalidParameter, ServiceError
 from app.jobs import PROMPT_TOO_LONG, Job, JobError, JobStatus, Result
 
 __all__ = ["BATCH_SIZE", "OMITTED_IF_NONE", "completed_result", "echo", "time_headers"]
@@ -30,7 +30,7 @@ def completed_result(job: Job) -> Result:
         case JobStatus.CANCELLED:
             raise Conflict(f"job {job.id} was cancelled", code="cancelled")
         case JobStatus.EXPIRED:
-            raise Expired(f"job {job.id} has expired")
+            raise Gone(f"job {job.id} has expired")
     if job.result is None:
         error = job.error or JobError("internal_error", "the job failed without saying why")
         if error.code == PROMPT_TOO_LONG:

@@ -21,7 +21,7 @@ from app.api.requests.uploads import INPUT_FIELDS, take_uploads
 from app.api.responses.download import file_response
 from app.api.responses.result import completed_result, time_headers
 from app.api.service import Here, Service
-from app.errors import Expired, InvalidParameter, NotFound, UnsupportedParameter, merge_errors
+from app.errors import Gone, InvalidParameter, NotFound, UnsupportedParameter, merge_errors
 from app.jobs import InputRole, Job
 
 router = APIRouter(tags=["videos"])
@@ -82,7 +82,7 @@ async def remix_video(video_id: str, body: VideoBody, request: Request, service:
     try:
         uploads = {video_id: await service.artifacts.open_file(result.artifacts[0].name)}
     except FileNotFoundError as exc:
-        raise Expired(f"the file of video {video_id} is no longer kept") from exc
+        raise Gone(f"the file of video {video_id} is no longer kept") from exc
     job, inputs = await prepare_inputs(
         remix, uploads, service, lambda model: adapt_video(remix, model), "video", notes
     )  # fmt: skip
@@ -120,7 +120,7 @@ async def download_video(
     made = result.artifacts[0]
     name = made.name if query.variant == "video" else made.thumbnail
     if name is None:
-        raise Expired(f"video {video_id} has no thumbnail")
+        raise Gone(f"video {video_id} has no thumbnail")
     return await file_response(request, service.artifacts, name, time_headers(result))
 
 

@@ -17,7 +17,7 @@ from app.api.sdapi.metadata import with_parameters
 from app.api.sdapi.schemas import SdapiBody
 from app.api.service import Service
 from app.catalog import Model, RegisteredLora
-from app.errors import Expired
+from app.errors import Gone
 from app.jobs import AppliedGuidance, Job, JobStatus, Timings
 
 __all__ = [
@@ -185,7 +185,7 @@ class SdapiPngInfoView(BaseModel):
 
 
 async def images_view(job: Job, asked: SdapiBody, service: Service) -> SdapiImagesView:
-    """Returns a finished job's images. Raises Expired, Conflict, and the job's own error."""
+    """Returns a finished job's images. Raises Gone, Conflict, and the job's own error."""
     result, request = completed_result(job), job.request
     prompt, negative = asked.prompt or "", request.negative_prompt or ""
     seeds = [artifact.seed for artifact in result.artifacts]
@@ -195,7 +195,7 @@ async def images_view(job: Job, asked: SdapiBody, service: Service) -> SdapiImag
         try:
             files = await asyncio.gather(*(service.artifacts.read(artifact.name) for artifact in result.artifacts))
         except FileNotFoundError as exc:
-            raise Expired(f"the result of job {job.id} is no longer kept") from exc
+            raise Gone(f"the result of job {job.id} is no longer kept") from exc
         pairs = zip(files, texts, strict=True)
         images = [base64.b64encode(with_parameters(file, text)).decode() for file, text in pairs]
     info = InfoView(

@@ -16,7 +16,7 @@ from PIL.PngImagePlugin import PngInfo
 from app.catalog import Model
 from app.jobs import Generation
 
-__all__ = ["Album", "DrawnOtherwise"]
+__all__ = ["ImageCache", "StaleImageError"]
 
 KEY = "drawn from"
 #: Of an entry, what changes its pictures and is no part of a request.
@@ -26,11 +26,11 @@ SOURCE = {
 }  # fmt: skip
 
 
-class DrawnOtherwise(ValueError):
+class StaleImageError(ValueError):
     """A picture of the folder comes from other parameters than are asked for now."""
 
 
-class Album:
+class ImageCache:
     """`folder`/<method>/<place>.png. A picture is there whole or not at all, whenever the run ends."""
 
     def __init__(self, folder: Path, entry: Model) -> None:
@@ -41,7 +41,7 @@ class Album:
         return self.folder / method / f"{place:06d}.png"
 
     def holds(self, method: str, place: int, generation: Generation) -> bool:
-        """Raises DrawnOtherwise, naming what differs."""
+        """Raises StaleImageError, naming what differs."""
         path = self.path(method, place)
         if not path.exists():
             return False
@@ -49,7 +49,7 @@ class Album:
             found = json.loads(picture.info.get(KEY, "{}"))
         wanted = self._parameters(generation)
         if found != wanted:
-            raise DrawnOtherwise(f"{path} was drawn from other {_difference(found, wanted)}: take another folder")
+            raise StaleImageError(f"{path} was drawn from other {_difference(found, wanted)}: take another folder")
         return True
 
     def keep(self, method: str, place: int, generation: Generation, pixels: NDArray[np.uint8]) -> None:
