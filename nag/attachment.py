@@ -39,8 +39,8 @@ from nag.cache_context import watch_cache_context
 from nag.compat import check_compatible, is_compiled, weights_fingerprint
 from nag.current import CurrentStep
 from nag.errors import InvalidParameter
+from nag.guided_step import GuidedStep, RowGuidance, make_step
 from nag.processor_swap import ProcessorSwapper, original
-from nag.state import GuidedStep, RowGuidance, make_step
 from nag.step_hooks import StepHooks
 from nag.text_keys import TextKeyCache
 from nag.token_layout import TokenLayout

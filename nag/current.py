@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from nag.state import GuidedStep
+from nag.guided_step import GuidedStep
 
 __all__ = ["CurrentStep"]
 

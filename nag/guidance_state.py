@@ -1,7 +1,8 @@
-"""The state of one `guide`: the negative prompt, the numbers of each prompt, and the pipeline call under way."""
+"""The state of one `guide`: the negative prompt, the numbers of each prompt, the pipeline call and the report."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -9,12 +10,61 @@ import torch
 from torch import Tensor
 
 from nag.errors import InvalidParameter, NAGError, UnsupportedPipeline
+from nag.guided_step import EncodedRowGuidance, RowGuidance
 from nag.negative import NegativeEmbeds
 from nag.params import NAGParams
 from nag.pipelines import Arguments
-from nag.state import Guidance, PipelineCall, RowGuidance
 
-__all__ = ["GuidanceState"]
+__all__ = ["Guidance", "GuidanceState", "PipelineCall"]
+
+
+@dataclass
+class Guidance:
+    """The report that `guide` yields: the numbers in force, and how many steps were guided so far."""
+
+    params: tuple[NAGParams, ...]
+    guided_steps: int = 0  # steps in which guidance ran
+    plain_steps: int = 0  # steps in which every row was outside its guided interval or unguided
+    guided_steps_by_params: list[int] = field(default_factory=list)  # steps in which each of `params` guided
+
+    def add_step(self, are_guided: Sequence[bool]) -> None:
+        """Counts a step. are_guided: whether each of `params` guides it."""
+        self.guided_steps += any(are_guided)
+        self.plain_steps += not any(are_guided)
+        before = self.guided_steps_by_params or [0] * len(are_guided)
+        self.guided_steps_by_params = [count + guided for count, guided in zip(before, are_guided, strict=True)]
+
+
+@dataclass
+class PipelineCall:
+    """One pipeline call: its prompts and images per prompt, and the negative prompt encoded as it encodes its own."""
+
+    prompts: int
+    images_per_prompt: int
+    negative: NegativeEmbeds
+    in_cfg: bool = False  # whether the pipeline told its encode_prompt that it runs CFG
+    used: bool = False  # the denoiser has been called
+    timestep: float = 0.0  # of the last conditional denoiser call, on the scale of training
+    guided: bool | None = None  # whether the last conditional denoiser call was; None before the first
+    _row_guidance: dict[tuple[int, float, NAGParams], RowGuidance] = field(default_factory=dict)
+
+    @functools.cached_property
+    def negatives(self) -> tuple[NegativeEmbeds, ...]:
+        """The negative prompts one by one; their text keys are kept for as long as this call goes on."""
+        return self.negative.rows
+
+    def prompt_of_row(self, count: int) -> list[int]:
+        """Returns which of `count` values, one or one per prompt, each row takes."""
+        return [prompt if count > 1 else 0 for prompt in range(self.prompts) for _ in range(self.images_per_prompt)]
+
+    def row_guidance(self, prompt: int, scale: float, params: NAGParams) -> RowGuidance:
+        """Returns the guidance by negative prompt number `prompt` at scale s; the same object at every step."""
+        key = prompt, scale, params
+        if key not in self._row_guidance:
+            self._row_guidance[key] = EncodedRowGuidance(
+                self.negatives[prompt], scale, params.tau, params.alpha, params.method
+            )
+        return self._row_guidance[key]
 
 
 @dataclass

@@ -13,14 +13,13 @@ from nag.attachment import Attachment, attach_family
 from nag.errors import InvalidParameter, UnsupportedPipeline
 from nag.families import Family, family_of, family_of_denoiser, registered_families
 from nag.families.markdown_table import FamilyTable
-from nag.guidance_state import GuidanceState
+from nag.guidance_state import Guidance, GuidanceState
 from nag.modular import watch_blocks
 from nag.negative import NegativeEmbeds
 from nag.params import NAGParams, params_by_prompt, resolve_alias
 from nag.pipeline_hooks import plan_pipeline, watch_encode_prompt, watch_pipeline_call
 from nag.processor_swap import original
 from nag.schedule import scheduler_of, timesteps_total
-from nag.state import Guidance
 
 __all__ = ["attach", "defaults_for", "families", "guide", "supports"]
 

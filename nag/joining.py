@@ -16,8 +16,8 @@ import torch
 from nag.errors import CannotJoin, NAGError
 from nag.families import Family, family_of_denoiser
 from nag.families.arguments import PADDED, UNDECLARED, Argument
+from nag.guided_step import RowGuidance
 from nag.negative import stacking_key
-from nag.state import RowGuidance
 
 __all__ = ["JoinedCall", "join", "joining_key"]
 

@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from nag.attachment import Attachment, Plan, attach_family
 from nag.errors import InvalidParameter
 from nag.families import family_of_denoiser
+from nag.guided_step import RowGuidance
 from nag.negative import NegativeEmbeds
 from nag.params import NAGParams, params_by_prompt
 from nag.pipelines import calling_pipeline
 from nag.processor_swap import original
 from nag.schedule import continues_step, scheduler_of, timesteps_total, training_timestep
-from nag.state import RowGuidance
 
 __all__ = ["NAGGuider"]
 

@@ -16,10 +16,10 @@ from nag.compat import check_unconditional, reset_block_caches
 from nag.errors import InvalidParameter, UnsupportedPipeline
 from nag.families import Family
 from nag.guidance_state import GuidanceState
+from nag.guided_step import RowGuidance
 from nag.negative import NegativeEmbeds
 from nag.pipelines import Arguments, calling_pipeline
 from nag.schedule import continues_step, scheduler_of
-from nag.state import RowGuidance
 
 __all__ = ["override_call", "plan_pipeline", "watch_encode_prompt", "watch_pipeline_call"]
 

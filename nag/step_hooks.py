@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from nag.current import CurrentStep
+from nag.guided_step import GuidedStep
 from nag.negative import scatter_rows
-from nag.state import GuidedStep
 
 __all__ = ["ChangeArguments", "StepHooks", "change_argument"]
 

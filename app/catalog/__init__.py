@@ -7,7 +7,7 @@ from app.catalog.errors import CatalogError
 from app.catalog.inputs import InputLimits, Inputs, field_of
 from app.catalog.loading import Autoencoder, Lora, Scheduler, Size, Source, Weights
 from app.catalog.loras import LORA_ID, CatalogLora, RegisteredLora, UploadedLora, is_uploaded
-from app.catalog.numbers import NAG_BOUNDS, Method, NAGDefaults, Range
+from app.catalog.ranges import NAG_BOUNDS, Method, NAGDefaults, Range
 from app.catalog.speed import GGUF, Attention, Parallelism, Quantization, SpeedSettings, StepCache
 
 __all__ = [

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from app.catalog.entry import Kind, Model
 from app.catalog.errors import CatalogError
-from app.catalog.numbers import Entry
+from app.catalog.table import CatalogTable
 
 __all__ = ["DEFAULT_ALIASES", "OFF", "Alias", "aliases"]
 
@@ -32,7 +32,7 @@ DEFAULT_ALIASES: dict[str, Kind] = {
 ANSWERS: dict[str, ResponseFormat] = {"dall-e-": "url", "gpt-image-": "b64_json"}
 
 
-class AliasTable(Entry):
+class AliasTable(CatalogTable):
     """A table `[aliases.<name>]` of a catalog's file.
 
     model: the model's id. negative_prompt: of requests that bring none. response_format: of requests that do not

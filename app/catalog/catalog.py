@@ -12,7 +12,7 @@ from app.catalog.aliases import OFF, Alias, aliases, first_of
 from app.catalog.entry import Kind, Model
 from app.catalog.errors import CatalogError
 from app.catalog.loras import CatalogLora, RegisteredLora
-from app.catalog.numbers import Entry
+from app.catalog.table import CatalogTable
 from app.settings import Settings
 
 __all__ = ["Catalog"]
@@ -24,7 +24,7 @@ EMBEDDED = HERE.with_name("models.toml")
 HUB = HERE.with_name("hub_models.toml")
 
 
-class Catalog(Entry):
+class Catalog(CatalogTable):
     """Every model of this service; `default` serves a request that names none.
 
     loras: those that requests may name, of all models that the files know. bases: by the id of a model, the models

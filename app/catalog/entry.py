@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from app.catalog.inputs import Inputs, field_of
 from app.catalog.loading import Autoencoder, Dtype, Lora, Scheduler, Size, Source, Weights
-from app.catalog.numbers import NAGDefaults, Range
+from app.catalog.ranges import NAGDefaults, Range
 from app.catalog.speed import GGUF, Names, SpeedSettings
 from app.jobs import InputRole
 

@@ -15,12 +15,12 @@ from app.catalog.aliases import AliasTable
 from app.catalog.entry import Model
 from app.catalog.errors import CatalogError
 from app.catalog.loras import CatalogLora
-from app.catalog.numbers import Entry
 from app.catalog.profiles import fitting_changes, recorded_footprint
+from app.catalog.table import CatalogTable
 
 __all__ = ["CatalogFile", "aliases", "lineages", "loras", "models", "read"]
 
-EntryT = TypeVar("EntryT", bound=Entry)
+EntryT = TypeVar("EntryT", bound=CatalogTable)
 
 #: The key by which an entry takes another's values where it has none of its own.
 EXTENDS = "extends"

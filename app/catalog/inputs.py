@@ -6,7 +6,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from app.catalog.numbers import Entry
+from app.catalog.table import CatalogTable
 from app.jobs import TASKS, InputRole
 
 __all__ = ["InputLimits", "Inputs", "field_of"]
@@ -15,7 +15,7 @@ __all__ = ["InputLimits", "Inputs", "field_of"]
 FILES_MAX = 16
 
 
-class InputLimits(Entry):
+class InputLimits(CatalogTable):
     """How many files of one role a request may, or must, have.
 
     required: a request without one is refused; of a mask, a request with an image and no mask.
@@ -25,7 +25,7 @@ class InputLimits(Entry):
     max: int = Field(default=1, ge=1, le=FILES_MAX)
 
 
-class Inputs(Entry):
+class Inputs(CatalogTable):
     """By role of the file, how many a request may have; None for a role that the model takes no file of."""
 
     image: InputLimits | None = None

@@ -6,15 +6,15 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from app.catalog.numbers import Entry
 from app.catalog.speed import Names
+from app.catalog.table import CatalogTable
 
 __all__ = ["Autoencoder", "Dtype", "Lora", "Scheduler", "Size", "Source", "Weights"]
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 
 
-class Source(Entry):
+class Source(CatalogTable):
     """A place weights come from: a folder, relative to the catalog's file, or a name on the Hugging Face hub.
 
     revision: a commit of the hub's repository, or a branch, which may change what is served from one start to the next.
@@ -54,7 +54,7 @@ class Lora(Weights):
     into: Literal["transformer_2"] | None = None
 
 
-class Size(Entry):
+class Size(CatalogTable):
     """What the entry's weights take, for machines that do not have its files. In units of 10^9 bytes.
 
     An entry that extends another one has its size, unless it names a repository of its own.
@@ -70,7 +70,7 @@ class Size(Entry):
     largest_parts: Names = Field(default=("transformer",), min_length=1)
 
 
-class Scheduler(Entry):
+class Scheduler(CatalogTable):
     """The scheduler in the place of the repository's own, made from its config.
 
     options: what differs from that config; unset: options set to None, for which TOML has no word.

@@ -8,8 +8,9 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from app.catalog.loading import Weights
-from app.catalog.numbers import Entry, Range
+from app.catalog.ranges import Range
 from app.catalog.speed import Names
+from app.catalog.table import CatalogTable
 
 __all__ = ["LORA_ID", "CatalogLora", "RegisteredLora", "UploadedLora", "is_uploaded"]
 
@@ -22,7 +23,7 @@ AT = "@"
 TRIGGER_WORDS_MAX, TRIGGER_WORD_MAX_CHARS, TEXT_MAX_CHARS = 32, 200, 2000
 
 
-class RegisteredLora(Entry):
+class RegisteredLora(CatalogTable):
     """A LoRA that requests name by its id.
 
     base: the id of the model that it was trained for. Models that extend it or share its weights take it as well.

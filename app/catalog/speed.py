@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from app.catalog.numbers import Entry
+from app.catalog.table import CatalogTable
 
 __all__ = ["Attention", "Names", "Parallelism", "Quantization", "SpeedSettings", "StepCache"]
 
@@ -36,7 +36,7 @@ ONE_STATE = ("pyramid", "faster")
 GGUF = ".gguf"
 
 
-class StepCache(Entry):
+class StepCache(CatalogTable):
     """Skips parts of the denoiser in steps that change little, by one of diffusers' step caches.
 
     options: of its configuration class in diffusers, by their names there.
@@ -55,7 +55,7 @@ class StepCache(Entry):
         return self
 
 
-class Quantization(Entry):
+class Quantization(CatalogTable):
     """Weights kept in fewer bits.
 
     Layerwise casting keeps float8 weights and casts those of a layer to the entry's dtype while the layer runs. The
@@ -76,7 +76,7 @@ class Quantization(Entry):
         return self.method == "layerwise-fp8"
 
 
-class Parallelism(Entry):
+class Parallelism(CatalogTable):
     """How the denoiser's calls are split over the devices of a worker.
 
     Attributes:
@@ -104,7 +104,7 @@ class Parallelism(Entry):
         return self
 
 
-class SpeedSettings(Entry):
+class SpeedSettings(CatalogTable):
     """How a model is computed and where its weights are; none of it is a request's choice.
 
     Attributes:

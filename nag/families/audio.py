@@ -18,12 +18,12 @@ from torch import Tensor
 from nag.errors import UnsupportedPipeline
 from nag.families.arguments import ROWS, SHARED, Argument
 from nag.families.family import Family
-from nag.guidance_state import GuidanceState
+from nag.guidance_state import GuidanceState, PipelineCall
+from nag.guided_step import GuidedStep
 from nag.negative import NegativeEmbeds, scatter_rows
 from nag.pipelines import calling_pipeline
 from nag.processors.cross import MaskedNegativeProcessor
 from nag.processors.differential import DifferentialCrossProcessor
-from nag.state import GuidedStep, PipelineCall
 from nag.step_hooks import ChangeArguments, StepHooks
 from nag.token_layout import TokenLayout
 

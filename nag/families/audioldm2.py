@@ -15,12 +15,12 @@ from torch import Tensor
 from nag.errors import UnsupportedPipeline
 from nag.families.arguments import PADDED, Argument
 from nag.families.plain_cross import PlainCrossAttention
+from nag.guided_step import GuidedStep
 from nag.negative import NegativeEmbeds, pad_prompts
 from nag.params import NAGParams
 from nag.pipelines import Arguments, encode_prompts
 from nag.processor_swap import class_names
 from nag.processors import CrossAttentionProcessor
-from nag.state import GuidedStep
 from nag.token_layout import TokenLayout
 
 __all__ = ["AudioLDM2"]

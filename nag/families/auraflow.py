@@ -12,8 +12,8 @@ from torch import Tensor
 
 from nag.errors import UnsupportedPipeline
 from nag.families.family import Family
+from nag.guided_step import GuidedStep
 from nag.negative import NegativeEmbeds
-from nag.state import GuidedStep
 from nag.step_hooks import StepHooks
 from nag.token_layout import TokenLayout
 

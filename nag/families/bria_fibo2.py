@@ -17,10 +17,10 @@ from nag.attention import AttentionCall
 from nag.errors import InvalidParameter
 from nag.families.arguments import PADDED_LAYERS, ROWS, Argument
 from nag.families.family import Family
+from nag.guided_step import GuidedStep
 from nag.negative import NegativeEmbeds, scatter_rows
 from nag.processors.joint import guide_image, two_call_attention
 from nag.processors.masked_joint import MaskedJointProcessor, masked_layout
-from nag.state import GuidedStep
 from nag.step_hooks import ChangeArguments, StepHooks
 from nag.token_layout import TokenLayout
 

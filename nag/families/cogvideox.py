@@ -12,7 +12,7 @@ from torch import Tensor
 
 from nag.families.arguments import ROWS, SHARED, Argument
 from nag.families.family import Family
-from nag.state import GuidedStep
+from nag.guided_step import GuidedStep
 from nag.step_hooks import StepHooks
 
 __all__ = ["CogVideoX", "ConsisID"]

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from nag.families.arguments import NUMBERS, PADDED, Argument
 from nag.families.family import Family
+from nag.guided_step import GuidedStep
 from nag.negative import NegativeEmbeds, pad_prompts
 from nag.processors.masked_joint import MaskedJointProcessor, masked_layout
-from nag.state import GuidedStep
 from nag.step_hooks import StepHooks
 from nag.token_layout import TokenLayout
 

@@ -16,12 +16,12 @@ from nag.errors import UnsupportedPipeline
 from nag.families.arguments import ARGUMENTS, PADDED, UNDECLARED, Argument, PaddedText
 from nag.families.facts import FamilyFacts
 from nag.guidance_state import GuidanceState
+from nag.guided_step import GuidedStep
 from nag.negative import NegativeEmbeds, pad_prompts
 from nag.pipelines import Arguments, encode_prompts
 from nag.processor_swap import original
 from nag.processors import CrossAttentionProcessor, GuidedProcessor, JointAttentionProcessor
 from nag.schedule import scheduler_of, training_timestep
-from nag.state import GuidedStep
 from nag.step_hooks import StepHooks
 from nag.token_layout import TokenLayout
 

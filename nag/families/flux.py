@@ -14,10 +14,10 @@ from torch import Tensor
 
 from nag.errors import InvalidParameter, UnsupportedPipeline
 from nag.families.flux_like import FluxLike
+from nag.guided_step import GuidedStep
 from nag.negative import NegativeEmbeds
 from nag.pipelines import named_arguments
 from nag.processors import ReferenceFluxProcessor
-from nag.state import GuidedStep
 from nag.step_hooks import StepHooks, change_argument
 
 __all__ = ["Flux"]

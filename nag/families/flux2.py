@@ -11,8 +11,8 @@ from typing import ClassVar
 from nag.attention import AttentionCall
 from nag.families.arguments import REPEATED, Argument
 from nag.families.flux_like import FluxLike
+from nag.guided_step import GuidedStep
 from nag.processors import JointAttentionProcessor
-from nag.state import GuidedStep
 
 __all__ = ["Flux2"]
 

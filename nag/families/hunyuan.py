@@ -18,11 +18,11 @@ from torch import Tensor
 from nag.families.arguments import ROWS, Argument, Rows, once_per_tensor
 from nag.families.arguments import SHARED as EQUAL
 from nag.families.family import Family
+from nag.guided_step import GuidedStep
 from nag.negative import NegativeEmbeds
 from nag.params import NAGParams
 from nag.pipelines import Arguments
 from nag.processors.per_row_mask import NEGATIVE, NOBODY, POSITIVE, SHARED, TokenRoleProcessor, TokenRoles
-from nag.state import GuidedStep
 from nag.step_hooks import StepHooks
 from nag.token_layout import TokenLayout
 

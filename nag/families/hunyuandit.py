@@ -14,10 +14,10 @@ from torch import Tensor
 
 from nag.families.arguments import NUMBERS, ROWS, Argument
 from nag.families.family import Family
+from nag.guided_step import GuidedStep
 from nag.negative import NegativeEmbeds
 from nag.params import NAGParams
 from nag.pipelines import Arguments, encode_prompts
-from nag.state import GuidedStep
 from nag.step_hooks import StepHooks
 from nag.token_layout import TokenLayout
 

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from nag.families.arguments import REPEATED, Argument
 from nag.families.family import Family
+from nag.guided_step import GuidedStep
 from nag.negative import NegativeEmbeds
 from nag.pipelines import Arguments, encode_prompts
 from nag.processors import GuidedProcessor, JointAttentionProcessor
 from nag.processors.masked_joint import MaskedJointProcessor, masked_layout
-from nag.state import GuidedStep
 from nag.token_layout import TokenLayout
 
 __all__ = ["JoyImageEdit", "JoyImageEditPlus"]

@@ -12,8 +12,8 @@ from torch import Tensor
 from nag._diffusers import CUT_CONTEXT
 from nag.families.arguments import NUMBERS, ROWS, Argument
 from nag.families.plain_cross import PlainCrossAttention
+from nag.guided_step import GuidedStep
 from nag.params import NAGParams
-from nag.state import GuidedStep
 from nag.step_hooks import StepHooks
 
 __all__ = ["Kandinsky3"]

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from nag.families.family import Family
 from nag.families.kandinsky5 import Kandinsky5
+from nag.guided_step import GuidedStep
 from nag.negative import NegativeEmbeds
-from nag.state import GuidedStep
 from nag.step_hooks import StepHooks
 
 __all__ = ["Kandinsky6"]

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from nag._diffusers import lumina2_rotary
 from nag.families.family import Family
+from nag.guided_step import GuidedStep
 from nag.negative import NegativeEmbeds
 from nag.pipelines import Arguments
 from nag.processors.per_row_mask import IMAGE, NEGATIVE, NOBODY, POSITIVE, TokenRoleProcessor, TokenRoles
-from nag.state import GuidedStep
 from nag.step_hooks import StepHooks
 
 __all__ = ["Lumina2"]

@@ -10,9 +10,9 @@ from typing import Any
 
 from nag.families.family import Family
 from nag.guidance_state import GuidanceState
+from nag.guided_step import GuidedStep
 from nag.params import NAGParams
 from nag.pipelines import named_arguments
-from nag.state import GuidedStep
 from nag.step_hooks import StepHooks
 
 __all__ = ["LuminaNext"]

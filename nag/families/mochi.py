@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from nag.families.family import Family
+from nag.guided_step import GuidedStep
 from nag.negative import NegativeEmbeds, scatter_rows
 from nag.pipelines import Arguments, encode_prompts
 from nag.processors.per_row_mask import RowByRowProcessor, text_behind
-from nag.state import GuidedStep
 from nag.step_hooks import StepHooks
 from nag.token_layout import TokenLayout
 

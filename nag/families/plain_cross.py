@@ -14,11 +14,11 @@ from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 
 from nag.current import CurrentStep
 from nag.families.family import Family
+from nag.guided_step import GuidedStep
 from nag.params import NAGParams
 from nag.processor_swap import class_names
 from nag.processors import CrossAttentionProcessor, GuidedProcessor
 from nag.processors.cross import MaskedNegativeProcessor
-from nag.state import GuidedStep
 
 __all__ = ["Latte", "PixArt", "PlainCrossAttention"]
 

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from nag.families.arguments import NUMBERS, Argument
 from nag.families.family import Family
+from nag.guided_step import GuidedStep
 from nag.processors.image_query import ImageQueryProcessor
-from nag.state import GuidedStep
 from nag.step_hooks import StepHooks
 
 __all__ = ["NucleusImage", "QwenImage"]

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from nag.families.arguments import ROWS, Argument
 from nag.families.family import Family
+from nag.guided_step import GuidedStep
 from nag.negative import NegativeEmbeds
 from nag.processors.causal import CausalTextProcessor
-from nag.state import GuidedStep
 from nag.step_hooks import StepHooks
 from nag.token_layout import TokenLayout
 

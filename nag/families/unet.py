@@ -14,9 +14,9 @@ from diffusers.modular_pipelines import ModularPipeline
 
 from nag.errors import UnsupportedPipeline
 from nag.families.plain_cross import PlainCrossAttention
+from nag.guided_step import GuidedStep
 from nag.params import NAGParams
 from nag.processor_swap import original
-from nag.state import GuidedStep
 
 __all__ = ["SDXL", "AnimateDiff", "Kolors", "StableDiffusion", "TextToVideo", "unet_form"]
 

@@ -15,8 +15,8 @@ from torch import Tensor
 from nag.errors import InvalidParameter, UnsupportedPipeline
 from nag.families.family import Family
 from nag.guidance_state import GuidanceState
+from nag.guided_step import GuidedStep
 from nag.negative import NegativeEmbeds, scatter_rows
-from nag.state import GuidedStep
 from nag.step_hooks import StepHooks
 from nag.token_layout import TokenLayout
 

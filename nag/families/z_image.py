@@ -19,10 +19,10 @@ from nag.errors import UnsupportedPipeline
 from nag.families.arguments import LISTED, NUMBERS, PADDED, Argument
 from nag.families.family import Family
 from nag.guidance_state import GuidanceState
+from nag.guided_step import GuidedStep
 from nag.negative import NegativeEmbeds, scatter_rows
 from nag.processor_swap import class_names
 from nag.processors.per_row_mask import TokenRoleProcessor, text_behind
-from nag.state import GuidedStep
 from nag.step_hooks import StepHooks
 from nag.token_layout import TokenLayout
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from nag.attention import AttentionCall
+from nag.guided_step import GuidedStep
 from nag.intercept import Interception
 from nag.processors.image_query import ImageQueryProcessor
-from nag.state import GuidedStep
 from nag.token_layout import TokenLayout
 
 __all__ = ["CausalTextProcessor"]

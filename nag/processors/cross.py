@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from nag.attention import AttentionCall
+from nag.guided_step import GuidedStep
 from nag.processors.guided import GuidedProcessor, guide_heads
-from nag.state import GuidedStep
 
 __all__ = ["CrossAttentionProcessor", "MaskedNegativeProcessor", "keys_of"]
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from nag.attention import AttentionCall
+from nag.guided_step import GuidedStep
 from nag.processors.cross import CrossAttentionProcessor, keys_of
 from nag.processors.guided import Values, guide_heads
-from nag.state import GuidedStep
 
 __all__ = ["DifferentialCrossProcessor"]
 

@@ -22,8 +22,8 @@ from nag.attention import AttentionCall
 from nag.current import CurrentStep
 from nag.errors import UnsupportedPipeline
 from nag.formula import flip_sign, normalized_attention_guidance, orthogonalize
+from nag.guided_step import GuidedStep
 from nag.intercept import Interception
-from nag.state import GuidedStep
 
 __all__ = ["GuidedProcessor", "Values", "guide_heads"]
 

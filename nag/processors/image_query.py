@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from nag.attention import AttentionCall, attention_with_lse, merge_by_lse, supports_lse
+from nag.guided_step import GuidedStep
 from nag.processors.guided import GuidedProcessor, Values, guide_heads
-from nag.state import GuidedStep
 from nag.token_layout import TokenLayout
 
 __all__ = ["ImageQueryProcessor"]

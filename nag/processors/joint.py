@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from nag.attention import AttentionCall, attention_with_lse, merge_by_lse, supports_lse
+from nag.guided_step import GuidedStep
 from nag.negative import scatter_rows
 from nag.processors.guided import GuidedProcessor, Values, guide_heads
-from nag.state import GuidedStep
 from nag.token_layout import TokenLayout
 
 __all__ = ["JointAttentionProcessor", "guide_image", "merged_attention", "two_call_attention"]

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from nag.attention import AttentionCall
+from nag.guided_step import GuidedStep
 from nag.negative import NegativeEmbeds
 from nag.processors.joint import JointAttentionProcessor
-from nag.state import GuidedStep
 from nag.token_layout import TokenLayout
 
 __all__ = ["MaskedJointProcessor", "MaskedLayout", "masked_layout"]

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from nag.attention import AttentionCall
 from nag.errors import UnsupportedPipeline
+from nag.guided_step import GuidedStep
 from nag.intercept import Interception
 from nag.processors.guided import GuidedProcessor, Values, guide_heads
-from nag.state import GuidedStep
 from nag.token_layout import TokenLayout
 
 __all__ = [

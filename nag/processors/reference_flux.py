@@ -15,8 +15,8 @@ from torch import Tensor
 
 from nag._diffusers import processor_backend
 from nag.formula import normalized_attention_guidance
+from nag.guided_step import GuidedStep
 from nag.processors.guided import GuidedProcessor
-from nag.state import GuidedStep
 
 __all__ = ["ReferenceFluxProcessor"]
 

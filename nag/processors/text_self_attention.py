@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from nag.attention import AttentionCall
+from nag.guided_step import GuidedStep
 from nag.processors.cross import MaskedNegativeProcessor
-from nag.state import GuidedStep
 
 __all__ = ["TextSelfAttentionProcessor"]
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from nag.attention import AttentionCall
 from nag.current import CurrentStep
 from nag.errors import InvalidParameter
+from nag.guided_step import GuidedStep
 from nag.processors.cross import CrossAttentionProcessor
-from nag.state import GuidedStep
 
 __all__ = ["WanSplitProcessor"]
 

@@ -22,8 +22,8 @@ from app.worker.engine.calls import suspend_calls, suspend_method
 from app.worker.engine.step_cache import StepCacheStates
 from app.worker.prompts.tokens import route_tokenizers
 from nag.families.family import denoisers_of
+from nag.guided_step import guided_slice
 from nag.negative import stacking_key
-from nag.state import guided_slice
 
 if TYPE_CHECKING:
     from app.worker.devices.device_group import DeviceGroup

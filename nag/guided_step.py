@@ -1,8 +1,7 @@
-"""The state of a guided pipeline call and of its steps, and the report to the caller."""
+"""One guided denoiser call: the guidance of each of its rows, and what its attention processors need of them."""
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -20,7 +19,7 @@ from nag.token_split import TokenSplit
 if TYPE_CHECKING:
     from nag.families import Family
 
-__all__ = ["Guidance", "GuidedStep", "PipelineCall", "RowGuidance", "RowNumbers", "guided_slice", "make_step"]
+__all__ = ["EncodedRowGuidance", "GuidedStep", "RowGuidance", "RowNumbers", "guided_slice", "make_step"]
 
 
 @dataclass(frozen=True)
@@ -71,38 +70,6 @@ class EncodedRowGuidance(RowGuidance):
 
     def __post_init__(self) -> None:
         pass
-
-
-@dataclass
-class PipelineCall:
-    """One pipeline call: its prompts and images per prompt, and the negative prompt encoded as it encodes its own."""
-
-    prompts: int
-    images_per_prompt: int
-    negative: NegativeEmbeds
-    in_cfg: bool = False  # whether the pipeline told its encode_prompt that it runs CFG
-    used: bool = False  # the denoiser has been called
-    timestep: float = 0.0  # of the last conditional denoiser call, on the scale of training
-    guided: bool | None = None  # whether the last conditional denoiser call was; None before the first
-    _row_guidance: dict[tuple[int, float, NAGParams], RowGuidance] = field(default_factory=dict)
-
-    @functools.cached_property
-    def negatives(self) -> tuple[NegativeEmbeds, ...]:
-        """The negative prompts one by one; their text keys are kept for as long as this call goes on."""
-        return self.negative.rows
-
-    def prompt_of_row(self, count: int) -> list[int]:
-        """Returns which of `count` values, one or one per prompt, each row takes."""
-        return [prompt if count > 1 else 0 for prompt in range(self.prompts) for _ in range(self.images_per_prompt)]
-
-    def row_guidance(self, prompt: int, scale: float, params: NAGParams) -> RowGuidance:
-        """Returns the guidance by negative prompt number `prompt` at scale s; the same object at every step."""
-        key = prompt, scale, params
-        if key not in self._row_guidance:
-            self._row_guidance[key] = EncodedRowGuidance(
-                self.negatives[prompt], scale, params.tau, params.alpha, params.method
-            )
-        return self._row_guidance[key]
 
 
 @dataclass(frozen=True)
@@ -217,20 +184,3 @@ def make_step(
     index = torch.arange(len(guided)).repeat_interleave(frames)
     rows_guided = slice(place.start * frames, place.stop * frames)
     return GuidedStep(numbers, negative.to(embeds).at(index), rows_guided, prompts, blocks=places)
-
-
-@dataclass
-class Guidance:
-    """The report that `guide` yields: the numbers in force, and how many steps were guided so far."""
-
-    params: tuple[NAGParams, ...]
-    guided_steps: int = 0  # steps in which guidance ran
-    plain_steps: int = 0  # steps in which every row was outside its guided interval or unguided
-    guided_steps_by_params: list[int] = field(default_factory=list)  # steps in which each of `params` guided
-
-    def add_step(self, are_guided: Sequence[bool]) -> None:
-        """Counts a step. are_guided: whether each of `params` guides it."""
-        self.guided_steps += any(are_guided)
-        self.plain_steps += not any(are_guided)
-        before = self.guided_steps_by_params or [0] * len(are_guided)
-        self.guided_steps_by_params = [count + guided for count, guided in zip(before, are_guided, strict=True)]

@@ -1,15 +1,16 @@
-"""The numbers of an entry: a default and what a request may set it to."""
+"""The numbers of a catalog entry: each has a default and a range that a request may set it to."""
 
 from __future__ import annotations
 
 import math
 from typing import Any, Generic, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import model_validator
 
+from app.catalog.table import CatalogTable
 from app.jobs import with_present_names
 
-__all__ = ["NAG_BOUNDS", "Entry", "Method", "NAGDefaults", "Range"]
+__all__ = ["NAG_BOUNDS", "Method", "NAGDefaults", "Range"]
 
 #: What each number of the guidance may be, both ends included; the same for every model and every request.
 NAG_BOUNDS: dict[str, tuple[float, float]] = {
@@ -27,13 +28,7 @@ Method = Literal["nag", "orthogonal", "vsf"]
 Number = TypeVar("Number", int, float)
 
 
-class Entry(BaseModel):
-    """What every table of a catalog is: frozen, strict, and without unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class Range(Entry, Generic[Number]):
+class Range(CatalogTable, Generic[Number]):
     """A number's default and what a request may set it to, both ends included."""
 
     default: Number
@@ -74,7 +69,7 @@ class Range(Entry, Generic[Number]):
         return self
 
 
-class NAGDefaults(Entry):
+class NAGDefaults(CatalogTable):
     """The guidance a request gets that names no numbers of its own."""
 
     scale: float
