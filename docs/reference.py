@@ -18,6 +18,15 @@ import nag
 from app.catalog import Catalog
 from app.metrics.definitions import ALL, Source
 from app.settings import SECRET, Settings
+from app.settings.api import ApiSettings
+from app.settings.inputs import InputSettings
+from app.settings.models import ModelSettings
+from app.settings.queue import QueueSettings
+from app.settings.results import ResultSettings
+from app.settings.settings import ProcessSettings
+from app.settings.types import SettingsGroup
+from app.settings.webhooks import WebhookSettings
+from app.settings.workers import WorkerSettings
 
 __all__ = ["DOCS", "PAGES", "rendered"]
 
@@ -34,22 +43,16 @@ COSTS = {
     "Qwen-Image": "qwen-image",
 }
 
-#: Headings of the settings, by the beginnings of their names; the first that fits has them.
-GROUPS = {
-    "Models": ("catalog", "models", "aliases", "strict", "response_format"),
-    "Workers": (
-        *("device", "warm", "model_", "tf32", "prompt_cache", "lora_memory", "lora_host", "batch_", "overlap"),
-        *("stuck_s", "metrics_", "node", "rank_", "rendezvous"),
-    ),
-    "Queue": ("redis_", "oldest_wait", "queue_", "deadline_", "lease_s", "max_attempts", "retention_s", "drain_s"),
-    "Results and links": ("artifacts_", "url_"),
-    "Inputs and LoRAs": ("input_", "video_", "files_", "file_", "lora"),
-    "Webhooks": ("webhook_",),
-    "API": (
-        *("host", "port", "public_url", "trusted_proxies", "wait_", "rejoin", "body_", "head_", "read_", "cors_"),
-        *("sdapi", "api_key"),
-    ),
-    "Process": ("",),
+#: Headings of the settings, by subject.
+GROUPS: dict[str, type[SettingsGroup]] = {
+    "Models": ModelSettings,
+    "Workers": WorkerSettings,
+    "Queue": QueueSettings,
+    "Results and links": ResultSettings,
+    "Inputs and LoRAs": InputSettings,
+    "Webhooks": WebhookSettings,
+    "API": ApiSettings,
+    "Process": ProcessSettings,
 }
 
 SOURCES = {
@@ -105,14 +108,21 @@ def models() -> str:
 
 
 def settings() -> str:
-    """Returns a table of settings for each group, with their defaults and their descriptions."""
-    rows: dict[str, list[tuple[str, str, str]]] = {group: [] for group in GROUPS}
-    for name, field in Settings.model_fields.items():
-        group = next(group for group, beginnings in GROUPS.items() if name.startswith(beginnings))
-        default = "–" if name in SECRET else _value(field.default)
-        rows[group].append((f"`NAG_{name.upper()}`", default, _cell(field.description or "")))
+    """Returns a table of settings for each subject, with their defaults and their descriptions."""
     return "\n\n".join(
-        f"### {group}\n\n{table(('variable', 'default', 'meaning'), lines)}" for group, lines in rows.items()
+        f"### {heading}\n\n"
+        + table(
+            ("variable", "default", "meaning"),
+            (
+                (
+                    f"`NAG_{name.upper()}`",
+                    "–" if name in SECRET else _value(field.default),
+                    _cell(" ".join((field.description or "").split())),
+                )
+                for name, field in group.model_fields.items()
+            ),
+        )
+        for heading, group in GROUPS.items()
     )
 
 

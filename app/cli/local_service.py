@@ -38,7 +38,7 @@ def running(
     """
     log = folder / "service.log"
     port = _free_port()
-    # The environment is handed on, not read: that is app/settings.py's part.
+    # The environment is handed on, not read: that is the part of app.settings.
     environment = {name: value for name, value in os.environ.items() if name not in NOT_HANDED_ON}
     environment |= {**(settings or {}), "NAG_PORT": str(port), "NAG_DATA_DIR": str(folder / "data")}
     if catalog is not None:
