@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from starlette.datastructures import UploadFile
 
 from app.api.model_selection import unknown_model
-from app.api.requests.schemas import LoraBody
+from app.api.requests.lora import LoraBody
 from app.api.service import Service
 from app.artifacts import lora_name
 from app.catalog import LORA_ID, Catalog, Model, Range, UploadedLora

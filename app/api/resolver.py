@@ -14,7 +14,8 @@ from uuid import uuid4
 
 from app.api.inputs.sizes import nearest_size
 from app.api.model_selection import find_model
-from app.api.requests.schemas import SEED_MAX, STRENGTH, GenerationBody, NAGBody
+from app.api.requests.body import SEED_MAX
+from app.api.requests.generation import STRENGTH, GenerationBody, NAGBody
 from app.catalog import NAG_BOUNDS, Catalog, Model, Range, RegisteredLora
 from app.errors import InvalidParameter, UnsupportedParameter, merge_errors
 from app.formats import FORMATS, VIDEO_CODECS, VIDEOS

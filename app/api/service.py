@@ -18,7 +18,7 @@ from app.api.middleware.auth import NOBODY, Caller
 from app.api.middleware.public_address import public_address
 from app.api.orphaned_jobs import OrphanedJobs
 from app.api.requests.fields import warned_parameters
-from app.api.requests.schemas import GenerationBody
+from app.api.requests.generation import GenerationBody
 from app.api.requests.validation import end_dry_run
 from app.api.webhooks.validation import asked_webhook
 from app.artifacts import Artifacts

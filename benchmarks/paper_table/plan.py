@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from app.api.requests.schemas import GenerationBody, NAGBody
+from app.api.requests.generation import GenerationBody, NAGBody
 from app.api.resolver import resolve
 from app.catalog import NAG_BOUNDS, Catalog, Model
 from app.errors import InvalidParameter

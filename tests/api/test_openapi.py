@@ -8,10 +8,10 @@ from typing import Any
 import httpx
 import pytest
 
+from app.api.openai.schemas import VideoBody
 from app.api.openapi import refusals
 from app.api.openapi.__main__ import FILE, text
 from app.api.openapi.examples import REQUESTS
-from app.api.requests.schemas import VideoBody
 from tests.api.support import FakeWorker
 
 DOCUMENT: dict[str, Any] = json.loads(FILE.read_text(encoding="utf-8"))

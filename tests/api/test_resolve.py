@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from app.api.requests.schemas import GenerationBody
+from app.api.requests.generation import GenerationBody
 from app.api.resolver import resolve
 from app.catalog import Catalog, CatalogLora, Inputs, Model, Range, UploadedLora
 from app.errors import InvalidParameter, UnsupportedParameter

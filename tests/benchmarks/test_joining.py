@@ -11,7 +11,7 @@ from statistics import mean, stdev
 import httpx
 import pytest
 
-from app.api.requests.schemas import JobBody
+from app.api.requests.generation import JobBody
 from app.api.resolver import resolve
 from app.catalog import Catalog
 from app.settings import Settings

@@ -9,7 +9,7 @@ from typing import get_args
 import pytest
 
 import nag
-from app.api.requests.schemas import LORAS_MAX, N_MAX, PREVIEWS_MAX, STRENGTH
+from app.api.requests.generation import LORAS_MAX, N_MAX, PREVIEWS_MAX, STRENGTH
 from app.api.sdapi import routes as sdapi
 from app.api.sdapi import translate
 from app.api.sdapi.schemas import Img2ImgBody, Txt2ImgBody

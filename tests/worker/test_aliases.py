@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from app.api.requests.fields import read_fields
-from app.api.requests.schemas import JobBody
+from app.api.requests.generation import JobBody
 from app.api.resolver import resolve
 from app.catalog import Catalog
 from app.jobs import Job, JobError

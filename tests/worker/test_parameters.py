@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from app.api.requests.schemas import JobBody
+from app.api.requests.generation import JobBody
 from app.api.resolver import resolve
 from app.catalog import Catalog
 from app.jobs import AppliedGuidance, LoraUse

@@ -21,8 +21,9 @@ from app.api.inputs.sources import InputSource, LoadedInput, Uploads, edit_sourc
 from app.api.inputs.videos import UploadedVideo
 from app.api.model_selection import find_editing_model, find_model, input_faults, takes_none
 from app.api.openai.request_adapter import AdaptedRequest, adapt_edit
+from app.api.openai.schemas import EditBody
 from app.api.requests.fields import NO_NOTES, RequestNotes
-from app.api.requests.schemas import EditBody, GenerationBody
+from app.api.requests.generation import GenerationBody
 from app.api.resolver import resolve
 from app.catalog import Kind, Model, RegisteredLora, field_of
 from app.errors import InvalidParameter, merge_errors

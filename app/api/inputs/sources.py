@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from app.api.inputs.image_kinds import SIGNATURE_BYTES, VIDEO_KINDS, identify
 from app.api.inputs.urls import fetch_file, is_url
-from app.api.requests.schemas import EditBody, FileReference, GenerationBody, VideoBody
+from app.api.openai.schemas import EditBody, FileReference, VideoBody
+from app.api.requests.generation import GenerationBody
 from app.catalog import field_of
 from app.errors import InvalidParameter, NotFound
 from app.jobs import InputRole

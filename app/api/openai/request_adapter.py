@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from app.api.requests.schemas import EditBody, GenerationBody, ImageBody, NAGBody, OpenAIBody, VideoBody
+from app.api.openai.schemas import EditBody, ImageBody, OpenAIBody, VideoBody
+from app.api.requests.generation import GenerationBody, NAGBody
 from app.catalog import NAG_BOUNDS, Model
 from app.errors import InvalidParameter, UnsupportedParameter
 from app.jobs import FORMER_NAMES

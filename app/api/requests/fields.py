@@ -17,7 +17,7 @@ from typing import Any, get_args
 from fastapi import Request
 from pydantic import BaseModel
 
-from app.api.requests.schemas import EditBody, VideoBody
+from app.api.openai.schemas import EditBody, VideoBody
 from app.api.requests.suggestions import advice, fields_within
 from app.api.sdapi.translate import PARAMETERS as SDAPI_PARAMETERS
 from app.auth import ApiKey

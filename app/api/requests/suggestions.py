@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import Request
 from pydantic import BaseModel
 
-from app.api.requests.schemas import JobBody, NAGBody
+from app.api.requests.generation import JobBody, NAGBody
 from app.jobs import FORMER_NAMES
 from app.suggestions import did_you_mean
 

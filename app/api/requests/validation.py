@@ -17,7 +17,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
 from starlette.types import Message
 
-from app.api.requests.schemas import GenerationBody
+from app.api.requests.generation import GenerationBody
 from app.api.sdapi.schemas import SdapiBody
 from app.errors import InvalidParameter, NotFound, ServiceError
 

@@ -9,10 +9,11 @@ from app.api.inputs.preparation import prepare_edit, prepare_inputs
 from app.api.middleware.public_address import public_address
 from app.api.openai.images import ImagesView, images_view
 from app.api.openai.request_adapter import adapt_images
+from app.api.openai.schemas import EditBody, ImageBody
 from app.api.openai.stream import image_sse_events, timed_out, without_client_cancelled
 from app.api.requests.fields import RequestNotes, take_notes, warning_header
 from app.api.requests.forms import FileRoute
-from app.api.requests.schemas import EditBody, GenerationBody, ImageBody
+from app.api.requests.generation import GenerationBody
 from app.api.requests.uploads import take_uploads
 from app.api.responses.result import completed_result, time_headers
 from app.api.responses.sse import EventStream

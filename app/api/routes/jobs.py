@@ -13,7 +13,7 @@ from app.api.middleware.public_address import public_address
 from app.api.openai.request_adapter import AdaptedRequest
 from app.api.requests.fields import take_notes, warning_header
 from app.api.requests.forms import FileRoute
-from app.api.requests.schemas import JobBody
+from app.api.requests.generation import JobBody
 from app.api.requests.uploads import take_uploads
 from app.api.responses.download import file_response
 from app.api.responses.job import DeletedView, JobsView, JobView, job_view, jobs_view

@@ -12,7 +12,7 @@ from app.api.lora_uploads import register_lora, remove_file
 from app.api.middleware.public_address import public_address
 from app.api.model_selection import find_model
 from app.api.requests.forms import UploadRoute, take_upload
-from app.api.requests.schemas import LoraBody
+from app.api.requests.lora import LoraBody
 from app.api.responses.lora import LoraDeletedView, LorasView, LoraView, lora_view
 from app.api.service import Here, Service
 from app.catalog import RegisteredLora, UploadedLora

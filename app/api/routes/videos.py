@@ -13,10 +13,10 @@ from pydantic import BaseModel, Field
 from app.api.inputs.preparation import prepare_inputs
 from app.api.model_selection import find_model, input_faults
 from app.api.openai.request_adapter import adapt_video
+from app.api.openai.schemas import VideoBody
 from app.api.openai.videos import VideoDeletedView, VideosView, VideoView, poll_after_ms, video_view, videos_view
 from app.api.requests.fields import take_notes, warning_header
 from app.api.requests.forms import FileRoute
-from app.api.requests.schemas import VideoBody
 from app.api.requests.uploads import INPUT_FIELDS, take_uploads
 from app.api.responses.download import file_response
 from app.api.responses.result import completed_result, time_headers

@@ -6,7 +6,7 @@ import math
 import re
 from dataclasses import dataclass
 
-from app.api.requests.schemas import LORAS_MAX, LoraUseBody
+from app.api.requests.generation import LORAS_MAX, LoraUseBody
 from app.errors import InvalidParameter, UnsupportedParameter
 
 __all__ = ["Prompt", "parse_prompt", "syntax_warnings"]

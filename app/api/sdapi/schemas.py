@@ -10,7 +10,8 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
-from app.api.requests.schemas import SEED_MAX, SEED_MAX_DOUBLE, NAGBody, _Body
+from app.api.requests.body import SEED_MAX, SEED_MAX_DOUBLE, Body
+from app.api.requests.generation import NAGBody
 
 __all__ = ["Img2ImgBody", "OptionsBody", "PngInfoBody", "SdapiBody", "Txt2ImgBody"]
 
@@ -30,94 +31,111 @@ Seed = Annotated[int, Field(le=SEED_MAX), BeforeValidator(_integral)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
-class SdapiBody(_Body):
-    """What both ways of asking for images have in common."""
+class SdapiBody(Body):
+    """The fields of both routes that generate images."""
 
     model_config = ConfigDict(extra="allow")
 
-    prompt: Annotated[
-        str | None, Field(description="may name LoRAs, as <lora:id:weight>; weights of words are read as plain text")
-    ] = ""
-    negative_prompt: Annotated[
-        str | None, Field(description="what to steer away from: by NAG, or by CFG where that is the model's default")
-    ] = ""
-    seed: Annotated[
-        Seed | None,
-        Field(
-            json_schema_extra={"maximum": SEED_MAX_DOUBLE},
-            description="of the first image; the next takes seed + 1; negative: drawn",
-        ),
-    ] = -1
-    steps: Annotated[Count | None, Field(description="the nearest number that the model makes")] = None
-    cfg_scale: Annotated[
-        Number | None, Field(description="of models whose default is CFG, or that have no NAG; the others leave it out")
-    ] = None
-    width: Annotated[Count | None, Field(description="with height: the nearest size that the model makes")] = None
-    height: Annotated[Count | None, Field(description="see width")] = None
-    batch_size: Annotated[Count | None, Field(description="images, times n_iter; 10 at the most")] = 1
-    n_iter: Annotated[Count | None, Field(description="see batch_size")] = 1
-    override_settings: Annotated[
-        dict[str, Any] | None,
-        Field(description="sd_model_checkpoint is the model; live_previews_enable asks for previews"),
-    ] = None
-    nag: Annotated[NAGBody | None, Field(description="the numbers of NAG; a field of this service")] = None
-    send_images: Annotated[bool | None, Field(description="false: the answer has no images")] = True
-    save_images: Annotated[bool | None, Field(description="means nothing: images are kept as every job's are")] = False
-    sampler_name: Annotated[str | None, Field(description="left out: each model has its own scheduler")] = None
-    scheduler: Annotated[str | None, Field(description="left out: likewise")] = None
-    styles: Annotated[list[str] | None, Field(description="left out: there are no stored styles")] = None
-    restore_faces: Annotated[bool | None, Field(description="left out: there is no face restoration")] = None
-    tiling: Annotated[bool | None, Field(description="left out: images do not tile")] = None
-    disable_extra_networks: Annotated[
-        bool | None, Field(description="true: <lora:…> in the prompt is read as plain text")
-    ] = False
-    script_name: Annotated[str | None, Field(description="refused: there are no scripts")] = None
-    alwayson_scripts: Annotated[
-        dict[str, Any] | None,
-        Field(description="refused, but for those that only refine an image, which are left out"),
-    ] = None
+    prompt: str | None = ""
+    """May name LoRAs, as <lora:id:weight>. Weights of words are read as plain text."""
+
+    negative_prompt: str | None = ""
+    """What to steer away from: by NAG, or by CFG if that is the model's default."""
+
+    seed: Annotated[Seed | None, Field(json_schema_extra={"maximum": SEED_MAX_DOUBLE})] = -1
+    """Seed of the first image; the next one has seed + 1. A negative one asks for a random seed."""
+
+    steps: Count | None = None
+    """Number of steps. The nearest number that the model supports is used."""
+
+    cfg_scale: Number | None = None
+    """Scale of CFG, of models whose default is CFG or that have no NAG. Other models leave it out."""
+
+    width: Count | None = None
+    """Width in pixels. With height, the nearest size that the model supports is used."""
+
+    height: Count | None = None
+    """See width."""
+
+    batch_size: Count | None = 1
+    """Number of images, multiplied by n_iter; 10 at most."""
+
+    n_iter: Count | None = 1
+    """See batch_size."""
+
+    override_settings: dict[str, Any] | None = None
+    """sd_model_checkpoint is the model; live_previews_enable asks for previews."""
+
+    nag: NAGBody | None = None
+    """The numbers of NAG. This field is one of this service."""
+
+    send_images: bool | None = True
+    """false: the answer has no images."""
+
+    save_images: bool | None = False
+    """Without effect: images are kept like those of every job."""
+
+    sampler_name: str | None = None
+    """Left out: each model has its own scheduler."""
+
+    scheduler: str | None = None
+    """Left out: each model has its own scheduler."""
+
+    styles: list[str] | None = None
+    """Left out: there are no stored styles."""
+
+    restore_faces: bool | None = None
+    """Left out: there is no face restoration."""
+
+    tiling: bool | None = None
+    """Left out: images do not tile."""
+
+    disable_extra_networks: bool | None = False
+    """true: <lora:…> in the prompt is read as plain text."""
+
+    script_name: str | None = None
+    """Refused: there are no scripts."""
+
+    alwayson_scripts: dict[str, Any] | None = None
+    """Refused, except for scripts that only refine an image, which are left out."""
 
 
 class Txt2ImgBody(SdapiBody):
     """POST /sdapi/v1/txt2img."""
 
-    enable_hr: Annotated[bool | None, Field(description="left out: there is no second pass")] = False
+    enable_hr: bool | None = False
+    """Left out: there is no second pass."""
 
 
 class Img2ImgBody(SdapiBody):
     """POST /sdapi/v1/img2img."""
 
-    init_images: Annotated[
-        list[str] | None,
-        Field(
-            max_length=INIT_IMAGES_MAX,
-            description="the image to change; or references, of a model that is told by the prompt what to change: "
-            "base64, a data URL, the id of an uploaded file, or an http(s) URL of an allowed host",
-        ),
-    ] = None
-    denoising_strength: Annotated[
-        Number | None, Field(ge=0, le=1, description="share of the steps that is run on the image; absent: 0.75")
-    ] = None
-    mask: Annotated[
-        str | None,
-        Field(description="white where the image is regenerated; of a file with transparent parts, opaque there"),
-    ] = None
-    inpainting_mask_invert: Annotated[
-        int | bool | None, BeforeValidator(_integral), Field(description="1: the other parts are regenerated")
-    ] = 0
+    init_images: Annotated[list[str] | None, Field(max_length=INIT_IMAGES_MAX)] = None
+    """The image to change; for a model that takes instructions in the prompt, one or several references. Each is
+    base64, a data URL, the id of an uploaded file, or an http(s) URL of an allowed host.
+    """
+
+    denoising_strength: Annotated[Number | None, Field(ge=0, le=1)] = None
+    """Share of the steps that is run on the image. Default: 0.75."""
+
+    mask: str | None = None
+    """The image is regenerated where the mask is white, or, in a file with transparent parts, opaque."""
+
+    inpainting_mask_invert: Annotated[int | bool | None, BeforeValidator(_integral)] = 0
+    """1: the other parts are regenerated."""
 
 
-class OptionsBody(_Body):
+class OptionsBody(Body):
     """POST /sdapi/v1/options."""
 
     model_config = ConfigDict(extra="allow")
 
-    sd_model_checkpoint: Annotated[
-        str | None, Field(description="the model of the caller's later requests that name none")
-    ] = None
+    sd_model_checkpoint: str | None = None
+    """The model of the caller's later requests that name none."""
 
 
-class PngInfoBody(_Body):
+class PngInfoBody(Body):
     """POST /sdapi/v1/png-info."""
 
-    image: Annotated[str, Field(description="PNG, JPEG or WebP: base64, or a data URL")]
+    image: str
+    """PNG, JPEG or WebP, as base64 or a data URL."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from app.api.inputs.sizes import nearest_size
 from app.api.openai.request_adapter import AdaptedRequest
-from app.api.requests.schemas import N_MAX, PREVIEWS_MAX, STRENGTH, GenerationBody
+from app.api.requests.generation import N_MAX, PREVIEWS_MAX, STRENGTH, GenerationBody
 from app.api.sdapi.prompts import parse_prompt, syntax_warnings
 from app.api.sdapi.schemas import Img2ImgBody, SdapiBody, Txt2ImgBody
 from app.catalog import Model

@@ -6,7 +6,7 @@ from ipaddress import ip_address
 
 from pydantic import HttpUrl, TypeAdapter, ValidationError
 
-from app.api.requests.schemas import WebhookBody
+from app.api.requests.generation import WebhookBody
 from app.api.webhooks.guard import allowed
 from app.errors import InvalidParameter, UnsupportedParameter
 from app.jobs import EventType, Webhook
