@@ -17,10 +17,11 @@ from torch.nn import functional as F
 from app.jobs import Guidance, Job, LoraUse
 from app.loading.adapters import load_adapter
 from app.loading.errors import LoraError
-from app.worker.engine import adapters, pipelines, shared_model
+from app.worker.engine import adapters, pipelines, shared_modules
 from app.worker.engine.adapters import Loras
 from app.worker.engine.pipeline_call import CallResult
-from app.worker.engine.shared_model import ModuleCall, SharedModel, _Denoiser
+from app.worker.engine.shared_model import SharedModel
+from app.worker.engine.shared_modules import ModuleCall, SharedDenoiser
 from app.worker.prompts.encoder_memo import EncoderMemo
 from app.worker.recorder import Event, Recorder
 from tests.tiers import slow_but
@@ -126,17 +127,17 @@ def test_rows_without_loras_are_the_plain_models_bit_for_bit(
         shared.entry.id == "shapes-flux"
     )  # elsewhere guided rows keep their text keys from the first of two calls
     rows = [(loras, changes if is_joint else {**changes, "nag": None}) for loras, changes in BATCH]
-    run, compared = _Denoiser.run, []
+    run, compared = SharedDenoiser.run, []
 
-    def run_twice(self: _Denoiser, calls: Sequence[ModuleCall]) -> list[Any]:
+    def run_twice(self: SharedDenoiser, calls: Sequence[ModuleCall]) -> list[Any]:
         outputs = run(self, calls)
         plain = run(self, [replace(call, loras=()) for call in calls])
         for call, output, expected in zip(calls, outputs, plain, strict=True):
             compared.append((bool(call.loras), torch.equal(output[0], expected[0])))
         return outputs
 
-    monkeypatch.setattr(shared_model, "sort_key", lambda _: ())  # both in one order
-    monkeypatch.setattr(_Denoiser, "run", run_twice)
+    monkeypatch.setattr(shared_modules, "sort_key", lambda _: ())  # both in one order
+    monkeypatch.setattr(SharedDenoiser, "run", run_twice)
     generate(shared, *batch(make_job, shared, rows))
     assert {*compared} == {(True, False), (False, True)}
 

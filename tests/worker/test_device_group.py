@@ -16,7 +16,8 @@ from app.worker.engine import pipelines
 from app.worker.engine import torch_engine as engine_module
 from app.worker.engine.adapters import RowLayout
 from app.worker.engine.pipeline_call import CallResult
-from app.worker.engine.shared_model import DenoiserCall, SharedModel
+from app.worker.engine.shared_model import SharedModel
+from app.worker.engine.shared_modules import DenoiserCall
 from app.worker.engine.torch_engine import TorchEngine
 from tests.limits import HANG_S
 from tests.worker.generate import CPU, generate, run_jobs

@@ -18,7 +18,8 @@ from app.settings import Settings
 from app.worker.devices import memory
 from app.worker.devices.device_group import ASYMMETRIC, Channel, device_of_rank, start_followers
 from app.worker.engine.pipelines import load
-from app.worker.engine.shared_model import DenoiserCall, SharedModel
+from app.worker.engine.shared_model import SharedModel
+from app.worker.engine.shared_modules import DenoiserCall
 
 __all__ = ["follow"]
 

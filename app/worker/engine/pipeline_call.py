@@ -17,7 +17,8 @@ from app.worker.engine.adapters import CALL_LORAS
 from app.worker.engine.calls import Coroutine
 from app.worker.engine.job_inputs import JobInputs
 from app.worker.engine.pipelines import callbacks_of, cfg_arguments, listed, step_arguments
-from app.worker.engine.shared_model import CALL_SIDE_PX, SharedModel
+from app.worker.engine.shared_model import SharedModel
+from app.worker.engine.shared_modules import CALL_SIDE_PX
 from app.worker.engine.step_cache import CALL_NUMBER
 from app.worker.outputs.previews import Previews, Sketch
 from app.worker.outputs.video import Sound
