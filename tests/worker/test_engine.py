@@ -700,7 +700,7 @@ def test_a_model_is_not_built_while_another_thread_computes(
     warm = engine.submit(make_job("a"), FILES, JobControl())
     wait_until(lambda: engine._is_busy_aside)
     cold = engine.submit(make_job("b", model="other"), FILES, JobControl())
-    wait_until(lambda: engine._needs_lane_idle)
+    wait_until(lambda: engine._admission.needs_lane_idle)
     assert built == [False]
     decodes.set()
     for future in (warm, cold):

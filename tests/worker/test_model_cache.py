@@ -20,7 +20,7 @@ from app.loading import pipeline as loading
 from app.settings import Settings
 from app.worker.devices import memory
 from app.worker.models import host_memory, model_cache
-from app.worker.models.model_cache import ModelCache, ModelUnavailable, NoRoom
+from app.worker.models.model_cache import Deferral, ModelCache, ModelUnavailable
 from app.worker.models.model_states import ModelStates
 from app.worker.recorder import Event, Recorder
 from tests.worker.generate import CPU, generate
@@ -246,8 +246,9 @@ def test_models_in_use_are_not_dropped(make_cache: MakeCache, loader: Loader) ->
     cache = make_cache(2 * BYTES, in_use)
     cache.get("a")
     cache.get("b")
-    with pytest.raises(NoRoom):
+    with pytest.raises(Deferral) as deferral:
         cache.get("c")
+    assert deferral.value.needs_room
     assert cache.warm == ("a", "b")
     assert loader.loaded == ["a", "b"]
     assert cache.failure("c") is None  # it may fit later

@@ -2,8 +2,8 @@
 
 One thread runs all pipeline calls, one at a time, and calls the modules for them:
 
-1. `submit` hands a job over; `_admit` begins a pipeline call for each of its images, which runs until it calls a shared
-   module.
+1. `submit` hands a job over. Once its model and LoRAs are loaded (`Admission`), `_admit` begins a pipeline call for
+   each of its images, which runs until it calls a shared module.
 2. Text encoders run at once, so that what is new can join the next step. `choose_group` decides which denoiser or
    decoder calls run next; they become one call (`call_module`), and each pipeline call continues with its part.
 3. Where a group fails, it is halved, until the call at fault fails alone.
@@ -14,14 +14,12 @@ One thread runs all pipeline calls, one at a time, and calls the modules for the
 from __future__ import annotations
 
 import threading
-from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
 from queue import Empty, SimpleQueue
-from time import monotonic, time
+from time import monotonic
 from typing import Any
 
 import torch
@@ -35,6 +33,8 @@ from app.worker.devices.device_group import DeviceGroup
 from app.worker.devices.gpu import GpuCollector
 from app.worker.devices.side_lane import SideLane
 from app.worker.engine import pipelines
+from app.worker.engine.active_jobs import ActiveJob, RoomCounter
+from app.worker.engine.admission import Admission
 from app.worker.engine.batch_limit import BatchLimit
 from app.worker.engine.call_queue import CallQueue
 from app.worker.engine.job_errors import UNWRITABLE, job_error
@@ -44,7 +44,7 @@ from app.worker.engine.shared_model import SharedModel
 from app.worker.models.adapter_cache import AdapterCache, LoraFiles, LoraUnavailable
 from app.worker.models.downloads import Downloads
 from app.worker.models.file_reader import FileReader
-from app.worker.models.model_cache import ModelCache, ModelUnavailable, NoRoom
+from app.worker.models.model_cache import ModelCache, ModelUnavailable
 from app.worker.models.model_states import ModelStates
 from app.worker.models.warmup import trial_files, warm_up
 from app.worker.outputs.postprocess import NAN, to_job_output
@@ -56,31 +56,12 @@ from app.worker.recorder import Event, Recorder, Stage
 
 __all__ = ["TorchEngine"]
 
-#: Images in flight beyond those of one denoiser call, at most as many as these: some are encoded or decoded meanwhile.
-AHEAD_MAX = 8
 #: Images of a denoiser call at most where the limit is not measured, because a rank out of memory ends the worker.
 SPLIT_MAX = 8
 CPU = torch.device("cpu")
 CLOSE_S = 2.0  # for the module call under way to end
 POLL_S = 0.05  # between two looks at jobs that wait for a module call in another thread, or for room
 _log = Log("worker")
-
-
-@dataclass(eq=False)
-class _ActiveJob:
-    """A job in flight."""
-
-    job: Job
-    files: InputFiles
-    control: JobControl
-    future: Future[JobOutput | JobError]
-    holds_loras: bool = False
-    calls: list[PipelineCall] = field(default_factory=list)
-    submitted_at: float = field(default_factory=time)  # Unix seconds
-
-
-class _NotReady(Exception):
-    """The model cannot be built yet."""
 
 
 class TorchEngine:
@@ -111,6 +92,7 @@ class TorchEngine:
         self._adapters = AdapterCache(device, settings.lora_host_bytes, lora_bytes, lora_files, recorder, self._wake)
         self._downloads = Downloads(self._models, self.states, self._cache.fail)
         self._files = FileReader(self._models, self.states, memory.budget_bytes(CPU), self._note_read)
+        self._admission = Admission(self._cache, self._adapters, self._files, self.states, lambda: self._is_busy_aside)
         self._memo = EncoderMemo(settings.prompt_cache_bytes)
         self._sketches: dict[str, Sketch] = {}
         self._unmeasured = set(self._models)  # have not generated their trial images yet
@@ -126,18 +108,13 @@ class TorchEngine:
         self._failure: Exception | None = None  # of the device, for good
         self._busy_since = 0.0
 
-        self._lock = threading.Lock()  # of the numbers in flight, which any thread reads
-        self._jobs_in_flight = 0
-        self._cost_in_flight: Counter[str] = Counter()
-        self._has_lost_job = False  # a job in flight took a worker down before
+        self._lock = threading.Lock()  # nothing is put into the inbox once the engine is closed
+        self._in_flight = RoomCounter()
 
         # Of the engine's thread alone.
         self._calls_begun = 0
-        self._running: dict[PipelineCall, _ActiveJob] = {}
+        self._running: dict[PipelineCall, ActiveJob] = {}
         self._waiting = CallQueue(self._runner, recorder)
-        self._deferred: list[_ActiveJob] = []  # until their model or their LoRAs have room
-        self._awaiting_files: list[_ActiveJob] = []  # until those of their model and their LoRAs are read
-        self._needs_lane_idle = False  # a model is to be built as soon as nothing runs in the side lane
 
     # Of any thread.
 
@@ -185,19 +162,12 @@ class TorchEngine:
 
     def room(self, model: str) -> Room:
         entry = self._models[model]
-        limit = self._runner.limit(entry)
-        whole = limit + min(limit, AHEAD_MAX * entry.default_cost)
-        with self._lock:
-            is_full = bool(self._deferred or self._waiting.has_too_large) or self._has_lost_job
-            free = 0 if is_full else whole - self._cost_in_flight[model]
-            return Room(free, whole, self._jobs_in_flight)
+        is_full = self._admission.needs_room or self._waiting.has_too_large
+        return self._in_flight.room(entry, self._runner.limit(entry), is_full=is_full)
 
     def submit(self, job: Job, files: InputFiles, control: JobControl) -> Future[JobOutput | JobError]:
-        running = _ActiveJob(job, files, control, Future())
-        with self._lock:
-            self._jobs_in_flight += 1
-            self._cost_in_flight[job.request.model] += job.request.cost
-            self._has_lost_job = self._has_lost_job or job.attempts > 1
+        running = ActiveJob(job, files, control, Future())
+        self._in_flight.add(job)
         self.recorder.begin_images(job.request.model, job.request.n)
         self._ask(partial(self._admit, running), running.future)
         return running.future
@@ -227,23 +197,17 @@ class TorchEngine:
             _log.error("engine_failed", error=type(error).__name__, message=error)
         self._busy_since = 0.0
         self.close()
-        for running in dict.fromkeys((*self._running.values(), *self._waiting_jobs())):
+        for running in dict.fromkeys((*self._running.values(), *self._admission.take_waiting())):
             for call in running.calls:
                 if call in self._waiting:
                     self._waiting.remove(call)
                     call.throw(JobCancelled())
             running.future.set_exception(self._failure or JobCancelled())
         self._running.clear()
-        self._deferred.clear()
-        self._awaiting_files.clear()
         self._receive()  # what was asked for meanwhile ends with the same error
         self._encoding.shutdown(wait=False)
         self._adapters.close()
         self._files.close()
-
-    def _waiting_jobs(self) -> list[_ActiveJob]:
-        """The jobs that have not begun, for whatever reason."""
-        return [*self._deferred, *self._awaiting_files]
 
     def _receive(self) -> None:
         """Does what other threads have asked for."""
@@ -254,18 +218,19 @@ class TorchEngine:
     def _rest(self) -> None:
         """Waits for something to do."""
         with suppress(Empty):
-            self._inbox.get(timeout=POLL_S if self._running or self._waiting_jobs() else None)()
+            self._inbox.get(timeout=POLL_S if self._running or self._admission.waiting else None)()
 
     def _advance(self) -> bool:
         """Runs one group of module calls, or measures a model. False if there is nothing to do now."""
         self._leave_cancelled()
-        self._admit_deferred()
+        for running in self._admission.take_waiting():
+            self._admit(running)
         outcomes = self._waiting.run_next(is_busy_aside=self._is_busy_aside)
         for call, outcome in outcomes:
             self._continue(call, outcome)
         if outcomes:
             return True
-        is_idle = not (self._running or self._waiting_jobs())
+        is_idle = not (self._running or self._admission.waiting)
         if is_idle and (names := self._unmeasured.intersection(self._cache.warm)):
             self._measure(min(names))
             return True
@@ -275,8 +240,8 @@ class TorchEngine:
     def _is_busy_aside(self) -> bool:
         return self._side is not None and self._side.is_busy
 
-    def _admit(self, running: _ActiveJob) -> None:
-        """Begins the pipeline calls of a job, or defers it until its model and its LoRAs are there and have room."""
+    def _admit(self, running: ActiveJob) -> None:
+        """Begins the pipeline calls of a job, unless it has to wait for its model or its LoRAs."""
         request = running.job.request
         if self._is_closed or running.control.is_cancelled:
             self._end(running, error=self._failure or JobCancelled())
@@ -285,14 +250,7 @@ class TorchEngine:
             self._end(running, UNWRITABLE)
             return
         try:
-            model = self._model(request.model)
-            running.holds_loras = self._adapters.acquire(model, request.loras)
-        except NoRoom:
-            self._deferred.append(running)
-            return
-        except _NotReady:
-            self._awaiting_files.append(running)
-            return
+            model = self._admission.admit(running)
         except ModelUnavailable as error:
             self._downloads.check(request.model)
             self._end(running, JobError("model_unavailable", str(error)))
@@ -300,8 +258,7 @@ class TorchEngine:
         except LoraUnavailable as error:
             self._end(running, JobError("lora_unavailable", str(error)))
             return
-        if not running.holds_loras:
-            self._awaiting_files.append(running)
+        if model is None:
             return
         running.calls = [self._pipeline_call(model, running, index) for index in range(request.n)]
         self._running |= dict.fromkeys(running.calls, running)
@@ -310,44 +267,12 @@ class TorchEngine:
                 call.start()
                 self._settle(call)
 
-    def _admit_deferred(self) -> None:
-        waiting, self._deferred, self._awaiting_files = self._waiting_jobs(), [], []
-        self._needs_lane_idle = False
-        for running in waiting:
-            self._admit(running)
-
-    def _model(self, name: str) -> SharedModel:
-        """The model, loaded if need be; the first time, it is measured as soon as nothing is in flight.
-
-        Raises _NotReady until its files are read in another thread, if others are warm and served meanwhile.
-        """
-        is_cold = name not in self._cache.warm
-        if is_cold and self._cache.needs_files(name):
-            is_read = not self._cache.warm or self._files.has_read(name)
-            # To build a model changes the whole process, such as torch's default dtype: nothing may compute meanwhile.
-            needs_lane_idle = is_read and self._is_busy_aside
-            if self._cache.has_room(name) and (needs_lane_idle or not is_read):
-                self._needs_lane_idle |= needs_lane_idle
-                raise _NotReady
-        model = self._cache.get(name)
-        if is_cold:
-            self._files.forget(name)
-            self.states.set(name, "warm")
-        return model
-
     def _note_read(self, name: str) -> None:
-        """Has the engine's thread build a model whose files are read. Called in the thread that read them."""
-
-        def note() -> None:
-            is_awaited = any(running.job.request.model == name for running in self._waiting_jobs())
-            if not is_awaited and name not in self._cache.warm:  # its jobs were cancelled
-                self._files.forget(name)
-                self.states.set(name, "cold")
-
-        self._inbox.put(note)
+        """Has the engine's thread admit what waits for them. Called in the thread that read the files of a model."""
+        self._inbox.put(lambda: self._admission.forget_read(name))
 
     def _pipeline_call(
-        self, model: SharedModel, running: _ActiveJob, index: int, *, learns: bool = False
+        self, model: SharedModel, running: ActiveJob, index: int, *, learns: bool = False
     ) -> PipelineCall:
         entry = model.entry
         sketch = None
@@ -385,7 +310,7 @@ class TorchEngine:
             del self._running[call]
             if all(call.has_ended for call in running.calls):
                 self._finish(running)
-        elif self._side is not None and not self._needs_lane_idle and self._runs_aside(call):
+        elif self._side is not None and not self._admission.needs_lane_idle and self._runs_aside(call):
             self._side.run(partial(self._runner.run, [call]), partial(self._continue_aside, call))
         else:
             self._waiting.add(call)
@@ -406,7 +331,7 @@ class TorchEngine:
             if running.control.is_cancelled:
                 self._fail(running, JobCancelled())
 
-    def _fail(self, running: _ActiveJob, error: Exception) -> None:
+    def _fail(self, running: ActiveJob, error: Exception) -> None:
         """Leaves what is left of a job's pipeline calls, and tells its end."""
         for call in running.calls:
             if self._running.pop(call, None) is not None and not call.has_ended and call in self._waiting:
@@ -417,7 +342,7 @@ class TorchEngine:
         else:
             self._end(running, job_error(error, running.job))
 
-    def _finish(self, running: _ActiveJob) -> None:
+    def _finish(self, running: ActiveJob) -> None:
         """Encodes a job's files in another thread, then reports the job as finished."""
         job, images = running.job, [call.made for call in running.calls]
         running.calls = []
@@ -435,23 +360,20 @@ class TorchEngine:
         self._release(running)
         self._encoding.submit(_answer, running.future, encode)
 
-    def _end(self, running: _ActiveJob, outcome: JobError | None = None, *, error: Exception | None = None) -> None:
+    def _end(self, running: ActiveJob, outcome: JobError | None = None, *, error: Exception | None = None) -> None:
         self._release(running)
         if error is not None:
             running.future.set_exception(error)
         elif outcome is not None:
             running.future.set_result(outcome)
 
-    def _release(self, running: _ActiveJob) -> None:
+    def _release(self, running: ActiveJob) -> None:
         """Gives back a job's room, and moves what is offloaded off the device when its model has nothing in flight."""
         job = running.job
         if running.holds_loras:
             self._adapters.release(job.request.model, job.request.loras)
         self.recorder.end_images(job.request.model, job.request.n)
-        with self._lock:
-            self._jobs_in_flight -= 1
-            self._cost_in_flight[job.request.model] -= job.request.cost
-            self._has_lost_job = self._has_lost_job and self._jobs_in_flight > 0
+        self._in_flight.remove(job)
         if job.request.model in self._cache.warm and job.request.model not in self._models_in_use():
             self._cache.get(job.request.model).free_modules()
         self.on_room()
@@ -482,7 +404,7 @@ class TorchEngine:
 
         def make_call(job: Job) -> PipelineCall:
             return self._pipeline_call(
-                model, _ActiveJob(job, trial_files(model.entry), JobControl(), Future()), 0, learns=True
+                model, ActiveJob(job, trial_files(model.entry), JobControl(), Future()), 0, learns=True
             )
 
         warm_up(model.entry, make_call, self._runner, measures=self._measures_model(model.entry))

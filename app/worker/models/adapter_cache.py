@@ -23,7 +23,7 @@ from app.loading.errors import public_reason
 from app.logs import Log
 from app.worker.engine.adapters import Loras
 from app.worker.engine.shared_model import SharedModel
-from app.worker.models.model_cache import NoRoom
+from app.worker.models.model_cache import Deferral
 from app.worker.recorder import Event, Recorder
 
 __all__ = ["AdapterCache", "LoraFiles", "LoraUnavailable"]
@@ -82,23 +82,23 @@ class AdapterCache:
         """Bytes on the device."""
         return sum(resident.bytes for resident in self._residents.values())
 
-    def acquire(self, model: SharedModel, loras: Loras) -> bool:
-        """Holds a job's LoRAs on the device until `release`. False if their files are yet to be read: ask again.
+    def acquire(self, model: SharedModel, loras: Loras) -> None:
+        """Holds a job's LoRAs on the device until `release`.
 
         Raises:
             LoraUnavailable: a file cannot be had or used, or all together exceed the budget.
-            NoRoom: they fit only once other jobs have ended.
+            Deferral: their files are yet to be read, or they fit only once other jobs have ended. Call it again later.
 
         """
         if not loras:
-            return True
+            return
         self._forget_closed_models(model)
         keys = list(dict.fromkeys((model.entry.id, use.id) for use in loras))
         missing = [key for key in keys if key not in self._residents]
         read = {key: self._adapter(model, key) for key in missing}
         adapters = {key: adapter for key, adapter in read.items() if adapter is not None}
         if len(adapters) < len(missing):
-            return False
+            raise Deferral(needs_room=False)
         self._make_room(keys, {key: adapter.nbytes for key, adapter in adapters.items()})
         for key, adapter in adapters.items():
             model.add_adapter(key[1], adapter.map(lambda factors: factors.to(self._device)))
@@ -110,7 +110,6 @@ class AdapterCache:
         self._recorder.add(Event.LORA_HIT, model.entry.id, len(keys) - len(missing))
         self._record_bytes(model.entry.id)
         self._forget_read()
-        return True
 
     def release(self, model: str, loras: Loras) -> None:
         """Ends what `acquire` began. What was held stays on the device until its room is needed."""
@@ -158,7 +157,7 @@ class AdapterCache:
         return adapter
 
     def _make_room(self, keys: Collection[Key], new: dict[Key, int]) -> None:
-        """Evicts LoRAs that nobody holds until the new ones fit beside. Raises LoraUnavailable or NoRoom."""
+        """Evicts LoRAs that nobody holds until the new ones fit beside. Raises LoraUnavailable or Deferral."""
         needed = sum(new.values()) + sum(self._residents[key].bytes for key in keys if key in self._residents)
         if needed > self._resident_bytes_max:
             limit = self._resident_bytes_max
@@ -168,7 +167,7 @@ class AdapterCache:
         idle = [key for key in self._residents if key not in keys and not self._holds[key]]
         excess = self.resident_bytes + sum(new.values()) - self._resident_bytes_max
         if excess > sum(self._residents[key].bytes for key in idle):
-            raise NoRoom(next(iter(keys))[0])
+            raise Deferral(needs_room=True)
         for key in idle:
             if excess <= 0:
                 break

@@ -23,7 +23,7 @@ from app.worker.models.host_memory import HostMemory, HostPipeline
 from app.worker.models.model_states import ModelStates
 from app.worker.recorder import Event, Recorder
 
-__all__ = ["ModelCache", "ModelUnavailable", "NoRoom", "is_movable"]
+__all__ = ["Deferral", "ModelCache", "ModelUnavailable", "is_movable"]
 
 PROGRESS_S = 1.0  # between two looks at how far a model is loaded
 RETRY_S = 60.0  # a model that could not be loaded is not tried again before
@@ -43,8 +43,17 @@ class ModelUnavailable(Exception):
     """The model cannot be loaded. Clients may read the message; the log has the rest."""
 
 
-class NoRoom(Exception):
-    """The model fits only once calls of other models have ended."""
+class Deferral(Exception):
+    """A job cannot begin yet.
+
+    Attributes:
+        needs_room: whether it waits for other jobs to end; otherwise it waits for another thread to read files.
+
+    """
+
+    def __init__(self, *, needs_room: bool) -> None:
+        super().__init__()
+        self.needs_room = needs_room
 
 
 @dataclass(frozen=True)
@@ -117,7 +126,7 @@ class ModelCache:
         return reason if monotonic() < until_s else None
 
     def get(self, model: str) -> SharedModel:
-        """The model, loaded if need be. Raises ModelUnavailable, or NoRoom where it may fit later."""
+        """Returns the model, loaded if need be. Raises ModelUnavailable, or Deferral if it fits only later."""
         if model in self._held:
             self._held.move_to_end(model)
             return self._held[model].model
@@ -127,7 +136,7 @@ class ModelCache:
         waiting = self._host.pop(model)  # what makes room for it must not take its place in main memory
         if not self._make_room(size or 0):
             self._host.put_back(model, waiting)
-            raise NoRoom(model)
+            raise Deferral(needs_room=True)
         reason = None
         try:
             pipe = self._loaded(model, waiting)
