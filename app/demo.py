@@ -126,7 +126,7 @@ def _table(plain: list[Shot], guided: list[Shot]) -> Table:
 
 
 def _grid(plain: list[Shot], guided: list[Shot]) -> Image.Image:
-    """Two rows of enlarged images: each row is under its prompt, each image over its seed."""
+    """Returns an image of two rows of enlarged images: each row below its prompt, each image above its seed."""
     width, height = (UPSCALE * side for side in plain[0].image.size)
     step_x, row_px = width + MARGIN_PX, height + 2 * LABEL_PX
     canvas = Image.new("RGB", (MARGIN_PX + step_x * len(plain), MARGIN_PX + 2 * row_px), "white")

@@ -129,4 +129,4 @@ class Unavailable(ServiceError):
 
 
 class CommandError(Exception):
-    """Ends a command. The message is one line for whoever runs it: what is wrong, and what to do."""
+    """Ends a command. The message is one line for the user: what is wrong, and what to do."""

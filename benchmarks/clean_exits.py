@@ -66,7 +66,7 @@ class Runs:
         _code(process)
 
     def store(self, number: int) -> int:
-        """A process that stores a file of 40 MB as its last act."""
+        """Returns a process that stores a file of 40 MB as its last act."""
         name = artifact_name(f"job_{number}", 0, "mp4")
         command = [sys.executable, "-m", "benchmarks.large_files", "--store", name, "--bytes", str(LARGE_BYTES)]
         code = subprocess.run(command, env=self._environment, stdout=subprocess.DEVNULL).returncode
@@ -74,7 +74,7 @@ class Runs:
         return code
 
     def api(self, number: int) -> int:
-        """An API, right after it has sent a file."""
+        """Returns an API, right after it has sent a file."""
         artifacts, name = Artifacts.open(self._settings), artifact_name("job", 0, "png")
         asyncio.run(artifacts.save(name, b"x" * 2**20))
         link = Links.open(self._settings, artifacts).to(name).url
@@ -83,27 +83,27 @@ class Runs:
         return _code(process)
 
     def worker(self, number: int) -> int:
-        """A worker, right after its job has completed."""
+        """Returns a worker, right after its job has completed."""
         with Client(self._url) as client, self._worker(number) as process:
             client.generate(BODY)
         return _code(process)
 
     def start(self, number: int) -> int:
-        """A worker while it imports torch."""
+        """Returns a worker while it imports torch."""
         with self._worker(number) as process:
             self._wait_for_line("worker_started")
             time.sleep(0.1 * (number % DELAYS))
         return _code(process)
 
     def load(self, number: int) -> int:
-        """A worker while it loads its model and makes the model's first images."""
+        """Returns a worker while it loads its model and makes the model's first images."""
         with self._worker(number, NAG_BATCH_BUDGET="measured") as process:
             self._wait_for_line("model_loading")
             time.sleep(0.1 * (number % DELAYS))
         return _code(process)
 
     def denoise(self, number: int) -> int:
-        """A worker in the middle of a job of many steps, which it hands back."""
+        """Returns a worker in the middle of a job of many steps, which it hands back."""
         with httpx.Client(base_url=self._url, trust_env=False) as client:
             job_url = "/v1/jobs/" + client.post("/v1/jobs", json=LONG_BODY).raise_for_status().json()["id"]
             with self._worker(number, NAG_DRAIN_S="0") as process:
@@ -115,7 +115,7 @@ class Runs:
             return code
 
     def up(self, number: int) -> int:
-        """A whole service, right after an image was made and fetched."""
+        """Returns a whole service, right after an image was made and fetched."""
         environment = {name: value for name, value in self._environment.items() if name != "NAG_REDIS_URL"}
         with tempfile.TemporaryDirectory(prefix="nag-up-") as folder:
             environment["NAG_DATA_DIR"] = folder

@@ -39,7 +39,7 @@ class Draw:
         return torch.randn(*shape, device=self.device).to(self.dtype)
 
     def build(self, kind: Any, **config: Any) -> Any:
-        """A denoiser made where it stays: nothing is copied."""
+        """Returns a denoiser made where it stays: nothing is copied."""
         before = torch.get_default_dtype()
         torch.set_default_dtype(self.dtype)
         try:
@@ -69,7 +69,7 @@ class Denoiser:
         return getattr(self.pipe, "transformer", None) or self.pipe.unet
 
     def step(self, prompt: int = 0, timestep: float = 1000.0, *, is_small: bool = False) -> Tensor:
-        """A step; a small one is of a small image, for what does not depend on its size."""
+        """Returns a step; a small one is of a small image, for what does not depend on its size."""
         shared = self.small if is_small else self.shared
         like = next(value for value in shared.values() if isinstance(value, Tensor) and value.is_floating_point())
         at = torch.full((1,), timestep * self.timestep_unit, device=like.device, dtype=like.dtype)

@@ -54,19 +54,19 @@ class Reading:
 
 
 def phone_photo() -> Mapping[str, bytes]:
-    """A JPEG of 12 megapixels that compresses well."""
+    """Returns a JPEG of 12 megapixels that compresses well."""
     return {"image": _file(_gradient(4000, 3000), "JPEG", quality=60)}
 
 
 def masked_canvas() -> Mapping[str, bytes]:
-    """A PNG of 16 megapixels in one colour, and a mask of its size."""
+    """Returns a PNG of 16 megapixels in one colour, and a mask of its size."""
     mask = Image.new("RGBA", (4096, 4096), (0, 0, 0, 255))
     mask.paste((0, 0, 0, 0), (1024, 1024, 3072, 3072))
     return {"image": _file(Image.new("RGB", (4096, 4096), "teal"), "PNG"), "mask": _file(mask, "PNG")}
 
 
 def large_upload() -> Mapping[str, bytes]:
-    """A JPEG of 12 megapixels and about 10 MB."""
+    """Returns a JPEG of 12 megapixels and about 10 MB."""
     photo = _gradient(4000, 3000)
     noise = Image.frombytes("L", (1000, 750), random.Random(0).randbytes(750_000))  # noqa: S311
     photo.putalpha(noise.resize(photo.size))

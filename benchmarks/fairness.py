@@ -67,7 +67,7 @@ def _first_come(waiting: Sequence[PendingJob], turns: FairShareState, _: int) ->
 def _ends(
     queue: Queue, choose: Callable[[Sequence[PendingJob], FairShareState, int], tuple[Sequence[str], FairShareState]]
 ) -> dict[str, int]:
-    """The second at which the last job of each group is done."""
+    """Returns the second at which the last job of each group is done."""
     groups = {job.id: group for group, job in queue}
     waiting, turns, ends, now_s = [job for _, job in queue], FairShareState(), dict[str, int](), 0
     while waiting:

@@ -45,7 +45,7 @@ class Reading:
 
 
 def measure(size_bytes: int, folder: Path, bucket: str | None) -> Reading:
-    """One file of zeros stored by a process of its own, then fetched from an API by its signed link."""
+    """Measures one file of zeros, stored by a process of its own and then fetched from an API by its signed link."""
     name = artifact_name("job_large", 0, "mp4")
     read = {"NAG_DATA_DIR": str(folder), "NAG_ARTIFACTS_LINKS": "api", "NAG_REDIS_URL": "redis://127.0.0.1:9"}
     environment = os.environ | read | ({} if bucket is None else {"NAG_ARTIFACTS_URL": bucket})

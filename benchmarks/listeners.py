@@ -131,7 +131,7 @@ async def listen(
 async def _listener(
     port: int, job_id: str, told_s: Sequence[float], delays_ms: list[float], started: asyncio.Semaphore
 ) -> list[str]:
-    """The events in the order they came, a step by its number."""
+    """Returns the events in the order they came, a step by its number."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(f"GET /v1/jobs/{job_id}/events HTTP/1.1\r\nhost: here\r\nconnection: close\r\n\r\n".encode())
     heard: list[str] = []

@@ -98,7 +98,7 @@ def jobs(entry: Model, count: int) -> list[Job]:
 
 
 def through_engine(catalog: Catalog, paths: Mapping[str, Path], asked: Sequence[Job], name: str) -> tuple[float, float]:
-    """Seconds for all jobs, CLIENTS at a time, and the mean number of images per denoiser call."""
+    """Returns the seconds for all jobs, CLIENTS at a time, and the mean number of images per denoiser call."""
     settings = Settings(device="cpu", batch_size=ROWS, batch_budget="fixed")
     engine = TorchEngine(catalog, settings, Recorder(), Files(paths))
     engine.start()
@@ -122,7 +122,7 @@ def through_engine(catalog: Catalog, paths: Mapping[str, Path], asked: Sequence[
 
 
 def swapped(entry: Model, paths: Mapping[str, Path], asked: Sequence[Job]) -> float:
-    """Seconds for all jobs through diffusers' pipeline with every LoRA loaded, one put in force for each job."""
+    """Returns the seconds for all jobs through diffusers' pipeline with every LoRA loaded, one enabled per job."""
     pipe = load(entry, torch.device("cpu"))
     for lora, path in paths.items():
         pipe.load_lora_weights(path.parent, weight_name=path.name, adapter_name=lora)
@@ -146,7 +146,9 @@ def swapped(entry: Model, paths: Mapping[str, Path], asked: Sequence[Job]) -> fl
 
 @torch.no_grad()
 def wide_call(rounds: int) -> tuple[float, float]:
-    """Seconds of a call at Flux's width without LoRAs, and with another one in each row: the least of the rounds."""
+    """Returns the seconds of a call at Flux's width without LoRAs, and with another one in each row: the least of the
+    rounds.
+    """
     draw = Draw("cpu", torch.float32)
     transformer = draw.build(diffusers.FluxTransformer2DModel, num_layers=1, num_single_layers=1)
     side = int(TOKENS**0.5)
@@ -175,7 +177,7 @@ def wide_call(rounds: int) -> tuple[float, float]:
 
 
 def only_equal(adapters: RowAdapters, loras: Any) -> Any:  # noqa: ARG001 (in the place of RowAdapters.key)
-    """The key by which only calls with equal LoRAs join, whatever their weights."""
+    """Returns the key by which only calls with equal LoRAs join, whatever their weights."""
     return tuple(use.id for use in loras)
 
 

@@ -176,7 +176,7 @@ async def _image(http: httpx.AsyncClient, job: Mapping[str, Any]) -> Pixels:
 
 
 async def _worker_metrics(http: httpx.AsyncClient) -> tuple[dict[str, int], int]:
-    """How often each event of LoRAs occurred in the one worker, and their bytes on its device."""
+    """Returns how often each event of LoRAs occurred in the one worker, and their bytes on its device."""
     targets = (await http.get("/metrics/workers")).raise_for_status().json()
     text = (await http.get(f"http://{targets[0]['targets'][0]}/metrics")).raise_for_status().text
     samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
@@ -186,7 +186,7 @@ async def _worker_metrics(http: httpx.AsyncClient) -> tuple[dict[str, int], int]
 
 
 def _read_times_ms(log: str) -> tuple[list[float], list[float]]:
-    """How long the first read of each LoRA's file took, by the worker's log, and how long every further one."""
+    """Returns how long the first read of each LoRA's file took by the worker's log, and how long every further one."""
     first, later, seen = list[float](), list[float](), set[str]()
     for lora, read_ms in re.findall(r" lora_read .*?lora=(\S+).*?read_ms=([0-9.]+)", log):
         (later if lora in seen else first).append(float(read_ms))

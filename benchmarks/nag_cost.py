@@ -40,7 +40,7 @@ Way = Callable[[float], Tensor]
 
 
 def ways_of(work: Denoiser, *, options: bool = False) -> dict[str, tuple[Way, dict[str, Any] | None]]:
-    """Each way of taking a step at a timestep, and the arguments of the `guide` around it (None: no guidance).
+    """Returns each way of taking a step at a timestep, and the arguments of the `guide` around it (None: no guidance).
 
     options: guidance in some blocks and by other methods, too.
     """
@@ -125,7 +125,9 @@ def _resident_bytes() -> int:
 
 
 def measure(work: Denoiser, rounds: int, device: str, *, options: bool = False) -> dict[str, dict[str, list[float]]]:
-    """Seconds a step and peak bytes of each way, the ways in turn within each round, after one that does not count."""
+    """Returns the seconds per step and the peak bytes of each way. The ways take turns in each round, after one that
+    does not count.
+    """
     ways = {name: (way, guide, 1.0) for name, (way, guide) in ways_of(work, options=options).items()}
     ways["NAG, ours, past its end"] = (*ways["NAG, ours"][:2], END)
     results: dict[str, dict[str, list[float]]] = {name: {"seconds": [], "bytes": []} for name in ways}

@@ -78,7 +78,7 @@ def by_images(client: httpx.Client, seed: int) -> str:
 
 
 def in_process() -> Callable[[int], Any]:
-    """The default model's pipeline as anyone would call it, with the arguments the service fills in."""
+    """Returns the default model's pipeline as anyone would call it, with the arguments the service fills in."""
     settings = Settings()
     catalog = Catalog.load(settings.model_copy(update={"catalog": None}))
     entry = catalog.models[catalog.default]

@@ -65,7 +65,7 @@ class Collector:
                 self._spans += found
 
     def of_job(self, job_id: str) -> list[Span]:
-        """The spans of its trace."""
+        """Returns the spans of its trace."""
         traces = {each.trace for each in self.spans if each.attributes.get("job") == job_id}
         return [each for each in self.spans if each.trace in traces]
 
@@ -96,7 +96,7 @@ def collecting() -> Iterator[Collector]:
 
 
 def tree(spans: Sequence[Span]) -> str:
-    """One line a span, indented under its parent, in milliseconds since the first began."""
+    """Returns one line per span, indented under its parent, in milliseconds since the first began."""
     zero_ns = min((each.begun_ns for each in spans), default=0)
     ids = {each.id for each in spans}
     lines = []
@@ -116,7 +116,7 @@ def tree(spans: Sequence[Span]) -> str:
 
 
 def main() -> int:
-    """Two jobs at once."""
+    """Traces two jobs that run at once."""
     with tempfile.TemporaryDirectory() as folder, collecting() as collector:
         os.environ |= {"NAG_OTLP_ENDPOINT": collector.url}
         with running(Path(folder)) as url, Client(url) as client, ThreadPoolExecutor(2) as pool:

@@ -159,7 +159,7 @@ def reset_caches(denoiser: Any) -> None:
     """Drops what step caches kept within the pipeline's `cache_context`; a reset would drop that of every context."""
     for hook, module in _stateful_hooks(denoiser).items():
         states = _states(hook)
-        if not states:  # it tells no contexts apart
+        if not states:  # it does not distinguish contexts
             hook.reset_state(module)
         for state in states:
             if state._context is None:

@@ -127,7 +127,7 @@ class Attachment:
         return [None] * self.family.row_count(call) if rows is None else rows
 
     def places_of(self, blocks: Collection[int] | None) -> frozenset[int] | None:
-        """The places of attention modules that guide; None if all do.
+        """Returns the places of attention modules that guide; None if all do.
 
         Raises:
             InvalidParameter: there is none, or not in this denoiser.

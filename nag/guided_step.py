@@ -57,7 +57,7 @@ class RowGuidance:
 
 
 def guided_slice(rows: Sequence[RowGuidance | None]) -> slice:
-    """The rows of a denoiser call from the first that guidance changes to the last; empty if it changes none."""
+    """Returns the rows of a call from the first to the last that guidance changes; empty if it changes none."""
     active = [place for place, row in enumerate(rows) if row is not None and row.is_active]
     return slice(active[0], active[-1] + 1) if active else slice(0, 0)
 

@@ -75,7 +75,7 @@ class NAGGuider(BaseGuidance):
         return 2 if self._enabled else 1
 
     def active_predictions(self) -> list[str]:
-        """The predictions of a step."""
+        """Returns the predictions of a step."""
         return ["pred_cond"]
 
     def prepare_inputs(self, data: dict[str, Any]) -> list[Any]:

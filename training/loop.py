@@ -38,7 +38,7 @@ class Schedule:
 
 
 def step_generator(seed: int, step: int) -> torch.Generator:
-    """The random source of one step, so that a resumed run draws what an unbroken one would."""
+    """Returns the random source of one step, so that a resumed run draws what an unbroken one would."""
     return torch.Generator().manual_seed(seed * 1_000_003 + step)
 
 
@@ -143,7 +143,7 @@ def _optimizers(modules: nn.ModuleDict, schedule: Schedule) -> list[torch.optim.
 
 
 def _moving_average(decay: float) -> Callable[[Any, Any, Any], None]:
-    """An exponential average that forgets the first weights quickly: the decay grows to its full value."""
+    """Returns an exponential average that forgets the first weights quickly: the decay grows to its full value."""
 
     @torch.no_grad()
     def update(averaged: list[torch.Tensor], current: list[torch.Tensor], count: torch.Tensor | int) -> None:

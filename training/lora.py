@@ -103,7 +103,7 @@ def paint_latents(vae: Any, latents: torch.Tensor, style: Style, batch: int = 64
 
 
 def lora_loss(bundle: Flux, runs: Runs, painted: torch.Tensor, batch: int) -> Callable[[torch.Generator], torch.Tensor]:
-    """The error of the clean latents that each step predicts, from what the model's own run came to."""
+    """Returns the error of the clean latents that each step predicts, from what the model's own run came to."""
     wanted = torch.cat([runs.clean[:, :-1], painted[:, None]], dim=1)
 
     def value(generator: torch.Generator) -> torch.Tensor:

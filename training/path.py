@@ -41,13 +41,15 @@ class Level(NamedTuple):
         return (rows(self.p / scale, x) * x) - rows(self.s / scale, x) * v
 
     def step(self, x: torch.Tensor, v: torch.Tensor, below: Level) -> torch.Tensor:
-        """Where a straight step from here to `below` arrives: Euler for a flow, DDIM (Song et al. 2020) otherwise."""
+        """Returns where a straight step from here to `below` arrives: Euler for a flow, DDIM (Song et al. 2020)
+        otherwise.
+        """
         scale = self.a * self.p + self.s * self.q
         noise = (rows(self.q / scale, x) * x) + rows(self.a / scale, x) * v
         return below.noisy(self.clean(x, v), noise)
 
     def jump(self, x: torch.Tensor, arrived: torch.Tensor, below: Level) -> torch.Tensor:
-        """The v that takes `step` from x to `arrived`, in which it is linear."""
+        """Returns the v that takes `step` from x to `arrived`, in which it is linear."""
         scale = self.a * self.p + self.s * self.q
         slope = (below.s * self.a - below.a * self.s) / scale
         return (arrived - self.step(x, torch.zeros_like(x), below)) / rows(slope, x)

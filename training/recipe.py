@@ -176,7 +176,7 @@ def build_critic(bundle: Bundle, data: Mixture) -> Critic:
 def save_samples(
     recipe: Recipe, bundle: Bundle, vae: Any, path: FilePath, steps: int, guidance_scale: float = 1.0
 ) -> None:
-    """A picture of each shape in each colour, to look at; of a clip the middle frame."""
+    """Saves an image of each shape in each color, to look at; of a clip the middle frame."""
     captions = [str(Caption(color=color, shape=shape)) for shape in SHAPES for color in recipe.sample_colors]
     pipe: Any = bundle.pipeline(vae)
     with torch.compiler.set_stance("force_eager"):

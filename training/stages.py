@@ -88,7 +88,7 @@ def student_loss(
     With a critic, the student goes on from there to its last step, and what it arrives at must pass for data."""
 
     def level(position: float, rows: int = batch) -> Level:
-        """The noise level at a (fractional) step of `steps`, for each row: pure noise at 0, data at `steps`."""
+        """Returns the noise level at a (fractional) step of `steps`, for each row: pure noise at 0, data at `steps`."""
         return path.at(torch.full((rows,), 1.0 - position / steps, device=student.denoiser.device))
 
     @torch.no_grad()

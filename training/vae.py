@@ -142,7 +142,7 @@ def register_scale(vae: AutoencoderKL | AutoencoderKLWan, latents: torch.Tensor)
 
 
 def normalized(vae: AutoencoderKL | AutoencoderKLWan, latents: torch.Tensor) -> torch.Tensor:
-    """The latents as the pipelines normalize them, by the VAE's config."""
+    """Returns the latents as the pipelines normalize them, by the VAE's config."""
     if isinstance(vae, AutoencoderKLWan):
         shape = (1, -1, *[1] * (latents.ndim - 2))
         mean, deviation = (

@@ -104,7 +104,7 @@ def _scale(body: LoraBody) -> Range[float]:
 
 
 def _examined(file: BinaryIO, base: Model) -> tuple[LoraFacts, str, int]:
-    """What the file holds, its digest and its size."""
+    """Returns what the file holds, its digest and its size."""
     try:
         facts = check_lora(file, find_structure(base))
     except LoraFileError as exc:

@@ -25,7 +25,8 @@ def find_model(
     *,
     is_open: bool = False,
 ) -> Model:
-    """The model called `name`; for None the default, or the first of its `kind` where the default is of the other.
+    """Returns the model called `name`; for None the default, or the first of its `kind` where the default is of the
+    other.
 
     With `roles` of files, the first of those that take them, if there is one; so as well if the name `is_open` and its
     model does not take them.
@@ -94,7 +95,7 @@ def find_editing_model(
 
 
 def unknown_model(problem: str, catalog: Catalog, param: str = "model") -> InvalidParameter:
-    """An error that names the models that are served."""
+    """Returns an error that names the models that are served."""
     names = [*catalog.models][:MODELS_SHOWN]
     more = f" and {len(catalog.models) - len(names)} more" if len(catalog.models) > len(names) else ""
     message = f"{param}: {problem}; served are {', '.join(names)}{more}"

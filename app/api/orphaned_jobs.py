@@ -34,7 +34,7 @@ class OrphanedJobs:
         self._tasks = set[asyncio.Task[None]]()
 
     async def close(self) -> None:
-        """Cancels no more jobs: those that are left go on, and another API may hear of their requests."""
+        """Cancels no more jobs: those that are left go on, and another API may receive their requests again."""
         for task in list(self._tasks):
             await cancel_and_wait(task)
 

@@ -46,7 +46,7 @@ class BoundedHead(HttpToolsProtocol):
         self._pending_bytes = 0  # received since the parser last completed a head, a piece of a body or a request
         self._in_head = True
         self._refused = False
-        self._raised: ServiceError | None = None  # within the parser, which tells only that something was
+        self._raised: ServiceError | None = None  # within the parser, which reports only that something was
         self._too_slow: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -115,7 +115,7 @@ class BoundedHead(HttpToolsProtocol):
         return self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
 
     def _head_without_offer(self) -> bytes:
-        """The head just parsed, as bytes; parsed names and values hold no line end."""
+        """Returns the head just parsed, as bytes; parsed names and values hold no line end."""
         request_line = b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
         fields = [name + b": " + value for name, value in self.headers if name != b"upgrade"]
         return b"\r\n".join([request_line, *fields, b"", b""])

@@ -53,7 +53,7 @@ def resolve(
     """Returns the job that `asked` means, without the files that it starts from; `roles` are theirs.
 
     `written` maps a field's name here to the one the caller wrote (`nag.scale` → `nag_scale`), for the errors.
-    `uploaded` has the LoRAs that the caller may name beside the catalog's; they go before those of the same id.
+    `uploaded` has the LoRAs that the caller may name in addition to the catalog's; they go before those of the same id.
     `alias` is the name that the request used for the model; `faults` are what is known to be wrong with it.
     Raises InvalidParameter for an unknown model, and one for all that is wrong with the request: values that the model
     cannot take, parameters that it cannot honour. With `strict` false a value gives way to the nearest that the model
@@ -293,7 +293,9 @@ class _Resolver:
         return f"model {self.model.id} takes {', '.join(names[:LORAS_SHOWN]) or 'none that is registered'}{more}"
 
     def _by_former_names(self, nag: NAGBody | None) -> dict[str, float]:
-        """The numbers sent under a former name. Raises InvalidParameter if the present one was sent with another."""
+        """Returns the numbers sent under a former name. Raises InvalidParameter if the present one was sent with
+        another.
+        """
         numbers = {}
         for former, name in FORMER_NAMES.items():
             value, other = getattr(nag, former, None), getattr(nag, name, None)
@@ -320,5 +322,5 @@ class _Resolver:
 
 
 def _off(name: str, value: float) -> str:
-    """Where guidance is off, for those who know 0 as that."""
+    """Says at which value guidance is off, for those who know 0 as that."""
     return "; 1 is off" if name in ("scale", "guidance_scale") and value < 1 else ""

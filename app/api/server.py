@@ -58,7 +58,8 @@ FILES_IN_A_BODY = 3
 
 
 def create_app(settings: Settings, stopping: Callable[[], bool] = lambda: False) -> FastAPI:
-    """The app; it connects when it is started. Once `stopping()` holds, no request waits for its job any longer.
+    """Returns the app, which connects when it is started. Once `stopping()` holds, no request waits for its job any
+    longer.
 
     Raises CatalogError, KeysError, TracingError.
     """

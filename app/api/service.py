@@ -65,8 +65,8 @@ class Service:
     async def submit(
         self, job: Job, body: GenerationBody, request: Request, inputs: InputFiles, *, held: bool = False
     ) -> tuple[Job, bool]:
-        """The queued job and True, or the earlier job of the same idempotency key and False. The request that is `held`
-        for its result may take over the job of an equal one whose client has left; see app.api.orphaned_jobs.
+        """Returns the queued job and True, or the earlier job of the same idempotency key and False. The request that
+        is `held` for its result may take over the job of an equal one whose client has left; see app.api.orphaned_jobs.
 
         What it starts from is stored before it is queued, and removed where it is not queued after all.
 
@@ -137,21 +137,21 @@ class Service:
             raise Forbidden(f"the API key {key.id} lacks the scope {Scope.ADMIN}, which it needs {purpose}")
 
     async def uploaded_loras(self) -> dict[str, UploadedLora]:
-        """Those that the caller may name, by their ids and by the ids with their versions; its own go before those of
-        all tenants.
+        """Returns the uploaded LoRAs that the caller may name, by id and by id with version. The caller's own go before
+        those of all tenants.
         """
         loras = await self.queue.loras.visible(self.tenant)
         return {lora.use_id: lora for lora in loras} | {lora.id: lora for lora in loras}
 
     async def loras_for(self, body: GenerationBody) -> dict[str, UploadedLora]:
-        """As `uploaded_loras`; nothing is asked of the queue for a request that names none."""
+        """Returns `uploaded_loras` for a request that names any; otherwise the queue is not asked."""
         return await self.uploaded_loras() if body.loras else {}
 
     async def wait(
         self, job: Job, timeout_s: float, cancel_without: Request | None = None, keep_without: Request | None = None
     ) -> Job:
-        """The job when it has finished, or as it stands after `timeout_s`, when the server is told to end or the client
-        has left.
+        """Returns the job when it has finished, or as it stands after `timeout_s`, when the server is told to end or
+        the client has left.
 
         Once the client of the request `cancel_without` has left, the job is cancelled, unless the same request comes
         again soon; once that of `keep_without` has, the job goes on. A job that has not finished in time goes on.
@@ -178,8 +178,8 @@ class Service:
         return latest
 
     async def _ended(self, job_id: str, timeout_s: float) -> Job | None:
-        """The job when it has finished, or as it stands after `timeout_s`; None once there is no such job, which is
-        looked for now and then, as Redis may have lost it.
+        """Returns the job when it has finished, or as it stands after `timeout_s`; None once there is no such job,
+        which is looked for now and then, as Redis may have lost it.
         """
         deadline = monotonic() + timeout_s
         while True:
@@ -192,7 +192,7 @@ class Service:
         return self._refuse_deleted(await self.find(job_id))
 
     async def cancel(self, job_id: str, *, to_delete: bool = False) -> Job:
-        """The job, ended: as it was, or cancelled now. Raises NotFound."""
+        """Returns the job, ended: as it was, or cancelled now. Raises NotFound."""
         await self.find(job_id)
         return self._found(await self.queue.cancel(job_id, to_delete=to_delete), job_id)
 
@@ -221,13 +221,15 @@ class Service:
         models: Iterable[str] | None = None,
         oldest_first: bool = False,
     ) -> JobPage:
-        """The caller's jobs, newest first unless it is said. Raises InvalidParameter where `after` is none of them."""
+        """Returns the caller's jobs, newest first unless it is said. Raises InvalidParameter where `after` is none of
+        them.
+        """
         return await self.queue.list_jobs(
             self.tenant, limit, after=after, status=status, models=models, oldest_first=oldest_first
         )
 
     async def find_file(self, file_id: str, param: str | None = None) -> UploadedFile:
-        """The caller's uploaded file. Raises NotFound, for another tenant's as well."""
+        """Returns the caller's uploaded file. Raises NotFound, for another tenant's as well."""
         file = await self.queue.files.find(self.tenant, file_id) if FILE_ID.fullmatch(file_id) else None
         if file is None:
             raise NotFound(f"{f'{param}: ' if param else ''}no file {file_id!r}", param=param, code="file_not_found")
@@ -249,7 +251,7 @@ async def _has_left(client: Request) -> None:
 
 
 def wait_asked_s(request: Request, most_s: float) -> float | None:
-    """Seconds of `Prefer: wait=N` (RFC 7240), at most `most_s`; None where it is not asked for."""
+    """Returns the seconds of `Prefer: wait=N` (RFC 7240), at most `most_s`; None without that header."""
     for preference in ",".join(request.headers.getlist("prefer")).split(","):
         name = preference.partition("=")[0].strip().lower()
         if name != "wait":
@@ -268,7 +270,7 @@ def _fingerprint(path: str, body: GenerationBody, files: Sequence[InputFile]) ->
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-async def _service(request: Request) -> Service:  # no wait in it; but FastAPI gives a plain function a thread
+async def _service(request: Request) -> Service:  # it never waits, but FastAPI runs a plain function in a thread
     service = request.app.state.service
     assert isinstance(service, Service)
     return replace(service, caller=request.state.caller, links=service.links.below(public_address(request).prefix))

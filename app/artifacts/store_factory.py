@@ -74,7 +74,7 @@ def open_signing_store(settings: Settings, store: Store, patience_s: float) -> B
 
 
 def _open_bucket(settings: Settings, patience_s: float, endpoint: str | None = None) -> Bucket:
-    # Typed by the kind of store, which only the URL tells.
+    # Typed by the kind of store, which only the URL states.
     options: Any = {name: value.get_secret_value() for name, value in (settings.artifacts_options or {}).items()}
     if endpoint is not None:
         options = {name: value for name, value in options.items() if "endpoint" not in name.lower()}

@@ -37,7 +37,7 @@ def read_keys(path: Path) -> tuple[ApiKey, ...]:
 
 def add_key(path: Path, key: ApiKey) -> None:
     """Appends the key to the file. A concurrent reader sees the file before or after. Raises KeysError."""
-    # The lock lies beside the file: the file itself is replaced.
+    # The lock is another file, because the file itself is replaced.
     with path.with_name(f"{path.name}.lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         text = path.read_text() if path.exists() else ""

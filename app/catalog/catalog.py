@@ -39,7 +39,7 @@ class Catalog(CatalogTable):
 
     @classmethod
     def load(cls, settings: Settings) -> Catalog:
-        """The models that are served: those of `settings.models`, else the embedded ones and those of
+        """Returns the models that are served: those of `settings.models`, else the embedded ones and those of
         `settings.catalog`, whose entries go before built-in ones of the same name.
 
         Raises CatalogError for a file that cannot be read or does not fit, and for a model that no file has.
@@ -63,7 +63,7 @@ class Catalog(CatalogTable):
         )
 
     def default_of(self, kind: Kind | None) -> Model | None:
-        """The default, or where that is of another kind the first of this one; None where there is none."""
+        """Returns the default, or where that is of another kind the first of this one; None where there is none."""
         return first_of(kind, self.models, self.default)
 
     def own_id(self, name: str) -> str:
@@ -85,12 +85,12 @@ class Catalog(CatalogTable):
 
     @classmethod
     def known(cls, settings: Settings) -> dict[str, Model]:
-        """Every entry of every file, served or not. Raises CatalogError."""
+        """Returns every entry of every file, served or not. Raises CatalogError."""
         return _models(_read(settings))[0]
 
     @classmethod
     def known_loras(cls, settings: Settings) -> dict[str, CatalogLora]:
-        """Every LoRA of every file, also of models that are not served. Raises CatalogError."""
+        """Returns every LoRA of every file, also of models that are not served. Raises CatalogError."""
         read = _read(settings)
         return files.loras(read, _models(read)[0])
 
@@ -103,7 +103,7 @@ def _read(settings: Settings) -> list[files.CatalogFile]:
 
 
 def _models(read: Sequence[files.CatalogFile]) -> tuple[dict[str, Model], str, Sequence[str]]:
-    """Every entry, the default's name, and the names of those served where the settings name none."""
+    """Returns every entry, the default's name, and the names of those served where the settings name none."""
     models = files.models(read)
     served = [name for file in read if file.path != HUB for name in file.entries]
     default = ""
@@ -128,7 +128,7 @@ def _names(written: Sequence[str] | None) -> dict[str, str | None] | None:
 
 
 def _bases(models: Mapping[str, Model], lineages: Mapping[str, Sequence[str]]) -> dict[str, frozenset[str]]:
-    """By the id of each model: the entries that it extends, and those with the same weights."""
+    """Returns by the id of each model the entries that it extends, and those with the same weights."""
     same: dict[Hashable, set[str]] = {}
     for model in models.values():
         same.setdefault((model.repository, model.revision, model.denoiser), set()).add(model.id)

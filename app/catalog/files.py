@@ -100,8 +100,9 @@ def models(read: Sequence[CatalogFile]) -> dict[str, Model]:
 
 
 def lineages(read: Sequence[CatalogFile]) -> dict[str, tuple[str, ...]]:
-    """By the name of each entry: its own, and those of the entries that it extends, the nearest first. The files must
-    be those of `models`, which checks that there are such entries."""
+    """Returns by the name of each entry its own name and those of the entries that it extends, the nearest first. The
+    files must be those of `models`, which checks that these entries exist.
+    """
     by_name: dict[str, tuple[str, ...]] = {}
     for file in read:
         by_name |= {name: _lineage(file, name, by_name) for name in file.entries}
@@ -157,8 +158,9 @@ def _lora(file: CatalogFile, name: str, entry: dict[str, Any], models: Collectio
 def _extend_base(
     file: CatalogFile, name: str, earlier: dict[str, dict[str, Any]], seen: tuple[str, ...] = ()
 ) -> dict[str, Any]:
-    """The entry with what it takes from the one it extends, key by key: one of this file, or of an earlier one, which
-    may be of the entry's own name."""
+    """Returns the entry with what it takes from the one it extends, key by key: one of this file, or of an earlier one,
+    which may be of the entry's own name.
+    """
     own = dict(file.entries[name])
     if EXTENDS not in own:
         return own
@@ -171,14 +173,16 @@ def _extend_base(
 
 
 def _merge_tables(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
-    """The base's values with an entry's own. The size of other weights says nothing of those of a new repository."""
+    """Returns the base's values with an entry's own. The size of other weights says nothing of those of a new
+    repository.
+    """
     if "repository" in own:
         base = {key: value for key, value in base.items() if key != "size"}
     return base | own
 
 
 def _with_folders(file: CatalogFile, entry: dict[str, Any]) -> dict[str, Any]:
-    """The entry with its folders made absolute, as it may be extended from another file.
+    """Returns the entry with its folders made absolute, as it may be extended from another file.
 
     What is no folder here is left as it is: a name on the Hugging Face hub.
     """
@@ -204,7 +208,7 @@ def _model(file: CatalogFile, name: str, entry: dict[str, Any]) -> Model:
 
 
 def _with_profile(file: CatalogFile, name: str, entry: dict[str, Any], model: Model) -> Model:
-    """The model with the settings by which it fits the device of its profile."""
+    """Returns the model with the settings by which it fits the device of its profile."""
     if model.profile is None:
         return model
     key = f"{file.path}: models.{name}.profile"

@@ -36,7 +36,7 @@ class Inputs(CatalogTable):
     video: InputLimits | None = None
 
     def limits(self, role: InputRole) -> InputLimits | None:
-        """The limits of one role."""
+        """Returns the limits of one role."""
         limits: InputLimits | None = getattr(self, field_of(role))
         return limits
 
@@ -55,7 +55,7 @@ class Inputs(CatalogTable):
 
     @property
     def required_roles(self) -> tuple[InputRole, ...]:
-        """The roles without a file of which the model makes nothing; a mask is needed beside an image only."""
+        """The roles without a file of which the model makes nothing; a mask is needed only with an image."""
         roles = [role for role in self.roles if role is not InputRole.MASK]
         return tuple(role for role in roles if (limits := self.limits(role)) and limits.required)
 
@@ -85,5 +85,5 @@ class Inputs(CatalogTable):
 
 
 def field_of(role: InputRole) -> str:
-    """The key of a role's files in an entry and in a request."""
+    """Returns the key of a role's files in an entry and in a request."""
     return "references" if role is InputRole.REFERENCE else role.value

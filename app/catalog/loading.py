@@ -45,7 +45,7 @@ class Autoencoder(Source):
 class Lora(Weights):
     """A LoRA, in force for every request.
 
-    fuse: merged into the weights, which costs nothing a step; else kept beside them.
+    fuse: merged into the weights, which costs nothing per step; otherwise kept apart from them.
     into: the second denoiser of a model that has two; absent, the first.
     """
 

@@ -35,7 +35,7 @@ LADDER: tuple[tuple[str, bool], ...] = (
 
 @dataclass(frozen=True)
 class Footprint:
-    """Bytes that a model's weights take: most on a GPU, and of main memory beside it."""
+    """Bytes that a model's weights take: at most on a GPU, and in main memory."""
 
     device_bytes: int
     host_bytes: int

@@ -49,7 +49,9 @@ class Range(CatalogTable, Generic[Number]):
         )
 
     def nearest(self, wanted: float) -> Number:
-        """The number on the grid and in range that is nearest, the larger of two; without a multiple the grid is 1."""
+        """Returns the number on the grid and in range that is nearest, the larger of two; without a multiple the grid
+        is 1.
+        """
         step, offset = self.multiple or 1, self.offset or 0
         low, high = -(-(self.min - offset) // step), (self.max - offset) // step
         return type(self.default)(min(max(math.floor((wanted - offset) / step + 0.5), low), high) * step + offset)

@@ -57,7 +57,7 @@ def bench(arguments: argparse.Namespace, settings: Settings) -> int:
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """The smallest of the values that as many percent of them do not exceed; 100 is the largest."""
+    """Returns the smallest of the values that as many percent of them do not exceed; 100 is the largest."""
     return sorted(values)[max(0, math.ceil(len(values) * percent / 100) - 1)]
 
 
@@ -110,7 +110,7 @@ class _Load:
                 group.create_task(client())
 
     async def _run_open_loop(self) -> None:
-        """By the clock alone: what a slow server keeps waiting is measured from when it should have been sent."""
+        """Sends requests by the clock alone. The latency of one that a slow server delays counts from its due time."""
         begun_s = perf_counter()
         async with asyncio.TaskGroup() as group:
             for number in self._left:

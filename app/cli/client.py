@@ -58,7 +58,7 @@ class Client:
     def generate(
         self, body: dict[str, Any], on_change: Callable[[dict[str, Any]], None] | None = None
     ) -> dict[str, Any]:
-        """The finished job, polled meanwhile where `on_change` is to be told of every state."""
+        """Returns the finished job, polled meanwhile where `on_change` is to be told of every state."""
         headers = {} if on_change else {"prefer": "wait=120"}
         job = self._json("POST", "/v1/jobs", json=body, headers=headers)
         while True:
@@ -73,7 +73,7 @@ class Client:
         return job
 
     def result(self, job: dict[str, Any], index: int = 0) -> bytes:
-        """The bytes of one image or video."""
+        """Returns the bytes of one image or video."""
         return self._send("GET", f"/v1/jobs/{job['id']}/result?index={index}").content
 
     def models(self) -> list[dict[str, Any]]:
@@ -91,7 +91,7 @@ class Client:
         self._send("DELETE", f"/v1/files/{file_id}")
 
     def loras(self, model: str | None = None) -> list[dict[str, Any]]:
-        """Those that requests may name, of one model or of all."""
+        """Returns the LoRAs that requests may name, of one model or of all."""
         listed = self._json("GET", "/v1/loras", params={} if model is None else {"model": model})
         loras: list[dict[str, Any]] = listed["data"]
         return loras

@@ -43,7 +43,7 @@ async def _dead(arguments: argparse.Namespace, settings: Settings) -> int:
 
 
 async def _list(queue: Queue) -> None:
-    """A line a job, the id first and tabs between, so that other programs can take it from there."""
+    """Prints a line per job, the id first and tabs between the values, for other programs to read."""
     for job in await queue.dead.list():
         error = "" if job.error is None else f"{job.error.code}: {job.error.message}"
         accepted, given_up = _clock(job.created_at), _clock(job.completed_at or 0)

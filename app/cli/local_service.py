@@ -31,7 +31,7 @@ def running(
 ) -> Iterator[str]:
     """The URL of a service (`nag-server up`) on a free loopback port, its data and its log in `folder`.
 
-    `catalog` lies beside the built-in one, as NAG_CATALOG does. `code` is another checkout of this repository to run;
+    `catalog` adds to the built-in one, as NAG_CATALOG does. `code` is another checkout of this repository to run;
     absent, the code that this process runs. `settings` are further environment variables of the service.
 
     Entered when its worker is warm; left when all its processes are gone. Raises ClientError when it does not come up.

@@ -92,7 +92,7 @@ def check_models(settings: Settings, names: Sequence[str] = (), *, cache: bool =
         table.add_row(name, model.pipeline or "-", *_gigabytes(size), *weights, _verdict(faults))
     console = Console()
     console.print(table)
-    console.print("GB of disk, of main memory beside a GPU, and of the device's memory, for the weights alone")
+    console.print("GB of disk, of main memory in use with a GPU, and of device memory, for the weights alone")
     for line in (*missing, *wrong):
         print(line)
     return 1 if wrong else 0
@@ -188,7 +188,7 @@ def _show(progress: Progress, task: TaskID, done_bytes: int, total_bytes: int) -
 
 
 def _served_names(catalog: Catalog) -> list[str]:
-    """The models that are served, and the LoRAs that they take."""
+    """Returns the models that are served, and the LoRAs that they take."""
     return list(dict.fromkeys([*catalog.models, *catalog.served_loras]))
 
 
@@ -213,7 +213,7 @@ def _gigabytes(size: ModelSize | None) -> tuple[str, str, str]:
 
 
 def _to_download(model: Model) -> str:
-    """How much of the entry's files is not on this machine; empty if all are."""
+    """Returns the size of the entry's files that are not on this machine; empty if all are."""
     from app.loading.errors import LoadError
     from app.loading.hub import files_of
 
@@ -226,7 +226,7 @@ def _to_download(model: Model) -> str:
 
 
 def _lora_to_download(lora: CatalogLora) -> str:
-    """How large its file is, if that is not on this machine; empty if it is."""
+    """Returns the size of the LoRA's file if it is not on this machine; otherwise an empty text."""
     from app.loading.errors import LoadError
     from app.loading.hub import lora_file
 

@@ -149,7 +149,7 @@ def _denoiser_calls(before: Snapshot, now: Snapshot) -> Table:
 
 
 def _model(name: str, state: ModelState) -> str:
-    """A warm model by its name alone, another with its stage: `flux-dev downloading 12% of 33.7 GB`."""
+    """Returns a warm model by its name alone, another with its stage: `flux-dev downloading 12% of 33.7 GB`."""
     if state.stage == "warm":
         return name
     if not state.total_bytes:
@@ -171,7 +171,7 @@ def _table(title: str) -> Table:
 
 
 def _rate(before: Snapshot, now: Snapshot, metric: d.Metric, model: str, words: Sequence[str]) -> float:
-    """A second, of the series with any of these as their second label."""
+    """Returns the rate per second of the series with any of these words as their second label."""
 
     def count(snapshot: Snapshot) -> float:
         values: Mapping[Labels, float] = snapshot.measures.counters.get(metric.name, {})
@@ -181,7 +181,7 @@ def _rate(before: Snapshot, now: Snapshot, metric: d.Metric, model: str, words: 
 
 
 def _mean(before: Snapshot, now: Snapshot, model: str) -> str:
-    """Seconds from end to end of the jobs completed between the two; '' for none."""
+    """Returns the mean seconds from submission to end of the jobs completed between the two; '' if there are none."""
 
     def sums(snapshot: Snapshot) -> tuple[float, float]:
         met = snapshot.measures.histograms.get(d.E2E.name, {}).get((model,), {})

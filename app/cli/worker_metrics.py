@@ -28,11 +28,11 @@ class WorkerMetrics:
         return sorted({model for name, model in self.samples if name == d.IN_FLIGHT.name})
 
     def value(self, name: str, model: str) -> float:
-        """A sample's value; 0 if there is none yet."""
+        """Returns a sample's value; 0 if there is none yet."""
         return self.samples.get((name, model), 0.0)
 
     def mean_since(self, before: WorkerMetrics, metric: d.Metric, model: str) -> float | None:
-        """The mean of what a histogram has observed since then; None if that is nothing."""
+        """Returns the mean of what a histogram has observed since then; None if that is nothing."""
         total, count = (
             self.value(f"{metric.name}_{part}", model) - before.value(f"{metric.name}_{part}", model)
             for part in ("sum", "count")

@@ -55,11 +55,11 @@ class Factors:
         return self.down.nbytes + self.up.nbytes
 
     def pin_memory(self) -> Factors:
-        """The same in main memory that a device can read from by itself."""
+        """Returns the same in main memory that a device can read from by itself."""
         return Factors(self.down.pin_memory(), self.up.pin_memory())
 
     def to(self, device: torch.device) -> Factors:
-        """The same on a device; the host does not wait for copies from pinned memory."""
+        """Returns the same on a device; the host does not wait for copies from pinned memory."""
         return Factors(self.down.to(device, non_blocking=True), self.up.to(device, non_blocking=True))
 
 
@@ -74,7 +74,7 @@ class Adapter:
         return sum(factors.nbytes for layers in self.parts.values() for factors in layers.values())
 
     def map(self, change: Callable[[Factors], Factors]) -> Adapter:
-        """The adapter of changed factors."""
+        """Returns the adapter of changed factors."""
         return Adapter(
             {part: {name: change(factors) for name, factors in layers.items()} for part, layers in self.parts.items()}
         )
@@ -110,7 +110,9 @@ def load_adapter(entry: Model, pipe: Any, path: Path) -> Adapter:
 
 
 def _convert_weights(pipe: Any, path: Path) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any] | None]:
-    """The file's weights by diffusers' names, the alphas that are not multiplied in yet, and peft's configuration."""
+    """Returns the file's weights by diffusers' names, the alphas that are not multiplied in yet, and peft's
+    configuration.
+    """
     convert = type(pipe).lora_state_dict
     options: dict[str, Any] = {"return_lora_metadata": True}
     if "return_alphas" in inspect.signature(convert).parameters:
@@ -127,7 +129,7 @@ def _factors(
     entry: Model, part: str, module: nn.Module, weights: Mapping[str, Tensor], alphas: Mapping[str, Any],
     metadata: Mapping[str, Any] | None,
 ) -> Iterator[tuple[str, Factors]]:  # fmt: skip
-    """The factors of one part's layers, by the layers' names in it."""
+    """Yields the factors of the layers of one part, by the names of the layers in it."""
     of_part = _without_prefix(weights, part)
     is_text, is_of_peft = part.startswith("text_encoder"), any(WEIGHTS in key for key in of_part)
     if is_text and not is_of_peft:

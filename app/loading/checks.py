@@ -46,7 +46,7 @@ SENTENCEPIECE = {"sentencepiece": "sentencepiece", "protobuf": "google.protobuf"
 
 
 def problems(entry: Model) -> list[str]:
-    """What would keep the entry from loading or from being called as it says, a line each."""
+    """Returns what would keep the entry from loading or from being called as it says, a line for each problem."""
     faults = list(_repository(entry))
     try:
         kind = pipeline_class(entry) if entry.pipeline is not None else _named_by_the_repository(entry)
@@ -69,7 +69,7 @@ def problems(entry: Model) -> list[str]:
 
 
 def lora_problems(lora: CatalogLora, base: Model) -> list[str]:
-    """What would keep requests from using a LoRA of the catalog, a line each."""
+    """Returns what would keep requests from using a LoRA of the catalog, a line for each problem."""
     if not base.request_loras:
         return [f"base: requests of {base.id} may name no LoRAs (request_loras)"]
     if lora.path is not None and not Path(lora.path).is_file():
@@ -123,7 +123,7 @@ def _repository(entry: Model) -> Iterator[str]:
 
 
 def _named_by_the_repository(entry: Model) -> Any:
-    """The class, where the files are here; what is wrong with them is another check's."""
+    """Returns the class, where the files are here; what is wrong with them is another check's."""
     path = Path(entry.repository) / "model_index.json"
     try:
         return getattr(diffusers, json.loads(path.read_text(encoding="utf-8"))["_class_name"], None)
@@ -149,7 +149,7 @@ def _arguments(entry: Model, kind: Any) -> Iterator[str]:
 
 
 def _required_arguments(entry: Model, kind: Any) -> Iterator[str]:
-    """What a call needs besides a text and the files that every request has: nobody supplies it."""
+    """Yields the arguments that a call needs and nobody supplies: no text, and no file of every request."""
     takes = {
         name: parameter for name, parameter in inspect.signature(kind.__call__).parameters.items() if name != "self"
     }
@@ -277,7 +277,9 @@ def _parts(entry: Model, kind: Any) -> Iterator[str]:
 
 
 def _vae(entry: Model, kind: Any) -> Iterator[str]:
-    """A VAE that the pipeline switches between precisions cannot be shared: another request may be decoding with it."""
+    """Yields a VAE that the pipeline switches between precisions, which cannot be shared: another request may be
+    decoding.
+    """
     switches = component_dtype(entry, "vae") == torch.float16 and hasattr(kind, "upcast_vae")
     config = _local_vae_config(entry) if switches else None
     if config is not None and config.get("force_upcast", True):
@@ -289,7 +291,7 @@ def _vae(entry: Model, kind: Any) -> Iterator[str]:
 
 
 def _local_vae_config(entry: Model) -> dict[str, Any] | None:
-    """The config that the entry's VAE is built to; None if it is not on this machine."""
+    """Returns the config that the entry's VAE is built to; None if it is not on this machine."""
     if entry.vae is not None and entry.vae.weight_name is None:
         return _local_json(entry.vae, "config.json")
     return _local_json(entry, "vae/config.json")

@@ -46,7 +46,7 @@ def component_dtype(entry: Model, name: str) -> torch.dtype:
 def _with_weights(
     entry: Model, index: dict[str, Any], name: str, key: str, source: Source, weight_name: str
 ) -> torch.nn.Module:
-    """The component built to the repository's config, with the weights of one file of another repository."""
+    """Returns the component built to the repository's config, with the weights of one file of another repository."""
     config_path = local_file(entry, entry, f"{name}/config.json")
     if weight_name.endswith(GGUF):
         return _from_gguf(entry, getattr(diffusers, index[name][1]), name, source, config_path.parent)
@@ -65,7 +65,7 @@ def _with_weights(
 
 
 def _from_gguf(entry: Model, kind: Any, name: str, source: Source, config_folder: Path) -> torch.nn.Module:
-    """The component with the quantized matrices of a GGUF file, which are unpacked while a layer runs."""
+    """Returns the component with the quantized matrices of a GGUF file, which are unpacked while a layer runs."""
     require_package(entry)
     assert entry.denoiser is not None
     path, dtype = local_file(entry, source, entry.denoiser.weight_name), component_dtype(entry, name)

@@ -41,7 +41,9 @@ def download(entry: Model, on_progress: Callable[[int, int], object]) -> None:
 
 
 def download_lora(lora: CatalogLora, on_progress: Callable[[int, int], object]) -> None:
-    """As `download`, of a LoRA that requests may name. Of one that is here, nothing is asked of the hub."""
+    """Does what `download` does for a LoRA that requests may name. For one that is on this machine the hub is not
+    asked.
+    """
     if lora.repository is not None and not Path(lora.repository).is_dir() and not _has_file(lora):
         _fetch_listings(lora.id, [lora.source])
         _download(lora.id, [lora_file(lora)], on_progress)
@@ -88,7 +90,7 @@ def _fetch(owner: str, source: Source, names: Sequence[str]) -> None:
 
 
 def _done_bytes(files: Sequence[File], begun_at: float) -> int:
-    """Bytes on the disk, those of files under way since `begun_at` included."""
+    """Returns the bytes on the disk, including files under way since `begun_at`."""
     done_bytes = sum(file.size_bytes for file in files if file.path is not None)
     for repository in {file.source.repository for file in files}:
         blobs = Path(constants.HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}" / "blobs"

@@ -22,5 +22,5 @@ class LoraError(LoadError):
 
 
 def public_reason(error: Exception) -> str:
-    """What clients may read of an error: other messages can name folders of this machine."""
+    """Returns what clients may read of an error: other messages can name folders of this machine."""
     return error.why if isinstance(error, RepositoryAccessError | LoraError) else type(error).__name__

@@ -22,7 +22,7 @@ PLAIN = {"prompt": "a", "callback_steps": 1, "callback_on_step_end_tensor_inputs
 
 
 def grid_problems(entry: Model, kind: Any) -> Iterator[str]:
-    """Where a size that the entry allows is none that the pipeline makes; nothing where its class does not tell."""
+    """Yields the sizes that the entry allows and the pipeline does not make; none if its class does not say."""
     pipe = _without_parts(kind)
     if pipe is None:
         return
@@ -43,12 +43,12 @@ def _without_parts(kind: Any) -> Any:
         return kind(
             **{name: None for name, parameter in needed if name != "self" and parameter.default is parameter.empty}
         )
-    except Exception:  # one that looks at its parts when it is made tells nothing
+    except Exception:  # a class that reads its parts in its constructor cannot be asked
         return None
 
 
 def _first(sizes: Range[int]) -> list[int]:
-    """The smallest two values allowed: a grid that both are on, every other is on."""
+    """Returns the smallest two values allowed: a grid that both are on, every other is on."""
     values = (value for value in range(sizes.min, sizes.max + 1) if sizes.holds(value))
     return [value for value, _ in zip(values, range(2), strict=False)]
 

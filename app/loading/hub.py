@@ -48,7 +48,7 @@ class File:
 
 
 def files_of(entry: Model) -> list[File]:
-    """Every file the entry needs. Raises LoadError if that is unknown, as no listing of a repository is here."""
+    """Returns every file the entry needs. Raises LoadError if no listing of a repository is on this machine."""
     listing = _listing(entry.id, entry, INDEX)
     index = model_index(entry)
     replaced: dict[str, Source] = {}
@@ -69,12 +69,14 @@ def files_of(entry: Model) -> list[File]:
 
 
 def lora_file(lora: CatalogLora) -> File:
-    """The file of a LoRA that requests may name. Raises LoadError if its size is unknown or its repository lacks it."""
+    """Returns the file of a LoRA that requests may name. Raises LoadError if its size is unknown or its repository
+    lacks it.
+    """
     return _files_of_source(lora.id, "", lora.source)[0]
 
 
 def _files_of_source(owner: str, component: str, source: Source) -> list[File]:
-    """The one file that is named, or else those of a whole component."""
+    """Returns the one file that is named, or else those of a whole component."""
     name = getattr(source, "weight_name", None)
     listing = _listing(owner, source, name or CONFIG)
     names = [name] if name else [CONFIG, *filter(COMPONENT_WEIGHTS.fullmatch, listing)]
@@ -93,7 +95,7 @@ def has_files(entry: Model) -> bool:
 
 
 def local_file(entry: Model, source: Source, name: str) -> Path:
-    """A file of a repository on this machine. Raises LoadError."""
+    """Returns a file of a repository on this machine. Raises LoadError."""
     path = File(source, name, 0).path
     if path is None:
         raise _missing_file_error(entry.id, f"{source.repository}/{name}")
@@ -101,7 +103,7 @@ def local_file(entry: Model, source: Source, name: str) -> Path:
 
 
 def model_index(entry: Model) -> dict[str, Any]:
-    """The library and class of each part of the repository's pipeline. Raises LoadError."""
+    """Returns the library and class of each part of the repository's pipeline. Raises LoadError."""
     path = local_file(entry, entry, INDEX)
     try:
         index: dict[str, Any] = json.loads(path.read_bytes())
@@ -116,7 +118,7 @@ def denoiser_name(index: Mapping[str, Any]) -> str:
 
 def _listing(owner: str, source: Source, anchor: str) -> dict[str, int]:
     """Sizes of a repository's files by name: its folder's, the hub's as it was last asked, or else the cached ones
-    beside `anchor`.
+    in the folder of `anchor`.
     """
     folder: Path | None = Path(source.repository)
     if folder is not None and not folder.is_dir():
@@ -134,8 +136,8 @@ def _listing(owner: str, source: Source, anchor: str) -> dict[str, int]:
 def _pipeline_files(
     index: Mapping[str, Any], names: Collection[str], variant: str | None, replaced: Collection[str]
 ) -> list[str]:
-    """The files that DiffusionPipeline.download fetches, by its own helpers: weights of one format and precision, and
-    all of what has no weights. Of replaced parts, the config alone. Raises OSError, ValueError.
+    """Returns the files that DiffusionPipeline.download fetches, by its own helpers: weights of one format and
+    precision, and all of what has no weights. Of replaced parts, the config alone. Raises OSError, ValueError.
     """
     names = set(names) - set(index.get("_ignore_files", ()))
     folders = {part for part, value in index.items() if isinstance(value, list) and part != "_class_name"}

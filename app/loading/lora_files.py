@@ -52,7 +52,7 @@ class LoraFiles:
         self._checked: set[tuple[Path, int, str]] = set()
 
     def path(self, use_id: str, model: Model, on_progress: Callable[[int, int], object] = _show_nothing) -> Path:
-        """The file of the LoRA that a job of this model uses, fetched if it is not on this machine.
+        """Returns the file of the LoRA that a job of this model uses, fetched if it is not on this machine.
 
         Raises LoraError, whose message clients may read.
         """

@@ -13,7 +13,7 @@ __all__ = ["add_loras"]
 
 
 def add_loras(pipe: Any, entry: Model) -> None:
-    """Fused ones become part of the weights, the others stay beside them as adapters. Raises LoadError."""
+    """Fuses LoRAs into the weights, or keeps them as adapters. Raises LoadError."""
     fused = [(index, lora) for index, lora in enumerate(entry.lora) if lora.fuse]
     for index, lora in fused:
         name = _load(pipe, entry, index, lora)
@@ -44,7 +44,7 @@ def _load(pipe: Any, entry: Model, index: int, lora: Lora) -> str:
 
 
 def _parts(pipe: Any, entry: Model, index: int, name: str) -> Sequence[str]:
-    """The pipeline's parts that it changes. diffusers only warns where a file changes none."""
+    """Returns the pipeline's parts that it changes. diffusers only warns where a file changes none."""
     adapted = [part for part, names in pipe.get_list_adapters().items() if name in names]
     if not adapted:
         lora = entry.lora[index]

@@ -35,7 +35,7 @@ replace_processors()
 
 
 def load(entry: Model, device: torch.device) -> Any:
-    """The entry's diffusers pipeline, on the device, in the entry's dtype. Its denoisers are yet to be split.
+    """Returns the entry's diffusers pipeline, on the device, in the entry's dtype. Its denoisers are yet to be split.
 
     Raises LoadError if weights, a package or an option is missing, and nag.UnsupportedPipeline if the catalog promises
     guidance that the pipeline cannot have.

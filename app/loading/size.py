@@ -45,7 +45,7 @@ class ModelSize:
     device_bytes: int
 
     def of_device(self, device_type: str) -> int:
-        """Bytes of the device's memory. A CPU's is the main memory."""
+        """Returns the bytes of the device's memory. That of a CPU is the main memory."""
         return self.loaded_bytes if device_type == "cpu" else self.device_bytes
 
 
@@ -57,7 +57,7 @@ class _Tensor:
 
 
 def recorded_size(entry: Model) -> ModelSize | None:
-    """As the catalog has it; None if it says nothing, or not of these weights."""
+    """Returns the size that the catalog states; None if it states none, or that of other weights."""
     size = recorded_footprint(entry)
     if entry.size is None or size is None:
         return None
@@ -67,13 +67,15 @@ def recorded_size(entry: Model) -> ModelSize | None:
 
 
 def footprint(entry: Model) -> Footprint | None:
-    """What the weights take, by their files if these are on this machine, else as recorded; None if unknown."""
+    """Returns the memory of the weights, by their files if these are on this machine, otherwise as recorded; None if
+    unknown.
+    """
     size = model_size(entry) or recorded_size(entry)
     return None if size is None else Footprint(size.device_bytes, size.host_bytes)
 
 
 def model_size(entry: Model) -> ModelSize | None:
-    """None if the entry's files are not on this machine."""
+    """Returns the size of the weights by the entry's files; None if they are not on this machine."""
     try:
         index, files = model_index(entry), files_of(entry)
     except LoadError:
@@ -101,7 +103,7 @@ def model_size(entry: Model) -> ModelSize | None:
 
 
 def _loaded_bytes(entry: Model, index: Mapping[str, Any], file: File) -> Iterator[int]:
-    """Of each of the file's tensors that stay in memory."""
+    """Yields the bytes of each of the file's tensors that stay in memory."""
     assert file.path is not None
     if not file.component and any(file.source is lora and lora.fuse for lora in entry.lora):
         return

@@ -51,8 +51,8 @@ CACHES: dict[str, Any] = {
     "mag": diffusers.MagCacheConfig,
 }
 CAST_TO = torch.float8_e4m3fn
-#: Names of modules that layerwise casting leaves alone, besides those that diffusers names: embeddings, by whose dtype
-#: text encoders are asked for theirs, and LoRAs beside the weights.
+#: Names of modules that layerwise casting leaves alone, and diffusers does not name: embeddings, by whose dtype
+#: text encoders are asked for theirs, and LoRAs kept apart from the weights.
 NOT_CAST = ("embed", "shared", "lora_")
 
 
@@ -83,7 +83,7 @@ def apply_settings(pipe: Any, entry: Model, device: torch.device) -> None:
 
 
 def speed_problems(entry: Model, kind: Any) -> Iterator[str]:
-    """What of the settings the pipeline class `kind` cannot have, or needs a package for, a line each."""
+    """Yields a line for each setting that the pipeline class `kind` does not support, or needs a package for."""
     denoisers = denoiser_types(kind)
     names = ", ".join(denoiser.__name__ for denoiser in denoisers)
     if entry.attention != "native":
@@ -118,7 +118,7 @@ def _dispatches(denoiser: Any) -> bool:
 
 
 def _attention_problems(entry: Model, denoisers: Sequence[type], device: str = "cuda") -> Iterator[str]:
-    """What keeps the denoisers from the backend on this kind of device, a line each."""
+    """Yields a line for each reason that the denoisers cannot use the backend on this kind of device."""
     name = entry.attention
     try:
         _check_attention_backend_requirements(AttentionBackendName(name))

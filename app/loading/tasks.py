@@ -45,7 +45,7 @@ SAME_PARTS: dict[str, dict[str, str]] = {
     },
 }
 CHANNELS = 3  # of an image
-#: diffusers' inpainting of Stable Diffusion tells a UNet for noise alone by this number, whatever its VAE's.
+#: diffusers' inpainting of Stable Diffusion recognizes a UNet for noise alone by this number, whatever its VAE's.
 USUAL_CHANNELS = 4
 #: By role of a file, the names that pipelines have for its argument; the first that a pipeline takes is used.
 ARGUMENTS: dict[InputRole, tuple[str, ...]] = {
@@ -102,7 +102,7 @@ def task_pipeline(pipe: Any, task: str) -> Any:
     pipeline = _with_parts_of(kind, pipe)
     pipeline.set_progress_bar_config(disable=True)
     if getattr(pipeline, "latent_channels", None) == CHANNELS:
-        pipeline.latent_channels = None  # it tells latents from an image by how many channels they have
+        pipeline.latent_channels = None  # it distinguishes latents from an image by their channels
     if task == "inpaint" and hasattr(pipeline, "unet"):
         pipeline.unet = _with_usual_channels(pipeline.unet, pipeline.vae.config.latent_channels)
     return pipeline

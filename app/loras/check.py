@@ -71,7 +71,7 @@ def _check_metadata(header: Header) -> None:
 
 
 def _rank(pair: Pair, header: Header) -> int:
-    """The rank of a pair whose factors and alpha agree."""
+    """Returns the rank of a pair whose factors and alpha agree."""
     down, up = (header.tensors[pair.keys[kind]] for kind in ("down", "up"))
     if len(down.shape) < 2 or len(up.shape) < 2:
         raise LoraFileError(f"{pair.name}: factors must have 2 dimensions or more, got {_shapes(down, up)}")
@@ -114,7 +114,7 @@ def _check_part(pairs: Sequence[Pair], header: Header, name: str, part: Part) ->
 
 
 def _layer(pair: Pair, part: Part) -> str | None:
-    """The name of the model's layer; None if it has none by this name."""
+    """Returns the name of the model's layer; None if it has none by this name."""
     for layer in (pair.layer, pair.layer.replace("text_model.", "", 1), f"text_model.{pair.layer}"):
         if not pair.is_flat and layer in part.shapes:
             return layer

@@ -49,7 +49,7 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Header:
-    """The tensors by their keys, in the order of their bytes, and the free text beside them."""
+    """The tensors by their keys, in the order of their bytes, and the free text of the header."""
 
     tensors: Mapping[str, Tensor]
     metadata: Mapping[str, str]

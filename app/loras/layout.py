@@ -1,7 +1,7 @@
 """The keys of a LoRA file: which layer of which part of a pipeline each pair of factors belongs to.
 
 diffusers and peft write dotted names after the part's (`transformer.blocks.0.attn.to_q.lora_A.weight`); kohya-ss writes
-them flat (`lora_unet_blocks_0_attn_to_q.lora_down.weight`), with an alpha beside each pair.
+them flat (`lora_unet_blocks_0_attn_to_q.lora_down.weight`), with an alpha for each pair.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Pair:
 
 
 def pairs_of(tensors: Mapping[str, Tensor]) -> list[Pair]:
-    """The pairs of a file, each complete. Raises LoraFileError for a key that belongs to none."""
+    """Returns the pairs of a file, each complete. Raises LoraFileError for a key that belongs to none."""
     for key in tensors:
         for mark, kind in REFUSED.items():
             if mark in key:

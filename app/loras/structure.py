@@ -19,7 +19,7 @@ __all__ = ["Part", "Structure", "find_structure"]
 
 INDEX, WEIGHT = "model_index.json", ".weight"
 DENOISERS = ("transformer", "unet")
-#: What weights that are packed into fewer bits have beside them; their shapes say nothing.
+#: Further tensors of weights that are packed into fewer bits, whose shapes say nothing.
 PACKED = (".absmax", ".quant_map", ".weight_scale", ".qweight", ".SCB")
 STRUCTURES_KEPT = 16
 

@@ -16,7 +16,7 @@ __all__ = ["PRIORITIES", "LastError", "QueueStats", "service_families"]
 
 PRIORITIES = ("high", "normal", "low")
 
-#: Label values besides the model that are shown as 0 before the first event, so that a rate includes that event.
+#: Label values, after the model, that are shown as 0 before the first event, so that a rate includes that event.
 FROM_ZERO: Mapping[d.Metric, Sequence[Labels]] = {
     d.JOBS_ACCEPTED: [(priority,) for priority in PRIORITIES],
     d.JOBS_REFUSED: [("model",), ("all",), ("key",)],

@@ -1,6 +1,6 @@
 """Fetches the page's third-party files again, by npm: `python -m app.playground.vendor` after a version was changed.
 
-vendor.json says which package, version and files; what was fetched is written beside it with the sums it had.
+vendor.json says which package, version and files; what was fetched is written into its folder, with its checksums.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def sums(name: str) -> dict[str, str]:
 
 
 def fetch(name: str, entry: dict[str, Any]) -> dict[str, Any]:
-    """The package's entry as it is now; raises SystemExit where the same version is not what it was."""
+    """Returns the package's entry as it is now; raises SystemExit where the same version is not what it was."""
     npm = shutil.which("npm")
     if npm is None:
         raise SystemExit("npm is needed to fetch packages, and is not on the PATH")

@@ -52,7 +52,7 @@ _log = Log("queue")
 
 @dataclass(frozen=True)
 class JobPage:
-    """Part of a tenant's jobs. `has_more` tells whether others follow them."""
+    """Part of a tenant's jobs. `has_more`: whether others follow them."""
 
     jobs: Sequence[Job]
     has_more: bool

@@ -12,7 +12,7 @@ __all__ = ["ModelSettings"]
 
 class ModelSettings(SettingsGroup):
     catalog: Path | None = None
-    """TOML file of models to serve besides the built-in ones. An entry replaces the built-in one of the same id."""
+    """TOML file of models that adds to the built-in ones. An entry replaces the built-in one of the same id."""
 
     models: OptionalCommaList[str] = None
     """Comma-separated ids of the models to serve. Default: the embedded models and those of NAG_CATALOG."""

@@ -27,7 +27,7 @@ STOP_S = 20.0  # on top of settings.drain_s; after this a part is killed, and a 
 STEADY_S = 60.0  # a part that lived this long has earned a fresh count of restarts
 MOST_RESTARTS = 5
 FIRST_DELAY_S = 0.5  # before the first restart; doubled with each
-LOOK_S = 0.25  # between two looks at what tells no one of its changes
+LOOK_S = 0.25  # between two polls
 
 #: The parts, by their name as a command of the console script, and the signal each gets when this process is killed:
 #: the API holds nothing and must free its port at once, the worker hands its jobs back.
@@ -86,7 +86,7 @@ class Supervisor:
         self._stopping.set()
 
     async def _together(self, parts: list[Coroutine[Any, Any, None]]) -> None:
-        """Until every part has ended: when told to stop, or after the first failure, which is raised."""
+        """Waits until every part has ended: after a signal to stop, or after the first failure, which is raised."""
         tasks = [asyncio.create_task(part) for part in parts]
         await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
         self._stopping.set()
@@ -95,7 +95,7 @@ class Supervisor:
             task.result()
 
     async def _keep(self, name: str, settings: Settings) -> None:
-        """A part as a process, started again when it dies."""
+        """Runs a part as a process, and starts it again if it dies."""
         restarts = _Restarts(name)
         options = ["--insecure"] if name == "api" and self._insecure else []
         unknown = unknown_settings(os.environ)  # this process has warned of them
@@ -131,7 +131,7 @@ class Supervisor:
             await asyncio.wait({ended}, timeout=LOOK_S)
 
     async def _keep_server(self) -> None:
-        """The embedded server, started again when it dies; its append-only file brings the jobs back."""
+        """Runs the embedded server, and starts it again if it dies; its append-only file restores the jobs."""
         restarts = _Restarts("valkey")
         begun_s = monotonic()
         while not self._stopping.is_set():
@@ -200,7 +200,7 @@ def _ask_to_end(process: asyncio.subprocess.Process) -> None:
 
 
 async def _loaded(queue: Queue) -> list[str] | None:
-    """The models that workers have loaded; None while no worker takes jobs."""
+    """Returns the models that workers have loaded; None while no worker takes jobs."""
     with contextlib.suppress(RedisError):
         if await queue.registry.served_models():
             return sorted({model for models in (await queue.registry.workers()).values() for model in models})

@@ -33,7 +33,7 @@ def main(settings: Settings, place: int = 0) -> NoReturn:
     place: of this rank among those of this machine. Of a worker over several devices, only the first rank of the first
     machine serves; the others follow it.
 
-    Threads may still load or call a model, download or store. A process that ends beside them aborts or waits for them,
+    Threads may still load or call a model, download or store. A process that ends meanwhile aborts or waits for them,
     so this one does not give them the time. Raises CatalogError, RequirementError, TracingError.
     """
     logs.configure(settings.log_level)

@@ -110,13 +110,13 @@ class Engine(Protocol):
         """Begins to fetch a model's files in the background, unless that is under way."""
 
     def fits(self, model: str) -> bool:
-        """Whether a model can be made warm beside those that are."""
+        """Whether a model can be made warm in addition to those that are."""
 
     def load(self, model: str) -> Future[None]:
         """Loads a model, warms it up and measures its batch size. The future raises whatever its loading raises."""
 
     def room(self, model: str) -> Room:
-        """What may be claimed of this model now."""
+        """Returns what may be claimed of this model now."""
 
     def submit(self, job: Job, files: InputFiles, control: JobControl) -> Future[JobOutput | JobError]:
         """Runs a job: `files` are what it starts from.

@@ -47,7 +47,7 @@ class Stage(StrEnum):
     STORE = "store"  # of a file: until it can be fetched
 
 
-#: The metric that shows an event, and the value of its label beside the model, if it has one.
+#: The metric that shows an event, and the value of its second label, if it has one.
 SHOWN: dict[Event, tuple[d.Metric, *tuple[str, ...]]] = {
     Event.PROMPT_HIT: (d.PROMPTS, "hit"),
     Event.PROMPT_MISS: (d.PROMPTS, "miss"),
@@ -91,11 +91,11 @@ class Recorder:
             self._counts[event, model] += count
 
     def of(self, event: Event, model: str | None = None) -> int:
-        """How often so far, for a model or for all."""
+        """Returns how often the event occurred, for a model or for all."""
         return sum(n for (each, name), n in self.counts().items() if each == event and model in (None, name))
 
     def counts(self) -> dict[tuple[Event, str], int]:
-        """Every counter, by event and model."""
+        """Returns every counter, by event and model."""
         with self._lock:
             return dict(self._counts)
 
@@ -145,7 +145,7 @@ class Recorder:
         self._lora_bytes.labels(model).set(count)
 
     def collect(self) -> Iterator[Family]:
-        """The counted events, as prometheus_client asks for them."""
+        """Returns the counted events, as prometheus_client asks for them."""
         values: dict[d.Metric, dict[Labels, float]] = {metric: {} for metric, *_ in SHOWN.values()}
         for (event, model), n in self.counts().items():
             metric, *words = SHOWN[event]

@@ -162,7 +162,7 @@ class Worker:
         return bool(jobs)
 
     def _room(self, engine: Engine, model: str) -> Room:
-        """The engine's room, less what it does not know of yet; none while too many results wait for the store."""
+        """Returns the engine's room less what it does not know yet; none while too many results wait for the store."""
         free, whole, _ = engine.room(model)
         runs = [run for run in self._runs.values() if run.job.request.model == model]
         free -= sum(run.job.request.cost for run in runs if not run.is_submitted)
@@ -201,7 +201,9 @@ class Worker:
             await self._leases.release(*(run.job.id for run in self._runs.values()))
 
     async def _start_engine(self) -> Engine | None:
-        """The engine, with the first model that can be kept warm; None if it cannot be made, or when told to stop."""
+        """Returns the engine, with the first model that can be kept warm; None if it cannot be made, or when told to
+        stop.
+        """
         thread = ThreadPoolExecutor(1, thread_name_prefix="engine start")
         try:
             engine = await self._wait_unless_stopped(thread.submit(self._make_engine, self.recorder))
@@ -308,7 +310,7 @@ class Worker:
         )
 
     async def _sweep(self) -> int:
-        """Removes old artifacts and what is left of LoRAs beside all other work: a bucket may take its time."""
+        """Removes old artifacts and remains of LoRAs during all other work: a bucket may take long."""
         while True:
             try:
                 await self._artifacts.sweep()

@@ -51,7 +51,7 @@ def post(
     kind: str = "application/json",
     **headers: str | bytes,
 ) -> Case:
-    """A mapping is sent as JSON beside a prompt; bytes as they are."""
+    """Returns a mapping is sent as JSON beside a prompt; bytes as they are."""
     sent = body if isinstance(body, bytes) else json.dumps({"prompt": "a shape", **body}).encode()
     head = _head("POST", path, {"content-type": kind, "content-length": str(len(sent)), **headers})
     return Case(group, name, head + b"\r\n" + sent, status, code)

@@ -36,7 +36,7 @@ def _chunked(*chunks: bytes) -> bytes:
 
 
 def _png(width: int, height: int) -> bytes:
-    """A picture that says it is this large, and is a few bytes."""
+    """Returns a picture that says it is this large, and is a few bytes."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

@@ -63,7 +63,7 @@ def main() -> int:
 
 
 def _rows(broken: Story, rolled: Story) -> list[list[str]]:
-    """What only one of the two has is left open in the other."""
+    """Returns the rows of the table. A value that only one of the two has is left open in the other."""
 
     def row(name: str, one: Any, other: Any) -> list[str]:
         return [name, *("" if each is None else str(each) for each in (one, other))]

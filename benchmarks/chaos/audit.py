@@ -114,7 +114,7 @@ class Journal:
 
 
 def transitions(folder: Path) -> Journal:
-    """From the append-only file of a server that has never rewritten it: what it replays is what happened."""
+    """Reads what happened from the append-only file of a server that has never rewritten it."""
     journal = Journal()
     for path in sorted(folder.glob("appendonlydir/*.incr.aof")):
         for name, key, *rest in (each for each in _commands(path.read_bytes()) if len(each) > 1):
@@ -130,7 +130,7 @@ def transitions(folder: Path) -> Journal:
 
 
 def _commands(data: bytes) -> Iterator[Sequence[bytes]]:
-    """The commands of a RESP stream; one cut off at its end is left out."""
+    """Yields the commands of a RESP stream; one cut off at its end is left out."""
     at = 0
     while (end := data.find(b"\r\n", at)) >= 0:
         if data[at : at + 1] == b"#":  # an annotation

@@ -89,7 +89,7 @@ class Clients:
         await self._http.aclose()
 
     async def fulfil(self, wish: Wish) -> None:
-        """From the request to the bytes of the result."""
+        """Does everything from the request to the bytes of the result."""
         outcome = RequestOutcome(wish)
         self.outcomes.append(outcome)
         begun_s = asyncio.get_running_loop().time()
@@ -98,7 +98,7 @@ class Clients:
         self.ended += 1
 
     async def look(self, job_id: str) -> dict[str, Any] | None:
-        """A job as any replica shows it; None where it is unknown."""
+        """Returns a job as any replica shows it; None where it is unknown."""
         answer = await self._send("GET", f"/v1/jobs/{job_id}")
         return None if answer.status_code == 404 else dict(answer.json())
 
@@ -144,7 +144,7 @@ class Clients:
             outcome.wrong += _wrong(base64.b64decode(each["b64_json"]), width, height)
 
     async def _send(self, method: str, path: str, **request: Any) -> httpx.Response:
-        """The first answer that is neither a 429 nor a 5xx, from whichever replica gives one."""
+        """Returns the first answer that is neither a 429 nor a 5xx, from whichever replica gives one."""
         turn = self._draw.randrange(len(self._urls))
         while True:
             try:

@@ -41,7 +41,7 @@ class Faults:
         self._restarts: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
-        """Until every fault has come and everything stands again."""
+        """Returns when every fault has occurred and everything runs again."""
         for at, kind in self.schedule:
             while self._clients.ended < at:  # noqa: ASYNC110 - a look costs less than an event for every number
                 await asyncio.sleep(LOOK_S)
@@ -56,7 +56,7 @@ class Faults:
         await self._started_again(part)
 
     async def freeze_worker(self) -> None:
-        """Until others have taken all that it held, then on with its late results."""
+        """Stops a worker until others have taken all that it held, then continues it with its late results."""
         part = await self._stopped_at_work()
         name = await part.worker_name()
         while name in await self._held():  # noqa: ASYNC110 - the others are other processes
@@ -75,7 +75,7 @@ class Faults:
         await self._fleet.start_server()
 
     async def _stopped_at_work(self) -> Part:
-        """A worker that stands still, with jobs in its hands if it could be caught so."""
+        """Returns a worker that stands still, with jobs in its hands if it could be caught so."""
         for left in reversed(range(TRIES)):
             part = self._draw.choice(await self._serving(self._fleet.workers))
             name = await part.worker_name()
@@ -96,7 +96,7 @@ class Faults:
                 await asyncio.sleep(10 * LOOK_S)
 
     async def _serving(self, parts: Sequence[Part]) -> list[Part]:
-        """Those that are not down, as soon as there are any."""
+        """Returns those parts that are not down, as soon as there are any."""
         while not (up := [each for each in parts if not each.down]):  # noqa: ASYNC110 - likewise
             await asyncio.sleep(10 * LOOK_S)
         return up

@@ -61,13 +61,13 @@ class Part:
                 self._process.send_signal(number)
 
     async def ended(self) -> int:
-        """The exit code. Raises TimeoutError."""
+        """Returns the exit code. Raises TimeoutError."""
         assert self._process is not None
         async with asyncio.timeout(END_S):
             return await self._process.wait()
 
     async def worker_name(self) -> str:
-        """The name under which this worker holds its leases."""
+        """Returns the name under which this worker holds its leases."""
         async with asyncio.timeout(START_S):
             while True:
                 assert self._process is not None
@@ -111,7 +111,7 @@ class Fleet:
         await asyncio.to_thread(server.process.wait)
 
     async def serving(self, part: Part) -> None:
-        """Until an API answers, or a worker has a model warm. Raises TimeoutError."""
+        """Waits until an API answers, or a worker has a model warm. Raises TimeoutError."""
         async with asyncio.timeout(START_S):
             if part in self.apis:
                 async with httpx.AsyncClient(trust_env=False) as http:
@@ -129,7 +129,7 @@ class Fleet:
         return False
 
     async def held(self) -> dict[str, set[str]]:
-        """The jobs leased now, by the name of their worker. Raises RedisError."""
+        """Returns the jobs leased now, by the name of their worker. Raises RedisError."""
         held: dict[str, set[str]] = {}
         for job in map(str, await self.redis.zrange(keys.LEASES, 0, -1)):
             held.setdefault(str(await self.redis.hget(keys.job(job), "worker")), set()).add(job)

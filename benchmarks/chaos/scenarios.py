@@ -88,7 +88,7 @@ async def chaos(folder: Path, jobs: int, counts: Mapping[str, int], seed: int, l
 
 
 async def rolling(folder: Path, seed: int, limit_s: float, at_once: int = AT_ONCE) -> Story:
-    """Every worker and every API is told to end and replaced, one after the other, while clients go on asking.
+    """Ends and replaces every worker and every API, one after the other, while clients go on asking.
 
     Two workers that serve a model each. Raises TimeoutError when it is not over in time.
     """
@@ -114,7 +114,7 @@ async def rolling(folder: Path, seed: int, limit_s: float, at_once: int = AT_ONC
 
 
 async def _replace_each(service: Fleet) -> list[str]:
-    """Those that did not end in order."""
+    """Replaces each part, and returns those that did not end in order."""
     unclean = []
     for part in service.parts:
         await asyncio.sleep(1)  # of service by all
@@ -130,7 +130,7 @@ async def _replace_each(service: Fleet) -> list[str]:
 async def _all(
     clients: Clients, asked_for: Iterable[Wish], over: asyncio.Event | None = None, at_once: int = AT_ONCE
 ) -> None:
-    """Every wish, so many of them at a time, until it is over."""
+    """Fulfils every wish, so many of them at a time, until it is over."""
     left = iter(asked_for)
 
     async def one_after_the_other() -> None:

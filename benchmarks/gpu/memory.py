@@ -30,7 +30,7 @@ class _Setting:
 
 
 def settings_of(entry: Model) -> list[_Setting]:
-    """The settings whose weights stay on the device as a whole."""
+    """Returns the settings whose weights stay on the device as a whole."""
     denoiser = "unet" if entry.family == "sd" else "transformer"
     cast = Quantization(method="layerwise-fp8", components=(denoiser,))
     return [

@@ -21,7 +21,7 @@ COLUMNS = ("what", "ms", "× one after the other")
 
 
 def autoencoder(draw: Draw, *, small: bool) -> Any:
-    """The autoencoder of Flux.1 with random weights."""
+    """Returns the autoencoder of Flux.1 with random weights."""
     widths = (32, 32, 64, 64) if small else (128, 256, 512, 512)
     return draw.build(
         diffusers.AutoencoderKL,

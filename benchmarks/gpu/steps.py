@@ -155,7 +155,7 @@ TABLES: dict[str, Callable[[Make, str], tuple[Sequence[str], Rows]]] = {
 
 
 def _steps(work: Denoiser) -> tuple[Callable[[], Any], Callable[[], Any]]:
-    """A plain and a guided step."""
+    """Returns a plain and a guided step."""
 
     negative: dict[str, Any] = dict(work.negative)
 

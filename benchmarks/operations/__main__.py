@@ -104,7 +104,7 @@ async def tell(folder: Path, executable: str, seed: int) -> Story:
 
 
 async def _make(fault: Fault, scene: Scene, seen: prometheus.Prometheus, story: Story) -> None:
-    """The fault until its alerts fire, then without it until they are clear."""
+    """Causes the fault until its alerts fire, then waits without it until they are clear."""
     await asyncio.gather(*(_until(seen, alert, False, CLEAR_S) for alert in fault.alerts))
     begun_s = time.time()
     story.marks.append((begun_s, fault.what))
@@ -119,7 +119,7 @@ async def _make(fault: Fault, scene: Scene, seen: prometheus.Prometheus, story: 
 
 
 async def _until(seen: prometheus.Prometheus, alert: str, fires: bool, most_s: float) -> float:
-    """The time at which the alert fires, or no longer does. Raises TimeoutError."""
+    """Returns the time at which the alert fires, or no longer does. Raises TimeoutError."""
     async with asyncio.timeout(most_s):
         while (alert in await seen.firing()) != fires:  # noqa: ASYNC110 - Prometheus tells nobody
             await asyncio.sleep(0.2)
@@ -127,7 +127,7 @@ async def _until(seen: prometheus.Prometheus, alert: str, fires: bool, most_s: f
 
 
 def publish(story: Story, seed: int) -> Sequence[Path]:
-    """The table, and a picture a dashboard."""
+    """Writes the table, and one image per dashboard."""
     minute = prometheus.MINUTE_S
     rows = [
         [alert, fault, f"{fired_s:.0f}", f"{cleared_s:.0f}"]

@@ -78,7 +78,7 @@ async def worker_frozen(scene: Scene) -> AsyncIterator[None]:
 
 
 async def drop_dead(scene: Scene) -> None:
-    """As an operator does who has looked at them."""
+    """Drops dead jobs, as an operator does who has looked at them."""
     await scene.queue.dead.drop([job.id for job in await scene.queue.dead.list()])
 
 

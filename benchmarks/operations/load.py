@@ -36,7 +36,7 @@ class Load:
         return self._draw.choice(self._apis)
 
     async def keep(self) -> None:
-        """Until cancelled; a service that is away is asked again."""
+        """Keeps the load until it is cancelled; a service that is away is asked again."""
         async with asyncio.TaskGroup() as group:
             for number in range(self.clients):
                 group.create_task(self._client(number))

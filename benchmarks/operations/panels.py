@@ -34,14 +34,14 @@ class PanelData:
 
 
 def dashboard_panels() -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """As the files of the dashboards say, each with its dashboard's name."""
+    """Yields the panels in the files of the dashboards, each with the name of its dashboard."""
     for file in sorted(FOLDER.glob("*.json")):
         for panel in json.loads(file.read_text())["panels"]:
             yield file.stem, panel
 
 
 async def query_panels(prometheus: Prometheus, begin_s: float, end_s: float) -> list[PanelData]:
-    """Every query of every panel, with the variables as Grafana fills them in."""
+    """Returns every query of every panel, with the variables as Grafana fills them in."""
     found = []
     for dashboard, panel in dashboard_panels():
         series, empty = [], []
@@ -59,7 +59,7 @@ async def query_panels(prometheus: Prometheus, begin_s: float, end_s: float) -> 
 
 
 def plot(panels: Sequence[PanelData], begin_s: float, marks: Sequence[tuple[float, str]], folder: Path) -> list[Path]:
-    """A picture a dashboard; `marks` are times and what happened then."""
+    """Draws one image per dashboard; `marks` are times and what happened then."""
     import matplotlib as mpl
 
     mpl.use("Agg")

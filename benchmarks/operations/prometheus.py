@@ -28,7 +28,7 @@ def find() -> str | None:
 
 
 def hastened(rules: str) -> str:
-    """The same rules where each window, each `for` and the one threshold that is a time last as much less."""
+    """Returns the same rules where each window, each `for` and the one threshold that is a time last as much less."""
     rules = re.sub(r"\[(\d+)m\]", lambda found: f"[{int(found[1]) * MINUTE_S}s]", rules)
     rules = re.sub(r"for: (\d+)m", lambda found: f"for: {int(found[1]) * MINUTE_S}s", rules)
     return rules.replace("nag:queue_oldest_seconds > 300", f"nag:queue_oldest_seconds > {WAIT_S:g}")
@@ -42,7 +42,7 @@ class Prometheus:
         self._http = http
 
     async def query(self, expr: str) -> list[Any]:
-        """The series that an expression has now."""
+        """Returns the series that an expression has now."""
         return list((await self._get("query", query=expr))["result"])
 
     async def history(self, expr: str, begin_s: float, end_s: float, step_s: float) -> list[Any]:
@@ -51,7 +51,7 @@ class Prometheus:
         return list(answer["result"])
 
     async def firing(self) -> set[str]:
-        """The names of the alerts that fire now."""
+        """Returns the names of the alerts that fire now."""
         alerts = (await self._get("alerts"))["alerts"]
         return {each["labels"]["alertname"] for each in alerts if each["state"] == "firing"}
 

@@ -40,7 +40,7 @@ class Limits:
 
 
 def missing(plan: Plan, cache: ImageCache) -> list[Batch]:
-    """The batches of which any picture is missing. Raises StaleImageError.
+    """Returns the batches of which any picture is missing. Raises StaleImageError.
 
     They are drawn anew whole: how rows share a call shows in a picture's last digits.
     """

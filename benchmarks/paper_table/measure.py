@@ -47,19 +47,19 @@ class Reference:
 
     @classmethod
     def of(cls, folder: Path, patch_px: int) -> Reference:
-        """Every picture in a folder. Raises ValueError where that are fewer than two."""
+        """Returns every picture in a folder. Raises ValueError where that are fewer than two."""
         files = sorted(each for each in folder.glob("*") if each.suffix.lower() in SUFFIXES)
         if len(files) < 2:
             raise ValueError(f"{folder} holds {len(files)} pictures; FID needs two at least, and the paper's has 5,000")
         return cls(files, patch_px)
 
     def small(self) -> int:
-        """How many a patch does not fit into; PFID goes without them."""
+        """Returns the number of images that a patch does not fit into; PFID goes without them."""
         return sum(min(_size(file)) < self.patch_px for file in self.files)
 
 
 def complete(plan: Plan, cache: ImageCache) -> list[int]:
-    """The places whose pictures are there by every method. Raises StaleImageError."""
+    """Returns the places whose pictures are there by every method. Raises StaleImageError."""
     gone = {place for batch in missing(plan, cache) for place in batch.places}
     return [place for place in range(len(plan.prompts)) if place not in gone]
 
@@ -73,7 +73,7 @@ def measure(
     reference: Reference | None,
     device: torch.device,
 ) -> dict[str, Scores]:
-    """By method. `reference` is needed for FID and PFID."""
+    """Returns the scores of each method. `reference` is needed for FID and PFID."""
     distances: dict[str, Frechet] = {}
     if networks.inception is not None:
         assert reference is not None

@@ -64,7 +64,7 @@ class Plan:
             raise PlanError(f"NAG with {numbers} changes nothing, so there is nothing to compare")
 
     def generation(self, method: str, place: int) -> Generation:
-        """The request of one picture."""
+        """Returns the request of one picture."""
         prompt = self.prompts[place]
         nag = NAGBody(**self.guidance, negative_prompt=prompt.negative) if method == "NAG" else None
         body = GenerationBody(
@@ -73,7 +73,7 @@ class Plan:
         return resolve(body, Catalog(default=self.entry.id, models={self.entry.id: self.entry})).request
 
     def batches(self) -> Iterator[Batch]:
-        """All of them, the methods in turn, so that what a broken run leaves can be compared."""
+        """Yields all batches, the methods in turn, so that what an aborted run leaves can be compared."""
         count = len(self.prompts)
         for number, start in enumerate(range(0, count, self.rows)):
             for method in METHODS:

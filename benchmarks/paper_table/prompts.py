@@ -28,7 +28,7 @@ class Prompt:
 
 
 def read(file: Path, negative: str) -> list[Prompt]:
-    """All prompts of a file; `negative` for those that bring none of their own.
+    """Returns all prompts of a file; `negative` is for those that have none of their own.
 
     .txt: one a line. .csv: a header of prompt and, if wanted, negative. .jsonl: objects of the same keys.
     .json: a list of prompts, as HPDv2's are, or the captions of COCO, of which each picture's first is taken.

@@ -77,7 +77,7 @@ def _number(scores: Scores, metric: Metric) -> float:
 
 
 def _difference(run: Run, metric: Metric) -> tuple[float, float | None]:
-    """The mean, and half a 95 % interval where every picture has a number: the pictures of a seed are a pair."""
+    """Returns the mean, and half a 95 % interval if every image has a number: the images of a seed are a pair."""
     none, nag = (getattr(run.scores[method], metric) for method in METHODS)
     if not isinstance(none, list):
         return nag - none, None

@@ -26,7 +26,7 @@ COLUMNS = ("option", "negative absent %", "clean %", "caption kept %", "time of 
 
 
 def methods_of(subject: Subject) -> list[Method]:
-    """Every option on its own, with the numbers of the model family where it names none."""
+    """Returns every option on its own, with the numbers of the model family where it names none."""
     count = len(family_of(subject.pipe).attentions(getattr(subject.pipe, "unet", None) or subject.pipe.transformer))
     half = count // 2
     return [
@@ -41,7 +41,9 @@ def methods_of(subject: Subject) -> list[Method]:
 
 
 def run(subject: Subject, methods: Sequence[Method], seeds: int) -> dict[str, tuple[NDArray[np.uint8], list[float]]]:
-    """Images or clips of each method, and seconds of each pipeline call, the methods in turn for every batch."""
+    """Returns images or clips of each method, and the seconds of each pipeline call. The methods take turns for every
+    batch.
+    """
     half = pairs("held-out", clips=subject.clips)
     asked = [half[i % len(half)] for i in range(seeds)]
     for _ in subject.make(asked[:1], NAG, subject.steps):

@@ -25,7 +25,9 @@ class Pair:
 
 
 def pairs(split: Split, *, clips: bool) -> Sequence[Pair]:
-    """The pairs of one half; those that speak of motion for clips alone. Raises ValueError for a line out of place."""
+    """Returns the pairs of one half; those that speak of motion for clips alone. Raises ValueError for a line out of
+    place.
+    """
     with FILE.open(newline="") as file:
         rows = list(csv.DictReader(file))
     found = []

@@ -58,7 +58,7 @@ def save_front(read: Sequence[tuple[Cell, Score]], steps: int, path: Path, title
 
 
 def save_samples(study: Study, path: Path) -> None:
-    """The same pairs and seeds by each of the main methods, a row each; of a clip the middle frame."""
+    """Saves the same pairs and seeds by each of the main methods, a row for each; of a clip the middle frame."""
     methods = (NONE, Method("CFG", 2.0), Method("CFG", 5.0), Method("NASA", 1.25), Method("VSF", 2.0), NAG)
     rows = {}
     for method in methods:

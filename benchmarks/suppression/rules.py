@@ -29,7 +29,7 @@ def without_normalization(z_positive: Tensor, z_negative: Tensor, scale: Tensor,
 
 
 def l2_norm(z_positive: Tensor, z_negative: Tensor, scale: Tensor, tau: Tensor, alpha: Tensor) -> Tensor:
-    """The Euclidean norm in equations 8 and 9."""
+    """Returns the Euclidean norm in equations 8 and 9."""
     z_tilde = torch.lerp(z_negative, z_positive, scale)
     return _refined(z_positive, z_tilde, tau, alpha, order=2)
 

@@ -52,7 +52,7 @@ def score(asked: Sequence[Pair], readings: Sequence[Reading]) -> Score:
 
 
 def interval(share: float, count: int) -> tuple[float, float]:
-    """The 95 % Wilson interval of a share."""
+    """Returns the 95 % Wilson interval of a share."""
     z = 1.96
     centre = (share + z * z / (2 * count)) / (1 + z * z / count)
     half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
@@ -60,7 +60,7 @@ def interval(share: float, count: int) -> tuple[float, float]:
 
 
 def percent(share: float, count: int) -> str:
-    """A share as a table has it: in percent, with its interval."""
+    """Returns a share as a table has it: in percent, with its interval."""
     low, high = interval(share, count)
     return f"{100 * share:.1f} ({100 * low:.1f}–{100 * high:.1f})"
 

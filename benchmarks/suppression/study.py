@@ -90,7 +90,7 @@ class Study:
         return self._scores.get(cell.key)
 
     def samples(self, cell: Cell, count: int) -> NDArray[np.uint8]:
-        """The first `count` pictures or clips of a cell."""
+        """Returns the first `count` pictures or clips of a cell."""
         asked = self._asked(cell)[:: max(1, self.seeds // count)][:count]
         return np.concatenate(list(self.subject.make(asked, cell.method, cell.steps)))
 

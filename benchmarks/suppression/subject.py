@@ -38,7 +38,7 @@ class Subject:
 
     @classmethod
     def load(cls, name: str) -> Subject:
-        """An embedded model by its name in the catalog. Raises KeyError for another."""
+        """Returns an embedded model by its name in the catalog. Raises KeyError for another."""
         entry = Catalog.load(Settings()).models[name]
         call = {"width": entry.width.default, "height": entry.height.default, **entry.call}
         if entry.num_frames is not None:
@@ -76,7 +76,7 @@ class Subject:
             yield (np.asarray(made) * 255).round().astype(np.uint8)
 
     def end(self, first: float, steps: int) -> float:
-        """The θ that guides this share of the steps, one at least: where they lie is the scheduler's to say."""
+        """Returns the θ that guides this share of the steps, one at least: where they lie is the scheduler's to say."""
         self.pipe("", num_inference_steps=steps, output_type="latent", **{self.cfg: 1.0, **self.call})
         timesteps: list[float] = self.pipe.scheduler.timesteps.tolist()
         last = timesteps[max(1, round(first * len(timesteps))) - 1]

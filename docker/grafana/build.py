@@ -1,4 +1,4 @@
-"""Writes the dashboards beside it: `python docker/grafana/build.py`. A test tells where a file is behind."""
+"""Writes the dashboards into the folder of this file: `python docker/grafana/build.py`. A test names outdated files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WIDTH, HEIGHT, COLUMNS = 8, 8, 24
 
 
 def text(name: str) -> str:
-    """The dashboard's file."""
+    """Returns the dashboard's file."""
     dashboard = {
         "uid": f"nag-{name}",
         "title": f"NAG Server: {name}",

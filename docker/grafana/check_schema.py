@@ -43,7 +43,7 @@ def fetch(folder: Path) -> None:
 
 
 def mistakes(folder: Path) -> Iterator[str]:
-    """What in the dashboards does not fit; `folder` is what `fetch` filled."""
+    """Yields what does not fit in the dashboards; `folder` is what `fetch` filled."""
     schemas = {name: jsonschema.Draft7Validator(json.loads((folder / f"{name}.json").read_text())) for name in DECLARED}
     for file in sorted(FOLDER.glob("*.json")):
         dashboard = json.loads(file.read_text())

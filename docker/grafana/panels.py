@@ -1,4 +1,4 @@
-"""What the dashboards show. Queries name metrics by their declaration, so none that is renamed is forgotten here."""
+"""The panels of the dashboards. Queries name metrics by their declaration, so that a renamed one is not forgotten."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ def raw(expr: str, by: str = "", prefix: str = "") -> Query:
 
 
 def total(metric: d.Metric, by: str, prefix: str = "", more: str = "") -> Query:
-    """A second, of all instances; of a histogram, observations."""
+    """Returns the rate per second of all instances; of a histogram, that of its observations."""
     name = metric.name + ("_count" if metric.kind is d.Kind.HISTOGRAM else "")
     selector = ", ".join(filter(None, [MODEL if "model" in metric.labels else "", more]))
     within = f"rate({name}{{{selector}}}{WINDOW})"
@@ -37,13 +37,13 @@ def total(metric: d.Metric, by: str, prefix: str = "", more: str = "") -> Query:
 
 
 def mean(metric: d.Metric, by: str, prefix: str = "") -> Query:
-    """The mean of a worker's observations."""
+    """Returns the mean of a worker's observations."""
     sums, counts = (f"sum by ({by}) (rate({metric.name}_{part}{{{MODEL}}}{WINDOW}))" for part in ("sum", "count"))
     return raw(f"{sums} / ({counts} > 0)", by, prefix)
 
 
 def quantiles(metric: d.Metric, by: str, of: Sequence[float] = (0.5, 0.95, 0.99), prefix: str = "") -> Sequence[Query]:
-    """Of a histogram, by the labels of `by`."""
+    """Returns quantiles of a histogram by the labels of `by`."""
     together = "max" if metric.source is d.Source.SERVICE else "sum"
     selector = MODEL if "model" in metric.labels else ""
     within = f"{together} by ({by}, le) (rate({metric.name}_bucket{{{selector}}}{WINDOW}))"
@@ -51,5 +51,5 @@ def quantiles(metric: d.Metric, by: str, of: Sequence[float] = (0.5, 0.95, 0.99)
 
 
 def now(metric: d.Metric, by: str = "", prefix: str = "") -> Query:
-    """Of a gauge that every API shows alike."""
+    """Returns the present value of a gauge that every API exports alike."""
     return raw(f"max by ({by}) ({metric.name}{{{MODEL}}})" if by else f"max({metric.name})", by, prefix)

@@ -33,7 +33,7 @@ def main() -> None:
 
 
 def table() -> str:
-    """Each value that has a comment `# --`, or lies beside one, with its default."""
+    """Returns a table of the values that have a comment `# --` or lie beside one, with their defaults."""
     lines = ["| value | default | meaning |", "| --- | --- | --- |"]
     comments = _comments((CHART / "values.yaml").read_text())
     for path, default in _leaves(yaml.safe_load((CHART / "values.yaml").read_text()), comments):
@@ -52,7 +52,7 @@ def _leaves(node: dict[str, Any], comments: dict[str, str], above: str = "") -> 
 
 
 def _comments(text: str) -> dict[str, str]:
-    """By path, the text behind `# --` on the line above a key."""
+    """Returns by path the text behind `# --` on the line above a key."""
     found: dict[str, str] = {}
     above: list[tuple[int, str]] = []
     pending = ""

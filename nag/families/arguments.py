@@ -163,7 +163,7 @@ class _NumbersPerRow(Argument):
 
 
 class PaddedText(Rows):
-    """Text that a mask tells from padding, or such a mask, padded with zeros; or a list of texts (L, ...).
+    """Text whose padding a mask marks, or such a mask, padded with zeros; or a list of texts (L, ...).
 
     Its dimension 0 is the rows, its dimension `tokens` the tokens.
     """

@@ -2,7 +2,7 @@
 
 Stable Audio puts tokens for the time span behind the prompt's; the negative's get the same ones. LongCat-Audio
 embeds its text and mixes neighbouring tokens ahead of its blocks, each prompt by itself, and modulates by the mean of
-the positive's. ACE-Step reads lyrics and timbre beside the prompt, and with the negative prompt the same ones.
+the positive's. ACE-Step reads lyrics and timbre together with the prompt, and the same ones with the negative prompt.
 """
 
 from __future__ import annotations

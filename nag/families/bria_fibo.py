@@ -34,7 +34,7 @@ class BriaFibo(FluxLike):
     extra_negative_inputs: ClassVar[dict[str, str]] = {"negative_prompt_layers": LAYERS}
 
     def encode(self, encode_prompt: Callable[..., Any], prompts: Sequence[str], arguments: Arguments) -> NegativeEmbeds:
-        # One at a time: beside longer prompts an empty one would be as long as they are.
+        # One at a time: together with longer prompts an empty one would be padded to their length.
         alone = [encode_prompts(encode_prompt, [prompt], arguments | {"guidance_scale": 1.0}) for prompt in prompts]
         negative = pad_prompts([embeds[0] for embeds, *_ in alone])
         layers = [pad_prompts([encoded[5][layer][0] for encoded in alone]).embeds for layer in range(len(alone[0][5]))]

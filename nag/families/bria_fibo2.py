@@ -1,7 +1,7 @@
 """Bria FIBO 2: a resampler makes gist tokens of the text; these and the image share one stream, which also reads text.
 
 The gist stands ahead of the image, or behind it where prompts of a batch have unequal counts of it. The negative's is
-resampled on its own and stands beside the positive's in all layers; each reads its own prompt in the injection layers.
+resampled on its own and follows the positive's in all layers; each reads its own prompt in the injection layers.
 """
 
 from __future__ import annotations
@@ -149,6 +149,6 @@ class BriaFibo2(Family):
 
 
 def _with_negative(layout: TokenLayout, sequence: Tensor, negative: Tensor) -> Tensor:
-    """Puts the negative's gist beside the positive's in a sequence of gist and image tokens."""
+    """Appends the negative's gist to the positive's in a sequence of gist and image tokens."""
     shared, positive, _, image = replace(layout, negative=0).split(sequence, 1)
     return layout.join(shared, positive, negative, image, 1)

@@ -30,9 +30,9 @@ class FamilyFacts:
         processors: names of the attention processors that guidance enters as they are.
         denoiser_mask_arg: the denoiser's argument for the text mask, where it has one.
         negative_mask_arg: the name of that mask for the negative prompt in the family's pipelines and `nag.guide`.
-        extra_negative_inputs: what `nag.guide` takes of a negative prompt besides its embeddings and mask, and the
+        extra_negative_inputs: what `nag.guide` takes of a negative prompt after its embeddings and mask, and the
             denoiser's argument that each stands for (`NegativeEmbeds.extra`).
-        extra_negative_prompts: what `nag.guide` takes beside the negative prompt as texts, one or one per prompt;
+        extra_negative_prompts: what `nag.guide` takes as texts after the negative prompt, one or one per prompt;
             `encode` gets them by these names.
         text_argument: the denoiser's argument for the prompt's tokens.
         is_packed: whether the negative's tokens join that argument; if not, hooks of the family append them.

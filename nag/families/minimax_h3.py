@@ -38,7 +38,7 @@ class MiniMaxH3(Family):
     def negative_embeds(self, encoded: Mapping[str, Any]) -> NegativeEmbeds:
         return NegativeEmbeds(encoded["embeds"], extra={"token_tags": encoded["text_token_tags"][None]})
 
-    def timestep(self, pipe: Any, call: dict[str, Any]) -> float:  # noqa: ARG002 (the call tells it)
+    def timestep(self, pipe: Any, call: dict[str, Any]) -> float:  # noqa: ARG002 (the call states it)
         # It rises from noise at 0; sound and conditions have others, which are nearer to their end.
         return 1000 * (1 - float(call["timestep"].min()))
 

@@ -60,7 +60,7 @@ def unet_form(unet: Any) -> Literal["sd", "sdxl", "kolors"]:
     """Returns the model family whose form of the UNet class this is."""
     if unet.config.addition_embed_type != "text_time":
         return "sd"
-    # An image adapter takes the place of Kolors' text projection and keeps it beside its own.
+    # An image adapter takes the place of Kolors' text projection and keeps it in addition to its own.
     is_projected = getattr(unet, "text_encoder_hid_proj", None) is not None
     return "kolors" if is_projected or unet.config.encoder_hid_dim_type == "text_proj" else "sdxl"
 

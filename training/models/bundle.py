@@ -28,7 +28,9 @@ class Bundle(Protocol):
         """Brings scaled latents (B, C, …), and those of the reference images, into the denoiser's own layout."""
 
     def encode(self, captions: Sequence[str], generator: torch.Generator | None = None) -> tuple[torch.Tensor, ...]:
-        """What the denoiser reads of each caption, a row each. With a generator, varied as training wants it."""
+        """Returns what the denoiser reads of each caption, a row for each. With a generator it varies as training needs
+        it.
+        """
 
     def predict(
         self,
@@ -37,14 +39,15 @@ class Bundle(Protocol):
         text: tuple[torch.Tensor, ...],
         reference: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """The path's v, float32, of x alone. Matrix products run in bfloat16 if the device has them; norms, sums and
-        weights stay float32."""
+        """Returns the path's v, float32, of x alone. Matrix products run in bfloat16 if the device has them; norms,
+        sums and weights stay float32.
+        """
 
     def grid(self, x: torch.Tensor, reference: torch.Tensor | None) -> torch.Tensor:
-        """What a critic sees (B, C, H, W): x and its reference image, of the same shape with and without one."""
+        """Returns what a critic sees (B, C, H, W): x and its reference image, of the same shape in either case."""
 
     def pipeline(self, vae: Any) -> DiffusionPipeline:
-        """The diffusers pipeline of these parts."""
+        """Returns the diffusers pipeline of these parts."""
 
 
 def bfloat16_products(device: torch.device) -> torch.autocast:
@@ -55,7 +58,7 @@ def bfloat16_products(device: torch.device) -> torch.autocast:
 
 
 def dropped(captions: Sequence[str], share: float, generator: torch.Generator) -> list[str]:
-    """The captions, about `share` of them empty."""
+    """Returns the captions, about `share` of them empty."""
     keep = torch.rand(len(captions), generator=generator) >= share
     return [caption if kept else "" for caption, kept in zip(captions, keep.tolist(), strict=True)]
 

@@ -33,7 +33,7 @@ class Clips:
         return type(self)(self.scenes.take(rows), self.motion[rows])
 
     def captions(self, generator: torch.Generator, drop: float = 0.5) -> list[Caption]:
-        """A caption per clip; each attribute is left out with probability `drop`."""
+        """Returns a caption per clip; each attribute is left out with probability `drop`."""
         named = torch.rand(len(self.motion), generator=generator) >= drop
         return [
             Caption(each.size, each.color, each.shape, each.background, MOTIONS[motion] if name else None)

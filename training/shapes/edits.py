@@ -141,7 +141,7 @@ class Edits:
 
 
 def _resized(scenes: Scenes, size: torch.Tensor) -> torch.Tensor:
-    """The places (B, 3) with radii of these sizes, each as far into its range as before."""
+    """Returns the places (B, 3) with radii of these sizes, each as far into its range as before."""
     low, high = RADIUS_PX[scenes.attributes[:, 0]].unbind(1)
     share = (scenes.place[:, 2] - low) / (high - low)
     new_low, new_high = RADIUS_PX[size].unbind(1)

@@ -65,7 +65,7 @@ class Reading:
 
 
 def read(pictures: NDArray[np.uint8]) -> Iterator[Reading]:
-    """One Reading a picture. pictures: (B, H, W, 3), 8-bit sRGB."""
+    """Yields one Reading per image. pictures: (B, H, W, 3), 8-bit sRGB."""
     for picture in pictures:
         yield _read_one(picture.astype(np.float32) / 255.0)
 
@@ -134,8 +134,9 @@ def _read_one(picture: NDArray[np.float32]) -> Reading:
 
 
 def _overlaps(one: NDArray[np.bool_], rows: NDArray[np.intp], columns: NDArray[np.intp]) -> list[float]:
-    """The best intersection over union with each shape, drawn in the object's box or up to two pixels larger: a blurred
-    tip leaves the box smaller than the shape is."""
+    """Returns the best intersection over union with each shape, drawn in the object's box or up to two pixels larger: a
+    blurred tip leaves the box smaller than the shape is.
+    """
     height, width = one.shape
     y, x = np.mgrid[:height, :width] + 0.5
     radius = (rows[-1] - rows[0] + columns[-1] - columns[0] + 2) / 4

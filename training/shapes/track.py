@@ -25,7 +25,7 @@ _ATTRIBUTES = ("size", "color", "shape", "background")
 
 
 def read_clips(clips: NDArray[np.uint8]) -> Iterator[Reading]:
-    """One Reading a clip, its motion included. clips: (B, F, H, W, 3), 8-bit sRGB."""
+    """Yields one Reading per clip, its motion included. clips: (B, F, H, W, 3), 8-bit sRGB."""
     for clip in clips:
         yield _read_clip(list(read(clip)), scale=clip.shape[2] / 64)
 
@@ -44,7 +44,7 @@ def _read_clip(frames: Sequence[Reading], scale: float) -> Reading:
 
 
 def _motion(places: Sequence[tuple[float, float] | None], scale: float) -> str | None:
-    """The name of the way from the first place to the last; None where it has no name or the object was lost."""
+    """Returns the name of the way from the first place to the last; None if it has no name or the object was lost."""
     path = np.array([place for place in places if place is not None])
     if len(path) < len(places):
         return None

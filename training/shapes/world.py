@@ -116,7 +116,7 @@ class Scenes:
         return Scenes(self.attributes[rows], self.place[rows])
 
     def captions(self, generator: torch.Generator, drop: float = 0.5) -> list[Caption]:
-        """A caption per scene; each attribute is left out with probability `drop`."""
+        """Returns a caption per scene; each attribute is left out with probability `drop`."""
         keep = torch.rand(self.attributes.shape, generator=generator) >= drop
         groups = (SIZES, COLORS, SHAPES, BACKGROUNDS)
         return [

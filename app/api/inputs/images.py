@@ -169,7 +169,7 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def _orientation(file: ImageFile.ImageFile) -> int:
-    """By EXIF alone, as browsers show an image. Metadata that cannot be read means upright."""
+    """Returns the orientation by EXIF alone, as browsers show an image. Metadata that cannot be read means upright."""
     exif = Image.Exif()
     try:
         exif.load(file.info.get("exif") or b"")

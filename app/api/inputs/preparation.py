@@ -103,7 +103,7 @@ async def prepare_inputs(
 async def prepare_edit(
     body: EditBody, uploads: Uploads, service: Service, notes: RequestNotes = NO_NOTES
 ) -> tuple[Job, InputFiles]:
-    """As `prepare_inputs`, of images whose roles follow from the model, the mask and the strength."""
+    """Does what `prepare_inputs` does for images whose roles follow from the model, the mask and the strength."""
     sources = edit_sources(body)
     has_images = any(source.role is InputRole.IMAGE for source in sources)
     missing = [] if has_images else [InvalidParameter("image: must be a file, or several", param="image")]
@@ -123,8 +123,8 @@ async def prepare_images(
     notes: RequestNotes = NO_NOTES,
     missing: Sequence[InvalidParameter] = (),
 ) -> tuple[Job, InputFiles]:
-    """As `prepare_edit`, of images and at most one mask, by any names; of `body` it reads the model, the strength and
-    the LoRAs. `missing` is the fault of a request without images.
+    """Does what `prepare_edit` does for images and at most one mask, under any names. It reads the model, the strength
+    and the LoRAs of `body`. `missing` is the error of a request without images.
     """
     with _refusing(service.find_faults(body)):
         request = _Request(body, service, notes, await service.loras_for(body))

@@ -42,7 +42,7 @@ NOBODY = Caller(None)
 
 
 def needed(method: str, path: str) -> KeyScope | None:
-    """The scope that a request needs; None where it needs no key. A route that is not named here needs one."""
+    """Returns the scope that a request needs; None where it needs no key. A route that is not named here needs one."""
     if path in OPEN or path.startswith(OPEN_UNDER):
         return None
     if path in ADMIN:

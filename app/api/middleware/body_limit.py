@@ -106,7 +106,7 @@ class BodyLimitMiddleware:
         return UnsupportedMediaType(f"content-type: must be {' or '.join(kinds)}, got {kind or 'none'}")
 
     async def _pass_on(self, headers: Headers, limit_bytes: int, scope: Scope, receive: Receive, send: Send) -> None:
-        """The app reads the body as it arrives. Beyond a limit, its reading raises BodyTooLarge or RequestTimeout."""
+        """Lets the app read the body as it arrives. Beyond a limit, reading raises BodyTooLarge or RequestTimeout."""
         if (wrong := self._wrong_kind(scope, _kind(headers))) is not None:
             return await refuse(wrong, scope, receive, send)
         begun_at, received, is_whole = monotonic(), 0, False
@@ -149,7 +149,7 @@ def _kind(headers: Headers) -> str:
 
 
 async def _read(receive: Receive, limit_bytes: int) -> bytes | None:
-    """All of it; None when the client left while sending. Raises BodyTooLarge."""
+    """Returns the whole body; None if the client left while it sent. Raises BodyTooLarge."""
     body = bytearray()
     more = True
     while more:
@@ -178,7 +178,7 @@ def _is_utf8(body: bytes) -> bool:
 
 
 def _said_twice(body: bytes) -> str | None:
-    """A name that stands twice in one object of this JSON: readers differ on which of the values holds.
+    """Returns a name that stands twice in one object of this JSON: readers differ on which of the values holds.
 
     None as well for what is no JSON, which is told elsewhere.
     """

@@ -21,7 +21,7 @@ HEADERS = {
 }
 #: Answers to a caller alone.
 PRIVATE = ("/v1/", f"{sdapi.PATH}/")
-#: What a page of an allowed origin may read beside the body.
+#: What a page of an allowed origin may read in addition to the body.
 EXPOSED = (
     "location", "openai-poll-after-ms", "preference-applied", "retry-after", "x-inference-time", "x-queue-time",
     "x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests", "x-request-id",

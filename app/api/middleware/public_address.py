@@ -91,7 +91,7 @@ class PublicAddressMiddleware:
 
 
 def public_address(request: Request) -> PublicAddress:
-    """The one that `PublicAddressMiddleware` found."""
+    """Returns the one that `PublicAddressMiddleware` found."""
     address: PublicAddress = request.state.address
     return address
 
@@ -102,5 +102,5 @@ def _parse_address(url: str) -> PublicAddress:
 
 
 def _first(headers: Headers, name: str) -> str:
-    """What the proxy nearest to the client said; proxies add theirs behind it."""
+    """Returns the value of the proxy nearest to the client; proxies append theirs."""
     return headers.get(name, "").partition(",")[0].strip()

@@ -64,7 +64,7 @@ class Echo(BaseModel):
 
 
 class ImagesView(Echo):
-    """OpenAI's ImagesResponse, and the job's echo beside it. `created` is in Unix seconds."""
+    """OpenAI's ImagesResponse, with the job's echo. `created` is in Unix seconds."""
 
     created: int
     data: list[Image]
@@ -109,7 +109,7 @@ class CompletedEvent(Echo):
 
 
 async def images_view(job: Job, service: Service, links: Links | None) -> ImagesView:
-    """A finished job's images: by `links`, or in the answer itself if that is None.
+    """Returns a finished job's images: by `links`, or in the answer itself if that is None.
 
     Raises Gone, Conflict, and the job's own error.
     """
@@ -129,7 +129,7 @@ async def images_view(job: Job, service: Service, links: Links | None) -> Images
 
 
 def partial_event(preview: JobEvent, asked: Generation, number: int) -> PartialImageEvent:
-    """The preview as the `number`th one of its image."""
+    """Returns the preview as the `number`th one of its image."""
     return PartialImageEvent(
         type="image_generation.partial_image" if not asked.inputs else "image_edit.partial_image",
         index=preview.data["index"],
@@ -143,7 +143,7 @@ def partial_event(preview: JobEvent, asked: Generation, number: int) -> PartialI
 
 
 async def completed_events(job: Job, service: Service) -> list[CompletedEvent]:
-    """One for each image of a finished job. Raises as `images_view` does."""
+    """Returns an event for each image of a finished job. Raises what `images_view` raises."""
     result, asked = completed_result(job), job.request
     return [
         CompletedEvent(

@@ -55,7 +55,9 @@ def adapt_images(body: ImageBody, also: Mapping[str, tuple[str, ...]] = NO_OTHER
 
 
 def adapt_edit(body: EditBody, *, is_told: bool) -> AdaptedRequest:
-    """As `adapt_images`. A model that is told by the prompt what to change always sees all of the image."""
+    """Does what `adapt_images` does for an edit. A model that takes instructions in the prompt always sees all of the
+    image.
+    """
     return adapt_images(body, {"input_fidelity": ("low", "high") if is_told else ("low",)})
 
 

@@ -26,7 +26,7 @@ RETRY_S = 1
 
 
 def timed_out(job: Job) -> Unavailable:
-    """Of a request that is held no longer."""
+    """Returns the error of a request that is held no longer."""
     message = f"not done within the time a request is held; the job goes on as /v1/jobs/{job.id}, or send this again"
     return Unavailable(message, code="timeout", retry_after_s=RETRY_S)
 
@@ -46,7 +46,7 @@ async def without_client_cancelled(job: Job, service: Service) -> AsyncGenerator
 
 
 async def image_sse_events(job: Job, service: Service) -> AsyncGenerator[bytes]:
-    """What becomes of an accepted job; its failure is an event `error` with the one error body."""
+    """Yields the events of an accepted job; its failure is an event `error` with the one error body."""
     yield KEEPALIVE_COMMENT  # the answer begins now, not with the first image
     try:
         shown: Counter[int] = Counter()  # by image

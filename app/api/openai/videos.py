@@ -76,7 +76,7 @@ def videos_view(page: JobPage, retention_s: float) -> VideosView:
 
 
 def video_view(job: Job, retention_s: float) -> VideoView:
-    """The job, which must be one of a video."""
+    """Returns the job, which must be one of a video."""
     asked = job.request
     assert asked.num_frames is not None
     assert asked.fps is not None

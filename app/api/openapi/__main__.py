@@ -1,4 +1,4 @@
-"""Writes openapi.json anew: what this version of the service describes."""
+"""Writes openapi.json: the description of this version of the service."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What no signature tells: headers that are read elsewhere, and answers that are no JSON."""
+"""The parts of answers that no signature states: headers that are read elsewhere, and bodies that are not JSON."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ def _add_schemas(document: dict[str, Any]) -> None:
 
 
 def _leave_defaults_out(schemas: dict[str, Any]) -> None:
-    """Of what is sent: openapi-typescript reads a field with a default as one that must be sent."""
+    """Drops the defaults from schemas of requests: openapi-typescript requires a field that has a default."""
     for name, schema in schemas.items():
         for each in schema.get("properties", {}).values() if name.endswith("Body") else ():
             each.pop("default", None)
@@ -105,8 +105,8 @@ def _exemplify(operation: dict[str, Any]) -> None:
 
 
 def _add_form(operation: dict[str, Any], schemas: dict[str, Any]) -> None:
-    """The same fields flat, and a file where there is one: a form's `nag` is `nag[scale]` and so on. It has no null,
-    and a field without text is absent.
+    """Adds a form of the same fields, flat and with files: its `nag` is `nag[scale]` and so on. A form has no null, and
+    a field without text is absent.
     """
     content = operation["requestBody"]["content"]
     name = content["application/json"]["schema"]["$ref"].removeprefix(REF)

@@ -86,7 +86,7 @@ class _ExampleLinks(Links):
 
 
 def answers() -> dict[str, tuple[str, BaseModel]]:
-    """By operationId, the status and what is answered with it."""
+    """Returns by operationId the status of an answer and an example of it."""
     queued, done = _job(_IMAGE, None, "image/png"), _job(_IMAGE, JobStatus.COMPLETED, "image/png")
     making, made = _job(_VIDEO, None, "video/mp4"), _job(_VIDEO, JobStatus.COMPLETED, "video/mp4")
     return {

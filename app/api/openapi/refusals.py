@@ -229,7 +229,7 @@ def responses(method: str, path: str, operation: dict[str, Any]) -> dict[str, An
 
 
 def examples() -> dict[str, Any]:
-    """A body of each error, by its code."""
+    """Returns a body of each error, by its code."""
     every = [error for errors in (*OWN.values(), OF_A_KEY, OF_A_QUERY, OF_A_BODY, ALWAYS) for error in errors]
     return {error.error_code: {"value": error.body()} for error in sorted(every, key=lambda each: each.error_code)}
 

@@ -102,7 +102,7 @@ def read_fields(
 
 
 def read_json(body: bytes, shape: type[BaseModel], request: Request) -> tuple[bytes, RequestNotes]:
-    """As `read_fields`, of a JSON body. What is no object is left to the schema."""
+    """Does what `read_fields` does for a JSON body. A body that is no object is left to the schema."""
     try:
         fields = json.loads(body)
     except (ValueError, RecursionError):
@@ -115,7 +115,7 @@ def read_json(body: bytes, shape: type[BaseModel], request: Request) -> tuple[by
 
 
 def context_of(request: Request) -> tuple[Catalog, ApiKey | None, bool]:
-    """Returns what `read_fields` needs to know beside the fields: the catalog, the caller's key, NAG_STRICT."""
+    """Returns what `read_fields` needs in addition to the fields: the catalog, the caller's key, NAG_STRICT."""
     service = request.app.state.service
     return service.catalog, request.state.caller.key, service.settings.strict
 

@@ -73,7 +73,9 @@ class _JsonObject(dict[str, Any]):
 
 
 def _from_json(name: str, value: Any, shape: type[BaseModel], inputs: dict[str, bytes]) -> Any:
-    """The value of a field for an object or a list, which may be JSON; any other as it is. Raises InvalidRequest."""
+    """Returns the value of a field for an object or a list, which may be JSON; any other as it is. Raises
+    InvalidRequest.
+    """
     is_object, is_list, is_text = _takes(shape, name)
     if not isinstance(value, str) or not (is_object or is_list):
         return value
@@ -104,7 +106,7 @@ def _takes(shape: type[BaseModel], name: str) -> tuple[bool, bool, bool]:
 
 
 def _nest(items: list[tuple[str, str]], shape: type[BaseModel]) -> dict[str, Any]:
-    """The fields of a form. Several values of a list have the same name, or one that ends in [] or a number."""
+    """Returns the fields of a form. Several values of a list have the same name, or one that ends in [] or a number."""
     fields: dict[str, Any] = {}
     for written, value in items:
         match = BRACKETED.fullmatch(written)
@@ -132,8 +134,8 @@ def _nest(items: list[tuple[str, str]], shape: type[BaseModel]) -> dict[str, Any
 
 
 def _lora_uses(items: list[tuple[str, str]]) -> list[Any]:
-    """The list as JSON has it, which the route's schema checks: of JSON texts, of texts such as `watercolor=0.8`, and
-    of `loras[0][id]` or, as OpenAI's SDKs write it, `loras[][id]`.
+    """Returns the list as JSON has it, which the route's schema checks: of JSON texts, of texts such as
+    `watercolor=0.8`, and of `loras[0][id]` or, as OpenAI's SDKs write it, `loras[][id]`.
 
     Raises InvalidRequest.
     """
@@ -178,7 +180,7 @@ def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _number(text: str) -> float | str:
-    """The text itself if it is no number: the schema says so."""
+    """Returns the text itself if it is no number: the schema says so."""
     try:
         return float(text)
     except ValueError:

@@ -167,7 +167,7 @@ async def _items(
 
 
 async def _text_of(name: str, file: UploadFile) -> str:
-    """The text of a file. Raises InvalidRequest for one that holds no text."""
+    """Returns the text of a file. Raises InvalidRequest for one that holds no text."""
     kind = (file.content_type or "").partition(";")[0].strip().lower()
     try:
         if kind.startswith("text/") or kind in TEXT_KINDS:

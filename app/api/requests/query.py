@@ -15,7 +15,7 @@ __all__ = ["check_query"]
 EVERYWHERE = frozenset({"api-version"})
 
 
-async def check_query(request: Request) -> None:  # no wait in it; but FastAPI gives a plain function a thread
+async def check_query(request: Request) -> None:  # it never waits, but FastAPI runs a plain function in a thread
     """Raises InvalidRequest for parameters that the route does not have. Pages are no part of the API, and take any."""
     route = request.scope["route"]
     if not request.query_params or not isinstance(route, APIRoute) or not route.include_in_schema:

@@ -22,7 +22,7 @@ _RANGE = re.compile(r"([0-9]{0,18})-([0-9]{0,18})")
 async def file_response(
     request: Request, artifacts: Artifacts, name: str, headers: Mapping[str, str] | None = None
 ) -> Response:
-    """The bytes, or the `Range` of them that is asked for. Raises Gone; InvalidParameter for what is no range."""
+    """Returns the bytes, or the requested `Range` of them. Raises Gone; InvalidParameter for an invalid range."""
     try:
         found = await artifacts.find(name)
     except FileNotFoundError as exc:
@@ -54,7 +54,9 @@ async def file_response(
 
 
 def _part(request: Request, found: StoredFile, modified: str) -> tuple[int, int] | None:
-    """The first byte and the one behind the last; None for all of them, which also answers several ranges at once."""
+    """Returns the first byte and the one behind the last; None for all of them, which also answers several ranges at
+    once.
+    """
     asked = request.headers.get("range")
     if asked is None or request.headers.get("if-range") not in (None, found.etag, modified):
         return None

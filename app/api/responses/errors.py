@@ -1,4 +1,4 @@
-"""Every refusal of the API in the one error body, whoever raised it: us, pydantic, the router or a bug."""
+"""Writes every refusal of the API as the one error body, whether we, pydantic, the router or a bug raised it."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ async def _http_error(request: Request, exc: Exception) -> Response:
 
 
 def _methods(request: Request) -> list[str]:
-    """Of all routes of this path; the router knows of the first alone."""
+    """Returns the methods of all routes of this path; the router knows only those of the first."""
 
     def matches(method: str) -> bool:
         scope = {**request.scope, "method": method, "path_params": {}}

@@ -87,5 +87,5 @@ def model_view(
 
 
 def alias_view(alias: Alias, model: ModelView) -> ModelView:
-    """The view of the alias, of that of its model."""
+    """Makes the view of an alias from that of its model."""
     return model.model_copy(update={"id": alias.id, "alias_of": model.id, "default": False})

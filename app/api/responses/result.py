@@ -23,7 +23,7 @@ OMITTED_IF_NONE = Field(exclude_if=lambda value: value is None, json_schema_extr
 
 
 def completed_result(job: Job) -> Result:
-    """The result, or the error that stands in its place."""
+    """Returns the result, or the error that stands in its place."""
     match job.status:
         case JobStatus.QUEUED | JobStatus.IN_PROGRESS:
             raise Conflict(f"job {job.id} is {job.status}", code="not_ready", retry_after_s=1)
@@ -40,7 +40,7 @@ def completed_result(job: Job) -> Result:
 
 
 def echo(job: Job) -> dict[str, Any]:
-    """What was really used, by the names of a view's fields; None of a result that is not there."""
+    """Returns what was really used, by the names of a view's fields; None for a result that does not exist."""
     result = job.result
     return {
         "seed": job.request.seed,

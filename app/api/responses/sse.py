@@ -48,7 +48,7 @@ class EventStream(StreamingResponse):
 
 
 def event_id(header: str | None) -> str | None:
-    """The `Last-Event-ID` that a client sent. Raises InvalidParameter."""
+    """Returns the `Last-Event-ID` that a client sent. Raises InvalidParameter."""
     if header is not None and EVENT_ID.fullmatch(header) is None:
         raise InvalidParameter("Last-Event-ID: not the id of an event", param="Last-Event-ID")
     return header
@@ -65,8 +65,8 @@ async def told(service: Service, job: Job, after: str | None) -> AsyncGenerator[
 
 
 async def events_of(service: Service, job: Job, after: str | None) -> AsyncGenerator[JobEvent | None]:
-    """The job's events behind the one with id `after`, up to the one that ends it; None after each KEEP_ALIVE_S of
-    silence.
+    """Yields the events of the job behind the one with id `after`, up to the one that ends it; None after each
+    KEEP_ALIVE_S of silence.
 
     It ends early when the server is told to end. Raises redis.exceptions.RedisError.
     """
@@ -76,7 +76,7 @@ async def events_of(service: Service, job: Job, after: str | None) -> AsyncGener
             events = await feed.next(LOOK_S)
             silent = not events and monotonic() - silent_since_s > KEEP_ALIVE_S
             if silent and ((now := await service.queue.get(job.id)) is None or now.status.is_terminal):
-                return  # deleted, and nobody was there to hear it
+                return  # deleted while nobody listened
             if events or silent:
                 silent_since_s = monotonic()
             if silent:

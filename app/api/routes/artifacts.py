@@ -21,7 +21,7 @@ Signature = Annotated[str, Query(description="of the name and the time above, by
 async def get_artifact(
     name: str, request: Request, service: Here, expires: Expires = "", signature: Signature = ""
 ) -> Response:
-    """An image, video or thumbnail, or a `Range` of it, by the link in its job: no API key is needed.
+    """Returns an image, video or thumbnail, or a `Range` of it, by the link in its job: no API key is needed.
 
     403 for a link that was not signed here, 410 once it has expired or the file is gone.
     """

@@ -56,7 +56,7 @@ async def create_file(body: FileBody, request: Request, service: Here) -> FileVi
 
 @router.get(PATH)
 async def list_files(service: Here) -> FilesView:
-    """The caller's files, newest first."""
+    """Returns the caller's files, newest first."""
     files = [file_view(file) for file in await service.queue.files.list(service.tenant)]
     ends = (files[0].id, files[-1].id) if files else (None, None)
     return FilesView(data=files, first_id=ends[0], last_id=ends[1])
@@ -64,13 +64,13 @@ async def list_files(service: Here) -> FilesView:
 
 @router.get(PATH + "/{file_id}")
 async def get_file(file_id: str, service: Here) -> FileView:
-    """A file, without its bytes."""
+    """Returns a file, without its bytes."""
     return file_view(await service.find_file(file_id))
 
 
 @router.get(PATH + "/{file_id}/content", response_class=FileResponse)
 async def get_file_content(file_id: str, request: Request, service: Here) -> Response:
-    """The bytes as they were sent, or a `Range` of them."""
+    """Returns the bytes as they were sent, or a `Range` of them."""
     return await file_response(request, service.artifacts, (await service.find_file(file_id)).name)
 
 

@@ -1,4 +1,4 @@
-"""For whoever watches the service: alive, ready."""
+"""Health checks: whether the process is alive, and whether it is ready."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ NO_WORKER_RETRY_S = 5
 
 @router.post("/v1/images/generations", response_model=ImagesView)
 async def create_image(body: ImageBody, request: Request, service: Here) -> Response:
-    """Images as base64 or by URL, in OpenAI's shape, at once or as a stream of events.
+    """Generates images, returned as base64 or by URL in OpenAI's form, at once or as a stream of events.
 
     Guidance: `negative_prompt`, `nag: {…}`, or flat `nag_scale` and so on.
     """
@@ -48,8 +48,8 @@ async def create_image(body: ImageBody, request: Request, service: Here) -> Resp
 
 @router.post(EDITS, response_model=ImagesView)
 async def edit_image(body: EditBody, request: Request, service: Here) -> Response:
-    """Images that start from others: changed as the prompt says, or as far as `strength` goes, or regenerated where
-    the mask is transparent. GET /v1/models tells by `inputs` which model does what.
+    """Generates images from others: changed as the prompt says, or by as much as `strength` says, or regenerated where
+    the mask is transparent. GET /v1/models says in `inputs` which model does what.
 
     Answers and guidance as of /v1/images/generations.
     """

@@ -73,7 +73,7 @@ async def create_job(
 
 @router.get("/v1/jobs")
 async def list_jobs(service: Here, query: Annotated[ListQuery, Query()]) -> JobsView:
-    """The caller's jobs, newest first."""
+    """Returns the caller's jobs, newest first."""
     models = None if query.model is None else [service.catalog.own_id(query.model)]
     page = await service.page(query.limit, after=query.after, status=query.status, models=models)
     return jobs_view(page, service.links)
@@ -81,7 +81,7 @@ async def list_jobs(service: Here, query: Annotated[ListQuery, Query()]) -> Jobs
 
 @router.get("/v1/jobs/{job_id}", response_model=JobView)
 async def get_job(job_id: str, service: Here) -> Response:
-    """A job as it stands; once completed, with the echo of what was really used."""
+    """Returns a job as it stands; once completed, with the echo of what was really used."""
     return _answer(service, await service.find(job_id), 200, {})
 
 
@@ -92,11 +92,11 @@ async def get_job(job_id: str, service: Here) -> Response:
     responses={204: {"description": "All was told."}},
 )
 async def get_events(job_id: str, service: Here, last_event_id: LastEventHeader = None) -> Response:
-    """What becomes of a job, as server-sent events: `queued`, `started`, `progress`, `preview`, and at the end one of
-    `completed`, `failed`, `cancelled`, `expired`, which bears the job. A job that was handed back is
-    `queued` and `started` again.
+    """Streams what happens to a job as server-sent events: `queued`, `started`, `progress`, `preview`, and at the end
+    `completed`, `failed`, `cancelled` or `expired`, which has the job. A job that was returned to the queue is `queued`
+    and `started` again.
 
-    204, which tells a client to stay away, where the last event was received before.
+    Answers 204, on which a client does not connect again, if the client has received the last event before.
     """
     after = event_id(last_event_id)
     job = await service.find(job_id)
@@ -109,7 +109,7 @@ async def get_events(job_id: str, service: Here, last_event_id: LastEventHeader 
 
 @router.get("/v1/jobs/{job_id}/result", response_class=FileResponse)
 async def get_result(job_id: str, request: Request, service: Here, query: Annotated[ResultQuery, Query()]) -> Response:
-    """The bytes of one image or video, or a `Range` of them.
+    """Returns the bytes of one image or video, or a `Range` of them.
 
     409 while there is none, 410 once it is gone, the job's own error if it failed.
     """

@@ -47,7 +47,7 @@ async def add_lora(body: LoraBody, request: Request, service: Here) -> Response:
 
 @router.get(LORAS)
 async def list_loras(service: Here, query: Annotated[ListQuery, Query()]) -> LorasView:
-    """Every LoRA that the caller may name: the catalog's for served models, those that all share, and its own."""
+    """Returns every LoRA that the caller may name: the catalog's for served models, the shared ones, and its own."""
     loras: dict[str, RegisteredLora] = {**service.catalog.served_loras}
     loras |= {lora.id: lora for lora in (await service.uploaded_loras()).values()}
     if query.model is not None:
@@ -58,7 +58,7 @@ async def list_loras(service: Here, query: Annotated[ListQuery, Query()]) -> Lor
 
 @router.get("/v1/loras/{lora_id}")
 async def get_lora(lora_id: str, service: Here) -> LoraView:
-    """One of them; another tenant's is a 404."""
+    """Returns one LoRA. One of another tenant is a 404."""
     return lora_view(await _find(lora_id, service), service.catalog)
 
 

@@ -32,6 +32,6 @@ async def metrics(service: Here) -> Response:
 
 @router.get("/metrics/workers")
 async def worker_targets(service: Here) -> list[TargetGroup]:
-    """The workers alive now, for Prometheus' `http_sd_configs`."""
+    """Returns the workers alive now, for Prometheus' `http_sd_configs`."""
     exporters = await service.queue.registry.exporters()
     return [TargetGroup(targets=[target], labels={}) for _, target in sorted(exporters.items())]

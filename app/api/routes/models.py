@@ -19,7 +19,7 @@ router = APIRouter(tags=["models"])
 
 @router.get("/v1/models")
 async def list_models(service: Here) -> ModelsView:
-    """Every model of the catalog, and then its aliases: limits, defaults, state, and whether it supports NAG."""
+    """Returns every model of the catalog, then its aliases: limits, defaults, state, and whether it supports NAG."""
     views = {view.id: view for view in await _views(service, service.catalog.models.values())}
     aliases = [alias_view(alias, views[alias.model]) for alias in service.catalog.aliases.values()]
     return ModelsView(data=[*views.values(), *aliases])
@@ -27,7 +27,7 @@ async def list_models(service: Here) -> ModelsView:
 
 @router.get("/v1/models/{model_id:path}")
 async def get_model(model_id: str, service: Here) -> ModelView:
-    """One model of the catalog, or one of its aliases."""
+    """Returns one model of the catalog, or one of its aliases."""
     try:
         model = find_model(service.catalog, model_id)
     except InvalidParameter as error:

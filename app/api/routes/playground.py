@@ -29,7 +29,7 @@ async def get_page(request: Request) -> Response:
 
 @router.get("/playground/{version}/{path:path}")
 async def get_file(version: str, path: str, request: Request) -> Response:
-    """A page that another version of the server sent, as it happens while replicas are replaced, gets today's files."""
+    """Serves today's files to a page that another version of the server sent: replicas may be of two versions."""
     page = load()
     file = page.files.get(path)
     if file is None or path == INDEX:

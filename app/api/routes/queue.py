@@ -12,5 +12,5 @@ router = APIRouter(tags=["queue"])
 
 @router.get("/v1/queue")
 async def get_queue(service: Here) -> QueueView:
-    """What waits for each model, and for how long a job sent now would: null where that is not known."""
+    """Returns how many jobs wait for each model, and how long a job sent now would wait: null if that is not known."""
     return queue_view(await service.queue.loads(), service.catalog)

@@ -94,7 +94,7 @@ async def remix_video(video_id: str, body: VideoBody, request: Request, service:
 
 @router.get("/v1/videos")
 async def list_videos(service: Here, query: Annotated[ListQuery, Query()]) -> VideosView:
-    """The caller's videos, newest first."""
+    """Returns the caller's videos, newest first."""
     models = [each.id for each in service.catalog.models.values() if each.kind == "video"]
     page = await service.page(query.limit, after=query.after, models=models, oldest_first=query.order == "asc")
     return videos_view(page, service.settings.retention_s)
@@ -102,7 +102,7 @@ async def list_videos(service: Here, query: Annotated[ListQuery, Query()]) -> Vi
 
 @router.get("/v1/videos/{video_id}", response_model=VideoView)
 async def get_video(video_id: str, service: Here) -> Response:
-    """A video as it stands; `openai-poll-after-ms` says when to ask again."""
+    """Returns a video as it stands; `openai-poll-after-ms` says when to ask again."""
     return _answer(await _find(video_id, service), service)
 
 
@@ -110,7 +110,7 @@ async def get_video(video_id: str, service: Here) -> Response:
 async def download_video(
     video_id: str, request: Request, service: Here, query: Annotated[ContentQuery, Query()]
 ) -> Response:
-    """The MP4, or a JPEG of its middle frame, or a `Range` of either.
+    """Returns the MP4, or a JPEG of its middle frame, or a `Range` of either.
 
     409 while there is none, 410 once it is gone, the job's own error if it failed.
     """

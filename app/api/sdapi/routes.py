@@ -74,7 +74,7 @@ NOTHING: dict[str, Any] = {
     "sd-modules": [],
     "sd-vae": [],
 }
-#: The lists that these routes would read anew are always up to date.
+#: The lists that these routes would refresh are always up to date.
 REFRESHES = ("refresh-checkpoints", "refresh-loras", "refresh-vae")
 
 
@@ -132,7 +132,7 @@ class ProgressQuery(BaseModel):
 
 @router.post(TXT2IMG, response_model=SdapiImagesView)
 async def txt2img(body: Txt2ImgBody, request: Request, service: Here) -> Response:
-    """Images of a prompt, held until they are there."""
+    """Generates images from a prompt. The request is held until they are finished."""
     translation = await _translate(body, service)
     job, inputs = await prepare_inputs(translation.body, {}, service, translation.adapt, "image")
     return await _answer(job, inputs, translation, request, service)
@@ -140,8 +140,8 @@ async def txt2img(body: Txt2ImgBody, request: Request, service: Here) -> Respons
 
 @files.post(IMG2IMG, response_model=SdapiImagesView)
 async def img2img(body: Img2ImgBody, request: Request, service: Here) -> Response:
-    """Images that start from others, changed as far as `denoising_strength` goes, or where the mask is white. GET
-    /v1/models tells by `inputs` which model does what.
+    """Generates images from others, changed by as much as `denoising_strength` says, or where the mask is white. GET
+    /v1/models says in `inputs` which model does what.
     """
     uploads = take_uploads(request)
     translation = await _translate(body, service)
@@ -172,7 +172,7 @@ async def img2img(body: Img2ImgBody, request: Request, service: Here) -> Respons
 
 @router.get(f"{PATH}/progress")
 async def get_progress(service: Here, query: Annotated[ProgressQuery, Query()]) -> SdapiProgressView:
-    """How far the caller's oldest running job is that was asked for by these routes."""
+    """Returns the progress of the caller's oldest running job of these routes."""
     jobs = await _running_jobs(service)
     preview = None
     if jobs and jobs[0].request.previews and not query.skip_current_image:
@@ -193,7 +193,7 @@ async def interrupt(service: Here) -> dict[str, Any]:
 
 @router.get(f"{PATH}/options")
 async def get_options(service: Here) -> SdapiOptionsView:
-    """The settings that clients look for: the caller's model, and fixed ones."""
+    """Returns the settings that clients look for: the caller's model, and fixed ones."""
     return await _options(service)
 
 
@@ -210,31 +210,31 @@ async def set_options(body: OptionsBody, service: Here) -> SdapiChangedView | No
 
 @router.get(f"{PATH}/sd-models")
 async def list_checkpoints(service: Here) -> list[SdapiModelView]:
-    """Every model that makes images."""
+    """Returns every model that makes images."""
     return [model_view(model) for model in service.catalog.models.values() if model.kind == "image"]
 
 
 @router.get(f"{PATH}/samplers")
 async def list_samplers() -> list[SdapiSamplerView]:
-    """The one sampler: each model's own scheduler."""
+    """Returns the one sampler: each model's own scheduler."""
     return [SdapiSamplerView()]
 
 
 @router.get(f"{PATH}/schedulers")
 async def list_schedulers() -> list[SdapiSchedulerView]:
-    """The one scheduler: each model's own."""
+    """Returns the one scheduler: each model's own."""
     return [SdapiSchedulerView()]
 
 
 @router.get(f"{PATH}/upscalers")
 async def list_upscalers() -> list[SdapiUpscalerView]:
-    """The one upscaler, which is none."""
+    """Returns the one upscaler, which is none."""
     return [SdapiUpscalerView()]
 
 
 @router.get(f"{PATH}/loras")
 async def list_prompt_loras(service: Here) -> list[SdapiLoraView]:
-    """The LoRAs that the caller may name in a prompt."""
+    """Returns the LoRAs that the caller may name in a prompt."""
     loras: dict[str, RegisteredLora] = {**service.catalog.loras, **await service.uploaded_loras()}
     by_id = {lora.id: lora for lora in loras.values()}
     return [lora_view(by_id[name]) for name in sorted(by_id)]
@@ -242,7 +242,7 @@ async def list_prompt_loras(service: Here) -> list[SdapiLoraView]:
 
 @files.post(PNG_INFO)
 async def get_png_info(body: PngInfoBody, request: Request, service: Here) -> SdapiPngInfoView:
-    """What an image file says about its making."""
+    """Returns what an image file says about its making."""
     file = await load_input(InputSource(InputRole.IMAGE, "image", body.image), take_uploads(request), service)
     data = file.read(service.settings.input_max_bytes)
     texts = await asyncio.get_running_loop().run_in_executor(service.decoder, read_texts, data)
@@ -252,7 +252,7 @@ async def get_png_info(body: PngInfoBody, request: Request, service: Here) -> Sd
 
 @router.get(PING)
 async def ping() -> dict[str, Any]:
-    """The server runs."""
+    """Answers that the server runs."""
     return {}
 
 

@@ -67,7 +67,7 @@ class SdapiBody(Body):
     """sd_model_checkpoint is the model; live_previews_enable asks for previews."""
 
     nag: NAGBody | None = None
-    """The numbers of NAG. This field is one of this service."""
+    """The numbers of NAG. This field is an addition of this service."""
 
     send_images: bool | None = True
     """false: the answer has no images."""

@@ -39,7 +39,7 @@ Neutral = Mapping[str, tuple[Any, ...]]
 
 @dataclass(frozen=True)
 class Omission:
-    """Fields that cannot be honoured, their values that ask for nothing beside null, and the reason."""
+    """Fields that cannot be honoured, the values besides null that ask for nothing, and the reason."""
 
     fields: Neutral
     reason: str
@@ -237,7 +237,7 @@ def translate(asked: SdapiBody, model: str | None) -> Translation:
 
 
 def _strength(asked: SdapiBody, warnings: list[str]) -> float | None:
-    """Of text-to-image, denoising_strength is a number of the second pass."""
+    """Returns the strength. In text-to-image denoising_strength belongs to the second pass, which there is not."""
     if not isinstance(asked, Img2ImgBody):
         return None
     if asked.denoising_strength == 0:

@@ -1,4 +1,4 @@
-"""Takes the deliveries that are due from the schedule and makes them, beside whatever other API process does so."""
+"""Takes the deliveries that are due from the schedule and makes them; every API process does so."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class Deliveries:
 
 
 def _body(delivery: Delivery, links: Links) -> str:
-    """The job as it stands now, under the event that is told."""
+    """Returns the job as it stands now, under the event that is told."""
     at = datetime.fromtimestamp(delivery.at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     said = {
         "type": f"job.{delivery.event}",

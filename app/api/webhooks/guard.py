@@ -70,7 +70,7 @@ class GuardedBackend(httpcore.AsyncNetworkBackend):
         self._resolving.shutdown(wait=False, cancel_futures=True)
 
     async def _addresses(self, host: str, port: int) -> Sequence[Address]:
-        """All that the host has, each once."""
+        """Returns all addresses of the host, each once."""
         call = asyncio.get_running_loop().run_in_executor
         try:
             found = await call(self._resolving, lambda: getaddrinfo(host, port, type=SOCK_STREAM))
@@ -81,7 +81,7 @@ class GuardedBackend(httpcore.AsyncNetworkBackend):
 
 
 def _meant(address: Address) -> Address:
-    """The IPv4 address that an IPv6 one stands for."""
+    """Returns the IPv4 address that an IPv6 one stands for."""
     if isinstance(address, IPv6Address):
         if address.ipv4_mapped is not None:
             return address.ipv4_mapped

@@ -30,7 +30,7 @@ def asked_webhook(asked: WebhookBody | None, settings: Settings) -> Webhook | No
 
 
 def _checked(text: str, settings: Settings) -> str:
-    """The URL in its normal form: a number or an odd spelling of an address is the address."""
+    """Returns the URL in its normal form: a number or an odd spelling of an address is the address."""
     try:
         url = _URL.validate_python(text)
     except ValidationError:

@@ -1,4 +1,4 @@
-"""LoRAs of single rows: each row of a module's call runs with its own, beside one set of base weights.
+"""LoRAs of single rows: each row of a module's call runs with its own, over one set of base weights.
 
 Hooks on the adapted layers add `scale · up(down(x))` to the rows that use a LoRA; the base layer runs once, for all
 rows. A sum of such products is the product of concatenated ranks, so several LoRAs of a row are exact. peft's own mixed
@@ -73,7 +73,7 @@ class _RowWeights:
         self._selections: dict[tuple[int, int], _Selection | None] = {}
 
     def select(self, count: int, ndim: int) -> _Selection | None:
-        """The rows among `count`, of a tensor with `ndim` dimensions; None if none of them uses the LoRA.
+        """Returns the rows among `count`, of a tensor with `ndim` dimensions; None if none of them uses the LoRA.
 
         Raises:
             nag.CannotJoin: it is unknown which of the rows is whose.
@@ -143,11 +143,11 @@ class RowAdapters:
         return self.effective(CALL_LORAS.get())
 
     def effective(self, loras: Loras) -> Loras:
-        """Those that change this module."""
+        """Returns the LoRAs that change this module."""
         return tuple(use for use in loras if use.id in self._adapters and use.scale)
 
     def key(self, loras: Loras) -> Hashable:
-        """What must be equal in calls that share a forward: the LoRAs, if one of them mixes with no others."""
+        """Returns what must be equal in calls that share a forward: the LoRAs, if one of them mixes with no others."""
         if any(use.id in self._unmixable for use in loras):
             return loras
         return self._is_compiled and bool(loras)
@@ -200,7 +200,7 @@ def _add_terms(
     terms: Sequence[tuple[_RowWeights, Factors]], layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any],
     output: Tensor,
 ) -> Tensor:  # fmt: skip
-    """A forward hook: adds what each LoRA makes of a layer's input to the rows of its output that use it."""
+    """Returns a forward hook: adds what each LoRA makes of a layer's input to the rows of its output that use it."""
     x: Tensor = args[0] if args else kwargs["input"]
     for weighing, factors in terms:
         selection = weighing.select(len(x), x.ndim)

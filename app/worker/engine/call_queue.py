@@ -33,7 +33,7 @@ class CallQueue:
         return bool(self._too_large)
 
     def add(self, call: PipelineCall, *, is_too_large: bool = False) -> None:
-        """Adds a call that has just been suspended, or that did not fit into memory beside others."""
+        """Adds a call that has just been suspended, or that did not fit into memory together with others."""
         self._since[call] = time()
         if is_too_large:
             self._too_large.append(call)
@@ -76,7 +76,7 @@ class CallQueue:
         return list(zip(group, self._runner.run(group, is_alone=is_alone), strict=True))
 
     def _describe(self, call: PipelineCall) -> WaitingCall:
-        """What the scheduler needs to know of a suspended call."""
+        """Returns what the scheduler needs to know about a suspended call."""
         job, suspended = call.job, call.suspended
         step_s = self._runner.estimate_s(call)
         return WaitingCall(

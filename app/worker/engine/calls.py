@@ -1,7 +1,7 @@
 """Pipeline calls as coroutines: one is suspended wherever it calls a module that other pipeline calls share.
 
 A coroutine is a greenlet, so it can be suspended deep inside of diffusers' code. All of them run in one thread, one at
-a time; whoever resumes them, the hub, calls the shared modules on their behalf.
+a time; the caller that resumes them, the hub, calls the shared modules for them.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def suspend_calls(module: nn.Module, prepare: Prepare, stack: ExitStack) -> Call
 
 
 def suspend_method(module: nn.Module, name: str, prepare: Prepare, stack: ExitStack) -> Callable[..., Any]:
-    """The same for a method of the module, such as an autoencoder's `decode`."""
+    """Returns the same for a method of the module, such as an autoencoder's `decode`."""
     inner: Callable[..., Any] = getattr(module, name)
     own = vars(module)
     if name in own:

@@ -30,7 +30,7 @@ def job_error(error: Exception, job: Job) -> JobError:
 
 
 def _described(error: Exception, job: Job) -> dict[str, str]:
-    """An exception for the log: where it was raised and its message, with every prompt struck out."""
+    """Returns an exception for the log: where it was raised and its message, with every prompt struck out."""
     message, request = str(error), job.request
     for text in (request.prompt, request.negative_prompt, request.nag.negative_prompt if request.nag else None):
         message = message.replace(text, "…") if text else message

@@ -70,7 +70,7 @@ class JobInputs:
 
 
 def strength_of(part: int, whole: int) -> float:
-    """The strength of an edit that runs `part` of `whole` steps.
+    """Returns the strength of an edit that runs `part` of `whole` steps.
 
     Pipelines multiply it by `whole` and round, some up and some down, so the product should be `part` exactly. Where no
     float has that product, it is a little above, and a pipeline that rounds up runs one step more.

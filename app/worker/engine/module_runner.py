@@ -31,7 +31,7 @@ class OutOfMemory(Exception):
 
 
 class RetryAloneError(Exception):
-    """A module call of one image did not fit beside others."""
+    """A module call of one image did not fit while other calls were under way."""
 
 
 class ModuleRunner:
@@ -59,7 +59,7 @@ class ModuleRunner:
         self._pace, self._memory = Pace(device), memory.CallMemory(device)
 
     def limit(self, entry: Model) -> int:
-        """The most cost of a denoiser call of the model, in units of Generation.cost."""
+        """Returns the most cost of a denoiser call of the model, in units of Generation.cost."""
         return int(min(self._limit(entry).cost, self._memory.cost_max(entry.id)))
 
     def _limit(self, entry: Model) -> BatchLimit:
@@ -68,7 +68,7 @@ class ModuleRunner:
         return self._limits[entry.id]
 
     def estimate_s(self, call: PipelineCall) -> float:
-        """Seconds that the module call will take for which this one waits; 0 if nothing is known yet."""
+        """Returns the estimated seconds of the module call that this one waits for; 0 if nothing is known yet."""
         return call.cost * self._seconds_per_cost.get((call.model.entry.id, call.suspended.module.kind), 0.0)
 
     def run(self, group: Sequence[PipelineCall], *, is_alone: bool = False) -> list[Any]:
@@ -129,7 +129,7 @@ class ModuleRunner:
 
 
 def _guidance_label(group: Sequence[PipelineCall]) -> str:
-    """What guides a denoiser call: by NAG none, all or some of the requests; with CFG, if that of any is on."""
+    """Returns how a denoiser call is guided: by NAG none, all or some of its requests; with CFG if any has it."""
     guided = {any(row is not None and row.is_active for row in call.suspended.rows) for call in group}
     by_nag = "mixed" if len(guided) > 1 else "nag" if guided == {True} else "plain"
     if not any(call.job.request.cfg for call in group):

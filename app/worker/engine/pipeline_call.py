@@ -243,12 +243,12 @@ def _sound(pipe: Any, output: Any) -> Sound | None:
 
 
 def _numbers(guidance: Guidance | None) -> dict[str, Any]:
-    """The fields of nag.NAGParams, which `nag.guide` and AppliedGuidance have too."""
+    """Returns the fields of nag.NAGParams, which `nag.guide` and AppliedGuidance have too."""
     return {} if guidance is None else {part.name: getattr(guidance, part.name) for part in fields(nag.NAGParams)}
 
 
 def _applied(guidance: Guidance | None, has_guided: bool) -> AppliedGuidance:
-    """The numbers if guidance ran, otherwise the reason that it did not; both if the numbers are the reason."""
+    """Returns the numbers if guidance ran, otherwise the reason that it did not; both if the numbers are the reason."""
     if guidance is None:
         return AppliedGuidance(False, "not_requested")
     if guidance.scale <= 1:

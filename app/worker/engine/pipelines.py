@@ -41,7 +41,7 @@ def resolve_device(name: str) -> torch.device:
 
 
 def family_or_default(pipe: Any) -> Family:
-    """The family of a pipeline; one with the default declarations if it belongs to none."""
+    """Returns the family of a pipeline; one with the default declarations if it belongs to none."""
     try:
         return family_of(pipe)
     except UnsupportedPipeline:
@@ -49,7 +49,7 @@ def family_or_default(pipe: Any) -> Family:
 
 
 def cfg_arguments(pipe: Any, entry: Model, request: Generation) -> dict[str, Any]:
-    """The arguments by which this model's pipeline takes CFG's scale and negative prompt."""
+    """Returns the arguments by which this model's pipeline takes CFG's scale and negative prompt."""
     scale = request.guidance_scale
     arguments: dict[str, Any] = {}
     if scale > 1:
@@ -92,7 +92,9 @@ def step_arguments(pipe: Any, then: Callable[[Any, int, Any, dict[str, Any]], di
 
 
 def callbacks_of(pipe: Any) -> int:
-    """How often the call under way calls back: 2n - 1 times for n steps of a second-order scheduler such as Heun."""
+    """Returns how often the call under way calls back: 2n - 1 times for n steps of a second-order scheduler such as
+    Heun.
+    """
     timesteps = getattr(pipe, "num_timesteps", None)
     if timesteps is None:
         timesteps = len(pipe.scheduler.timesteps)
@@ -104,7 +106,7 @@ def _has_step_end(pipe: Any) -> bool:
 
 
 def signature_of(kind: type, method: str) -> Signature:
-    """The signature of a class's method, found once: looking takes longer than much of what a call does."""
+    """Returns the signature of a class's method, found once: looking takes longer than much of what a call does."""
     return _signature(unwrap(getattr(kind, method)))
 
 

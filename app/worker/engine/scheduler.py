@@ -110,7 +110,7 @@ def charge_tenants(
     """Returns by how many device seconds each tenant is ahead of the least served one, after a forward.
 
     Each call of the forward pays its part by cost. `waiting` are the tenants with calls that waited when the group was
-    chosen. A tenant that is not ahead is forgotten as soon as it has none: if it comes back, it begins beside the least
+    chosen. A tenant that is not ahead is forgotten as soon as it has none: if it comes back, it begins like the least
     served tenant, as a new one does, with neither a claim on the past nor a debt.
     """
     parts: defaultdict[str, float] = defaultdict(float)
@@ -130,13 +130,15 @@ def charge_tenants(
 
 
 def _seconds_by_tenant(served_s: Mapping[str, float], tenants: Iterable[str]) -> dict[str, float]:
-    """A tenant that is not known yet begins at the least of those that are."""
+    """Returns the seconds of each tenant. One that is not known yet begins at the least of those that are."""
     least = min((served_s[tenant] for tenant in tenants if tenant in served_s), default=0.0)
     return {tenant: served_s.get(tenant, least) for tenant in tenants}
 
 
 def _endangered_slack_s(call: WaitingCall, now: float) -> float:
-    """Seconds that the request can still lose before it misses its deadline; infinite unless that is in danger."""
+    """Returns the seconds that the request can still lose before it misses its deadline; infinite unless that is in
+    danger.
+    """
     if call.deadline_at is None:
         return math.inf
     slack = call.deadline_at - now - call.remaining_s

@@ -236,7 +236,7 @@ def _not_entered(*_: Any, **__: Any) -> Any:
 
 
 def _next_size(count: int) -> int:
-    """The power of two that is at least `count`: compiled modules see few sizes."""
+    """Returns the power of two that is at least `count`: compiled modules see few sizes."""
     return 1 << (count - 1).bit_length()
 
 
@@ -245,14 +245,14 @@ class _CannotSplit(Exception):
 
 
 def _row_kind(value: Any) -> Hashable:
-    """What must be equal in values of calls that share a forward."""
+    """Returns what must be equal in values of calls that share a forward."""
     if isinstance(value, Tensor):
         return tuple(value.shape), value.dtype, value.device
     return value if value is None or isinstance(value, bool | int | float | str) else object()
 
 
 def _contents(call: ModuleCall) -> Hashable:
-    """The values of a call's tensors, which calls of one key may differ in."""
+    """Returns the values of a call's tensors, which calls of one key may differ in."""
     tensors = [value for value in (*call.args, *call.arguments.values()) if isinstance(value, Tensor)]
     return tuple(tensor.cpu().contiguous().view(torch.uint8).numpy().tobytes() for tensor in tensors)
 
@@ -262,7 +262,7 @@ def _joined(values: Sequence[Any]) -> Any:
 
 
 def _split(output: Any, counts: Sequence[int], places: Sequence[int]) -> list[Any]:
-    """Each call's rows of an output: tensors, or tuples, lists and mappings of them.
+    """Returns each call's rows of an output: tensors, or tuples, lists and mappings of them.
 
     Args:
         output: for parts of `counts` rows.

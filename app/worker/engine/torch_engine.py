@@ -332,7 +332,7 @@ class TorchEngine:
                 self._fail(running, JobCancelled())
 
     def _fail(self, running: ActiveJob, error: Exception) -> None:
-        """Leaves what is left of a job's pipeline calls, and tells its end."""
+        """Leaves the pipeline calls of a job that have not ended, and reports its end."""
         for call in running.calls:
             if self._running.pop(call, None) is not None and not call.has_ended and call in self._waiting:
                 self._waiting.remove(call)

@@ -56,7 +56,7 @@ class JobRun:
         self._claimed_s, self._claimed_at = monotonic(), time()
 
     async def run(self) -> None:
-        """Generates and stores the job's files and tells its end; a job that was cancelled is handed back if held.
+        """Generates and stores the job's files and reports its end; a job that was cancelled is handed back if held.
 
         Raises only if the device has failed for good: then the lease ends by itself, and the attempt counts.
         """

@@ -82,7 +82,9 @@ def plan(waiting: Sequence[PendingJob], turns: FairShareState, room: Room, now_m
 
 
 def _enter(ring: Mapping[str, float], names: Iterable[str], largest: float) -> dict[str, float]:
-    """The ring of those that wait: others leave it, new ones begin at its tail; no credit or debt exceeds `largest`."""
+    """Returns the ring of those that wait: others leave it, new ones begin at its tail; no credit or debt exceeds
+    `largest`.
+    """
     waiting = dict.fromkeys(names)
     kept = {name: min(largest, max(-largest, credit)) for name, credit in ring.items() if name in waiting}
     return kept | {name: largest * CREDIT_SHARE for name in waiting if name not in kept}

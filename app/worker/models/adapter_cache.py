@@ -41,7 +41,7 @@ class LoraFiles(Protocol):
     """Where registered LoRAs are."""
 
     def path(self, lora: str, model: Model, /) -> Path:
-        """The safetensors file, fetched if need be. Raises LoraError, whose message names the LoRA."""
+        """Returns the safetensors file, fetched if need be. Raises LoraError, whose message names the LoRA."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,9 @@ class AdapterCache:
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     def _adapter(self, model: SharedModel, key: Key) -> Adapter | None:
-        """What was read of a LoRA's file; None if it is being read, which begins if need be. Raises LoraUnavailable."""
+        """Returns a LoRA as read from its file; None while it is being read, which begins if need be. Raises
+        LoraUnavailable.
+        """
         if key in self._read:
             self._read.move_to_end(key)
             return self._read[key]
@@ -157,7 +159,7 @@ class AdapterCache:
         return adapter
 
     def _make_room(self, keys: Collection[Key], new: dict[Key, int]) -> None:
-        """Evicts LoRAs that nobody holds until the new ones fit beside. Raises LoraUnavailable or Deferral."""
+        """Evicts LoRAs that nobody holds until the new ones fit too. Raises LoraUnavailable or Deferral."""
         needed = sum(new.values()) + sum(self._residents[key].bytes for key in keys if key in self._residents)
         if needed > self._resident_bytes_max:
             limit = self._resident_bytes_max

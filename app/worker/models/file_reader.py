@@ -64,7 +64,7 @@ class FileReader:
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     def _read(self, model: str) -> None:
-        with suppress(OSError, LoadError):  # building the model tells what is wrong with them
+        with suppress(OSError, LoadError):  # building the model reports what is wrong with them
             files = [(file.path, file.size_bytes) for file in files_of(self._models[model])]
             total, done, reported_s = sum(size for _, size in files), 0, monotonic()
             for path, size in files:

@@ -100,7 +100,7 @@ class ModelCache:
         return sum(held.bytes for held in self._held.values())
 
     def fits(self, model: str) -> bool:
-        """Whether the model fits beside those held. False if its files are not on this machine."""
+        """Whether the model fits in addition to those held. False if its files are not on this machine."""
         size = self._size(model)
         return size is not None and self.held_bytes + size <= self._budget_bytes
 
@@ -172,7 +172,7 @@ class ModelCache:
         self._states.set(model, "cold")
 
     def _loaded(self, model: str, waiting: HostPipeline | None) -> Any:
-        """The pipeline on the device: the evicted one from main memory, or else from its files."""
+        """Returns the pipeline on the device: the evicted one from main memory, or else from its files."""
         begun = perf_counter()
         with self._watched(model):
             try:
@@ -213,7 +213,7 @@ class ModelCache:
             thread.join()
 
     def _size(self, model: str) -> int | None:
-        """Bytes of the device's memory that the model takes; None if its files are not on this machine."""
+        """Returns the bytes of the device's memory that the model takes; None if its files are not on this machine."""
         if model not in self._sizes and (size := model_size(self._models[model])) is not None:
             self._sizes[model] = size.of_device(self._device.type)
         return self._sizes.get(model)

@@ -40,7 +40,7 @@ class ModelStates:
         self.on_change()
 
     def progress(self, model: str, stage: Stage, done_bytes: int, total_bytes: int) -> None:
-        """As often as the caller likes."""
+        """Notes the progress of a stage. It may be called as often as the caller likes."""
         with self._lock:
             self._states[model] = ModelState(stage, done_bytes, total_bytes)
         now_s = monotonic()

@@ -24,7 +24,9 @@ class ServedModels:
 
     @classmethod
     def chosen(cls, catalog: Catalog, settings: Settings) -> ServedModels:
-        """By the settings; the catalog's default goes first. Raises CatalogError for a name that is no model."""
+        """Returns the models that the settings name; the catalog's default goes first. Raises CatalogError for a name
+        that is no model.
+        """
         served = (catalog.default, *(model for model in catalog.models if model != catalog.default))
         if settings.warm is None:
             warm = tuple(model for model in served if model == catalog.default or catalog.models[model].warm)

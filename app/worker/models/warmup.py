@@ -57,7 +57,9 @@ def warm_up(entry: Model, make_call: Callable[[Job], PipelineCall], runner: Modu
 
 
 def trial_files(entry: Model) -> dict[str, bytes]:
-    """By artifact name, the files that the model's trial jobs start from: gray ones, in the roles that are required."""
+    """Returns by artifact name the files that the model's trial jobs start from: gray ones, in the roles that are
+    required.
+    """
     file = io.BytesIO()
     Image.new("RGB", (entry.width.default, entry.height.default), "gray").save(file, "PNG")
     return {trial.name: file.getvalue() for trial in trial_inputs(entry)}

@@ -18,7 +18,7 @@ THUMBNAIL_MAX_PX, THUMBNAIL_QUALITY = 512, 85
 
 
 def encode(image: Image.Image, output_format: str, output_compression: int, metadata: str | None = None) -> bytes:
-    """The image as png, jpeg or webp.
+    """Returns the image as png, jpeg or webp.
 
     `output_compression` is the quality of jpeg and webp, 0 to 100, where 100 keeps most; png loses nothing at any.
     `metadata`, METADATA_MAX_CHARS at most, becomes the text `parameters` of a png, the EXIF UserComment of the others.
@@ -37,7 +37,7 @@ def encode(image: Image.Image, output_format: str, output_compression: int, meta
 
 
 def thumbnail(image: Image.Image) -> bytes:
-    """A small JPEG of the image."""
+    """Returns a small JPEG of the image."""
     small = image.copy()
     small.thumbnail((THUMBNAIL_MAX_PX, THUMBNAIL_MAX_PX))
     return encode(small, "jpeg", THUMBNAIL_QUALITY)

@@ -29,8 +29,8 @@ LEFT_OUT = (
 
 
 def parameters(request: Generation, seed: int, applied: AppliedGuidance, warnings: Sequence[str] = ()) -> str:
-    """The fields of POST /v1/jobs for this one image or video, with what was really used, and `software`; of the
-    files it started from `role` and `sha256`, the digest of what was sent; and the `warnings` of the request.
+    """Returns the fields of POST /v1/jobs for this one image or video, with what was really used, and `software`; of
+    the files it started from `role` and `sha256`, the digest of what was sent; and the `warnings` of the request.
     """
     said = {name: value for name, value in asdict(request).items() if name not in LEFT_OUT}
     said["seed"] = seed

@@ -40,8 +40,8 @@ class Sketch:
         self._matrix: torch.Tensor | None = None
 
     def learn(self, latents: torch.Tensor, pixels: Pixels) -> None:
-        """From clean latents and the images (N, H, W, 3) that they were decoded to; of a layout it does not know,
-        nothing.
+        """Learns from clean latents and the images (N, H, W, 3) that they were decoded to; nothing from an unknown
+        layout.
         """
         height, width = pixels.shape[1:3]
         cells = _cells(latents, height, width)
@@ -62,7 +62,7 @@ class Sketch:
             self._matrix = torch.linalg.solve(sums[0] + ridge, sums[1]).float()
 
     def draw(self, latents: torch.Tensor, height: int, width: int) -> np.ndarray[Any, np.dtype[np.uint8]] | None:
-        """Images (N, h, w, 3), h and w being parts of the height and the width; None before enough was learnt."""
+        """Returns images (N, h, w, 3), h and w being parts of height and width; None before enough was learnt."""
         cells = _cells(latents, height, width)
         matrix = self._matrix
         if cells is None or matrix is None or self._learnt < LEARNT_MIN or cells.shape[-1] + 1 != len(matrix):
@@ -138,7 +138,7 @@ def predicted(scheduler: Any) -> Iterator[Callable[[], torch.Tensor | None]]:
 
 
 def _clean(scheduler: Any, made: Any, arguments: Sequence[Any], named: dict[str, Any]) -> torch.Tensor | None:
-    if "TCD" in type(scheduler).__name__:  # what it gives beside the sample is not clean
+    if "TCD" in type(scheduler).__name__:  # what it returns in addition to the sample is not clean
         return None
     if isinstance(made, tuple) and len(made) > 1:
         return torch.as_tensor(made[1])
@@ -154,7 +154,9 @@ def _clean(scheduler: Any, made: Any, arguments: Sequence[Any], named: dict[str,
 
 
 def _cells(latents: torch.Tensor, height: int, width: int) -> torch.Tensor | None:
-    """As (N, rows, columns, C) in main memory, whatever the layout: a map of channels, or a row of packed tokens."""
+    """Returns latents as (N, rows, columns, C) in main memory, whatever the layout: a map of channels, or a row of
+    packed tokens.
+    """
     if latents.ndim == 5 and latents.shape[2] == 1:
         latents = latents[:, :, 0]
     if latents.ndim == 4:
@@ -179,7 +181,7 @@ def _with_one(cells: torch.Tensor) -> torch.Tensor:
 
 
 def _sampled(pixels: Pixels, height: int, width: int) -> Pixels:
-    """The pixel in the middle of each of height x width parts."""
+    """Returns the pixel in the middle of each of height x width parts."""
     y = ((np.arange(height) + 0.5) * pixels.shape[1] / height).astype(int)
     x = ((np.arange(width) + 0.5) * pixels.shape[2] / width).astype(int)
     return np.ascontiguousarray(pixels[:, y][:, :, x])

@@ -41,7 +41,7 @@ class EncoderMemo:
         return len(self._prompts)
 
     def get(self, key: Hashable) -> EncodedPrompt | None:
-        """The encoded prompt, or None."""
+        """Returns the encoded prompt, or None."""
         if key not in self._prompts:
             return None
         self._prompts.move_to_end(key)
@@ -110,7 +110,7 @@ def _memoized(
 
 
 def _texts(arguments: Mapping[str, Any]) -> Iterator[list[str]]:
-    """The prompts among the arguments of an encoder, a list for each argument."""
+    """Yields the prompts among the arguments of an encoder, a list for each argument."""
     for value in arguments.values():
         texts = [value] if isinstance(value, str) else value
         if isinstance(texts, list) and texts and all(isinstance(text, str) for text in texts):
@@ -118,7 +118,7 @@ def _texts(arguments: Mapping[str, Any]) -> Iterator[list[str]]:
 
 
 def _plain(value: Any) -> Hashable | None:
-    """A value as what can be compared; None if it holds anything but plain values."""
+    """Returns a value as what can be compared; None if it holds anything but plain values."""
     if isinstance(value, dict):
         value = list(value.items())
     if isinstance(value, list | tuple):
@@ -128,7 +128,7 @@ def _plain(value: Any) -> Hashable | None:
 
 
 def _map(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """The same structure of tuples, lists, dicts and values with each tensor changed."""
+    """Returns the same structure of tuples, lists, dicts and values with each tensor changed."""
     if isinstance(value, Tensor):
         return change(value)
     if isinstance(value, dict):

@@ -110,7 +110,9 @@ def _watched(kind: type, name: str) -> type:
 
 
 def _prompt_of(text: str, index: int, count: int, groups: Sequence[Sequence[str]]) -> str:
-    """The prompt that `text` was made of: by a template around it, or by cleaning it; "" if that cannot be told."""
+    """Returns the prompt that `text` was made of: by a template around it, or by cleaning it; "" if that cannot be
+    told.
+    """
     likely = [group[index] for group in groups if len(group) == count]
     for prompts in (likely, [prompt for group in groups for prompt in group]):
         contained = [prompt for prompt in prompts if prompt.strip() and _find(text, prompt) >= 0]
@@ -163,7 +165,7 @@ def _unknown(
 
 
 def _word_start(text: str, at: int, start: int, end: int) -> int:
-    """Where the word begins that holds the character `at`, or the next one if that is a space."""
+    """Returns where the word begins that holds the character `at`, or the next word if that is a space."""
     while at < end and text[at].isspace():
         at += 1
     while at > start and not text[at - 1].isspace():

@@ -30,7 +30,7 @@ class Frechet:
         self._metric.update(bytes_of(pictures).to(self._device), real=False)
 
     def take(self) -> float:
-        """The distance of what was added, which is forgotten."""
+        """Returns the distance of what was added, which is forgotten."""
         distance = float(self._metric.compute())
         self._metric.reset()
         return distance

@@ -65,7 +65,7 @@ class ImageReward:
         self._device = device
 
     def __call__(self, pictures: Sequence[Image.Image], prompts: Sequence[str]) -> list[float]:
-        """A score a picture, on the scale on which people's ratings have mean 0 and spread 1."""
+        """Returns a score a picture, on the scale on which people's ratings have mean 0 and spread 1."""
         tokens = self._tokenizer(
             list(prompts), padding="max_length", truncation=True, max_length=TEXT_LENGTH, return_tensors="pt"
         )
@@ -86,7 +86,7 @@ class ImageReward:
 
 
 def _parts(state: State) -> dict[str, dict[str, torch.Tensor]]:
-    """The tensors of each part under the names they have here."""
+    """Returns the tensors of each part under the names they have here."""
     parts: dict[str, dict[str, torch.Tensor]] = {EYE: {}, EAR: {}, JUDGE: {}}
     for name, tensor in state.items():
         if UNUSED.match(name):

@@ -47,7 +47,7 @@ def clip() -> Any:
 
 
 def fill(module: nn.Module) -> nn.Module:
-    """Every tensor by its name alone, so that a module of the same names is the same anywhere."""
+    """Returns every tensor by its name alone, so that a module of the same names is the same anywhere."""
     named = {name: value(name, tuple(each.shape)) for name, each in module.named_parameters()}
     module.load_state_dict(named, strict=False)
     return module.eval().requires_grad_(False)
@@ -62,7 +62,7 @@ def value(name: str, shape: tuple[int, ...]) -> torch.Tensor:
 def image_reward_state(
     words: int, *, seen: int = 128, heard: int = 64, layers: int = 2, length: int = 40
 ) -> dict[str, torch.Tensor]:
-    """A checkpoint in ImageReward's layout, of 32-pixel pictures."""
+    """Returns a checkpoint in ImageReward's layout, of 32-pixel pictures."""
     shapes = dict(_image_reward_shapes(words, seen, heard, layers, length))
     return {name: value(name, shape) for name, shape in shapes.items()}
 

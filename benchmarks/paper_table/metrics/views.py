@@ -16,7 +16,7 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 def centre(picture: Image.Image, side_px: int) -> Image.Image:
-    """The square of so many pixels in the middle. Raises ValueError for a picture smaller than that."""
+    """Returns the square of so many pixels in the middle. Raises ValueError for a picture smaller than that."""
     width, height = picture.size
     if min(width, height) < side_px:
         raise ValueError(f"a patch of {side_px} px does not fit into {width}x{height}")
@@ -25,7 +25,7 @@ def centre(picture: Image.Image, side_px: int) -> Image.Image:
 
 
 def whole(picture: Image.Image) -> Image.Image:
-    """The largest square in the middle, at Inception's own size, resampled with antialiasing."""
+    """Returns the largest square in the middle, at Inception's own size, resampled with antialiasing."""
     return centre(picture, min(picture.size)).resize((INCEPTION_PX, INCEPTION_PX), Image.Resampling.BICUBIC)
 
 
