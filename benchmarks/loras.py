@@ -184,7 +184,7 @@ def only_equal(adapters: RowAdapters, loras: Any) -> Any:  # noqa: ARG001 (in th
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--requests", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=3, help="of the call at Flux's width")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of the call at Flux's width")
     asked_for = parser.parse_args()
     catalog = Catalog.load(Settings())
     entry = catalog.models[MODEL]

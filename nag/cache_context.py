@@ -16,7 +16,7 @@ _NAME: ContextVar[str] = ContextVar("nag_cache_context", default="")
 
 
 def watch_cache_context(denoiser: nn.Module, stack: ExitStack) -> None:
-    """Shadows the denoiser's `cache_context`, where it has one, to keep the name in the calling context."""
+    """Shadows the denoiser's `cache_context`, if it has one, to keep the name in the calling context."""
     method = getattr(denoiser, "cache_context", None)
     if method is None:
         return

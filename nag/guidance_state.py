@@ -79,11 +79,11 @@ class GuidanceState:
     extra_negative_prompts: Mapping[str, Sequence[str]] = field(default_factory=dict)
     encode: Callable[[Sequence[str], Arguments], NegativeEmbeds] | None = None
     pipeline_call: PipelineCall | None = None
-    #: Whether a pipeline calls the denoiser: then its settings tell which rows are conditional.
+    #: Whether a pipeline calls the denoiser: then its settings say which rows are conditional.
     inside_pipeline_call: bool = False
-    #: Whether the denoiser call under way is conditional, where the pipeline's loop or its guider says so.
+    #: Whether the denoiser call under way is conditional, if the pipeline's loop or its guider says so.
     is_call_conditional: bool | None = None
-    #: Arguments for `on_prompts_encoded`, where the encoding is complete only at the first denoiser call.
+    #: Arguments for `on_prompts_encoded`, if the encoding is complete only at the first denoiser call.
     late_arguments: Arguments | None = None
     # Data pointers of the conditional and unconditional embeddings; see `is_conditional`.
     cond_ptr: int | None = None
@@ -129,9 +129,9 @@ class GuidanceState:
     def is_conditional(self, embeds: Tensor, timestep: Tensor | float) -> bool:
         """Whether this denoiser call is for the prompt itself, in a family whose CFG makes two calls per step.
 
-        It decides where the pipeline says nothing (`nag.cache_context`). Every such pipeline calls for the prompt first
-        and passes the same embeddings at each step. Other embeddings at the same timestep are unconditional; at another
-        timestep, a callback has replaced the prompt's.
+        It decides only when the pipeline says nothing (`nag.cache_context`). Every such pipeline calls for the prompt
+        first and passes the same embeddings at each step. Other embeddings at the same timestep are unconditional; at
+        another timestep, a callback has replaced the prompt's.
         """
         if not self.inside_pipeline_call:
             return True

@@ -54,7 +54,7 @@ def guide(
             per prompt.
         negative_pooled_prompt_embeds: (N, P); read by `reference=True` alone.
         negative_prompt_attention_mask: (N, L), with the embeddings, in families that mask their text;
-        negative_prompt_embeds_mask: the same where the pipelines call it so (`Family.negative_mask_arg`).
+        negative_prompt_embeds_mask: the same if the pipelines call it so (`Family.negative_mask_arg`).
         scale: s ≥ 1; the paper's φ is s − 1. 1 is no guidance.
         tau: τ ≥ 1, the largest growth of a token's L1 norm.
         alpha: α in [0, 1], the share of the guided output.

@@ -120,7 +120,7 @@ class GuidedStep:
     negative: NegativeEmbeds
     rows: slice  # the guided rows of the denoiser's batch
     prompts: tuple[NegativeEmbeds, ...]  # of each guided image or video, one prompt; the same object at every step
-    layout: TokenLayout | None = None  # set where the negative travels in the text sequence
+    layout: TokenLayout | None = None  # set if the negative travels in the text sequence
     text_keys: int = 0  # in cross attention: keys that the attention to the text has
     kept: KeptKeys = field(default_factory=KeptKeys)
     scratch: dict[str, Any] = field(default_factory=dict)  # what hooks of one denoiser call hand to each other

@@ -26,8 +26,8 @@ class NegativeEmbeds:
 
     Attributes:
         embeds: (N, L, C).
-        pooled: (N, P), where the family has one.
-        mask: (N, L), 1 at the tokens to attend to, where the family masks its text.
+        pooled: (N, P), if the family has one.
+        mask: (N, L), 1 at the tokens to attend to, if the family masks its text.
         extra: what else the denoiser reads of a prompt, by the denoiser's argument names; each (N, ...).
 
     """

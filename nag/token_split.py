@@ -52,7 +52,7 @@ class TokenSplit:
 
     @classmethod
     def of(cls, ulysses: Any, ring: Any, text: int, image: int) -> TokenSplit:
-        """Splits these counts of tokens as diffusers does: the first ranks have one more where it is uneven."""
+        """Splits these counts of tokens as diffusers does: the first ranks have one more if it is uneven."""
         ranks = _size(ulysses) * _size(ring)
 
         def parts(count: int) -> tuple[int, ...]:

@@ -19,7 +19,7 @@ def main() -> None:
     parser.add_argument(
         "--work", type=Path, default=Path(".train"), help="checkpoints; delete a stage's file to train it again"
     )
-    parser.add_argument("--out", type=Path, default=Path("app/builtin"), help="where the pipeline folders go")
+    parser.add_argument("--out", type=Path, default=Path("app/builtin"), help="folder to write the pipelines into")
     parser.add_argument("--start", type=Path, help="a pipeline folder whose weights the training starts from")
     parser.add_argument(
         "--no-compile",

@@ -25,7 +25,7 @@ def find_model(
     *,
     is_open: bool = False,
 ) -> Model:
-    """Returns the model called `name`; for None the default, or the first of its `kind` where the default is of the
+    """Returns the model called `name`; for None the default, or the first of its `kind` if the default is of the
     other.
 
     With `roles` of files, the first of those that take them, if there is one; so as well if the name `is_open` and its

@@ -68,7 +68,7 @@ class Service:
         """Returns the queued job and True, or the earlier job of the same idempotency key and False. The request that
         is `held` for its result may take over the job of an equal one whose client has left; see app.api.orphaned_jobs.
 
-        What it starts from is stored before it is queued, and removed where it is not queued after all.
+        What it starts from is stored before it is queued, and removed if it is not queued after all.
 
         Raises Conflict for a key that was used with another body, QueueFull, Unavailable.
         """
@@ -131,7 +131,7 @@ class Service:
         return self.caller.tenant
 
     def require_admin(self, purpose: str) -> None:
-        """Raises Forbidden if the caller's key lacks the scope; where no keys are asked for, everybody has it."""
+        """Raises Forbidden if the caller's key lacks the scope; if no keys are asked for, everybody has it."""
         key = self.caller.key
         if key is not None and Scope.ADMIN not in key.scopes:
             raise Forbidden(f"the API key {key.id} lacks the scope {Scope.ADMIN}, which it needs {purpose}")

@@ -59,7 +59,7 @@ class Links:
         return cls(own or (_shared_secret(settings.data_folder),), settings.url_lifetime_s, bucket)
 
     def below(self, base_url: str) -> Links:
-        """Returns links that are URLs below `base_url` where these are paths of the API."""
+        """Returns links that are URLs below `base_url` if these are paths of the API."""
         return Links(self._secrets, self._lifetime_s, self._bucket, base_url)
 
     def to(self, name: str) -> Link:

@@ -28,7 +28,7 @@ DEFAULT_ALIASES: dict[str, Kind] = {
     "sora-2": "video",
     "sora-2-pro": "video",
 }
-#: By the beginning of an alias: how OpenAI answers with images where a request does not say it.
+#: By the beginning of an alias: how OpenAI answers with images if a request does not say it.
 ANSWERS: dict[str, ResponseFormat] = {"dall-e-": "url", "gpt-image-": "b64_json"}
 
 

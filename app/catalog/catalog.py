@@ -18,9 +18,9 @@ from app.settings import Settings
 __all__ = ["Catalog"]
 
 HERE = Path(__file__).parent
-#: Served where the settings name no models.
+#: Served if the settings name no models.
 EMBEDDED = HERE.with_name("models.toml")
-#: Served where the settings name them: their weights come from the Hugging Face hub.
+#: Served if the settings name them: their weights come from the Hugging Face hub.
 HUB = HERE.with_name("hub_models.toml")
 
 
@@ -63,7 +63,7 @@ class Catalog(CatalogTable):
         )
 
     def default_of(self, kind: Kind | None) -> Model | None:
-        """Returns the default, or where that is of another kind the first of this one; None where there is none."""
+        """Returns the default, or if that is of another kind the first of this one; None if there is none."""
         return first_of(kind, self.models, self.default)
 
     def own_id(self, name: str) -> str:
@@ -103,7 +103,7 @@ def _read(settings: Settings) -> list[files.CatalogFile]:
 
 
 def _models(read: Sequence[files.CatalogFile]) -> tuple[dict[str, Model], str, Sequence[str]]:
-    """Returns every entry, the default's name, and the names of those served where the settings name none."""
+    """Returns every entry, the default's name, and the names of those served if the settings name none."""
     models = files.models(read)
     served = [name for file in read if file.path != HUB for name in file.entries]
     default = ""

@@ -22,7 +22,7 @@ __all__ = ["CatalogFile", "aliases", "lineages", "loras", "models", "read"]
 
 EntryT = TypeVar("EntryT", bound=CatalogTable)
 
-#: The key by which an entry takes another's values where it has none of its own.
+#: The key by which an entry takes another's values if it has none of its own.
 EXTENDS = "extends"
 #: What the former key `edits` said, as inputs.
 FORMER_EDITS: dict[frozenset[str], dict[str, Any]] = {

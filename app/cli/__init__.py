@@ -134,11 +134,13 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--cache", action="store_true", help="also tell whose weights are on this machine")
     check.add_argument(
         "--memory", type=memory_sizes, metavar="SIZES",
-        help="by which settings the weights fit devices, as 24GB or 16GB,24GB,80GB",
+        help="print the settings with which the weights fit devices, such as 24GB or 16GB,24GB,80GB",
     )  # fmt: skip
     pull = models.add_parser("pull", help="download the weights of models from the Hugging Face hub")
     pull.add_argument("names", nargs="*", metavar="NAME", help="absent: every model that is served")
-    model_bench = models.add_parser("bench", help="how long a model takes to load, to begin and to make an image")
+    model_bench = models.add_parser(
+        "bench", help="measure how long a model takes to load, to begin and to make an image"
+    )
     model_bench.add_argument("name", metavar="NAME")
     model_bench.add_argument("--images", type=int, default=5, help="images of which the median is shown; default 5")
     dead = commands.add_parser("dead", help="jobs given up after several workers were lost with them")

@@ -33,7 +33,7 @@ def add_generate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--guidance", type=_finite, dest="guidance_scale", help="true CFG; 1 is off")
     parser.add_argument("--width", type=int, help="pixels")
     parser.add_argument("--height", type=int, help="pixels")
-    parser.add_argument("--frames", type=int, dest="num_frames", help="of a video")
+    parser.add_argument("--frames", type=int, dest="num_frames", help="number of frames of a video")
     parser.add_argument("--fps", type=int, help="frames of a video shown per second")
     for name, meaning in (
         ("scale", "how far from the negative prompt; 1 is off"),
@@ -64,7 +64,7 @@ def add_top_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_bench_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("url", metavar="URL", help="the server")
-    parser.add_argument("--requests", type=_count, default=50, help="how many; default 50")
+    parser.add_argument("--requests", type=_count, default=50, help="number of requests; default 50")
     parser.add_argument("--clients", type=_count, default=4, help="closed loop: so many, each waits for its answer")
     parser.add_argument("--rate", type=_rate, help="open loop instead: so many requests a second, answered or not")
     parser.add_argument("--limit-s", type=_rate, default=300.0, help="ends then at the latest; default 300")
@@ -84,9 +84,9 @@ def add_lora_arguments(parser: argparse.ArgumentParser) -> None:
     add = actions.add_parser("add", help="upload one: a safetensors file")
     add.add_argument("file", type=Path, metavar="FILE")
     add.add_argument("--base", required=True, metavar="MODEL", help="the model that it was trained for")
-    add.add_argument("--id", help="what requests name it by; absent: the file's name")
-    add.add_argument("--trigger-words", metavar="WORDS", help="what a prompt says to bring it out, with commas")
-    for name, meaning in (("default", "where a request says none"), ("min", "at least"), ("max", "at most")):
+    add.add_argument("--id", help="id by which requests use it; default: the file's name")
+    add.add_argument("--trigger-words", metavar="WORDS", help="comma-separated words of a prompt that bring it out")
+    for name, meaning in (("default", "if a request says none"), ("min", "at least"), ("max", "at most")):
         add.add_argument(f"--scale-{name}", type=float, metavar="WEIGHT", help=f"its weight {meaning}")
     add.add_argument("--description", metavar="TEXT")
     add.add_argument("--licence", metavar="TEXT")

@@ -45,7 +45,7 @@ class Outcome:
 
 
 def bench(arguments: argparse.Namespace, settings: Settings) -> int:
-    """Prints the table; 1 where a request did not complete. Raises ClientError where no server answers."""
+    """Prints the table; 1 if a request did not complete. Raises ClientError if no server answers."""
     console = Console()
     outcome = asyncio.run(_run(arguments, settings, console))
     console.print(_table(outcome))

@@ -17,7 +17,7 @@ __all__ = ["dead"]
 
 
 def dead(arguments: argparse.Namespace, settings: Settings) -> int:
-    """Runs the action; returns 1 where an id is none of a dead letter. Raises ClientError without a queue."""
+    """Runs the action; returns 1 if an id is none of a dead letter. Raises ClientError without a queue."""
     try:
         return asyncio.run(_dead(arguments, settings))
     except RedisError as exc:

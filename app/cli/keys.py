@@ -41,12 +41,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     new = actions.add_parser("new", help="make a key, print it once, and add its hash to the file")
     new.add_argument("id", metavar="ID", help="its name in the file, the logs and the errors")
     new.add_argument("--tenant", help="whose jobs it sees; absent: ID")
-    new.add_argument("--scopes", default="generate,read", help=f"of {', '.join(Scope)}; default: %(default)s")
+    scopes = f"comma-separated scopes, of {', '.join(Scope)}; default: %(default)s"
+    new.add_argument("--scopes", default="generate,read", help=scopes)
     for name, meaning in LIMITS.items():
         new.add_argument(f"--{name.replace('_', '-')}", type=int, metavar="N", help=f"most {meaning}")
     new.add_argument(
         "--lenient", action="store_true",
-        help="leave out what a model cannot honour, with a warning, where a request does not say strict",
+        help="leave out what a model cannot honour, with a warning, if a request does not say strict",
     )  # fmt: skip
     for action in (new, actions.add_parser("list", help="ids, tenants, scopes and limits")):
         action.add_argument("--file", type=Path, help="absent: what NAG_API_KEYS_FILE names")

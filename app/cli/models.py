@@ -59,7 +59,7 @@ def check_models(settings: Settings, names: Sequence[str] = (), *, cache: bool =
     """Prints what each model takes and what would keep it or a LoRA from running, and returns 1 if anything would;
     nothing is downloaded.
 
-    names: models and LoRAs to look at, else every known one. cache: also tell which weights are on this machine.
+    names: models and LoRAs to look at, else every known one. cache: also print which weights are on this machine.
     Raises CatalogError.
     """
     known, loras = Catalog.known(settings), Catalog.known_loras(settings)

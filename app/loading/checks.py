@@ -35,7 +35,7 @@ from app.loras import LoraFileError, check_lora, find_structure
 __all__ = ["lora_problems", "problems"]
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
-#: Arguments of a call that denoise passes where the pipeline takes them.
+#: Arguments of a call that denoise passes if the pipeline takes them.
 SUPPLIED = frozenset(
     {"prompt", "negative_prompt", "generator", "num_inference_steps", "width", "height", "num_frames", "output_type"}
 )
@@ -123,7 +123,7 @@ def _repository(entry: Model) -> Iterator[str]:
 
 
 def _named_by_the_repository(entry: Model) -> Any:
-    """Returns the class, where the files are here; what is wrong with them is another check's."""
+    """Returns the class, if the files are here; what is wrong with them is another check's."""
     path = Path(entry.repository) / "model_index.json"
     try:
         return getattr(diffusers, json.loads(path.read_text(encoding="utf-8"))["_class_name"], None)
@@ -163,7 +163,7 @@ def _required_arguments(entry: Model, kind: Any) -> Iterator[str]:
 
 
 def _tokenizers(entry: Model) -> Iterator[str]:
-    """SentencePiece's own format, where the repository has no tokenizer.json; nothing if its files are not known."""
+    """SentencePiece's own format, if the repository has no tokenizer.json; nothing if its files are not known."""
     try:
         names = [file.name for file in files_of(entry)]
     except LoadError:

@@ -44,7 +44,7 @@ def _load(pipe: Any, entry: Model, index: int, lora: Lora) -> str:
 
 
 def _parts(pipe: Any, entry: Model, index: int, name: str) -> Sequence[str]:
-    """Returns the pipeline's parts that it changes. diffusers only warns where a file changes none."""
+    """Returns the pipeline's parts that it changes. diffusers only warns if a file changes none."""
     adapted = [part for part, names in pipe.get_list_adapters().items() if name in names]
     if not adapted:
         lora = entry.lora[index]

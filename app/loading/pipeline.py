@@ -57,7 +57,7 @@ def load(entry: Model, device: torch.device) -> Any:
 
 
 def pipeline_class(entry: Model) -> Any:
-    """Raises LoadError where the installed diffusers lacks it."""
+    """Raises LoadError if the installed diffusers lacks it."""
     if entry.pipeline is None:
         return diffusers.DiffusionPipeline
     kind = getattr(diffusers, entry.pipeline, None)
@@ -67,7 +67,7 @@ def pipeline_class(entry: Model) -> Any:
 
 
 def scheduler_class(entry: Model, scheduler: Scheduler) -> Any:
-    """Raises LoadError where the installed diffusers lacks it, or where it takes no such option.
+    """Raises LoadError if the installed diffusers lacks it, or if it takes no such option.
 
     Its from_config would leave an unknown option out with a mere warning.
     """

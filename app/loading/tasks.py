@@ -34,7 +34,7 @@ for _table, _model, _name in (
     (auto_pipeline.AUTO_INPAINT_PIPELINES_MAPPING, "flux2-klein", "Flux2KleinInpaintPipeline"),
 ):
     _table.setdefault(_model, getattr(diffusers, _name))
-#: By task and the name of a text pipeline, the pipeline that does the task with the same parts, where a checkpoint can
+#: By task and the name of a text pipeline, the pipeline that does the task with the same parts, if a checkpoint can
 #: be for both. Pipelines that do the task themselves need no line.
 SAME_PARTS: dict[str, dict[str, str]] = {
     "edit": {"FluxPipeline": "FluxKontextPipeline"},

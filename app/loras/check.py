@@ -27,7 +27,7 @@ OWN_NAMES_SHARE = 0.5
 
 @dataclass(frozen=True)
 class LoraFacts:
-    """What a checked file holds. layers: how many; rank: the largest; parts: of the pipeline, by name."""
+    """What a checked file holds: its layers, its largest rank, and the parts of the pipeline that it changes."""
 
     layers: int
     rank: int
@@ -37,7 +37,7 @@ class LoraFacts:
 def check_lora(file: BinaryIO, structure: Structure | None) -> LoraFacts:
     """Reads a file from its start to its end, in bounded memory.
 
-    Without a structure, its shapes are compared with each other alone; the worker that loads it compares the rest.
+    Without a structure, its shapes are compared only with each other; the worker that loads it checks the rest.
     Raises LoraFileError.
     """
     header = read_header(file)

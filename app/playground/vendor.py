@@ -31,7 +31,7 @@ def sums(name: str) -> dict[str, str]:
 
 
 def fetch(name: str, entry: dict[str, Any]) -> dict[str, Any]:
-    """Returns the package's entry as it is now; raises SystemExit where the same version is not what it was."""
+    """Returns the package's entry as it is now; raises SystemExit if the same version is not what it was."""
     npm = shutil.which("npm")
     if npm is None:
         raise SystemExit("npm is needed to fetch packages, and is not on the PATH")

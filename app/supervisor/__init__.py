@@ -1,6 +1,6 @@
 """`nag-server up`: supervises the processes of a whole service on one machine. It holds no job itself.
 
-The embedded Valkey (where no NAG_REDIS_URL is given), then the API and a worker for each set of devices, as processes
+The embedded Valkey (if no NAG_REDIS_URL is given), then the API and a worker for each set of devices, as processes
 of their own. Ctrl-C reaches this process alone, which stops them in the order that loses nothing: the workers hand
 their jobs back, then the server writes them to disk. A second Ctrl-C is passed on: nothing is waited for any longer.
 Killed outright, the API and the workers end with it (on Linux); the server stays, and the next `up` adopts it.
@@ -23,7 +23,7 @@ __all__ = ["up"]
 
 
 def up(settings: Settings, *, insecure: bool = False) -> int:
-    """Run until SIGINT, SIGTERM or SIGHUP; the exit code: 0, or 1 where a part would not stay alive.
+    """Run until SIGINT, SIGTERM or SIGHUP; the exit code: 0, or 1 if a part would not stay alive.
 
     Raises EmbeddedError where another `up` has the data folder or no server can be had, OSError for a port taken,
     CatalogError, KeysError, RequirementError, and InsecureBindError unless `insecure` allows everyone.

@@ -1,4 +1,4 @@
-"""The table. Limits are those of `LIMITS`, so that what lies beyond them is small to send."""
+"""The table. The service runs with the small limits of `LIMITS`, so that inputs beyond them are quick to send."""
 
 from __future__ import annotations
 

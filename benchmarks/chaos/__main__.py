@@ -38,8 +38,12 @@ FINDINGS = {
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.chaos", description=__doc__)
     parser.add_argument("--jobs", type=int, default=300)
-    parser.add_argument("--seed", type=int, default=None, help="of requests, faults and their times; absent: drawn")
-    parser.add_argument("--limit-s", type=float, default=900.0, help="of each of the two; beyond it, it has failed")
+    parser.add_argument(
+        "--seed", type=int, default=None, help="seed of requests, faults and their times; default: a random one"
+    )
+    parser.add_argument(
+        "--limit-s", type=float, default=900.0, help="longest time of each of the two; beyond it, it has failed"
+    )
     parser.add_argument("--fsync", choices=("always", "everysec"), default="always", help="the server's appendfsync")
     for kind, count in zip(FAULTS, (8, 3, 3, 3), strict=True):
         parser.add_argument(f"--{kind.replace('_', '-')}", type=int, default=count, metavar="TIMES")

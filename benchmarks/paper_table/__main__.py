@@ -62,7 +62,9 @@ def _run(asked: argparse.Namespace, began_s: float) -> None:
     gc.collect()  # the pipeline makes room for the networks that judge
     places = complete(plan, cache)
     if len(places) < 2:
-        raise Usage(f"{len(places)} prompts are drawn; a table needs two: the same command goes on")
+        raise Usage(
+            f"{len(places)} prompts are drawn, and a table needs two; run the same command again to draw the rest"
+        )
     judges.to(device)
     scores = measure(plan, cache, places, judges, metrics, reference, device)
     run = table.Run(plan, places, scores, judges, metrics, reference, report.machine(device.type))
@@ -127,11 +129,11 @@ def _parser() -> argparse.ArgumentParser:
         whole = name != "guidance_scale"
         add(f"--{name.replace('_', '-')}", type=int if whole else float, help="absent: the catalog's")
     for name in GUIDANCE:
-        add(f"--{name}", type=float, help="of NAG; absent: the catalog's")
-    add("--seed", type=int, default=0, help="of the first prompt; the next takes the next")
+        add(f"--{name}", type=float, help="number of NAG; default: the catalog's")
+    add("--seed", type=int, default=0, help="seed of the first prompt; the next prompt has the next seed")
     add("--batch", type=_positive, default=4, metavar="ROWS", help="pictures a pipeline call (%(default)s)")
-    add("--folder", type=Path, help="of the pictures (out/paper_table/<model>)")
-    add("--results", type=Path, default=report.RESULTS, metavar="FOLDER", help="of the table (%(default)s)")
+    add("--folder", type=Path, help="folder of the images (out/paper_table/<model>)")
+    add("--results", type=Path, default=report.RESULTS, metavar="FOLDER", help="folder of the table (%(default)s)")
     add("--time-limit", type=float, metavar="S", help="begin no batch that would end later, then measure what there is")
     add("--shard", type=_shard, metavar="I/N", help="draw every N-th batch from number I, and make no table")
     add("--device", default="auto")

@@ -50,7 +50,7 @@ class BriaFibo(FluxLike):
         packed = super().pack(call, negative)
         of_negative = list(negative.extra[LAYERS].unbind(1))
         blocks = len(call[LAYERS])
-        # As the pipelines do: the last layers where there are more than blocks, the last again where there are fewer.
+        # As the pipelines do: the last layers if there are more than blocks, the last again if there are fewer.
         of_negative = of_negative[-blocks:] + [of_negative[-1]] * (blocks - len(of_negative))
         pairs = zip(call[LAYERS], of_negative, strict=True)
         packed[LAYERS] = [torch.cat(pair, dim=1) for pair in pairs]

@@ -1,4 +1,4 @@
-"""CogVideoX and ConsisID: joint attention, text first; rotary positions, where there are any, are of the image alone.
+"""CogVideoX and ConsisID: joint attention, text first; rotary positions, if there are any, are of the image alone.
 
 The patch embedding adds positions to a text of one fixed length, so the negative's tokens join at the first block.
 ConsisID's attention to a face stays plain, and the negative's tokens leave it behind the last block.

@@ -20,7 +20,7 @@ class FamilyFacts:
     Attributes:
         name: as `nag.families()` prints it.
         models: what belongs to it, for the table.
-        defaults: the numbers used where the caller gives none, and
+        defaults: the numbers used if the caller gives none, and
         source: where they come from; Flux.1's, where a family has none of its own.
         attention: whether text and image share one attention, or the image attends across to the text.
         denoiser_types: names of the denoiser's classes in diffusers; subclasses count.
@@ -28,7 +28,7 @@ class FamilyFacts:
             name.
         processor_class: the guiding processor; absent, the plain one for `attention`.
         processors: names of the attention processors that guidance enters as they are.
-        denoiser_mask_arg: the denoiser's argument for the text mask, where it has one.
+        denoiser_mask_arg: the denoiser's argument for the text mask, if it has one.
         negative_mask_arg: the name of that mask for the negative prompt in the family's pipelines and `nag.guide`.
         extra_negative_inputs: what `nag.guide` takes of a negative prompt after its embeddings and mask, and the
             denoiser's argument that each stands for (`NegativeEmbeds.extra`).
@@ -39,7 +39,7 @@ class FamilyFacts:
         text_last: whether the text stands behind the image in joint attention.
         timestep_argument: the denoiser's argument for the timestep,
         timestep_unit: how many of the scheduler's are one of it, and
-        timestep_rises: whether it rises from noise at 0, where the scheduler's falls from 1000.
+        timestep_rises: whether it rises from noise at 0, when the scheduler's falls from 1000.
         caches_text_kv: cross attention whose text keys are the same at every step: they are computed once a prompt.
         arguments: how the denoiser's arguments join in `nag.join`, where `ARGUMENTS` says otherwise.
         cannot_join: why no calls of this denoiser can share a forward, if they cannot; and

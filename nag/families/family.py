@@ -107,7 +107,7 @@ class Family(FamilyFacts):
         """Converts what a pipeline's encoders return for negative prompts to `NegativeEmbeds`.
 
         Args:
-            encoded: by the names of `encoded`, where a pipeline is modular with all else that its text blocks make.
+            encoded: by the names of `encoded`, if a pipeline is modular with all else that its text blocks make.
 
         """
         embeds = encoded["embeds"]
@@ -192,7 +192,7 @@ class Family(FamilyFacts):
         return TokenLayout(self.embeds(call).shape[1], negative.embeds.shape[1], text_last=self.text_last)
 
     def pack(self, call: dict[str, Any], negative: NegativeEmbeds) -> dict[str, Any]:
-        """Returns the call with the negative's tokens behind the positive's. negative: one row per row of the call."""
+        """Returns the call with the negative's tokens after the positive's. negative: one row per row of the call."""
         if not self.is_packed:
             return call
         embeds = call[self.text_argument]

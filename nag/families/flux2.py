@@ -19,7 +19,7 @@ __all__ = ["Flux2"]
 
 class _KeptKeysProcessor(JointAttentionProcessor):
     def should_intercept(self, call: AttentionCall, step: GuidedStep) -> bool:
-        # Reference images may be keys alone; where they have queries of their own, those attend in a later call.
+        # Reference images may be keys alone; if they have queries of their own, those attend in a later call.
         return call.key.shape[2] >= call.query.shape[2] > step.text_here
 
 

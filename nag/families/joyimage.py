@@ -1,6 +1,6 @@
 """JoyImage: joint attention, image first; the text, with what its encoder saw of images given, stands behind.
 
-JoyImage-Edit masks no padding, so that of a negative is masked here; where it counts its text on the rotary axes, past
+JoyImage-Edit masks no padding, so that of a negative is masked here; if it counts its text on the rotary axes, past
 the image's, the negative's is counted from the same place. Edit Plus masks, and has no positions for its text.
 """
 

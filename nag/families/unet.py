@@ -44,7 +44,7 @@ class StableDiffusion(PlainCrossAttention):
     def check(self, pipe: Any) -> None:
         super().check(pipe)
         if not isinstance(pipe, ModularPipeline) and not hasattr(type(pipe), "do_classifier_free_guidance"):
-            raise UnsupportedPipeline(f"{type(pipe).__name__} does not tell which rows of its batch are conditional")
+            raise UnsupportedPipeline(f"{type(pipe).__name__} does not say which rows of its batch are conditional")
 
 
 class SDXL(StableDiffusion):

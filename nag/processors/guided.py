@@ -111,7 +111,7 @@ def _copy_signature(kind: Any, original: Any) -> Any:
 def guide_heads(
     z_positive: Tensor, z_negative: Callable[[], Tensor], z_flipped: Callable[[Values], Tensor], step: GuidedStep
 ) -> Tensor:
-    """Guides the step's rows of Z+ by their methods; other rows stay, and all do where a block does not guide.
+    """Guides the step's rows of Z+ by their methods; other rows stay, and all do if a block does not guide.
 
     Args:
         z_positive: Z+ of every row, (B, H, T, D).

@@ -39,7 +39,7 @@ class Outputs(NamedTuple):
 class JointAttentionProcessor(GuidedProcessor):
     """For any joint attention whose sequence a `TokenLayout` describes, and for blocks that refine the text alone.
 
-    Image × image is computed once and merged by log-sum-exp; where there is no image, another backend was chosen, the
+    Image × image is computed once and merged by log-sum-exp; if there is no image, another backend was chosen, the
     text is masked or no kernel returns the log-sum-exp, two attention calls give the same.
     """
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["prepare_edit", "prepare_images", "prepare_inputs"]
 
 NO_TRANSPARENCY = "cannot regenerate the image's transparent parts: send an opaque image"
-#: Roles whose first file gives the size that is made, where the request leaves it open.
+#: Roles whose first file gives the size that is made, if the request leaves it open.
 SIZED_BY = (InputRole.IMAGE, InputRole.VIDEO, InputRole.FIRST_FRAME, InputRole.REFERENCE)
 #: Reads a request in the words of this service, once its model and the roles of its files are known.
 Adapt = Callable[[Model], AdaptedRequest]

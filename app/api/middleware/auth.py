@@ -37,12 +37,12 @@ class Caller:
     key: ApiKey | None = None
 
 
-#: Came in without a key where keys are asked for.
+#: Came in without a key if keys are asked for.
 NOBODY = Caller(None)
 
 
 def needed(method: str, path: str) -> KeyScope | None:
-    """Returns the scope that a request needs; None where it needs no key. A route that is not named here needs one."""
+    """Returns the scope that a request needs; None if it needs no key. A route that is not named here needs one."""
     if path in OPEN or path.startswith(OPEN_UNDER):
         return None
     if path in ADMIN:
@@ -99,7 +99,9 @@ def _secret(headers: Headers, *, takes_basic: bool) -> str:
             raise InvalidApiKey(f"Authorization: must be {ways}, once")
         secrets.append(secret.strip())
     if len(said) > 1 or len(keys) > 1 or len(set(secrets)) > 1:
-        raise InvalidApiKey(f"Authorization and {API_KEY}: must be sent once, and have the same key if both are")
+        raise InvalidApiKey(
+            f"Authorization and {API_KEY}: each must be sent once; if both are, they must have the same key"
+        )
     return secrets[0]
 
 

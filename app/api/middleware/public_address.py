@@ -42,7 +42,7 @@ class PublicAddressMiddleware:
     """Puts the public address into `request.state`, and takes a prefix that a proxy left in it off the path.
 
     The address is `public_url` if that is set; else that of the request itself, or as `X-Forwarded-Proto`, `-Host` and
-    `-Prefix` say where its sender is one of the `proxies`.
+    `-Prefix` say, provided that its sender is one of the `proxies`.
     """
 
     def __init__(self, app: ASGIApp, public_url: str | None, proxies: Sequence[IPv4Network | IPv6Network] = ()) -> None:

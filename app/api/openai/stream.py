@@ -55,7 +55,7 @@ async def image_sse_events(job: Job, service: Service) -> AsyncGenerator[bytes]:
                 if event is None:
                     yield KEEPALIVE_COMMENT
                 elif event.type is EventType.STARTED:
-                    shown.clear()  # once more from the first step, where it was handed back
+                    shown.clear()  # once more from the first step, if it was handed back
                 elif event.type is EventType.PREVIEW:
                     index = event.data["index"]
                     partial = partial_event(event, job.request, shown[index])

@@ -17,7 +17,7 @@ TAGS = {
     "health": "For load balancers and Prometheus.",
 }
 
-#: Of a route's function, where that is not its operationId already.
+#: Of a route's function, if that is not its operationId already.
 OPERATIONS = {
     "get_events": "stream_job_events",
     "get_file_content": "download_file",

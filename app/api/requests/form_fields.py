@@ -25,7 +25,7 @@ LORAS = "loras"
 
 
 def write_brackets(name: str, shape: type[BaseModel]) -> str:
-    """`nag.scale` as `nag[scale]`, where there is such a field."""
+    """`nag.scale` as `nag[scale]`, if there is such a field."""
     field, *parts = name.split(".")
     return field + "".join(f"[{part}]" for part in parts) if field in shape.model_fields else name
 

@@ -37,7 +37,7 @@ class Progress(BaseModel):
 class Output(BaseModel):
     """One image or video of a completed job.
 
-    `url` is a path on this server, or a whole URL where the files lie in a bucket. It works without an API key until
+    `url` is a path on this server, or a whole URL if the files lie in a bucket. It works without an API key until
     `url_expires_at`, in Unix seconds; asking for the job again gives a new one. `thumbnail_url` is a video's, likewise.
     """
 

@@ -14,7 +14,7 @@ from app.artifacts.signed_urls import PATH
 router = APIRouter(tags=["artifacts"])
 
 Expires = Annotated[str, Query(description="Unix seconds")]
-Signature = Annotated[str, Query(description="of the name and the time above, by this server")]
+Signature = Annotated[str, Query(description="signature of the name and the time above, made by this server")]
 
 
 @router.get(PATH + "{name}", response_class=FileResponse)

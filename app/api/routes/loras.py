@@ -34,7 +34,7 @@ class ListQuery(BaseModel):
 async def add_lora(body: LoraBody, request: Request, service: Here) -> Response:
     """Register a LoRA: a safetensors file in the layout of diffusers, peft or kohya-ss.
 
-    It is checked before it is stored: every tensor, against the base's layers where those are known.
+    It is checked before it is stored: every tensor, against the base's layers if those are known.
     """
     upload = take_upload(request, "file")
     if upload is None:

@@ -1,5 +1,6 @@
-"""Which addresses a webhook may reach. Checked where the connection is made: a name may say one thing when it is looked
-at and another when it is used.
+"""Restricts the addresses that a webhook may reach.
+
+The check is made as the connection is opened, because a name may resolve to another address at each look-up.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class GuardedBackend(httpcore.AsyncNetworkBackend):
         self, host: str, port: int, timeout: float | None = None,  # noqa: ASYNC109 - httpcore's contract
         local_address: str | None = None, socket_options: Iterable[Any] | None = None,
     ) -> httpcore.AsyncNetworkStream:  # fmt: skip
-        """Raises RefusedAddress where one of the host's addresses is not allowed, httpcore.ConnectError."""
+        """Raises RefusedAddress if one of the host's addresses is not allowed, httpcore.ConnectError."""
         addresses = await self._addresses(host, port)
         if not all(allowed(each, self._networks) for each in addresses):
             raise RefusedAddress

@@ -47,7 +47,7 @@ class Sender:
         )
 
     async def send(self, url: str, message_id: str, body: str) -> tuple[Outcome, int | None]:
-        """Returns the outcome, and the status where there was one. Of the answer nothing else is read."""
+        """Returns the outcome, and the status if there was one. Of the answer nothing else is read."""
         now = datetime.now(UTC)
         headers: dict[bytes | str, bytes | str] = {
             "content-type": "application/json",

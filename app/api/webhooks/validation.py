@@ -21,7 +21,7 @@ _URL: TypeAdapter[HttpUrl] = TypeAdapter(HttpUrl)
 
 
 def asked_webhook(asked: WebhookBody | None, settings: Settings) -> Webhook | None:
-    """Raises UnsupportedParameter where this server sends none, InvalidParameter for a URL it will not send to."""
+    """Raises UnsupportedParameter if this server sends no webhooks, InvalidParameter for a URL it will not send to."""
     if asked is None:
         return None
     if settings.webhook_secret is None:

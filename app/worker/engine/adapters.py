@@ -53,7 +53,7 @@ class RowLayout:
 
 @dataclass(frozen=True, eq=False)
 class _Selection:
-    """The rows of a layer's input that use a LoRA, and its weight in each: one number where all have the same."""
+    """The rows of a layer's input that use a LoRA, and its weight in each: one number if all have the same."""
 
     rows: slice | Tensor
     scale: float | Tensor
@@ -62,7 +62,7 @@ class _Selection:
 class _RowWeights:
     """The weight of one LoRA in each row of the call under way, 0 in rows without it.
 
-    Calls `on_unordered` where it is unknown which of a layer's rows is whose.
+    Calls `on_unordered` if it is unknown which of a layer's rows is whose.
     """
 
     def __init__(
@@ -139,7 +139,7 @@ class RowAdapters:
 
     @property
     def of_context(self) -> Loras:
-        """Those of the pipeline call that runs in this context which change this module."""
+        """Returns the LoRAs of the pipeline call in this context that change this module."""
         return self.effective(CALL_LORAS.get())
 
     def effective(self, loras: Loras) -> Loras:

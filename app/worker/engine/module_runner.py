@@ -1,4 +1,4 @@
-"""Calls a shared module for a group of pipeline calls: timed, within the model's limit, and halved where it fails."""
+"""Calls a shared module for a group of pipeline calls: timed, within the model's limit, and halved if it fails."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class ModuleRunner:
         try:
             with self._watched(entry, module.kind, cost), self._pace.timed(note_time):
                 return call_module(group)
-        except nag.CannotJoin:  # for a reason that their keys do not tell
+        except nag.CannotJoin:  # for a reason that their keys do not show
             pass
         except Exception as raised:
             is_out_of_memory = memory.is_out_of_memory(raised)

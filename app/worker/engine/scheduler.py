@@ -35,7 +35,7 @@ from app.jobs import Priority
 __all__ = ["WaitingCall", "charge_tenants", "choose_group"]
 
 #: Shortest wait after which a call can be overdue. In simulated arrivals, at 1 s overdue calls of videos hold up most
-#: other requests where a video is in flight.
+#: other requests if a video is in flight.
 OVERDUE_S = 5.0
 #: Rounds that a call waits before it is overdue. 1 would give all of the device to overdue calls, 2 gives half of it.
 OVERDUE_ROUNDS = 2

@@ -65,7 +65,7 @@ _log = Log("worker")
 
 
 class TorchEngine:
-    """Implements protocol.Engine. Raises what torch raises where the device is not there."""
+    """Implements protocol.Engine. Raises what torch raises if the device is not there."""
 
     def __init__(
         self, catalog: Catalog, settings: Settings, recorder: Recorder, lora_files: LoraFiles | None = None

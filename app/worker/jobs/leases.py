@@ -1,4 +1,4 @@
-"""The leases of a worker's jobs: renewed together, each until its job ends, is taken away or handed back."""
+"""Renews the leases of a worker's jobs together, each until its job ends, is withdrawn or goes back to the queue."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ NONE = ("none",)
 
 @dataclass(frozen=True)
 class ServedModels:
-    """`served` are claimed, loaded on first need; `warm` are loaded at the start, in this order, where they fit, those
+    """`served` are claimed, loaded on first need; `warm` are loaded at the start, in this order, if they fit, those
     of `required` whether they fit or not.
     """
 

@@ -21,7 +21,7 @@ from app.worker.protocol import Preview
 
 __all__ = ["Previews", "Sketch", "predicted", "steps_shown"]
 
-SIDE_PX = 256  # of a preview, where the image has the model's default size
+SIDE_PX = 256  # of a preview, if the image has the model's default size
 RIDGE = 1e-3  # of the latents' own scale: a channel that has told nothing yet counts for nothing
 LEARNT_MIN = 4  # images; before, its colours are those of the few it has seen
 LEARNT_MAX = 64  # then the decoder stays as it is
@@ -120,7 +120,7 @@ def steps_shown(request: Generation) -> set[int]:
 
 @contextmanager
 def predicted(scheduler: Any) -> Iterator[Callable[[], torch.Tensor | None]]:
-    """What the last step of this scheduler took the clean latents to be; None where it does not say."""
+    """What the last step of this scheduler took the clean latents to be; None if it does not say."""
     step = type(scheduler).step
     latest: list[tuple[Any, Sequence[Any], dict[str, Any]]] = []
 
