@@ -37,7 +37,7 @@ from torch import nn
 from nag._diffusers import head_group, token_groups
 from nag.cache_context import watch_cache_context
 from nag.compat import check_compatible, is_compiled, weights_fingerprint
-from nag.current import CurrentStep
+from nag.current_step import CurrentStep
 from nag.errors import InvalidParameter
 from nag.guided_step import GuidedStep, RowGuidance, make_step
 from nag.processor_swap import ProcessorSwapper, original

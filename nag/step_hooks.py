@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nag.current import CurrentStep
+from nag.current_step import CurrentStep
 from nag.guided_step import GuidedStep
 from nag.negative import scatter_rows
 

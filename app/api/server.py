@@ -17,6 +17,7 @@ from fastapi import Depends, FastAPI
 
 from app import bind_guard, logs
 from app.api import docs, openapi
+from app.api.http_framing import BoundedHead
 from app.api.middleware.auth import AuthMiddleware
 from app.api.middleware.body_limit import JSON, BodyLimitMiddleware
 from app.api.middleware.browser_security import BrowserSecurityMiddleware, cors
@@ -27,7 +28,6 @@ from app.api.middleware.rate_limit import RateLimitMiddleware
 from app.api.middleware.request_id import RequestIdMiddleware
 from app.api.middleware.tracing import TracingMiddleware
 from app.api.orphaned_jobs import OrphanedJobs
-from app.api.protocol import BoundedHead
 from app.api.requests.forms import FORM
 from app.api.requests.query import check_query
 from app.api.responses import errors

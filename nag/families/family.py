@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from nag._diffusers import current_timestep
-from nag.current import CurrentStep
+from nag.current_step import CurrentStep
 from nag.errors import UnsupportedPipeline
 from nag.families.arguments import ARGUMENTS, PADDED, UNDECLARED, Argument, PaddedText
 from nag.families.facts import FamilyFacts

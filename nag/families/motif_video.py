@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nag.current import CurrentStep
+from nag.current_step import CurrentStep
 from nag.families.family import Family
 from nag.processor_swap import class_names
 from nag.processors import CrossAttentionProcessor, GuidedProcessor, JointAttentionProcessor

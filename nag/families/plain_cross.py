@@ -12,7 +12,7 @@ from typing import Any
 
 from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 
-from nag.current import CurrentStep
+from nag.current_step import CurrentStep
 from nag.families.family import Family
 from nag.guided_step import GuidedStep
 from nag.params import NAGParams

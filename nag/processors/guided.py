@@ -19,7 +19,7 @@ from nag._diffusers import (
     set_processor_parallelism,
 )
 from nag.attention import AttentionCall
-from nag.current import CurrentStep
+from nag.current_step import CurrentStep
 from nag.errors import UnsupportedPipeline
 from nag.formula import flip_sign, normalized_attention_guidance, orthogonalize
 from nag.guided_step import GuidedStep

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from nag.attention import AttentionCall
-from nag.current import CurrentStep
+from nag.current_step import CurrentStep
 from nag.errors import InvalidParameter
 from nag.guided_step import GuidedStep
 from nag.processors.cross import CrossAttentionProcessor
