@@ -77,7 +77,7 @@ def through(url: str, asked: Sequence[dict[str, Any]], at_once: int, name: str) 
         began_s = perf_counter()
         with ThreadPoolExecutor(at_once) as pool:
             made = list(pool.map(one, asked))
-        return perf_counter() - began_s, [each[0] for each in made], [each[1] for each in made]
+        return perf_counter() - began_s, [result[0] for result in made], [result[1] for result in made]
 
 
 def write_wide_model(folder: Path, heads: int) -> Path:
@@ -100,11 +100,13 @@ def bare(asked: Sequence[dict[str, Any]], rows: int, settings: Settings) -> floa
 
     def call(some: Sequence[dict[str, Any]]) -> None:
         with nag.guide(
-            pipe, [each["nag"]["negative_prompt"] for each in some], scale=[each["nag"]["scale"] for each in some]
+            pipe,
+            [request["nag"]["negative_prompt"] for request in some],
+            scale=[request["nag"]["scale"] for request in some],
         ):
             pipe(
-                [each["prompt"] for each in some],
-                generator=[torch.Generator().manual_seed(each["seed"]) for each in some],
+                [request["prompt"] for request in some],
+                generator=[torch.Generator().manual_seed(request["seed"]) for request in some],
                 num_inference_steps=STEPS,
                 guidance_scale=0.0,
                 width=entry.width.default,

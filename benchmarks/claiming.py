@@ -52,7 +52,7 @@ def main() -> int:
     for name, kind in QUEUES.items():
         with _server() as settings:
             seen, found = asyncio.run(_measured(settings, kind, arguments.jobs, arguments.rounds))
-        rows.append([name, *map(str, seen), *(f"{each:.2f}" for each in found)])
+        rows.append([name, *map(str, seen), *(f"{value:.2f}" for value in found)])
         data[name] = found
     title = f"Choosing 8 jobs among {arguments.jobs} waiting jobs, {arguments.rounds} rounds, ms"
     report.write("claiming", title, COLUMNS, rows, data, report.machine())
@@ -86,7 +86,7 @@ async def _measured(
             rounds_ms.append((chosen_s - begun_s + claimed_s - claiming_s) * 1000)
     await queue.close()
     lanes = {(job.tenant, job.priority) for job in waiting.jobs}
-    waiting_ms, claim_ms = (median(each) for each in zip(*server_ms, strict=True))
+    waiting_ms, claim_ms = (median(times_ms) for times_ms in zip(*server_ms, strict=True))
     p95_ms = sorted(rounds_ms)[int(0.95 * rounds)]
     found = [waiting_ms, median(plans_ms), claim_ms, median(rounds_ms), p95_ms, median(pings_ms)]
     return (len(lanes), len(waiting.jobs)), found

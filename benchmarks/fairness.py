@@ -26,7 +26,7 @@ def main() -> int:
         ends = {"planned": _ends(queue, _planned), "first come": _ends(queue, _first_come)}
         data[case] = ends
         for group in dict.fromkeys(group for group, _ in queue):
-            jobs = sum(each == group for each, _ in queue)
+            jobs = sum(other == group for other, _ in queue)
             rows.append([case, group, str(jobs), str(ends["planned"][group]), str(ends["first come"][group])])
     columns = ("queue", "group", "jobs", "planned: last done, s", "first come, first served, s")
     report.write("fairness", "One worker, 8 jobs a second", columns, rows, data, "a virtual clock")
@@ -73,8 +73,8 @@ def _ends(
     while waiting:
         ids, turns = choose(waiting, turns, now_s * 1000)
         now_s += 1
-        ends |= {groups[each]: now_s for each in ids}
-        waiting = [each for each in waiting if each.id not in ids]
+        ends |= {groups[job_id]: now_s for job_id in ids}
+        waiting = [job for job in waiting if job.id not in ids]
     return ends
 
 

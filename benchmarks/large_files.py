@@ -118,17 +118,17 @@ def main() -> None:
             readings.append(measure(int(arguments.gib * GIB), Path(folder), bucket))
     rows = [
         [
-            each.kept_in,
-            f"{each.file_gib:g}",
-            f"{each.stored_s:.1f}",
-            _told(each.writer_mib),
-            f"{each.sent_s:.1f}",
-            _told(each.api_mib),
+            reading.kept_in,
+            f"{reading.file_gib:g}",
+            f"{reading.stored_s:.1f}",
+            _told(reading.writer_mib),
+            f"{reading.sent_s:.1f}",
+            _told(reading.api_mib),
         ]
-        for each in readings
+        for reading in readings
     ]
     title = f"A file of {arguments.gib:g} GiB through the store and the API"
-    report.write("large_files", title, COLUMNS, rows, [asdict(each) for each in readings], report.machine())
+    report.write("large_files", title, COLUMNS, rows, [asdict(reading) for reading in readings], report.machine())
 
 
 if __name__ == "__main__":

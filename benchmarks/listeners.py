@@ -60,10 +60,10 @@ def main() -> int:
     for jobs in (1, arguments.listeners):
         heard = asyncio.run(_measured(arguments.listeners, jobs, arguments.steps, arguments.step_s))
         times = [heard.percentile_ms(share) for share in (0.5, 0.99, 1.0)]
-        sizes = [each / 2**20 for each in (heard.before_bytes, heard.with_all_bytes)]
+        sizes = [size_bytes / 2**20 for size_bytes in (heard.before_bytes, heard.with_all_bytes)]
         counts = [arguments.listeners, jobs, heard.events, heard.wrong]
         cpu_ms = heard.cpu_s * 1000 / heard.events
-        rows.append([*map(str, counts), *(f"{each:.1f}" for each in (*times, *sizes)), f"{cpu_ms:.2f}"])
+        rows.append([*map(str, counts), *(f"{value:.1f}" for value in (*times, *sizes)), f"{cpu_ms:.2f}"])
         data[f"{jobs} jobs"] = dict(zip(COLUMNS, [*counts, *times, *sizes, cpu_ms], strict=True))
     title = f"Delay of a step's event, {arguments.steps} steps, one each {arguments.step_s:g} s"
     report.write("listeners", title, COLUMNS, rows, data, report.machine())
@@ -124,7 +124,7 @@ async def listen(
     cpu_s = sum(process.cpu_times()[:2]) - before_s
     await queue.close()
     expected = ["queued", "started", *map(str, range(1, steps + 1)), "failed"]
-    wrong = sum(each != expected for each in heard)
+    wrong = sum(events != expected for events in heard)
     return Measurement(sum(map(len, heard)), wrong, delays_ms, before_bytes, with_all_bytes, cpu_s)
 
 

@@ -67,10 +67,10 @@ def main() -> int:
     accepted = measurement.statuses["202"]
     row = [
         str(count), f"{measurement.took_s:.1f}", str(accepted), str(sum(measurement.statuses.values()) - accepted),
-        *(f"{_percentile(measurement.latencies_ms, each):.1f}" for each in (0.5, 0.9, 0.99, 1.0)),
+        *(f"{_percentile(measurement.latencies_ms, share):.1f}" for share in (0.5, 0.9, 0.99, 1.0)),
         str(len(measurement.ids)), str(missing), str(queued),
     ]  # fmt: skip
-    late_ms = ", ".join(f"{_percentile(measurement.late_ms, each):.1f}" for each in (0.5, 0.99))
+    late_ms = ", ".join(f"{_percentile(measurement.late_ms, share):.1f}" for share in (0.5, 0.99))
     title = (
         f"Submissions at {arguments.rate:g} a second for {arguments.seconds:g} s, open loop, to one API process with "
         f"the worker paused\n\nThe sender itself was late by {late_ms} ms (p50, p99), which is in the latencies. "

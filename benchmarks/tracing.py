@@ -60,14 +60,14 @@ class Collector:
 
         for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
             part = _attributes(resource.resource.attributes).get("service.name", "")
-            found = [_span(each, part) for scope in resource.scope_spans for each in scope.spans]
+            found = [_span(span, part) for scope in resource.scope_spans for span in scope.spans]
             with self._lock:
                 self._spans += found
 
     def of_job(self, job_id: str) -> list[Span]:
         """Returns the spans of its trace."""
-        traces = {each.trace for each in self.spans if each.attributes.get("job") == job_id}
-        return [each for each in self.spans if each.trace in traces]
+        traces = {span.trace for span in self.spans if span.attributes.get("job") == job_id}
+        return [span for span in self.spans if span.trace in traces]
 
 
 @contextmanager
@@ -97,19 +97,19 @@ def collecting() -> Iterator[Collector]:
 
 def tree(spans: Sequence[Span]) -> str:
     """Returns one line per span, indented under its parent, in milliseconds since the first began."""
-    zero_ns = min((each.begun_ns for each in spans), default=0)
-    ids = {each.id for each in spans}
+    zero_ns = min((span.begun_ns for span in spans), default=0)
+    ids = {span.id for span in spans}
     lines = []
 
     def add(parent: str, depth: int) -> None:
-        for each in sorted(spans, key=lambda each: each.begun_ns):
-            if each.parent == parent or (not depth and each.parent not in ids):
-                at_ms, took_ms = (each.begun_ns - zero_ns) / 1e6, (each.ended_ns - each.begun_ns) / 1e6
-                said = " ".join(f"{key}={value}" for key, value in sorted(each.attributes.items()))
-                said += f" error={each.error}" if each.error else ""
-                name = "  " * depth + each.name
-                lines.append(f"{name:24}{each.part:12}{at_ms:9.1f} +{took_ms:9.1f} ms  {each.id} {said}".rstrip())
-                add(each.id, depth + 1)
+        for span in sorted(spans, key=lambda span: span.begun_ns):
+            if span.parent == parent or (not depth and span.parent not in ids):
+                at_ms, took_ms = (span.begun_ns - zero_ns) / 1e6, (span.ended_ns - span.begun_ns) / 1e6
+                said = " ".join(f"{key}={value}" for key, value in sorted(span.attributes.items()))
+                said += f" error={span.error}" if span.error else ""
+                name = "  " * depth + span.name
+                lines.append(f"{name:24}{span.part:12}{at_ms:9.1f} +{took_ms:9.1f} ms  {span.id} {said}".rstrip())
+                add(span.id, depth + 1)
 
     add("", 0)
     return "\n".join(lines)
@@ -123,25 +123,25 @@ def main() -> int:
             bodies = [{"prompt": "a shape", "negative_prompt": "a red shape", "seed": seed} for seed in (1, 2)]
             jobs = list(pool.map(client.generate, bodies))
             deadline = time.monotonic() + SPANS_S
-            while len({each.name for each in collector.of_job(jobs[-1]["id"])}) < len(TRACES):
+            while len({span.name for span in collector.of_job(jobs[-1]["id"])}) < len(TRACES):
                 if time.monotonic() > deadline:
                     break
                 time.sleep(0.2)
         for job in jobs:
             print(f"{job['id']}:\n{tree(collector.of_job(job['id']))}\n")
-        missing = set(TRACES) - {each.name for each in collector.of_job(jobs[-1]["id"])}
+        missing = set(TRACES) - {span.name for span in collector.of_job(jobs[-1]["id"])}
     return 1 if missing else 0
 
 
-def _span(each: Any, part: str) -> Span:
+def _span(span: Any, part: str) -> Span:
     return Span(
-        each.name, part, each.trace_id.hex(), each.span_id.hex(), each.parent_span_id.hex(),
-        each.start_time_unix_nano, each.end_time_unix_nano, _attributes(each.attributes), each.status.message,
+        span.name, part, span.trace_id.hex(), span.span_id.hex(), span.parent_span_id.hex(),
+        span.start_time_unix_nano, span.end_time_unix_nano, _attributes(span.attributes), span.status.message,
     )  # fmt: skip
 
 
 def _attributes(attributes: Any) -> dict[str, Any]:
-    return {each.key: getattr(each.value, each.value.WhichOneof("value")) for each in attributes}
+    return {attribute.key: getattr(attribute.value, attribute.value.WhichOneof("value")) for attribute in attributes}
 
 
 if __name__ == "__main__":

@@ -71,8 +71,8 @@ async def _serve(settings: Settings, catalog: Catalog) -> int:
     queue = Queue.connect(settings)
     worker = Worker(settings, queue, ServedModels.chosen(catalog, settings), make_engine)
     worker.recorder.tracing = tracing
-    for each in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(each, worker.stop)
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(signal_number, worker.stop)
     try:
         await Queue.check(settings)
         with serve_metrics(worker.recorder.registry, settings) as worker.metrics_at:

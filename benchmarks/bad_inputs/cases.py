@@ -32,7 +32,7 @@ NO_JOB = "/v1/jobs/"
 
 
 def _chunked(*chunks: bytes) -> bytes:
-    return b"".join(b"%x\r\n%s\r\n" % (len(each), each) for each in chunks) + b"0\r\n\r\n"
+    return b"".join(b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in chunks) + b"0\r\n\r\n"
 
 
 def _png(width: int, height: int) -> bytes:

@@ -70,7 +70,7 @@ def _rows(broken: Story, rolled: Story) -> list[list[str]]:
     """Returns the rows of the table. A value that only one of the two has is left open in the other."""
 
     def row(name: str, one: Any, other: Any) -> list[str]:
-        return [name, *("" if each is None else str(each) for each in (one, other))]
+        return [name, *("" if value is None else str(value) for value in (one, other))]
 
     rows = [row("jobs", len(broken.outcomes), len(rolled.outcomes))]
     rows += [row(name.replace("_", " "), count, None) for name, count in broken.events.items()]
@@ -80,7 +80,8 @@ def _rows(broken: Story, rolled: Story) -> list[list[str]]:
     for attempts in sorted({*broken.attempts, *rolled.attempts}):
         rows.append(row(f"completed at attempt {attempts}", broken.attempts[attempts], rolled.attempts[attempts]))
     rows += [
-        row(told, *(len(getattr(each.findings, name)) for each in (broken, rolled))) for name, told in FINDINGS.items()
+        row(told, *(len(getattr(story.findings, name)) for story in (broken, rolled)))
+        for name, told in FINDINGS.items()
     ]
     rows.append(row("late results refused", len(broken.findings.refused), len(rolled.findings.refused)))
     rows.append(row("files left by the killed", len(broken.findings.leftovers), len(rolled.findings.leftovers)))

@@ -88,7 +88,7 @@ async def _files(fleet: Fleet, found: Findings) -> None:
     async for key in fleet.redis.scan_iter(f"{keys.JOB}*"):
         status, result = await fleet.redis.hmget(key, "status", "result")
         if status == JobStatus.COMPLETED:
-            named |= {name for each in result_from_json(str(result)).artifacts for name in each.names}
+            named |= {name for artifact in result_from_json(str(result)).artifacts for name in artifact.names}
     found.missing = sorted(named - there)
     for name in sorted(there - named):
         if not is_name(name):  # of a writer that was killed, and swept likewise
@@ -102,7 +102,7 @@ async def _files(fleet: Fleet, found: Findings) -> None:
 
 
 def _said(fleet: Fleet, event: re.Pattern[str]) -> list[str]:
-    return [each for part in fleet.workers for each in event.findall(part.log.read_text(errors="replace"))]
+    return [match for part in fleet.workers for match in event.findall(part.log.read_text(errors="replace"))]
 
 
 @dataclass
@@ -117,7 +117,7 @@ def transitions(folder: Path) -> Journal:
     """Reads what happened from the append-only file of a server that has never rewritten it."""
     journal = Journal()
     for path in sorted(folder.glob("appendonlydir/*.incr.aof")):
-        for name, key, *rest in (each for each in _commands(path.read_bytes()) if len(each) > 1):
+        for name, key, *rest in (command for command in _commands(path.read_bytes()) if len(command) > 1):
             if name.upper() not in (b"HSET", b"HMSET") or not key.decode().startswith(keys.JOB):
                 continue
             fields = dict(zip(rest[::2], rest[1::2], strict=True))

@@ -140,8 +140,8 @@ class Clients:
         outcome.ids.add(said["job"])
         outcome.status, outcome.attempts = "completed", said["attempts"]
         width, height = map(int, said["size"].split("x"))
-        for each in said["data"]:
-            outcome.wrong += _wrong(base64.b64decode(each["b64_json"]), width, height)
+        for image in said["data"]:
+            outcome.wrong += _wrong(base64.b64decode(image["b64_json"]), width, height)
 
     async def _send(self, method: str, path: str, **request: Any) -> httpx.Response:
         """Returns the first answer that is neither a 429 nor a 5xx, from whichever replica gives one."""

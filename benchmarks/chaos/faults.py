@@ -97,7 +97,7 @@ class Faults:
 
     async def _serving(self, parts: Sequence[Part]) -> list[Part]:
         """Returns those parts that are not down, as soon as there are any."""
-        while not (up := [each for each in parts if not each.down]):  # noqa: ASYNC110 - likewise
+        while not (up := [part for part in parts if not part.down]):  # noqa: ASYNC110 - likewise
             await asyncio.sleep(10 * LOOK_S)
         return up
 

@@ -96,7 +96,7 @@ class Fleet:
     async def start(self) -> None:
         """Everything, until each API answers and each worker is warm."""
         await self.start_server()
-        await asyncio.gather(*(each.start() for each in self.parts))
+        await asyncio.gather(*(part.start() for part in self.parts))
         await asyncio.gather(*map(self.serving, self.parts))
 
     async def start_server(self) -> None:

@@ -74,7 +74,7 @@ async def chaos(folder: Path, jobs: int, counts: Mapping[str, int], seed: int, l
     draw = random.Random(seed)  # noqa: S311 - a schedule, not a secret
     asked_for = wishes(jobs, draw, ["shapes-flux"], ["held", "polled"], unwanted=0.06)
     async with asyncio.timeout(limit_s), fleet(folder, SETTINGS, [{}, {}], fsync) as service:
-        clients = Clients([each.url for each in service.apis], random.Random(seed + 1))  # noqa: S311
+        clients = Clients([api.url for api in service.apis], random.Random(seed + 1))  # noqa: S311
         faults = Faults(service, clients, counts, jobs, random.Random(seed + 2))  # noqa: S311
         begun_s = asyncio.get_running_loop().time()
         async with asyncio.TaskGroup() as group:
@@ -99,7 +99,7 @@ async def rolling(folder: Path, seed: int, limit_s: float, at_once: int = AT_ONC
     settings = SETTINGS | {"NAG_CATALOG": str(catalog)}
     workers = [{"NAG_MODELS": "shapes-flux"}, {"NAG_MODELS": "shapes-twin"}]
     async with asyncio.timeout(limit_s), fleet(folder, settings, workers) as service:
-        clients = Clients([each.url for each in service.apis], random.Random(seed + 1))  # noqa: S311
+        clients = Clients([api.url for api in service.apis], random.Random(seed + 1))  # noqa: S311
         begun_s = asyncio.get_running_loop().time()
         over = asyncio.Event()
         async with asyncio.TaskGroup() as group:

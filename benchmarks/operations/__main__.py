@@ -74,7 +74,7 @@ async def tell(folder: Path, executable: str, seed: int) -> Story:
     settings = SETTINGS | {"NAG_CATALOG": str(folder / "models.toml")}
     with small_disk(folder / "data") as disk:
         async with fleet(folder, settings, [{}, {}], fsync="everysec") as service:
-            apis = [each.url for each in service.apis]
+            apis = [api.url for api in service.apis]
             queue, load = Queue.connect(service.settings), Load(apis, seed)
             scene = Scene(service, load, queue, disk)
             hosts = [url.removeprefix("http://") for url in apis]
@@ -83,7 +83,7 @@ async def tell(folder: Path, executable: str, seed: int) -> Story:
                 story.begin_s = time.time()
                 await asyncio.sleep(LOAD_S)
                 story.quiet = await seen.firing()
-                story.targets = sum(each["health"] == "up" for each in await seen.targets())
+                story.targets = sum(target["health"] == "up" for target in await seen.targets())
                 load.clients = 2
                 for fault in FAULTS.values():
                     if fault.what == "disk filled" and disk is None:
@@ -133,8 +133,8 @@ def publish(story: Story, seed: int) -> Sequence[Path]:
         [alert, fault, f"{fired_s:.0f}", f"{cleared_s:.0f}"]
         for alert, (fault, fired_s, cleared_s) in story.fired.items()
     ]
-    queries = sum(len(each.empty) == 0 for each in story.panels)
-    with_gpu = sum(each.needs_gpu for each in story.panels)
+    queries = sum(len(panel.empty) == 0 for panel in story.panels)
+    with_gpu = sum(panel.needs_gpu for panel in story.panels)
     title = (
         f"Alerts that fired and cleared with a real Prometheus, {story.targets} targets scraped each second; a minute "
         f"of the rules is {minute} s here. {queries} of {len(story.panels)} panels had data in all their queries "
@@ -143,7 +143,7 @@ def publish(story: Story, seed: int) -> Sequence[Path]:
     )
     data = {
         "alerts": story.fired,
-        "panels": {f"{each.dashboard}: {each.title}": len(each.series) for each in story.panels},
+        "panels": {f"{panel.dashboard}: {panel.title}": len(panel.series) for panel in story.panels},
         "recording_rules": story.rules,
         "skipped": story.skipped,
         "seconds": round(story.end_s - story.begin_s),

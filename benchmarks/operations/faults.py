@@ -43,18 +43,18 @@ class Fault:
 
 @asynccontextmanager
 async def _killed(scene: Scene, parts: Sequence[Part]) -> AsyncIterator[None]:
-    for each in parts:
-        each.signal(signal.SIGKILL)
-        await each.ended()
+    for part in parts:
+        part.signal(signal.SIGKILL)
+        await part.ended()
     yield
-    for each in parts:
-        await each.start()
+    for part in parts:
+        await part.start()
     await asyncio.gather(*map(scene.fleet.serving, parts))
 
 
 @asynccontextmanager
 async def workers_killed(scene: Scene) -> AsyncIterator[None]:
-    killed = {await each.worker_name() for each in scene.fleet.workers}
+    killed = {await worker.worker_name() for worker in scene.fleet.workers}
     async with _killed(scene, scene.fleet.workers):
         yield
     while killed & (await scene.fleet.held()).keys():  # noqa: ASYNC110 - until those in their place have given it up
@@ -85,15 +85,15 @@ async def drop_dead(scene: Scene) -> None:
 @asynccontextmanager
 async def queue_filled(scene: Scene) -> AsyncIterator[None]:
     """Nobody works; clients go on asking."""
-    for each in scene.fleet.workers:
-        each.signal(signal.SIGSTOP)
+    for worker in scene.fleet.workers:
+        worker.signal(signal.SIGSTOP)
     asking = asyncio.create_task(_flood(scene))
     try:
         yield
     finally:
         asking.cancel()
-        for each in scene.fleet.workers:
-            each.signal(signal.SIGCONT)
+        for worker in scene.fleet.workers:
+            worker.signal(signal.SIGCONT)
         await asyncio.wait([asking])
 
 
@@ -165,8 +165,8 @@ def small_disk(folder: Path) -> Iterator[Path | None]:
 
 
 FAULTS: Mapping[str, Fault] = {
-    each.what: each
-    for each in (
+    fault.what: fault
+    for fault in (
         Fault("workers killed", ("NagNoWorker",), workers_killed),
         Fault("a worker frozen", ("NagLeasesLost", "NagDeadLetters"), worker_frozen),
         Fault("queue filled", ("NagQueueNearlyFull", "NagRefusing", "NagQueueWaitLong"), queue_filled),

@@ -48,7 +48,10 @@ async def query_panels(prometheus: Prometheus, begin_s: float, end_s: float) -> 
         for target in panel["targets"]:
             expr = target["expr"].replace("$__rate_interval", WINDOW).replace("$model", ".*")
             answer = await prometheus.history(expr, begin_s, end_s, STEP_S)
-            points = [(_name(target["legendFormat"], each["metric"]), _points(each["values"])) for each in answer]
+            points = [
+                (_name(target["legendFormat"], series_data["metric"]), _points(series_data["values"]))
+                for series_data in answer
+            ]
             points = [(name, values) for name, values in points if values]
             series += points
             empty += [] if points else [expr]
@@ -66,21 +69,21 @@ def plot(panels: Sequence[PanelData], begin_s: float, marks: Sequence[tuple[floa
     from matplotlib import pyplot
 
     written = []
-    for dashboard in dict.fromkeys(each.dashboard for each in panels):
-        mine = [each for each in panels if each.dashboard == dashboard]
+    for dashboard in dict.fromkeys(panel.dashboard for panel in panels):
+        mine = [panel for panel in panels if panel.dashboard == dashboard]
         rows = math.ceil(len(mine) / ACROSS)
         figure, axes = pyplot.subplots(rows, ACROSS, figsize=(5 * ACROSS, 2.6 * rows), squeeze=False, sharex=True)
-        for each, axis in zip(mine, axes.flat, strict=False):
-            for name, values in each.series:
+        for panel, axis in zip(mine, axes.flat, strict=False):
+            for name, values in panel.series:
                 axis.plot([t - begin_s for t, _ in values], [v for _, v in values], label=name, linewidth=1)
             for at_s, _ in marks:
                 axis.axvline(at_s - begin_s, color="0.8", linewidth=0.6, zorder=0)
-            axis.set_title(f"{each.title} ({each.unit})", fontsize=9)
+            axis.set_title(f"{panel.title} ({panel.unit})", fontsize=9)
             axis.tick_params(labelsize=7)
             axis.set_ylim(bottom=0)
-            if not each.series:
+            if not panel.series:
                 axis.text(0.5, 0.5, "no GPU here", transform=axis.transAxes, ha="center", fontsize=8, color="0.5")
-            elif len(each.series) <= LEGEND_MOST:
+            elif len(panel.series) <= LEGEND_MOST:
                 axis.legend(fontsize=6, loc="upper left", framealpha=0.6)
         for axis in list(axes.flat)[len(mine) :]:
             axis.axis("off")

@@ -53,7 +53,7 @@ class Prometheus:
     async def firing(self) -> set[str]:
         """Returns the names of the alerts that fire now."""
         alerts = (await self._get("alerts"))["alerts"]
-        return {each["labels"]["alertname"] for each in alerts if each["state"] == "firing"}
+        return {alert["labels"]["alertname"] for alert in alerts if alert["state"] == "firing"}
 
     async def rules(self) -> list[dict[str, Any]]:
         groups = (await self._get("rules"))["groups"]
@@ -104,7 +104,7 @@ def _configure(folder: Path, apis: Sequence[str]) -> None:
         "nag-worker": {"http_sd_configs": [{"url": f"http://{apis[0]}/metrics/workers", "refresh_interval": "1s"}]},
     }
     config["scrape_configs"] = [
-        {"job_name": each["job_name"]} | sources[each["job_name"]] for each in config["scrape_configs"]
+        {"job_name": scrape["job_name"]} | sources[scrape["job_name"]] for scrape in config["scrape_configs"]
     ]
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
 

@@ -48,7 +48,7 @@ class Reference:
     @classmethod
     def of(cls, folder: Path, patch_px: int) -> Reference:
         """Returns every picture in a folder. Raises ValueError where that are fewer than two."""
-        files = sorted(each for each in folder.glob("*") if each.suffix.lower() in SUFFIXES)
+        files = sorted(file for file in folder.glob("*") if file.suffix.lower() in SUFFIXES)
         if len(files) < 2:
             raise ValueError(f"{folder} holds {len(files)} pictures; FID needs two at least, and the paper's has 5,000")
         return cls(files, patch_px)
@@ -104,14 +104,14 @@ def _look_at_reference(reference: Reference, distances: dict[str, Frechet]) -> N
         for some in _chunks(reference.files):
             pictures = _opened(some)
             for name, distance in distances.items():
-                large = [each for each in pictures if name == "fid" or min(each.size) >= reference.patch_px]
+                large = [image for image in pictures if name == "fid" or min(image.size) >= reference.patch_px]
                 if large:
                     distance.add_reference(_views(name, large, reference.patch_px))
             bar.update(len(some))
 
 
 def _views(name: str, pictures: Sequence[Image.Image], patch_px: int) -> list[Image.Image]:
-    return [whole(each) if name == "fid" else centre(each, patch_px) for each in pictures]
+    return [whole(image) if name == "fid" else centre(image, patch_px) for image in pictures]
 
 
 def _size(file: Path) -> tuple[int, int]:

@@ -70,11 +70,13 @@ def _objects(file: Path) -> Iterator[tuple[str, str | None]]:
 
 def _json(file: Path) -> Iterator[tuple[str, str | None]]:
     data = json.loads(file.read_text(encoding="utf-8"))
-    if isinstance(data, list) and all(isinstance(each, str) for each in data):
+    if isinstance(data, list) and all(isinstance(text, str) for text in data):
         yield from ((text, None) for text in data)
         return
     try:
-        captions = sorted((each["image_id"], each["id"], each["caption"]) for each in data["annotations"])
+        captions = sorted(
+            (annotation["image_id"], annotation["id"], annotation["caption"]) for annotation in data["annotations"]
+        )
     except (KeyError, TypeError):
         raise PromptFileError(f"{file}: neither a list of prompts nor COCO's captions") from None
     pictures: set[Any] = set()

@@ -40,11 +40,11 @@ def save_front(read: Sequence[tuple[Cell, Score]], steps: int, path: Path, title
     for name, methods in FAMILIES.items():
         method, _, share = name.partition(", first ")
         color = colors.setdefault(method, hues[(len(colors) - 1) % len(hues)])
-        found = [here[each] for each in methods if each in here]
+        found = [here[method] for method in methods if method in here]
         if not found:
             continue
         for axes, axis in zip(panels, AXES, strict=True):
-            x, y = [100 * each.absent for each in found], [100 * getattr(each, axis) for each in found]
+            x, y = [100 * value.absent for value in found], [100 * getattr(value, axis) for value in found]
             axes.plot(x, y, DASHES[share], color=color, marker="o", ms=4, label=name)
     for axes, axis in zip(panels, AXES, strict=True):
         plain = 100 * getattr(here[NONE], axis)

@@ -34,7 +34,9 @@ def score(asked: Sequence[Pair], readings: Sequence[Reading]) -> Score:
     by_pair: dict[Pair, list[Reading]] = defaultdict(list)
     for pair, reading in zip(asked, readings, strict=True):
         by_pair[pair].append(reading)
-    read = [each for each in ATTRIBUTES if any(getattr(reading, each) is not None for reading in readings)]
+    read = [
+        attribute for attribute in ATTRIBUTES if any(getattr(reading, attribute) is not None for reading in readings)
+    ]
     entropies = [
         _entropy([getattr(reading, attribute) for reading in seen])
         for pair, seen in by_pair.items()

@@ -66,7 +66,7 @@ class Subject:
             method = replace(method, end=self.end(method.first, steps))
         for start in range(0, len(asked), self.batch):
             some = asked[start : start + self.batch]
-            prompts, negatives = [str(each.prompt) for each in some], [str(each.negative) for each in some]
+            prompts, negatives = [str(request.prompt) for request in some], [str(request.negative) for request in some]
             call: dict[str, Any] = {self.cfg: 1.0, **self.call}
             if method.name == "CFG":
                 call |= {self.cfg: method.scale, "negative_prompt": negatives}

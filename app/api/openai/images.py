@@ -121,7 +121,7 @@ async def images_view(job: Job, service: Service, links: Links | None) -> Images
     return ImagesView(
         **_echo(job),
         created=int(job.completed_at or job.created_at),
-        data=[Image(**each, seed=made.seed) for each, made in zip(written, result.artifacts, strict=True)],
+        data=[Image(**fields, seed=made.seed) for fields, made in zip(written, result.artifacts, strict=True)],
         output_format=asked.output_format,
         size=_size(asked),
         usage=Usage(work=asked.work),

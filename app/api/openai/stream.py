@@ -64,8 +64,8 @@ async def image_sse_events(job: Job, service: Service) -> AsyncGenerator[bytes]:
         ended = await service.follow(job.id)
         if not ended.status.is_terminal:
             raise timed_out(job)
-        for each in await completed_events(ended, service):
-            yield _written(each.type, each)
+        for completed in await completed_events(ended, service):
+            yield _written(completed.type, completed)
     except ServiceError as error:
         yield format_sse_event(event="error", data_str=json.dumps(error.body()))
     except RedisError as error:

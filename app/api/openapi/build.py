@@ -68,17 +68,17 @@ def description(app: FastAPI, *, asks: bool) -> dict[str, Any]:
 
 def _add_schemas(document: dict[str, Any]) -> None:
     schemas = document["components"]["schemas"]
-    _, found = models_json_schema([(each, "serialization") for each in BESIDES], ref_template=REF + "{model}")
+    _, found = models_json_schema([(model, "serialization") for model in BESIDES], ref_template=REF + "{model}")
     schemas |= found["$defs"]
-    for each in ("HTTPValidationError", "ValidationError"):  # FastAPI's own, in whose place stands ours
-        schemas.pop(each, None)
+    for name in ("HTTPValidationError", "ValidationError"):  # FastAPI's own, in whose place stands ours
+        schemas.pop(name, None)
 
 
 def _leave_defaults_out(schemas: dict[str, Any]) -> None:
     """Drops the defaults from schemas of requests: openapi-typescript requires a field that has a default."""
     for name, schema in schemas.items():
-        for each in schema.get("properties", {}).values() if name.endswith("Body") else ():
-            each.pop("default", None)
+        for field in schema.get("properties", {}).values() if name.endswith("Body") else ():
+            field.pop("default", None)
 
 
 def _name(operation: dict[str, Any]) -> None:
@@ -114,9 +114,9 @@ def _add_form(operation: dict[str, Any], schemas: dict[str, Any]) -> None:
     form["properties"].pop("nag", None)
     form["title"], files, required = FORMS[operation["operationId"]]
     form["properties"] = {field: _without_null(schema) for field, schema in form["properties"].items()}
-    for each in files:
-        form["properties"][each].pop("anyOf", None)
-        form["properties"][each] |= {"type": "string", "format": "binary"}
+    for file in files:
+        form["properties"][file].pop("anyOf", None)
+        form["properties"][file] |= {"type": "string", "format": "binary"}
     texts = [field for field in form.get("required", ()) if field not in files]
     for field in texts:
         form["properties"][field] |= {"minLength": 1}

@@ -78,7 +78,7 @@ class GuardedBackend(httpcore.AsyncNetworkBackend):
         except (OSError, UnicodeError) as error:
             raise httpcore.ConnectError("the name does not resolve") from error
         # A scope ("%eth0") is no part of the address that is checked, and none that is allowed has one.
-        return list(dict.fromkeys(ip_address(str(each[4][0]).partition("%")[0]) for each in found))
+        return list(dict.fromkeys(ip_address(str(info[4][0]).partition("%")[0]) for info in found))
 
 
 def _meant(address: Address) -> Address:

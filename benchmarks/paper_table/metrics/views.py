@@ -31,12 +31,12 @@ def whole(picture: Image.Image) -> Image.Image:
 
 def bytes_of(pictures: Sequence[Image.Image]) -> torch.Tensor:
     """Pictures of one size as (N, 3, H, W), uint8."""
-    return torch.from_numpy(np.stack([np.asarray(each) for each in pictures])).permute(0, 3, 1, 2)
+    return torch.from_numpy(np.stack([np.asarray(image) for image in pictures])).permute(0, 3, 1, 2)
 
 
 def clip_input(pictures: Sequence[Image.Image], side_px: int) -> torch.Tensor:
     """(N, 3, side_px, side_px), float32: the shorter side scaled, the middle taken, CLIP's mean and spread."""
-    pixels = bytes_of([centre(_scaled(each, side_px), side_px) for each in pictures]).float() / 255
+    pixels = bytes_of([centre(_scaled(image, side_px), side_px) for image in pictures]).float() / 255
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (CLIP_MEAN, CLIP_STD))
     return (pixels - mean) / std
 
