@@ -58,7 +58,7 @@ def requests() -> list[dict[str, Any]]:
 
 
 def through(url: str, asked: Sequence[dict[str, Any]], at_once: int, name: str) -> tuple[float, list[Any], list[int]]:
-    """Seconds for all, the pictures, and the batch each was in."""
+    """Returns the seconds for all, the images, and the batch that each was in."""
     with (
         httpx.Client(base_url=url, timeout=300, trust_env=False) as client,
         tqdm(total=len(asked), desc=name, mininterval=5.0) as bar,
@@ -67,9 +67,9 @@ def through(url: str, asked: Sequence[dict[str, Any]], at_once: int, name: str) 
         def one(body: dict[str, Any]) -> tuple[Any, int]:
             job = client.post("/v1/jobs", json=body, headers={"prefer": "wait=120"}).raise_for_status().json()
             assert job["status"] == "completed", job
-            picture = client.get(job["outputs"][0]["url"]).raise_for_status().content
+            content = client.get(job["outputs"][0]["url"]).raise_for_status().content
             bar.update()
-            with Image.open(io.BytesIO(picture)) as image:
+            with Image.open(io.BytesIO(content)) as image:
                 return np.asarray(image, dtype=np.float32), int(job["batch_size"])
 
         list(map(one, asked[:2]))  # warm

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from app.catalog import Catalog
 from app.settings import Settings
 from benchmarks import report
+from benchmarks.suppression.figures import save_sheet
 from benchmarks.suppression.methods import NAG, NONE, Method
 from benchmarks.suppression.pairs import Pair, pairs
-from benchmarks.suppression.pictures import save_sheet
 from benchmarks.suppression.score import percent, score
 from benchmarks.suppression.subject import Subject
 from training.shapes.styles import STYLES

@@ -36,7 +36,7 @@ def _chunked(*chunks: bytes) -> bytes:
 
 
 def _png(width: int, height: int) -> bytes:
-    """Returns a picture that says it is this large, and is a few bytes."""
+    """Returns an image that says it is this large, and is a few bytes."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -80,14 +80,14 @@ TYPES: list[tuple[str, dict[str, Any]]] = [
     ("an unknown choice", {"output_format": "exe"}), ("a choice in capitals", {"priority": "HIGH"}),
 ]  # fmt: skip
 RANGES: list[tuple[str, dict[str, Any], int, str]] = [
-    ("no pictures", {"n": 0}, 422, "invalid_request"), ("10^6 pictures", {"n": 10**6}, 422, "invalid_request"),
+    ("no images", {"n": 0}, 422, "invalid_request"), ("10^6 images", {"n": 10**6}, 422, "invalid_request"),
     ("a negative seed", {"seed": -1}, 422, "invalid_request"), ("a seed of 2^63", {"seed": 2**63}, 422, "invalid_request"),
     ("10^9 steps", {"num_inference_steps": 10**9}, 400, "invalid_parameter"),
     ("a width of 2^40", {"width": 2**40}, 400, "invalid_parameter"), ("a width off the grid", {"width": 65}, 400, "invalid_parameter"),
     ("NAG scale 0", {"nag": {"scale": 0}}, 400, "invalid_parameter"), ("NAG alpha 2", {"nag": {"alpha": 2}}, 400, "invalid_parameter"),
     ("a deadline in the past", {"deadline_s": -1}, 422, "invalid_request"),
     ("a deadline in 10^9 years", {"deadline_s": 3e16}, 400, "invalid_parameter"),
-    ("frames of a picture", {"num_frames": 9}, 400, "unsupported_parameter"),
+    ("frames of an image", {"num_frames": 9}, 400, "unsupported_parameter"),
 ]  # fmt: skip
 UNICODE: list[tuple[str, dict[str, Any], int, str]] = [
     ("half a surrogate pair", {"prompt": "a \ud800"}, 422, "invalid_request"),
@@ -141,9 +141,9 @@ CASES: list[Case] = [
     post("files and forms", "a zip bomb as JSON", _zip(), 400, "malformed_body"),
     post("files and forms", "a zip bomb as itself", _zip(), 415, "unsupported_media_type", kind="application/zip"),
     post("files and forms", "gzip of 20 MB", zlib.compress(b" " * 20_000_000), 400, "malformed_body", content_encoding="gzip"),
-    _video("a picture of 60,000 by 60,000", 400, "unsupported_parameter", PROMPT,
+    _video("an image of 60,000 by 60,000", 400, "unsupported_parameter", PROMPT,
            ('name="input_reference"; filename="a.png"', _png(60_000, 60_000))),
-    _video("a program as a picture", 400, "unsupported_parameter", PROMPT,
+    _video("a program as an image", 400, "unsupported_parameter", PROMPT,
            ('name="input_reference"; filename="../../a.sh"', b"#!/bin/sh\n")),
     _video("300 fields", 400, "malformed_body", *([PROMPT] * 300)),
     _video("a field twice", 422, "invalid_request", PROMPT, PROMPT),

@@ -49,7 +49,7 @@ class RequestOutcome:
 
 
 def wishes(count: int, draw: random.Random, models: Sequence[str], hows: Sequence[str], unwanted: float) -> list[Wish]:
-    """Pictures of 1 or 2 steps, with NAG, CFG or neither; of each share `unwanted`, some are cancelled and some given
+    """Images of 1 or 2 steps, with NAG, CFG or neither; of each share `unwanted`, some are cancelled and some given
     a deadline that they may miss.
     """
     made = []
@@ -128,7 +128,7 @@ class Clients:
             if len(data) != output["size_bytes"]:
                 outcome.wrong.append(f"{len(data)} bytes where {output['size_bytes']} were told")
         if outcome.status == "completed" and len(job["outputs"]) != wish.body["n"]:
-            outcome.wrong.append(f"{len(job['outputs'])} pictures, not {wish.body['n']}")
+            outcome.wrong.append(f"{len(job['outputs'])} images, not {wish.body['n']}")
 
     async def _openai(self, outcome: RequestOutcome) -> None:
         headers = {"idempotency-key": outcome.wish.key}
@@ -175,5 +175,5 @@ def _wrong(data: bytes, width: int, height: int) -> list[str]:
             image.load()
             found = (image.format, *image.size)
     except OSError as error:
-        return [f"not a picture: {error}"]
+        return [f"not an image: {error}"]
     return [] if found == ("PNG", width, height) else [f"{found}, not a PNG of {width}x{height}"]

@@ -1,1 +1,1 @@
-"""A real Prometheus beside a service under load: its queries, its alerts, and pictures of its panels."""
+"""A real Prometheus beside a service under load: its queries, its alerts, and images of its panels."""

@@ -3,7 +3,7 @@
     pip install -c constraints.txt -e '.[paper]'
     python -m benchmarks.paper_table --model flux-schnell --prompt-file captions_val2017.json --reference val2017
 
-The pictures stay in a folder; a run that was broken off goes on there, and its metrics are read anew. Several processes
+The images stay in a folder; a run that was broken off goes on there, and its metrics are read anew. Several processes
 share the work by --shard 0/4, 1/4, …; the table is then the same command without it.
 """
 
@@ -96,7 +96,7 @@ def _reference(asked: argparse.Namespace, plan: Plan, metrics: frozenset[network
     distances = metrics & {"fid", "pfid"}
     if asked.reference is None:
         if distances:
-            raise Usage("--reference: FID and PFID need a folder of real pictures; or --metrics clip imagereward")
+            raise Usage("--reference: FID and PFID need a folder of real images; or --metrics clip imagereward")
         return None
     if not distances:
         raise Usage("--reference: no metric that is asked for looks at it")
@@ -120,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--prompt-file", type=Path, required=True, help=".txt, .csv, .jsonl, or .json (a list, or COCO's captions)")
     add("--prompts", type=_positive, metavar="N", help="the first N of the file")
     add("--negative", default=prompts.NEGATIVE, help="for prompts that bring none (%(default)s)")
-    add("--reference", type=Path, metavar="FOLDER", help="real pictures, for FID and PFID")
+    add("--reference", type=Path, metavar="FOLDER", help="real images, for FID and PFID")
     add("--metrics", nargs="+", choices=networks.METRICS, default=networks.METRICS)
     add("--patch", type=_positive, default=299, metavar="PX", help="side of PFID's patch (%(default)s)")
     add("--clip", default=networks.CLIP, help="the network of the CLIP Score (%(default)s)")
@@ -131,7 +131,7 @@ def _parser() -> argparse.ArgumentParser:
     for name in GUIDANCE:
         add(f"--{name}", type=float, help="number of NAG; default: the catalog's")
     add("--seed", type=int, default=0, help="seed of the first prompt; the next prompt has the next seed")
-    add("--batch", type=_positive, default=4, metavar="ROWS", help="pictures a pipeline call (%(default)s)")
+    add("--batch", type=_positive, default=4, metavar="ROWS", help="images per pipeline call (%(default)s)")
     add("--folder", type=Path, help="folder of the images (out/paper_table/<model>)")
     add("--results", type=Path, default=report.RESULTS, metavar="FOLDER", help="folder of the table (%(default)s)")
     add("--time-limit", type=float, metavar="S", help="begin no batch that would end later, then measure what there is")

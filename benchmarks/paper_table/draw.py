@@ -40,9 +40,9 @@ class Limits:
 
 
 def missing(plan: Plan, cache: ImageCache) -> list[Batch]:
-    """Returns the batches of which any picture is missing. Raises StaleImageError.
+    """Returns the batches of which any image is missing. Raises StaleImageError.
 
-    They are drawn anew whole: how rows share a call shows in a picture's last digits.
+    They are drawn anew whole: how rows share a call shows in an image's last digits.
     """
     return [
         batch
@@ -52,7 +52,7 @@ def missing(plan: Plan, cache: ImageCache) -> list[Batch]:
 
 
 def draw(plan: Plan, cache: ImageCache, device: torch.device, limits: Limits) -> None:
-    """Raises RuntimeError for a picture that is none, and where NAG was asked for and not applied."""
+    """Raises RuntimeError for an image that is none, and where NAG was asked for and not applied."""
     mine = [batch for batch in missing(plan, cache) if batch.number % limits.shards == limits.shard]
     if not mine:
         return
@@ -60,7 +60,7 @@ def draw(plan: Plan, cache: ImageCache, device: torch.device, limits: Limits) ->
     slowest_s = 0.0
     with (
         closing(SharedModel(plan.entry, load(plan.entry, device))) as model,
-        tqdm(total=sum(len(batch.places) for batch in mine), unit="picture", desc=plan.entry.id) as bar,
+        tqdm(total=sum(len(batch.places) for batch in mine), unit="image", desc=plan.entry.id) as bar,
     ):
         for batch in mine:
             begun_s = perf_counter()
@@ -86,7 +86,7 @@ def draw(plan: Plan, cache: ImageCache, device: torch.device, limits: Limits) ->
 def _check(batch: Batch, images: Sequence[CallResult]) -> None:
     for place, image in zip(batch.places, images, strict=True):
         if not np.isfinite(image.pixels).all():
-            raise RuntimeError(f"{batch.method}: the picture of prompt {place} holds pixels that are not numbers")
+            raise RuntimeError(f"{batch.method}: the image of prompt {place} holds pixels that are not numbers")
         if image.applied.applied != (batch.method == "NAG"):
             without = "" if image.applied.applied else "out"
             raise RuntimeError(f"{batch.method}: prompt {place} was drawn with{without} NAG")

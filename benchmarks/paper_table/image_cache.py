@@ -1,4 +1,4 @@
-"""The pictures of a run in a folder, each a PNG that carries what it was drawn from."""
+"""The images of a run in a folder, each a PNG that carries what it was drawn from."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from app.jobs import Generation
 __all__ = ["ImageCache", "StaleImageError"]
 
 KEY = "drawn from"
-#: Of an entry, what changes its pictures and is no part of a request.
+#: Of an entry, what changes its images and is no part of a request.
 SOURCE = {
     "repository", "revision", "variant", "pipeline", "dtype", "component_dtypes", "denoiser", "lora", "scheduler",
     "quantization", "cfg", "embedded_guidance", "call",
@@ -27,11 +27,11 @@ SOURCE = {
 
 
 class StaleImageError(ValueError):
-    """A picture of the folder comes from other parameters than are asked for now."""
+    """An image of the folder comes from other parameters than are asked for now."""
 
 
 class ImageCache:
-    """`folder`/<method>/<place>.png. A picture is there whole or not at all, whenever the run ends."""
+    """`folder`/<method>/<place>.png. An image is there whole or not at all, whenever the run ends."""
 
     def __init__(self, folder: Path, entry: Model) -> None:
         self.folder = folder
@@ -45,8 +45,8 @@ class ImageCache:
         path = self.path(method, place)
         if not path.exists():
             return False
-        with Image.open(path) as picture:
-            found = json.loads(picture.info.get(KEY, "{}"))
+        with Image.open(path) as image:
+            found = json.loads(image.info.get(KEY, "{}"))
         wanted = self._parameters(generation)
         if found != wanted:
             raise StaleImageError(f"{path} was drawn from other {_difference(found, wanted)}: take another folder")

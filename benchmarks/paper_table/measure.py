@@ -1,4 +1,4 @@
-"""Every metric over the pictures of an cache that both methods have."""
+"""Every metric over the images of a cache that both methods have."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Item = TypeVar("Item")
 
 @dataclass
 class Scores:
-    """Of one method: a number a picture, in the prompts' order, and one a set; None for what was not asked."""
+    """Of one method: a number per image, in the prompts' order, and one a set; None for what was not asked."""
 
     clip: list[float] = field(default_factory=list)
     imagereward: list[float] = field(default_factory=list)
@@ -40,17 +40,17 @@ class Scores:
 
 @dataclass(frozen=True)
 class Reference:
-    """Real pictures of any sizes."""
+    """Real images of any sizes."""
 
     files: Sequence[Path]
     patch_px: int
 
     @classmethod
     def of(cls, folder: Path, patch_px: int) -> Reference:
-        """Returns every picture in a folder. Raises ValueError where that are fewer than two."""
+        """Returns every image in a folder. Raises ValueError where that are fewer than two."""
         files = sorted(file for file in folder.glob("*") if file.suffix.lower() in SUFFIXES)
         if len(files) < 2:
-            raise ValueError(f"{folder} holds {len(files)} pictures; FID needs two at least, and the paper's has 5,000")
+            raise ValueError(f"{folder} holds {len(files)} images; FID needs two at least, and the paper's has 5,000")
         return cls(files, patch_px)
 
     def small(self) -> int:
@@ -59,7 +59,7 @@ class Reference:
 
 
 def complete(plan: Plan, cache: ImageCache) -> list[int]:
-    """Returns the places whose pictures are there by every method. Raises StaleImageError."""
+    """Returns the places whose images are there by every method. Raises StaleImageError."""
     gone = {place for batch in missing(plan, cache) for place in batch.places}
     return [place for place in range(len(plan.prompts)) if place not in gone]
 
@@ -80,19 +80,19 @@ def measure(
         distances = {name: Frechet(networks.inception, device) for name in ("fid", "pfid") if name in metrics}
         _look_at_reference(reference, distances)
     found: dict[str, Scores] = {}
-    with tqdm(total=len(METHODS) * len(places), unit="picture", desc="measuring") as bar:
+    with tqdm(total=len(METHODS) * len(places), unit="image", desc="measuring") as bar:
         for method in METHODS:
             scores = found[method] = Scores()
             for some in _chunks(places):
-                pictures = _opened([cache.path(method, place) for place in some])
+                images = _opened([cache.path(method, place) for place in some])
                 prompts = [plan.prompts[place].text for place in some]
                 if networks.clip is not None:
-                    scores.clip += networks.clip(pictures, prompts)
+                    scores.clip += networks.clip(images, prompts)
                 if networks.image_reward is not None:
-                    scores.imagereward += networks.image_reward(pictures, prompts)
+                    scores.imagereward += networks.image_reward(images, prompts)
                 for name, distance in distances.items():
                     assert reference is not None
-                    distance.add(_views(name, pictures, reference.patch_px))
+                    distance.add(_views(name, images, reference.patch_px))
                 bar.update(len(some))
             for name, distance in distances.items():
                 setattr(scores, name, distance.take())
@@ -100,29 +100,29 @@ def measure(
 
 
 def _look_at_reference(reference: Reference, distances: dict[str, Frechet]) -> None:
-    with tqdm(total=len(reference.files), unit="picture", desc="reference") as bar:
+    with tqdm(total=len(reference.files), unit="image", desc="reference") as bar:
         for some in _chunks(reference.files):
-            pictures = _opened(some)
+            images = _opened(some)
             for name, distance in distances.items():
-                large = [image for image in pictures if name == "fid" or min(image.size) >= reference.patch_px]
+                large = [image for image in images if name == "fid" or min(image.size) >= reference.patch_px]
                 if large:
                     distance.add_reference(_views(name, large, reference.patch_px))
             bar.update(len(some))
 
 
-def _views(name: str, pictures: Sequence[Image.Image], patch_px: int) -> list[Image.Image]:
-    return [whole(image) if name == "fid" else centre(image, patch_px) for image in pictures]
+def _views(name: str, images: Sequence[Image.Image], patch_px: int) -> list[Image.Image]:
+    return [whole(image) if name == "fid" else centre(image, patch_px) for image in images]
 
 
 def _size(file: Path) -> tuple[int, int]:
-    with Image.open(file) as picture:
-        return picture.size
+    with Image.open(file) as image:
+        return image.size
 
 
 def _opened(files: Sequence[Path]) -> list[Image.Image]:
     def opened(file: Path) -> Image.Image:
-        with Image.open(file) as picture:
-            return picture.convert("RGB")
+        with Image.open(file) as image:
+            return image.convert("RGB")
 
     with ThreadPoolExecutor(THREADS) as pool:
         return list(pool.map(opened, files))

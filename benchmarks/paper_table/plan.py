@@ -50,7 +50,7 @@ class Plan:
     def __post_init__(self) -> None:
         if self.entry.kind == "video":
             raise PlanError(
-                f"{self.entry.id} makes videos; the table's metrics judge pictures, and one frame says nothing"
+                f"{self.entry.id} makes videos; the table's metrics judge images, and one frame says nothing"
             )
         for place in range(len(self.prompts)):
             try:
@@ -64,7 +64,7 @@ class Plan:
             raise PlanError(f"NAG with {numbers} changes nothing, so there is nothing to compare")
 
     def generation(self, method: str, place: int) -> Generation:
-        """Returns the request of one picture."""
+        """Returns the request of one image."""
         prompt = self.prompts[place]
         nag = NAGBody(**self.guidance, negative_prompt=prompt.negative) if method == "NAG" else None
         body = GenerationBody(

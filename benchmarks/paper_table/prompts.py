@@ -31,7 +31,7 @@ def read(file: Path, negative: str) -> list[Prompt]:
     """Returns all prompts of a file; `negative` is for those that have none of their own.
 
     .txt: one a line. .csv: a header of prompt and, if wanted, negative. .jsonl: objects of the same keys.
-    .json: a list of prompts, as HPDv2's are, or the captions of COCO, of which each picture's first is taken.
+    .json: a list of prompts, as HPDv2's are, or the captions of COCO, of which each image's first is taken.
     Raises PromptFileError.
     """
     kinds = {".txt": _lines, ".csv": _table, ".jsonl": _objects, ".json": _json}
@@ -79,10 +79,10 @@ def _json(file: Path) -> Iterator[tuple[str, str | None]]:
         )
     except (KeyError, TypeError):
         raise PromptFileError(f"{file}: neither a list of prompts nor COCO's captions") from None
-    pictures: set[Any] = set()
-    for picture, _, caption in captions:
-        if picture not in pictures:
-            pictures.add(picture)
+    images: set[Any] = set()
+    for image, _, caption in captions:
+        if image not in images:
+            images.add(image)
             yield caption, None
 
 

@@ -19,7 +19,7 @@ __all__ = ["Run", "write"]
 
 COLUMNS: dict[Metric, str] = {"clip": "CLIP Score ↑", "fid": "FID ↓", "pfid": "PFID ↓", "imagereward": "ImageReward ↑"}
 DIGITS: dict[Metric, int] = {"clip": 2, "fid": 2, "pfid": 2, "imagereward": 3}
-#: Of the paper's set; FID of fewer pictures is larger, whatever they show.
+#: Of the paper's set; FID of fewer images is larger, whatever they show.
 COCO = 5000
 
 
@@ -62,7 +62,7 @@ def write(run: Run, folder: Path) -> None:
     report.write(
         f"paper_table-{run.plan.entry.id}",
         f"Table 1 of arXiv 2505.21179 on {run.plan.entry.id}: the same prompts and seeds without and with NAG",
-        ("method", "pictures", *(COLUMNS[metric] for metric in shown)),
+        ("method", "images", *(COLUMNS[metric] for metric in shown)),
         rows,
         data,
         run.machine,
@@ -121,13 +121,13 @@ def _notes(run: Run) -> list[str]:
 
 
 def _distances(reference: Reference, count: int, metrics: frozenset[Metric]) -> str:
-    said = [f"Reference: {len(reference.files)} pictures."]
+    said = [f"Reference: {len(reference.files)} images."]
     if "fid" in metrics:
         said.append("FID: the middle square, bicubic with antialiasing to Inception's 299 px.")
     if "pfid" in metrics:
         small = reference.small()
-        without = f", without {small} pictures of the reference that are smaller" if small else ""
+        without = f", without {small} images of the reference that are smaller" if small else ""
         said.append(f"PFID: {reference.patch_px} px of the middle, unscaled{without}.")
     if min(count, len(reference.files)) < COCO:
-        said.append(f"Both grow as pictures get fewer: only tables of equal counts compare, the paper's of {COCO}.")
+        said.append(f"Both grow as images get fewer: only tables of equal counts compare, the paper's of {COCO}.")
     return " ".join(said)

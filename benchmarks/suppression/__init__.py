@@ -1,1 +1,1 @@
-"""Is a negative prompt obeyed, and at what price? Read from the pixels of an embedded model's pictures."""
+"""Is a negative prompt obeyed, and at what price? Read from the pixels of an embedded model's images."""

@@ -9,7 +9,7 @@ import argparse
 import re
 
 from benchmarks import report
-from benchmarks.suppression import pictures
+from benchmarks.suppression import figures
 from benchmarks.suppression.methods import NONE
 from benchmarks.suppression.score import Score, percent
 from benchmarks.suppression.study import Cell, Study
@@ -23,7 +23,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.suppression", description=__doc__)
     parser.add_argument("--model", default="shapes-flux")
     parser.add_argument(
-        "--seeds", type=int, default=SEEDS, help=f"pictures a cell; other than {SEEDS}, a table of their own"
+        "--seeds", type=int, default=SEEDS, help=f"images per cell; other than {SEEDS}, a table of their own"
     )
     parser.add_argument(
         "--only",
@@ -40,13 +40,13 @@ def main() -> None:
     read = [(cell, score) for cell in cells if (score := study.score(cell)) is not None]
     rows = [_row(cell, score) for cell, score in read]
     title = (
-        f"Suppression on {arguments.model}: {arguments.seeds} pictures a row over all pairs of a half, 95 % intervals"
+        f"Suppression on {arguments.model}: {arguments.seeds} images per row over all pairs of a half, 95 % intervals"
     )
     data = [dict(zip(COLUMNS, row, strict=True)) for row in rows]
     report.write(name, title, COLUMNS, rows, data, report.machine())
     if any(cell.method == NONE for cell, _ in read):
-        pictures.save_front(read, study.subject.steps, report.RESULTS / f"{name}.png", title)
-        pictures.save_samples(study, report.RESULTS / f"{name}-samples.png")
+        figures.save_front(read, study.subject.steps, report.RESULTS / f"{name}.png", title)
+        figures.save_samples(study, report.RESULTS / f"{name}-samples.png")
 
 
 def _row(cell: Cell, score: Score) -> list[str]:

@@ -13,7 +13,7 @@ __all__ = ["ending"]
 
 
 @contextmanager
-def ending(denoiser: nn.Module, end: float, pictures: int) -> Iterator[None]:
+def ending(denoiser: nn.Module, end: float, images: int) -> Iterator[None]:
     """Below (1 − end)·T the answer to the negative prompt is replaced by the caption's, which leaves CFG no difference.
 
     T is the first timestep of a pipeline call. The pipelines ask for both in one call, the negative's rows first, or in
@@ -27,8 +27,8 @@ def ending(denoiser: nn.Module, end: float, pictures: int) -> Iterator[None]:
         timestep = float(torch.as_tensor(given["timestep"] if "timestep" in given else args[1]).flatten()[0])
         if total is None or timestep > total:
             total = timestep
-        if len(output[0]) == 2 * pictures:
-            caption = output[0][pictures:]
+        if len(output[0]) == 2 * images:
+            caption = output[0][images:]
             both = torch.cat([caption, caption])
         elif latest is None or latest[0] != timestep:
             latest = timestep, output[0]

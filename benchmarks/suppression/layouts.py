@@ -28,12 +28,12 @@ def main() -> None:
     ways = {"none": NONE, "packed (default)": NAG, "authors' (`reference=True`)": Method("NAG", reference=True)}
     made = {name: np.concatenate(list(subject.make(asked, way, subject.steps))) for name, way in ways.items()}
     rows = []
-    for name, pictures in made.items():
-        found = score(asked, list(subject.judge(pictures)))
-        distance = np.sqrt(np.square(pictures.astype(np.float32) - made["packed (default)"]).mean())
+    for name, images in made.items():
+        found = score(asked, list(subject.judge(images)))
+        distance = np.sqrt(np.square(images.astype(np.float32) - made["packed (default)"]).mean())
         shares = [f"{100 * share:.1f}" for share in (found.absent, found.clean, found.kept)]
         rows.append([name, *shares, f"{distance:.2f}"])
-    title = f"Layouts of Flux.1's guidance on shapes-flux: held-out pairs, {seeds} pictures, {subject.steps} steps"
+    title = f"Layouts of Flux.1's guidance on shapes-flux: held-out pairs, {seeds} images, {subject.steps} steps"
     report.write("layouts-shapes-flux", title, COLUMNS, rows, rows, report.machine())
 
 

@@ -1,4 +1,4 @@
-"""What a method's pictures are worth: four axes, always read together."""
+"""What a method's images are worth: four axes, always read together."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ATTRIBUTES = ("size", "color", "shape", "background", "motion")
 
 @dataclass(frozen=True)
 class Score:
-    """Shares of `count` pictures, each in [0, 1]; diversity in bits."""
+    """Shares of `count` images, each in [0, 1]; diversity in bits."""
 
     count: int
     #: Not showing what the negative prompt names.

@@ -47,7 +47,7 @@ class Cell:
 
 
 class Study:
-    """All cells of a model, `seeds` pictures each, spread evenly over the pairs."""
+    """All cells of a model, `seeds` images each, spread evenly over the pairs."""
 
     def __init__(self, subject: Subject, seeds: int, store: Path) -> None:
         self.subject = subject
@@ -78,7 +78,7 @@ class Study:
     def run(self, cells: Sequence[Cell]) -> None:
         """Reads the cells that no earlier run has read."""
         missing = [cell for cell in cells if cell.key not in self._scores]
-        with tqdm(total=len(missing) * self.seeds, unit="picture", desc=self.subject.name) as bar:
+        with tqdm(total=len(missing) * self.seeds, unit="image", desc=self.subject.name) as bar:
             for cell in missing:
                 bar.set_postfix_str(cell.key)
                 self._scores[cell.key] = self._read(cell, bar)
@@ -90,7 +90,7 @@ class Study:
         return self._scores.get(cell.key)
 
     def samples(self, cell: Cell, count: int) -> NDArray[np.uint8]:
-        """Returns the first `count` pictures or clips of a cell."""
+        """Returns the first `count` images or clips of a cell."""
         asked = self._asked(cell)[:: max(1, self.seeds // count)][:count]
         return np.concatenate(list(self.subject.make(asked, cell.method, cell.steps)))
 

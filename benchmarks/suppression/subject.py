@@ -61,7 +61,7 @@ class Subject:
         return self.judge is read_clips
 
     def make(self, asked: Sequence[Pair], method: Method, steps: int) -> Iterator[NDArray[np.uint8]]:
-        """8-bit pictures or clips, batch by batch; the one at place i depends on seed FIRST_SEED + i alone."""
+        """8-bit images or clips, batch by batch; the one at place i depends on seed FIRST_SEED + i alone."""
         if method.first is not None:
             method = replace(method, end=self.end(method.first, steps))
         for start in range(0, len(asked), self.batch):

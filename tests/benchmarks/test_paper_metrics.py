@@ -35,11 +35,11 @@ class FirstPixel(nn.Module):
 
     num_features = 2
 
-    def forward(self, pictures):
-        return pictures[:, 0, 0, :2].double()
+    def forward(self, images):
+        return images[:, 0, 0, :2].double()
 
 
-def pictures_of(values):
+def images_of(values):
     pixels = np.zeros((len(values), 4, 4, 3), dtype=np.uint8)
     pixels[:, 0, :2, 0] = values
     return [Image.fromarray(each) for each in pixels]
@@ -50,8 +50,8 @@ def test_the_distance_of_two_gaussians_is_the_closed_form():
     sets = [np.clip(draw(mean, spread, (400, 2)), 0, 255).round() for mean, spread in ((100, 9), (130, 20))]
     sets[1][:, 1] = (sets[1][:, 0] / 2).round()  # not diagonal
     metric = Frechet(FirstPixel(), CPU)
-    metric.add_reference(pictures_of(sets[0]))
-    metric.add(pictures_of(sets[1]))
+    metric.add_reference(images_of(sets[0]))
+    metric.add(images_of(sets[1]))
     means, covariances = [each.mean(0) for each in sets], [np.cov(each.T) for each in sets]
     # tr √(AB) of 2x2 matrices: (tr √M)² = tr M + 2 √det M
     product = covariances[0] @ covariances[1]
@@ -76,8 +76,8 @@ def test_a_set_lies_no_distance_from_itself_and_the_reference_outlives_a_reading
 
 @pytest.mark.parametrize(("width", "height", "left", "top"), [(9, 7, 2, 1), (8, 5, 1, 0), (5, 5, 0, 0)])
 def test_a_patch_is_the_middle_unscaled(width, height, left, top):
-    picture = noise(width, height)
-    assert np.array_equal(centre(picture, 5), np.asarray(picture)[top : top + 5, left : left + 5])
+    image = noise(width, height)
+    assert np.array_equal(centre(image, 5), np.asarray(image)[top : top + 5, left : left + 5])
 
 
 def test_a_patch_that_does_not_fit_is_refused():
@@ -86,10 +86,10 @@ def test_a_patch_that_does_not_fit_is_refused():
 
 
 def test_the_whole_is_the_middle_square_scaled():
-    picture = noise(40, 30)
-    assert whole(picture).size == (299, 299)
-    assert np.array_equal(whole(picture), whole(picture.crop((5, 0, 35, 30))))
-    shape = bytes_of([whole(picture), whole(noise(10, 80))]).shape
+    image = noise(40, 30)
+    assert whole(image).size == (299, 299)
+    assert np.array_equal(whole(image), whole(image.crop((5, 0, 35, 30))))
+    shape = bytes_of([whole(image), whole(noise(10, 80))]).shape
     assert shape == (2, 3, 299, 299)
 
 
@@ -102,7 +102,7 @@ def test_clip_is_shown_what_transformers_shows_it(size):
 
 def test_the_clip_score_is_that_of_torchmetrics():
     model, words = random_networks.clip(), random_networks.tokenizer()
-    pictures = [noise(48, 40, 5), ramp(70, 50), noise(33, 90, 6)]
+    images = [noise(48, 40, 5), ramp(70, 50), noise(33, 90, 6)]
 
     class Unwrapped:
         """torchmetrics 1.9 expects what transformers 4 returned."""
@@ -126,11 +126,11 @@ def test_the_clip_score_is_that_of_torchmetrics():
 
     metric = importlib.import_module("torchmetrics.multimodal").CLIPScore(lambda: (Unwrapped(), processor))
     expected = []
-    for picture, prompt in zip(pictures, PROMPTS, strict=True):
-        expected.append(float(metric(bytes_of([picture])[0], prompt)))
+    for image, prompt in zip(images, PROMPTS, strict=True):
+        expected.append(float(metric(bytes_of([image])[0], prompt)))
         metric.reset()
     assert max(expected) > 1
-    assert ClipScore(model, words)(pictures, PROMPTS) == pytest.approx(expected, abs=1e-3)
+    assert ClipScore(model, words)(images, PROMPTS) == pytest.approx(expected, abs=1e-3)
 
 
 def golden_state():
@@ -171,9 +171,9 @@ def test_torch_fidelitys_inception_is_one_for_the_distance(monkeypatch):
     monkeypatch.setattr(theirs, "load_state_dict_from_url", lambda *_, **__: {})
     monkeypatch.setattr(theirs.FeatureExtractorInceptionV3, "load_state_dict", lambda *_: None)
     network = networks.inception()
-    pictures = [whole(noise(60, 40, i)) for i in range(3)]
-    assert network(bytes_of(pictures)).shape == (3, network.num_features)
+    images = [whole(noise(60, 40, i)) for i in range(3)]
+    assert network(bytes_of(images)).shape == (3, network.num_features)
     metric = Frechet(network, CPU)
-    metric.add_reference(pictures)
-    metric.add(pictures[:2])
+    metric.add_reference(images)
+    metric.add(images[:2])
     assert metric.take() > 0

@@ -89,7 +89,7 @@ def test_a_broken_run_goes_on_to_the_same_table(table, tmp_path, monkeypatch):
         table("broken")
     monkeypatch.setattr(ImageCache, "keep", plain)
     assert len(files(tmp_path / "broken")) == 6
-    (tmp_path / "broken" / "none" / "000004.part").write_bytes(b"half a picture")
+    (tmp_path / "broken" / "none" / "000004.part").write_bytes(b"half an image")
     table("broken")
     assert files(tmp_path / "whole").keys() == {f"{each}/{i:06d}.png" for each in METHODS for i in range(len(ASKED))}
     assert files(tmp_path / "broken") == files(tmp_path / "whole")
@@ -98,7 +98,7 @@ def test_a_broken_run_goes_on_to_the_same_table(table, tmp_path, monkeypatch):
         assert (tmp_path / "broken-table" / name).read_text() == (tmp_path / "whole-table" / name).read_text()
 
 
-def test_shards_share_the_pictures_and_what_is_there_is_measured(table, tmp_path, capsys):
+def test_shards_share_the_images_and_what_is_there_is_measured(table, tmp_path, capsys):
     table("whole")
     whole = files(tmp_path / "whole")
     table("shards", "--shard", "0/2")
@@ -118,7 +118,7 @@ def test_the_table_says_what_it_is_worth(table, tmp_path):
     assert "Metric weights: random" in text
     assert "the numbers mean nothing" in text
     assert "away from each prompt's own" in text
-    assert "without 1 pictures of the reference that are smaller" in text
+    assert "without 1 images of the reference that are smaller" in text
     assert "paper:" not in text
     assert [line.split(" | ")[0] for line in text.splitlines() if line.startswith("| ")][2:] == [
         "| none", "| NAG", "| NAG − none",
@@ -170,7 +170,7 @@ def test_what_is_drawn_is_the_pipelines_own(table, tmp_path):
             assert np.abs(drawn - 255 * expected).max() <= 1.0
 
 
-def test_pictures_of_other_parameters_are_not_taken_for_these(table, capsys):
+def test_images_of_other_parameters_are_not_taken_for_these(table, capsys):
     table("run", "--prompts", "2")
     assert "num_inference_steps" in refused(capsys, table, "run", "--prompts", "2", "--num-inference-steps", "2")
     assert "other nag: take another folder" in refused(capsys, table, "run", "--prompts", "2", "--scale", "3")
@@ -196,9 +196,9 @@ def test_what_cannot_be_is_said(table, capsys, arguments, said):
     assert said in refused(capsys, table, "run", *arguments)
 
 
-def test_a_distance_needs_real_pictures(table, tmp_path, capsys):
+def test_a_distance_needs_real_images(table, tmp_path, capsys):
     (tmp_path / "none").mkdir()
-    assert "holds 0 pictures" in refused(capsys, table, "run", "--reference", str(tmp_path / "none"))
+    assert "holds 0 images" in refused(capsys, table, "run", "--reference", str(tmp_path / "none"))
 
 
 def test_a_model_with_cfg_keeps_it_in_both_methods(tmp_path):
@@ -220,7 +220,7 @@ def test_a_model_with_cfg_keeps_it_in_both_methods(tmp_path):
 @pytest.mark.parametrize(
     ("harm", "said"), [("nan", "prompt 2 holds pixels"), ("plain", "prompt 0 was drawn without NAG")]
 )
-def test_a_picture_that_is_none_ends_the_run(tmp_path, monkeypatch, harm, said):
+def test_an_image_that_is_none_ends_the_run(tmp_path, monkeypatch, harm, said):
     def run_and_harm(calls):
         run_calls(calls)
         if harm == "nan":

@@ -9,9 +9,9 @@ from PIL import Image
 import nag
 from benchmarks.suppression import interval as interval_cfg
 from benchmarks.suppression import rules
+from benchmarks.suppression.figures import save_front
 from benchmarks.suppression.methods import FAMILIES, NONE, Method, guiding
 from benchmarks.suppression.pairs import Pair, pairs
-from benchmarks.suppression.pictures import save_front
 from benchmarks.suppression.score import Score, interval, score
 from benchmarks.suppression.study import Cell
 from benchmarks.suppression.subject import Subject
@@ -93,8 +93,8 @@ def test_the_front_is_drawn_of_what_has_been_read(tmp_path):
     family = FAMILIES["NAG, first half"]
     read = [(Cell(4, "held-out", method), Score(256, 0.9, 0.9, 0.7, 1.0)) for method in (NONE, *family)]
     save_front([*read, (Cell(8, "held-out", NONE), read[0][1])], 4, tmp_path / "front.png", "Suppression: all")
-    with Image.open(tmp_path / "front.png") as picture:
-        assert picture.width > 1000
+    with Image.open(tmp_path / "front.png") as image:
+        assert image.width > 1000
 
 
 def test_scores_count_what_is_asked():
@@ -105,7 +105,7 @@ def test_scores_count_what_is_asked():
     ]
     found = score([pair, pair], seen)
     assert (found.absent, found.kept, found.clean) == (0.5, 0.5, 0.5)
-    assert found.diversity == pytest.approx((0 + 1 + 0) / 3)  # size, color, background; pictures have no motion
+    assert found.diversity == pytest.approx((0 + 1 + 0) / 3)  # size, color, background; images have no motion
 
 
 def test_an_interval_holds_its_share():
@@ -124,10 +124,10 @@ class Recording(torch.nn.Module):
 
 @pytest.mark.parametrize("together", [True, False])
 def test_cfg_that_ends_has_no_difference_left_to_scale(together):
-    denoiser, pictures = Recording(), 2
-    caption, negative = torch.ones(pictures, 3), torch.zeros(pictures, 3)
+    denoiser, images = Recording(), 2
+    caption, negative = torch.ones(images, 3), torch.zeros(images, 3)
     differences = {}
-    with interval_cfg.ending(denoiser, 0.25, pictures):
+    with interval_cfg.ending(denoiser, 0.25, images):
         for timestep in (1000.0, 750.0, 740.0, 250.0):
             if together:
                 without, told = denoiser(torch.cat([negative, caption]), timestep)[0].chunk(2)

@@ -1,1 +1,1 @@
-"""The metrics: what each network is shown of a picture, and the number that comes of it."""
+"""The metrics: what each network is shown of an image, and the number that comes of it."""

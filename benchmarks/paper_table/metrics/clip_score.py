@@ -1,4 +1,4 @@
-"""CLIP Score (arXiv 2104.08718): how well a picture fits its prompt."""
+"""CLIP Score (arXiv 2104.08718): how well an image fits its prompt."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["ClipScore"]
 
 
 class ClipScore:
-    """100 × the cosine of both features, at least 0, a picture. A long prompt is cut to what the network hears."""
+    """100 × the cosine of both features, at least 0, an image. A long prompt is cut to what the network hears."""
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
         self._model = model.eval()
@@ -26,7 +26,7 @@ class ClipScore:
         self._device = device
 
     @torch.inference_mode()
-    def __call__(self, pictures: Sequence[Image.Image], prompts: Sequence[str]) -> list[float]:
+    def __call__(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> list[float]:
         config = self._model.config
         tokens = self._tokenizer(
             list(prompts),
@@ -35,7 +35,7 @@ class ClipScore:
             max_length=config.text_config.max_position_embeddings,
             return_tensors="pt",
         ).to(self._device)
-        pixels = clip_input(pictures, config.vision_config.image_size).to(self._device)
+        pixels = clip_input(images, config.vision_config.image_size).to(self._device)
         seen = self._model.get_image_features(pixel_values=pixels).pooler_output
         heard = self._model.get_text_features(
             input_ids=tokens.input_ids, attention_mask=tokens.attention_mask

@@ -1,4 +1,4 @@
-"""FID and PFID: how far the features of two sets of pictures lie apart, as two Gaussians."""
+"""FID and PFID: how far the features of two sets of images lie apart, as two Gaussians."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class Frechet:
         self._device = device
         self._metric: Any = FrechetInceptionDistance(feature=inception, reset_real_features=False).to(device)
 
-    def add_reference(self, pictures: Sequence[Image.Image]) -> None:
-        """Pictures of one size."""
-        self._metric.update(bytes_of(pictures).to(self._device), real=True)
+    def add_reference(self, images: Sequence[Image.Image]) -> None:
+        """Images of one size."""
+        self._metric.update(bytes_of(images).to(self._device), real=True)
 
-    def add(self, pictures: Sequence[Image.Image]) -> None:
-        self._metric.update(bytes_of(pictures).to(self._device), real=False)
+    def add(self, images: Sequence[Image.Image]) -> None:
+        self._metric.update(bytes_of(images).to(self._device), real=False)
 
     def take(self) -> float:
         """Returns the distance of what was added, which is forgotten."""

@@ -1,4 +1,4 @@
-"""ImageReward (arXiv 2304.05977): what people would think of a picture for its prompt.
+"""ImageReward (arXiv 2304.05977): what people would think of an image for its prompt.
 
 The package image-reward 1.5 needs timm 0.6.13, fairscale and functions that transformers has dropped, so its checkpoint
 is read into transformers' own BLIP, which is the same network.
@@ -64,17 +64,17 @@ class ImageReward:
             part.to(device)
         self._device = device
 
-    def __call__(self, pictures: Sequence[Image.Image], prompts: Sequence[str]) -> list[float]:
-        """Returns a score a picture, on the scale on which people's ratings have mean 0 and spread 1."""
+    def __call__(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> list[float]:
+        """Returns a score an image, on the scale on which people's ratings have mean 0 and spread 1."""
         tokens = self._tokenizer(
             list(prompts), padding="max_length", truncation=True, max_length=TEXT_LENGTH, return_tensors="pt"
         )
-        return self.of_tokens(pictures, tokens.input_ids, tokens.attention_mask)
+        return self.of_tokens(images, tokens.input_ids, tokens.attention_mask)
 
     @torch.inference_mode()
-    def of_tokens(self, pictures: Sequence[Image.Image], ids: torch.Tensor, mask: torch.Tensor) -> list[float]:
+    def of_tokens(self, images: Sequence[Image.Image], ids: torch.Tensor, mask: torch.Tensor) -> list[float]:
         """ids, mask (N, T)."""
-        seen = self._eye(clip_input(pictures, self.image_px).to(self._device)).last_hidden_state
+        seen = self._eye(clip_input(images, self.image_px).to(self._device)).last_hidden_state
         heard = self._ear(
             input_ids=ids.to(self._device),
             attention_mask=mask.to(self._device),
@@ -146,7 +146,7 @@ def _ear_config(ear: State, seen_width: int) -> BlipTextConfig:
         num_attention_heads=width // HEAD_WIDTH,
         max_position_embeddings=ear["embeddings.position_embeddings.weight"].shape[0],
         layer_norm_eps=1e-12,
-        is_decoder=True,  # which is how transformers is told to look at the picture
+        is_decoder=True,  # which is how transformers is told to look at the image
     )
 
 

@@ -26,9 +26,9 @@ class Features(nn.Module):
         self._see = nn.Conv2d(3, self.num_features, 9, stride=4)
         fill(self)
 
-    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-        """Means over the picture of what was seen."""
-        found: torch.Tensor = self._see(pictures.float() / 255).relu().mean((2, 3))
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Means over the image of what was seen."""
+        found: torch.Tensor = self._see(images.float() / 255).relu().mean((2, 3))
         return found
 
 
@@ -62,7 +62,7 @@ def value(name: str, shape: tuple[int, ...]) -> torch.Tensor:
 def image_reward_state(
     words: int, *, seen: int = 128, heard: int = 64, layers: int = 2, length: int = 40
 ) -> dict[str, torch.Tensor]:
-    """Returns a checkpoint in ImageReward's layout, of 32-pixel pictures."""
+    """Returns a checkpoint in ImageReward's layout, of 32-pixel images."""
     shapes = dict(_image_reward_shapes(words, seen, heard, layers, length))
     return {name: value(name, shape) for name, shape in shapes.items()}
 

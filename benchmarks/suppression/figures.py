@@ -1,4 +1,4 @@
-"""The study to look at: what each method pays for what it suppresses, and the pictures themselves."""
+"""The study to look at: what each method pays for what it suppresses, and the images themselves."""
 
 from __future__ import annotations
 

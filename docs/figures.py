@@ -1,4 +1,4 @@
-"""Draws the strips of docs/concepts/parameters.md: `python -m docs.pictures`, after shapes-flux was trained again.
+"""Draws the strips of docs/concepts/parameters.md: `python -m docs.figures`, after shapes-flux was trained again.
 
 Each row has the same seeds, those whose plain image shows a red shape, at one value of one parameter.
 """
