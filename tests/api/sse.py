@@ -12,7 +12,7 @@ import httpx
 
 
 @dataclass(frozen=True)
-class Told:
+class SseMessage:
     """One event; a comment alone has the type `comment`."""
 
     type: str
@@ -23,7 +23,7 @@ class Told:
 @asynccontextmanager
 async def listening(
     api: httpx.AsyncClient, job_id: str, after: str | None = None
-) -> AsyncIterator[AsyncIterator[Told]]:
+) -> AsyncIterator[AsyncIterator[SseMessage]]:
     """The job's events as they come; left, the connection is dropped."""
     headers = {} if after is None else {"last-event-id": after}
     async with api.stream("GET", f"/v1/jobs/{job_id}/events", headers=headers) as answer:
@@ -31,18 +31,18 @@ async def listening(
         yield _events(answer)
 
 
-async def events(api: httpx.AsyncClient, job_id: str, after: str | None = None) -> list[Told]:
+async def events(api: httpx.AsyncClient, job_id: str, after: str | None = None) -> list[SseMessage]:
     """All of them, until the server ends the stream."""
     async with listening(api, job_id, after) as coming:
         return [event async for event in coming]
 
 
-async def _events(answer: httpx.Response) -> AsyncIterator[Told]:
+async def _events(answer: httpx.Response) -> AsyncIterator[SseMessage]:
     fields: dict[str, str] = {}
     async for line in answer.aiter_lines():
         if not line:
             data = json.loads(fields["data"]) if "data" in fields else None
-            yield Told(fields.get("event", "comment"), fields.get("id"), data)
+            yield SseMessage(fields.get("event", "comment"), fields.get("id"), data)
             fields = {}
             continue
         name, _, value = line.partition(": ")

@@ -30,7 +30,7 @@ WORKER = "a worker's word"
 
 
 @dataclass(frozen=True)
-class Sent:
+class Call:
     """A request of a client. `files` makes it a form. `reads` is the key of an image that the client takes.
 
     warned: the parameters that the answer warns of, in this order.
@@ -55,60 +55,60 @@ DALL_E_3 = {"model": "dall-e-3", "n": 1, "size": "1024x1024"}
 AUTO = {"quality": "auto", "size": "auto", "background": "auto"}
 H2C = {"connection": "Upgrade, HTTP2-Settings", "upgrade": "h2c", "http2-settings": "AAMAAABkAAQAAP__"}
 SENT = [
-    Sent("LangChain Python, DallEAPIWrapper", IMAGES, DALL_E_2, "url", ("size",)),
-    Sent(
+    Call("LangChain Python, DallEAPIWrapper", IMAGES, DALL_E_2, "url", ("size",)),
+    Call(
         "LangChain.js, DallEAPIWrapper", IMAGES,
         {**DALL_E_3, "response_format": "url", "style": "vivid", "quality": "standard"}, "url", ("style", "size"),
     ),
-    Sent("CrewAI, DallETool", IMAGES, {**DALL_E_3, "quality": "standard"}, "url", ("size",)),
-    Sent(
+    Call("CrewAI, DallETool", IMAGES, {**DALL_E_3, "quality": "standard"}, "url", ("size",)),
+    Call(
         "agno, DalleTools", IMAGES, {**DALL_E_3, "quality": "standard", "style": "vivid"}, "url", ("style", "size"),
     ),
-    Sent("agno, OpenAITools", IMAGES, {"model": "gpt-image-2"}),
-    Sent(
+    Call("agno, OpenAITools", IMAGES, {"model": "gpt-image-2"}),
+    Call(
         "Haystack, OpenAIImageGenerator", IMAGES,
         {"model": "gpt-image-2", "quality": "auto", "size": "1024x1024", "n": 1}, warned=("size",),
     ),
-    Sent(
+    Call(
         "Open WebUI", IMAGES, {"model": "dall-e-2", "n": 1, "size": "512x512", "response_format": "b64_json"},
         warned=("size",), query="?api-version=2025-04-01-preview",
     ),
-    Sent(
+    Call(
         "Open WebUI, edit of one file", EDITS, {"model": "gpt-image-1", "n": "1", "size": "512x512"},
         warned=("size",), files=(file("image"),),
     ),
-    Sent(
+    Call(
         "Open WebUI, edit of several files", EDITS, {"model": "gpt-image-1", "n": "1", "size": "512x512"},
         warned=("image", "size"), files=(file("image[]"), file("image[]")),
     ),
-    Sent("LibreChat", IMAGES, {"model": "gpt-image-1", **AUTO, "n": 1}),
-    Sent("LibreChat, edit", EDITS, {"model": "gpt-image-1", **AUTO}, files=(file("image"),)),
-    Sent("n8n, gpt-image-1", IMAGES, {"model": "gpt-image-1"}),
-    Sent(
+    Call("LibreChat", IMAGES, {"model": "gpt-image-1", **AUTO, "n": 1}),
+    Call("LibreChat, edit", EDITS, {"model": "gpt-image-1", **AUTO}, files=(file("image"),)),
+    Call("n8n, gpt-image-1", IMAGES, {"model": "gpt-image-1"}),
+    Call(
         "n8n, dall-e-3", IMAGES,
         {"model": "dall-e-3", "quality": "hd", "style": "natural", "size": "1024x1024", "response_format": "url"},
         "url", ("quality", "style", "size"),
     ),
-    Sent(
+    Call(
         "n8n, edit", EDITS, {"model": "gpt-image-1", "input_fidelity": "low", "n": "1"}, files=(file("image[]"),),
     ),
-    Sent("n8n, video", VIDEOS, {"model": "sora-2", "seconds": "8", "size": "1280x720"}, warned=("seconds", "size")),
-    Sent("openai SDK, video", VIDEOS, {"model": "sora-2-pro", "seconds": "12"}, warned=("seconds",)),
-    Sent(
+    Call("n8n, video", VIDEOS, {"model": "sora-2", "seconds": "8", "size": "1280x720"}, warned=("seconds", "size")),
+    Call("openai SDK, video", VIDEOS, {"model": "sora-2-pro", "seconds": "12"}, warned=("seconds",)),
+    Call(
         "Home Assistant, generate_image", IMAGES,
         {**DALL_E_3, "quality": "standard", "style": "vivid", "response_format": "url"}, "url", ("style", "size"),
     ),
-    Sent("LiteLLM", IMAGES, {"model": "shapes-flux", "negative_prompt": "red", "seed": 7}),
-    Sent("Vercel AI SDK, openai", IMAGES, {"model": "gpt-image-1", "n": 1, "size": "1024x1024"}, warned=("size",)),
-    Sent(
+    Call("LiteLLM", IMAGES, {"model": "shapes-flux", "negative_prompt": "red", "seed": 7}),
+    Call("Vercel AI SDK, openai", IMAGES, {"model": "gpt-image-1", "n": 1, "size": "1024x1024"}, warned=("size",)),
+    Call(
         "Vercel AI SDK, openai-compatible", IMAGES,
         {"model": "shapes-flux", "n": 1, "size": "64x64", "response_format": "b64_json", "negative_prompt": "red"},
     ),
-    Sent(
+    Call(
         "Together SDK", IMAGES,
         {"model": "shapes-flux", "steps": 4, "response_format": "base64", "negative_prompt": "red", "n": 1},
     ),
-    Sent(
+    Call(
         "GPUStack", IMAGES,
         {
             "model": "gpt-image-1", "size": "512x512", "n": 1, "seed": -1, "cfg_scale": 4.5, "sample_method": "euler",
@@ -116,19 +116,19 @@ SENT = [
         },
         warned=("cfg_scale", "sample_method", "sampling_steps", "schedule_method", "guidance", "seed", "size"),
     ),
-    Sent(
+    Call(
         "Dify", IMAGES,
         {**DALL_E_3, "quality": "standard", "style": "vivid", "response_format": "b64_json", "negative_prompt": ""},
         warned=("style", "size"),
     ),
-    Sent("big-AGI", IMAGES, {"model": "gpt-image-1", "n": 1, "size": "auto", "moderation": "low"}),
-    Sent("JDK HttpClient, Spring AI, langchain4j", IMAGES, {**DALL_E_3, "quality": "hd"}, "url", ("quality", "size"),
+    Call("big-AGI", IMAGES, {"model": "gpt-image-1", "n": 1, "size": "auto", "moderation": "low"}),
+    Call("JDK HttpClient, Spring AI, langchain4j", IMAGES, {**DALL_E_3, "quality": "hd"}, "url", ("quality", "size"),
          headers=H2C),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("sent", SENT, ids=lambda sent: sent.client)
-async def test_a_client_gets_what_it_asks_for(settings: Settings, queue: Queue, video_entry: Path, sent: Sent) -> None:
+async def test_a_client_gets_what_it_asks_for(settings: Settings, queue: Queue, video_entry: Path, sent: Call) -> None:
     model = MODEL if sent.path == VIDEOS else "shapes-flux"
     served = settings.model_copy(update={"models": ("shapes-flux", MODEL), "catalog": video_entry})
     async with serving(served) as api, working(queue, settings, model) as worker:

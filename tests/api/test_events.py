@@ -14,7 +14,7 @@ from app.api.responses import sse
 from app.artifacts import Artifacts
 from app.queue.queue import Queue
 from app.settings import Settings
-from tests.api.sse import Told, events, listening
+from tests.api.sse import SseMessage, events, listening
 from tests.api.support import FakeWorker, serving
 from tests.claiming import claim
 
@@ -43,7 +43,7 @@ async def held(queue: Queue) -> list[str]:
     return [str(each) for each in await queue._redis.zrange("{nag}:leases", 0, -1)]
 
 
-async def take(coming: AsyncIterator[Told], count: int) -> list[Told]:
+async def take(coming: AsyncIterator[SseMessage], count: int) -> list[SseMessage]:
     return [await anext(coming) for _ in range(count)]
 
 

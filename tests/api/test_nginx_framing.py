@@ -61,7 +61,7 @@ REFUSED_METHOD = "TRACE"
 
 
 @dataclass
-class Counting:
+class RequestLog:
     """An application that notes the method, path and body of all that it is given."""
 
     given: list[tuple[str, str, str]] = field(default_factory=list)
@@ -73,12 +73,12 @@ class Counting:
 
 
 @pytest.fixture
-def app() -> Counting:
-    return Counting()
+def app() -> RequestLog:
+    return RequestLog()
 
 
 @pytest.fixture
-async def ports(settings: Settings, app: Counting, tmp_path: Path) -> AsyncIterator[dict[str, int]]:
+async def ports(settings: Settings, app: RequestLog, tmp_path: Path) -> AsyncIterator[dict[str, int]]:
     """Of nginx, by its configuration."""
     async with listening(settings, app) as api:
         ports = dict(zip(CONFIGURATIONS, free_ports(len(CONFIGURATIONS)), strict=True))
@@ -111,7 +111,7 @@ def last(path: str) -> bytes:
     return f"GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n".encode()
 
 
-async def test_each_request_is_executed_once_by_every_configuration(ports: dict[str, int], app: Counting) -> None:
+async def test_each_request_is_executed_once_by_every_configuration(ports: dict[str, int], app: RequestLog) -> None:
     cases = list(product(ports, METHODS, OFFERS, BODIES, (1, 2)))
     limit, numbers = asyncio.Semaphore(AT_ONCE), count()
     expected, exchanges, wanted = Counter[tuple[str, str, str]](), [], {}
@@ -135,7 +135,7 @@ async def test_each_request_is_executed_once_by_every_configuration(ports: dict[
     assert Counter(app.given) == +expected
 
 
-async def test_an_ambiguous_request_is_refused_or_has_one_meaning(ports: dict[str, int], app: Counting) -> None:
+async def test_an_ambiguous_request_is_refused_or_has_one_meaning(ports: dict[str, int], app: RequestLog) -> None:
     """nginx refuses some of them, and writes others in one way, such as lines that end in a line feed alone."""
     requests = AMBIGUOUS | {
         f"body: {kind}": HEAD + b"transfer-encoding: chunked\r\n\r\n" + body for kind, body in BROKEN_BODIES.items()

@@ -104,7 +104,7 @@ def test_the_clip_score_is_that_of_torchmetrics():
     model, words = random_networks.clip(), random_networks.tokenizer()
     images = [noise(48, 40, 5), ramp(70, 50), noise(33, 90, 6)]
 
-    class Unwrapped:
+    class TensorClip:
         """torchmetrics 1.9 expects what transformers 4 returned."""
 
         config = model.config
@@ -124,7 +124,7 @@ def test_the_clip_score_is_that_of_torchmetrics():
         shown = [Image.fromarray(each.permute(1, 2, 0).numpy()) for each in images]
         return CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size=32)(shown, return_tensors="pt")
 
-    metric = importlib.import_module("torchmetrics.multimodal").CLIPScore(lambda: (Unwrapped(), processor))
+    metric = importlib.import_module("torchmetrics.multimodal").CLIPScore(lambda: (TensorClip(), processor))
     expected = []
     for image, prompt in zip(images, PROMPTS, strict=True):
         expected.append(float(metric(bytes_of([image])[0], prompt)))

@@ -115,7 +115,7 @@ def test_an_interval_holds_its_share():
     assert interval(0.0, 256)[0] == 0.0
 
 
-class Recording(torch.nn.Module):
+class EchoDenoiser(torch.nn.Module):
     """Answers a call with what it is given."""
 
     def forward(self, rows, timestep):
@@ -124,7 +124,7 @@ class Recording(torch.nn.Module):
 
 @pytest.mark.parametrize("together", [True, False])
 def test_cfg_that_ends_has_no_difference_left_to_scale(together):
-    denoiser, images = Recording(), 2
+    denoiser, images = EchoDenoiser(), 2
     caption, negative = torch.ones(images, 3), torch.zeros(images, 3)
     differences = {}
     with interval_cfg.ending(denoiser, 0.25, images):

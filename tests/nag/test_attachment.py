@@ -204,25 +204,27 @@ def stacked(output):
 def test_a_family_of_ones_own_is_registered_by_name(flux):
     family = family_of(flux.pipe)
 
-    class Stretched(type(flux.denoiser)):
+    class FluxSubclass(type(flux.denoiser)):
         """A subclass that another package ships."""
 
     class StretchedFlux(type(family)):
-        name = "Stretched Flux"
-        denoiser_types = ("Stretched",)
+        name = "FluxSubclass Flux"
+        denoiser_types = ("FluxSubclass",)
 
-    flux.denoiser.__class__ = Stretched
+    flux.denoiser.__class__ = FluxSubclass
     assert family_of(flux.pipe) is family
     with patch.dict(_FAMILIES):
         nag.register_family(StretchedFlux())
-        assert family_of(flux.pipe).name == "Stretched Flux"
+        assert family_of(flux.pipe).name == "FluxSubclass Flux"
         with nag.guide(flux.pipe, NEGATIVE) as guidance:
             flux.generate()
         assert guidance.guided_steps > 0
         with pytest.raises(ValueError, match="registered already"):
             nag.register_family(StretchedFlux())
         _FAMILIES["another"] = StretchedFlux()
-        with pytest.raises(nag.UnsupportedPipeline, match="fits several families: Stretched Flux and Stretched Flux"):
+        with pytest.raises(
+            nag.UnsupportedPipeline, match="fits several families: FluxSubclass Flux and FluxSubclass Flux"
+        ):
             family_of(flux.pipe)
 
 

@@ -29,12 +29,12 @@ def test_extra_of_embeddings_was_more():
 def test_notes_of_a_family_were_exact():
     with pytest.warns(DeprecationWarning, match="exact is deprecated; use notes") as warned:
 
-        class Pooled(Flux):
+        class PooledFlux(Flux):
             exact = "by the pooled prompt"
 
     assert warned[0].filename == __file__
-    assert Pooled.notes == "by the pooled prompt"
-    for family, expected in ((Pooled(), "by the pooled prompt"), (HunyuanVideo(), HunyuanVideo.notes or "yes")):
+    assert PooledFlux.notes == "by the pooled prompt"
+    for family, expected in ((PooledFlux(), "by the pooled prompt"), (HunyuanVideo(), HunyuanVideo.notes or "yes")):
         with pytest.warns(DeprecationWarning, match="exact is deprecated; use notes") as warned:
             assert family.exact == expected
         assert warned[0].filename == __file__

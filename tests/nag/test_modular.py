@@ -317,7 +317,7 @@ def test_encoded_prompts_need_an_encoded_negative(modular):
     assert np.abs(guided - expected).max() < 1e-4
 
 
-class Interrupted(Exception):
+class CallbackError(Exception):
     pass
 
 
@@ -327,10 +327,10 @@ def test_an_exception_leaves_everything_as_it_was(modular):
     plain, parts, attributes = modular.images(), dict(pipe.components), dict(vars(pipe))
 
     def interrupt(module, args, output):
-        raise Interrupted
+        raise CallbackError
 
     handle = pipe.transformer.register_forward_hook(interrupt)
-    with nag.guide(pipe, NEGATIVE), pytest.raises(Interrupted):
+    with nag.guide(pipe, NEGATIVE), pytest.raises(CallbackError):
         modular.images()
     handle.remove()
     assert pipe.components == parts
@@ -459,10 +459,10 @@ def test_after_an_exception_under_nagguider_the_denoiser_is_plain(modular):
     modular.set_guiders(nag.NAGGuider)
 
     def interrupt(module, args, output):
-        raise Interrupted
+        raise CallbackError
 
     handle = transformer.register_forward_hook(interrupt)
-    with pytest.raises(Interrupted):
+    with pytest.raises(CallbackError):
         modular.images(negative_prompt=NEGATIVE)
     handle.remove()
     modular.set_guiders(ClassifierFreeGuidance, 1.0)

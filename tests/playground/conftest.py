@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from tests import browser as chromium
 from tests.limits import HANG_S
 from tests.packages import install_npm
-from tests.playground.support import Watched
+from tests.playground.support import WatchedPage
 
 AXE = "4.14.1"
 WAIT_MS = 60_000
@@ -44,13 +44,13 @@ def visit(browser: Browser) -> Iterator[Visit]:
     """`visit(url, viewport=…)` opens the page as a newcomer; what the browser complains of fails the test, or must be
     there where the test is `expecting` it.
     """
-    watched: list[Watched] = []
+    watched: list[WatchedPage] = []
 
     def visit(url: str, expecting: str | None = None, **context: Any) -> Page:
         opened = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **context})
         opened.set_default_timeout(WAIT_MS)
         page = opened.new_page()
-        watched.append(Watched(page, urlsplit(url).netloc, expecting))
+        watched.append(WatchedPage(page, urlsplit(url).netloc, expecting))
         page.goto(url)
         page.get_by_role("form").first.wait_for()
         return page

@@ -16,7 +16,7 @@ document.addEventListener("securitypolicyviolation", (event) => told(`${event.vi
 REFUSED = re.compile(r"Failed to load resource: (the server responded with a status of 4\d\d|net::ERR_FAILED)")
 
 
-class Watched:
+class WatchedPage:
     """A page, and all that went wrong in it but for what is `expecting`."""
 
     def __init__(self, page: Page, host: str, expecting: str | None) -> None:

@@ -27,7 +27,7 @@ _AHEAD, _BEHIND = _PIPELINE["_PROMPT_TEMPLATE"].split("{}")
 _CROPPED = _PIPELINE["_QWEN_CROP_START"]
 
 
-class Templated:
+class TemplateTokenizer:
     """A token a word of the prompt, behind as many tokens of the template as the pipeline crops."""
 
     def __init__(self, tokenizer: Any) -> None:
@@ -50,7 +50,7 @@ def kandinsky6(seed: int = 0) -> Kandinsky6TI2VAPipeline:
             block_out_channels=(8, 8, 8, 8), layers_per_block=1, norm_num_groups=4, latent_channels=4
         ),
         text_encoder=qwen_vl_encoder(tokenizer),
-        tokenizer=Templated(tokenizer),
+        tokenizer=TemplateTokenizer(tokenizer),
         text_encoder_2=CLIPTextModel(clip_config(clip_tokenizer)).eval(),
         tokenizer_2=clip_tokenizer,
         scheduler=FlowMatchEulerDiscreteScheduler(),

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow  # trains
 PATH = flow(timesteps=1.0)
 
 
-class Scaling(nn.Module):
+class ScalingDenoiser(nn.Module):
     """A denoiser that predicts a multiple of its input, and remembers the noise levels it was given."""
 
     device = torch.device("cpu")
@@ -29,7 +29,7 @@ class Scaling(nn.Module):
         self.levels: list[torch.Tensor] = []
 
     @property
-    def denoiser(self) -> Scaling:
+    def denoiser(self) -> ScalingDenoiser:
         return self
 
     def encode(self, captions: list[str], generator: torch.Generator | None = None) -> tuple[torch.Tensor, ...]:
@@ -52,7 +52,7 @@ def data() -> Data:
 
 
 def bundle(factor: float) -> Any:
-    return Scaling(factor)
+    return ScalingDenoiser(factor)
 
 
 @pytest.mark.parametrize(("low_noise", "below_half"), [(1.0, 0.25), (2.0, 0.5)])

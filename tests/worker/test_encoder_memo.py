@@ -27,7 +27,7 @@ NAG = Guidance(4.0, 2.5, 0.5, 1.0, "a red shape")
 TOLERANCE = 1e-5
 
 
-class Memoized:
+class MemoizedEncoder:
     """The encoder of a pipeline with a memo of its own."""
 
     def __init__(self, model: SharedModel) -> None:
@@ -51,13 +51,13 @@ class Memoized:
 
 
 @pytest.fixture
-def flux() -> Iterator[Memoized]:
+def flux() -> Iterator[MemoizedEncoder]:
     model = tiny_model("flux")
-    yield Memoized(model)
+    yield MemoizedEncoder(model)
     model.close()
 
 
-def test_a_prompt_is_encoded_once_for_equal_arguments(flux: Memoized) -> None:
+def test_a_prompt_is_encoded_once_for_equal_arguments(flux: MemoizedEncoder) -> None:
     first = flux.encode(["a red circle"], max_sequence_length=7)
     again = flux.encode(prompt=["a red circle"], max_sequence_length=7)  # however they are passed
     assert flux.counts == (1, 1)
@@ -69,7 +69,7 @@ def test_a_prompt_is_encoded_once_for_equal_arguments(flux: Memoized) -> None:
     assert flux.counts == (1, 5)
 
 
-def test_another_pipeline_model_or_weights_encode_for_themselves(flux: Memoized) -> None:
+def test_another_pipeline_model_or_weights_encode_for_themselves(flux: MemoizedEncoder) -> None:
     weights = flux.model.text_weights(())
     encoders = [("generate", "tiny", weights), ("img2img", "tiny", weights), ("generate", "another", weights)]
     for task, name, own_weights in [*encoders, ("generate", "tiny", "others")]:
@@ -80,16 +80,16 @@ def test_another_pipeline_model_or_weights_encode_for_themselves(flux: Memoized)
     assert flux.counts == (0, 4)
 
 
-def test_a_model_that_is_loaded_again_encodes_anew(flux: Memoized) -> None:
+def test_a_model_that_is_loaded_again_encodes_anew(flux: MemoizedEncoder) -> None:
     flux.encode(["a red circle"], max_sequence_length=7)
-    again = Memoized(tiny_model("flux"))  # its files may be others
+    again = MemoizedEncoder(tiny_model("flux"))  # its files may be others
     again.memo = flux.memo
     again.encode(["a red circle"], max_sequence_length=7)
     again.model.close()
     assert again.counts == (0, 1)
 
 
-def test_who_writes_into_what_it_got_changes_nothing_that_is_kept(flux: Memoized) -> None:
+def test_who_writes_into_what_it_got_changes_nothing_that_is_kept(flux: MemoizedEncoder) -> None:
     values = flux.encode(["a red circle"], max_sequence_length=7)
     expected = [value.clone() for value in values]
     for _ in range(2):
@@ -99,7 +99,7 @@ def test_who_writes_into_what_it_got_changes_nothing_that_is_kept(flux: Memoized
     assert flux.counts == (2, 1)
 
 
-def test_images_and_embeddings_in_the_arguments_are_not_kept(flux: Memoized) -> None:
+def test_images_and_embeddings_in_the_arguments_are_not_kept(flux: MemoizedEncoder) -> None:
     embeds, pooled, _ = flux.encode(["a red circle"], max_sequence_length=7)
     for _ in range(2):
         given = flux.encode(None, prompt_embeds=embeds, pooled_prompt_embeds=pooled)
@@ -181,7 +181,7 @@ def test_the_images_of_a_job_encode_their_prompt_once(name: str, make_job: Make)
     assert encoded_rows(make_job("four", n=4, **job)) == encoded_rows(make_job("one", **job)) > 0
 
 
-def test_calls_of_one_text_do_not_share_memory(flux: Memoized) -> None:
+def test_calls_of_one_text_do_not_share_memory(flux: MemoizedEncoder) -> None:
     """Whoever continues first may write into what the encoder returned."""
     model = flux.model
     ids = torch.arange(14).view(2, 7)

@@ -112,12 +112,12 @@ async def test_a_file_saved_for_nothing_is_removed_where_the_job_completed_other
 async def test_a_file_stays_whose_result_was_written_though_nobody_heard_so(
     settings: Settings, queue: Queue, make_job: Make
 ) -> None:
-    class Unheard(Queue):
+    class RepeatingQueue(Queue):
         async def finish(self, worker: str, job_id: str, result: Result) -> bool:
             assert await super().finish(worker, job_id, result)
             return await super().finish(worker, job_id, result)  # as after an answer that was lost
 
-    unheard = Unheard.connect(settings)
+    unheard = RepeatingQueue.connect(settings)
     await queue.submit(make_job("a"))
     await run(settings, unheard, Artifacts.open(settings), QuickEngine())
     await unheard.close()
@@ -170,7 +170,7 @@ def stored(settings: Settings) -> list[str]:
 async def test_a_thumbnail_is_stored_beside_its_video_and_files_are_closed(
     settings: Settings, queue: Queue, make_job: Make, tmp_path: Path
 ) -> None:
-    class Filming:
+    class VideoEngine:
         def submit(self, *_: object) -> Future[JobOutput]:
             future: Future[JobOutput] = Future()
             future.set_result(replace(output, files=(file,), thumbnails=(b"small",)))
@@ -180,7 +180,7 @@ async def test_a_thumbnail_is_stored_beside_its_video_and_files_are_closed(
     file.write(b"large")
     output = JobOutput((), (7,), "video/mp4", AppliedGuidance(False, "no"), 1, 1.0, 2.0, 3.0)
     await queue.submit(make_job("a", output_format="mp4"))
-    await run(settings, queue, Artifacts.open(settings), Filming())
+    await run(settings, queue, Artifacts.open(settings), VideoEngine())
     assert file.closed
     job = await queue.get("a")
     assert job is not None
@@ -250,7 +250,7 @@ async def test_without_what_it_starts_from_a_job_fails_and_says_so(
     assert (job.status, job.error.code, engine.files) == (JobStatus.FAILED, code, [])
 
 
-class Showing(QuickEngine):
+class PreviewEngine(QuickEngine):
     """Shows a preview after each of so many steps."""
 
     def __init__(self, steps: int) -> None:
@@ -274,7 +274,7 @@ async def test_previews_are_published_in_their_order_before_the_end_or_missed_in
 
     monkeypatch.setattr("app.worker.jobs.job_run.encode", slow)
     await queue.submit(make_job("a", previews=3))
-    await run(settings, queue, Artifacts.open(settings), Showing(steps))
+    await run(settings, queue, Artifacts.open(settings), PreviewEngine(steps))
     async with queue.follow("a") as feed, asyncio.timeout(30):
         events = await feed.next(10)
     assert [event.type.value for event in events] == ["queued", "started", *["preview"] * steps, "completed"]
@@ -291,7 +291,7 @@ async def test_previews_are_published_in_their_order_before_the_end_or_missed_in
     assert not await queue.publish_preview("w", "a", 1, 0, b"", "image/jpeg")  # nothing after the end
 
 
-class Leaving:
+class CancellingEngine:
     """Cancels each job, as if it had been left before its first denoiser call."""
 
     def submit(self, *_: object) -> Future[JobOutput]:
@@ -302,7 +302,7 @@ class Leaving:
 
 async def test_a_job_that_was_left_is_handed_back(settings: Settings, queue: Queue, make_job: Make) -> None:
     await queue.submit(make_job("a"))
-    await run(settings, queue, Artifacts.open(settings), Leaving())
+    await run(settings, queue, Artifacts.open(settings), CancellingEngine())
     job = await queue.get("a")
     assert job is not None
     assert (job.status, job.attempts) == (JobStatus.QUEUED, 0)
@@ -311,7 +311,7 @@ async def test_a_job_that_was_left_is_handed_back(settings: Settings, queue: Que
 async def test_a_job_that_the_device_failed_with_keeps_its_lease(
     settings: Settings, queue: Queue, make_job: Make
 ) -> None:
-    class Failing:
+    class FailingEngine:
         def submit(self, *_: object) -> Future[JobOutput]:
             future: Future[JobOutput] = Future()
             future.set_exception(RuntimeError("device lost"))
@@ -319,7 +319,7 @@ async def test_a_job_that_the_device_failed_with_keeps_its_lease(
 
     await queue.submit(make_job("a"))
     with pytest.raises(RuntimeError, match="device lost"):
-        await run(settings, queue, Artifacts.open(settings), Failing())
+        await run(settings, queue, Artifacts.open(settings), FailingEngine())
     job = await queue.get("a")
     assert job is not None
     assert (job.status, job.attempts) == (JobStatus.IN_PROGRESS, 1)

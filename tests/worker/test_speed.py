@@ -187,7 +187,7 @@ def test_repeated_blocks_are_compiled_one_by_one(make_job: Make, monkeypatch: py
     model.close()
 
 
-class Doubled(nn.Module):
+class DoubledSine(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.sin(x) * 2
 
@@ -205,7 +205,7 @@ def test_compiled_code_is_found_again_beside_the_weights(
         """Compiles; returns how often torch found compiled code in the folder, and how often it did not."""
         torch._dynamo.utils.counters.clear()
         torch.compiler.reset()
-        module = Doubled()
+        module = DoubledSine()
         speed._compile(entry.model_copy(update={"compile": "denoiser"}), module)
         with torch.no_grad():
             module(torch.ones(2, 3))

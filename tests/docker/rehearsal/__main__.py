@@ -11,7 +11,7 @@ import tomllib
 from pathlib import Path
 
 from tests.docker.rehearsal import image
-from tests.docker.rehearsal.container import Failed
+from tests.docker.rehearsal.container import RehearsalError
 from tests.docker.rehearsal.play import play
 from tests.docker.tools import ROOT
 
@@ -48,7 +48,7 @@ def main() -> int:
         Path(folder).chmod(0o711)
         try:
             built = image.build(Path(folder))
-        except Failed as error:
+        except RehearsalError as error:
             print(f"FAILED  image: {error}")
             return 1
         print(

@@ -17,7 +17,7 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _numbers = itertools.count()
 
 
-class Failed(Exception):
+class RehearsalError(Exception):
     """What was rehearsed does not work."""
 
 
@@ -61,7 +61,7 @@ class Container:
 
 
 def end(process: subprocess.Popen[bytes], grace_s: float) -> tuple[int, float]:
-    """As `docker stop`: SIGTERM; the exit code and the seconds it took. Raises Failed where SIGKILL would follow."""
+    """Returns exit code and seconds of a `docker stop`. Raises RehearsalError if SIGKILL would follow."""
     begun_s = time.monotonic()
     process.send_signal(signal.SIGTERM)
     try:
@@ -69,5 +69,5 @@ def end(process: subprocess.Popen[bytes], grace_s: float) -> tuple[int, float]:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-        raise Failed(f"is still there {grace_s:g} s after SIGTERM") from None
+        raise RehearsalError(f"is still there {grace_s:g} s after SIGTERM") from None
     return code, time.monotonic() - begun_s

@@ -11,7 +11,7 @@ import sysconfig
 from pathlib import Path
 
 from tests.docker import context, dockerfile
-from tests.docker.rehearsal.container import PATH, Container, Failed
+from tests.docker.rehearsal.container import PATH, Container, RehearsalError
 
 NAME_SERVER = "127.0.0.11"
 BUILD_S = 300.0
@@ -51,7 +51,7 @@ def system(folder: Path, names: tuple[str, ...] = ()) -> list[tuple[str, str, bo
 
 
 def build(folder: Path) -> Path:
-    """What the stage `service` leaves in /opt: COPY from what .dockerignore lets through, then RUN. Raises Failed."""
+    """Builds what the stage `service` leaves in /opt: COPY, by .dockerignore, then RUN. Raises RehearsalError."""
     stages = dockerfile.load()
     stage = stages["service"]
     source, opt = folder / "src", folder / "opt"
@@ -73,7 +73,7 @@ def build(folder: Path) -> Path:
             ["/bin/bash", "-o", "pipefail", "-c", re.sub(r"^(--mount=\S+ )+", "", run)], BUILD_S
         )
         if code:
-            raise Failed(f"RUN {run}\n{said}")
+            raise RehearsalError(f"RUN {run}\n{said}")
     libraries = opt / "nag" / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages"
     (libraries / "dependencies.pth").write_text("/dependencies\n")
     return opt / "nag"

@@ -19,7 +19,7 @@ from typing import Any
 
 from tests.docker import compose, dockerfile
 from tests.docker.rehearsal import services
-from tests.docker.rehearsal.container import Container, Failed, end
+from tests.docker.rehearsal.container import Container, RehearsalError, end
 from tests.docker.rehearsal.image import NAME_SERVER
 from tests.limits import HANG_S
 
@@ -68,7 +68,7 @@ class _Play:
         begun_s = time.monotonic()
         try:
             said = step()
-        except (Failed, OSError, subprocess.SubprocessError) as error:
+        except (RehearsalError, OSError, subprocess.SubprocessError) as error:
             self._failed = True
             print(f"FAILED  {name}: {error}", flush=True)
             return None
@@ -103,9 +103,9 @@ class _Play:
         check, deadline = services.healthcheck(service), time.monotonic() + READY_S
         while (said := made.execute(check, compose.seconds(_timing(service)["timeout"])))[0]:
             if process.poll() is not None:
-                raise Failed(f"ended with code {process.returncode}\n{self._said(name)}")
+                raise RehearsalError(f"ended with code {process.returncode}\n{self._said(name)}")
             if time.monotonic() > deadline:
-                raise Failed(f"{' '.join(check)!r} says {said}\n{self._said(name)}")
+                raise RehearsalError(f"{' '.join(check)!r} says {said}\n{self._said(name)}")
             time.sleep(0.3)
         return f"{' '.join(made.command)!r} as {made.user}"
 
@@ -115,32 +115,32 @@ class _Play:
         status = dict(re.findall(r"^(\w+):\s*(.*)$", Path(f"/proc/{process.pid}/status").read_text(), re.MULTILINE))
         ids = {*status["Uid"].split(), *status["Gid"].split()}
         if ids != set(made.user.split(":")) or int(status["CapEff"], 16) or status["NoNewPrivs"] != "1":
-            raise Failed(f"ids {ids}, capabilities {status['CapEff']}, no_new_privs {status['NoNewPrivs']}")
+            raise RehearsalError(f"ids {ids}, capabilities {status['CapEff']}, no_new_privs {status['NoNewPrivs']}")
         seen = Path(f"/proc/{process.pid}/environ").read_bytes()
         for secret in (self._folder / "secrets").iterdir():
             words = re.findall(rb"[\w-]{40,}", secret.read_bytes())
             if any(word in seen for word in words):
-                raise Failed(f"{secret.name} stands in its environment")
+                raise RehearsalError(f"{secret.name} stands in its environment")
         for path in ("/written", f"{made.folder.rstrip('/')}/../written", "/run/secrets/written"):
             code, said = made.execute(["/bin/sh", "-c", f": > {path}"], 10, user="0:0")
             if code == 0 or "Read-only file system" not in said:
-                raise Failed(f"root could write {path}: {said}")
+                raise RehearsalError(f"root could write {path}: {said}")
         return f"uid:gid {made.user}, no capability, no_new_privs, a read-only root"
 
     def _picture(self, key: str) -> str:
         deadline = time.monotonic() + READY_S
         while _ask("/readyz")[0] != 200:
             if time.monotonic() > deadline:
-                raise Failed(f"not ready: {_ask('/readyz')}\n{self._said('worker')}")
+                raise RehearsalError(f"not ready: {_ask('/readyz')}\n{self._said('worker')}")
             time.sleep(0.3)
         body = {"prompt": "a shape", "negative_prompt": "a red shape", "seed": 7}
         status, said = _ask("/v1/jobs", key, json.dumps(body).encode(), {"prefer": "wait=60"})
         job = json.loads(said)
         if status != 200 or job["status"] != "completed" or not job["nag"]["applied"]:
-            raise Failed(f"{status} {said!r}")
+            raise RehearsalError(f"{status} {said!r}")
         status, data = _ask(f"/v1/jobs/{job['id']}/result", key)
         if status != 200 or not data.startswith(b"\x89PNG"):
-            raise Failed(f"{status} {data[:80]!r}")
+            raise RehearsalError(f"{status} {data[:80]!r}")
         return f"{len(data)} bytes of PNG, NAG applied"
 
     def _chart_readiness(self) -> str:
@@ -148,10 +148,10 @@ class _Play:
         template = (dockerfile.ROOT / "docker" / "helm" / "nag-server" / "templates" / "workers.yaml").read_text()
         probe = re.search(r"readinessProbe:.*?- \|\n(.*?)\n +periodSeconds", template, re.DOTALL)
         if probe is None:
-            raise Failed("there is no such probe")
+            raise RehearsalError("there is no such probe")
         code, said = self._running["worker"][0].execute(["python", "-c", textwrap.dedent(probe[1])], 30)
         if code:
-            raise Failed(f"code {code}: {said}")
+            raise RehearsalError(f"code {code}: {said}")
         return "its command ends with 0"
 
     def _refusals(self) -> str:
@@ -160,14 +160,14 @@ class _Play:
             for path, key in (("/v1/jobs/x", None), ("/v1/models", "nag_wrong"), ("/metrics", None))
         }
         if set(seen.values()) != {401}:
-            raise Failed(str(seen))
+            raise RehearsalError(str(seen))
         return "401 without a key and with a wrong one"
 
     def _metrics(self) -> str:
         key = (self._folder / "secrets" / "prometheus_api_key").read_text()
         status, said = _ask("/metrics", key)
         if status != 200 or b"nag_jobs_total{" not in said:
-            raise Failed(f"{status} {said[:200]!r}")
+            raise RehearsalError(f"{status} {said[:200]!r}")
         return "read with Prometheus' key"
 
     def _scrapes(self) -> str:
@@ -178,14 +178,14 @@ class _Play:
             if len(up) > 1 and set(up.values()) == {"1"}:
                 return f"up: {', '.join(sorted(up))}"
             if time.monotonic() > deadline:
-                raise Failed(f"{up}\n{self._said('prometheus')}")
+                raise RehearsalError(f"{up}\n{self._said('prometheus')}")
             time.sleep(1)
 
     def _end(self, name: str) -> str:
         grace_s = compose.seconds(self._services[name].get("stop_grace_period", "10s"))
         code, took_s = end(self._running[name][1], grace_s)
         if code not in CLEAN_ENDS:
-            raise Failed(f"ended with code {code}\n{self._said(name)}")
+            raise RehearsalError(f"ended with code {code}\n{self._said(name)}")
         return f"code {code}, {took_s:.1f} of {grace_s:g} s"
 
     def _log(self, name: str) -> Path:
