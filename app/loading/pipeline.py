@@ -13,6 +13,7 @@ import diffusers
 import torch
 import torch.distributed as dist
 import transformers
+from safetensors import SafetensorError
 
 import nag
 from app.catalog import Model, Scheduler
@@ -96,7 +97,7 @@ def _from_pretrained(entry: Model, device: torch.device) -> Any:
     try:
         with current:
             pipe = pipeline_class(entry).from_pretrained(folder, variant=entry.variant, dtype=dtypes, **options)
-    except (OSError, ValueError) as exc:  # what both libraries raise for weights that are missing
+    except (OSError, ValueError, SafetensorError) as exc:  # of weights that are missing or cut off
         raise LoadError(entry.id, f"{entry.repository}: {' '.join(str(exc).split())}") from exc
     for name in entry.component_dtypes:
         if getattr(pipe, name, None) is None:

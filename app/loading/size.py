@@ -13,7 +13,7 @@ from typing import Any
 
 import diffusers
 import transformers
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from app.catalog import GGUF, Model
 from app.catalog.profiles import GB, Footprint, recorded_footprint
@@ -75,19 +75,22 @@ def footprint(entry: Model) -> Footprint | None:
 
 
 def model_size(entry: Model) -> ModelSize | None:
-    """Returns the size of the weights by the entry's files; None if they are not on this machine."""
-    try:
-        index, files = model_index(entry), files_of(entry)
-    except LoadError:
-        return None
-    if any(file.path is None for file in files):
-        return None
+    """Returns the size of the weights by the entry's files; None where they are not on this machine or unreadable.
+
+    Loading the model reports what is wrong with them.
+    """
     parts: dict[str, int] = {}
     largest = 0  # tensor
-    for file in files:
-        for size in _loaded_bytes(entry, index, file):
-            parts[file.component] = parts.get(file.component, 0) + size
-            largest = max(largest, size)
+    try:
+        index, files = model_index(entry), files_of(entry)
+        if any(file.path is None for file in files):
+            return None
+        for file in files:
+            for size in _loaded_bytes(entry, index, file):
+                parts[file.component] = parts.get(file.component, 0) + size
+                largest = max(largest, size)
+    except (LoadError, SafetensorError, OSError):
+        return None
     loaded = sum(parts.values())
     disk = sum(file.size_bytes for file in files)
     match entry.offload:

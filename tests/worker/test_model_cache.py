@@ -5,6 +5,7 @@ import json
 import weakref
 from collections.abc import Callable, Collection
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -202,6 +203,25 @@ def test_weights_wait_in_ordinary_memory_if_no_more_pages_can_be_locked(
         cache.get(name)
     assert loader.loaded == ["a", "b", "c"]
     assert sum(moves.locked) <= BYTES
+
+
+def test_no_later_kernel_tells_of_pages_that_could_not_be_locked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As CUDA does: a call that fails is told of once more, by the next kernel."""
+    untold: list[str] = []
+
+    def register(*_: int) -> int:
+        untold.append("out of memory")
+        return 2
+
+    def run_kernel(*_: Any, **__: Any) -> None:
+        if untold:
+            raise RuntimeError(untold.pop())
+
+    monkeypatch.setattr(torch.cuda, "cudart", lambda: SimpleNamespace(cudaHostRegister=register))
+    weights = torch.zeros(1)
+    monkeypatch.setattr(torch, "ones", run_kernel)
+    assert memory.lock_pages(weights) == "2"
+    run_kernel()
 
 
 def test_whether_a_model_has_room_once_idle_ones_are_let_go(make_cache: MakeCache) -> None:

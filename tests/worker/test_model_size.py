@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any, Literal
 
@@ -125,3 +126,10 @@ def test_the_arithmetic_of_offloaded_weights_is_within_a_tenth_of_what_is_copied
 def test_without_its_files_a_size_is_unknown(hyper: Model, tmp_path: Path) -> None:
     assert model_size(changed(hyper, repository="nobody/nothing")) is None
     assert model_size(changed(hyper, repository=str(tmp_path))) is None
+
+
+def test_of_weights_that_are_cut_off_the_size_is_unknown(tmp_path: Path) -> None:
+    shutil.copytree(KNOWN["shapes-sd"].repository, tmp_path / "cut")
+    (weights,) = (tmp_path / "cut/unet").glob("*.safetensors")
+    weights.write_bytes(weights.read_bytes()[:1000])
+    assert model_size(changed(KNOWN["shapes-sd"], repository=str(tmp_path / "cut"))) is None

@@ -7,7 +7,7 @@ import itertools
 import math
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +111,11 @@ def move(pipe: Any, device: torch.device) -> None:
 def lock_pages(tensor: torch.Tensor) -> str:
     """Locks the pages of a tensor in main memory, from which a GPU copies fast. Returns what CUDA says against it."""
     error = torch.cuda.cudart().cudaHostRegister(tensor.data_ptr(), tensor.nbytes, 0)  # type: ignore[no-untyped-call]
-    return "" if int(error) == 0 else str(error)
+    if int(error) == 0:
+        return ""
+    with suppress(RuntimeError):  # CUDA tells of the failed call once more, at the next kernel of this thread
+        torch.ones(1, device="cuda")
+    return str(error)
 
 
 def unlock_pages(tensor: torch.Tensor) -> None:

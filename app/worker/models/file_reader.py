@@ -64,18 +64,23 @@ class FileReader:
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     def _read(self, model: str) -> None:
-        with suppress(OSError, LoadError):  # building the model reports what is wrong with them
-            files = [(file.path, file.size_bytes) for file in files_of(self._models[model])]
-            total, done, reported_s = sum(size for _, size in files), 0, monotonic()
-            for path, size in files:
-                if path is None or done + size > self._limit_bytes:
-                    break
-                self._read_file(path)
-                done += size
-                if monotonic() >= reported_s + PROGRESS_S:
-                    reported_s = monotonic()
-                    self._states.progress(model, "loading", done, total)
-        self.busy_since = 0.0
+        try:
+            with suppress(OSError, LoadError):  # building the model reports what is wrong with them
+                self._read_files(model)
+        finally:
+            self.busy_since = 0.0
+
+    def _read_files(self, model: str) -> None:
+        files = [(file.path, file.size_bytes) for file in files_of(self._models[model])]
+        total, done, reported_s = sum(size for _, size in files), 0, monotonic()
+        for path, size in files:
+            if path is None or done + size > self._limit_bytes:
+                break
+            self._read_file(path)
+            done += size
+            if monotonic() >= reported_s + PROGRESS_S:
+                reported_s = monotonic()
+                self._states.progress(model, "loading", done, total)
 
     def _read_file(self, path: Path) -> None:
         buffer = bytearray(CHUNK_BYTES)
