@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -11,6 +13,7 @@ from app.catalog import Catalog, CatalogError, Model, Parallelism
 from app.devices import device_sets, devices_of_worker, show_devices
 from app.loading.checks import problems
 from app.settings import Settings
+from app.supervisor.supervisor import Supervisor
 
 KNOWN = Catalog.known(Settings())
 
@@ -55,6 +58,23 @@ def test_devices_that_do_not_fit_are_refused_by_name(
 ) -> None:
     with pytest.raises(CatalogError, match=message):
         devices_of_worker(Settings(**given), models)
+
+
+async def test_up_starts_a_worker_for_each_set_of_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[tuple[str, str | None, str]] = []
+    start = asyncio.create_subprocess_exec
+
+    async def note(*command: str, env: dict[str, str], **options: Any) -> asyncio.subprocess.Process:
+        started.append((command[3], env.get("NAG_DEVICES"), env["NAG_METRICS_PORT"]))
+        if len(started) == 3:
+            supervisor._stop()
+        return await start("sleep", "60", **options)
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", note)
+    settings = Settings(redis_url="redis://127.0.0.1:1", metrics_port=9100)
+    supervisor = Supervisor(settings, insecure=False, device_sets=((0, 1), (2, 3)))
+    assert await supervisor.run() == 0
+    assert sorted(started) == [("api", None, "9100"), ("worker", "0,1", "9100"), ("worker", "2,3", "9101")]
 
 
 def test_a_process_numbers_its_gpus_from_0(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,6 +124,22 @@ def test_devices_are_read_and_handed_on_with_commas(monkeypatch: pytest.MonkeyPa
                 "quantization": {"method": "torchao-int8", "components": ["transformer"]},
             },
             "cannot have quantization",
+        ),
+        (
+            {
+                "parallel": {"tensor": 2},
+                "request_loras": False,
+                "lora": [{"repository": "a/b", "weight_name": "c.safetensors", "fuse": False}],
+            },
+            "take no LoRA beside them; set fuse = true",
+        ),
+        (
+            {
+                "parallel": {"tensor": 2},
+                "request_loras": False,
+                "denoiser": {"repository": "a/b", "weight_name": "c.gguf"},
+            },
+            "cannot split the quantized weights of a GGUF file",
         ),
     ],
 )

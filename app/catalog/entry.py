@@ -97,6 +97,11 @@ class Model(Source, SpeedSettings):
         frames = 1 if self.num_frames is None else self.num_frames.default
         return self.width.default * self.height.default * frames * (2 if self.guidance_scale.default > 1 else 1)
 
+    @property
+    def has_gguf(self) -> bool:
+        """Whether the denoiser's weights are a GGUF file's."""
+        return self.denoiser is not None and self.denoiser.weight_name.endswith(GGUF)
+
     @model_validator(mode="after")
     def _fits_its_kind(self) -> Self:
         for name in ("num_frames", "fps"):
@@ -137,9 +142,8 @@ class Model(Source, SpeedSettings):
 
     @model_validator(mode="after")
     def _weights_agree(self) -> Self:
-        has_gguf = self.denoiser is not None and self.denoiser.weight_name.endswith(GGUF)
         is_quantized = self.quantization is not None and not self.quantization.is_cast
-        if (is_quantized or has_gguf) and any(lora.fuse for lora in self.lora):
+        if (is_quantized or self.has_gguf) and any(lora.fuse for lora in self.lora):
             raise ValueError("lora.fuse: quantized weights take no fused LoRA; set fuse = false")
         if is_quantized and self.denoiser is not None:
             raise ValueError("denoiser: other weights cannot be put into a quantized denoiser")
@@ -163,9 +167,17 @@ class Model(Source, SpeedSettings):
         return self
 
     @model_validator(mode="after")
-    def _split_weights_take_no_loras(self) -> Self:
-        if self.parallel is not None and self.parallel.tensor > 1 and self.request_loras:
+    def _weights_can_be_split(self) -> Self:
+        if self.parallel is None or self.parallel.tensor == 1:
+            return self
+        if self.request_loras:
             raise ValueError(
                 "parallel: tensor splits weights, which take no LoRAs of requests; set request_loras = false"
             )
+        if not all(lora.fuse for lora in self.lora):
+            raise ValueError(
+                "lora.fuse: parallel.tensor splits weights, which take no LoRA beside them; set fuse = true"
+            )
+        if self.has_gguf:
+            raise ValueError("denoiser: parallel.tensor cannot split the quantized weights of a GGUF file")
         return self

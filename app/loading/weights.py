@@ -9,7 +9,7 @@ import diffusers
 import torch
 import transformers
 
-from app.catalog import GGUF, Model
+from app.catalog import Model
 from app.loading.errors import LoadError
 from app.loading.hub import model_index
 
@@ -21,7 +21,7 @@ def require_package(entry: Model) -> None:
     needed: dict[str, str] = {}
     if entry.quantization is not None and entry.quantization.package is not None:
         needed[entry.quantization.package] = f"quantization.method: {entry.quantization.method}"
-    if entry.denoiser is not None and entry.denoiser.weight_name.endswith(GGUF):
+    if entry.has_gguf:
         needed["gguf"] = f"denoiser: {entry.denoiser.weight_name}"
     for package, what in needed.items():
         if importlib.util.find_spec(package) is None:
