@@ -1,6 +1,9 @@
 """The embedded models: real folders of the promised size, that do what their cards say."""
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,33 +34,33 @@ LEFT = {"shapes-flux": 0.25, "shapes-wan": 0.7}  # few clips: seven by chance
 GUIDED = {"shapes-wan": Method("NAG", 5.0, 0.5)}
 
 
-def size_bytes(name):
+def size_bytes(name: str) -> Any:
     folder = Path(Catalog.load(Settings()).models[name].repository)
     return sum(path.stat().st_size for path in folder.rglob("*"))
 
 
-def test_they_stay_small():
+def test_they_stay_small() -> None:
     sizes = [size_bytes(name) for name in EMBEDDED]
     assert max(sizes) <= SIZE_MAX_BYTES
     assert sum(sizes) <= ALL_MAX_BYTES
 
 
 @pytest.fixture(scope="module", params=slow_but(["shapes-flux"], EMBEDDED))
-def subject(request):
+def subject(request: pytest.FixtureRequest) -> Any:
     return Subject.load(request.param)
 
 
-def readings(subject, pairs, method=NONE):
+def readings(subject: Subject, pairs: Any, method: Any = NONE) -> Any:
     return list(subject.judge(np.concatenate(list(subject.make(pairs, method, subject.steps)))))
 
 
-def test_the_catalogs_guidance_is_the_librarys_default(subject):
+def test_the_catalogs_guidance_is_the_librarys_default(subject: Any) -> None:
     entry = Catalog.load(Settings()).models[subject.name]
     assert entry.nag is not None
     assert nag.NAGParams(**entry.nag.model_dump()) == nag.defaults_for(subject.pipe)
 
 
-def test_it_steps_where_it_learnt_to(subject):
+def test_it_steps_where_it_learnt_to(subject: Any) -> None:
     """At even positions of its path; a scheduler that spaces them otherwise asks for what was not learnt."""
     subject.pipe("", num_inference_steps=subject.steps, output_type="latent", **{subject.cfg: 1.0, **subject.call})
     walked = subject.pipe.scheduler.timesteps
@@ -66,13 +69,13 @@ def test_it_steps_where_it_learnt_to(subject):
     assert walked / walked[0] == pytest.approx((learnt / learnt[0]).numpy(), abs=2e-3)
 
 
-def test_it_draws_what_the_caption_names(subject):
+def test_it_draws_what_the_caption_names(subject: Any) -> None:
     captions = [Caption(color=COLORS[i % 6], shape=SHAPES[i // 6 % 3]) for i in range(SEEDS)]
     seen = readings(subject, [Pair(caption, Caption()) for caption in captions], AT_ITS_BEST.get(subject.name, NONE))
     assert sum(r.shows(c) for r, c in zip(seen, captions, strict=True)) >= KEPT.get(subject.name, 0.7) * SEEDS
 
 
-def test_a_word_with_a_capital_is_the_same_word(subject):
+def test_a_word_with_a_capital_is_the_same_word(subject: Any) -> None:
     """Loading a tokenizer keeps its normalizer."""
     tokenizers = [part for name, part in subject.pipe.components.items() if name.startswith("tokenizer")]
     assert tokenizers
@@ -80,7 +83,7 @@ def test_a_word_with_a_capital_is_the_same_word(subject):
         assert tokenizer("A Red CIRCLE").input_ids == tokenizer("a red circle").input_ids
 
 
-def test_a_negative_prompt_is_obeyed(subject):
+def test_a_negative_prompt_is_obeyed(subject: Any) -> None:
     pairs = [Pair(Caption(), Caption(color=COLORS[i % 6])) for i in range(SEEDS)]
     plain, guided = (
         sum(each.shows(pair.negative) for each, pair in zip(readings(subject, pairs, method), pairs, strict=True))
@@ -91,20 +94,20 @@ def test_a_negative_prompt_is_obeyed(subject):
 
 
 @pytest.fixture(scope="module")
-def styled():
+def styled() -> Any:
     subject = Subject.load(styles.MODEL)
     styles.load_styles(subject)
     return subject
 
 
-def test_embedded_loras_stay_small():
+def test_embedded_loras_stay_small() -> None:
     paths = [Path(lora.path) for lora in styles.LORAS.values()]
     assert len(paths) == len(STYLES)
     assert max(path.stat().st_size for path in paths) <= 1_000_000
 
 
 @pytest.mark.parametrize("method", [NONE, NAG], ids=["plain", "guided"])
-def test_loras_bring_out_their_styles_and_keep_the_caption(styled, method):
+def test_loras_bring_out_their_styles_and_keep_the_caption(styled: Any, method: Any) -> None:
     pairs = [
         Pair(Caption(color=COLORS[i % 6], shape=SHAPES[i // 6 % 3]), Caption(background="white")) for i in range(SEEDS)
     ]

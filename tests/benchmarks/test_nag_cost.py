@@ -1,6 +1,9 @@
 """The benchmarks of a guided step, on a small random model."""
 
+from __future__ import annotations
+
 import sys
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +16,7 @@ from tests.nag.support import Subject
 pytestmark = pytest.mark.slow  # runs a benchmark
 
 
-def small_flux(draw, full):
+def small_flux(draw: Any, full: Any) -> Denoiser:
     assert not full
     subject = Subject.named("flux", steps=1)
     (call,), _ = subject.calls("a red circle")
@@ -26,12 +29,14 @@ def small_flux(draw, full):
 
 
 @pytest.fixture(autouse=True)
-def flux(monkeypatch):
+def flux(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nag_cost, "MAKERS", {"flux": small_flux})
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a trial runs without a CUDA device only")
-def test_without_a_cuda_device_a_trial_names_kernels_and_stores_nothing(monkeypatch, capsys):
+def test_without_a_cuda_device_a_trial_names_kernels_and_stores_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(sys, "argv", ["nag_cost", "--device", "cuda", "--full", "--family", "flux"])
     monkeypatch.setattr(nag_cost.report, "write", pytest.fail)
     nag_cost.main()
@@ -43,14 +48,14 @@ def test_without_a_cuda_device_a_trial_names_kernels_and_stores_nothing(monkeypa
     assert "| NAG, ours |" in printed
 
 
-def test_frames_of_a_guided_attention_call_are_counted():
+def test_frames_of_a_guided_attention_call_are_counted() -> None:
     work = small_flux(nag_cost.Draw("cpu", torch.float32), full=False)
     with torch.no_grad():
         per_call, per_step = nag_regression.count_frames(work, nag.guide)
     assert 0 < per_call < per_step
 
 
-def test_another_checkouts_library_is_imported_beside_this_one():
+def test_another_checkouts_library_is_imported_beside_this_one() -> None:
     other = nag_regression.load_library(nag_regression.ROOT)
     assert other is not nag
     assert other.guide is not nag.guide

@@ -1,6 +1,9 @@
 """The metrics of the paper's table against closed forms, other libraries and other code; their networks are random."""
 
+from __future__ import annotations
+
 import importlib
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,11 +24,11 @@ CPU = torch.device("cpu")
 PROMPTS = ["a small red circle", "a large blue square on a white background", "green " * 200]
 
 
-def noise(width, height, seed=0):
+def noise(width: int, height: int, seed: int = 0) -> Any:
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
-def ramp(width, height):
+def ramp(width: int, height: int) -> Any:
     y, x = np.mgrid[0:height, 0:width]
     return Image.fromarray(np.stack([x * 3, y * 5, (x + y) * 2], -1).astype(np.uint8))
 
@@ -35,17 +38,17 @@ class FirstPixel(nn.Module):
 
     num_features = 2
 
-    def forward(self, images):
+    def forward(self, images: Any) -> Any:
         return images[:, 0, 0, :2].double()
 
 
-def images_of(values):
+def images_of(values: Any) -> list[Any]:
     pixels = np.zeros((len(values), 4, 4, 3), dtype=np.uint8)
     pixels[:, 0, :2, 0] = values
     return [Image.fromarray(each) for each in pixels]
 
 
-def test_the_distance_of_two_gaussians_is_the_closed_form():
+def test_the_distance_of_two_gaussians_is_the_closed_form() -> None:
     draw = np.random.default_rng(0).normal
     sets = [np.clip(draw(mean, spread, (400, 2)), 0, 255).round() for mean, spread in ((100, 9), (130, 20))]
     sets[1][:, 1] = (sets[1][:, 0] / 2).round()  # not diagonal
@@ -60,7 +63,7 @@ def test_the_distance_of_two_gaussians_is_the_closed_form():
     assert metric.take() == pytest.approx(expected, rel=1e-6)
 
 
-def test_a_set_lies_no_distance_from_itself_and_the_reference_outlives_a_reading():
+def test_a_set_lies_no_distance_from_itself_and_the_reference_outlives_a_reading() -> None:
     ours, other = [noise(40, 40, i) for i in range(24)], [noise(40, 40, 100 + i) for i in range(24)]
     metric = Frechet(random_networks.Features(), CPU)
     metric.add_reference(ours)
@@ -75,17 +78,17 @@ def test_a_set_lies_no_distance_from_itself_and_the_reference_outlives_a_reading
 
 
 @pytest.mark.parametrize(("width", "height", "left", "top"), [(9, 7, 2, 1), (8, 5, 1, 0), (5, 5, 0, 0)])
-def test_a_patch_is_the_middle_unscaled(width, height, left, top):
+def test_a_patch_is_the_middle_unscaled(width: int, height: int, left: int, top: int) -> None:
     image = noise(width, height)
     assert np.array_equal(centre(image, 5), np.asarray(image)[top : top + 5, left : left + 5])
 
 
-def test_a_patch_that_does_not_fit_is_refused():
+def test_a_patch_that_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match="6 px does not fit into 9x5"):
         centre(noise(9, 5), 6)
 
 
-def test_the_whole_is_the_middle_square_scaled():
+def test_the_whole_is_the_middle_square_scaled() -> None:
     image = noise(40, 30)
     assert whole(image).size == (299, 299)
     assert np.array_equal(whole(image), whole(image.crop((5, 0, 35, 30))))
@@ -94,13 +97,13 @@ def test_the_whole_is_the_middle_square_scaled():
 
 
 @pytest.mark.parametrize("size", [(70, 50), (50, 71), (64, 64), (20, 31)])
-def test_clip_is_shown_what_transformers_shows_it(size):
+def test_clip_is_shown_what_transformers_shows_it(size: tuple[int, int]) -> None:
     theirs = CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size=32)
     shown = theirs(ramp(*size), return_tensors="pt").pixel_values
     assert (clip_input([ramp(*size)], 32) - shown).abs().max() < 1e-5
 
 
-def test_the_clip_score_is_that_of_torchmetrics():
+def test_the_clip_score_is_that_of_torchmetrics() -> None:
     model, words = random_networks.clip(), random_networks.tokenizer()
     images = [noise(48, 40, 5), ramp(70, 50), noise(33, 90, 6)]
 
@@ -109,16 +112,16 @@ def test_the_clip_score_is_that_of_torchmetrics():
 
         config = model.config
 
-        def to(self, _):
+        def to(self, _: Any) -> Any:
             return self
 
-        def get_image_features(self, pixels):
+        def get_image_features(self, pixels: Any) -> Any:
             return model.get_image_features(pixel_values=pixels).pooler_output
 
-        def get_text_features(self, ids, mask):
+        def get_text_features(self, ids: Any, mask: Any) -> Any:
             return model.get_text_features(input_ids=ids, attention_mask=mask).pooler_output
 
-    def processor(images=None, text=None, **options):
+    def processor(images: Any = None, text: str | None = None, **options: Any) -> Any:
         if images is None:
             return words(text, truncation=True, max_length=77, **options)
         shown = [Image.fromarray(each.permute(1, 2, 0).numpy()) for each in images]
@@ -133,14 +136,14 @@ def test_the_clip_score_is_that_of_torchmetrics():
     assert ClipScore(model, words)(images, PROMPTS) == pytest.approx(expected, abs=1e-3)
 
 
-def golden_state():
+def golden_state() -> dict[str, Any]:
     """With what the published checkpoint holds beyond the network."""
     unused = {f"blip.{name}_proj.weight": torch.zeros(8, 64) for name in ("vision", "text")}
     positions = {"blip.text_encoder.embeddings.position_ids": torch.arange(40)[None]}
     return {**random_networks.image_reward_state(50), **unused, **positions}
 
 
-def test_image_reward_is_that_of_its_own_package():
+def test_image_reward_is_that_of_its_own_package() -> None:
     """The expected scores are those of image-reward 1.5's code on these very tensors, with transformers 4.30.2."""
     score = ImageReward(golden_state(), None)
     ids = torch.tensor([[1, 7, 8, 9, 2, 0, 0], [1, 30, 31, 32, 33, 34, 2]])
@@ -157,13 +160,13 @@ def test_image_reward_is_that_of_its_own_package():
         ({"reward.weight": torch.zeros(1)}, "no reward.weight"),
     ],
 )
-def test_a_checkpoint_of_other_parts_is_refused(broken, said):
+def test_a_checkpoint_of_other_parts_is_refused(broken: dict[str, Any], said: str) -> None:
     state = {name: tensor for name, tensor in {**golden_state(), **broken}.items() if tensor is not None}
     with pytest.raises(ValueError, match=said):
         ImageReward(state, None)
 
 
-def test_torch_fidelitys_inception_is_one_for_the_distance(monkeypatch):
+def test_torch_fidelitys_inception_is_one_for_the_distance(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its layout, with the random weights of its start."""
     pytest.importorskip("torch_fidelity", reason="of the extra `paper`, which is not installed")
     from torch_fidelity import feature_extractor_inceptionv3 as theirs

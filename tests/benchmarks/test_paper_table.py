@@ -1,7 +1,11 @@
 """The paper's table on small models and random metric networks: what is drawn, what goes on, what is refused."""
 
+from __future__ import annotations
+
 import functools
 import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,7 +39,7 @@ KNOWN = Catalog.known(Settings())
 
 
 @pytest.fixture
-def table(tmp_path, monkeypatch):
+def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """`table(name, *arguments)` runs the command on shapes-flux with its files under that name."""
     monkeypatch.setattr(draw, "load", lambda _, device: shapes_flux(device))
     (tmp_path / "prompts.csv").write_text("prompt,negative\n" + "".join(f"{a},{b}\n" for a, b in ASKED))
@@ -45,7 +49,7 @@ def table(tmp_path, monkeypatch):
         pixels = np.random.default_rng(i).integers(0, 256, (*size, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(real / f"{i}.png")
 
-    def run(name, *arguments):
+    def run(name: str, *arguments: Any) -> None:
         main(
             [
                 *("--model", "shapes-flux", "--prompt-file", str(tmp_path / "prompts.csv"), "--reference", str(real)),
@@ -59,25 +63,25 @@ def table(tmp_path, monkeypatch):
 
 
 @functools.cache
-def shapes_flux(device):
+def shapes_flux(device: Any) -> Any:
     return load(KNOWN["shapes-flux"], device)
 
 
-def files(folder):
+def files(folder: Path) -> dict[str, Any]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*.png"))}
 
 
-def refused(capsys, run, *arguments):
+def refused(capsys: pytest.CaptureFixture[str], run: Any, *arguments: Any) -> Any:
     with pytest.raises(SystemExit):
         run(*arguments)
     return capsys.readouterr().err
 
 
-def test_a_broken_run_goes_on_to_the_same_table(table, tmp_path, monkeypatch):
+def test_a_broken_run_goes_on_to_the_same_table(table: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table("whole")
     kept = []
 
-    def keep(cache, *arguments):
+    def keep(cache: Any, *arguments: Any) -> None:
         if len(kept) == 6:  # in the middle of the second call
             raise KeyboardInterrupt
         kept.append(arguments)
@@ -98,7 +102,9 @@ def test_a_broken_run_goes_on_to_the_same_table(table, tmp_path, monkeypatch):
         assert (tmp_path / "broken-table" / name).read_text() == (tmp_path / "whole-table" / name).read_text()
 
 
-def test_shards_share_the_images_and_what_is_there_is_measured(table, tmp_path, capsys):
+def test_shards_share_the_images_and_what_is_there_is_measured(
+    table: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     table("whole")
     whole = files(tmp_path / "whole")
     table("shards", "--shard", "0/2")
@@ -112,7 +118,7 @@ def test_shards_share_the_images_and_what_is_there_is_measured(table, tmp_path, 
     assert files(tmp_path / "shards") == whole
 
 
-def test_the_table_says_what_it_is_worth(table, tmp_path):
+def test_the_table_says_what_it_is_worth(table: Any, tmp_path: Path) -> None:
     table("run", "--prompts", "5")
     text = (tmp_path / "run-table" / "paper_table-shapes-flux.md").read_text()
     assert "Metric weights: random" in text
@@ -139,7 +145,9 @@ def test_the_table_says_what_it_is_worth(table, tmp_path):
     assert data["difference"]["clip"]["interval_95"] == pytest.approx(1.96 * apart.std(ddof=1) / 5**0.5, abs=1e-4)
 
 
-def test_the_papers_rows_stand_below_those_of_published_networks(tmp_path, capsys):
+def test_the_papers_rows_stand_below_those_of_published_networks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     plan = Plan(KNOWN["flux-schnell"], [Prompt("a", NEGATIVE)] * 3, 1)
     scores = {"none": Scores([30, 31, 32], [1, 2, 3], 9), "NAG": Scores([31, 33, 32], [1, 2, 4], 8)}
     metrics = frozenset(("imagereward", "fid", "clip"))
@@ -152,11 +160,11 @@ def test_the_papers_rows_stand_below_those_of_published_networks(tmp_path, capsy
     assert "mean nothing" not in said
 
 
-def test_every_published_row_is_of_a_model_of_the_catalog():
+def test_every_published_row_is_of_a_model_of_the_catalog() -> None:
     assert ROWS.keys() <= KNOWN.keys()
 
 
-def test_what_is_drawn_is_the_pipelines_own(table, tmp_path):
+def test_what_is_drawn_is_the_pipelines_own(table: Any, tmp_path: Path) -> None:
     table("run", "--prompts", "2", "--metrics", "clip", "fid", "--width", "64")
     pipe, entry = shapes_flux(CPU), KNOWN["shapes-flux"]
     call = {"num_inference_steps": 1, "guidance_scale": 0.0, "width": 64, "height": 64, "output_type": "np"}
@@ -170,7 +178,7 @@ def test_what_is_drawn_is_the_pipelines_own(table, tmp_path):
             assert np.abs(drawn - 255 * expected).max() <= 1.0
 
 
-def test_images_of_other_parameters_are_not_taken_for_these(table, capsys):
+def test_images_of_other_parameters_are_not_taken_for_these(table: Any, capsys: pytest.CaptureFixture[str]) -> None:
     table("run", "--prompts", "2")
     assert "num_inference_steps" in refused(capsys, table, "run", "--prompts", "2", "--num-inference-steps", "2")
     assert "other nag: take another folder" in refused(capsys, table, "run", "--prompts", "2", "--scale", "3")
@@ -192,16 +200,18 @@ def test_images_of_other_parameters_are_not_taken_for_these(table, capsys):
         (["--scale", "1"], "changes nothing"),
     ],
 )
-def test_what_cannot_be_is_said(table, capsys, arguments, said):
+def test_what_cannot_be_is_said(
+    table: Any, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
     assert said in refused(capsys, table, "run", *arguments)
 
 
-def test_a_distance_needs_real_images(table, tmp_path, capsys):
+def test_a_distance_needs_real_images(table: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "none").mkdir()
     assert "holds 0 images" in refused(capsys, table, "run", "--reference", str(tmp_path / "none"))
 
 
-def test_a_model_with_cfg_keeps_it_in_both_methods(tmp_path):
+def test_a_model_with_cfg_keeps_it_in_both_methods(tmp_path: Path) -> None:
     entry = in_folder(KNOWN["sdxl"], tmp_path)
     size = Range(default=16, min=16, max=16)
     entry = entry.model_copy(update={"width": size, "height": size})
@@ -220,8 +230,10 @@ def test_a_model_with_cfg_keeps_it_in_both_methods(tmp_path):
 @pytest.mark.parametrize(
     ("harm", "said"), [("nan", "prompt 2 holds pixels"), ("plain", "prompt 0 was drawn without NAG")]
 )
-def test_an_image_that_is_none_ends_the_run(tmp_path, monkeypatch, harm, said):
-    def run_and_harm(calls):
+def test_a_image_that_is_none_ends_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, harm: str, said: str
+) -> None:
+    def run_and_harm(calls: Any) -> None:
         run_calls(calls)
         if harm == "nan":
             calls[2].made.pixels[5, 5, 0] = np.nan
@@ -237,7 +249,7 @@ def test_an_image_that_is_none_ends_the_run(tmp_path, monkeypatch, harm, said):
         draw.draw(plan, ImageCache(tmp_path, entry), CPU, draw.Limits())
 
 
-def test_a_model_without_nag_has_nothing_to_compare():
+def test_a_model_without_nag_has_nothing_to_compare() -> None:
     entry = KNOWN["shapes-flux"].model_copy(update={"nag": None})
     with pytest.raises(PlanError, match="does not support NAG"):
         Plan(entry, [Prompt("a", "b")], 1)
@@ -259,7 +271,9 @@ COCO = {"annotations": [{"image_id": 2, "id": 9, "caption": "late "}, {"image_id
         ("a.json", json.dumps(COCO), [("first", "-"), ("early", "-")]),
     ],
 )
-def test_prompts_are_read_from_the_usual_files(tmp_path, name, text, expected):
+def test_prompts_are_read_from_the_usual_files(
+    tmp_path: Path, name: str, text: str, expected: list[tuple[str, str]]
+) -> None:
     (tmp_path / name).write_text(text)
     assert prompts.read(tmp_path / name, "-") == [Prompt(*each) for each in expected]
 
@@ -277,7 +291,7 @@ def test_prompts_are_read_from_the_usual_files(tmp_path, name, text, expected):
         ("a.json", '{"captions": []}', "neither a list"),
     ],
 )
-def test_a_file_of_something_else_is_refused(tmp_path, name, text, said):
+def test_a_file_of_something_else_is_refused(tmp_path: Path, name: str, text: str, said: str) -> None:
     (tmp_path / name).write_text(text)
     with pytest.raises(PromptFileError, match=said):
         prompts.read(tmp_path / name, "-")

@@ -1,5 +1,9 @@
 """The scores of edits and continuations, on images that are drawn and not generated."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -19,15 +23,15 @@ pytestmark = pytest.mark.slow  # runs benchmarks
 COUNT = 40
 
 
-def drawn(world):
+def drawn(world: Any) -> Any:
     return world.sample(COUNT, torch.Generator().manual_seed(references.WORLD_SEED))
 
 
-def to_bytes(pixels):
+def to_bytes(pixels: Any) -> Any:
     return ((pixels + 1) * 127.5).round().byte().movedim(1, -1).numpy()
 
 
-def test_what_the_instruction_leads_to_scores_full_and_the_given_image_nothing():
+def test_what_the_instruction_leads_to_scores_full_and_the_given_image_nothing() -> None:
     edits = draw_edits(COUNT, negatives=False)
     world = drawn(Edits)
     scores = score_edits(edits, list(read(to_bytes(world.render()))))
@@ -36,7 +40,7 @@ def test_what_the_instruction_leads_to_scores_full_and_the_given_image_nothing()
     assert unchanged == {"obeyed": 0.0, "kept": 1.0, "clean": 1.0, "absent": 1.0}
 
 
-def test_a_negative_names_another_color_than_the_image_has():
+def test_a_negative_names_another_color_than_the_image_has() -> None:
     edits = draw_edits(COUNT, negatives=True)
     assert all(edit.instruction == Instruction("color") for edit in edits)
     assert all(edit.negative.color not in (None, edit.before.color) for edit in edits)
@@ -49,7 +53,7 @@ def test_a_negative_names_another_color_than_the_image_has():
     assert scores["absent"] == pytest.approx(1 - np.mean(obeyed_by_chance))
 
 
-def test_a_drawn_clip_scores_full_and_its_reverse_does_not():
+def test_a_drawn_clip_scores_full_and_its_reverse_does_not() -> None:
     continuations = draw_continuations(COUNT)
     clips = to_bytes(drawn(Continuations).render())
     scores = score_continuations(continuations, list(clips), list(read_clips(clips)))
@@ -62,7 +66,7 @@ def test_a_drawn_clip_scores_full_and_its_reverse_does_not():
 
 
 @torch.no_grad()
-def test_a_negative_prompt_changes_an_edit():
+def test_a_negative_prompt_changes_an_edit() -> None:
     torch.manual_seed(0)
     bundle = Flux()
     for parameter in bundle.denoiser.parameters():

@@ -52,7 +52,7 @@ PAGES = {
 
 @pytest.mark.usefixtures("own_families")
 @pytest.mark.parametrize("name", [name for name, page in PAGES.items() if blocks(page)])
-def test_blocks_run(name, tmp_path, monkeypatch, request):
+def test_blocks_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     runs = blocks(PAGES[name])
     url = f"http://{SERVER}"
     if any(SERVER in code or "nag-server generate" in code for _, code in runs):
@@ -97,7 +97,7 @@ RUNNERS = {
 }
 
 
-def test_every_language_is_known():
+def test_every_language_is_known() -> None:
     languages = {match["language"] for page in PAGES.values() for match in BLOCK.finditer(page.read_text())}
     assert languages <= {*RUNNERS, *SHOWN}
     assert len([name for name, page in PAGES.items() if blocks(page)]) > 10

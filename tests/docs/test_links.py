@@ -26,7 +26,7 @@ def anchors(page: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_lead_to_files_and_headings(page):
+def test_links_lead_to_files_and_headings(page: str) -> None:
     links = LINK.findall(FENCE.sub("", page.read_text()))
     for link in links:
         name, _, fragment = link.partition("#")
@@ -37,5 +37,5 @@ def test_links_lead_to_files_and_headings(page):
             assert fragment in anchors(target), link
 
 
-def test_pages_are_found():
+def test_pages_are_found() -> None:
     assert {ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "docs/architecture/engine.md"} <= set(pages())

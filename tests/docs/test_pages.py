@@ -1,10 +1,12 @@
 """Names in pages of the documentation exist, and what belongs on a page is there."""
 
+from __future__ import annotations
+
 import importlib
 import json
 import re
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 
@@ -27,7 +29,7 @@ JOURNEY = (ROOT / "docs/architecture/request.md").read_text()
 
 
 @pytest.mark.parametrize("name", re.findall(STEP, JOURNEY, re.MULTILINE))
-def test_each_step_of_the_journey_is_a_function(name):
+def test_each_step_of_the_journey_is_a_function(name: str) -> None:
     module, path = name.split(":")
     found = importlib.import_module(module)
     for part in path.split("."):
@@ -35,18 +37,18 @@ def test_each_step_of_the_journey_is_a_function(name):
     assert callable(found)
 
 
-def test_the_journey_is_told_whole():
+def test_the_journey_is_told_whole() -> None:
     assert len(re.findall(STEP, JOURNEY, re.MULTILINE)) >= 10
 
 
-def test_the_example_of_a_catalog_is_one(tmp_path):
+def test_the_example_of_a_catalog_is_one(tmp_path: Path) -> None:
     (example,) = re.findall(r"```toml\n(.*?)```", (ROOT / "docs/server/models.md").read_text(), re.DOTALL)
     (tmp_path / "mine.toml").write_text(example)
     models = Catalog.load(Settings(catalog=tmp_path / "mine.toml")).models
     assert (models["flux-dev"].offload, models["my-style"].lora[0].scale) == ("model", 0.8)
 
 
-def test_the_tree_leads_to_files():
+def test_the_tree_leads_to_files() -> None:
     folder = ROOT
     for line in re.search(r"## The tree\n\n```\n(.*?)```", JOURNEY, re.DOTALL)[1].splitlines():
         name = line.split()[0]
@@ -54,7 +56,7 @@ def test_the_tree_leads_to_files():
         assert (folder if not line.startswith(" ") else folder / name).exists(), line
 
 
-def test_the_page_on_the_engine_names_files_settings_and_metrics_that_exist():
+def test_the_page_on_the_engine_names_files_settings_and_metrics_that_exist() -> None:
     page = (ROOT / "docs/architecture/engine.md").read_text()
     known = {file.name for file in (ROOT / "app/worker").rglob("*.py")}
     named = set(re.findall(r"`(\w+\.py)`", page))
@@ -73,7 +75,7 @@ def test_the_page_on_the_engine_names_files_settings_and_metrics_that_exist():
     assert set(re.findall(r"`(nag_\w+)`", page)) <= {metric.name for metric in ALL}
 
 
-def test_the_page_on_loras_has_a_catalog_and_settings_that_exist(tmp_path):
+def test_the_page_on_loras_has_a_catalog_and_settings_that_exist(tmp_path: Path) -> None:
     page = (ROOT / "docs/server/loras.md").read_text()
     (example,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
     (tmp_path / "mine.toml").write_text(example)
@@ -87,7 +89,7 @@ def test_the_page_on_loras_has_a_catalog_and_settings_that_exist(tmp_path):
     assert f"at most {RANK_MAX}; " in page
 
 
-def test_the_page_on_speed_has_catalogs_settings_and_fields_that_exist(tmp_path):
+def test_the_page_on_speed_has_catalogs_settings_and_fields_that_exist(tmp_path: Path) -> None:
     page = (ROOT / "docs/server/speed.md").read_text()
     examples = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
     assert examples
@@ -103,7 +105,7 @@ def test_the_page_on_speed_has_catalogs_settings_and_fields_that_exist(tmp_path)
     assert f"{CAST_SHARE:.0%} is counted".replace("%", " %") in page
 
 
-def test_the_page_on_clients_has_aliases_settings_and_metrics_that_exist(tmp_path):
+def test_the_page_on_clients_has_aliases_settings_and_metrics_that_exist(tmp_path: Path) -> None:
     page = (ROOT / "docs/server/clients.md").read_text()
     (example,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
     (tmp_path / "mine.toml").write_text(example)
@@ -115,7 +117,7 @@ def test_the_page_on_clients_has_aliases_settings_and_metrics_that_exist(tmp_pat
     assert set(re.findall(r"`(nag_\w+)`", page)) <= {metric.name for metric in ALL}
 
 
-def test_the_page_on_automatic1111_names_every_route_and_field():
+def test_the_page_on_automatic1111_names_every_route_and_field() -> None:
     page = (ROOT / "docs/server/automatic1111.md").read_text()
     routes = {*sdapi.NOTHING, *sdapi.REFRESHES}
     routes |= {path.removeprefix(f"{sdapi.PATH}/") for path in openapi()["paths"] if path.startswith(sdapi.PATH)}
@@ -131,11 +133,11 @@ def test_the_page_on_automatic1111_names_every_route_and_field():
     assert set(re.findall(r"`NAG_(\w+)", page)) <= {name.upper() for name in Settings.model_fields}
 
 
-def openapi():
+def openapi() -> Any:
     return json.loads((ROOT / "app/api/openapi/openapi.json").read_text())
 
 
-def test_what_is_set_for_compose_is_told():
+def test_what_is_set_for_compose_is_told() -> None:
     text = " ".join((ROOT / "docs/operations/compose.md").read_text().split())
     read = set(re.findall(r"\$\{(\w+)", (ROOT / "docker-compose.yml").read_text()))
     told = re.search(r"Set in `.env` or the environment: (.*?)\. ", text)[1]
@@ -143,7 +145,7 @@ def test_what_is_set_for_compose_is_told():
 
 
 @pytest.mark.parametrize("page", [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")], ids=lambda page: page.name)
-def test_files_and_settings_that_a_page_names_exist(page):
+def test_files_and_settings_that_a_page_names_exist(page: str) -> None:
     if page.name == "CHANGELOG.md":
         pytest.skip("it names what was removed, too")
     text = page.read_text()
@@ -155,6 +157,6 @@ def test_files_and_settings_that_a_page_names_exist(page):
     assert set(re.findall(r"`NAG_(\w+)[`=]", text)) <= settings
 
 
-def test_public_names_are_exact():
+def test_public_names_are_exact() -> None:
     assert sorted(nag.__all__) == sorted(name for name in nag.__all__ if hasattr(nag, name))
     assert set(nag.__all__) >= {"guide", "supports", "defaults_for", "normalized_attention_guidance", "NAGError"}

@@ -9,6 +9,8 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,7 +28,7 @@ LOADED = re.compile(
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory):
+def site(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
     done = subprocess.run(
@@ -36,7 +38,7 @@ def site(tmp_path_factory):
     return folder
 
 
-def test_no_page_loads_anything_from_elsewhere(site):
+def test_no_page_loads_anything_from_elsewhere(site: Any) -> None:
     pages = list(site.rglob("*.html"))
     assert len(pages) > 50
     for page in pages:
@@ -47,7 +49,7 @@ def test_no_page_loads_anything_from_elsewhere(site):
         assert not re.search(r"url\([\"']?(?:https?:)?//", style.read_text()), style
 
 
-def test_drawings_are_drawn_by_the_sites_own_mermaid(site):
+def test_drawings_are_drawn_by_the_sites_own_mermaid(site: Any) -> None:
     page = (site / "architecture/queue/index.html").read_text()
     (address,) = re.findall(r'<script src="([^"]*mermaid[^"]*)"', page)
     data = (site / "architecture/queue" / address).read_bytes()
@@ -55,7 +57,7 @@ def test_drawings_are_drawn_by_the_sites_own_mermaid(site):
     assert "mermaid.tiny.js" not in (site / "server/auth/index.html").read_text()
 
 
-def test_every_drawing_can_be_drawn(site, tmp_path):
+def test_every_drawing_can_be_drawn(site: Any, tmp_path: Path) -> None:
     executable = find()
     if executable is None:
         pytest.skip(f"no browser here: none of {', '.join(NAMES)} is on the PATH")
@@ -71,7 +73,7 @@ def test_every_drawing_can_be_drawn(site, tmp_path):
             assert page.evaluate(f"mermaid.parse({json.dumps(drawing)}).then(() => '', String)") == "", drawing
 
 
-def test_the_api_of_the_library_and_of_the_server_are_there(site):
+def test_the_api_of_the_library_and_of_the_server_are_there(site: Any) -> None:
     library, server = ((site / name / "index.html").read_text() for name in ("library/api", "server/http-api"))
     assert 'id="nag.guide.guide"' in library
     assert "largest growth of a token" in library  # a docstring's words
@@ -79,7 +81,7 @@ def test_the_api_of_the_library_and_of_the_server_are_there(site):
     assert "<!-- openapi -->" not in server
 
 
-def test_links_out_of_docs_lead_to_pages_of_the_site(site):
+def test_links_out_of_docs_lead_to_pages_of_the_site(site: Any) -> None:
     page = (site / "benchmarks/index.html").read_text()
     links = re.findall(r'href="([^"#]*repository/[^"#]*)"', page)
     assert len(links) > 10

@@ -6,11 +6,23 @@ pooled prompt. The attention output of the image is guided by the formula in eve
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from diffusers.models.embeddings import apply_rotary_emb
 
 
-def denoise(transformer, latents, sigma, prompts, pooled, image_ids, scale, tau, alpha):
+def denoise(
+    transformer: Any,
+    latents: Any,
+    sigma: Any,
+    prompts: Any,
+    pooled: Any,
+    image_ids: Any,
+    scale: float,
+    tau: float,
+    alpha: float,
+) -> Any:
     """Velocity (B, T, C). prompts, pooled: pairs (positive, negative) of (B, L, C) and (B, P)."""
     t = transformer
     temb = [t.time_text_embed(sigma * 1000, each) for each in pooled]
@@ -19,17 +31,17 @@ def denoise(transformer, latents, sigma, prompts, pooled, image_ids, scale, tau,
     rotary = t.pos_embed(torch.cat([image_ids.new_zeros(text[0].shape[1], 3), image_ids]))
     length = text[0].shape[1]
 
-    def guide(z_plus, z_minus):
+    def guide(z_plus: torch.Tensor, z_minus: torch.Tensor) -> Any:
         extrapolated = scale * z_plus - (scale - 1) * z_minus
         ratio = extrapolated.abs().sum(-1, keepdim=True) / z_plus.abs().sum(-1, keepdim=True)
         normalized = extrapolated * torch.minimum(ratio, torch.full_like(ratio, tau)) / ratio
         return alpha * normalized + (1 - alpha) * z_plus
 
-    def heads(attn, states, norm=None):
+    def heads(attn: Any, states: torch.Tensor, norm: Any = None) -> Any:
         states = states.unflatten(-1, (attn.heads, -1))
         return states if norm is None else norm(states)
 
-    def attend(query, key, value):
+    def attend(query: torch.Tensor, key: torch.Tensor, value: Any) -> Any:
         query, key = (apply_rotary_emb(each, rotary, sequence_dim=1) for each in (query, key))
         weights = torch.einsum("bthd,bshd->bhts", query, key).div(query.shape[-1] ** 0.5).softmax(-1)
         return torch.einsum("bhts,bshd->bthd", weights, value).flatten(2)

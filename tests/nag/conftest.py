@@ -6,7 +6,14 @@ for it, before any of them begins.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
 import pytest
+
+if TYPE_CHECKING:
+    from tests.nag.support import Subject
+    from tests.tiny import Case
 
 #: One pipeline for each layout. Joint attention: CFG as a call of its own, the text behind the image, a masked text.
 #: Cross attention: CFG in one batch, several denoisers in turn, a masked text, a row for each frame. Text that joins
@@ -14,7 +21,7 @@ import pytest
 LAYOUTS = ("flux", "sd3", "qwen-image", "sd", "wan-two", "sana", "animatediff", "lumina2", "z-image")
 
 
-def pytest_generate_tests(metafunc):
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Runs a test of `subject` for all cases and one of `layout` for LAYOUTS, unless it has its own of that name.
 
     A case outside LAYOUTS is slow: `make test-all` runs it.
@@ -32,7 +39,7 @@ def pytest_generate_tests(metafunc):
             metafunc.parametrize(fixture, cases, indirect=True)
 
 
-def _unchanged(case):
+def _unchanged(case: Case) -> Iterator[Subject]:
     """A small pipeline, whose tests must leave it as they found it."""
     from tests.nag.support import Subject
 
@@ -47,19 +54,19 @@ def _unchanged(case):
 
 # Of a module: then all tests of one pipeline run in turn, and it is made once.
 @pytest.fixture(scope="module")
-def subject(request):
+def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
     """The small pipeline of each family, and of each form of it."""
     yield from _unchanged(request.param)
 
 
 @pytest.fixture(scope="module")
-def layout(request):
+def layout(request: pytest.FixtureRequest) -> Iterator[Subject]:
     """One small pipeline for each layout."""
     yield from _unchanged(request.param)
 
 
 @pytest.fixture
-def flux():
+def flux() -> Subject:
     from tests.nag.support import Subject
 
     return Subject.named("flux")

@@ -12,7 +12,9 @@ import copy
 import functools
 import inspect
 import itertools
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from typing import Any
 from unittest import mock
 
 import greenlet
@@ -21,8 +23,22 @@ import torch.nn.functional as F
 
 from tests.nag.support import Subject
 
+#: One for all rows, or one per row.
+Numbers = float | Sequence[float]
 
-def call(run, positive, negative, numbers, image_queries, *, modulation=None, shared=0, differential=False, **other):
+
+def call(
+    run: Callable[..., Any],
+    positive: dict[str, Any],
+    negative: dict[str, Any],
+    numbers: tuple[Numbers, Numbers, Numbers],
+    image_queries: Callable[[int, int, int], slice | None],
+    *,
+    modulation: torch.nn.Module | None = None,
+    shared: int = 0,
+    differential: bool = False,
+    **other: Any,
+) -> Any:
     """What `run(**positive)` returns, guided away from `run(**negative)`, whose arguments differ in the text alone.
 
     Args:
@@ -44,7 +60,7 @@ def call(run, positive, negative, numbers, image_queries, *, modulation=None, sh
     counts = itertools.count(), itertools.count()  # of each lane's attentions to the prompt
     scale, tau, alpha = (torch.as_tensor(number, dtype=torch.float64).view(-1, 1, 1) for number in numbers)
 
-    def formula(plus, minus, name):
+    def formula(plus: torch.Tensor, minus: torch.Tensor, name: str) -> torch.Tensor:
         tilde = plus + (scale - 1) * (plus - minus)
         if name == "orthogonal":
             unit = plus / plus.norm(dim=-1, keepdim=True)
@@ -53,7 +69,7 @@ def call(run, positive, negative, numbers, image_queries, *, modulation=None, sh
         hat = torch.minimum(ratio, tau) / ratio * tilde
         return alpha * hat + (1 - alpha) * plus
 
-    def flipped(plus, minus):
+    def flipped(plus: Sequence[torch.Tensor], minus: Sequence[torch.Tensor]) -> torch.Tensor:
         """One softmax of the positive lane's image over all that it sees and over the negative lane's text."""
         (logits, value), (others, other_value) = plus, minus
         text = text_keys(logits.shape[2], value.shape[2])
@@ -61,18 +77,18 @@ def call(run, positive, negative, numbers, image_queries, *, modulation=None, sh
         z = weights @ torch.cat([value, -(scale - 1)[..., None] * other_value[:, :, text]], 2)
         return z.transpose(1, 2).flatten(2)
 
-    def guided(images, seen):
+    def guided(images: Sequence[torch.Tensor], seen: Sequence[Sequence[torch.Tensor]]) -> torch.Tensor:
         images = [image.transpose(1, 2).flatten(2) for image in images]
         by_method = {name: flipped(*seen) if name == "vsf" else formula(*images, name) for name in set(method)}
         if len(by_method) == 1:
             return by_method[method[0]]
         return torch.stack([by_method[name][row] for row, name in enumerate(method)])
 
-    def meet(value):
+    def meet(value: Any) -> Any:
         """What both lanes have here, the positive's first."""
         return greenlet.getcurrent().parent.switch(value)
 
-    def attention(query, key, *args, **kwargs):
+    def attention(query: torch.Tensor, key: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         logits, value = logits_and_values(query, key, *args, **kwargs)
         out = logits.softmax(-1).nan_to_num() @ value  # padding may see nothing
         lane = lanes.index(greenlet.getcurrent())
@@ -96,10 +112,10 @@ def call(run, positive, negative, numbers, image_queries, *, modulation=None, sh
             out[:, :, behind] = plus[:, :, behind]
         return (-out if place is not None and differential else out).to(query.dtype)
 
-    def modulate_by_the_positive(module, args, kwargs):
+    def modulate_by_the_positive(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return meet((args, kwargs))[0]
 
-    first_of_two = {}  # by lane: the minuend of a difference whose subtrahend is to come
+    first_of_two: dict[int, torch.Tensor] = {}  # by lane: the minuend of a difference whose subtrahend is to come
     lanes = [greenlet.greenlet(lambda arguments=arguments: run(**arguments)) for arguments in (positive, negative)]
     with ExitStack() as stack:
         # A compiler that ran here would take the stand-in for torch's own attention, and remember that for good.
@@ -114,7 +130,16 @@ def call(run, positive, negative, numbers, image_queries, *, modulation=None, sh
     return both[0]
 
 
-def logits_and_values(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False):
+def logits_and_values(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attn_mask: torch.Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor]:
     """What attention is made of, in float64."""
     groups = query.shape[1] // key.shape[1]
     q, k, v = query.double(), key.double().repeat_interleave(groups, 1), value.double().repeat_interleave(groups, 1)
@@ -126,7 +151,18 @@ def logits_and_values(query, key, value, attn_mask=None, dropout_p=0.0, is_causa
     return logits, v
 
 
-def generate(subject: Subject, prompt, negative, scale, tau, alpha, *, seeds=None, other_texts=None, **other):
+def generate(
+    subject: Subject,
+    prompt: str | list[str],
+    negative: str | list[str],
+    scale: Numbers,
+    tau: Numbers,
+    alpha: Numbers,
+    *,
+    seeds: Sequence[int] | None = None,
+    other_texts: Mapping[str, Any] | None = None,
+    **other: Any,
+) -> torch.Tensor:
     """Latents as `subject.generate`, guided. prompt, negative: equally many, of the same token count.
 
     other_texts: arguments of the denoiser to take in place of the negative's, by name. other: as `call` takes it.
@@ -136,15 +172,17 @@ def generate(subject: Subject, prompt, negative, scale, tau, alpha, *, seeds=Non
     negative_call = next(call for call in negative_calls if not case.is_plain(call))
     texts = {name: negative_call.get(name) for name in case.text} | (other_texts or {})
     length = case.text_tokens or negative_call[case.text[0]].shape[1]
-    caches = {}  # of keys: an object of the call that the denoiser fills; each lane has its own
+    caches: dict[
+        int, tuple[Any, Any]
+    ] = {}  # of keys: an object of the call that the denoiser fills; each lane has its own
 
-    def own_cache(cache):
+    def own_cache(cache: Any) -> Any:
         return caches.setdefault(id(cache), (cache, copy.deepcopy(cache)))[1]
 
-    def place(queries, keys, lane):
+    def place(queries: int, keys: int, lane: int) -> slice | None:
         return image_queries(case.attention, queries, keys, length)
 
-    def guided(denoiser, *args, **kwargs):
+    def guided(denoiser: Any, *args: Any, **kwargs: Any) -> Any:
         forward = type(denoiser).forward
         positive = dict(inspect.signature(forward).bind(denoiser, *args, **kwargs).arguments)
         if case.is_plain(positive):
@@ -175,7 +213,7 @@ def generate(subject: Subject, prompt, negative, scale, tau, alpha, *, seeds=Non
         return subject.generate(prompt, seeds=seeds)
 
 
-def text_keys(attention, text, queries, keys):
+def text_keys(attention: str, text: int, queries: int, keys: int) -> slice:
     """The places of a prompt's tokens among an attention's keys, of which none are of neither."""
     if attention == "text_last":
         return slice(keys - text, None)
@@ -184,7 +222,7 @@ def text_keys(attention, text, queries, keys):
     return slice(0, text)
 
 
-def image_queries(attention, queries, keys, text):
+def image_queries(attention: str, queries: int, keys: int, text: int) -> slice | None:
     """The image's places among an attention's queries; None where it does not attend to a prompt."""
     if attention == "gist_first":
         return slice(text, None) if queries > text else None

@@ -3,13 +3,17 @@ from __future__ import annotations
 import copy
 import inspect
 import threading
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from typing import Any
 from unittest import mock
 
 import torch
 
 import nag
+from nag import NegativeEmbeds
 from nag.families import family_of
+from nag.families.family import Family
 from tests.tiny import Case, find_case
 
 STEPS = 4
@@ -31,27 +35,34 @@ class Subject:
         return cls(find_case(name), steps=steps)
 
     @property
-    def denoisers(self):
+    def denoisers(self) -> list[Any]:
         """All that the pipeline calls in turn."""
         found = (getattr(self.pipe, name, None) for name in ("transformer", "transformer_2", "unet"))
         return [each for each in found if each is not None]
 
     @property
-    def denoiser(self):
+    def denoiser(self) -> Any:
         return self.denoisers[0]
 
     @property
-    def processors(self):
+    def processors(self) -> list[Any]:
         """The attention processors of all denoisers."""
         modules = (module for denoiser in self.denoisers for module in denoiser.modules())
         return [module.processor for module in modules if hasattr(module, "processor")]
 
-    def wrap(self, denoiser):
+    def wrap(self, denoiser: Any) -> None:
         """Puts another module in the denoiser's place."""
         names = ("transformer", "transformer_2", "unet")
         setattr(self.pipe, next(name for name in names if getattr(self.pipe, name, None) is not None), denoiser)
 
-    def generate(self, prompt="a red circle", seeds=None, *, cfg=False, **options):
+    def generate(
+        self,
+        prompt: str | list[str] | None = "a red circle",
+        seeds: Sequence[int] | None = None,
+        *,
+        cfg: bool = False,
+        **options: Any,
+    ) -> torch.Tensor:
         """Latents of a short run, a generator a picture."""
         images = options.get("num_images_per_prompt", options.get("num_videos_per_prompt", 1))
         count = (1 if prompt is None or isinstance(prompt, str) else len(prompt)) * images
@@ -67,7 +78,7 @@ class Subject:
             output = getattr(self.pipe(**(call | options)), self.case.output)
             return output[-1] if isinstance(output, list) else output  # some tell of each section, the last of all
 
-    def _as_the_pipeline_calls_them(self, options, stack):
+    def _as_the_pipeline_calls_them(self, options: dict[str, Any], stack: ExitStack) -> dict[str, Any]:
         """Older pipelines have a callback that only watches, or none; some make videos or sound."""
         names = inspect.signature(self.pipe.__call__).parameters
         copies = next((name for name in COPIES if name in names), None)
@@ -82,14 +93,14 @@ class Subject:
             return options | {"callback": lambda step, timestep, latents: then(self.pipe, step, timestep, {})}
         step = self.pipe.scheduler.step
 
-        def step_and_tell(output, timestep, *args, **kwargs):
+        def step_and_tell(output: Any, timestep: Any, *args: Any, **kwargs: Any) -> Any:
             then(self.pipe, None, timestep, {})
             return step(output, timestep, *args, **kwargs)
 
         stack.enter_context(mock.patch.object(self.pipe.scheduler, "step", step_and_tell))
         return options
 
-    def encode(self, negative):
+    def encode(self, negative: str) -> dict[str, Any]:
         """The negative's embeddings under the names that `nag.guide` takes them by."""
         family = family_of(self.pipe)
         names = inspect.signature(getattr(self.pipe, "encode_prompt", self.pipe.__call__)).parameters
@@ -102,7 +113,7 @@ class Subject:
             encoded = family.encode(self.pipe.encode_prompt, [negative], options)
         return self._given(family, encoded)
 
-    def _encode_as_called(self, family, negative):
+    def _encode_as_called(self, family: Family, negative: str) -> NegativeEmbeds:
         """By the method that the pipeline calls for its own prompt, and with its arguments."""
         calls = []
         with ExitStack() as stack:
@@ -118,7 +129,7 @@ class Subject:
             return family.encode(method, [negative], arguments)
 
     @staticmethod
-    def _given(family, encoded):
+    def _given(family: Family, encoded: NegativeEmbeds) -> dict[str, Any]:
         given = {
             "negative_prompt_embeds": encoded.embeds,
             "negative_pooled_prompt_embeds": encoded.pooled,
@@ -126,9 +137,12 @@ class Subject:
         } | {name: encoded.extra.get(argument) for name, argument in family.extra_negative_inputs.items()}
         return {name: value for name, value in given.items() if value is not None}
 
-    def calls(self, prompt="a red circle", **options):
+    def calls(
+        self, prompt: str | list[str] = "a red circle", **options: Any
+    ) -> tuple[list[dict[str, Any]], list[torch.Tensor]]:
         """The named arguments of each denoiser call of a run, and each output."""
-        arguments, outputs = [], []
+        arguments: list[dict[str, Any]] = []
+        outputs: list[torch.Tensor] = []
         signature = inspect.signature(self.denoiser.forward)
         with ExitStack() as stack:
             for denoiser in self.denoisers:
@@ -143,18 +157,18 @@ class Subject:
             self.generate(prompt, **options)
         return arguments, outputs
 
-    def calls_of_a_step(self, prompt, **options):
+    def calls_of_a_step(self, prompt: str | list[str], **options: Any) -> list[torch.Tensor]:
         """The outputs of the denoiser calls of the first step."""
         outputs = self.calls(prompt, num_inference_steps=self.case.fewest_steps, **options)[1]
         return outputs[: len(outputs) // self.case.fewest_steps]
 
 
-def difference(a, b):
+def difference(a: torch.Tensor, b: torch.Tensor) -> float:
     """‖a − b‖ / ‖b‖."""
     return float((a - b).norm() / b.norm())
 
 
-def keep_one_block_of_each_kind(denoiser):
+def keep_one_block_of_each_kind(denoiser: Any) -> None:
     """Removes blocks that repeat another: each takes as long to run, and longer to compile.
 
     Blocks stay that differ by their place: those of UNets and of HunyuanDiT have skip connections, those of FIBO 2 each
@@ -168,7 +182,7 @@ def keep_one_block_of_each_kind(denoiser):
             del blocks[1:]
 
 
-def compile_guided_parts(denoiser, *, fullgraph=True):
+def compile_guided_parts(denoiser: Any, *, fullgraph: bool = True) -> None:
     """Compiles what guidance changes, each into one graph: attention and hooked modules, the first of each kind."""
     with nag.attach(denoiser) as attached:
         guided = {id(module) for module in attached.family.attentions(denoiser)}
@@ -181,7 +195,7 @@ def compile_guided_parts(denoiser, *, fullgraph=True):
             module.compile(fullgraph=fullgraph, backend="eager")
 
 
-def copy_of(subject):
+def copy_of(subject: Subject) -> Subject:
     """The same models under a pipeline of its own, as another caller has it."""
     other = copy.copy(subject)
     other.pipe = copy.copy(subject.pipe)
@@ -191,10 +205,10 @@ def copy_of(subject):
     return other
 
 
-def run_in_threads(*calls):
-    errors = []
+def run_in_threads(*calls: Callable[[], object]) -> None:
+    errors: list[BaseException] = []
 
-    def guard(call):
+    def guard(call: Callable[[], object]) -> None:
         try:
             call()
         except BaseException as error:

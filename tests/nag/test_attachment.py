@@ -1,8 +1,11 @@
 """Guidance belongs to the calling context and is stated row by row; a call without it is plain."""
 
+from __future__ import annotations
+
 import importlib
 import pkgutil
 import re
+from typing import Any
 from unittest.mock import patch
 
 import greenlet
@@ -19,14 +22,14 @@ LAYOUTS = ("flux", "sd3", "sd", "wan", "z-image", "hunyuan-video")
 
 
 @pytest.fixture(params=LAYOUTS, scope="module")
-def layout(request):
+def layout(request: pytest.FixtureRequest) -> Any:
     """A small pipeline with one block of each kind: what contexts share is the denoiser, not its blocks."""
     subject = Subject.named(request.param, steps=2)
     keep_one_block_of_each_kind(subject.denoiser)
     return subject
 
 
-def test_a_thread_that_does_not_guide_is_plain_beside_one_that_does(layout):
+def test_a_thread_that_does_not_guide_is_plain_beside_one_that_does(layout: Any) -> None:
     plain_subject, guided_subject = copy_of(layout), copy_of(layout)
     plain = plain_subject.generate()
     with nag.guide(guided_subject.pipe, NEGATIVE, scale=6.0):
@@ -34,10 +37,10 @@ def test_a_thread_that_does_not_guide_is_plain_beside_one_that_does(layout):
     assert difference(guided, plain) > 0.01
     results = {"plain": [], "guided": []}
 
-    def generate_plain():
+    def generate_plain() -> None:
         results["plain"] += [plain_subject.generate() for _ in range(5)]
 
-    def generate_guided():
+    def generate_guided() -> None:
         for _ in range(5):
             with nag.guide(guided_subject.pipe, NEGATIVE, scale=6.0):
                 results["guided"].append(guided_subject.generate())
@@ -47,17 +50,17 @@ def test_a_thread_that_does_not_guide_is_plain_beside_one_that_does(layout):
     assert all(torch.equal(image, guided) for image in results["guided"])
 
 
-def test_calls_of_two_threads_on_one_denoiser_do_not_meet(layout):
+def test_calls_of_two_threads_on_one_denoiser_do_not_meet(layout: Any) -> None:
     (call, *_), _ = layout.calls(num_inference_steps=layout.case.fewest_steps)
     guidance = row_guidance(layout, NEGATIVE, 6.0, 0.5)
     results = {"plain": [], "guided": []}
 
     @torch.no_grad()
-    def run_plain(count):
+    def run_plain(count: int) -> None:
         results["plain"] += [stacked(layout.denoiser(**call)) for _ in range(count)]
 
     @torch.no_grad()
-    def run_guided(count):
+    def run_guided(count: int) -> None:
         for _ in range(count):
             with nag.attach(layout.denoiser) as attached, attached.rows([guidance]):
                 results["guided"].append(stacked(layout.denoiser(**call)))
@@ -73,7 +76,7 @@ def test_calls_of_two_threads_on_one_denoiser_do_not_meet(layout):
 
 
 @torch.no_grad()  # whole: each pipeline call restores what was when it began, in whatever order they end
-def test_guides_of_several_greenlets_share_a_denoiser(layout):
+def test_guides_of_several_greenlets_share_a_denoiser(layout: Any) -> None:
     settings = [(NEGATIVE, 6.0), ("a triangle", 3.0), ("", 9.0)]
     alone = []
     for negative, scale in settings:
@@ -84,8 +87,8 @@ def test_guides_of_several_greenlets_share_a_denoiser(layout):
     together = {}
     main = greenlet.getcurrent()
 
-    def generate(place, subject, negative, scale):
-        def pause(pipe, step, timestep, kwargs):
+    def generate(place: Any, subject: Subject, negative: Any, scale: float) -> None:
+        def pause(pipe: Any, step: Any, timestep: Any, kwargs: dict[str, Any]) -> Any:
             main.switch()
             return kwargs
 
@@ -105,21 +108,21 @@ def test_guides_of_several_greenlets_share_a_denoiser(layout):
 
 
 @pytest.mark.parametrize("cfg", [False, True])
-def test_a_pipelines_calls_can_be_made_elsewhere(layout, cfg):
+def test_a_pipelines_calls_can_be_made_elsewhere(layout: Any, cfg: bool) -> None:
     """A pipeline's plan says what guides each row of its calls; whoever makes a call for it states these rows."""
     options = {"num_inference_steps": max(2, layout.case.fewest_steps), "cfg": cfg and layout.case.cfg is not None}
     denoiser, main = layout.denoiser, greenlet.getcurrent()
     with nag.guide(layout.pipe, NEGATIVE, scale=6.0, end=0.6):
         expected = layout.generate(**options)
 
-    def generate():
+    def generate() -> Any:
         with nag.guide(layout.pipe, NEGATIVE, scale=6.0, end=0.6):
             return layout.generate(**options)
 
     with nag.attach(denoiser) as attached:
         call_denoiser, call_from_pipeline = denoiser._call_impl, greenlet.greenlet(generate)
 
-        def suspend(*args, **kwargs):
+        def suspend(*args: Any, **kwargs: Any) -> Any:
             call = attached.bind(args, kwargs)
             return main.switch(call, attached.planned_rows(call))
 
@@ -137,7 +140,7 @@ def test_a_pipelines_calls_can_be_made_elsewhere(layout, cfg):
     assert len(planned[0]) == attached.family.row_count(call)
 
 
-def test_rows_state_what_a_call_by_hand_is_guided_by(layout):
+def test_rows_state_what_a_call_by_hand_is_guided_by(layout: Any) -> None:
     """Each row of a call has guidance of its own or none, and comes out as a pipeline guided like that has it."""
     prompts = ["a red circle", "a green shape", layout.case.beside]
     steps = {"num_inference_steps": layout.case.fewest_steps}
@@ -158,7 +161,7 @@ def test_rows_state_what_a_call_by_hand_is_guided_by(layout):
     assert difference(output[0], plain[0]) > 1e-3
 
 
-def test_another_number_of_rows_is_an_error(layout):
+def test_another_number_of_rows_is_an_error(layout: Any) -> None:
     (call, *_), _ = layout.calls(num_inference_steps=layout.case.fewest_steps)
     with (
         nag.attach(layout.denoiser) as attached,
@@ -168,7 +171,7 @@ def test_another_number_of_rows_is_an_error(layout):
         layout.denoiser(**call)
 
 
-def test_a_guide_and_rows_share_a_denoiser(layout):
+def test_a_guide_and_rows_share_a_denoiser(layout: Any) -> None:
     """A guide that is entered and left while rows are stated elsewhere leaves the hooks of the others in place."""
     (call, *_), _ = layout.calls(num_inference_steps=layout.case.fewest_steps)
     with nag.attach(layout.denoiser) as attached, torch.no_grad():
@@ -183,7 +186,7 @@ def test_a_guide_and_rows_share_a_denoiser(layout):
     assert not any(name.startswith("_nag") for name in vars(layout.denoiser))
 
 
-def row_guidance(subject, text, scale, alpha):
+def row_guidance(subject: Subject, text: str, scale: float, alpha: float) -> Any:
     family = family_of(subject.pipe)
     given = subject.encode(text)
     negative = nag.NegativeEmbeds(
@@ -195,13 +198,13 @@ def row_guidance(subject, text, scale, alpha):
     return nag.RowGuidance(negative, scale, 2.0, alpha)
 
 
-def stacked(output):
+def stacked(output: Any) -> torch.Tensor:
     """A denoiser's output as one tensor; some return a list with a tensor for each row."""
     first = output[0]
     return torch.stack(list(first)) if isinstance(first, list) else first
 
 
-def test_a_family_of_ones_own_is_registered_by_name(flux):
+def test_a_family_of_ones_own_is_registered_by_name(flux: Subject) -> None:
     family = family_of(flux.pipe)
 
     class FluxSubclass(type(flux.denoiser)):
@@ -228,7 +231,7 @@ def test_a_family_of_ones_own_is_registered_by_name(flux):
             family_of(flux.pipe)
 
 
-def test_the_life_of_a_guided_call_names_what_there_is():
+def test_the_life_of_a_guided_call_names_what_there_is() -> None:
     names = re.findall(r"`([A-Za-z_.]+)`", nag.attachment.__doc__)
     modules = [importlib.import_module(module.name) for module in pkgutil.walk_packages(nag.__path__, "nag.")]
     defined = {name: value for module in modules for name, value in vars(module).items()} | {"nag": nag}

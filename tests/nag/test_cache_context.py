@@ -1,8 +1,11 @@
 """Which denoiser calls are for the prompt: what the pipeline says by `cache_context`, else what the embeddings tell."""
 
+from __future__ import annotations
+
 import re
 import threading
 from pathlib import Path
+from typing import Any
 
 import diffusers
 import pytest
@@ -32,11 +35,11 @@ NAMES = {
 }
 
 
-def made(name):
+def made(name: str) -> Subject:
     return Subject.named(name)
 
 
-def test_every_name_that_diffusers_gives_has_a_role():
+def test_every_name_that_diffusers_gives_has_a_role() -> None:
     package = Path(diffusers.__file__).parent
     names = set()
     for path in [*(package / "pipelines").rglob("*.py"), *(package / "modular_pipelines").rglob("*.py")]:
@@ -48,7 +51,7 @@ def test_every_name_that_diffusers_gives_has_a_role():
 
 
 @pytest.mark.parametrize(("name", "role"), [*NAMES.items(), ("another", None), (None, None)])
-def test_a_call_has_the_role_that_its_context_names(flux, name, role):
+def test_a_call_has_the_role_that_its_context_names(flux: Subject, name: str, role: str) -> None:
     with nag.guide(flux.pipe, NEGATIVE):
         assert is_conditional_context() is None
         with flux.denoiser.cache_context(name):
@@ -57,7 +60,7 @@ def test_a_call_has_the_role_that_its_context_names(flux, name, role):
     assert "cache_context" not in vars(flux.denoiser)
 
 
-def test_a_context_that_was_shadowed_already_is_put_back(flux):
+def test_a_context_that_was_shadowed_already_is_put_back(flux: Subject) -> None:
     shadow = flux.denoiser.cache_context
     vars(flux.denoiser)["cache_context"] = shadow
     with nag.guide(flux.pipe, NEGATIVE), flux.denoiser.cache_context("cond"):
@@ -65,7 +68,7 @@ def test_a_context_that_was_shadowed_already_is_put_back(flux):
     assert vars(flux.denoiser)["cache_context"] is shadow
 
 
-def test_one_tensor_as_both_prompts_is_guided_in_the_conditional_call_alone(flux):
+def test_one_tensor_as_both_prompts_is_guided_in_the_conditional_call_alone(flux: Subject) -> None:
     given = flux.encode("a red circle")
     positive = {name.removeprefix("negative_"): tensor for name, tensor in given.items()} | {"prompt": None}
     options = {"seeds": [0], "true_cfg_scale": 3.0}
@@ -75,7 +78,7 @@ def test_one_tensor_as_both_prompts_is_guided_in_the_conditional_call_alone(flux
         assert torch.equal(flux.generate(**positive, **given, **options), expected)
 
 
-def test_a_pipeline_that_names_both_calls_cond_is_refused_by_name(flux):
+def test_a_pipeline_that_names_both_calls_cond_is_refused_by_name(flux: Subject) -> None:
     with nag.guide(flux.pipe, NEGATIVE) as guidance:
         shadow = flux.denoiser.cache_context
         vars(flux.denoiser)["cache_context"] = lambda name: shadow("cond")
@@ -85,7 +88,7 @@ def test_a_pipeline_that_names_both_calls_cond_is_refused_by_name(flux):
 
 
 @pytest.mark.parametrize("name", ["flux", "wan", "qwen-image"])
-def test_calls_by_hand_have_the_roles_that_their_threads_name(name):
+def test_calls_by_hand_have_the_roles_that_their_threads_name(name: str) -> None:
     subject = made(name)
     (call, *_), (plain, *_) = subject.calls(num_inference_steps=subject.case.fewest_steps)
     negative = subject.encode(NEGATIVE)
@@ -93,7 +96,7 @@ def test_calls_by_hand_have_the_roles_that_their_threads_name(name):
     both_inside = threading.Barrier(2, timeout=60)
 
     @torch.no_grad()
-    def run(role):
+    def run(role: str) -> None:
         with nag.guide(copy_of(subject).pipe, **negative, scale=6.0), subject.denoiser.cache_context(role):
             both_inside.wait()
             outputs[role] = subject.denoiser(**call)[0]
@@ -104,7 +107,7 @@ def test_calls_by_hand_have_the_roles_that_their_threads_name(name):
     assert difference(outputs["cond"], plain) > 1e-3
 
 
-def test_a_guiders_perturbed_call_stays_plain():
+def test_a_guiders_perturbed_call_stays_plain() -> None:
     subject = made("motif-video")
     subject.pipe.guider = SkipLayerGuidance(
         skip_layer_config=LayerSkipConfig([0], fqn="transformer_blocks"), skip_layer_guidance_stop=1.0
@@ -112,7 +115,7 @@ def test_a_guiders_perturbed_call_stays_plain():
     attention = subject.denoiser.transformer_blocks[0].attn
     is_guided = []
 
-    def record(module, args):
+    def record(module: torch.nn.Module, args: tuple[Any, ...]) -> None:
         is_guided.append(isinstance(attention.processor, GuidedProcessor))
 
     with nag.guide(subject.pipe, NEGATIVE, scale=6.0) as guidance:

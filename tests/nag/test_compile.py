@@ -1,6 +1,10 @@
 """`torch.compile`, as users apply it: what a step does is decided outside, and the denoiser is one graph."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
 from contextlib import nullcontext
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -40,15 +44,15 @@ pytestmark = [
 ]
 
 
-def in_place(subject, whole):
+def in_place(subject: Subject, whole: Any) -> None:
     subject.denoiser.compile(fullgraph=whole, backend="eager")
 
 
-def wrapped(subject, whole):
+def wrapped(subject: Subject, whole: Any) -> None:
     subject.wrap(torch.compile(subject.denoiser, fullgraph=whole, backend="eager"))
 
 
-def small(name):
+def small(name: str) -> Any:
     """A case with as few blocks as it can have: a compiler takes as long for each."""
     subject = Subject.named(name)
     if name == "sd":
@@ -57,13 +61,13 @@ def small(name):
     return subject
 
 
-def generate(subject, **options):
+def generate(subject: Subject, **options: Any) -> tuple[Any, Any]:
     with nag.guide(subject.pipe, NEGATIVE, scale=6.0, end=options.pop("end", 1.0)) as guidance:
         return subject.generate(**options), guidance
 
 
 @pytest.mark.parametrize("name", [case.name for case in FAMILY_CASES if case.name not in (*TRACED_WITH_OTHERS, *LEFT)])
-def test_a_guided_step_is_one_graph_if_the_table_says_so(name):
+def test_a_guided_step_is_one_graph_if_the_table_says_so(name: str) -> None:
     subject = small(name)
     if family_of(subject.pipe).compiled == "in parts" and name != IN_PARTS:
         pytest.skip("these denoisers are compiled in parts, guided or not")
@@ -78,7 +82,7 @@ def test_a_guided_step_is_one_graph_if_the_table_says_so(name):
 
 
 @pytest.mark.parametrize(("name", "apply"), list(zip(LEFT, (wrapped, in_place), strict=True)))
-def test_guided_and_plain_steps_of_a_compiled_denoiser_are_those_of_the_plain_one(name, apply):
+def test_guided_and_plain_steps_of_a_compiled_denoiser_are_those_of_the_plain_one(name: str, apply: Any) -> None:
     subject = small(name)
     expected, _ = generate(subject, end=0.5)
     torch.compiler.reset()
@@ -89,13 +93,13 @@ def test_guided_and_plain_steps_of_a_compiled_denoiser_are_those_of_the_plain_on
     assert difference(compiled, expected) < 1e-5
 
 
-def blocks_one_by_one(subject, whole):
+def blocks_one_by_one(subject: Subject, whole: Any) -> None:
     for block in subject.denoiser.transformer_blocks:
         block.compile(fullgraph=whole, backend="eager")
 
 
 @pytest.fixture
-def small_flux():
+def small_flux() -> Any:
     """Flux of one block, which a compiler needs a second for."""
     subject = Subject.named("flux")
     subject.pipe = tiny.flux(double_blocks=1, single_blocks=0)
@@ -107,20 +111,20 @@ def small_flux():
 class CountingBackend:
     """Counts the graphs that are made, and the times that one of them runs."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.graphs = self.runs = 0
 
-    def __call__(self, module, inputs):
+    def __call__(self, module: torch.nn.Module, inputs: Any) -> Any:
         self.graphs += 1
 
-        def run(*args):
+        def run(*args: Any) -> Any:
             self.runs += 1
             return module.forward(*args)
 
         return run
 
 
-def graphs_of(subject, load, part=None):
+def graphs_of(subject: Subject, load: Any, part: Any = None) -> Any:
     """Runs a load, of each run the options of the pipeline and of the guide; None for no guide.
 
     Returns the number of graphs. Every denoiser call runs one, and gives what it does without a compiler.
@@ -128,7 +132,7 @@ def graphs_of(subject, load, part=None):
     """
     calls, backend = [], CountingBackend()
 
-    def run():
+    def run() -> Iterator[Any]:
         for options, guidance in load:
             with nullcontext() if guidance is None else nag.guide(subject.pipe, **guidance, scale=6.0):
                 yield subject.generate(**options, num_inference_steps=subject.case.fewest_steps)
@@ -143,11 +147,11 @@ def graphs_of(subject, load, part=None):
     return backend.graphs
 
 
-def prompts(count):
+def prompts(count: int) -> Any:
     return ["a red circle"] * count
 
 
-def test_a_mixed_load_makes_few_graphs_and_every_call_is_compiled(small_flux):
+def test_a_mixed_load_makes_few_graphs_and_every_call_is_compiled(small_flux: Any) -> None:
     """The graphs of a block: a tracer takes as long again for the rest of the denoiser, which is diffusers' own."""
     guides = [None, {"negative_prompt": NEGATIVE}]
     # Under CFG one row: Flux takes one negative prompt of CFG for all rows, which makes one more graph of several.
@@ -157,7 +161,7 @@ def test_a_mixed_load_makes_few_graphs_and_every_call_is_compiled(small_flux):
     assert graphs_of(small_flux, load, small_flux.denoiser.transformer_blocks[0]) <= 4
 
 
-def test_texts_of_any_length_share_graphs(small_flux):
+def test_texts_of_any_length_share_graphs(small_flux: Any) -> None:
     embeds = small_flux.encode(NEGATIVE)["negative_prompt_embeds"]
     load = [
         ({"max_sequence_length": positive}, {"negative_prompt_embeds": embeds[:, :negative]})
@@ -167,13 +171,13 @@ def test_texts_of_any_length_share_graphs(small_flux):
     assert graphs_of(small_flux, load) <= 2
 
 
-def test_rows_under_cfg_share_graphs():
+def test_rows_under_cfg_share_graphs() -> None:
     load = [({"prompt": prompts(n), "cfg": True}, {"negative_prompt": NEGATIVE}) for n in (2, 3, 4)]
     assert graphs_of(small("sana"), load) <= 2
 
 
 @pytest.mark.parametrize("apply", [in_place, blocks_one_by_one])
-def test_threads_take_turns_on_a_compiled_denoiser(small_flux, apply):
+def test_threads_take_turns_on_a_compiled_denoiser(small_flux: Any, apply: Any) -> None:
     (call, *_), _ = small_flux.calls(num_inference_steps=1)
     apply(small_flux, True)
     denoiser = small_flux.denoiser
@@ -184,7 +188,7 @@ def test_threads_take_turns_on_a_compiled_denoiser(small_flux, apply):
     with nag.attach(denoiser) as attached:
 
         @torch.no_grad()
-        def run(name, rows, count):
+        def run(name: str, rows: Any, count: int) -> None:
             with attached.rows(rows):
                 outputs[name] += [denoiser(**call)[0] for _ in range(count)]
 
@@ -197,7 +201,7 @@ def test_threads_take_turns_on_a_compiled_denoiser(small_flux, apply):
 
 
 @pytest.mark.parametrize("apply", [in_place, wrapped, blocks_one_by_one])
-def test_a_call_that_is_left_by_an_error_lets_other_threads_call(small_flux, apply):
+def test_a_call_that_is_left_by_an_error_lets_other_threads_call(small_flux: Any, apply: Any) -> None:
     (call, *_), (plain, *_) = small_flux.calls(num_inference_steps=1)
     apply(small_flux, False)
     denoiser = small_flux.denoiser

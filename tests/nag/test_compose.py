@@ -1,7 +1,11 @@
 """What users put beside guidance: image adapters, ControlNets, other pipelines of the same parts."""
 
+from __future__ import annotations
+
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import diffusers
 import pytest
@@ -21,7 +25,7 @@ MASK[..., :8] = 1.0
 IMAGE_WIDTH, IMAGE_TOKENS = 24, 4
 
 
-def subject(name, change=lambda pipe: pipe, **options):
+def subject(name: str, change: Callable[..., Any] = lambda pipe: pipe, **options: Any) -> Subject:
     """The case's pipeline, changed, and called with more options."""
     case = find_case(name)
     options = dict(case.options) | options
@@ -29,7 +33,7 @@ def subject(name, change=lambda pipe: pipe, **options):
     return Subject(changed, steps=2)
 
 
-def assert_guided_as_written_out(changed, **numbers):
+def assert_guided_as_written_out(changed: Any, **numbers: Any) -> None:
     numbers = {"scale": 6.0, "tau": 2.0, "alpha": 0.6} | numbers
     expected = oracle.generate(changed, PROMPTS, NEGATIVES, **numbers)
     with nag.guide(changed.pipe, NEGATIVES, **numbers):
@@ -38,7 +42,7 @@ def assert_guided_as_written_out(changed, **numbers):
     assert difference(guided, changed.generate(PROMPTS)) > 1e-3
 
 
-def noisy(model, std=0.3):
+def noisy(model: Any, std: float = 0.3) -> Any:
     """Opens the zero layers by which a ControlNet starts."""
     for parameter in model.parameters():
         if not parameter.any():
@@ -46,7 +50,7 @@ def noisy(model, std=0.3):
     return model.eval()
 
 
-def with_ip_adapter(pipe):
+def with_ip_adapter(pipe: Any) -> Any:
     """Through the loader, from a state dict as IP-Adapter's files hold it."""
     unet, weights = pipe.unet, {}
     width = unet.config.cross_attention_dim
@@ -67,12 +71,12 @@ def with_ip_adapter(pipe):
 
 
 @pytest.fixture(params=["sd", "sdxl", "kolors"])
-def adapted(request):
+def adapted(request: pytest.FixtureRequest) -> Any:
     embeds = torch.randn(1, 1, IMAGE_WIDTH, generator=torch.Generator().manual_seed(3))
     return subject(request.param, with_ip_adapter, ip_adapter_image_embeds=[embeds])
 
 
-def test_an_ip_adapter_adds_its_part_unguided(adapted):
+def test_an_ip_adapter_adds_its_part_unguided(adapted: Any) -> None:
     # The oracle guides the attention to the text alone and leaves the adapter's own attention call as it is.
     assert_guided_as_written_out(adapted)
     kept = adapted.generate()
@@ -80,7 +84,7 @@ def test_an_ip_adapter_adds_its_part_unguided(adapted):
     assert difference(adapted.generate(), kept) > 1e-3
 
 
-def test_an_ip_adapters_processors_are_put_back_with_their_weights(adapted):
+def test_an_ip_adapters_processors_are_put_back_with_their_weights(adapted: Any) -> None:
     names, plain = set(adapted.pipe.unet.state_dict()), adapted.generate()
     with nag.guide(adapted.pipe, NEGATIVE):
         adapted.generate()
@@ -88,7 +92,7 @@ def test_an_ip_adapters_processors_are_put_back_with_their_weights(adapted):
     assert torch.equal(adapted.generate(), plain)
 
 
-def test_under_cfg_an_ip_adapter_leaves_the_unconditional_rows_plain(adapted):
+def test_under_cfg_an_ip_adapter_leaves_the_unconditional_rows_plain(adapted: Any) -> None:
     cfg = {"num_inference_steps": 1, "ip_adapter_image_embeds": [torch.randn(2, 1, IMAGE_WIDTH)]}
     (plain,) = adapted.calls(cfg=True, **cfg)[1]
     with nag.guide(adapted.pipe, NEGATIVE, scale=9.0):
@@ -97,13 +101,13 @@ def test_under_cfg_an_ip_adapter_leaves_the_unconditional_rows_plain(adapted):
     assert difference(guided[1], plain[1]) > 1e-3
 
 
-def test_an_ip_adapter_is_scaled_and_unloaded_inside_a_guide(adapted):
-    def guided(change):
+def test_an_ip_adapter_is_scaled_and_unloaded_inside_a_guide(adapted: Any) -> None:
+    def guided(change: Callable[..., Any]) -> Any:
         change()
         with nag.guide(adapted.pipe, NEGATIVE):
             return adapted.generate(**options)
 
-    def changed_inside(change):
+    def changed_inside(change: Callable[..., Any]) -> Any:
         with nag.guide(adapted.pipe, NEGATIVE):
             change()
             return adapted.generate(**options)
@@ -122,7 +126,7 @@ def test_an_ip_adapter_is_scaled_and_unloaded_inside_a_guide(adapted):
     assert not any("ip" in name for name in adapted.pipe.unet.state_dict())
 
 
-def test_an_ip_adapter_is_loaded_inside_a_guide():
+def test_an_ip_adapter_is_loaded_inside_a_guide() -> None:
     embeds = torch.randn(1, 1, IMAGE_WIDTH, generator=torch.Generator().manual_seed(3))
     plain = subject("sd")
     with nag.guide(plain.pipe, NEGATIVE):
@@ -135,9 +139,9 @@ def test_an_ip_adapter_is_loaded_inside_a_guide():
         assert torch.equal(plain.generate(ip_adapter_image_embeds=[embeds]), loaded)
 
 
-def test_a_processor_put_in_place_inside_a_guide_that_does_not_compose_is_refused():
+def test_a_processor_put_in_place_inside_a_guide_that_does_not_compose_is_refused() -> None:
     class Other:
-        def __call__(self, attn, hidden_states, *args, **kwargs):
+        def __call__(self, attn: Any, hidden_states: Any, *args: Any, **kwargs: Any) -> Any:
             return hidden_states
 
     plain = subject("sd")
@@ -147,8 +151,8 @@ def test_a_processor_put_in_place_inside_a_guide_that_does_not_compose_is_refuse
             plain.generate()
 
 
-def with_controlnet(kind):
-    def change(pipe):
+def with_controlnet(kind: Any) -> Any:
+    def change(pipe: Any) -> Any:
         torch.manual_seed(1)
         if "Flux" in kind:
             with warnings.catch_warnings():
@@ -171,7 +175,7 @@ def with_controlnet(kind):
         ("flux", "FluxControlNetPipeline", "control_image"),
     ],
 )
-def test_a_controlnet_steers_a_guided_picture(name, kind, control):
+def test_a_controlnet_steers_a_guided_picture(name: str, kind: str, control: str) -> None:
     changed = subject(name, with_controlnet(kind), **{control: PICTURE})
     assert_guided_as_written_out(changed)
     with nag.guide(changed.pipe, NEGATIVE):
@@ -181,7 +185,7 @@ def test_a_controlnet_steers_a_guided_picture(name, kind, control):
 
 @pytest.mark.parametrize("name", ["sd", "sdxl", "flux"])
 @pytest.mark.parametrize("form", ["Img2Img", "Inpaint"])
-def test_pipelines_that_start_from_a_picture(name, form):
+def test_pipelines_that_start_from_a_picture(name: str, form: str) -> None:
     prefix = {"sd": "StableDiffusion", "sdxl": "StableDiffusionXL", "flux": "Flux"}[name]
     kind = getattr(diffusers, f"{prefix}{form}Pipeline")
     options = {"image": PICTURE, "strength": 0.8} | ({"mask_image": MASK} if form == "Inpaint" else {})

@@ -1,6 +1,9 @@
 """Models that no classic pipeline runs: calls of their denoisers, in the shapes that modular pipelines make them."""
 
+from __future__ import annotations
+
 import functools
+from typing import Any
 
 import pytest
 import torch
@@ -11,16 +14,17 @@ from tests import tiny
 from tests.nag import oracle
 from tests.nag.support import compile_guided_parts, difference, keep_one_block_of_each_kind
 from tests.nag.test_joining import assert_joined_as_alone
+from tests.tiny import Case
 
 TOKENS = 9
 
 
 @pytest.fixture(params=tiny.CALLS, ids=lambda case: case.name)
-def case(request):
+def case(request: pytest.FixtureRequest) -> Any:
     return request.param
 
 
-def guidance_of(case, negative, scales, alpha, tau):
+def guidance_of(case: Case, negative: Any, scales: Any, alpha: float, tau: float) -> list[Any]:
     rows = [case.negative(row[None]) for row in negative]
     return [nag.RowGuidance(row, scale, tau, alpha) for row, scale in zip(rows, scales, strict=True)]
 
@@ -28,12 +32,12 @@ def guidance_of(case, negative, scales, alpha, tau):
 @torch.no_grad()
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 @pytest.mark.parametrize("tokens", [7, TOKENS, 12])
-def test_a_call_is_the_method_written_out_on_two_prompts(case, tokens):
+def test_a_call_is_the_method_written_out_on_two_prompts(case: Any, tokens: Any) -> None:
     denoiser = case.make(0)
     positive, negative = case.text(case.rows, TOKENS), case.text(case.rows, tokens)
     scales, tau, alpha = torch.tensor([9.0, 3.0])[: case.rows], 1.5, 0.8
 
-    def image_queries(queries, keys, lane):
+    def image_queries(queries: torch.Tensor, keys: Any, lane: Any) -> Any:
         return oracle.image_queries(case.attention, queries, keys, case.text_tokens or (TOKENS, tokens)[lane])
 
     arguments = case.arguments(positive, TOKENS)
@@ -56,7 +60,7 @@ def test_a_call_is_the_method_written_out_on_two_prompts(case, tokens):
 
 @torch.no_grad()
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
-def test_calls_of_two_requests_join_or_say_what_keeps_them_apart(case):
+def test_calls_of_two_requests_join_or_say_what_keeps_them_apart(case: Any) -> None:
     denoiser = case.make(0)
     calls = [case.arguments(case.text(1, TOKENS), TOKENS) for _ in range(2)]
     rows = [guidance_of(case, case.text(1, 7), [9.0], 0.8, 1.5), [None]]
@@ -71,7 +75,7 @@ def test_calls_of_two_requests_join_or_say_what_keeps_them_apart(case):
 @torch.no_grad()
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 @pytest.mark.parametrize("name", ["flux3", "minimax-h3"])
-def test_a_guided_call_is_one_graph_if_the_table_says_so(name):
+def test_a_guided_call_is_one_graph_if_the_table_says_so(name: str) -> None:
     """Wan-Animate 2 is compiled in parts, guided or not."""
     case = tiny.find_call(name)
     denoiser = case.make(0)
@@ -89,6 +93,6 @@ def test_a_guided_call_is_one_graph_if_the_table_says_so(name):
         assert difference(output, wanted) < 1e-5
 
 
-def outputs(output):
+def outputs(output: Any) -> list[Any]:
     """What a denoiser predicts, a tensor for each modality."""
     return [torch.stack(list(value)) if isinstance(value, list) else value for value in output.values()]

@@ -1,5 +1,9 @@
 """What diffusers can set up on a denoiser, under guidance: it composes, or is refused by name."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import pytest
 import torch
 from diffusers import FirstBlockCacheConfig
@@ -12,22 +16,22 @@ NEGATIVE = "a blue square"
 
 
 @pytest.fixture(params=["flux", "sd"])
-def fresh(request):
+def fresh(request: pytest.FixtureRequest) -> Subject:
     return Subject.named(request.param)
 
 
-def guided(subject, **numbers):
+def guided(subject: Subject, **numbers: Any) -> Any:
     with nag.guide(subject.pipe, NEGATIVE, **({"scale": 6.0} | numbers)):
         return subject.generate()
 
 
-def test_group_offload_changes_nothing(fresh):
+def test_group_offload_changes_nothing(fresh: Subject) -> None:
     expected = guided(fresh)
     apply_group_offloading(fresh.denoiser, onload_device=torch.device("cpu"), offload_type="leaf_level")
     assert difference(guided(fresh), expected) < 1e-6
 
 
-def test_weights_stored_in_eight_bits_are_called_not_read(fresh):
+def test_weights_stored_in_eight_bits_are_called_not_read(fresh: Subject) -> None:
     expected, plain = guided(fresh), fresh.generate()
     fresh.denoiser.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=torch.float32)
     cast_plain, cast = fresh.generate(), guided(fresh)
@@ -35,7 +39,7 @@ def test_weights_stored_in_eight_bits_are_called_not_read(fresh):
     assert difference(cast - cast_plain, expected - plain) < 0.6
 
 
-def test_weights_quantized_to_int8_by_torchao():
+def test_weights_quantized_to_int8_by_torchao() -> None:
     quantization = pytest.importorskip("torchao.quantization", reason="installed by `make test-previous`")
     subject = Subject.named("flux")
     expected, plain = guided(subject), subject.generate()
@@ -45,7 +49,7 @@ def test_weights_quantized_to_int8_by_torchao():
     assert difference(quantized - quantized_plain, expected - plain) < 0.2
 
 
-def test_a_step_cache_starts_anew_when_guidance_ends():
+def test_a_step_cache_starts_anew_when_guidance_ends() -> None:
     """The cache adds what later blocks added at an earlier step; packed and plain sequences differ in length."""
     subject = Subject.named("flux")
     exact = guided(subject, end=0.5)
@@ -67,14 +71,14 @@ def test_a_step_cache_starts_anew_when_guidance_ends():
 @pytest.mark.parametrize(
     ("cache", "reason"), [(TextKVCacheConfig(), "text K/V cache"), (FasterCacheConfig(), "FasterCache")]
 )
-def test_caches_that_guidance_would_make_wrong_are_refused(cache, reason):
+def test_caches_that_guidance_would_make_wrong_are_refused(cache: Any, reason: str) -> None:
     subject = Subject.named("flux")
     subject.denoiser.enable_cache(cache)
     with pytest.raises(nag.UnsupportedPipeline, match=reason), nag.guide(subject.pipe, NEGATIVE):
         pass
 
 
-def test_a_unet_that_pools_its_text_is_refused():
+def test_a_unet_that_pools_its_text_is_refused() -> None:
     """It would read the packed prompts as one."""
     subject = Subject.named("sd")
     pooling = {"addition_embed_type": "text", "addition_embed_type_num_heads": 2}

@@ -3,18 +3,22 @@
 What depends on the guidance of rows alone and not on a pipeline is tested for one case of each layout (test_guide.py).
 """
 
+from __future__ import annotations
+
+from typing import Any
+
 import pytest
 import torch
 
 import nag
 from nag.families import family_of
 from tests.nag import oracle
-from tests.nag.support import difference
+from tests.nag.support import Subject, difference
 
 NEGATIVE = "a blue square"
 
 
-def test_text_and_embeddings_guide_alike(subject):
+def test_text_and_embeddings_guide_alike(subject: Subject) -> None:
     steps = subject.case.fewest_steps
     with nag.guide(subject.pipe, NEGATIVE) as guidance:
         by_text = subject.generate(num_inference_steps=steps)
@@ -24,7 +28,7 @@ def test_text_and_embeddings_guide_alike(subject):
         assert torch.equal(subject.generate(num_inference_steps=steps), by_text)
 
 
-def test_a_row_is_the_same_alone_and_in_a_batch_with_negatives_of_other_lengths(subject):
+def test_a_row_is_the_same_alone_and_in_a_batch_with_negatives_of_other_lengths(subject: Subject) -> None:
     if subject.case.takes == "one prompt":
         pytest.skip("these pipelines take one prompt a call")
     prompts, scales, alphas = ["a red circle", subject.case.beside], [4.0, 6.0], [0.5, 0.9]
@@ -37,7 +41,7 @@ def test_a_row_is_the_same_alone_and_in_a_batch_with_negatives_of_other_lengths(
         assert difference(together[row], alone[0]) < 1e-5
 
 
-def test_several_images_a_prompt_take_their_prompts_negative(subject):
+def test_several_images_a_prompt_take_their_prompts_negative(subject: Subject) -> None:
     if subject.case.takes != "prompts":
         pytest.skip("these pipelines make one image a prompt")
     steps = subject.case.fewest_steps
@@ -49,10 +53,10 @@ def test_several_images_a_prompt_take_their_prompts_negative(subject):
     assert difference(third[0], four[2]) < 1e-5
 
 
-def test_guidance_ends_by_the_timestep_within_a_run(subject):
+def test_guidance_ends_by_the_timestep_within_a_run(subject: Subject) -> None:
     seen = []
 
-    def record(pipe, step, timestep, kwargs):
+    def record(pipe: Any, step: Any, timestep: Any, kwargs: dict[str, Any]) -> Any:
         seen.append(subject.case.timestep(float(torch.as_tensor(timestep).max())))
         return kwargs
 
@@ -62,7 +66,7 @@ def test_guidance_ends_by_the_timestep_within_a_run(subject):
     assert guidance.plain_steps == sum(timestep < 500 for timestep in seen) > 0
 
 
-def test_it_is_the_method_written_out_on_two_prompts(subject):
+def test_it_is_the_method_written_out_on_two_prompts(subject: Subject) -> None:
     several = subject.case.takes != "one prompt"
     prompts = ["a red circle", "a green shape"] if several else "a red circle"
     other = "a green square" if subject.case.one_length else "a triangle"
@@ -75,7 +79,7 @@ def test_it_is_the_method_written_out_on_two_prompts(subject):
     assert difference(guided, subject.generate(prompts)) > 0.01
 
 
-def test_under_cfg_the_unconditional_rows_stay_plain(subject):
+def test_under_cfg_the_unconditional_rows_stay_plain(subject: Subject) -> None:
     """Through the denoiser of one CFG step: what is not the prompt's own differs in nothing from a plain run.
 
     CFG runs at a scale just above the greatest at which the family says that it is off.
@@ -101,7 +105,7 @@ def test_under_cfg_the_unconditional_rows_stay_plain(subject):
     assert [not c for call in same for c in call] == expected
 
 
-def test_cfg_is_off_at_the_scale_that_the_family_names(subject):
+def test_cfg_is_off_at_the_scale_that_the_family_names(subject: Subject) -> None:
     names = names_of_cfg_scale(subject)
     if not names:
         pytest.skip("these pipelines take no scale of CFG, or one of perturbed attention beside it")
@@ -111,7 +115,7 @@ def test_cfg_is_off_at_the_scale_that_the_family_names(subject):
     assert rows < len(subject.case.conditional_rows)
 
 
-def names_of_cfg_scale(subject):
+def names_of_cfg_scale(subject: Subject) -> Any:
     """The pipeline's argument for the scale of CFG, if it is no part of the pipeline and has no other beside it."""
     cfg = subject.case.cfg or {}
     names = [name for name in ("true_cfg_scale", "guidance_scale") if name in cfg]

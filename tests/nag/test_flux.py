@@ -1,4 +1,7 @@
+from __future__ import annotations
+
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -13,12 +16,12 @@ from tests.tiny import flux as make_flux
 NEGATIVE = "a blue square"
 
 
-def small(seed, double_blocks, single_blocks):
+def small(seed: int, double_blocks: int, single_blocks: int) -> Subject:
     case = find_case("flux")
     return Subject(replace(case, make=lambda seed: make_flux(seed, double_blocks, single_blocks)), seed)
 
 
-def embeds_of(pipe, prompt, length=15):
+def embeds_of(pipe: Any, prompt: str, length: int = 15) -> tuple[Any, Any]:
     with torch.no_grad():
         embeds, pooled, _ = pipe.encode_prompt(prompt, None, max_sequence_length=length)
     return embeds, pooled
@@ -26,7 +29,9 @@ def embeds_of(pipe, prompt, length=15):
 
 @pytest.mark.parametrize(("double_blocks", "single_blocks"), [(2, 0), (1, 2), (2, 2)])
 @pytest.mark.parametrize("end", [1.0, 0.5])
-def test_packed_equals_the_authors_layout_where_the_pooled_prompts_are_equal(double_blocks, single_blocks, end):
+def test_packed_equals_the_authors_layout_where_the_pooled_prompts_are_equal(
+    double_blocks: int, single_blocks: int, end: float
+) -> None:
     subject = small(1, double_blocks, single_blocks)
     pipe = subject.pipe
     embeds, _ = embeds_of(pipe, NEGATIVE)
@@ -47,7 +52,7 @@ def test_packed_equals_the_authors_layout_where_the_pooled_prompts_are_equal(dou
     assert difference(pictures[0], subject.generate(["a red circle"] * 2)) > 0.01
 
 
-def test_the_authors_layout_hears_the_negative_pooled_prompt(flux):
+def test_the_authors_layout_hears_the_negative_pooled_prompt(flux: Subject) -> None:
     with nag.guide(flux.pipe, NEGATIVE, scale=9.0):
         packed = flux.generate()
     with nag.guide(flux.pipe, NEGATIVE, scale=9.0, reference=True):
@@ -55,7 +60,7 @@ def test_the_authors_layout_hears_the_negative_pooled_prompt(flux):
 
 
 @pytest.mark.parametrize(("double_blocks", "single_blocks"), [(2, 0), (1, 3)])
-def test_the_reference_form_equals_the_authors_layout_written_out(double_blocks, single_blocks):
+def test_the_reference_form_equals_the_authors_layout_written_out(double_blocks: int, single_blocks: int) -> None:
     pipe = small(2, double_blocks, single_blocks).pipe
     transformer = pipe.transformer.double()
     prompts, pooled = zip(*(embeds_of(pipe, prompt) for prompt in ("a red circle", NEGATIVE)), strict=True)
@@ -93,14 +98,14 @@ def test_the_reference_form_equals_the_authors_layout_written_out(double_blocks,
 
 
 @pytest.mark.parametrize("length", [3, 16, 40])
-def test_the_negative_may_be_shorter_or_longer_than_the_prompt(flux, length):
+def test_the_negative_may_be_shorter_or_longer_than_the_prompt(flux: Subject, length: int) -> None:
     embeds, _ = embeds_of(flux.pipe, NEGATIVE, length)
     with nag.guide(flux.pipe, negative_prompt_embeds=embeds, scale=6.0):
         guided = flux.generate()
     assert difference(guided, flux.generate()) > 0.005
 
 
-def test_the_reference_layout_refuses_what_it_cannot_lay_out(flux):
+def test_the_reference_layout_refuses_what_it_cannot_lay_out(flux: Subject) -> None:
     embeds, pooled = embeds_of(flux.pipe, NEGATIVE, 8)
     with (
         nag.guide(flux.pipe, negative_prompt_embeds=embeds, negative_pooled_prompt_embeds=pooled, reference=True),
@@ -115,7 +120,7 @@ def test_the_reference_layout_refuses_what_it_cannot_lay_out(flux):
         flux.generate()
 
 
-def test_a_chosen_attention_backend_is_used_and_gives_the_same(flux):
+def test_a_chosen_attention_backend_is_used_and_gives_the_same(flux: Subject) -> None:
     # Choosing one for a model chooses it for the process, and resetting the model's does not undo that.
     with attention_backend("native"), nag.guide(flux.pipe, NEGATIVE, scale=9.0):
         merged = flux.generate()
@@ -126,7 +131,7 @@ def test_a_chosen_attention_backend_is_used_and_gives_the_same(flux):
     assert difference(by_backend, merged) < 1e-5
 
 
-def test_fused_projections_give_the_same(flux):
+def test_fused_projections_give_the_same(flux: Subject) -> None:
     with nag.guide(flux.pipe, NEGATIVE, scale=9.0):
         apart = flux.generate()
         flux.pipe.transformer.fuse_qkv_projections()
@@ -135,7 +140,7 @@ def test_fused_projections_give_the_same(flux):
     assert difference(fused, apart) < 1e-5
 
 
-def test_a_lora_loaded_by_peft_acts_under_guidance(flux):
+def test_a_lora_loaded_by_peft_acts_under_guidance(flux: Subject) -> None:
     from peft import LoraConfig
 
     with nag.guide(flux.pipe, NEGATIVE):
@@ -150,7 +155,7 @@ def test_a_lora_loaded_by_peft_acts_under_guidance(flux):
         assert difference(flux.generate(), before) < 1e-6
 
 
-def test_half_precision_is_close_to_single():
+def test_half_precision_is_close_to_single() -> None:
     subject = small(0, 2, 2)
     pipe = subject.pipe
     with nag.guide(pipe, NEGATIVE):
@@ -161,8 +166,8 @@ def test_half_precision_is_close_to_single():
 
 
 @pytest.mark.parametrize("cfg", [False, True])
-def test_a_callback_may_replace_the_prompts_embeddings(flux, cfg):
-    def replace_embeds(pipe, step, timestep, kwargs):
+def test_a_callback_may_replace_the_prompts_embeddings(flux: Subject, cfg: bool) -> None:
+    def replace_embeds(pipe: Any, step: Any, timestep: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
         return {"prompt_embeds": kwargs["prompt_embeds"].clone()}
 
     options = {"cfg": cfg, "callback_on_step_end_tensor_inputs": ["prompt_embeds"]}

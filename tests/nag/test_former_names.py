@@ -1,5 +1,7 @@
 """Former names of public attributes, which work with a warning for one minor version."""
 
+from __future__ import annotations
+
 from dataclasses import replace
 
 import pytest
@@ -13,7 +15,7 @@ EMBEDS = torch.ones(1, 2, 3)
 EXTRA = {"gist": torch.zeros(1, 3)}
 
 
-def test_extra_of_embeddings_was_more():
+def test_extra_of_embeddings_was_more() -> None:
     with pytest.warns(DeprecationWarning, match="more is deprecated; use extra") as warned:
         embeds = nag.NegativeEmbeds(EMBEDS, more=EXTRA)
     assert warned[0].filename == __file__
@@ -26,7 +28,7 @@ def test_extra_of_embeddings_was_more():
         nag.NegativeEmbeds(EMBEDS, extra=EXTRA, more=EXTRA)
 
 
-def test_notes_of_a_family_were_exact():
+def test_notes_of_a_family_were_exact() -> None:
     with pytest.warns(DeprecationWarning, match="exact is deprecated; use notes") as warned:
 
         class PooledFlux(Flux):

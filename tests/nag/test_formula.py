@@ -1,3 +1,7 @@
+from __future__ import annotations
+
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -6,7 +10,7 @@ from nag import normalized_attention_guidance
 from nag.formula import orthogonalize
 
 
-def paper(z_positive, z_negative, phi, tau, alpha):
+def paper(z_positive: torch.Tensor, z_negative: torch.Tensor, phi: float, tau: float, alpha: float) -> Any:
     """Equations 7 to 10, token by token, in float64 numpy: nothing shared with the library."""
     out = np.empty_like(z_positive, dtype=np.float64)
     for index in np.ndindex(z_positive.shape[:-1]):
@@ -19,7 +23,7 @@ def paper(z_positive, z_negative, phi, tau, alpha):
 
 
 @pytest.fixture
-def z():
+def z() -> tuple[Any, Any]:
     generator = torch.Generator().manual_seed(0)
     return torch.randn(2, 5, 12, generator=generator), torch.randn(2, 5, 12, generator=generator)
 
@@ -27,12 +31,12 @@ def z():
 @pytest.mark.parametrize(
     ("scale", "tau", "alpha"), [(5.0, 2.5, 0.25), (3.0, 1.0, 0.5), (11.0, 3.5, 1.0), (1.5, 2.0, 0.1)]
 )
-def test_equals_the_paper(z, scale, tau, alpha):
+def test_equals_the_paper(z: tuple[Any, Any], scale: float, tau: float, alpha: float) -> None:
     expected = paper(z[0].numpy(), z[1].numpy(), scale - 1, tau, alpha)
     torch.testing.assert_close(normalized_attention_guidance(*z, scale, tau, alpha), torch.tensor(expected).float())
 
 
-def test_orthogonalized_leaves_only_what_is_orthogonal_to_z_positive(z):
+def test_orthogonalized_leaves_only_what_is_orthogonal_to_z_positive(z: tuple[Any, Any]) -> None:
     positive, negative = z
     part = orthogonalize(positive, negative).double() - positive
     unit = positive.double() / positive.double().norm(dim=-1, keepdim=True)
@@ -41,7 +45,7 @@ def test_orthogonalized_leaves_only_what_is_orthogonal_to_z_positive(z):
     assert torch.equal(orthogonalize(torch.zeros_like(positive), negative), negative)
 
 
-def test_scale_one_alpha_zero_and_equal_prompts_return_z_positive_exactly(z):
+def test_scale_one_alpha_zero_and_equal_prompts_return_z_positive_exactly(z: tuple[Any, Any]) -> None:
     positive, negative = z
     assert torch.equal(normalized_attention_guidance(positive, negative, 1.0, 2.5, 0.7), positive)
     assert torch.equal(normalized_attention_guidance(positive, negative, 9.0, 2.5, 0.0), positive)
@@ -50,13 +54,15 @@ def test_scale_one_alpha_zero_and_equal_prompts_return_z_positive_exactly(z):
 
 @pytest.mark.parametrize("tau", [1.0, 2.5])
 @pytest.mark.parametrize("alpha", [0.25, 1.0])
-def test_the_norm_grows_by_at_most_one_plus_alpha_times_tau_minus_one(z, tau, alpha):
+def test_the_norm_grows_by_at_most_one_plus_alpha_times_tau_minus_one(
+    z: tuple[Any, Any], tau: float, alpha: float
+) -> None:
     positive, negative = z
     norm = normalized_attention_guidance(positive, negative, 50.0, tau, alpha).abs().sum(-1)
     assert (norm <= (1 + alpha * (tau - 1)) * positive.abs().sum(-1) * (1 + 1e-5)).all()
 
 
-def test_rows_take_their_own_numbers(z):
+def test_rows_take_their_own_numbers(z: tuple[Any, Any]) -> None:
     numbers = [(5.0, 2.5, 0.25), (1.0, 1.0, 0.0)]
     columns = [torch.tensor(column).view(2, 1, 1) for column in zip(*numbers, strict=True)]
     together = normalized_attention_guidance(*z, *columns)
@@ -66,7 +72,7 @@ def test_rows_take_their_own_numbers(z):
         )
 
 
-def test_a_zero_token_stays_finite(z):
+def test_a_zero_token_stays_finite(z: tuple[Any, Any]) -> None:
     positive, negative = z
     positive[0, 0] = 0
     assert normalized_attention_guidance(positive, negative, 5.0, 2.5, 0.25).isfinite().all()
@@ -75,7 +81,7 @@ def test_a_zero_token_stays_finite(z):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_large_activations_do_not_overflow_in_half_precision(dtype):
+def test_large_activations_do_not_overflow_in_half_precision(dtype: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(0)
     positive = (torch.randn(1, 4, 3072, generator=generator) * 8000).to(dtype)
     negative = (torch.randn(1, 4, 3072, generator=generator) * 8000).to(dtype)

@@ -1,5 +1,7 @@
 """float16 with activations near the end of its range, as large models have them: extrapolation would leave it."""
 
+from __future__ import annotations
+
 import pytest
 import torch
 
@@ -11,7 +13,7 @@ SCALE = 500.0
 
 
 @pytest.mark.parametrize("name", ["flux", "sd", "sd3", "qwen-image", "wan"])
-def test_large_attention_outputs_stay_finite_and_are_guided(name):
+def test_large_attention_outputs_stay_finite_and_are_guided(name: str) -> None:
     subject = Subject.named(name)
     with nag.guide(subject.pipe, "a blue square", scale=SCALE, alpha=0.5):
         expected = subject.generate()

@@ -1,9 +1,13 @@
 """Denoiser calls of several requests share a forward: each request's part is what it gets alone."""
 
+from __future__ import annotations
+
 import inspect
 import re
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -31,14 +35,16 @@ APART = {
 }
 
 
-def recorded_calls(subject, prompt, steps=2, **options):
+def recorded_calls(subject: Subject, prompt: str, steps: int = 2, **options: Any) -> Any:
     """The named arguments of each denoiser call of a run, with its denoiser."""
     calls = []
     with ExitStack() as stack:
         for denoiser in subject.denoisers:
             signature = inspect.signature(type(denoiser).forward)
 
-            def record(module, args, kwargs, signature=signature):
+            def record(
+                module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], signature: Any = signature
+            ) -> None:
                 call = dict(signature.bind(module, *args, **kwargs).arguments)
                 calls.append((call.pop("self"), call))
 
@@ -47,7 +53,7 @@ def recorded_calls(subject, prompt, steps=2, **options):
     return calls
 
 
-def three_requests(subject):
+def three_requests(subject: Subject) -> tuple[Any, Any, Any]:
     """Calls of three requests by one denoiser and their rows' guidance: other prompts, steps, numbers and CFG."""
     case, family = subject.case, family_of(subject.pipe)
     first = row_guidance(subject, "a blue square", 6.0, 0.5)
@@ -68,7 +74,7 @@ def three_requests(subject):
     return denoiser, calls, rows
 
 
-def without_padding(family, call):
+def without_padding(family: Any, call: Any) -> Any:
     """The call as a pipeline makes it that cuts its text's padding off, if the model masks it."""
     name = family.denoiser_mask_arg
     if name is None or call.get(name) is None or family.argument(name, UNDECLARED) is not PADDED:
@@ -79,7 +85,7 @@ def without_padding(family, call):
 
 
 @torch.no_grad()
-def test_calls_of_several_requests_join(subject):
+def test_calls_of_several_requests_join(subject: Subject) -> None:
     denoiser, calls, rows = three_requests(subject)
     keys = [nag.joining_key(denoiser, call) for call in calls]
     apart = APART.get(subject.case.name, ())
@@ -97,8 +103,8 @@ def test_calls_of_several_requests_join(subject):
         assert_joined_as_alone(denoiser, calls, rows)
 
 
-def assert_joined_as_alone(denoiser, calls, rows):
-    def run(arguments, rows):
+def assert_joined_as_alone(denoiser: Any, calls: Any, rows: Any) -> None:
+    def run(arguments: Any, rows: Any) -> Any:
         # Each time attached again: text keys kept from a call alone would hide that the joined one makes others.
         with nag.attach(denoiser) as attached, attached.rows(rows):
             return denoiser(**arguments)
@@ -112,7 +118,7 @@ def assert_joined_as_alone(denoiser, calls, rows):
             assert difference(tensor, other) < TOLERANCE
 
 
-def tensors_of(output):
+def tensors_of(output: Any) -> list[Any]:
     """All tensors in a denoiser's output."""
     if isinstance(output, torch.Tensor):
         return [output]
@@ -121,7 +127,7 @@ def tensors_of(output):
 
 
 @pytest.fixture
-def flux_call(flux):
+def flux_call(flux: Subject) -> Any:
     return recorded_calls(flux, "a red circle")[0][1]
 
 
@@ -139,7 +145,7 @@ def flux_call(flux):
         ("controlnet_block_samples", lambda call: {"controlnet_block_samples": [torch.zeros(1, 16, 32)]}),
     ],
 )
-def test_what_keeps_calls_apart_is_named(flux, flux_call, name, change):
+def test_what_keeps_calls_apart_is_named(flux: Subject, flux_call: Any, name: str, change: Callable[..., Any]) -> None:
     other = flux_call | change(flux_call)
     calls = [flux_call, flux_call, other]
     keys = [nag.joining_key(flux.denoiser, call) for call in calls]
@@ -150,7 +156,7 @@ def test_what_keeps_calls_apart_is_named(flux, flux_call, name, change):
         assert (caught.value.argument, caught.value.call) == (name, 2)
 
 
-def test_arguments_left_out_and_made_anew_join(flux, flux_call):
+def test_arguments_left_out_and_made_anew_join(flux: Subject, flux_call: Any) -> None:
     """Pipelines of one model leave out what others pass as None or empty, and make the same positions anew."""
     other = {name: value for name, value in flux_call.items() if value is not None and value != {}}
     other |= {"txt_ids": flux_call["txt_ids"].clone(), "timestep": flux_call["timestep"].double()}
@@ -159,13 +165,13 @@ def test_arguments_left_out_and_made_anew_join(flux, flux_call):
     assert nag.joining_key(flux.denoiser, flux_call) != nag.joining_key(flux.denoiser, other)
 
 
-def test_a_step_cache_keeps_calls_apart(flux, flux_call):
+def test_a_step_cache_keeps_calls_apart(flux: Subject, flux_call: Any) -> None:
     flux.denoiser.enable_cache(FirstBlockCacheConfig())
     with pytest.raises(nag.CannotJoin, match="denoiser has a step cache"):
         nag.join(flux.denoiser, [flux_call, flux_call])
 
 
-def test_a_family_that_cannot_join_says_why(flux, flux_call, monkeypatch):
+def test_a_family_that_cannot_join_says_why(flux: Subject, flux_call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(type(family_of(flux.pipe)), "cannot_join", "its rows see each other")
     with pytest.raises(nag.CannotJoin, match="its rows see each other"):
         nag.join(flux.denoiser, [flux_call, flux_call])
@@ -173,7 +179,7 @@ def test_a_family_that_cannot_join_says_why(flux, flux_call, monkeypatch):
     assert "no: its rows see each other" in str(nag.families())
 
 
-def test_video_with_a_first_image_does_not_join_video_without():
+def test_video_with_a_first_image_does_not_join_video_without() -> None:
     """HunyuanVideo 1.5 looks whether any row of the call has an image."""
     subject = Subject.named("hunyuan-15")
     call = recorded_calls(subject, "a red circle")[0][1]
@@ -183,7 +189,7 @@ def test_video_with_a_first_image_does_not_join_video_without():
         nag.join(subject.denoiser, [call, other])
 
 
-def test_negative_prompts_that_cannot_share_a_call_are_named(flux, flux_call):
+def test_negative_prompts_that_cannot_share_a_call_are_named(flux: Subject, flux_call: Any) -> None:
     long, short = (nag.NegativeEmbeds(torch.ones(1, length, 32)) for length in (15, 4))
     rows = [[nag.RowGuidance(negative, 5.0, 2.5, 0.25)] for negative in (long, short)]
     assert nag.join(flux.denoiser, [flux_call] * 3, [[None], rows[0], rows[0]]).counts == (1, 1, 1)
@@ -193,7 +199,7 @@ def test_negative_prompts_that_cannot_share_a_call_are_named(flux, flux_call):
 
 
 @torch.no_grad()
-def test_residuals_of_a_controlnet_join():
+def test_residuals_of_a_controlnet_join() -> None:
     """Lists of tensors and one tensor, each with the rows of its call."""
     subject = Subject.named("sdxl")
     denoiser, calls, rows = three_requests(subject)
@@ -206,7 +212,7 @@ def test_residuals_of_a_controlnet_join():
     first = (len(calls[0]["sample"]), denoiser.config.block_out_channels[0], *calls[0]["sample"].shape[2:])
     down, mid = [first, *(shape for of_block in shapes[:-1] for shape in of_block[1:])], shapes[-1][0]
 
-    def residual(call, shape):
+    def residual(call: Any, shape: Any) -> torch.Tensor:
         return torch.randn(len(call["sample"]), *shape[1:], generator=generator)
 
     generator = torch.Generator().manual_seed(0)
@@ -223,12 +229,12 @@ def test_residuals_of_a_controlnet_join():
         nag.join(denoiser, [controlled[0], calls[1]])
 
 
-def shapes_of(output):
+def shapes_of(output: Any) -> list[Any]:
     return [tensor.shape for tensor in tensors_of(output)]
 
 
 @torch.no_grad()
-def test_the_documented_example_runs(monkeypatch):
+def test_the_documented_example_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     root = Path(__file__).parents[2]
     monkeypatch.chdir(root)
     section = (root / "docs/library/denoiser-calls.md").read_text().split("## Several requests")[1]

@@ -1,6 +1,9 @@
 """Joint attention over packed sequences, against attention written out in float64."""
 
+from __future__ import annotations
+
 import itertools
+from typing import Any
 
 import pytest
 import torch
@@ -8,13 +11,13 @@ import torch
 from nag.attention import AttentionCall
 from nag.processors.joint import merged_attention, two_call_attention
 from nag.token_layout import TokenLayout
-from tests.nag.support import difference
+from tests.nag.support import Subject, difference
 
 LAYOUTS = [TokenLayout(9, 5), TokenLayout(5, 9, text_last=True), TokenLayout(4, 6, shared=3)]
 IMAGE = 20
 
 
-def draw(layout, key_heads=4, dtype=torch.float64):
+def draw(layout: Subject, key_heads: int = 4, dtype: torch.dtype = torch.float64) -> list[Any]:
     generator = torch.Generator().manual_seed(0)
     tokens = layout.shared + layout.text + IMAGE
     return [
@@ -23,14 +26,14 @@ def draw(layout, key_heads=4, dtype=torch.float64):
     ]
 
 
-def attend(query, key, value, mask=None):
+def attend(query: torch.Tensor, key: torch.Tensor, value: Any, mask: Any = None) -> Any:
     groups = query.shape[1] // key.shape[1]
     key, value = (t.double().repeat_interleave(groups, 1) for t in (key, value))
     logits = torch.einsum("bhtd,bhsd->bhts", query.double(), key) / query.shape[-1] ** 0.5
     return (logits if mask is None else logits.masked_fill(~mask, -torch.inf)).softmax(-1) @ value
 
 
-def places(layout):
+def places(layout: Subject) -> Any:
     """Token indices of the shared, positive, negative and image tokens, counted out by hand."""
     order = ["image", "positive", "negative"] if layout.text_last else ["shared", "positive", "negative", "image"]
     counts = {"shared": layout.shared, "positive": layout.positive, "negative": layout.negative, "image": IMAGE}
@@ -44,7 +47,7 @@ def places(layout):
 @pytest.mark.parametrize("rows", [slice(0, 3), slice(1, 3)])
 @pytest.mark.parametrize("key_heads", [4, 2])
 @pytest.mark.parametrize("way", [merged_attention, two_call_attention])
-def test_each_token_sees_its_prompt_and_the_image(layout, rows, key_heads, way):
+def test_each_token_sees_its_prompt_and_the_image(layout: Subject, rows: Any, key_heads: int, way: Any) -> None:
     query, key, value = draw(layout, key_heads)
     at = places(layout)
     seen = {
@@ -52,7 +55,7 @@ def test_each_token_sees_its_prompt_and_the_image(layout, rows, key_heads, way):
         "negative": at["shared"] + at["negative"] + at["image"],
     }
 
-    def expected(name, prompt):
+    def expected(name: str, prompt: str) -> Any:
         return attend(query[:, :, at[name]], key[:, :, seen[prompt]], value[:, :, seen[prompt]])
 
     call = AttentionCall(query, key, value, enable_gqa=key_heads != 4)
@@ -69,7 +72,7 @@ def test_each_token_sees_its_prompt_and_the_image(layout, rows, key_heads, way):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_masked_text_is_not_seen(layout):
+def test_masked_text_is_not_seen(layout: Subject) -> None:
     query, key, value = draw(layout)
     at = places(layout)
     mask = torch.ones(3, 1, 1, key.shape[2], dtype=torch.bool)
@@ -82,7 +85,7 @@ def test_masked_text_is_not_seen(layout):
         torch.testing.assert_close(z, expected)
 
 
-def test_both_ways_agree_in_single_precision():
+def test_both_ways_agree_in_single_precision() -> None:
     query, key, value = draw(LAYOUTS[0], dtype=torch.float32)
     call = AttentionCall(query, key, value)
     merged, called = (way(call, LAYOUTS[0], slice(0, 3)) for way in (merged_attention, two_call_attention))

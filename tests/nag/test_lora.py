@@ -1,5 +1,9 @@
 """LoRAs whose weights or strength change while guidance keeps the negative prompt's keys."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -22,16 +26,16 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_lora_changed_in_mid_run_reaches_the_negatives_keys(change):
+def test_a_lora_changed_in_mid_run_reaches_the_negatives_keys(change: Callable[..., Any]) -> None:
     """As in a run that keeps no keys at all."""
 
-    def run(caches_text_kv):
+    def run(caches_text_kv: Any) -> tuple[Any, Any]:
         changed = Subject.named("sd")
         torch.manual_seed(2)
         lora = LoraConfig(r=2, init_lora_weights=False, target_modules=["to_k", "to_v"])
         changed.pipe.unet.add_adapter(lora)
 
-        def after(pipe, step, timestep, kwargs):
+        def after(pipe: Any, step: Any, timestep: Any, kwargs: dict[str, Any]) -> Any:
             if step == 1:
                 with torch.no_grad():
                     CHANGES[change](pipe.unet)

@@ -1,5 +1,9 @@
 """Other rules of guidance than NAG, and guidance in some blocks alone; one case per layout of attention."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import pytest
 import torch
 
@@ -17,20 +21,20 @@ LAYOUTS = ["flux", "sd3", "qwen-image", "z-image", "prx", "sdxl", "sana", "wan",
 
 
 @pytest.fixture(params=LAYOUTS, scope="module")
-def subject(request):
+def subject(request: pytest.FixtureRequest) -> Any:
     return make(request.param, steps=2)
 
 
-def make(name, steps=STEPS):
+def make(name: str, steps: int = STEPS) -> Subject:
     return Subject.named(name, steps=steps)
 
 
-def negatives_of(subject):
+def negatives_of(subject: Subject) -> Any:
     return [NEGATIVES[0], "a green square"] if subject.case.one_length else NEGATIVES
 
 
 @pytest.mark.parametrize("method", [("orthogonal",), ("vsf",), ("vsf", "nag"), ("orthogonal", "vsf")])
-def test_it_is_the_method_written_out_on_two_prompts(subject, method):
+def test_it_is_the_method_written_out_on_two_prompts(subject: Any, method: tuple[str, str] | tuple[str]) -> None:
     expected = oracle.generate(subject, PROMPTS, negatives_of(subject), **NUMBERS, method=method)
     with nag.guide(subject.pipe, negatives_of(subject), **NUMBERS, method=method):
         guided = subject.generate(PROMPTS)
@@ -40,7 +44,7 @@ def test_it_is_the_method_written_out_on_two_prompts(subject, method):
             assert difference(guided[index], subject.generate(PROMPTS)[index]) > 1e-4
 
 
-def test_blocks_that_do_not_guide_attend_to_the_prompt_alone(subject):
+def test_blocks_that_do_not_guide_attend_to_the_prompt_alone(subject: Any) -> None:
     """The oracle counts them as they are called, which in UNets is another order: there the first is the first."""
     blocks = [0]
     expected = oracle.generate(subject, PROMPTS, negatives_of(subject), **NUMBERS, blocks=blocks)
@@ -53,7 +57,7 @@ def test_blocks_that_do_not_guide_attend_to_the_prompt_alone(subject):
 
 
 @pytest.mark.parametrize("blocks", [[], [-1], [0, 10_000]])
-def test_blocks_that_a_model_does_not_have_are_refused_with_its_count(blocks):
+def test_blocks_that_a_model_does_not_have_are_refused_with_its_count(blocks: Any) -> None:
     pipe = make("flux").pipe
     count = sum(hasattr(module, "processor") for module in pipe.transformer.modules())
     message = f"blocks: must be places of attention modules, 0 to {count - 1} in this FluxTransformer2DModel, got"
@@ -68,7 +72,7 @@ def test_blocks_that_a_model_does_not_have_are_refused_with_its_count(blocks):
 
 
 @pytest.mark.parametrize("options", [{"blocks": [0]}, {"method": "vsf"}])
-def test_the_authors_layout_has_neither_blocks_nor_other_methods(options):
+def test_the_authors_layout_has_neither_blocks_nor_other_methods(options: dict[str, Any]) -> None:
     with (
         pytest.raises(nag.InvalidParameter, match="reference"),
         nag.guide(make("flux").pipe, NEGATIVES, reference=True, **options),
@@ -77,7 +81,7 @@ def test_the_authors_layout_has_neither_blocks_nor_other_methods(options):
 
 
 @pytest.mark.parametrize("name", ["sd3", "sdxl"])
-def test_under_cfg_rows_of_several_methods_are_what_they_are_alone(name):
+def test_under_cfg_rows_of_several_methods_are_what_they_are_alone(name: str) -> None:
     """CFG's rows stand ahead of theirs; a row past its end rides as plain whatever its method."""
     subject = make(name)
     prompts, methods, ends = [*PROMPTS, "a shape"], ["vsf", "orthogonal", "vsf"], [1.0, 1.0, 0.5]
@@ -96,7 +100,7 @@ def test_under_cfg_rows_of_several_methods_are_what_they_are_alone(name):
         ("flux", {"method": "vsf"}),
     ],
 )
-def test_compiled_attention_gives_the_same(name, options):
+def test_compiled_attention_gives_the_same(name: str, options: dict[str, Any]) -> None:
     subject = make(name, steps=2)
     keep_one_block_of_each_kind(subject.denoiser)
     with nag.guide(subject.pipe, NEGATIVES[0], scale=3.0, **options):
@@ -108,13 +112,13 @@ def test_compiled_attention_gives_the_same(name, options):
         assert difference(subject.generate(PROMPTS), expected) < 1e-5
 
 
-def test_rows_of_one_denoiser_call_may_have_different_methods():
+def test_rows_of_one_denoiser_call_may_have_different_methods() -> None:
     subject = make("flux")
     (call, *_), _ = subject.calls(num_inference_steps=1)
     embeds = nag.NegativeEmbeds(subject.calls(NEGATIVES[0], num_inference_steps=1)[0][0]["encoder_hidden_states"])
 
     @torch.no_grad()
-    def run(method):
+    def run(method: Any) -> Any:
         with nag.attach(subject.denoiser) as attached, attached.rows([nag.RowGuidance(embeds, 3.0, 2.5, 0.5, method)]):
             return subject.denoiser(**call)[0]
 

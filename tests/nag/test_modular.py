@@ -1,10 +1,13 @@
 """Modular pipelines: the same images as the classic pipelines of the same models, under `nag.guide` and `NAGGuider`."""
 
+from __future__ import annotations
+
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar
 from unittest import mock
 
@@ -59,12 +62,12 @@ class Form:
     block_attributes: Mapping[str, Any] = field(default_factory=dict)
 
 
-def counted_from_zero(guidance_scale):
+def counted_from_zero(guidance_scale: float) -> Any:
     """CFG as Z-Image's classic pipeline writes it."""
     return ClassifierFreeGuidance(guidance_scale + 1) if guidance_scale > 1 else ClassifierFreeGuidance(1.0)
 
 
-def without_perturbation(guidance_scale):
+def without_perturbation(guidance_scale: float) -> LTX2Guidance:
     return LTX2Guidance(guidance_scale, stg_scale=0.0, modality_scale=1.0, guidance_rescale=0.0)
 
 
@@ -161,7 +164,7 @@ SUBJECTS: dict[str, Subject] = {}
 class Modular:
     """A small modular pipeline and the classic one with the same components."""
 
-    def __init__(self, name, form, stack):
+    def __init__(self, name: str, form: Any, stack: ExitStack) -> None:
         for target, value in form.patches.items():
             stack.enter_context(mock.patch(MODULES + target, value))
         stack.enter_context(qwen_image.small_images())
@@ -186,20 +189,20 @@ class Modular:
         self.pipe.set_progress_bar_config(disable=True)
         self.set_guiders(form.guider, 1.0)
 
-    def set_guiders(self, kind, *args):
+    def set_guiders(self, kind: Any, *args: Any) -> None:
         self.pipe.update_components(**{name: kind(*args) for name in self.pipe.components if "guider" in name})
 
-    def options(self, options):
+    def options(self, options: dict[str, Any]) -> Any:
         generator = torch.Generator().manual_seed(0)
         call = {"prompt": "a red circle", "num_inference_steps": STEPS, "generator": generator, "output_type": "np"}
         return call | dict(self.subject.case.options) | options | dict(self.form.options)
 
     @property
-    def cfg(self):
+    def cfg(self) -> Any:
         cfg = dict(self.subject.case.cfg)
         return cfg | ({"negative_prompt": "a triangle"} if "negative_prompt" in cfg else {})
 
-    def classic_images(self, *, cfg=False, **options):
+    def classic_images(self, *, cfg: bool = False, **options: Any) -> Any:
         call = self.options((self.cfg if cfg else {}) | options)
         pipe = self.subject.pipe
         if not self.form.decodes:
@@ -210,7 +213,7 @@ class Modular:
         with mock.patch.object(pipe, "guider", call.pop("guider")) if is_part else nullcontext():
             return np.asarray(getattr(pipe(**call), self.subject.case.output))
 
-    def images(self, *, cfg=False, **options):
+    def images(self, *, cfg: bool = False, **options: Any) -> Any:
         if cfg:
             self.set_guiders(
                 self.form.guider, next((v for name, v in self.cfg.items() if name.endswith("_scale")), 3.0)
@@ -225,12 +228,12 @@ class Modular:
 
 
 @pytest.fixture
-def modular(request):
+def modular(request: pytest.FixtureRequest) -> Iterator[Modular]:
     with ExitStack() as stack:
         yield Modular(request.param, FORMS[request.param], stack)
 
 
-def test_every_modular_pipeline_of_diffusers_is_known():
+def test_every_modular_pipeline_of_diffusers_is_known() -> None:
     names = {name for name in dir(diffusers) if name.endswith("ModularPipeline")} - {"ModularPipeline"}
     assert names <= KNOWN
     assert names == KNOWN or tiny.MISSING
@@ -240,7 +243,7 @@ QUICK_FORMS = ("FluxModularPipeline", "QwenImageModularPipeline", "WanModularPip
 
 
 @pytest.mark.parametrize("modular", slow_but(QUICK_FORMS, [name for name in FORMS if name in AVAILABLE]), indirect=True)
-def test_the_image_is_the_classic_pipelines(modular):
+def test_the_image_is_the_classic_pipelines(modular: Modular) -> None:
     cfg = modular.form.in_cfg
     plain = modular.images(cfg=cfg)
     with nag.guide(modular.subject.pipe, NEGATIVE) as guidance:
@@ -256,7 +259,7 @@ def test_the_image_is_the_classic_pipelines(modular):
 
 
 @pytest.mark.parametrize("name", sorted(AVAILABLE))
-def test_the_text_blocks_of_each_pipeline_are_found(name):
+def test_the_text_blocks_of_each_pipeline_are_found(name: str) -> None:
     blocks = getattr(diffusers, getattr(diffusers, name).default_blocks_name)()
     found = [type(block).__name__ for block in text_blocks(blocks)]
     assert any("Text" in name or "Tokenize" in name for name in found)
@@ -266,7 +269,7 @@ def test_the_text_blocks_of_each_pipeline_are_found(name):
 @pytest.mark.parametrize(
     "modular", ["QwenImageModularPipeline", "StableDiffusionXLModularPipeline", "ZImageModularPipeline"], indirect=True
 )
-def test_cfgs_unconditional_calls_stay_plain(modular):
+def test_cfgs_unconditional_calls_stay_plain(modular: Modular) -> None:
     cfg = {"cfg": True, "negative_prompt": "a triangle"}
     with nag.guide(modular.subject.pipe, NEGATIVE):
         expected = modular.classic_images(**cfg)
@@ -277,7 +280,7 @@ def test_cfgs_unconditional_calls_stay_plain(modular):
 
 
 @pytest.mark.parametrize("modular", ["FluxModularPipeline"], indirect=True)
-def test_each_image_is_guided_by_the_numbers_of_its_prompt(modular):
+def test_each_image_is_guided_by_the_numbers_of_its_prompt(modular: Modular) -> None:
     numbers = {"scale": [2.0, 9.0], "end": [1.0, 0.4]}
     call = {"prompt": ["a red circle", "a blue triangle"], "num_images_per_prompt": 2}
     with nag.guide(modular.subject.pipe, [NEGATIVE, "red"], **numbers) as guidance:
@@ -290,14 +293,14 @@ def test_each_image_is_guided_by_the_numbers_of_its_prompt(modular):
 
 
 @pytest.mark.parametrize("modular", ["FluxModularPipeline"], indirect=True)
-def test_guidance_ends_where_it_does_in_the_classic_pipeline(modular):
+def test_guidance_ends_where_it_does_in_the_classic_pipeline(modular: Modular) -> None:
     with nag.guide(modular.pipe, NEGATIVE, end=0.4) as guidance:
         modular.images()
     assert (guidance.guided_steps, guidance.plain_steps) == (1, 1)
 
 
 @pytest.mark.parametrize("modular", ["FluxModularPipeline"], indirect=True)
-def test_encoded_prompts_need_an_encoded_negative(modular):
+def test_encoded_prompts_need_an_encoded_negative(modular: Modular) -> None:
     encoder = modular.subject.pipe.encode_prompt
     embeds, pooled, _ = encoder("a red circle", None, max_sequence_length=15)
     negative, _, _ = encoder(NEGATIVE, None, max_sequence_length=15)
@@ -322,11 +325,11 @@ class CallbackError(Exception):
 
 
 @pytest.mark.parametrize("modular", ["FluxModularPipeline", "QwenImageModularPipeline"], indirect=True)
-def test_an_exception_leaves_everything_as_it_was(modular):
+def test_an_exception_leaves_everything_as_it_was(modular: Modular) -> None:
     pipe = modular.pipe
     plain, parts, attributes = modular.images(), dict(pipe.components), dict(vars(pipe))
 
-    def interrupt(module, args, output):
+    def interrupt(module: torch.nn.Module, args: tuple[Any, ...], output: Any) -> None:
         raise CallbackError
 
     handle = pipe.transformer.register_forward_hook(interrupt)
@@ -341,7 +344,7 @@ def test_an_exception_leaves_everything_as_it_was(modular):
 
 
 @pytest.mark.parametrize("modular", ["FluxModularPipeline"], indirect=True)
-def test_blocks_and_pipelines_that_share_the_denoiser_are_refused(modular):
+def test_blocks_and_pipelines_that_share_the_denoiser_are_refused(modular: Modular) -> None:
     other = modular.pipe.blocks.init_pipeline()
     other.update_components(**modular.pipe.components)
     for guided, called in ((modular.pipe, other), (modular.subject.pipe, modular.pipe)):
@@ -368,11 +371,11 @@ GUIDERS = {
 
 @pytest.mark.parametrize("guider", GUIDERS)
 @pytest.mark.parametrize("modular", ["QwenImageModularPipeline"], indirect=True)
-def test_under_any_guider_the_prompts_own_prediction_alone_is_guided(modular, guider):
+def test_under_any_guider_the_prompts_own_prediction_alone_is_guided(modular: Modular, guider: Any) -> None:
     modular.pipe.update_components(guider=getattr(diffusers.guiders, guider)(**GUIDERS[guider]))
     transformer, calls, conditions = modular.pipe.transformer, [], []
 
-    def record(module, args):
+    def record(module: torch.nn.Module, args: tuple[Any, ...]) -> None:
         is_guided = vars(transformer)["_nag_attachment"].current.step is not None
         calls.append((is_guided, modular.pipe.guider.num_conditions))
 
@@ -396,7 +399,7 @@ class Nameless(ClassifierFreeGuidance):
 
 
 @pytest.mark.parametrize("modular", ["QwenImageModularPipeline"], indirect=True)
-def test_a_guider_that_names_no_conditional_prediction_is_refused(modular):
+def test_a_guider_that_names_no_conditional_prediction_is_refused(modular: Modular) -> None:
     modular.pipe.update_components(guider=Nameless(3.0))
     with nag.guide(modular.pipe, NEGATIVE), pytest.raises(nag.UnsupportedPipeline, match="Nameless does not name"):
         modular.images()
@@ -406,7 +409,7 @@ HAS_GUIDER = [name for name in FORMS if name in AVAILABLE - WITHOUT_GUIDER]
 
 
 @pytest.mark.parametrize("modular", slow_but(["QwenImageModularPipeline"], HAS_GUIDER), indirect=True)
-def test_nagguider_guides_from_the_pipelines_own_negative_prompt(modular):
+def test_nagguider_guides_from_the_pipelines_own_negative_prompt(modular: Modular) -> None:
     negative = NEGATIVE if "negative_prompt" in modular.pipe.blocks.input_names else ""
     modular.set_guiders(nag.NAGGuider)
     denoisers, calls = modular.subject.denoisers, []
@@ -422,7 +425,7 @@ def test_nagguider_guides_from_the_pipelines_own_negative_prompt(modular):
 
 
 @pytest.mark.parametrize("modular", ["QwenImageModularPipeline"], indirect=True)
-def test_nagguider_ends_and_can_be_turned_off(modular):
+def test_nagguider_ends_and_can_be_turned_off(modular: Modular) -> None:
     plain = modular.images()
     modular.set_guiders(partial(nag.NAGGuider, enabled=False))
     assert (modular.images() == plain).all()
@@ -441,7 +444,9 @@ def test_nagguider_ends_and_can_be_turned_off(modular):
     ids=["EDM", "Heun"],
 )
 @pytest.mark.parametrize("modular", ["StableDiffusionXLModularPipeline"], indirect=True)
-def test_nagguiders_end_is_a_share_of_the_schedule_in_any_unit(modular, make_scheduler, monkeypatch):
+def test_nagguiders_end_is_a_share_of_the_schedule_in_any_unit(
+    modular: Modular, make_scheduler: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     scheduler = make_scheduler()
     modular.pipe.update_components(scheduler=scheduler)
     monkeypatch.setattr(modular.subject.pipe, "scheduler", scheduler)
@@ -454,11 +459,11 @@ def test_nagguiders_end_is_a_share_of_the_schedule_in_any_unit(modular, make_sch
 
 
 @pytest.mark.parametrize("modular", ["QwenImageModularPipeline"], indirect=True)
-def test_after_an_exception_under_nagguider_the_denoiser_is_plain(modular):
+def test_after_an_exception_under_nagguider_the_denoiser_is_plain(modular: Modular) -> None:
     plain, transformer = modular.images(), modular.pipe.transformer
     modular.set_guiders(nag.NAGGuider)
 
-    def interrupt(module, args, output):
+    def interrupt(module: torch.nn.Module, args: tuple[Any, ...], output: Any) -> None:
         raise CallbackError
 
     handle = transformer.register_forward_hook(interrupt)
@@ -472,20 +477,20 @@ def test_after_an_exception_under_nagguider_the_denoiser_is_plain(modular):
 
 
 @pytest.mark.parametrize("modular", ["QwenImageModularPipeline"], indirect=True)
-def test_nagguider_inside_a_guide_is_refused(modular):
+def test_nagguider_inside_a_guide_is_refused(modular: Modular) -> None:
     modular.set_guiders(nag.NAGGuider)
     with nag.guide(modular.pipe, NEGATIVE), pytest.raises(nag.InvalidParameter, match="use one of the two"):
         modular.images(negative_prompt=NEGATIVE)
     assert "_nag_attachment" not in vars(modular.pipe.transformer)
 
 
-def test_nagguider_takes_numbers_within_range():
+def test_nagguider_takes_numbers_within_range() -> None:
     with pytest.raises(nag.InvalidParameter, match="scale: must be at least 1"):
         nag.NAGGuider(scale=0.5)
 
 
 @pytest.mark.parametrize("modular", ["QwenImageModularPipeline"], indirect=True)
-def test_nagguider_is_saved_and_loaded_with_the_pipeline(modular, tmp_path):
+def test_nagguider_is_saved_and_loaded_with_the_pipeline(modular: Modular, tmp_path: Path) -> None:
     guider = nag.NAGGuider(scale=7.0, end=0.5)
     guider.save_pretrained(tmp_path / "guider")
     spec = ComponentSpec("guider", nag.NAGGuider, pretrained_model_name_or_path=str(tmp_path), subfolder="guider")

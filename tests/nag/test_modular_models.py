@@ -1,5 +1,9 @@
 """Modular pipelines of models that have no classic one, by the oracle on each denoiser call; and Cosmos 3's."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import pytest
 import torch
 
@@ -16,7 +20,7 @@ STEPS = 2
 class ModularSubject(Subject):
     """A small modular pipeline under test."""
 
-    def generate(self, prompt="a red circle", seeds=None, **options):
+    def generate(self, prompt: str = "a red circle", seeds: list[int] | None = None, **options: Any) -> Any:
         call = (
             {"num_inference_steps": max(STEPS, self.case.fewest_steps), "prompt": prompt}
             | dict(self.case.options)
@@ -29,14 +33,14 @@ class ModularSubject(Subject):
 
 
 @pytest.fixture(scope="module", params=models.MODULAR, ids=lambda case: case.name)
-def subject(request):
+def subject(request: pytest.FixtureRequest) -> ModularSubject:
     return ModularSubject(request.param)
 
 
 pytestmark = pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 
 
-def test_guidance_runs_at_every_step_until_it_ends(subject):
+def test_guidance_runs_at_every_step_until_it_ends(subject: ModularSubject) -> None:
     plain = subject.generate()
     with nag.guide(subject.pipe, NEGATIVE, scale=9.0, alpha=0.8) as guidance:
         assert difference(subject.generate(), plain) > 0.01
@@ -49,7 +53,7 @@ def test_guidance_runs_at_every_step_until_it_ends(subject):
     assert torch.equal(subject.generate(), plain)
 
 
-def test_it_is_the_method_written_out_on_two_prompts(subject):
+def test_it_is_the_method_written_out_on_two_prompts(subject: ModularSubject) -> None:
     expected = oracle.generate(subject, "a red circle", NEGATIVE, 9.0, 1.5, 0.7)
     with nag.guide(subject.pipe, NEGATIVE, scale=9.0, tau=1.5, alpha=0.7):
         guided = subject.generate()
@@ -58,7 +62,7 @@ def test_it_is_the_method_written_out_on_two_prompts(subject):
 
 
 @pytest.mark.parametrize("guidance_scale", [1.0, 4.0])
-def test_cosmos_3_is_the_same_by_its_modular_pipeline_as_by_its_classic_one(guidance_scale):
+def test_cosmos_3_is_the_same_by_its_modular_pipeline_as_by_its_classic_one(guidance_scale: float) -> None:
     call = cosmos3.OPTIONS | {"prompt": "a red circle", "num_inference_steps": STEPS, "guidance_scale": guidance_scale}
     classic = cosmos3.pipeline()
     modular = models.cosmos3_modular(classic)

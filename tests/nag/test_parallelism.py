@@ -1,7 +1,12 @@
 """Denoisers that `enable_parallelism` has split over ranks are guided as on one device, or refused by name."""
 
+from __future__ import annotations
+
 import functools
+from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from diffusers.hooks.context_parallel import apply_context_parallel
@@ -68,25 +73,25 @@ BROKEN = {
 
 
 @functools.cache
-def subject(name):
+def subject(name: str) -> Subject:
     return Subject(helios.AMPLIFYING, steps=3) if name == helios.AMPLIFYING.name else Subject.named(name, steps=3)
 
 
-def scenario(name, parallelism, options, guidance=None, without=()):
+def scenario(name: str, parallelism: Any, options: dict[str, Any], guidance: Any = None, without: Any = ()) -> Scenario:
     of_case = subject(name)
     options = {"cfg": of_case.case.cfg is not None} | dict(options)
     guidance = guidance or {"negative_prompt": NEGATIVES}
     return Scenario(of_case, PROMPTS, NUMBERS | guidance, parallelism, options, without)
 
 
-def plain_scenario(name, parallelism, options):
+def plain_scenario(name: str, parallelism: Any, options: dict[str, Any]) -> Scenario:
     of_case = subject(name)
     prompts = PROMPTS[0] if of_case.case.takes == "one prompt" else PROMPTS
     return Scenario(of_case, prompts, None, parallelism, options)
 
 
 @pytest.fixture(scope="module")
-def by_two_ranks(tmp_path_factory):
+def by_two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Any:
     scenarios = {name: scenario(*split) for name, split in SPLITS.items()}
     scenarios |= {f"{name}, broken": scenario(*SPLITS[name], without=names) for name, names in BROKEN.items()}
     scenarios |= {name: plain_scenario(*split[:-1]) for name, split in WRONG_SPLITS.items()}
@@ -95,7 +100,7 @@ def by_two_ranks(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", SPLITS)
-def test_two_ranks_guide_as_one_process(by_two_ranks, name):
+def test_two_ranks_guide_as_one_process(by_two_ranks: Any, name: str) -> None:
     for difference in by_two_ranks[name]:
         if tiny.MISSING and "`_tp_plan` must be set" in str(difference):
             pytest.skip("this diffusers does not split this model's weights")
@@ -104,14 +109,14 @@ def test_two_ranks_guide_as_one_process(by_two_ranks, name):
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_without_the_norms_of_other_ranks_the_output_differs(by_two_ranks, name):
+def test_without_the_norms_of_other_ranks_the_output_differs(by_two_ranks: Any, name: str) -> None:
     for difference in by_two_ranks[f"{name}, broken"]:
         assert isinstance(difference, float), difference
         assert difference > 1e-3
 
 
 @pytest.mark.parametrize("name", WRONG_SPLITS)
-def test_what_is_refused_for_it_diffusers_splits_wrongly_without_guidance(by_two_ranks, name):
+def test_what_is_refused_for_it_diffusers_splits_wrongly_without_guidance(by_two_ranks: Any, name: str) -> None:
     error = WRONG_SPLITS[name][-1]
     for difference in by_two_ranks[name]:
         if error is not None:
@@ -121,19 +126,19 @@ def test_what_is_refused_for_it_diffusers_splits_wrongly_without_guidance(by_two
             assert difference > 1e-3
 
 
-def test_texts_that_ranks_cannot_share_evenly_are_refused(by_two_ranks):
+def test_texts_that_ranks_cannot_share_evenly_are_refused(by_two_ranks: Any) -> None:
     for error in by_two_ranks["unequal parts"]:
         assert "negative_prompt: has 15 tokens beside the prompt's 16, together no multiple of" in error
 
 
-def test_ulysses_within_a_ring_guides_as_one_process(tmp_path):
+def test_ulysses_within_a_ring_guides_as_one_process(tmp_path: Path) -> None:
     both = {"Flux.1": scenario("flux", ULYSSES | RING, EVEN)}
     for difference in differences(tmp_path, 4, both)["Flux.1"]:
         assert isinstance(difference, float), difference
         assert difference < 1e-5
 
 
-def split_by(denoiser, plan):
+def split_by(denoiser: Any, plan: Any) -> None:
     """Sets what `enable_parallelism` would, but for the processes."""
     config = SimpleNamespace(
         ulysses_degree=2,
@@ -147,7 +152,7 @@ def split_by(denoiser, plan):
     apply_context_parallel(denoiser, config, plan)
 
 
-def amplify_history(transformer):
+def amplify_history(transformer: Any) -> None:
     transformer.register_to_config(is_amplify_history=True)
 
 
@@ -164,7 +169,9 @@ def amplify_history(transformer):
         ("flux", lambda transformer: transformer.compile(backend="eager"), {}, "if it is compiled"),
     ],
 )
-def test_what_cannot_be_guided_exactly_is_refused_by_name(name, change, options, reason):
+def test_what_cannot_be_guided_exactly_is_refused_by_name(
+    name: str, change: Callable[..., Any], options: dict[str, Any], reason: str
+) -> None:
     pipe = Subject.named(name).pipe
     if change is not None:
         change(pipe.transformer)

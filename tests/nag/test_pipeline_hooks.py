@@ -1,6 +1,10 @@
 """Pipelines set up in ways that users have: what is guided as ever, and what is refused by name."""
 
+from __future__ import annotations
+
 import math
+from collections.abc import Callable
+from typing import Any
 
 import diffusers
 import pytest
@@ -13,12 +17,12 @@ from tests.nag.support import STEPS, Subject
 NEGATIVE = "a blue square"
 
 
-def made(name):
+def made(name: str) -> Subject:
     return Subject.named(name)
 
 
 @pytest.mark.parametrize("name", ["flux", "sd", "wan"])
-def test_without_a_text_encoder_embeddings_are_asked_for(name):
+def test_without_a_text_encoder_embeddings_are_asked_for(name: str) -> None:
     subject = made(name)
     arguments = {"prompt": None, **prompt_embeds(subject)}
     with nag.guide(subject.pipe, NEGATIVE, scale=6.0):
@@ -36,7 +40,7 @@ def test_without_a_text_encoder_embeddings_are_asked_for(name):
         assert torch.equal(subject.generate(seeds=[0], **arguments), guided)
 
 
-def test_a_negative_of_another_width_is_refused(flux):
+def test_a_negative_of_another_width_is_refused(flux: Subject) -> None:
     embeds = flux.encode(NEGATIVE)["negative_prompt_embeds"]
     with (
         nag.guide(flux.pipe, negative_prompt_embeds=embeds[..., :-4]),
@@ -55,7 +59,9 @@ def test_a_negative_of_another_width_is_refused(flux):
     ],
 )
 @pytest.mark.parametrize("name", ["flux", "sd", "hunyuan-video"])
-def test_embeddings_that_would_guide_to_no_number_are_refused(name, change, reason):
+def test_embeddings_that_would_guide_to_no_number_are_refused(
+    name: str, change: Callable[..., Any], reason: str
+) -> None:
     subject = made(name)
     given = subject.encode(NEGATIVE)
     given["negative_prompt_embeds"] = change(given["negative_prompt_embeds"])
@@ -63,7 +69,7 @@ def test_embeddings_that_would_guide_to_no_number_are_refused(name, change, reas
         pass
 
 
-def test_a_mask_without_a_token_is_refused():
+def test_a_mask_without_a_token_is_refused() -> None:
     subject = made("hunyuan-video")
     given = subject.encode(NEGATIVE)
     given["negative_prompt_attention_mask"] = given["negative_prompt_attention_mask"] * 0
@@ -71,7 +77,7 @@ def test_a_mask_without_a_token_is_refused():
         pass
 
 
-def test_another_pipeline_on_the_same_denoiser_is_refused_by_name():
+def test_another_pipeline_on_the_same_denoiser_is_refused_by_name() -> None:
     subject = made("sd")
     refiner = diffusers.StableDiffusionImg2ImgPipeline(**subject.pipe.components)
     with nag.guide(subject.pipe, **subject.encode(NEGATIVE), scale=9.0):
@@ -94,7 +100,7 @@ def test_another_pipeline_on_the_same_denoiser_is_refused_by_name():
     ],
     ids=lambda scheduler: type(scheduler).__name__,
 )
-def test_end_is_a_share_of_the_schedule_in_any_unit(scheduler):
+def test_end_is_a_share_of_the_schedule_in_any_unit(scheduler: Any) -> None:
     subject = made("sd")
     subject.pipe.scheduler = scheduler
     with nag.guide(subject.pipe, NEGATIVE, end=0.5) as guidance:
@@ -105,7 +111,7 @@ def test_end_is_a_share_of_the_schedule_in_any_unit(scheduler):
 # diffusers takes a NumPy array from a tensor in the way of NumPy 1.
 @pytest.mark.filterwarnings("ignore:__array_")
 @pytest.mark.parametrize("kind", [diffusers.HeunDiscreteScheduler, diffusers.KDPM2DiscreteScheduler])
-def test_a_step_of_two_denoiser_calls_is_one_step(kind):
+def test_a_step_of_two_denoiser_calls_is_one_step(kind: Any) -> None:
     subject = made("sd")
     subject.pipe.scheduler = kind.from_config(subject.pipe.scheduler.config, timestep_spacing="trailing")
     guided = []
@@ -120,7 +126,7 @@ def test_a_step_of_two_denoiser_calls_is_one_step(kind):
     assert len(guided) == 15
 
 
-def test_a_wrapped_forward_is_called_by_the_names_of_its_class():
+def test_a_wrapped_forward_is_called_by_the_names_of_its_class() -> None:
     subject = made("sd")
     with nag.guide(subject.pipe, NEGATIVE, scale=6.0):
         expected = subject.generate()
@@ -131,7 +137,7 @@ def test_a_wrapped_forward_is_called_by_the_names_of_its_class():
     assert guidance.guided_steps == STEPS
 
 
-def test_pyramid_attention_broadcast_is_refused_between_the_calls_of_cfg(flux):
+def test_pyramid_attention_broadcast_is_refused_between_the_calls_of_cfg(flux: Subject) -> None:
     config = PyramidAttentionBroadcastConfig(
         spatial_attention_block_skip_range=2,
         spatial_attention_block_identifiers=("transformer_blocks",),
@@ -146,7 +152,7 @@ def test_pyramid_attention_broadcast_is_refused_between_the_calls_of_cfg(flux):
     flux.denoiser.disable_cache()
 
 
-def prompt_embeds(subject):
+def prompt_embeds(subject: Subject) -> dict[str, Any]:
     """The prompt "a red circle" as its pipeline takes it encoded."""
     given = {name.removeprefix("negative_"): value for name, value in subject.encode("a red circle").items()}
     return {name: value for name, value in given.items() if not name.endswith("mask")}

@@ -1,9 +1,13 @@
 """Private names of diffusers: what guidance takes each for, and that none is used elsewhere."""
 
+from __future__ import annotations
+
 import ast
 import importlib
 import inspect
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import diffusers
@@ -39,23 +43,23 @@ OTHERS = {
 }
 
 
-def pipeline(name):
+def pipeline(name: str) -> Any:
     return find_case(name).make(0)
 
 
-def kandinsky3_takes_prompts_without_padding():
+def kandinsky3_takes_prompts_without_padding() -> None:
     for kind in (diffusers.Kandinsky3Pipeline, diffusers.Kandinsky3Img2ImgPipeline):
         assert _diffusers.CUT_CONTEXT in inspect.signature(kind.encode_prompt).parameters
 
 
-def sana_wms_refiner_encodes_its_prompt():
+def sana_wms_refiner_encodes_its_prompt() -> None:
     if not hasattr(diffusers, "SanaWMLTX2Refiner"):
         pytest.skip("this diffusers has no refiner of SANA-WM")
     names = inspect.signature(getattr(diffusers.SanaWMLTX2Refiner, _diffusers.REFINER_ENCODE_PROMPT)).parameters
     assert list(names) == ["self", "prompt", "device", "dtype"]
 
 
-def hooks_have_these_names():
+def hooks_have_these_names() -> None:
     registry = importlib.import_module("diffusers.hooks.faster_cache")
     assert registry._FASTER_CACHE_DENOISER_HOOK == _diffusers.FASTER_CACHE
     denoiser = pipeline("flux2-klein").transformer
@@ -63,18 +67,18 @@ def hooks_have_these_names():
     assert _diffusers.hook_registry(denoiser).get_hook(_diffusers.TEXT_KV_CACHE) is not None
 
 
-def the_process_wide_backend_is_read():
+def the_process_wide_backend_is_read() -> None:
     assert _diffusers.active_backend() == AttentionBackendName.NATIVE
     with diffusers.attention_backend("_native_math"):
         assert _diffusers.active_backend() == AttentionBackendName._NATIVE_MATH
 
 
-def torchs_flash_kernels_have_a_backend():
+def torchs_flash_kernels_have_a_backend() -> None:
     call = AttentionCall(*torch.randn(3, 1, 2, 5, 8), backend=_diffusers.NATIVE_FLASH)
     torch.testing.assert_close(call(), attention_with_lse(call.query, call.key, call.value)[0])
 
 
-def a_processors_backend_is_read_and_written():
+def a_processors_backend_is_read_and_written() -> None:
     denoiser = pipeline("flux").transformer
     processor = denoiser.transformer_blocks[0].attn.processor
     assert _diffusers.processor_backend(processor) is None
@@ -85,7 +89,7 @@ def a_processors_backend_is_read_and_written():
     assert _diffusers.processor_backend(processor) is None
 
 
-def parallelism_is_read():
+def parallelism_is_read() -> None:
     denoiser, mesh = pipeline("flux").transformer, mock.Mock()
     assert "self._parallel_config = " in inspect.getsource(diffusers.ModelMixin._resolve_parallel_config)
     assert _diffusers.token_groups(denoiser) is _diffusers.head_group(denoiser) is None
@@ -101,7 +105,7 @@ def parallelism_is_read():
     assert _diffusers.head_group(denoiser) is mesh.get_group()
 
 
-def a_processors_parallelism_is_read_and_written():
+def a_processors_parallelism_is_read_and_written() -> None:
     denoiser = pipeline("flux").transformer
     processor = denoiser.transformer_blocks[0].attn.processor
     assert _diffusers.processor_parallelism(processor) is None
@@ -110,7 +114,7 @@ def a_processors_parallelism_is_read_and_written():
     assert "parallel_config=self._parallel_config" in inspect.getsource(type(processor))
 
 
-def the_plan_of_a_split_is_known():
+def the_plan_of_a_split_is_known() -> None:
     denoiser, config = pipeline("flux").transformer, ContextParallelConfig(ulysses_degree=2)
     assert not _diffusers.is_split_by_own_plan(denoiser)
     apply_context_parallel(denoiser, config, denoiser._cp_plan)
@@ -119,7 +123,7 @@ def the_plan_of_a_split_is_known():
     assert not _diffusers.is_split_by_own_plan(denoiser)
 
 
-def a_caches_configuration_is_read():
+def a_caches_configuration_is_read() -> None:
     denoiser = pipeline("flux").transformer
     assert _diffusers.cache_config(denoiser) is None
     config = FirstBlockCacheConfig()
@@ -127,14 +131,14 @@ def a_caches_configuration_is_read():
     assert _diffusers.cache_config(denoiser) is config
 
 
-def hooks_are_found():
+def hooks_are_found() -> None:
     denoiser = pipeline("flux").transformer
     assert _diffusers.hook_registry(denoiser) is None
     denoiser.enable_cache(FirstBlockCacheConfig())
     assert isinstance(_diffusers.hook_registry(denoiser), HookRegistry)
 
 
-def caches_are_dropped_within_their_context():
+def caches_are_dropped_within_their_context() -> None:
     denoiser = pipeline("flux").transformer
     denoiser.enable_cache(FirstBlockCacheConfig())
     states = [
@@ -158,7 +162,7 @@ def caches_are_dropped_within_their_context():
         assert all(state.get_state() is old for state, old in zip(states, others, strict=True))
 
 
-def the_loops_timestep_is_read():
+def the_loops_timestep_is_read() -> None:
     pipe = pipeline("flux")
     timesteps = []
     pipe.set_progress_bar_config(disable=True)
@@ -176,7 +180,7 @@ def the_loops_timestep_is_read():
     assert _diffusers.current_timestep(pipe) is None
 
 
-def the_loops_timestep_is_written():
+def the_loops_timestep_is_written() -> None:
     pipe = modular_pipeline()
     _diffusers.set_current_timestep(pipe, 3.0)
     assert _diffusers.current_timestep(pipe) == 3.0
@@ -184,7 +188,7 @@ def the_loops_timestep_is_written():
     assert "_current_timestep" not in vars(pipe)
 
 
-def modular_pipelines_run_these_blocks():
+def modular_pipelines_run_these_blocks() -> None:
     pipe = modular_pipeline()
     blocks = mock.Mock(return_value=(pipe, diffusers.modular_pipelines.PipelineState()), inputs=[])
     assert type(_diffusers.pipeline_blocks(pipe)) is type(pipe.blocks)
@@ -194,25 +198,25 @@ def modular_pipelines_run_these_blocks():
     assert blocks.called
 
 
-def guiders_name_their_predictions():
+def guiders_name_their_predictions() -> None:
     batches = diffusers.ClassifierFreeGuidance().prepare_inputs(
         {"encoder_hidden_states": (torch.ones(1), torch.ones(1))}
     )
     assert [_diffusers.prediction_name(batch) for batch in batches] == ["pred_cond", "pred_uncond"]
 
 
-def modular_pipeline():
+def modular_pipeline() -> Any:
     return diffusers.FluxModularPipeline(blocks=diffusers.FluxAutoBlocks())
 
 
-def cfg_truncation_is_read():
+def cfg_truncation_is_read() -> None:
     pipe = pipeline("z-image")
     pipe._cfg_truncation = 0.5  # as its __call__ does
     assert "self._cfg_truncation = cfg_truncation" in inspect.getsource(type(pipe).__call__)
     assert _diffusers.cfg_truncation(pipe) == 0.5
 
 
-def z_images_text_is_embedded():
+def z_images_text_is_embedded() -> None:
     denoiser = pipeline("z-image").transformer
     text = torch.randn(5, denoiser.config.cap_feat_dim)
     padded, places, padding, *_ = _diffusers.z_image_padded(denoiser, text, 32)
@@ -227,7 +231,7 @@ def z_images_text_is_embedded():
     assert mask is None or mask.shape == (1, 32)
 
 
-def lumina2s_rotary_positions_are_made():
+def lumina2s_rotary_positions_are_made() -> None:
     denoiser = pipeline("lumina2").transformer
     rotary = _diffusers.lumina2_rotary(denoiser, torch.zeros(1, 7, 3, dtype=torch.int32))
     assert rotary.shape[:2] == (1, 7)
@@ -258,7 +262,7 @@ CHECKS = {
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-def test_diffusers_still_has(check):
+def test_diffusers_still_has(check: Any) -> None:
     try:
         check()
     except Exception as error:
@@ -266,11 +270,11 @@ def test_diffusers_still_has(check):
         pytest.fail(f"diffusers {diffusers.__version__} has changed what {names} stands on: {error!r}")
 
 
-def test_each_name_is_checked():
+def test_each_name_is_checked() -> None:
     assert sorted(name for names in CHECKS.values() for name in names) == sorted(_diffusers.__all__)
 
 
-def test_no_other_module_uses_private_names_of_diffusers():
+def test_no_other_module_uses_private_names_of_diffusers() -> None:
     package = Path(nag.__file__).parent
     uses = {
         f"{path.relative_to(package)}:{node.lineno} {name}"
@@ -281,7 +285,7 @@ def test_no_other_module_uses_private_names_of_diffusers():
     assert not uses, f"move to nag/_diffusers.py, with the reason: {', '.join(sorted(uses))}"
 
 
-def test_private_names_are_found_in_each_form():
+def test_private_names_are_found_in_each_form() -> None:
     code = (
         "from diffusers.x import _Registry\nimport diffusers._x\npipe._step\ngetattr(pipe, '_name')\n"
         "pipe(_argument=1)\nself._own\ncls._own\nparameter._version\nmodule.__class__\n'_orig_mod'\n'_'\nname.endswith(('_part',))"
@@ -290,7 +294,7 @@ def test_private_names_are_found_in_each_form():
     assert sorted(found) == ["_Registry", "_argument", "_name", "_step", "_x"]
 
 
-def private_names(tree):
+def private_names(tree: Any) -> Iterator[tuple[Any, Any]]:
     """Names with one leading underscore that are read of anything but `self`, `cls` and this package."""
     affixes = {  # parts of names are no names
         id(part)

@@ -1,5 +1,8 @@
 """A scale that falls on the way to the end, and guidance that starts late."""
 
+from __future__ import annotations
+
+from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -14,11 +17,11 @@ NEGATIVE = "a blue square"
 
 
 @pytest.fixture(params=["flux", "sdxl", "wan"])
-def subject(request):
+def subject(request: pytest.FixtureRequest) -> Subject:
     return Subject.named(request.param)
 
 
-def test_the_former_name_is_taken_with_a_warning():
+def test_the_former_name_is_taken_with_a_warning() -> None:
     pipe = Subject(CASES[0]).pipe
     guide = nag.guide(pipe, NEGATIVE, anneal=[0.5])
     with pytest.warns(DeprecationWarning, match="use scale_decay") as caught:
@@ -35,14 +38,16 @@ def test_the_former_name_is_taken_with_a_warning():
         pass
 
 
-def test_each_step_has_the_scale_of_its_timestep(subject):
+def test_each_step_has_the_scale_of_its_timestep(subject: Subject) -> None:
     timesteps, by_step = [], []
 
-    def record(pipe, step, timestep, kwargs):
+    def record(pipe: Any, step: Any, timestep: Any, kwargs: dict[str, Any]) -> Any:
         timesteps.append(subject.case.timestep(float(torch.as_tensor(timestep).max())))
         return kwargs
 
-    def rule(z_positive, z_negative, scale, tau, alpha, sum_heads):
+    def rule(
+        z_positive: torch.Tensor, z_negative: torch.Tensor, scale: float, tau: float, alpha: float, sum_heads: Any
+    ) -> Any:
         by_step[-1].add(float(scale.max()))
         return nag.normalized_attention_guidance(z_positive, z_negative, scale, tau, alpha)
 
@@ -57,7 +62,7 @@ def test_each_step_has_the_scale_of_its_timestep(subject):
         assert difference(subject.generate(), decayed) > 1e-4
 
 
-def test_guidance_starts_by_the_timestep_within_a_run(subject):
+def test_guidance_starts_by_the_timestep_within_a_run(subject: Subject) -> None:
     with nag.guide(subject.pipe, NEGATIVE, scale=9.0, start=0.3) as guidance:
         late = subject.generate()
     assert 0 < guidance.guided_steps < STEPS == guidance.guided_steps + guidance.plain_steps

@@ -1,6 +1,9 @@
 """The negative's text keys in cross attention are computed once per row, whichever rows share a call by then."""
 
+from __future__ import annotations
+
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +21,7 @@ GROUPS = ("a", True), ("ab", True), ("ab", False), ("abc", True), ("bc", False),
 
 
 @pytest.fixture(scope="module", params=CROSS)
-def model(request):
+def model(request: pytest.FixtureRequest) -> tuple[Any, Any]:
     """The denoiser of a small pipeline, and of each of three requests a call with guidance of its own."""
     subject = Subject.named(request.param)
     calls = [call for _, call in recorded_calls(subject, "a red circle")]
@@ -31,7 +34,7 @@ def model(request):
 
 
 @pytest.fixture
-def requests(model):
+def requests(model: tuple[Any, Any]) -> tuple[Any, Any]:
     """The same with prompts of the test's own, which nothing else keeps."""
     denoiser, by_name = model
     return denoiser, {
@@ -40,7 +43,7 @@ def requests(model):
     }
 
 
-def trimmed(negative):
+def trimmed(negative: Any) -> Any:
     """Without the padding at its end, so that prompts differ in length where a mask allows it."""
     if negative.mask is None:
         return negative
@@ -48,7 +51,7 @@ def trimmed(negative):
     return replace(negative, embeds=negative.embeds[:, :count], mask=negative.mask[:, :count])
 
 
-def run(attached, requests, group, **numbers):
+def run(attached: Any, requests: Any, group: Any, **numbers: Any) -> tuple[Any, Any]:
     """The output of each of the group's requests in one joined call, and whether the negative's tokens were packed."""
     calls, guidance = zip(*(requests[name] for name in group), strict=True)
     joined = nag.join(attached.family, calls, [[replace(row, **numbers)] for row in guidance])
@@ -60,18 +63,18 @@ def run(attached, requests, group, **numbers):
     return dict(zip(group, joined.split(output), strict=True)), bool(packed)
 
 
-def alone(denoiser, requests, name, **numbers):
+def alone(denoiser: Any, requests: Any, name: str, **numbers: Any) -> Any:
     with nag.attach(denoiser) as attached:
         return run(attached, requests, name, **numbers)[0][name]
 
 
-def assert_same(output, expected):
+def assert_same(output: Any, expected: Any) -> None:
     for tensor, other in zip(tensors_of(output), tensors_of(expected), strict=True):
         assert difference(tensor, other) < TOLERANCE
 
 
 @torch.no_grad()
-def test_rows_come_and_go(requests):
+def test_rows_come_and_go(requests: tuple[Any, Any]) -> None:
     denoiser, by_name = requests
     expected = {(name, scale): alone(denoiser, by_name, name, scale=scale) for name in by_name for scale in (2.0, 7.0)}
     with nag.attach(denoiser) as attached:
@@ -84,7 +87,7 @@ def test_rows_come_and_go(requests):
 
 
 @torch.no_grad()
-def test_keys_of_other_weights_are_computed_anew(requests):
+def test_keys_of_other_weights_are_computed_anew(requests: tuple[Any, Any]) -> None:
     denoiser, by_name = requests
     with nag.attach(denoiser) as attached:
         before, _ = run(attached, by_name, "ab")
@@ -101,12 +104,12 @@ def test_keys_of_other_weights_are_computed_anew(requests):
 
 
 @torch.no_grad()
-def test_keys_of_a_call_that_failed_are_not_kept(requests):
+def test_keys_of_a_call_that_failed_are_not_kept(requests: tuple[Any, Any]) -> None:
     """An engine repeats a call that ran out of memory."""
     denoiser, by_name = requests
     expected = {name: alone(denoiser, by_name, name) for name in "ab"}
 
-    def fail(*_):
+    def fail(*_: Any) -> None:
         raise torch.OutOfMemoryError
 
     with nag.attach(denoiser) as attached:
@@ -121,7 +124,7 @@ def test_keys_of_a_call_that_failed_are_not_kept(requests):
 
 
 @torch.no_grad()
-def test_keys_live_as_long_as_their_prompts(requests):
+def test_keys_live_as_long_as_their_prompts(requests: tuple[Any, Any]) -> None:
     denoiser, by_name = requests
     with nag.attach(denoiser) as attached:
         run(attached, by_name, "abc")
@@ -130,7 +133,7 @@ def test_keys_live_as_long_as_their_prompts(requests):
         assert len(attached._text_keys._places) == 2
 
 
-def test_of_a_prompts_rows_in_a_call_the_first_ones_keys_are_kept():
+def test_of_a_prompts_rows_in_a_call_the_first_ones_keys_are_kept() -> None:
     """The others are plain rows that bear the prompt between guided ones; other adapters may have made their keys."""
     first, second = (nag.NegativeEmbeds(torch.ones(1, 2, 4)) for _ in range(2))
     cache, rows = TextKeyCache(), (first, first, second)

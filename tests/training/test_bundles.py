@@ -1,5 +1,10 @@
 """What a bundle tells its denoiser, against the pipelines of diffusers."""
 
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from diffusers import FluxKontextPipeline, FluxPipeline, WanImageToVideoPipeline, WanPipeline
@@ -18,14 +23,14 @@ STEPS = 2
 SIDE = {"height": 64, "width": 64, "max_sequence_length": TEXT_LENGTH, "num_inference_steps": STEPS}
 
 
-def randomize(denoiser):
+def randomize(denoiser: Any) -> None:
     """Gives weights that start at zero other values, so that every input has an effect."""
     for parameter in denoiser.parameters():
         if not parameter.any():
             nn.init.normal_(parameter, std=0.05)
 
 
-def sample(bundle, path, noise, text, reference):
+def sample(bundle: Any, path: Path, noise: Any, text: str, reference: Any) -> Any:
     """Runs `STEPS` even steps of the path."""
     x = noise
     for i in range(STEPS):
@@ -35,7 +40,7 @@ def sample(bundle, path, noise, text, reference):
 
 
 @pytest.fixture(scope="module")
-def flux():
+def flux() -> tuple[Any, Any]:
     torch.manual_seed(0)
     bundle, vae = Flux(), autoencoder.build_image(LATENT_CHANNELS)
     randomize(bundle.denoiser)
@@ -44,7 +49,7 @@ def flux():
 
 
 @pytest.fixture(scope="module")
-def wan():
+def wan() -> tuple[Any, Any]:
     torch.manual_seed(0)
     bundle, vae = Wan(), autoencoder.build_video()
     randomize(bundle.denoiser)
@@ -53,7 +58,7 @@ def wan():
 
 
 @torch.no_grad()
-def test_an_edit_is_denoised_as_by_the_kontext_pipeline(flux):
+def test_an_edit_is_denoised_as_by_the_kontext_pipeline(flux: tuple[Any, Any]) -> None:
     bundle, vae = flux
     generator = torch.Generator().manual_seed(0)
     edits = Edits.sample(2, generator)
@@ -84,7 +89,7 @@ def test_an_edit_is_denoised_as_by_the_kontext_pipeline(flux):
 
 
 @torch.no_grad()
-def test_a_clip_is_continued_as_by_the_image_to_video_pipeline(wan):
+def test_a_clip_is_continued_as_by_the_image_to_video_pipeline(wan: tuple[Any, Any]) -> None:
     bundle, vae = wan
     generator = torch.Generator().manual_seed(0)
     clips = Continuations.sample(1, generator)
@@ -120,7 +125,9 @@ def test_a_clip_is_continued_as_by_the_image_to_video_pipeline(wan):
 
 
 @pytest.mark.parametrize(("name", "world"), [("flux", Edits), ("wan", Continuations)])
-def test_a_critic_sees_rows_with_and_without_a_reference_in_one_shape(name, world, request):
+def test_a_critic_sees_rows_with_and_without_a_reference_in_one_shape(
+    name: str, world: Any, request: pytest.FixtureRequest
+) -> None:
     bundle, vae = request.getfixturevalue(name)
     data = autoencoder.encode_world(vae, world, 2, seed=0, device=torch.device("cpu"), batch=2)
     alone, _ = bundle.prepare(data.latents, None)

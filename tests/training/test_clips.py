@@ -1,3 +1,7 @@
+from __future__ import annotations
+
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -8,15 +12,15 @@ from training.shapes.world import MOTIONS, Caption
 
 
 @pytest.fixture(scope="module")
-def clips():
+def clips() -> Any:
     return Clips.sample(40, torch.Generator().manual_seed(0))
 
 
-def to_bytes(clips):
+def to_bytes(clips: Any) -> Any:
     return ((clips + 1) * 127.5).round().byte().permute(0, 2, 3, 4, 1).numpy()
 
 
-def test_the_judge_reads_back_what_was_drawn(clips):
+def test_the_judge_reads_back_what_was_drawn(clips: Any) -> None:
     captions = clips.captions(torch.Generator(), drop=0.0)
     assert {caption.motion for caption in captions} == set(MOTIONS)
     drawn = to_bytes(clips.render())
@@ -25,7 +29,7 @@ def test_the_judge_reads_back_what_was_drawn(clips):
     assert all(reading.shows(caption) and reading.clean for reading, caption in zip(readings, captions, strict=True))
 
 
-def test_a_clip_played_backwards_goes_the_other_way(clips):
+def test_a_clip_played_backwards_goes_the_other_way(clips: Any) -> None:
     opposite = dict(zip(MOTIONS, ("still", "right", "left", "down", "up"), strict=True))
     forwards = [reading.motion for reading in read_clips(to_bytes(clips.render()))]
     backwards = [reading.motion for reading in read_clips(to_bytes(clips.render())[:, ::-1])]
@@ -33,7 +37,7 @@ def test_a_clip_played_backwards_goes_the_other_way(clips):
 
 
 @pytest.mark.parametrize("spoil", ["frames of another", "noise", "slow", "gone"])
-def test_a_spoilt_clip_is_not_clean(clips, spoil):
+def test_a_spoilt_clip_is_not_clean(clips: Any, spoil: str) -> None:
     moving = int(np.flatnonzero(clips.motion.numpy() == 1)[0])
     clip = to_bytes(clips.render())[moving : moving + 1].copy()
     if spoil == "frames of another":
@@ -48,5 +52,5 @@ def test_a_spoilt_clip_is_not_clean(clips, spoil):
 
 
 @pytest.mark.parametrize("text", ["a shape moving left", "a small red circle on a white background standing still"])
-def test_a_caption_of_motion_is_read_back_as_written(text):
+def test_a_caption_of_motion_is_read_back_as_written(text: str) -> None:
     assert str(Caption.parse(text)) == text

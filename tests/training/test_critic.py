@@ -1,5 +1,9 @@
 """The adversarial loss on distributions that are known."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -11,12 +15,12 @@ pytestmark = pytest.mark.slow  # trains
 LEVEL, TEXT = torch.zeros(64), torch.zeros(64, 1, 1)
 
 
-def random_signs(generator):
+def random_signs(generator: torch.Generator) -> Any:
     """Rows that are all 1 or all −1, which a regression to their mean would average to 0."""
     return torch.randint(2, (64, 1, 1, 1), generator=generator).mul(2).sub(1).float().expand(64, 1, 2, 2)
 
 
-def test_each_side_has_gradients_of_its_own_loss_alone():
+def test_each_side_has_gradients_of_its_own_loss_alone() -> None:
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(0)
     critic = Critic(1, 1, width=8, blocks=1)
@@ -32,7 +36,7 @@ def test_each_side_has_gradients_of_its_own_loss_alone():
     assert all(parameter.grad is not None for parameter in critic.parameters())
 
 
-def test_a_generator_learns_both_modes_and_nothing_between():
+def test_a_generator_learns_both_modes_and_nothing_between() -> None:
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(0)
     critic = Critic(1, 1, width=16, blocks=1)

@@ -1,3 +1,8 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -8,15 +13,15 @@ pytestmark = pytest.mark.slow  # trains
 
 
 @pytest.fixture
-def train(monkeypatch, tmp_path):
+def train(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     monkeypatch.setattr(loop, "SAVE_EVERY_S", 0.0)
 
-    def run(name, stop_at=None, steps=20):
+    def run(name: str, stop_at: Any = None, steps: int = 20) -> tuple[Any, Any]:
         torch.manual_seed(0)
         modules = nn.ModuleDict({"layer": nn.Linear(3, 3)})
         seen = []
 
-        def loss(generator):
+        def loss(generator: torch.Generator) -> Any:
             if len(seen) == stop_at:
                 raise KeyboardInterrupt
             x = torch.randn(8, 3, generator=generator)
@@ -30,7 +35,7 @@ def train(monkeypatch, tmp_path):
     return run
 
 
-def test_a_run_broken_off_and_resumed_ends_where_an_unbroken_one_does(train):
+def test_a_run_broken_off_and_resumed_ends_where_an_unbroken_one_does(train: Any) -> None:
     whole, _ = train("whole")
     with pytest.raises(KeyboardInterrupt):
         train("broken", stop_at=12)
@@ -39,7 +44,7 @@ def test_a_run_broken_off_and_resumed_ends_where_an_unbroken_one_does(train):
     assert torch.equal(resumed, whole)
 
 
-def test_a_finished_stage_is_loaded_and_not_trained(train):
+def test_a_finished_stage_is_loaded_and_not_trained(train: Any) -> None:
     first, _ = train("stage")
     again, steps = train("stage")
     assert steps == 0

@@ -1,5 +1,10 @@
 """The path against the schedulers that the pipelines use."""
 
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
@@ -19,7 +24,7 @@ X, V = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0)).unbin
     ],
     ids=["flow", "flow-steps", "ddim"],
 )
-def test_a_step_is_the_schedulers(path, scheduler, off, steps):
+def test_a_step_is_the_schedulers(path: Path, scheduler: Any, off: float, steps: int) -> None:
     if isinstance(scheduler, FlowMatchEulerDiscreteScheduler):  # as the pipelines space a flow
         scheduler.set_timesteps(sigmas=torch.linspace(1, 1 / steps, steps).tolist())
     else:
@@ -34,7 +39,7 @@ def test_a_step_is_the_schedulers(path, scheduler, off, steps):
 
 
 @pytest.mark.parametrize("path", [flow(1.0), variance_preserving()], ids=["flow", "ddim"])
-def test_the_target_leads_to_the_data_and_a_jump_where_it_was_told(path):
+def test_the_target_leads_to_the_data_and_a_jump_where_it_was_told(path: Path) -> None:
     clean, noise = X[None], V[None]
     at, end, midway = (path.at(torch.tensor([u])) for u in (0.6, 0.0, 0.3))
     noisy = at.noisy(clean, noise)

@@ -1,6 +1,9 @@
 """Each recipe from nothing to its pipeline folders, with a few steps a stage."""
 
+from __future__ import annotations
+
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,7 +22,7 @@ pytestmark = pytest.mark.slow  # trains
 # Said of Wan's float32 norms under autocast, where it costs speed alone.
 @pytest.mark.filterwarnings("ignore:Mismatch dtype between input and weight:UserWarning")
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_recipe_ends_in_pipelines_that_generate(name, tmp_path, monkeypatch):
+def test_a_recipe_ends_in_pipelines_that_generate(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.nn.Module, "compile", lambda *_, **__: None)  # a minute to compile, a second to run
     recipe = RECIPES[name]
     brief = dataclasses.replace(

@@ -1,3 +1,7 @@
+from __future__ import annotations
+
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -6,22 +10,22 @@ from training.shapes.judge import read
 from training.shapes.world import COLORS, SHAPES, Caption, Scenes
 
 
-def to_bytes(pictures):
+def to_bytes(pictures: Any) -> Any:
     return ((pictures + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
 
 
 @pytest.fixture(scope="module")
-def scenes():
+def scenes() -> Any:
     return Scenes.sample(200, torch.Generator().manual_seed(0))
 
 
-def test_the_judge_reads_back_what_was_drawn(scenes):
+def test_the_judge_reads_back_what_was_drawn(scenes: Any) -> None:
     captions = scenes.captions(torch.Generator(), drop=0.0)
     readings = list(read(to_bytes(scenes.render())))
     assert all(reading.shows(caption) and reading.clean for reading, caption in zip(readings, captions, strict=True))
 
 
-def test_a_caption_that_leaves_attributes_free_is_shown_by_any(scenes):
+def test_a_caption_that_leaves_attributes_free_is_shown_by_any(scenes: Any) -> None:
     reading = next(read(to_bytes(scenes.render()[:1])))
     assert reading.shows(Caption())
     assert reading.shows(Caption(color=reading.color))
@@ -30,7 +34,7 @@ def test_a_caption_that_leaves_attributes_free_is_shown_by_any(scenes):
 
 
 @pytest.mark.parametrize("spoil", ["noise", "second object", "two colours", "blob", "nothing"])
-def test_a_spoilt_picture_is_not_clean(scenes, spoil):
+def test_a_spoilt_picture_is_not_clean(scenes: Any, spoil: str) -> None:
     picture = to_bytes(scenes.render()[:1]).copy()
     if spoil == "noise":
         picture = np.clip(picture + np.random.default_rng(0).normal(0, 60, picture.shape), 0, 255).astype(np.uint8)
@@ -53,16 +57,16 @@ def test_a_spoilt_picture_is_not_clean(scenes, spoil):
 @pytest.mark.parametrize(
     "text", ["a shape", "a small red circle on a white background", "a purple shape", "a triangle on a gray background"]
 )
-def test_a_caption_is_read_back_as_written(text):
+def test_a_caption_is_read_back_as_written(text: str) -> None:
     assert str(Caption.parse(text)) == text
 
 
 @pytest.mark.parametrize("text", ["a pink shape", "a red blue circle"])
-def test_a_caption_outside_the_world_is_refused(text):
+def test_a_caption_outside_the_world_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"pink|twice"):
         Caption.parse(text)
 
 
-def test_a_batch_is_drawn_from_its_generator_alone():
+def test_a_batch_is_drawn_from_its_generator_alone() -> None:
     first, second = (Scenes.sample(4, torch.Generator().manual_seed(3)).render() for _ in range(2))
     assert torch.equal(first, second)

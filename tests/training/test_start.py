@@ -1,5 +1,9 @@
 """A training that starts from the weights of a pipeline folder."""
 
+from __future__ import annotations
+
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -13,7 +17,7 @@ pytestmark = pytest.mark.slow  # trains
 
 
 @torch.no_grad()
-def test_a_model_with_more_words_starts_as_the_folder_ends(tmp_path, monkeypatch):
+def test_a_model_with_more_words_starts_as_the_folder_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     monkeypatch.setattr("training.models.flux.INSTRUCTION_WORDS", WORDS)
     old, old_vae = Flux(), autoencoder.build_image(LATENT_CHANNELS)

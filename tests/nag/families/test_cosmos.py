@@ -1,5 +1,9 @@
 """Cosmos Transfer 2.5: the denoiser reads text and an image in one argument. Cosmos 3: the words of a negative."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import torch
 
 import nag
@@ -14,14 +18,14 @@ CONTEXT = {"img_context_dim_in": 8, "img_context_num_tokens": 3, "img_context_di
 
 
 @torch.no_grad()
-def test_text_is_guided_and_the_image_beside_it_is_not():
+def test_text_is_guided_and_the_image_beside_it_is_not() -> None:
     torch.manual_seed(0)
     pipe = cosmos_2_5()
     pipe.transformer = transformer(**CONTEXT)
     text, negative = torch.randn(2, 1, 7, WIDTH)
     image = torch.randn(1, 3, 8)
 
-    def denoise():
+    def denoise() -> Any:
         latents = torch.randn(1, LATENTS, 2, 4, 4, generator=torch.Generator().manual_seed(1))
         return pipe.transformer(latents, torch.tensor([0.5]), (text, image), return_dict=False)[0]
 
@@ -36,7 +40,7 @@ def test_text_is_guided_and_the_image_beside_it_is_not():
         assert difference(denoise(), guided) > 1e-3
 
 
-def test_a_negative_of_cosmos_3_is_put_in_the_words_of_a_prompt():
+def test_a_negative_of_cosmos_3_is_put_in_the_words_of_a_prompt() -> None:
     pipe = cosmos_3()
     arguments = {"num_frames": 5, "height": 32, "width": 32}
     positive, of_cfg = pipe.tokenize_prompt("a red circle", "a red circle", **arguments)

@@ -1,6 +1,9 @@
 """The Hunyuan models' second text, and the image that HunyuanVideo 1.5 reads beside its text."""
 
+from __future__ import annotations
+
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -14,12 +17,12 @@ PROMPTS = ['a "red" circle', "a green shape"]
 
 
 @pytest.fixture(params=["hunyuan-image", "hunyuan-15"])
-def glyphs(request):
+def glyphs(request: pytest.FixtureRequest) -> Subject:
     return Subject.named(request.param)
 
 
 @pytest.mark.parametrize("negatives", [['a "blue" square', "a triangle"], ["a blue square", 'a "green" square']])
-def test_what_stands_in_quotes_is_guided_too(glyphs, negatives):
+def test_what_stands_in_quotes_is_guided_too(glyphs: Subject, negatives: list[str]) -> None:
     expected = oracle.generate(glyphs, PROMPTS, negatives, 9.0, 2.5, 0.8)
     with nag.guide(glyphs.pipe, negatives, scale=9.0, tau=2.5, alpha=0.8):
         guided = glyphs.generate(PROMPTS)
@@ -28,11 +31,11 @@ def test_what_stands_in_quotes_is_guided_too(glyphs, negatives):
         assert difference(glyphs.generate(PROMPTS), guided) > 1e-3
 
 
-def test_an_image_beside_the_text_is_seen_by_both_prompts_and_not_guided():
+def test_an_image_beside_the_text_is_seen_by_both_prompts_and_not_guided() -> None:
     subject = Subject(replace(find_case("hunyuan-15"), shared=5))
     image = torch.randn(1, 5, 16, generator=torch.Generator().manual_seed(0))
 
-    def show(module, args, kwargs):
+    def show(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
         return args, kwargs | {"image_embeds": image.repeat(len(kwargs["hidden_states"]), 1, 1)}
 
     handle = subject.denoiser.register_forward_pre_hook(show, with_kwargs=True)

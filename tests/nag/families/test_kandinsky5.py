@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import pytest
 import torch
 
@@ -6,11 +8,11 @@ from tests.nag.support import Subject, difference
 
 
 @pytest.fixture
-def kandinsky():
+def kandinsky() -> Subject:
     return Subject.named("kandinsky5")
 
 
-def test_negatives_of_unequal_length_do_not_read_each_others_padding(kandinsky):
+def test_negatives_of_unequal_length_do_not_read_each_others_padding(kandinsky: Subject) -> None:
     # The prompt's own length is the same in every row; the negatives go by the plain tokenizer.
     pipe = kandinsky.pipe
     pipe.tokenizer = pipe.tokenizer.tokenizer
@@ -24,7 +26,7 @@ def test_negatives_of_unequal_length_do_not_read_each_others_padding(kandinsky):
 
 
 @pytest.mark.parametrize("negative", ["a", "a small blue square on a white background"])
-def test_the_mask_of_given_embeddings_holds_in_every_block(kandinsky, negative):
+def test_the_mask_of_given_embeddings_holds_in_every_block(kandinsky: Subject, negative: str) -> None:
     """Tokens that the mask leaves out change nothing; without it they do."""
     with torch.no_grad():
         embeds = kandinsky.pipe.encode_prompt(negative)[0]

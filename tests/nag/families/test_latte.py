@@ -1,4 +1,7 @@
+from __future__ import annotations
+
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -8,17 +11,17 @@ from tests.nag.support import Subject, difference
 
 
 @pytest.fixture
-def latte():
+def latte() -> Subject:
     return Subject.named("latte")
 
 
-def test_negatives_of_unequal_length_do_not_read_each_others_padding(latte):
+def test_negatives_of_unequal_length_do_not_read_each_others_padding(latte: Subject) -> None:
     # The prompt comes as embeddings, since a batch of prompts would read padding that one prompt does not have.
     negatives = ["a", "a small blue square on a white background", ""]
     with torch.no_grad():
         prompt = latte.pipe.encode_prompt("a red circle", False)[0]
 
-    def as_embeddings(rows):
+    def as_embeddings(rows: Any) -> Any:
         return dict.fromkeys(("prompt_embeds", "negative_prompt_embeds"), prompt.repeat(rows, 1, 1))
 
     latte.case = replace(

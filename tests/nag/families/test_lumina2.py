@@ -1,5 +1,9 @@
 """Lumina 2: a negative prompt is read without the system prompt, and its tokens take the places they have alone."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import pytest
 
 import nag
@@ -7,15 +11,15 @@ from tests.nag.support import Subject, difference
 
 
 @pytest.fixture
-def subject():
+def subject() -> Subject:
     return Subject.named("lumina2")
 
 
-def test_a_negative_prompt_gets_no_system_prompt(subject, monkeypatch):
+def test_a_negative_prompt_gets_no_system_prompt(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
     read = []
     encode = subject.pipe._get_gemma_prompt_embeds
 
-    def note(prompt, *args, **kwargs):
+    def note(prompt: str, *args: Any, **kwargs: Any) -> Any:
         read.extend(prompt)
         return encode(prompt, *args, **kwargs)
 
@@ -27,7 +31,7 @@ def test_a_negative_prompt_gets_no_system_prompt(subject, monkeypatch):
 
 
 @pytest.mark.parametrize("negative", ["a", "a small blue square on a white background"])
-def test_the_negatives_text_is_what_the_model_makes_of_it_as_a_prompt(subject, negative):
+def test_the_negatives_text_is_what_the_model_makes_of_it_as_a_prompt(subject: Subject, negative: str) -> None:
     """The tokens that follow the image, and their keys' places, against the model's own for that prompt."""
     seen = []
     layer = subject.denoiser.layers[0]

@@ -1,5 +1,7 @@
 """Mochi's attention is one call a row; the oracle's is one for all."""
 
+from __future__ import annotations
+
 from contextlib import ExitStack
 from unittest import mock
 
@@ -7,7 +9,7 @@ import nag
 from tests.nag.support import Subject, difference
 
 
-def test_the_oracles_attention_is_the_models():
+def test_the_oracles_attention_is_the_models() -> None:
     subject = Subject.named("mochi")
     prompts = ["a red circle", "a"]
     expected = subject.generate(prompts)
@@ -17,7 +19,7 @@ def test_the_oracles_attention_is_the_models():
         assert difference(subject.generate(prompts), expected) < 1e-6
 
 
-def test_an_empty_prompt_blanks_no_other():
+def test_an_empty_prompt_blanks_no_other() -> None:
     subject = Subject.named("mochi")
     subject.pipe.register_to_config(force_zeros_for_empty_prompt=True)
     with nag.guide(subject.pipe, ["a blue square", ""], scale=9.0):

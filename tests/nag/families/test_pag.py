@@ -1,5 +1,9 @@
 """Perturbed attention guidance (PAG): its rows stay plain beside guided ones, or the pipeline is refused."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import diffusers
 import pytest
 
@@ -20,18 +24,18 @@ FORMS = {
 REFUSED = {"StableDiffusion3PAG", "StableDiffusion3PAGImg2Img"}
 
 
-def subject_of(name):
+def subject_of(name: str) -> Subject:
     return Subject.named(name)
 
 
-def test_every_pipeline_of_diffusers_is_known():
+def test_every_pipeline_of_diffusers_is_known() -> None:
     names = {name.removesuffix("Pipeline") for name in dir(diffusers) if "PAG" in name and name.endswith("Pipeline")}
     assert names == CASES | set(GUIDED.values()) | FORMS | REFUSED
 
 
 @pytest.mark.parametrize("cfg", [False, True])
 @pytest.mark.parametrize("name", GUIDED)
-def test_the_prompts_own_rows_alone_are_guided_and_as_without_perturbed_ones(name, cfg):
+def test_the_prompts_own_rows_alone_are_guided_and_as_without_perturbed_ones(name: str, cfg: bool) -> None:
     subject, call = subject_of(name), {"cfg": cfg, "negative_prompt": "a triangle"}
     with nag.guide(subject.pipe, NEGATIVE, scale=9.0):
         (expected,) = subject.calls_of_a_step("a red circle", **call)
@@ -51,7 +55,7 @@ def test_the_prompts_own_rows_alone_are_guided_and_as_without_perturbed_ones(nam
 
 
 @pytest.mark.parametrize("form", sorted(REFUSED))
-def test_stable_diffusion_3_is_refused(form):
+def test_stable_diffusion_3_is_refused(form: Any) -> None:
     parts = subject_of("sd3").pipe.components
     adapter = ("image_encoder", "feature_extractor")
     parts = {name: part for name, part in parts.items() if name not in adapter}

@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import pytest
 
 import nag
@@ -5,11 +7,11 @@ from tests.nag.support import Subject, difference
 
 
 @pytest.fixture
-def prx():
+def prx() -> Subject:
     return Subject.named("prx")
 
 
-def test_under_cfg_of_one_prompt_the_unconditional_row_stays_plain(prx):
+def test_under_cfg_of_one_prompt_the_unconditional_row_stays_plain(prx: Subject) -> None:
     # Two prompts under CFG fail in the pipeline itself, which makes timesteps for one.
     options = {"guidance_scale": 4.0, "num_inference_steps": 1}
     (plain,) = prx.calls(**options)[1]

@@ -1,3 +1,7 @@
+from __future__ import annotations
+
+from typing import Any
+
 import pytest
 import torch
 from diffusers.models.transformers.transformer_qwenimage21 import QwenImage21FlexAttnProcessor
@@ -9,19 +13,19 @@ NEGATIVE = "a small blue square"
 
 
 @pytest.fixture(params=["qwen21", "qwen21-picture"])
-def subject(request):
+def subject(request: pytest.FixtureRequest) -> Subject:
     return Subject.named(request.param)
 
 
 @pytest.mark.parametrize("end", [0.5, 1.0])
 @pytest.mark.parametrize("negative", ["a", NEGATIVE])
-def test_kept_keys_give_what_keys_made_anew_at_every_step_give(subject, negative, end):
+def test_kept_keys_give_what_keys_made_anew_at_every_step_give(subject: Subject, negative: Any, end: float) -> None:
     with nag.guide(subject.pipe, negative, scale=9.0, end=end):
         kept, anew = (subject.generate(use_kv_cache=keep) for keep in (True, False))
     assert difference(kept, anew) < 1e-5
 
 
-def test_after_guidance_the_denoiser_sees_the_prompt_alone(subject):
+def test_after_guidance_the_denoiser_sees_the_prompt_alone(subject: Subject) -> None:
     """A run whose last step alone is plain: that step equals an unguided one from the same latents."""
     outputs, latents = [], []
     handles = [
@@ -41,13 +45,13 @@ def test_after_guidance_the_denoiser_sees_the_prompt_alone(subject):
     assert difference(outputs[3], alone[:, -image:]) < 1e-5
 
 
-def test_a_negative_of_another_length_leaves_the_image_where_it_stands(subject):
+def test_a_negative_of_another_length_leaves_the_image_where_it_stands(subject: Subject) -> None:
     with nag.guide(subject.pipe, NEGATIVE, scale=1.0 + 1e-6):
         guided = subject.generate()
     assert difference(guided, subject.generate()) < 1e-5
 
 
-def test_the_flex_processor_is_refused(subject):
+def test_the_flex_processor_is_refused(subject: Subject) -> None:
     subject.denoiser.set_attn_processor(QwenImage21FlexAttnProcessor())
     with pytest.raises(nag.UnsupportedPipeline, match="QwenImage21FlexAttnProcessor"), nag.guide(subject.pipe, "a"):
         pass

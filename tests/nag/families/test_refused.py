@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 from types import SimpleNamespace
 
 import diffusers
@@ -15,7 +17,7 @@ import nag
         ("OmniGenTransformer2DModel", "OmniGen", "one causal sequence"),
     ],
 )
-def test_these_are_refused_by_name_with_the_reason(denoiser, family, why):
+def test_these_are_refused_by_name_with_the_reason(denoiser: str, family: str, why: str) -> None:
     kind = getattr(diffusers, denoiser, None)
     if kind is None:
         pytest.skip("this release of diffusers has no such model")

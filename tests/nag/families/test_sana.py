@@ -1,3 +1,7 @@
+from __future__ import annotations
+
+from typing import Any
+
 import pytest
 import torch
 
@@ -10,11 +14,11 @@ NEGATIVE = "a blue square"
 
 
 @pytest.fixture
-def sana():
+def sana() -> Subject:
     return Subject.named("sana")
 
 
-def test_the_instruction_stands_before_the_prompt_and_not_before_the_negative(sana):
+def test_the_instruction_stands_before_the_prompt_and_not_before_the_negative(sana: Subject) -> None:
     options = {"complex_human_instruction": INSTRUCTION}
     with nag.guide(sana.pipe, NEGATIVE):
         by_text = sana.generate(**options)
@@ -31,14 +35,16 @@ def test_the_instruction_stands_before_the_prompt_and_not_before_the_negative(sa
 class Refiner(Subject):
     """SANA-WM's second stage: five frames, of which the last four are refined in two blocks of three steps."""
 
-    def generate(self, prompt="a red circle", seeds=None, num_inference_steps=None):
+    def generate(
+        self, prompt: str = "a red circle", seeds: list[int] | None = None, num_inference_steps: Any = None
+    ) -> Any:
         channels = self.pipe.transformer.config.in_channels
         latents = torch.randn(1, channels, 5, 2, 2, generator=torch.Generator().manual_seed(1))
         generator = torch.Generator().manual_seed(0)
         return self.pipe(latents, prompt, generator=generator, output_type="latent", **self.case.options)
 
 
-def test_the_refiner_is_the_method_written_out_on_two_prompts():
+def test_the_refiner_is_the_method_written_out_on_two_prompts() -> None:
     models = pytest.importorskip("tests.tiny.sana_wm", reason="this diffusers lacks it", exc_type=ImportError)
     refiner = Refiner(models.REFINER)
     plain = refiner.generate()

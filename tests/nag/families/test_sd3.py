@@ -1,5 +1,7 @@
 """Stable Diffusion 3: the call of skip-layer guidance."""
 
+from __future__ import annotations
+
 import pytest
 
 import nag
@@ -7,11 +9,11 @@ from tests.nag.support import Subject, difference
 
 
 @pytest.fixture
-def subject():
+def subject() -> Subject:
     return Subject.named("sd3")
 
 
-def test_the_call_that_skips_layers_is_the_prompts_and_guided(subject):
+def test_the_call_that_skips_layers_is_the_prompts_and_guided(subject: Subject) -> None:
     options = {
         "cfg": True,
         "num_inference_steps": 2,

@@ -1,5 +1,7 @@
 """Models of diffusers that denoise and belong to no family: each has a reason."""
 
+from __future__ import annotations
+
 import importlib
 import inspect
 import pkgutil
@@ -40,7 +42,7 @@ UNNAMED = {
 }
 
 
-def test_every_denoiser_of_diffusers_is_one_of_a_family_or_has_a_reason_not_to_be():
+def test_every_denoiser_of_diffusers_is_one_of_a_family_or_has_a_reason_not_to_be() -> None:
     named = {name for family in registered_families() for name in family.denoiser_types}
     found = set()
     for package in (transformers, unets):

@@ -1,5 +1,9 @@
 """Image-to-video of Wan 2.1, whose processors take the last 512 tokens for the text."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import pytest
 import torch
 
@@ -9,16 +13,16 @@ from tests.nag.support import STEPS, Subject, difference
 NEGATIVE = "a blue square"
 
 
-def of(name):
+def of(name: str) -> Subject:
     return Subject.named(name)
 
 
 @pytest.fixture(scope="module")
-def i2v():
+def i2v() -> Any:
     return of("wan-i2v")
 
 
-def test_a_negative_given_by_fewer_tokens_is_those_tokens_alone(i2v):
+def test_a_negative_given_by_fewer_tokens_is_those_tokens_alone(i2v: Any) -> None:
     """Tokens given twice change no average over them."""
     embeds = i2v.encode(NEGATIVE)["negative_prompt_embeds"]
     with nag.guide(i2v.pipe, negative_prompt_embeds=embeds[:, :200]):
@@ -29,7 +33,7 @@ def test_a_negative_given_by_fewer_tokens_is_those_tokens_alone(i2v):
         assert difference(i2v.generate(), once) > 1e-3
 
 
-def test_a_negative_longer_than_the_models_text_is_refused(i2v):
+def test_a_negative_longer_than_the_models_text_is_refused(i2v: Any) -> None:
     embeds = i2v.encode(NEGATIVE)["negative_prompt_embeds"]
     with (
         nag.guide(i2v.pipe, negative_prompt_embeds=embeds.repeat(1, 2, 1)),
@@ -39,14 +43,14 @@ def test_a_negative_longer_than_the_models_text_is_refused(i2v):
 
 
 @pytest.mark.parametrize("name", ["wan-two", "wan-late"])
-def test_both_denoisers_or_the_second_alone_are_guided_at_every_step(name):
+def test_both_denoisers_or_the_second_alone_are_guided_at_every_step(name: str) -> None:
     subject = of(name)
     with nag.guide(subject.pipe, NEGATIVE) as guidance:
         subject.generate()
     assert guidance.guided_steps == STEPS
 
 
-def test_the_image_still_reaches_a_guided_video(i2v):
+def test_the_image_still_reaches_a_guided_video(i2v: Any) -> None:
     image = i2v.case.options["image"]
     with nag.guide(i2v.pipe, NEGATIVE):
         seen, other = i2v.generate(), i2v.generate(image=image.rotate(90))

@@ -1,5 +1,9 @@
 """Z-Image's rows: texts filled up to multiples of 32, CFG's conditional rows first, what is refused."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import pytest
 import torch
 
@@ -10,12 +14,12 @@ LONG = " ".join(["a small blue square on a white background"] * 5)
 
 
 @pytest.fixture
-def subject():
+def subject() -> Subject:
     return Subject.named("z-image")
 
 
 @pytest.mark.parametrize(("prompt", "negative"), [("a red circle", LONG), (LONG, "a red circle")])
-def test_texts_of_several_lengths_ride_together(subject, prompt, negative):
+def test_texts_of_several_lengths_ride_together(subject: Subject, prompt: str, negative: Any) -> None:
     with nag.guide(subject.pipe, [negative, "a triangle"], scale=9.0):
         both = subject.generate([prompt, "a"])
     with nag.guide(subject.pipe, negative, scale=9.0):
@@ -24,13 +28,13 @@ def test_texts_of_several_lengths_ride_together(subject, prompt, negative):
         assert difference(subject.generate(["a"], seeds=[1])[0], both[1]) < 1e-5
 
 
-def test_a_long_prompt_as_its_own_negative_changes_nothing(subject):
+def test_a_long_prompt_as_its_own_negative_changes_nothing(subject: Subject) -> None:
     with nag.guide(subject.pipe, LONG, scale=9.0, alpha=0.8):
         guided = subject.generate([LONG, LONG])
     assert difference(guided, subject.generate([LONG, LONG])) < 1e-6
 
 
-def test_a_run_may_leave_cfg(subject):
+def test_a_run_may_leave_cfg(subject: Subject) -> None:
     with nag.guide(subject.pipe, "a blue square", scale=9.0) as guidance:
         guided = subject.generate(["a red circle", "a"], cfg=True, cfg_truncation=0.4, num_images_per_prompt=2)
     assert guidance.guided_steps == STEPS
@@ -40,7 +44,7 @@ def test_a_run_may_leave_cfg(subject):
 
 
 @pytest.mark.parametrize("cfg", [False, True])
-def test_prompts_given_as_embeddings_are_of_a_new_call_each_time(subject, cfg):
+def test_prompts_given_as_embeddings_are_of_a_new_call_each_time(subject: Subject, cfg: bool) -> None:
     """Nothing is encoded or checked then, so that the call alone tells the next one from this."""
     pipe = subject.pipe
     of_prompts, of_other = pipe.encode_prompt(["a red circle", "a"], negative_prompt=["a triangle", "a triangle"])
@@ -48,7 +52,7 @@ def test_prompts_given_as_embeddings_are_of_a_new_call_each_time(subject, cfg):
     if cfg:
         options |= subject.case.cfg
 
-    def generate(rows, seed=0):
+    def generate(rows: Any, seed: int = 0) -> Any:
         generators = [torch.Generator().manual_seed(seed + row) for row in range(len(rows))]
         return pipe(
             prompt_embeds=[of_prompts[row] for row in rows],
@@ -68,13 +72,13 @@ def test_prompts_given_as_embeddings_are_of_a_new_call_each_time(subject, cfg):
         assert difference(subject.generate("a red circle", cfg=cfg, negative_prompt="a triangle"), first) < 1e-5
 
 
-def test_controlnet_is_refused(subject):
+def test_controlnet_is_refused(subject: Subject) -> None:
     subject.pipe.controlnet = object()
     with pytest.raises(nag.UnsupportedPipeline, match="ControlNet"), nag.guide(subject.pipe, "a"):
         pass
 
 
-def test_omni_is_refused(subject):
+def test_omni_is_refused(subject: Subject) -> None:
     class ZImageOmniPipeline(type(subject.pipe)):
         pass
 
