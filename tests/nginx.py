@@ -7,14 +7,14 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.limits import HANG_S
 
-__all__ = ["free_ports", "make_certificate", "needs_nginx", "running_nginx"]
+__all__ = ["make_certificate", "needs_nginx", "running_nginx"]
 
 FOLDERS = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/bin")
 NGINX = shutil.which("nginx") or shutil.which("nginx", path=":".join(FOLDERS))
@@ -23,13 +23,6 @@ OPENSSL = shutil.which("openssl")
 TEMPORARY = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
 
 needs_nginx = pytest.mark.skipif(NGINX is None, reason="nginx is not installed (Debian: apt-get install nginx)")
-
-
-def free_ports(count: int) -> list[int]:
-    """Loopback ports that nobody listens on now."""
-    with ExitStack() as stack:
-        listeners = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [listener.getsockname()[1] for listener in listeners]
 
 
 def make_certificate(folder: Path) -> tuple[Path, Path]:

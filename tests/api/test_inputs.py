@@ -25,6 +25,7 @@ from tests.api.support import TIMINGS, serving
 from tests.catalogs import CATALOG
 from tests.claiming import claim
 from tests.pictures import png
+from tests.queue.clock import pass_time
 
 ENTRIES = (
     CATALOG
@@ -256,9 +257,9 @@ async def test_an_uploaded_file_is_named_by_its_id_until_it_is_gone(
 
 
 async def test_an_uploaded_file_expires(api: httpx.AsyncClient, queue: Queue) -> None:
-    fields = {"expires_after[seconds]": "1"}
+    fields = {"expires_after[seconds]": "60"}
     made = (await api.post("/v1/files", files={"file": ("red.png", RED)}, data=fields)).json()
-    await asyncio.sleep(1.0)
+    await pass_time(queue, 60)
     answer = await api.get(f"/v1/files/{made['id']}")
     assert answer.status_code == 404
     assert (await api.get("/v1/files")).json()["data"] == []

@@ -21,7 +21,8 @@ from app.settings import Settings
 from tests.api.sse import listening
 from tests.api.support import serving, working
 from tests.api.webhooks.receiver import body, receiving, with_webhooks
-from tests.nginx import free_ports, make_certificate, needs_nginx, running_nginx
+from tests.nginx import make_certificate, needs_nginx, running_nginx
+from tests.ports import free_ports
 
 pytestmark = needs_nginx
 

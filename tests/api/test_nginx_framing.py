@@ -34,7 +34,8 @@ from tests.api.framing import (
     statuses,
 )
 from tests.api.support import serving
-from tests.nginx import free_ports, needs_nginx, running_nginx
+from tests.nginx import needs_nginx, running_nginx
+from tests.ports import free_ports
 
 pytestmark = needs_nginx
 

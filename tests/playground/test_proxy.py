@@ -8,9 +8,10 @@ import pytest
 from playwright.sync_api import expect
 
 from app.cli.local_service import running
-from tests.nginx import free_ports, make_certificate, needs_nginx, running_nginx
+from tests.nginx import make_certificate, needs_nginx, running_nginx
 from tests.playground.conftest import WAIT_MS, Visit
 from tests.playground.support import ask, choose, pictures, told
+from tests.ports import free_ports
 
 pytestmark = needs_nginx
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from app.queue import embedded
+from tests.ports import free_ports
 
 START_S = 30.0
 
@@ -32,7 +32,7 @@ class Server:
 @contextmanager
 def valkey(folder: Path, *arguments: str) -> Iterator[Server]:
     """A server with these arguments; its files lie in a folder of the test's."""
-    port = free_port()
+    [port] = free_ports(1)
     folder.mkdir(exist_ok=True)
     options = {
         "--port": str(port), "--bind": "127.0.0.1", "--dir": str(folder), "--unixsocket": str(folder / "sock"),
@@ -71,8 +71,3 @@ def wait_until(condition: Callable[[], object]) -> None:
                 return
         assert time.monotonic() < deadline
         time.sleep(0.02)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])

@@ -22,6 +22,8 @@ from app.queue.queue import Queue
 from app.queue.uploads import UploadedFile
 from app.settings import Settings
 from tests.claiming import claim
+from tests.limits import HANG_S
+from tests.queue.clock import pass_time
 
 keys = Keys("nag")
 SCRIPTS = Path(scripts.__file__).parent
@@ -55,8 +57,15 @@ async def lose(hasty: Queue, job_id: str, times: int) -> None:
     for _ in range(times):
         [job] = await claim(hasty, "lost", MODEL, 1, 0)
         assert job.id == job_id
-        await asyncio.sleep(0.05)
+        await pass_time(hasty, 1)
         assert await hasty.maintenance.reap() == 1
+
+
+async def waiting(queue: Queue, count: int) -> None:
+    """Returns once so many tasks of this process wait for messages of Redis."""
+    async with asyncio.timeout(HANG_S):
+        while sum(map(len, queue._events._signals.values())) < count:  # noqa: ASYNC110 - they tell nobody
+            await asyncio.sleep(0)
 
 
 async def assert_consistent(redis: Redis) -> None:

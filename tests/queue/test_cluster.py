@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from redis.exceptions import RedisError
 from app.jobs import Job
 from app.queue import embedded
 from app.settings import Settings
+from tests.ports import free_ports
 from tests.queue.support import make_every_transition
 
 SLOTS = 16384
@@ -23,9 +23,8 @@ SLOTS = 16384
 @pytest.fixture
 def node(tmp_path: Path) -> Iterator[str]:
     """The address of a node that serves the slot of our hash tag, and no other."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    options = ["--port", str(port), "--cluster-port", str(port - 1), "--cluster-enabled", "yes", "--save", "",
+    port, bus_port = free_ports(2)
+    options = ["--port", str(port), "--cluster-port", str(bus_port), "--cluster-enabled", "yes", "--save", "",
                "--dir", str(tmp_path), "--cluster-require-full-coverage", "no"]  # fmt: skip
     process = subprocess.Popen([embedded._binary(), *options], stdout=subprocess.DEVNULL)
     try:
@@ -36,6 +35,7 @@ def node(tmp_path: Path) -> Iterator[str]:
                     slot = redis.execute_command("CLUSTER KEYSLOT", "{nag}:leases")
                     break
                 except RedisError:
+                    assert process.poll() is None
                     assert time.monotonic() < deadline
                     time.sleep(0.05)
             redis.execute_command("CLUSTER ADDSLOTS", slot)

@@ -32,6 +32,7 @@ def fail_over(primary: Server, replica: Server) -> None:
     replicate(primary, replica)
 
 
+@pytest.mark.slow
 async def test_a_connection_closed_while_idle_is_opened_again(
     tmp_path: Path, settings: Settings, connect: Connect
 ) -> None:
@@ -80,6 +81,7 @@ async def test_a_server_that_stays_a_replica_is_an_error(
             await queue.submit(make_job("a"))
 
 
+@pytest.mark.slow
 async def test_sentinels_name_the_primary_before_and_after_a_failover(
     tmp_path: Path, settings: Settings, make_job: Make, connect: Connect
 ) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 
 import pytest
@@ -12,6 +11,7 @@ from app.jobs import Job, JobStatus
 from app.queue.queue import Queue
 from app.settings import Settings
 from tests.claiming import claim
+from tests.queue.clock import pass_time
 from tests.queue.support import MODEL, RESULT, look, lose
 
 Make = Callable[..., Job]
@@ -28,7 +28,7 @@ def forgetful(settings: Settings, connect: Connect) -> Queue:
 async def test_a_dead_letter_outlives_the_retention_with_its_idempotency_key(forgetful: Queue, make_job: Make) -> None:
     await forgetful.submit(make_job("a"), idempotency_key="k")
     await lose(forgetful, "a", 2)
-    await asyncio.sleep(0.2)
+    await pass_time(forgetful, 1)
     [letter] = await forgetful.dead.list()
     assert letter.id == "a"
     assert letter.error is not None
@@ -69,7 +69,7 @@ async def test_a_dropped_letter_is_kept_for_the_retention_alone(forgetful: Queue
     assert await forgetful.dead.drop(["unknown", "a"]) == ["a"]
     assert await forgetful.dead.list() == []
     assert (await look(forgetful, "a")).status is JobStatus.FAILED
-    await asyncio.sleep(0.2)
+    await pass_time(forgetful, 1)
     assert await forgetful.get("a") is None
     assert (await forgetful.submit(make_job("b"), idempotency_key="k")).id == "b"
 

@@ -11,6 +11,7 @@ from app.jobs import Job, JobError, JobStatus
 from app.queue.queue import Queue
 from app.settings import Settings
 from tests.claiming import claim
+from tests.queue.clock import pass_time
 from tests.queue.support import MODEL, RESULT, look
 
 Make = Callable[..., Job]
@@ -49,7 +50,7 @@ async def test_a_job_at_work_is_taken_from_its_worker(queue: Queue, make_job: Ma
 async def test_the_log_names_why_a_job_left_its_live_worker(
     queue: Queue, make_job: Make, caplog: pytest.LogCaptureFixture, reason: str
 ) -> None:
-    await queue.submit(make_job("a"), deadline_s=0.3 if reason == "expired" else None)
+    await queue.submit(make_job("a"), deadline_s=60 if reason == "expired" else None)
     await claim(queue, "w", MODEL, 1, 0)
     match reason:
         case "cancelled":
@@ -57,7 +58,7 @@ async def test_the_log_names_why_a_job_left_its_live_worker(
         case "deleted":
             await queue.delete("a")
         case "expired":
-            await asyncio.sleep(0.35)
+            await pass_time(queue, 61)
     caplog.clear()
     with caplog.at_level("INFO"):
         assert await queue.heartbeat("w", {"a": 1}) == ["a"]
@@ -71,7 +72,7 @@ async def test_the_log_warns_of_a_job_lost_by_silence(
 ) -> None:
     await hasty.submit(make_job("a"))
     await claim(hasty, "w", MODEL, 1, 0)
-    await asyncio.sleep(0.05)
+    await pass_time(hasty, 1)
     await hasty.maintenance.reap()
     caplog.clear()
     assert await hasty.heartbeat("w", {"a": 1}) == ["a"]
@@ -92,7 +93,7 @@ async def test_an_ended_job_stays_as_it_is(queue: Queue, make_job: Make) -> None
 async def test_a_worker_hears_of_a_job_it_lost_by_silence(hasty: Queue, make_job: Make) -> None:
     await hasty.submit(make_job("a"))
     await claim(hasty, "w", MODEL, 1, 0)
-    await asyncio.sleep(0.05)
+    await pass_time(hasty, 1)
     async with hasty.watch_revocations("a") as revoked:
         await hasty.maintenance.reap()
         assert await revoked.within(10)
@@ -107,9 +108,9 @@ async def test_every_job_has_a_deadline(settings: Settings, make_job: Make, conn
 
 
 async def test_a_late_waiting_job_expires(queue: Queue, make_job: Make) -> None:
-    await queue.submit(make_job("late"), deadline_s=0.02)
+    await queue.submit(make_job("late"), deadline_s=60)
     await queue.submit(make_job("a"))
-    await asyncio.sleep(0.05)
+    await pass_time(queue, 61)
     assert await queue.maintenance.expire() == 1
     assert await queue.maintenance.expire() == 0
     job = await look(queue, "late")
@@ -126,16 +127,16 @@ async def test_many_late_jobs_and_lost_leases_are_seen_to_at_once(
         await queue.submit(make_job(f"lost{i}"))
     assert len(await claim(hasty, "w", MODEL, 5, 0)) == 5
     for i in range(5):
-        await queue.submit(make_job(f"late{i}"), deadline_s=0.02)
-    await asyncio.sleep(0.05)
+        await queue.submit(make_job(f"late{i}"), deadline_s=60)
+    await pass_time(queue, 61)
     assert (await queue.maintenance.reap(), await queue.maintenance.expire()) == (5, 5)
 
 
 async def test_a_late_job_is_taken_from_its_worker(queue: Queue, make_job: Make) -> None:
-    await queue.submit(make_job("late"), deadline_s=0.2)
+    await queue.submit(make_job("late"), deadline_s=60)
     await claim(queue, "w", MODEL, 1, 0)
     async with queue.watch_revocations("late") as revoked:
-        await asyncio.sleep(0.25)
+        await pass_time(queue, 61)
         await queue.maintenance.expire()
         assert await revoked.within(10)
     assert await queue.heartbeat("w", {"late": 1}) == ["late"]
@@ -143,10 +144,10 @@ async def test_a_late_job_is_taken_from_its_worker(queue: Queue, make_job: Make)
 
 @pytest.mark.parametrize("how", ["look", "claim", "heartbeat", "finish", "cancel", "reap"])
 async def test_no_transition_overlooks_a_deadline(queue: Queue, hasty: Queue, make_job: Make, how: str) -> None:
-    await queue.submit(make_job("late"), deadline_s=0.3)
+    await queue.submit(make_job("late"), deadline_s=60)
     if how in ("heartbeat", "finish", "reap"):
         assert await claim(hasty, "w", MODEL, 1, 0)
-    await asyncio.sleep(0.35)
+    await pass_time(queue, 61)
     match how:
         case "claim":
             assert await claim(queue, "w", MODEL, 1, 0) == []

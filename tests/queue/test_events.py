@@ -14,6 +14,7 @@ from app.queue.keys import Keys
 from app.queue.queue import Queue
 from app.settings import Settings
 from tests.claiming import claim
+from tests.queue.clock import pass_time
 from tests.queue.support import MODEL, RESULT, lose
 
 keys = Keys("nag")
@@ -72,8 +73,8 @@ async def test_every_end_is_told(queue: Queue, hasty: Queue, make_job: Make) -> 
     await queue.fail("w", "failed", JobError("x", "x"))
     await queue.submit(make_job("cancelled"))
     await queue.cancel("cancelled")
-    await queue.submit(make_job("expired"), deadline_s=0.01)
-    await asyncio.sleep(0.02)
+    await queue.submit(make_job("expired"), deadline_s=60)
+    await pass_time(queue, 61)
     await queue.maintenance.expire()
     await queue.submit(make_job("lost"))
     await lose(hasty, "lost", 2)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from app.jobs import TENANT, Job, JobStatus
 from app.queue.queue import Queue
 from app.settings import Settings
 from tests.claiming import claim
+from tests.queue.clock import pass_time
 from tests.queue.servers import valkey
 from tests.queue.support import MODEL, RESULT, assert_consistent, lose
 
@@ -78,8 +78,8 @@ async def test_late_lost_and_dead_jobs_whose_data_is_gone_are_struck_off(hasty: 
     await lose(hasty, "dead", 2)
     await hasty.submit(make_job("lost"))
     await claim(hasty, "w", MODEL, 1, 0)
-    await hasty.submit(make_job("late"), deadline_s=0.01)
-    await asyncio.sleep(0.05)
+    await hasty.submit(make_job("late"), deadline_s=60)
+    await pass_time(hasty, 61)
     await hasty._redis.delete(*(hasty.keys.job(name) for name in ("dead", "lost", "late")))
     await repair_indexes(hasty)
     for name in (hasty.keys.LEASES, hasty.keys.DEADLINES, hasty.keys.queue(MODEL)):

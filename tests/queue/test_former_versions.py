@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 
 from app.jobs import TENANT, EventType, Job, Priority, Webhook
+from app.queue import maintenance
 from app.queue.queue import Queue
 from tests.claiming import claim
 from tests.queue.support import MODEL, assert_consistent
@@ -39,6 +40,7 @@ STORED = {
     "webhook": '{"url":"http://example.com/","events":["completed"]}',
 }
 KEY = "64x64/2/plain"
+BEFORE = 20  # waiting jobs of that version
 
 
 async def write_as_before(queue: Queue, job_ids: Sequence[str]) -> None:
@@ -86,9 +88,10 @@ async def test_a_stored_job_keeps_its_form(queue: Queue, make_job: Make) -> None
 
 
 @pytest.fixture
-async def upgraded(queue: Queue, make_job: Make) -> Queue:
+async def upgraded(queue: Queue, make_job: Make, monkeypatch: pytest.MonkeyPatch) -> Queue:
     """A queue with more waiting jobs of that version than one call mends, and one of this version."""
-    before = [f"before{number}" for number in range(250)]
+    monkeypatch.setattr(maintenance, "REPAIRED_PER_CALL", BEFORE // 2)
+    before = [f"before{number}" for number in range(BEFORE)]
     for job_id in before:
         await queue.submit(make_job(job_id))
     await write_as_before(queue, before)
@@ -103,11 +106,11 @@ async def test_the_first_mending_brings_them_all_over(upgraded: Queue) -> None:
     jobs = await claim(upgraded, "w", MODEL, 300, 0)
     assert [job.id for job in jobs[:3]] == ["before0", "before1", "before2"]
     jobs += await claim(upgraded, "w", MODEL, 300, 0)
-    assert len(jobs) == 251
+    assert len(jobs) == BEFORE + 1
 
 
 async def test_a_job_that_ends_before_it_is_mended_leaves_nothing(upgraded: Queue) -> None:
-    for number in range(250):
+    for number in range(BEFORE):
         await upgraded.cancel(f"before{number}")
     await assert_consistent(upgraded._redis)
     assert [key async for key in upgraded._redis.scan_iter(f"{upgraded.keys.FORMER_LANES}*")] == []

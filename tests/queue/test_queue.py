@@ -14,7 +14,8 @@ from app.jobs import Guidance, Job, JobError, JobStatus
 from app.queue.queue import Queue
 from app.settings import Settings
 from tests.claiming import claim
-from tests.queue.support import MODEL, RESULT
+from tests.queue.clock import pass_time
+from tests.queue.support import MODEL, RESULT, waiting
 
 Make = Callable[..., Job]
 Connect = Callable[..., Queue]
@@ -77,7 +78,7 @@ async def test_concurrent_claims_share_nothing(queue: Queue, make_job: Make) -> 
 
 async def test_a_blocked_claim_wakes_for_a_job(queue: Queue, make_job: Make) -> None:
     claiming = asyncio.create_task(claim(queue, "w", MODEL, 1, 30))
-    await asyncio.sleep(0.2)
+    await waiting(queue, 1)
     begin = monotonic()
     await queue.submit(make_job("a"))
     assert ids(await claiming) == ["a"]
@@ -125,7 +126,7 @@ async def test_an_ended_lease_requeues_at_the_front(hasty: Queue, make_job: Make
     for name in "abc":
         await hasty.submit(make_job(name))
     assert ids(await claim(hasty, "lost", MODEL, 2, 0)) == ["a", "b"]
-    await asyncio.sleep(0.05)
+    await pass_time(hasty, 1)
     assert await hasty.maintenance.reap() == 2
     assert await hasty.maintenance.reap() == 0
     job = await hasty.get("a")
@@ -141,7 +142,7 @@ async def test_a_worker_spares_its_own_jobs(hasty: Queue, make_job: Make) -> Non
     for name in "ab":
         await hasty.submit(make_job(name))
         await claim(hasty, f"w-{name}", MODEL, 1, 0)
-    await asyncio.sleep(0.05)
+    await pass_time(hasty, 1)
     assert await hasty.maintenance.reap(["a"]) == 1
     assert await hasty.heartbeat("w-a", {"a": 1}) == []
     assert await hasty.heartbeat("w-b", {"b": 1}) == ["b"]
@@ -157,7 +158,7 @@ async def test_a_job_lost_too_often_fails_and_is_a_dead_letter(hasty: Queue, mak
     await hasty.submit(make_job("a"))
     for _ in range(2):
         assert ids(await claim(hasty, "lost", MODEL, 1, 0)) == ["a"]
-        await asyncio.sleep(0.05)
+        await pass_time(hasty, 1)
         assert await hasty.maintenance.reap() == 1
     job = await hasty.get("a")
     assert job is not None
@@ -216,7 +217,7 @@ async def test_a_full_queue_refuses_with_a_time_to_retry(settings: Settings, mak
 async def test_wait_wakes_when_the_job_ends(queue: Queue, make_job: Make) -> None:
     await queue.submit(make_job("a"))
     waiters = [asyncio.create_task(queue.wait("a", 30)) for _ in range(100)]
-    await asyncio.sleep(0.1)
+    await waiting(queue, 100)
     await claim(queue, "w", MODEL, 1, 0)
     begin = monotonic()
     await queue.finish("w", "a", RESULT)
@@ -236,9 +237,10 @@ async def test_wait_returns_the_state_at_its_timeout(queue: Queue, make_job: Mak
 async def test_waiters_hold_one_connection_together(queue: Queue, make_job: Make, valkey_url: str) -> None:
     await queue.submit(make_job("a"))
     waiters = [asyncio.create_task(queue.wait("a", 0.5)) for _ in range(50)]
-    await asyncio.sleep(0.3)
+    await waiting(queue, 50)
     async with Redis.from_url(valkey_url, decode_responses=True) as redis:
-        assert len(await redis.client_list(_type="pubsub")) == 1
+        while not waiters[0].done():
+            assert len(await redis.client_list(_type="pubsub")) == 1
     await asyncio.gather(*waiters)
 
 
@@ -246,7 +248,7 @@ async def test_a_lost_subscription_is_made_anew(queue: Queue, make_job: Make, va
     await queue.submit(make_job("a"))
     await claim(queue, "w", MODEL, 1, 0)
     waiter = asyncio.create_task(queue.wait("a", 30))
-    await asyncio.sleep(0.1)
+    await waiting(queue, 1)
     async with Redis.from_url(valkey_url) as redis:
         await redis.client_kill_filter(_type="pubsub")
         await queue.finish("w", "a", RESULT)
@@ -260,13 +262,13 @@ async def test_a_lost_subscription_is_made_anew(queue: Queue, make_job: Make, va
 async def test_an_ended_job_and_its_idempotency_key_expire(
     settings: Settings, make_job: Make, connect: Connect
 ) -> None:
-    queue = connect(settings.model_copy(update={"retention_s": 0.05}))
+    queue = connect(settings.model_copy(update={"retention_s": 60}))
     await queue.submit(make_job("a"), idempotency_key="k")
-    await asyncio.sleep(0.1)
+    await pass_time(queue, 61)
     assert await queue.get("a") is not None
     await claim(queue, "w", MODEL, 1, 0)
     await queue.finish("w", "a", RESULT)
-    await asyncio.sleep(0.1)
+    await pass_time(queue, 61)
     assert await queue.get("a") is None
     assert (await queue.submit(make_job("b"), idempotency_key="k", fingerprint="other")).id == "b"
 
@@ -274,9 +276,9 @@ async def test_an_ended_job_and_its_idempotency_key_expire(
 async def test_the_registry_of_workers(queue: Queue) -> None:
     assert await queue.registry.workers() == {}
     await queue.registry.announce("a", ["m", "n"], 30)
-    await queue.registry.announce("b", [], 0.02)
+    await queue.registry.announce("b", [], 3)
     await queue.registry.announce("c", ["m"], 30)
-    await asyncio.sleep(0.05)
+    await pass_time(queue, 4)
     await queue.registry.retire("c")
     assert await queue.registry.workers() == {"a": ["m", "n"]}
     await queue.registry.announce("d", ["m"], 30, serves=["o"])

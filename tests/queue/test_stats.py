@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 
 import pytest
@@ -13,6 +12,7 @@ from app.queue.queue import Queue
 from app.queue.stats import RETRY_UNKNOWN_S, QueueLoad, retry_after_s
 from app.settings import Settings
 from tests.claiming import claim
+from tests.queue.clock import pass_time
 from tests.queue.support import MODEL, RESULT
 
 Make = Callable[..., Job]
@@ -69,20 +69,14 @@ async def test_the_speed_is_what_a_worker_at_work_does(queue: Queue, make_job: M
     """A batch's time counts once, and the time between two batches not at all."""
     for i in range(8):
         await queue.submit(make_job(str(i)))
-    spent_s = 0.0
     for batch in (range(4), range(4, 8)):
-        jobs = await claim(queue, "w", MODEL, 4, 0)
-        await asyncio.sleep(0.4)
+        await claim(queue, "w", MODEL, 4, 0)
+        await pass_time(queue, 40)
         for job_id in batch:
             assert await queue.finish("w", str(job_id), RESULT)
-        ended = await queue.get(str(batch[-1]))
-        assert ended is not None
-        assert ended.completed_at is not None
-        assert jobs[0].started_at is not None
-        spent_s += ended.completed_at - jobs[0].started_at
-        await asyncio.sleep(0.4)
+        await pass_time(queue, 40)
     [found] = await queue.loads()
-    assert found.work_per_s == pytest.approx(8 * WORK / spent_s, rel=0.05)
+    assert found.work_per_s == pytest.approx(8 * WORK / (2 * 40), rel=0.05)
 
 
 async def test_a_failed_job_is_no_measure(queue: Queue, make_job: Make) -> None:
@@ -93,12 +87,12 @@ async def test_a_failed_job_is_no_measure(queue: Queue, make_job: Make) -> None:
 
 
 async def test_the_measure_follows_a_change(queue: Queue, make_job: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.queue.queue.RATE_FADES_MS", 50)
+    monkeypatch.setattr("app.queue.queue.RATE_FADES_MS", 5000)
     speeds = []
-    for number, sleep_s in enumerate((0.4, 0.4, 0.1, 0.1, 0.1)):
+    for number, work_s in enumerate((40, 40, 10, 10, 10)):
         await queue.submit(make_job(str(number)))
         await claim(queue, "w", MODEL, 1, 0)
-        await asyncio.sleep(sleep_s)
+        await pass_time(queue, work_s)
         await queue.finish("w", str(number), RESULT)
         speeds.append((await queue.loads())[0].work_per_s or 0)
     assert speeds[-1] > 2 * speeds[1]
@@ -110,10 +104,10 @@ async def test_a_full_queue_says_when_its_work_will_be_done(
     changed = settings.model_copy(update={"queue_limit_per_model": 20, "queue_limit": 23})
     queue = connect(changed)
     await queue.registry.announce("w", [MODEL, "other"], 30)
-    for name, model, takes_s in (("first", MODEL, 0.3), ("quick", "other", 0.01)):
+    for name, model, takes_s in (("first", MODEL, 3), ("quick", "other", 0.1)):
         await queue.submit(make_job(name, model=model))
         await claim(queue, "w", model, 1, 0)
-        await asyncio.sleep(takes_s)
+        await pass_time(queue, takes_s)
         await queue.finish("w", name, RESULT)
     await queue.submit(make_job("short", model="other"))  # a short queue, and none of this one's concern
     for i in range(20):
@@ -123,7 +117,7 @@ async def test_a_full_queue_says_when_its_work_will_be_done(
     with pytest.raises(QueueFull, match=f"the queue of {MODEL} is full") as refused:
         await queue.submit(make_job("more"))
     assert refused.value.retry_after_s == round(found.wait_s + 0.5)
-    assert refused.value.retry_after_s >= 20 * 0.3
+    assert refused.value.retry_after_s >= 20 * 3
     for name in "ab":
         await queue.submit(make_job(name, model="other"))
     with pytest.raises(QueueFull, match="the queue is full"):

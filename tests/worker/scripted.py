@@ -39,7 +39,7 @@ class ScriptedEngine:
         self.absent: set[str] = set()  # models to be downloaded
         self.downloads: list[str] = []
         self._whole = images * PICTURE
-        self._in_flight: dict[str, Job] = {}
+        self.in_flight: dict[str, Job] = {}
         self._lock = threading.Lock()
         self._loads = ThreadPoolExecutor(1)
 
@@ -65,15 +65,15 @@ class ScriptedEngine:
 
     def room(self, model: str) -> Room:
         with self._lock:
-            used = sum(job.request.cost for job in self._in_flight.values() if job.request.model == model)
-            return Room(self._whole - used, self._whole, len(self._in_flight))
+            used = sum(job.request.cost for job in self.in_flight.values() if job.request.model == model)
+            return Room(self._whole - used, self._whole, len(self.in_flight))
 
     def submit(self, job: Job, files: InputFiles, control: JobControl) -> Future[JobOutput | JobError]:
         future: Future[JobOutput | JobError] = Future()
         with self._lock:
-            self._in_flight[job.id] = job
+            self.in_flight[job.id] = job
             self.submitted.append(job.id)
-            self.together.append(set(self._in_flight))
+            self.together.append(set(self.in_flight))
         threading.Thread(target=self._run, args=(job, control, future), daemon=True).start()
         return future
 
@@ -97,7 +97,7 @@ class ScriptedEngine:
 
     def _end(self, job: Job) -> None:
         with self._lock:
-            del self._in_flight[job.id]
+            del self.in_flight[job.id]
         self.on_room()
 
     def _outcome(self, job: Job, control: JobControl) -> JobOutput | JobError:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from redis import Redis
 
 from app.artifacts import Artifacts, lora_name
 from app.jobs import Job, JobError, JobStatus
@@ -20,6 +21,7 @@ from app.worker.models.served_models import ServedModels
 from app.worker.recorder import Recorder
 from app.worker.worker import UNSTORED_MAX, Worker
 from tests.claiming import claim
+from tests.queue.clock import pass_time
 from tests.queue.servers import valkey
 from tests.queue.support import make_lora
 from tests.worker.scripted import ScriptedEngine
@@ -86,6 +88,25 @@ async def until(condition: Callable[[], object]) -> None:
             await asyncio.sleep(0.01)
 
 
+class Looks:
+    """Counts the calls of a method, by which a worker's tasks show that they have gone round."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> None:
+        self.count = 0
+        method = getattr(owner, name)
+
+        def counted(*arguments: Any, **options: Any) -> Any:
+            self.count += 1
+            return method(*arguments, **options)
+
+        monkeypatch.setattr(owner, name, counted)
+
+    async def again(self, times: int = 2) -> None:
+        """Returns once so many more calls have begun: all but the last have ended, and what follows from them."""
+        begun = self.count
+        await until(lambda: self.count >= begun + times)
+
+
 async def test_waiting_jobs_of_every_kind_run_together(
     settings: Settings, queue: Queue, engine: ScriptedEngine, make_job: Make
 ) -> None:
@@ -137,12 +158,14 @@ async def test_results_that_wait_for_the_store_are_bounded(
         return await save(self, *arguments)
 
     monkeypatch.setattr(Artifacts, "save", late)
+    monkeypatch.setattr(module, "CLAIM_S", 0.01)
+    looks = Looks(monkeypatch, Worker, "_claim")
     names = [f"j{number}" for number in range(UNSTORED_MAX + 6)]
     for name in names:
         await queue.submit(make_job(name))
     async with working(settings, queue, engine):
         await until(lambda: len(engine.submitted) > UNSTORED_MAX)
-        await asyncio.sleep(0.2)
+        await looks.again(5)
         assert len(engine.submitted) <= UNSTORED_MAX + 2  # one ends before the worker hears of it
         back.set()
         assert [(await ended(queue, name)).status for name in names] == [JobStatus.COMPLETED] * len(names)
@@ -172,7 +195,6 @@ async def test_stopping_finishes_what_ends_in_time(
         assert await asyncio.to_thread(engine.running.wait, 30)
         worker.stop()
         await queue.submit(make_job("c"))
-        await asyncio.sleep(0.1)
         engine.go.set()
     assert [(await ended(queue, name)).status for name in "ab"] == [JobStatus.COMPLETED] * 2
     later = await queue.get("c")
@@ -308,24 +330,25 @@ async def test_a_worker_told_to_stop_while_it_loads_does_not_wait(
 
 
 async def test_leases_are_kept_and_the_step_of_each_job_is_told(
-    settings: Settings, queue: Queue, engine: ScriptedEngine, make_job: Make
+    settings: Settings, queue: Queue, engine: ScriptedEngine, make_job: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = settings.model_copy(update={"lease_s": 0.6})
-    short = Queue.connect(settings)
+    monkeypatch.setattr("app.worker.jobs.leases.BEAT_S", 0.02)
+    beats = Looks(monkeypatch, queue, "heartbeat")
     for name, prompt in (("a", "slow 1"), ("b", "slow 2")):
-        await short.submit(make_job(name, prompt=prompt))
-    async with working(settings, short, engine):
+        await queue.submit(make_job(name, prompt=prompt))
+    async with working(settings, queue, engine):
         await until(lambda: len(engine.submitted) == 2)
-        await asyncio.sleep(1.5)
-        assert await short.maintenance.reap() == 0
-        jobs = [await short.get(name) for name in "ab"]
+        for _ in range(3):  # together more than a lease
+            await pass_time(queue, settings.lease_s / 2)
+            await beats.again()
+        assert await queue.maintenance.reap() == 0
+        jobs = [await queue.get(name) for name in "ab"]
         assert [(job.status, job.step) for job in jobs if job is not None] == [
             (JobStatus.IN_PROGRESS, 1),
             (JobStatus.IN_PROGRESS, 2),
         ]
         engine.go.set()
         assert [(await ended(queue, name)).attempts for name in "ab"] == [1, 1]
-    await short.close()
 
 
 async def test_a_worker_that_stood_still_keeps_its_jobs(
@@ -334,24 +357,16 @@ async def test_a_worker_that_stood_still_keeps_its_jobs(
     """Also if it looks for leases that have ended before it renews its own."""
     monkeypatch.setattr(module, "GRACE_S", 0.0)
     queue = connect(settings.model_copy(update={"lease_s": 0.3}))
-    looks = 0
-    reap = queue.maintenance.reap
-
-    async def count(*spared: Any) -> int:
-        nonlocal looks
-        looks += 1
-        return await reap(*spared)
+    looks = Looks(monkeypatch, queue.maintenance, "reap")
 
     async def stand_still(*_: object) -> None: ...
 
-    monkeypatch.setattr(queue.maintenance, "reap", count)
     monkeypatch.setattr(Leases, "renew", stand_still)
     await queue.submit(make_job("a", prompt="slow 1"))
     async with working(settings.model_copy(update={"lease_s": 0.3}), queue, engine):
         assert await asyncio.to_thread(engine.running.wait, 30)
-        await asyncio.sleep(0.5)
-        looks = 0
-        await until(lambda: looks > 1)
+        await pass_time(queue, 1)
+        await looks.again()
         engine.go.set()
         job = await ended(queue, "a")
     assert (job.status, job.attempts) == (JobStatus.COMPLETED, 1)
@@ -362,39 +377,40 @@ async def test_a_worker_that_starts_gives_the_others_time_to_renew(
 ) -> None:
     monkeypatch.setattr(module, "GRACE_S", 3600.0)
     queue = connect(settings.model_copy(update={"lease_s": 0.3}))
+    rounds = Looks(monkeypatch, queue.maintenance, "forget")
     await queue.submit(make_job("a"))
     await claim(queue, "silent", MODEL, 1, 0)
-    await asyncio.sleep(0.4)
+    await pass_time(queue, 1)
     async with working(settings.model_copy(update={"lease_s": 0.3}), queue, engine):
         await queue.submit(make_job("b"))
         await ended(queue, "b")
-        await asyncio.sleep(0.5)
+        await rounds.again()
         assert await queue.heartbeat("silent", {"a": 1}) == []
 
 
 async def test_a_worker_whose_engine_is_stuck_ends_and_its_leases_end_by_themselves(
-    settings: Settings, queue: Queue, engine: ScriptedEngine, make_job: Make
+    settings: Settings, queue: Queue, engine: ScriptedEngine, make_job: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = settings.model_copy(update={"lease_s": 0.3, "stuck_s": 60.0})
-    short = Queue.connect(settings)
-    await short.submit(make_job("a", prompt="decode"))
-    worker = Worker(settings, short, served(MODEL), lambda _: engine)
+    monkeypatch.setattr("app.worker.jobs.leases.BEAT_S", 0.02)
+    beats = Looks(monkeypatch, Leases, "renew")
+    settings = settings.model_copy(update={"stuck_s": 60.0})
+    await queue.submit(make_job("a", prompt="decode"))
+    worker = Worker(settings, queue, served(MODEL), lambda _: engine)
     running = asyncio.create_task(worker.run())
     await asyncio.to_thread(engine.running.wait, 30)
     engine.stuck_s = 59.0
-    await asyncio.sleep(0.5)
+    await beats.again()
     assert not running.done()
     engine.stuck_s = 61.0
     assert await running == 1
-    job = await short.get("a")
+    job = await queue.get("a")
     assert job is not None
     assert (job.status, job.attempts) == (JobStatus.IN_PROGRESS, 1)
-    await asyncio.sleep(0.4)
-    assert await short.maintenance.reap() == 1
-    job = await short.get("a")
+    await pass_time(queue, settings.lease_s)
+    assert await queue.maintenance.reap() == 1
+    job = await queue.get("a")
     assert job is not None
     assert (job.status, job.attempts) == (JobStatus.QUEUED, 1)  # counted
-    await short.close()
     engine.decoded.set()
 
 
@@ -448,7 +464,7 @@ async def test_a_cancelled_job_leaves_no_file_and_its_neighbor_is_finished(
     async with working(settings, queue, engine):
         assert await asyncio.to_thread(engine.running.wait, 30)
         await queue.cancel("a")
-        await asyncio.sleep(0.3)
+        await until(lambda: "a" not in engine.in_flight)
         engine.go.set()
         assert (await ended(queue, "b")).status is JobStatus.COMPLETED
     assert (await ended(queue, "a")).status is JobStatus.CANCELLED
@@ -456,9 +472,10 @@ async def test_a_cancelled_job_leaves_no_file_and_its_neighbor_is_finished(
 
 
 async def test_a_late_job_is_left(settings: Settings, queue: Queue, engine: ScriptedEngine, make_job: Make) -> None:
-    await queue.submit(make_job("a", prompt="slow 1"), deadline_s=0.5)
+    await queue.submit(make_job("a", prompt="slow 1"), deadline_s=3600)
     async with working(settings, queue, engine):
         assert await asyncio.to_thread(engine.running.wait, 30)
+        await pass_time(queue, 3600)
         await queue.submit(make_job("b"))
         assert (await ended(queue, "b")).status is JobStatus.COMPLETED
     assert (await ended(queue, "a")).status is JobStatus.EXPIRED
@@ -468,31 +485,32 @@ async def test_a_late_job_that_nobody_takes_expires(
     settings: Settings, queue: Queue, engine: ScriptedEngine, make_job: Make
 ) -> None:
     settings = settings.model_copy(update={"lease_s": 0.3})
-    await queue.submit(make_job("a", model="unserved"), deadline_s=0.1)
+    await queue.submit(make_job("a", model="unserved"), deadline_s=60)
+    await pass_time(queue, 60)
     async with working(settings, queue, engine):
         while await queue.depth("unserved"):  # noqa: ASYNC110 - to look at the job itself would make it expire
             await asyncio.sleep(0.01)
 
 
 async def test_a_job_that_was_lost_runs_alone(
-    settings: Settings, queue: Queue, engine: ScriptedEngine, make_job: Make
+    settings: Settings, queue: Queue, engine: ScriptedEngine, make_job: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hasty = Queue.connect(settings.model_copy(update={"lease_s": 0.01}))
+    monkeypatch.setattr(module, "CLAIM_S", 0.01)
+    looks = Looks(monkeypatch, Worker, "_claim")
     for name, prompt in (("a", "slow 1"), ("b", "decode"), ("c", "decode")):
-        await hasty.submit(make_job(name, prompt=prompt))
-    await claim(hasty, "dead", MODEL, 1, 0)
-    await asyncio.sleep(0.05)
-    await hasty.maintenance.reap()
+        await queue.submit(make_job(name, prompt=prompt))
+    await claim(queue, "dead", MODEL, 1, 0)
+    await pass_time(queue, settings.lease_s)
+    await queue.maintenance.reap()
     async with working(settings, queue, engine):
         await until(lambda: engine.submitted)
-        await asyncio.sleep(0.2)
+        await looks.again()
         engine.go.set()
         await until(lambda: len(engine.submitted) == 3)
         engine.decoded.set()
         attempts = [(await ended(queue, name)).attempts for name in "abc"]
     assert engine.together == [{"a"}, {"b"}, {"b", "c"}]
     assert attempts == [2, 1, 1]
-    await hasty.close()
 
 
 async def test_a_model_that_cannot_be_loaded_leaves_the_others_their_worker(
@@ -550,6 +568,14 @@ async def test_models_take_turns(settings: Settings, queue: Queue, make_job: Mak
     assert set(engine.submitted[:2]) == {"a0", "b0"}
 
 
+async def lease_end(redis: Redis, leases: str) -> None:
+    """Returns once the first lease has ended."""
+    [(_, end_ms)] = redis.zrange(leases, 0, 0, withscores=True)
+    async with asyncio.timeout(30):
+        while redis.time()[0] * 1000 <= end_ms:  # noqa: ASYNC110 - the time of a server that takes no writes
+            await asyncio.sleep(0.01)
+
+
 async def test_after_redis_took_no_writes_a_finished_job_is_reported_before_it_is_reaped(
     settings: Settings, tmp_path: Path, engine: ScriptedEngine, make_job: Make, connect: Connect
 ) -> None:
@@ -567,7 +593,7 @@ async def test_after_redis_took_no_writes_a_finished_job_is_reported_before_it_i
                         await asyncio.sleep(0.01)
                 server.admin.config_set("min-replicas-to-write", "1")
                 engine.go.set()
-                await asyncio.sleep(2 * settings.lease_s)
+                await lease_end(server.admin, queue.keys.LEASES)
                 server.admin.config_set("min-replicas-to-write", "0")
                 job = await ended(queue, "a")
         assert (job.status, job.attempts) == (JobStatus.COMPLETED, 1)
@@ -581,10 +607,10 @@ async def test_files_of_loras_that_are_left_over_are_removed(
         await queue.loras.note_file(version)
         await artifacts.save(lora_name(version), b"x")
     await queue.loras.add(make_lora(version=registered), most=1, most_bytes=10)
-    await asyncio.sleep(0.3)
+    await pass_time(queue, 60)
     await queue.loras.note_file(recent)  # its upload is under way
     await artifacts.save(lora_name(recent), b"x")
-    monkeypatch.setattr(module, "LEFTOVER_S", 0.2)
+    monkeypatch.setattr(module, "LEFTOVER_S", 30.0)
     async with working(settings, queue, engine):
         while left in await queue.loras.leftovers(0):  # noqa: ASYNC110 - looking is all that there is
             await asyncio.sleep(0.01)
