@@ -45,7 +45,7 @@ def test_it_is_refused_in_one_line(
 UP = "import app.supervisor; app.supervisor.device_sets = lambda *_: (); from app.cli import main; main()"
 
 
-@pytest.mark.parametrize("start", [["-m", "app.cli", "api"], ["-c", UP, "up"]])
+@pytest.mark.parametrize("start", [["-m", "app.cli", "api"], pytest.param(["-c", UP, "up"], marks=pytest.mark.slow)])
 def test_who_says_so_may(start: list[str], tmp_path: Path) -> None:
     environment = os.environ | {"NAG_HOST": "0.0.0.0", "NAG_PORT": "0", "NAG_DATA_DIR": str(tmp_path)}
     process = subprocess.Popen(

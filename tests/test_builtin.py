@@ -34,7 +34,7 @@ LEFT = {"shapes-flux": 0.25, "shapes-wan": 0.7}  # few clips: seven by chance
 GUIDED = {"shapes-wan": Method("NAG", 5.0, 0.5)}
 
 
-def size_bytes(name: str) -> Any:
+def size_bytes(name: str) -> int:
     folder = Path(Catalog.load(Settings()).models[name].repository)
     return sum(path.stat().st_size for path in folder.rglob("*"))
 
@@ -50,7 +50,7 @@ def subject(request: pytest.FixtureRequest) -> Any:
     return Subject.load(request.param)
 
 
-def readings(subject: Subject, pairs: Any, method: Any = NONE) -> Any:
+def readings(subject: Subject, pairs: Any, method: Any = NONE) -> list[Any]:
     return list(subject.judge(np.concatenate(list(subject.make(pairs, method, subject.steps)))))
 
 
@@ -106,6 +106,7 @@ def test_embedded_loras_stay_small() -> None:
     assert max(path.stat().st_size for path in paths) <= 1_000_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [NONE, NAG], ids=["plain", "guided"])
 def test_loras_bring_out_their_styles_and_keep_the_caption(styled: Any, method: Any) -> None:
     pairs = [

@@ -12,11 +12,12 @@ import pytest
 from app.artifacts import Artifacts
 from app.folders import FolderError
 from app.settings import Settings
+from tests.tiers import slow_but
 
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize("command", ["api", "worker", "up"])
+@pytest.mark.parametrize("command", slow_but(["up"], ["api", "worker", "up"]))
 def test_a_command_ends_with_one_line(command: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     environment = os.environ | {"NAG_DATA_DIR": str(tmp_path / "file" / "data"), "NAG_PORT": "0"}

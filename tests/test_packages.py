@@ -24,6 +24,7 @@ def _short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packages, "ANSWER_S", 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", INSTALLERS)
 @pytest.mark.parametrize("is_open", [True, False], ids=["silent", "closed"])
 def test_a_registry_that_does_not_answer(

@@ -82,6 +82,7 @@ def test_the_wheel_has_the_whole_library_and_nothing_else(wheel: Path) -> None:
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 
+@pytest.mark.slow
 def test_the_library_is_used_without_the_service(wheel: Path, tmp_path: Path) -> None:
     python, packages = create_empty_environment(tmp_path / "venv")
     link_dependencies(packages, PROJECT)

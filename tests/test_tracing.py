@@ -107,6 +107,7 @@ async def test_a_failed_job_says_so_and_no_span_says_a_prompt(settings: Settings
     assert "/metrics" not in str(collector.spans)
 
 
+@pytest.mark.slow
 async def test_a_collector_that_is_away_costs_its_traces_alone(
     settings: Settings, queue: Queue, make_job: Callable[..., Job]
 ) -> None:

@@ -67,6 +67,7 @@ def worker(settings: Settings, video_catalog: Path) -> Iterator[Any]:
         each.wait(HANG_S)
 
 
+@pytest.mark.slow
 async def test_two_guidances_in_one_batch_each_the_video_it_is_alone(
     api: httpx.AsyncClient, worker: Any, queue: Queue, video_catalog: Path
 ) -> None:

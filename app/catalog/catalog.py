@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 from pydantic import Field
@@ -95,8 +96,14 @@ class Catalog(CatalogTable):
         return files.loras(read, _models(read)[0])
 
 
+@cache
+def _read_own() -> tuple[files.CatalogFile, ...]:
+    """Reads the files that are part of the program, once per process."""
+    return files.read(EMBEDDED), files.read(HUB)
+
+
 def _read(settings: Settings) -> list[files.CatalogFile]:
-    read = [files.read(EMBEDDED), files.read(HUB)]
+    read = [*_read_own()]
     if settings.catalog is not None:
         read.append(files.read(settings.catalog.expanduser().resolve()))
     return read

@@ -76,6 +76,7 @@ async def test_what_it_holds_is_answered(settings: Settings, queue: Queue) -> No
         assert await process.wait() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("drain_s", "again"), [(0.0, False), (60.0, True)])
 async def test_it_holds_nothing_for_longer_than_it_may(
     settings: Settings, queue: Queue, drain_s: float, again: bool

@@ -10,11 +10,14 @@ import sys
 from pathlib import Path
 
 import httpx
+import pytest
 
 from app.artifacts import Artifacts, artifact_name
 from app.artifacts.signed_urls import Links
 from app.settings import Settings
 from tests import s3
+
+pytestmark = pytest.mark.slow  # starts an API and a worker
 
 #: Less than the bucket is given to answer, and many times what a process needs to end.
 END_S = 45

@@ -20,12 +20,13 @@ from app.cli.local_service import running
 from app.queue.embedded import socket_path
 from tests.limits import HANG_S
 from tests.loras.lora_files import good
+from tests.tiers import slow_but
 
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A whole service, with the embedded model."""
-    with running(tmp_path_factory.mktemp("service")) as url:
+    with running(tmp_path_factory.mktemp("service"), settings={"NAG_MODELS": "shapes-flux"}) as url:
         yield url
 
 
@@ -111,7 +112,7 @@ def test_a_wrong_setting_is_named(
     assert line.startswith(f"nag-server: {name}={value}: ")
 
 
-@pytest.mark.parametrize("command", ["api", "up"])
+@pytest.mark.parametrize("command", slow_but(["up"], ["api", "up"]))
 def test_a_taken_port_is_one_line(command: str, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
@@ -215,6 +216,7 @@ def test_a_catalog_that_does_not_fit_is_one_line(
     assert capsys.readouterr().err == "nag-server: /nowhere/models.toml: cannot be read: No such file or directory\n"
 
 
+@pytest.mark.slow
 def test_up_serves_until_ctrl_c_and_leaves_nothing_behind(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]

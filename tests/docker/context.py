@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -15,17 +16,13 @@ def files(root: Path = ROOT) -> list[str]:
         for line in (root / ".dockerignore").read_text().splitlines()
         if line and not line.startswith("#")
     ]
-    found = (
-        str(path.relative_to(root))
-        for each in root.iterdir()
-        if each.name not in (".git", ".venv")
-        for path in _under(each)
-    )
-    return sorted(path for path in found if _seen(path, patterns))
-
-
-def _under(path: Path) -> list[Path]:
-    return [each for each in path.rglob("*") if each.is_file()] if path.is_dir() else [path]
+    shown: list[str] = []
+    for folder, folders, names in os.walk(root):
+        prefix = "" if Path(folder) == root else f"{Path(folder).relative_to(root)}/"
+        shown += [path for name in names if _seen(path := prefix + name, patterns)]
+        # Every pattern that lets in names a folder of the root, so nothing is let in beneath a folder that is not.
+        folders[:] = [name for name in folders if _seen(prefix + name, patterns)]
+    return sorted(shown)
 
 
 def _seen(path: str, patterns: list[tuple[bool, re.Pattern[str]]]) -> bool:

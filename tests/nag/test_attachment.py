@@ -15,21 +15,22 @@ import torch
 import nag
 from nag.families import _FAMILIES, family_of
 from tests.nag.support import Subject, copy_of, difference, keep_one_block_of_each_kind, run_in_threads
+from tests.tiers import slow_but
 
 NEGATIVE = "a blue square"
 #: One model for each way in which the negative prompt reaches the attention.
 LAYOUTS = ("flux", "sd3", "sd", "wan", "z-image", "hunyuan-video")
 
 
-@pytest.fixture(params=LAYOUTS, scope="module")
-def layout(request: pytest.FixtureRequest) -> Any:
+@pytest.fixture(params=slow_but(["flux", "sd", "z-image"], LAYOUTS), scope="module")
+def layout(request: pytest.FixtureRequest) -> Subject:
     """A small pipeline with one block of each kind: what contexts share is the denoiser, not its blocks."""
     subject = Subject.named(request.param, steps=2)
     keep_one_block_of_each_kind(subject.denoiser)
     return subject
 
 
-def test_a_thread_that_does_not_guide_is_plain_beside_one_that_does(layout: Any) -> None:
+def test_a_thread_that_does_not_guide_is_plain_beside_one_that_does(layout: Subject) -> None:
     plain_subject, guided_subject = copy_of(layout), copy_of(layout)
     plain = plain_subject.generate()
     with nag.guide(guided_subject.pipe, NEGATIVE, scale=6.0):
@@ -50,7 +51,7 @@ def test_a_thread_that_does_not_guide_is_plain_beside_one_that_does(layout: Any)
     assert all(torch.equal(image, guided) for image in results["guided"])
 
 
-def test_calls_of_two_threads_on_one_denoiser_do_not_meet(layout: Any) -> None:
+def test_calls_of_two_threads_on_one_denoiser_do_not_meet(layout: Subject) -> None:
     (call, *_), _ = layout.calls(num_inference_steps=layout.case.fewest_steps)
     guidance = row_guidance(layout, NEGATIVE, 6.0, 0.5)
     results = {"plain": [], "guided": []}
@@ -76,7 +77,7 @@ def test_calls_of_two_threads_on_one_denoiser_do_not_meet(layout: Any) -> None:
 
 
 @torch.no_grad()  # whole: each pipeline call restores what was when it began, in whatever order they end
-def test_guides_of_several_greenlets_share_a_denoiser(layout: Any) -> None:
+def test_guides_of_several_greenlets_share_a_denoiser(layout: Subject) -> None:
     settings = [(NEGATIVE, 6.0), ("a triangle", 3.0), ("", 9.0)]
     alone = []
     for negative, scale in settings:
@@ -88,7 +89,7 @@ def test_guides_of_several_greenlets_share_a_denoiser(layout: Any) -> None:
     main = greenlet.getcurrent()
 
     def generate(place: Any, subject: Subject, negative: Any, scale: float) -> None:
-        def pause(pipe: Any, step: Any, timestep: Any, kwargs: dict[str, Any]) -> Any:
+        def pause(pipe: Any, step: Any, timestep: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
             main.switch()
             return kwargs
 
@@ -108,7 +109,7 @@ def test_guides_of_several_greenlets_share_a_denoiser(layout: Any) -> None:
 
 
 @pytest.mark.parametrize("cfg", [False, True])
-def test_a_pipelines_calls_can_be_made_elsewhere(layout: Any, cfg: bool) -> None:
+def test_a_pipelines_calls_can_be_made_elsewhere(layout: Subject, cfg: bool) -> None:
     """A pipeline's plan says what guides each row of its calls; whoever makes a call for it states these rows."""
     options = {"num_inference_steps": max(2, layout.case.fewest_steps), "cfg": cfg and layout.case.cfg is not None}
     denoiser, main = layout.denoiser, greenlet.getcurrent()
@@ -140,7 +141,7 @@ def test_a_pipelines_calls_can_be_made_elsewhere(layout: Any, cfg: bool) -> None
     assert len(planned[0]) == attached.family.row_count(call)
 
 
-def test_rows_state_what_a_call_by_hand_is_guided_by(layout: Any) -> None:
+def test_rows_state_what_a_call_by_hand_is_guided_by(layout: Subject) -> None:
     """Each row of a call has guidance of its own or none, and comes out as a pipeline guided like that has it."""
     prompts = ["a red circle", "a green shape", layout.case.beside]
     steps = {"num_inference_steps": layout.case.fewest_steps}
@@ -161,7 +162,7 @@ def test_rows_state_what_a_call_by_hand_is_guided_by(layout: Any) -> None:
     assert difference(output[0], plain[0]) > 1e-3
 
 
-def test_another_number_of_rows_is_an_error(layout: Any) -> None:
+def test_another_number_of_rows_is_an_error(layout: Subject) -> None:
     (call, *_), _ = layout.calls(num_inference_steps=layout.case.fewest_steps)
     with (
         nag.attach(layout.denoiser) as attached,
@@ -171,7 +172,7 @@ def test_another_number_of_rows_is_an_error(layout: Any) -> None:
         layout.denoiser(**call)
 
 
-def test_a_guide_and_rows_share_a_denoiser(layout: Any) -> None:
+def test_a_guide_and_rows_share_a_denoiser(layout: Subject) -> None:
     """A guide that is entered and left while rows are stated elsewhere leaves the hooks of the others in place."""
     (call, *_), _ = layout.calls(num_inference_steps=layout.case.fewest_steps)
     with nag.attach(layout.denoiser) as attached, torch.no_grad():

@@ -52,7 +52,7 @@ def wrapped(subject: Subject, whole: Any) -> None:
     subject.wrap(torch.compile(subject.denoiser, fullgraph=whole, backend="eager"))
 
 
-def small(name: str) -> Any:
+def small(name: str) -> Subject:
     """A case with as few blocks as it can have: a compiler takes as long for each."""
     subject = Subject.named(name)
     if name == "sd":
@@ -99,7 +99,7 @@ def blocks_one_by_one(subject: Subject, whole: Any) -> None:
 
 
 @pytest.fixture
-def small_flux() -> Any:
+def small_flux() -> Subject:
     """Flux of one block, which a compiler needs a second for."""
     subject = Subject.named("flux")
     subject.pipe = tiny.flux(double_blocks=1, single_blocks=0)
@@ -151,7 +151,7 @@ def prompts(count: int) -> Any:
     return ["a red circle"] * count
 
 
-def test_a_mixed_load_makes_few_graphs_and_every_call_is_compiled(small_flux: Any) -> None:
+def test_a_mixed_load_makes_few_graphs_and_every_call_is_compiled(small_flux: Subject) -> None:
     """The graphs of a block: a tracer takes as long again for the rest of the denoiser, which is diffusers' own."""
     guides = [None, {"negative_prompt": NEGATIVE}]
     # Under CFG one row: Flux takes one negative prompt of CFG for all rows, which makes one more graph of several.
@@ -161,7 +161,7 @@ def test_a_mixed_load_makes_few_graphs_and_every_call_is_compiled(small_flux: An
     assert graphs_of(small_flux, load, small_flux.denoiser.transformer_blocks[0]) <= 4
 
 
-def test_texts_of_any_length_share_graphs(small_flux: Any) -> None:
+def test_texts_of_any_length_share_graphs(small_flux: Subject) -> None:
     embeds = small_flux.encode(NEGATIVE)["negative_prompt_embeds"]
     load = [
         ({"max_sequence_length": positive}, {"negative_prompt_embeds": embeds[:, :negative]})
@@ -177,7 +177,7 @@ def test_rows_under_cfg_share_graphs() -> None:
 
 
 @pytest.mark.parametrize("apply", [in_place, blocks_one_by_one])
-def test_threads_take_turns_on_a_compiled_denoiser(small_flux: Any, apply: Any) -> None:
+def test_threads_take_turns_on_a_compiled_denoiser(small_flux: Subject, apply: Any) -> None:
     (call, *_), _ = small_flux.calls(num_inference_steps=1)
     apply(small_flux, True)
     denoiser = small_flux.denoiser
@@ -201,7 +201,7 @@ def test_threads_take_turns_on_a_compiled_denoiser(small_flux: Any, apply: Any) 
 
 
 @pytest.mark.parametrize("apply", [in_place, wrapped, blocks_one_by_one])
-def test_a_call_that_is_left_by_an_error_lets_other_threads_call(small_flux: Any, apply: Any) -> None:
+def test_a_call_that_is_left_by_an_error_lets_other_threads_call(small_flux: Subject, apply: Any) -> None:
     (call, *_), (plain, *_) = small_flux.calls(num_inference_steps=1)
     apply(small_flux, False)
     denoiser = small_flux.denoiser

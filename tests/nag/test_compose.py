@@ -71,12 +71,12 @@ def with_ip_adapter(pipe: Any) -> Any:
 
 
 @pytest.fixture(params=["sd", "sdxl", "kolors"])
-def adapted(request: pytest.FixtureRequest) -> Any:
+def adapted(request: pytest.FixtureRequest) -> Subject:
     embeds = torch.randn(1, 1, IMAGE_WIDTH, generator=torch.Generator().manual_seed(3))
     return subject(request.param, with_ip_adapter, ip_adapter_image_embeds=[embeds])
 
 
-def test_an_ip_adapter_adds_its_part_unguided(adapted: Any) -> None:
+def test_an_ip_adapter_adds_its_part_unguided(adapted: Subject) -> None:
     # The oracle guides the attention to the text alone and leaves the adapter's own attention call as it is.
     assert_guided_as_written_out(adapted)
     kept = adapted.generate()
@@ -84,7 +84,7 @@ def test_an_ip_adapter_adds_its_part_unguided(adapted: Any) -> None:
     assert difference(adapted.generate(), kept) > 1e-3
 
 
-def test_an_ip_adapters_processors_are_put_back_with_their_weights(adapted: Any) -> None:
+def test_an_ip_adapters_processors_are_put_back_with_their_weights(adapted: Subject) -> None:
     names, plain = set(adapted.pipe.unet.state_dict()), adapted.generate()
     with nag.guide(adapted.pipe, NEGATIVE):
         adapted.generate()
@@ -92,7 +92,7 @@ def test_an_ip_adapters_processors_are_put_back_with_their_weights(adapted: Any)
     assert torch.equal(adapted.generate(), plain)
 
 
-def test_under_cfg_an_ip_adapter_leaves_the_unconditional_rows_plain(adapted: Any) -> None:
+def test_under_cfg_an_ip_adapter_leaves_the_unconditional_rows_plain(adapted: Subject) -> None:
     cfg = {"num_inference_steps": 1, "ip_adapter_image_embeds": [torch.randn(2, 1, IMAGE_WIDTH)]}
     (plain,) = adapted.calls(cfg=True, **cfg)[1]
     with nag.guide(adapted.pipe, NEGATIVE, scale=9.0):
@@ -101,7 +101,7 @@ def test_under_cfg_an_ip_adapter_leaves_the_unconditional_rows_plain(adapted: An
     assert difference(guided[1], plain[1]) > 1e-3
 
 
-def test_an_ip_adapter_is_scaled_and_unloaded_inside_a_guide(adapted: Any) -> None:
+def test_an_ip_adapter_is_scaled_and_unloaded_inside_a_guide(adapted: Subject) -> None:
     def guided(change: Callable[..., Any]) -> Any:
         change()
         with nag.guide(adapted.pipe, NEGATIVE):

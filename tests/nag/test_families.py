@@ -56,7 +56,7 @@ def test_several_images_a_prompt_take_their_prompts_negative(subject: Subject) -
 def test_guidance_ends_by_the_timestep_within_a_run(subject: Subject) -> None:
     seen = []
 
-    def record(pipe: Any, step: Any, timestep: Any, kwargs: dict[str, Any]) -> Any:
+    def record(pipe: Any, step: Any, timestep: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
         seen.append(subject.case.timestep(float(torch.as_tensor(timestep).max())))
         return kwargs
 

@@ -9,8 +9,10 @@ import torch
 
 import nag
 from tests.nag.support import Subject, difference
+from tests.tiers import slow_but
 
 NEGATIVE = "a blue square"
+LONG = "a small blue square on a white background"
 
 
 @pytest.mark.parametrize("numbers", [{"scale": 1.0}, {"alpha": 0.0}, {"end": 0.0}])
@@ -27,7 +29,7 @@ def test_the_prompt_as_its_own_negative_changes_nothing(layout: Subject) -> None
     assert difference(guided, layout.generate()) < 1e-6
 
 
-@pytest.mark.parametrize("negative", ["", "a", "a small blue square on a white background"])
+@pytest.mark.parametrize("negative", slow_but([LONG], ["", "a", LONG]))
 def test_a_row_is_the_same_alone_and_in_a_batch_whatever_rides_beside_it(layout: Subject, negative: str) -> None:
     prompts, scales, alphas = ["a red circle", "a green shape", layout.case.beside], [4.0, 1.0, 6.0], [0.5, 0.5, 0.9]
     negatives = [negative, NEGATIVE, "a triangle"]

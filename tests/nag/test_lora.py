@@ -35,7 +35,7 @@ def test_a_lora_changed_in_mid_run_reaches_the_negatives_keys(change: Callable[.
         lora = LoraConfig(r=2, init_lora_weights=False, target_modules=["to_k", "to_v"])
         changed.pipe.unet.add_adapter(lora)
 
-        def after(pipe: Any, step: Any, timestep: Any, kwargs: dict[str, Any]) -> Any:
+        def after(pipe: Any, step: Any, timestep: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
             if step == 1:
                 with torch.no_grad():
                     CHANGES[change](pipe.unet)

@@ -12,6 +12,7 @@ from nag.families import family_of
 from nag.params import METHODS
 from tests.nag import oracle
 from tests.nag.support import STEPS, Subject, difference, keep_one_block_of_each_kind
+from tests.tiers import slow_but
 
 PROMPTS, NEGATIVES = ["a red circle", "a green shape"], ["a blue square", "a triangle"]
 NUMBERS = {"scale": 3.0, "tau": 1.5, "alpha": 0.7}
@@ -20,8 +21,8 @@ NUMBERS = {"scale": 3.0, "tau": 1.5, "alpha": 0.7}
 LAYOUTS = ["flux", "sd3", "qwen-image", "z-image", "prx", "sdxl", "sana", "wan", "hunyuandit", "fibo2"]
 
 
-@pytest.fixture(params=LAYOUTS, scope="module")
-def subject(request: pytest.FixtureRequest) -> Any:
+@pytest.fixture(params=slow_but(["flux", "z-image", "sana"], LAYOUTS), scope="module")
+def subject(request: pytest.FixtureRequest) -> Subject:
     return make(request.param, steps=2)
 
 
@@ -34,7 +35,7 @@ def negatives_of(subject: Subject) -> Any:
 
 
 @pytest.mark.parametrize("method", [("orthogonal",), ("vsf",), ("vsf", "nag"), ("orthogonal", "vsf")])
-def test_it_is_the_method_written_out_on_two_prompts(subject: Any, method: tuple[str, str] | tuple[str]) -> None:
+def test_it_is_the_method_written_out_on_two_prompts(subject: Subject, method: tuple[str, str] | tuple[str]) -> None:
     expected = oracle.generate(subject, PROMPTS, negatives_of(subject), **NUMBERS, method=method)
     with nag.guide(subject.pipe, negatives_of(subject), **NUMBERS, method=method):
         guided = subject.generate(PROMPTS)
@@ -44,7 +45,7 @@ def test_it_is_the_method_written_out_on_two_prompts(subject: Any, method: tuple
             assert difference(guided[index], subject.generate(PROMPTS)[index]) > 1e-4
 
 
-def test_blocks_that_do_not_guide_attend_to_the_prompt_alone(subject: Any) -> None:
+def test_blocks_that_do_not_guide_attend_to_the_prompt_alone(subject: Subject) -> None:
     """The oracle counts them as they are called, which in UNets is another order: there the first is the first."""
     blocks = [0]
     expected = oracle.generate(subject, PROMPTS, negatives_of(subject), **NUMBERS, blocks=blocks)

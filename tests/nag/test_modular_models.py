@@ -10,6 +10,7 @@ import torch
 import nag
 from tests.nag import oracle
 from tests.nag.support import Subject, difference
+from tests.tiers import slow_but
 from tests.tiny import cosmos3
 
 models = pytest.importorskip("tests.tiny.modular", reason="this diffusers lacks some of them", exc_type=ImportError)
@@ -32,9 +33,12 @@ class ModularSubject(Subject):
         return output[0] if isinstance(output, list) else output
 
 
-@pytest.fixture(scope="module", params=models.MODULAR, ids=lambda case: case.name)
+CASES = {case.name: case for case in models.MODULAR}
+
+
+@pytest.fixture(scope="module", params=slow_but(["flux3", "minimax-h3"], CASES))
 def subject(request: pytest.FixtureRequest) -> ModularSubject:
-    return ModularSubject(request.param)
+    return ModularSubject(CASES[request.param])
 
 
 pytestmark = pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")

@@ -41,7 +41,7 @@ def test_the_former_name_is_taken_with_a_warning() -> None:
 def test_each_step_has_the_scale_of_its_timestep(subject: Subject) -> None:
     timesteps, by_step = [], []
 
-    def record(pipe: Any, step: Any, timestep: Any, kwargs: dict[str, Any]) -> Any:
+    def record(pipe: Any, step: Any, timestep: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
         timesteps.append(subject.case.timestep(float(torch.as_tensor(timestep).max())))
         return kwargs
 

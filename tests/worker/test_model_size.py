@@ -12,6 +12,7 @@ from app.loading.pipeline import load
 from app.loading.size import ModelSize, model_size
 from app.settings import Settings
 from app.worker.devices.memory import held_bytes
+from tests.tiers import one_of_each
 from tests.worker.small import in_folder
 
 #: diffusers' own, at every use of a scheduler and of a model.
@@ -44,9 +45,10 @@ def hyper(tmp_path_factory: pytest.TempPathFactory) -> Model:
     ("name", "changes"),
     [
         ("flux-schnell", {}),  # float32 on the disk, bfloat16 loaded
-        ("sdxl-lightning", {}),  # another denoiser's weights
+        pytest.param("sdxl-lightning", {}, marks=pytest.mark.slow),  # another denoiser's weights
         ("wan22-lightning", {}),  # parts in several precisions, two LoRAs that are fused
-        ("pixart-sigma", {"dtype": "float16"}),  # a text encoder that keeps some weights in float32
+        # A text encoder that keeps some weights in float32.
+        pytest.param("pixart-sigma", {"dtype": "float16"}, marks=pytest.mark.slow),
     ],
 )
 def test_the_loaded_size_is_that_of_the_loaded_pipeline(name: str, changes: dict[str, Any], tmp_path: Path) -> None:
@@ -96,7 +98,7 @@ def test_quantization_saves_memory(
     assert saved == pytest.approx(matrices * (1 - share), rel=1e-3)
 
 
-@pytest.mark.parametrize("name", ["flux-schnell", "sdxl", "pixart-sigma", "wan21-lightx2v"])
+@pytest.mark.parametrize("name", one_of_each(4, ["flux-schnell", "sdxl", "pixart-sigma", "wan21-lightx2v"]))
 def test_the_arithmetic_of_cast_weights_is_within_a_tenth_of_what_they_take(name: str, tmp_path: Path) -> None:
     entry = in_folder(KNOWN[name], tmp_path)
     plain = load(entry, torch.device("cpu"))
@@ -109,7 +111,7 @@ def test_the_arithmetic_of_cast_weights_is_within_a_tenth_of_what_they_take(name
         assert size_of(cast).host_bytes == size_of(changed(entry, lora=())).loaded_bytes
 
 
-@pytest.mark.parametrize("name", ["flux-schnell", "sdxl", "wan22-lightning"])
+@pytest.mark.parametrize("name", one_of_each(3, ["flux-schnell", "sdxl", "wan22-lightning"]))
 def test_the_arithmetic_of_offloaded_weights_is_within_a_tenth_of_what_is_copied_at_once(
     name: str, tmp_path: Path
 ) -> None:

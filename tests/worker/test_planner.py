@@ -194,6 +194,7 @@ def test_when_all_have_waited_too_long_priorities_still_count() -> None:
     assert order[:4] == [Priority.NORMAL, Priority.HIGH, Priority.NORMAL, Priority.HIGH]
 
 
+@limits(max_examples=15)  # each is a whole run
 @given(st.integers(2, 5), st.lists(st.sampled_from([1, 2, 8, 11]), min_size=5, max_size=5))
 def test_tenants_get_equal_work_whatever_they_send(tenants: int, costs: list[int]) -> None:
     """Each has its own size of job and never runs dry; none is further ahead than a turn and its largest job."""

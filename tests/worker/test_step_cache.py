@@ -14,6 +14,7 @@ from app.loading.pipeline import load
 from app.settings import Settings
 from app.worker.engine.shared_model import SharedModel
 from nag._diffusers import step_cache_states
+from tests.tiers import slow_but
 from tests.worker.generate import CPU, generate
 
 Make = Callable[..., Job]
@@ -26,7 +27,7 @@ METHODS = {
 }
 
 
-@pytest.fixture(params=METHODS)
+@pytest.fixture(params=slow_but(["first_block"], METHODS))
 def model(request: pytest.FixtureRequest, entry: Model) -> Any:
     """shapes-flux with a step cache that skips some steps."""
     cache = StepCache(method=request.param, options=METHODS[request.param])

@@ -22,6 +22,7 @@ from app.jobs import Guidance, Job
 from app.worker.engine.pipeline_call import call_module
 from app.worker.engine.pipelines import callbacks_of, step_arguments
 from app.worker.engine.shared_model import SharedModel
+from tests.tiers import one_of_each
 from tests.tiny import CASES
 from tests.worker.generate import difference, generate, make_calls
 
@@ -35,7 +36,7 @@ SCHEDULERS = [
 
 
 @pytest.mark.filterwarnings("ignore:__array_:DeprecationWarning")  # diffusers' second-order schedulers
-@pytest.mark.parametrize("scheduler", SCHEDULERS)
+@pytest.mark.parametrize("scheduler", one_of_each(3, SCHEDULERS))
 @pytest.mark.parametrize(("name", "calls_apart_max"), [("sd", 1), ("pixart", 2)])  # PixArt calls back once per step
 def test_progress_is_the_share_of_denoiser_calls(
     name: str, calls_apart_max: int, scheduler: Any, entry: Model, make_job: Make

@@ -186,6 +186,7 @@ async def test_what_no_receiver_took_is_told_by_the_next_api(settings: Settings,
     assert message["type"] == "job.completed"
 
 
+@pytest.mark.slow
 async def test_what_a_killed_api_was_telling_is_told_by_another(
     settings: Settings, queue: Queue, valkey_url: str
 ) -> None:

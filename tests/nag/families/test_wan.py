@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 
@@ -18,11 +16,11 @@ def of(name: str) -> Subject:
 
 
 @pytest.fixture(scope="module")
-def i2v() -> Any:
+def i2v() -> Subject:
     return of("wan-i2v")
 
 
-def test_a_negative_given_by_fewer_tokens_is_those_tokens_alone(i2v: Any) -> None:
+def test_a_negative_given_by_fewer_tokens_is_those_tokens_alone(i2v: Subject) -> None:
     """Tokens given twice change no average over them."""
     embeds = i2v.encode(NEGATIVE)["negative_prompt_embeds"]
     with nag.guide(i2v.pipe, negative_prompt_embeds=embeds[:, :200]):
@@ -33,7 +31,7 @@ def test_a_negative_given_by_fewer_tokens_is_those_tokens_alone(i2v: Any) -> Non
         assert difference(i2v.generate(), once) > 1e-3
 
 
-def test_a_negative_longer_than_the_models_text_is_refused(i2v: Any) -> None:
+def test_a_negative_longer_than_the_models_text_is_refused(i2v: Subject) -> None:
     embeds = i2v.encode(NEGATIVE)["negative_prompt_embeds"]
     with (
         nag.guide(i2v.pipe, negative_prompt_embeds=embeds.repeat(1, 2, 1)),
@@ -50,7 +48,7 @@ def test_both_denoisers_or_the_second_alone_are_guided_at_every_step(name: str) 
     assert guidance.guided_steps == STEPS
 
 
-def test_the_image_still_reaches_a_guided_video(i2v: Any) -> None:
+def test_the_image_still_reaches_a_guided_video(i2v: Subject) -> None:
     image = i2v.case.options["image"]
     with nag.guide(i2v.pipe, NEGATIVE):
         seen, other = i2v.generate(), i2v.generate(image=image.rotate(90))
