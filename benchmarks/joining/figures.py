@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 
+from app.settings import Settings
 from benchmarks import batching
 from benchmarks.joining.load import POLL_S, RequestFailed, closed_loop, connect, run_job, stop_jobs
 from benchmarks.joining.mixes import FOUR_STEPS, MIXES
@@ -70,7 +71,7 @@ def against_bare(
             bodies = MIXES["a"].requests(number)
             services[name].append(asyncio.run(closed_loop(url, bodies, clients, seconds)))
         for rows in row_counts:
-            bare[rows].append(len(FOUR_STEPS) / batching.bare(FOUR_STEPS, rows))
+            bare[rows].append(len(FOUR_STEPS) / batching.bare(FOUR_STEPS, rows, Settings()))
     return (
         {name: median(values) for name, values in services.items()},
         {rows: median(values) for rows, values in bare.items()},
