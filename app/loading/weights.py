@@ -21,7 +21,7 @@ def require_package(entry: Model) -> None:
     needed: dict[str, str] = {}
     if entry.quantization is not None and entry.quantization.package is not None:
         needed[entry.quantization.package] = f"quantization.method: {entry.quantization.method}"
-    if entry.has_gguf:
+    if entry.denoiser is not None and entry.has_gguf:
         needed["gguf"] = f"denoiser: {entry.denoiser.weight_name}"
     for package, what in needed.items():
         if importlib.util.find_spec(package) is None:
