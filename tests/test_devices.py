@@ -7,6 +7,7 @@ import os
 from typing import Any
 
 import pytest
+import torch
 from pydantic import ValidationError
 
 from app.catalog import Catalog, CatalogError, Model, Parallelism
@@ -14,6 +15,7 @@ from app.devices import device_sets, devices_of_worker, show_devices
 from app.loading.checks import problems
 from app.settings import Settings
 from app.supervisor.supervisor import Supervisor
+from app.worker.devices.gpu import set_precision
 
 KNOWN = Catalog.known(Settings())
 
@@ -75,6 +77,18 @@ async def test_up_starts_a_worker_for_each_set_of_devices(monkeypatch: pytest.Mo
     supervisor = Supervisor(settings, insecure=False, device_sets=((0, 1), (2, 3)))
     assert await supervisor.run() == 0
     assert sorted(started) == [("api", None, "9100"), ("worker", "0,1", "9100"), ("worker", "2,3", "9101")]
+
+
+@pytest.mark.parametrize(
+    ("tf32", "device", "chosen"), [(True, "cuda", ["high"]), (False, "cuda", []), (True, "cpu", [])]
+)
+def test_a_gpu_multiplies_in_tf32_if_the_settings_say_so(
+    monkeypatch: pytest.MonkeyPatch, tf32: bool, device: str, chosen: list[str]
+) -> None:
+    precisions: list[str] = []
+    monkeypatch.setattr(torch, "set_float32_matmul_precision", precisions.append)
+    set_precision(Settings(tf32=tf32), torch.device(device))
+    assert precisions == chosen
 
 
 def test_a_process_numbers_its_gpus_from_0(monkeypatch: pytest.MonkeyPatch) -> None:

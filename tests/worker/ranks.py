@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch.distributed as dist
+
 from app.catalog import Catalog, Model
 from app.jobs import Job
 from app.settings import Settings
@@ -28,15 +30,19 @@ class _LoraFiles:
 
 
 @contextmanager
-def started_engine(ranks: int, split: Mapping[str, SplitModel]) -> Iterator[TorchEngine]:
-    """A started engine with models that are split over all ranks, and one that is not."""
+def started_engine(ranks: int, split: Mapping[str, SplitModel], *others: Model) -> Iterator[TorchEngine]:
+    """A started engine with models that are split over all ranks, one that is not, and further entries."""
     settings = Settings(device="cpu", devices=tuple(range(ranks)), batch_size=4, batch_budget="fixed")
     models = {name: KNOWN[base].model_copy(update={"id": name, **changes}) for name, (base, changes) in split.items()}
-    catalog = Catalog.load(settings).model_copy(update={"models": {**models, "shapes-flux": KNOWN["shapes-flux"]}})
+    models |= {entry.id: entry for entry in (KNOWN["shapes-flux"], *others)}
+    catalog = Catalog.load(settings).model_copy(update={"models": models})
     engine = TorchEngine(catalog, settings, Recorder(), _LoraFiles())
     engine.start()
-    yield engine
-    engine.close()
+    try:
+        yield engine
+    finally:
+        engine.close()
+        dist.destroy_process_group()
 
 
 def of_model(jobs: list[Job], model: str) -> list[Job]:

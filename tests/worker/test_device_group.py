@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from app.catalog import Parallelism, Quantization
+from app.catalog import Catalog, Model, Parallelism, Quantization
 from app.jobs import Job, JobError, LoraUse
+from app.loading.pipeline import load
+from app.settings import Settings
+from app.worker.devices.device_group import start_followers
 from app.worker.engine import pipelines
 from app.worker.engine import torch_engine as engine_module
 from app.worker.engine.adapters import RowLayout
@@ -19,11 +24,13 @@ from app.worker.engine.pipeline_call import CallResult
 from app.worker.engine.shared_model import SharedModel
 from app.worker.engine.shared_modules import DenoiserCall
 from app.worker.engine.torch_engine import TorchEngine
+from app.worker.models.model_cache import ModelUnavailable
 from tests.limits import HANG_S
-from tests.worker.generate import CPU, generate, run_jobs
+from tests.worker.generate import CPU, difference, generate, run_jobs
 from tests.worker.loras import add_loras
 from tests.worker.mixes import FILES, NAG, alone, image_mix, loaded, video_mix
 from tests.worker.ranks import KNOWN, LORAS, SplitModel, of_model, started_engine
+from tests.worker.small import in_folder
 
 Make = Callable[..., Job]
 #: Of diffusers, which calls functions of torch by former names.
@@ -53,9 +60,23 @@ PACKAGES = {"flux-int8": "torchao"}
 WITH_ALL = ("flux-ulysses", "wan-ulysses")
 
 
+def unloadable(folder: Path) -> list[Model]:
+    """Entries that rank 0, the other rank or both cannot load."""
+    entries = []
+    for part in ("text_encoder", "transformer"):
+        repository = folder / part
+        shutil.copytree(KNOWN["shapes-flux"].repository, repository)
+        (weights,) = (repository / part).glob("*.safetensors")
+        weights.write_bytes(weights.read_bytes()[:1000])
+        entries.append(KNOWN["shapes-flux"].model_copy(update={"repository": str(repository), "id": f"cut {part}"}))
+    entries.append(entries[-1].model_copy(update={"id": "cut there"}))
+    entries.append(in_folder(Catalog.known(Settings())["ltx-video-distilled"], folder))
+    return [entry.model_copy(update={"parallel": ULYSSES}) for entry in entries]
+
+
 @pytest.fixture(scope="module")
-def engine() -> Iterator[TorchEngine]:
-    with started_engine(2, SPLIT) as engine:
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TorchEngine]:
+    with started_engine(2, SPLIT, *unloadable(tmp_path_factory.mktemp("repositories"))) as engine:
         yield engine
 
 
@@ -160,3 +181,33 @@ def test_ranks_go_on_together_after_a_call_that_all_refuse(
         in_its_thread(engine, refuse)
     run_jobs(engine, *of_model([job], "flux-ulysses"))
     check(made, {"a": alone(job)})
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        ("cut text_encoder", "LoadError"),
+        ("cut transformer", "LoadError"),
+        ("cut there", "LoadError"),
+        ("ltx-video-distilled", "UnsupportedPipeline"),  # diffusers splits it, and wrongly
+    ],
+)
+def test_a_model_that_some_rank_cannot_load_leaves_them_to_the_others(
+    engine: TorchEngine, make_job: Make, monkeypatch: pytest.MonkeyPatch, model: str, reason: str
+) -> None:
+    with monkeypatch.context() as patch:
+        if model == "cut there":  # on the disk of the other rank's machine alone
+            patch.setattr(pipelines, "load", lambda entry, device: load(KNOWN["shapes-flux"], device))
+        with pytest.raises(ModelUnavailable, match=rf"could not be loaded \({reason}\)"):
+            in_its_thread(engine, partial(engine._cache.get, model))
+    job = make_job("a", seed=3, nag=NAG)
+    (output,) = run_jobs(engine, *of_model([job], "flux-ulysses"))
+    assert difference(output, alone(job)[0]) <= 1
+
+
+def test_a_rank_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
+    store = f"file://{tmp_path / 'store'}"
+    (rank,) = start_followers(Settings(device="cpu", devices=(0, 1), rendezvous=store))
+    assert rank.stdin is not None
+    rank.stdin.close()
+    assert rank.wait(HANG_S) == 0  # it would else wait for the other one

@@ -33,6 +33,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from app.catalog import Model
+from app.loading.errors import LoadError
 from app.loading.parallel import split_denoisers
 from app.logs import Log
 from app.process_exit import exit_at_once
@@ -139,13 +140,11 @@ class Channel:
             del self._negatives[number]
         return tuple(order)
 
-    def wait_for_all(self) -> None:
-        """Waits until all ranks have done what was sent before."""
-        dist.barrier(group=self._orders)
-
-    def close(self) -> None:
-        """Ends the connection."""
-        dist.destroy_process_group()
+    def all_agree(self, is_done: bool) -> bool:
+        """Waits until every rank has called this, and returns whether each of them is done."""
+        done = torch.tensor([is_done], dtype=torch.uint8)
+        dist.all_reduce(done, dist.ReduceOp.MIN, group=self._orders)
+        return bool(done)
 
     def _broadcast(self, tensor: Tensor) -> None:
         if tensor.numel():
@@ -179,15 +178,26 @@ class DeviceGroup:
             return pipelines.load(entry, device)
         self.send("load", entry.model_dump())
         try:
-            pipe = pipelines.load(entry, device)
+            pipe = self._load(entry, device)
             self.send("split", entry.id)
-            with self._as_one():  # another rank may load for longer than this one
-                self._channel.wait_for_all()
             with self.in_step():
                 split_denoisers(pipe, entry, device)
         except Exception:
             self.send("drop", entry.id)
             raise
+        return pipe
+
+    def _load(self, entry: Model, device: torch.device) -> Any:
+        """Loads a pipeline, and waits without limit for the other ranks, which may load for longer."""
+        is_loaded = False
+        try:
+            pipe = pipelines.load(entry, device)
+            is_loaded = True
+        finally:
+            with self._as_one():
+                is_loaded_by_all = self._channel.all_agree(is_loaded)
+        if not is_loaded_by_all:
+            raise LoadError(entry.id, "another rank could not load it, and its log says why")
         return pipe
 
     def send(self, *order: Any) -> None:
@@ -214,14 +224,17 @@ class DeviceGroup:
         try:
             yield
         except ASYMMETRIC as error:
-            self._end_worker(f"{type(error).__name__}: {error}")
+            if not self._is_closed:
+                self._end_worker(f"{type(error).__name__}: {error}")
+            raise
 
     def close(self) -> None:
-        """Ends the other ranks of this machine; those of others end as the connection does."""
-        if not self._is_closed:
-            self._is_closed = True
-            self._end_followers()
-            self._channel.close()
+        """Ends the other ranks of this machine. Those of others end with the connection, as this process ends.
+
+        A call may still be under way in another thread: it raises, or waits until the process ends.
+        """
+        self._is_closed = True
+        self._end_followers()
 
     def _watch(self, rank: int, follower: subprocess.Popen[bytes]) -> None:
         code = follower.wait()
@@ -237,11 +250,16 @@ class DeviceGroup:
     def _end_followers(self) -> None:
         for follower in self._followers:
             follower.kill()
+            assert follower.stdin is not None
+            follower.stdin.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def start_followers(settings: Settings) -> list[subprocess.Popen[bytes]]:
-    """Starts the ranks of this machine but for the first, for which only the devices of the worker are there."""
+    """Starts the ranks of this machine but for the first, for which only the devices of the worker are there.
+
+    They end as soon as their standard input does: with this process, however it ends.
+    """
     assert settings.devices is not None
     places = range(len(settings.devices))
     settings = settings.model_copy(update={"devices": tuple(places)})
@@ -249,7 +267,7 @@ def start_followers(settings: Settings) -> list[subprocess.Popen[bytes]]:
         subprocess.Popen(  # noqa: S603 - this program
             [sys.executable, "-m", "app.cli", "worker", "--place", str(place)],
             env=os.environ | settings.as_environment(),
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             start_new_session=True,  # Ctrl-C reaches rank 0 alone
         )
         for place in places[1:]

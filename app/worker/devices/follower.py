@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import signal
+import sys
+import threading
 from typing import Any, NoReturn
 
 import torch
 
+import nag
 from app import logs
 from app.catalog import Model
 from app.loading.adapters import Adapter
@@ -17,6 +20,7 @@ from app.process_exit import exit_at_once
 from app.settings import Settings
 from app.worker.devices import memory
 from app.worker.devices.device_group import ASYMMETRIC, Channel, device_of_rank, start_followers
+from app.worker.devices.gpu import set_precision
 from app.worker.engine.pipelines import load
 from app.worker.engine.shared_model import SharedModel
 from app.worker.engine.shared_modules import DenoiserCall
@@ -36,11 +40,13 @@ def follow(settings: Settings, place: int) -> NoReturn:
         signal.signal(number, signal.SIG_IGN)  # rank 0 still finishes its jobs, and this rank ends with it
     assert settings.devices is not None
     places = len(settings.devices)
-    if place == 0:
-        start_followers(settings)
+    if place:
+        threading.Thread(target=_end_with_starter, name="starter", daemon=True).start()
+    followers = start_followers(settings) if place == 0 else []
     rank, device = settings.node * places + place, device_of_rank(settings, place)
+    set_precision(settings, device)
     channel = Channel(settings, rank, settings.nodes * places, device)
-    _log.info("rank_joined", rank=rank, device=device)
+    _log.info("rank_joined", rank=rank, device=device, started=len(followers))
     follower = Follower(device, channel)
     while True:
         try:
@@ -50,11 +56,17 @@ def follow(settings: Settings, place: int) -> NoReturn:
         try:
             with torch.no_grad():
                 getattr(follower, name)(*arguments)
-        except LoadError as error:  # as rank 0 has it, or it soon asks for what is not here
-            _log.warning("rank_not_loaded", rank=rank, order=name, message=error)
+        except (LoadError, nag.UnsupportedPipeline) as error:  # of the model or the LoRA, so rank 0 raises it too
+            _log.warning("rank_refused", rank=rank, order=name, message=error)
         except Exception as error:  # the other ranks go on without this one, and so end as soon as they wait for it
             _log.error("rank_failed", rank=rank, order=name, error=type(error).__name__, message=error)
             exit_at_once(1)
+
+
+def _end_with_starter() -> NoReturn:
+    """Ends the process with the one that started it, also while it loads: nobody else would notice."""
+    sys.stdin.buffer.read()
+    exit_at_once(0)
 
 
 class Follower:
@@ -67,15 +79,18 @@ class Follower:
         self._models: dict[str, SharedModel] = {}
 
     def load(self, fields: dict[str, Any]) -> None:
-        """Loads the denoisers of a model, from the fields of its entry."""
+        """Loads the denoisers of a model, from the fields of its entry, and tells the other ranks whether it has."""
         entry = Model.model_validate(fields)
         self._entries[entry.id] = entry
-        self._pipes[entry.id] = load(denoiser_alone(entry), self._device)
+        try:
+            self._pipes[entry.id] = load(denoiser_alone(entry), self._device)
+        except Exception as error:  # of any rank: rank 0 then has all of them drop the model
+            _log.warning("rank_not_loaded", model=entry.id, error=type(error).__name__, message=error)
+        self._channel.all_agree(entry.id in self._pipes)
 
     def split(self, model: str) -> None:
         """Splits them together with all ranks."""
         entry, pipe = self._entries[model], self._pipes[model]
-        self._channel.wait_for_all()
         split_denoisers(pipe, entry, self._device)
         self._models[model] = SharedModel(entry, pipe)
 

@@ -1,4 +1,4 @@
-"""What a CUDA device says of itself. Utilization is NVML's, which needs the package `nvidia-ml-py`."""
+"""The precision of a CUDA device, and what it says of itself. Utilization needs the package `nvidia-ml-py`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,15 @@ from prometheus_client.registry import Collector
 
 from app.metrics import definitions as d
 from app.metrics.prometheus_metrics import value_family
+from app.settings import Settings
 
-__all__ = ["GpuCollector"]
+__all__ = ["GpuCollector", "set_precision"]
+
+
+def set_precision(settings: Settings, device: torch.device) -> None:
+    """Has a GPU multiply float32 matrices in TF32 if the settings say so. Torch knows it of the whole process alone."""
+    if device.type == "cuda" and settings.tf32:
+        torch.set_float32_matmul_precision("high")
 
 
 class GpuCollector(Collector):

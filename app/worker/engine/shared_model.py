@@ -61,6 +61,8 @@ class SharedModel:
         denoisers = denoisers_of(pipe)
         self._adapters = {name: RowAdapters(part) for name, part in modules.items()}
         with ExitStack() as stack:
+            if self.group is not None:  # other ranks let it go too, also if it cannot be shared
+                stack.callback(self.group.send, "drop", entry.id)
             for name, part in modules.items():
                 if part in denoisers:
                     self._share_denoiser(name, part, stack)
@@ -157,6 +159,4 @@ class SharedModel:
 
     def close(self) -> None:
         """Leaves the modules as they were loaded; other ranks let them go."""
-        if self.group is not None:
-            self.group.send("drop", self.entry.id)
         self._stack.close()

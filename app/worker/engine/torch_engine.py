@@ -30,7 +30,7 @@ from app.logs import Log
 from app.settings import Settings
 from app.worker.devices import memory
 from app.worker.devices.device_group import DeviceGroup
-from app.worker.devices.gpu import GpuCollector
+from app.worker.devices.gpu import GpuCollector, set_precision
 from app.worker.devices.side_lane import SideLane
 from app.worker.engine import pipelines
 from app.worker.engine.active_jobs import ActiveJob, RoomCounter
@@ -77,10 +77,9 @@ class TorchEngine:
         self._measures = settings.batch_budget == "measured"
         self._images_max = settings.batch_size
         self._device = device = pipelines.resolve_device(settings.device)
+        set_precision(settings, device)
         if device.type == "cuda":
             recorder.registry.register(GpuCollector(device))
-            if settings.tf32:  # torch knows it of the whole process alone
-                torch.set_float32_matmul_precision("high")
         budget_bytes = settings.model_memory_bytes or memory.budget_bytes(device)
         has_ranks = settings.devices is not None and settings.nodes * len(settings.devices) > 1
         self._group = DeviceGroup(settings) if has_ranks else None
