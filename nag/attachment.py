@@ -216,7 +216,7 @@ class Attachment:
         groups = token_groups(self.denoiser)
         if groups is None or self.family.attention == "cross":
             return None
-        return split_tokens(groups, layout, call["hidden_states"].shape[1])
+        return split_tokens(groups, layout, self.family.image_tokens(call), as_one=self.family.is_split_as_one)
 
     def _planned_step(self, call: dict[str, Any]) -> GuidedStep | None:
         plan = self._plan()

@@ -139,6 +139,10 @@ def attention_with_lse(query: Tensor, key: Tensor, value: Tensor, scale: float |
     kernel = _kernel(query)
     if kernel is None:
         raise NotImplementedError(f"no attention kernel returns the log-sum-exp on {query.device} in {query.dtype}")
+    if not query.shape[2]:  # a rank of a split sequence may have none of a part; torch's kernel for CPUs divides by it
+        return torch.empty_like(query), query.new_empty(
+            query.shape[:3], dtype=torch.promote_types(query.dtype, torch.float32)
+        )
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)

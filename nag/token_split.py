@@ -1,9 +1,10 @@
 """Attention over tokens that context parallelism of diffusers has split over ranks.
 
-Each rank has a part of the text ahead of a part of the image. Inside attention, Ulysses exchanges parts of the tokens
-for parts of the heads, so that a rank has all tokens; in ring attention a rank's queries attend to the keys of all
-ranks. Guided attention does both by itself, since it must know where each prompt's tokens are. It gathers the keys of a
-ring at once, as diffusers does, and attends to them by one softmax, which needs no merge.
+Each rank has a part of the text ahead of a part of the image; of some models, a part of both as one sequence. Inside
+attention, Ulysses exchanges parts of the tokens for parts of the heads, so that a rank has all tokens; in ring
+attention a rank's queries attend to the keys of all ranks. Guided attention does both by itself, since it must know
+where each prompt's tokens are. It gathers the keys of a ring at once, as diffusers does, and attends to them by one
+softmax, which needs no merge.
 """
 
 from __future__ import annotations
@@ -51,14 +52,29 @@ class TokenSplit:
     image: tuple[int, ...]
 
     @classmethod
-    def of(cls, ulysses: Any, ring: Any, text: int, image: int) -> TokenSplit:
-        """Splits these counts of tokens as diffusers does: the first ranks have one more if it is uneven."""
+    def of(cls, ulysses: Any, ring: Any, text: int, image: int, *, as_one: bool = False) -> TokenSplit:
+        """Splits these counts of tokens as diffusers does: the first ranks have one more if it is uneven.
+
+        as_one: whether it splits text and image as one sequence, so that the first ranks have the text.
+        """
         ranks = _size(ulysses) * _size(ring)
 
         def parts(count: int) -> tuple[int, ...]:
             return tuple(count // ranks + (rank < count % ranks) for rank in range(ranks))
 
-        return cls(ulysses, ring, parts(text), parts(image))
+        if not as_one:
+            return cls(ulysses, ring, parts(text), parts(image))
+        sizes, left = parts(text + image), text
+        of_text = []
+        for size in sizes:
+            of_text.append(min(size, left))
+            left -= of_text[-1]
+        return cls(ulysses, ring, tuple(of_text), tuple(size - some for size, some in zip(sizes, of_text, strict=True)))
+
+    @property
+    def sizes(self) -> list[int]:
+        """How many tokens each rank has, by its place."""
+        return [sum(pair) for pair in zip(self.text, self.image, strict=True)]
 
     @property
     def place(self) -> int:
@@ -90,7 +106,7 @@ class TokenSplit:
                 heads where each rank has a part of them.
 
         """
-        heads, sizes = call.query.shape[1], [sum(pair) for pair in zip(self.text, self.image, strict=True)]
+        heads, sizes = call.query.shape[1], self.sizes
         counts = call.query.shape[2], call.key.shape[2]
         if counts != (sizes[self.place],) * 2:
             raise UnsupportedPipeline(
@@ -164,19 +180,21 @@ class TokenSplit:
         return received.movedim(0, 1).flatten(1, 2)[:, :heads]
 
 
-def split_tokens(groups: TokenGroups, layout: TokenLayout, image: int) -> TokenSplit:
-    """Returns how diffusers splits a sequence with this layout and this many image tokens.
+def split_tokens(groups: TokenGroups, layout: TokenLayout, image: int, *, as_one: bool) -> TokenSplit:
+    """Returns how diffusers splits a sequence with this layout and this many image tokens, or both `as_one`.
 
     Raises:
         InvalidParameter: the text does not divide evenly, and diffusers is not set to split it unevenly.
 
     """
-    split = TokenSplit.of(groups.ulysses, groups.ring, layout.text, image)
-    if groups.is_even and len(set(split.text)) > 1:
+    split = TokenSplit.of(groups.ulysses, groups.ring, layout.text, image, as_one=as_one)
+    sizes = split.sizes if as_one else split.text
+    if groups.is_even and len(set(sizes)) > 1:
+        others = f"prompt's {layout.positive}" + (f" and {image} of the image" if as_one else "")
         raise InvalidParameter(
             "negative_prompt",
-            f"has {layout.negative} tokens beside the prompt's {layout.positive}, together no multiple of the "
-            f"{len(split.text)} ranks; set `ulysses_anything` or `ring_anything`",
+            f"has {layout.negative} tokens beside the {others}, together no multiple of the {len(sizes)} ranks; set "
+            "`ulysses_anything` or `ring_anything`",
         )
     return split
 

@@ -61,6 +61,7 @@ class FamilyFacts:
         prompt_arguments: arguments by which a loop hands its guider a prompt, and the names of `encoded` for them.
         context_parallel: names of denoiser classes that are guided exactly if context parallelism splits their tokens.
             In joint attention a rank has a part of the text ahead of a part of the image, in cross attention all text.
+        is_split_as_one: whether it splits text and image as one sequence instead.
         split_error: why diffusers splits the tokens of these denoisers wrongly, without guidance too.
         refused: why these models are not guided, if they are not; `check_denoiser` raises it.
 
@@ -104,6 +105,7 @@ class FamilyFacts:
         "encoder_attention_mask": "mask",
     }
     context_parallel: ClassVar[tuple[str, ...]] = ()
+    is_split_as_one: ClassVar[bool] = False
     split_error: ClassVar[str | None] = None
     compiled: ClassVar[Literal["one graph", "in parts"]] = "one graph"
     refused: ClassVar[str | None] = None

@@ -191,6 +191,10 @@ class Family(FamilyFacts):
         """Returns where both prompts' tokens are in an attention's sequence. negative: one row per row of the call."""
         return TokenLayout(self.embeds(call).shape[1], negative.embeds.shape[1], text_last=self.text_last)
 
+    def image_tokens(self, call: dict[str, Any]) -> int:
+        """Counts the tokens in joint attention that are not the text's."""
+        return int(call["hidden_states"].shape[1])
+
     def pack(self, call: dict[str, Any], negative: NegativeEmbeds) -> dict[str, Any]:
         """Returns the call with the negative's tokens after the positive's. negative: one row per row of the call."""
         if not self.is_packed:

@@ -97,8 +97,6 @@ def merged_attention(call: AttentionCall, layout: TokenLayout, rows: slice, keys
     shared_lse, pos_lse, neg_lse, image_lse = layout.split(lse, 2)
 
     def add(out: Tensor, lse: Tensor, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        if not query.shape[2]:  # a part of a split sequence may have tokens of one prompt alone
-            return out
         return merge_by_lse(out, lse, *attention_with_lse(query, key, value, call.scale))
 
     of_positive = attention_with_lse(image_q, pos_k, pos_v, call.scale)

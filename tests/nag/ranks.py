@@ -24,7 +24,8 @@ from diffusers.models._modeling_parallel import TensorParallelConfig
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 import nag
-from tests.nag.support import Subject, difference
+from tests.nag.support import difference
+from tests.tiny.calls import DenoiserCall
 
 #: The ranks end by themselves if one of them fails.
 COLLECTIVE_TIMEOUT_S, TIMEOUT_S = 60, 240
@@ -36,7 +37,7 @@ class Scenario:
     """A guided pipeline run and how it is split.
 
     Attributes:
-        subject: the pipeline, which each rank has a copy of.
+        subject: the pipeline (`Subject`), which each rank has a copy of.
         prompts: of the run, and
         options: further arguments of it.
         guidance: arguments of `nag.guide`; None runs the pipeline without it.
@@ -45,7 +46,7 @@ class Scenario:
 
     """
 
-    subject: Subject
+    subject: Any
     prompts: Any
     guidance: Mapping[str, Any] | None
     parallelism: Mapping[str, Any]
@@ -71,6 +72,31 @@ class Scenario:
         denoiser = copy.deepcopy(self.subject.denoiser)
         self.subject.wrap(denoiser)
         denoiser.enable_parallelism(config=config)
+
+
+class CallSubject:
+    """A small denoiser under test, and a call of it."""
+
+    def __init__(self, case: DenoiserCall) -> None:
+        self.case, self.denoiser = case, case.make(0)
+
+    def wrap(self, denoiser: Any) -> None:
+        """Puts another module in the denoiser's place."""
+        self.denoiser = denoiser
+
+
+class CallScenario(Scenario):
+    """A guided denoiser call and how it is split. Its prompts are tokens, the negative's behind the positive's."""
+
+    @torch.no_grad()
+    def run(self) -> Any:
+        denoiser, case, (positive, negative) = self.subject.denoiser, self.subject.case, self.prompts
+        assert self.guidance is not None
+        numbers = [dict(zip(self.guidance, row, strict=True)) for row in zip(*self.guidance.values(), strict=True)]
+        rows = [nag.RowGuidance(case.negative(negative[[place]]), **row) for place, row in enumerate(numbers)]
+        with nag.attach(denoiser) as attached, attached.rows(rows):
+            output = denoiser(**case.arguments(positive, positive.shape[1]))
+        return torch.cat([part.flatten() for part in output.values()])
 
 
 @functools.cache

@@ -40,6 +40,14 @@ def test_key_heads_may_be_fewer_than_query_heads() -> None:
     torch.testing.assert_close(out, expected)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_no_queries_have_no_output(dtype: torch.dtype) -> None:
+    query, key = draw(0, dtype, 0), draw(5, dtype, 1)
+    (out, lse), (_, other) = (attention_with_lse(states, key, key) for states in (query, draw(3, dtype, 2)))
+    assert (out.shape, out.dtype) == (query.shape, dtype)
+    assert (lse.shape, lse.dtype) == (query.shape[:3], other.dtype)
+
+
 def test_where_no_kernel_gives_it_the_caller_is_told() -> None:
     query = draw(7, torch.float16, 0)
     assert not supports_lse(AttentionCall(query, query, query))

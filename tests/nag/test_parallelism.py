@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from diffusers.hooks.context_parallel import apply_context_parallel
 
 import nag
 from tests import tiny
-from tests.nag.ranks import Scenario, differences
+from tests.nag.ranks import CallScenario, CallSubject, Scenario, differences
 from tests.nag.support import Subject
 from tests.tiny import helios
 
@@ -55,6 +55,21 @@ SPLITS = {
     "Helios, Ulysses": ("helios", ULYSSES, {}),
     "Helios, ring": ("helios", RING, {}),
 }
+#: Of a model without a classic pipeline, by the names of the tests: how a call is split, and the tokens of its prompts.
+CALL_SPLITS = {
+    "MiniMax-H3, Ulysses": (ULYSSES, 9, 7),
+    "MiniMax-H3, ring": (RING, 9, 7),
+    # The first rank has text alone. Uneven parts of a whole sequence are not gathered by gloo, guided or not.
+    "MiniMax-H3 with a long text, Ulysses": (UNEVEN_ULYSSES, 13, 11),
+    "MiniMax-H3 with a long text, ring": (UNEVEN_RING, 13, 11),
+}
+#: As `SPLITS`, over four ranks. The small models have two heads, which no four ranks can share.
+FOUR_WAYS = {
+    "Flux.1, Ulysses in a ring": ("flux", ULYSSES | RING, EVEN),
+    "Flux.2, Ulysses in a ring": ("flux2", ULYSSES | RING, EVEN),
+    "Qwen-Image, uneven ring": ("qwen-image", {"ring_degree": 4, "ring_anything": True}, {}),
+    "Wan, Ulysses in a ring": ("wan", ULYSSES | RING, {}),
+}
 #: Of models that are refused, as `SPLITS`, and the error of a run without guidance; None if its output differs.
 WRONG_SPLITS = {
     "LTX-Video, Ulysses": ("ltx", ULYSSES, EVEN, "doesn't match the broadcast shape"),
@@ -84,6 +99,14 @@ def scenario(name: str, parallelism: Any, options: dict[str, Any], guidance: Any
     return Scenario(of_case, PROMPTS, NUMBERS | guidance, parallelism, options, without)
 
 
+def call_scenario(parallelism: Any, positive: int, negative: int) -> Scenario:
+    case = tiny.find_call("minimax-h3")
+    torch.manual_seed(0)
+    prompts = case.text(case.rows, positive), case.text(case.rows, negative)
+    numbers = {name: values[: case.rows] for name, values in NUMBERS.items() if name != "end"}
+    return CallScenario(CallSubject(case), prompts, numbers, parallelism)
+
+
 def plain_scenario(name: str, parallelism: Any, options: dict[str, Any]) -> Scenario:
     of_case = subject(name)
     prompts = PROMPTS[0] if of_case.case.takes == "one prompt" else PROMPTS
@@ -93,13 +116,15 @@ def plain_scenario(name: str, parallelism: Any, options: dict[str, Any]) -> Scen
 @pytest.fixture(scope="module")
 def by_two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Any:
     scenarios = {name: scenario(*split) for name, split in SPLITS.items()}
+    scenarios |= {name: call_scenario(*split) for name, split in CALL_SPLITS.items()}
     scenarios |= {f"{name}, broken": scenario(*SPLITS[name], without=names) for name, names in BROKEN.items()}
     scenarios |= {name: plain_scenario(*split[:-1]) for name, split in WRONG_SPLITS.items()}
     scenarios["unequal parts"] = scenario("flux", ULYSSES, EVEN, subject("flux").encode("a blue square"))
+    scenarios["unequal parts of one sequence"] = call_scenario(ULYSSES, 12, 11)
     return differences(tmp_path_factory.mktemp("ranks"), 2, scenarios)
 
 
-@pytest.mark.parametrize("name", SPLITS)
+@pytest.mark.parametrize("name", [*SPLITS, *CALL_SPLITS])
 def test_two_ranks_guide_as_one_process(by_two_ranks: Any, name: str) -> None:
     for difference in by_two_ranks[name]:
         if tiny.MISSING and "`_tp_plan` must be set" in str(difference):
@@ -129,11 +154,19 @@ def test_what_is_refused_for_it_diffusers_splits_wrongly_without_guidance(by_two
 def test_texts_that_ranks_cannot_share_evenly_are_refused(by_two_ranks: Any) -> None:
     for error in by_two_ranks["unequal parts"]:
         assert "negative_prompt: has 15 tokens beside the prompt's 16, together no multiple of" in error
+    for error in by_two_ranks["unequal parts of one sequence"]:
+        assert "has 11 tokens beside the prompt's 12 and 18 of the image, together no multiple of the 2 ranks" in error
 
 
-def test_ulysses_within_a_ring_guides_as_one_process(tmp_path: Path) -> None:
-    both = {"Flux.1": scenario("flux", ULYSSES | RING, EVEN)}
-    for difference in differences(tmp_path, 4, both)["Flux.1"]:
+@pytest.fixture(scope="module")
+def by_four_ranks(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    scenarios = {name: scenario(*split) for name, split in FOUR_WAYS.items()}
+    return differences(tmp_path_factory.mktemp("ranks"), 4, scenarios)
+
+
+@pytest.mark.parametrize("name", FOUR_WAYS)
+def test_four_ranks_guide_as_one_process(by_four_ranks: Any, name: str) -> None:
+    for difference in by_four_ranks[name]:
         assert isinstance(difference, float), difference
         assert difference < 1e-5
 
@@ -160,6 +193,8 @@ def amplify_history(transformer: Any) -> None:
     ("name", "change", "options", "reason"),
     [
         ("sd3", None, {}, r"Stable Diffusion 3 .*of SD3Transformer2DModel \(Ulysses attention\)$"),
+        ("sana", None, {}, r"SANA .*of SanaTransformer2DModel \(Ulysses attention\)$"),
+        ("z-image", None, {}, r"Z-Image .*of ZImageTransformer2DModel \(Ulysses attention\)$"),
         ("wan-vace", None, {}, r"Wan .*of WanVACETransformer3DModel .* only of WanTransformer3DModel, Chrono"),
         ("ltx", None, {}, r"LTX-Video .*of LTXVideoTransformer3DModel .*: diffusers applies the mask of the text"),
         ("ltx2", None, {}, "LTX-2 .*: diffusers applies the mask of the text.* positions in attention to sound"),
