@@ -24,11 +24,12 @@ import numpy as np
 import torch
 from pydantic import ValidationError
 
-from app.catalog import Catalog, Model, Parallelism, Quantization, StepCache, Weights
+from app.catalog import Catalog, Lora, Model, Parallelism, Quantization, StepCache, Weights
 from app.jobs import Guidance, Job
 from app.loading.checks import problems
 from app.loading.errors import LoadError
 from app.loading.pipeline import load
+from app.loading.size import model_size
 from app.settings import Settings
 from app.worker.devices import memory
 from app.worker.engine.pipeline_call import PipelineCall, run_calls
@@ -87,6 +88,10 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
         "compile = denoiser": {"compile": "denoiser"},
     },
 }
+LORA = Lora(repository="a/b", weight_name="c.safetensors")
+GGUF = {"denoiser": Weights(repository="a/b", weight_name="c.gguf")}
+TENSOR = {"parallel": Parallelism(tensor=2), "request_loras": False}
+UNSPLIT_LORA = TENSOR | {"lora": (LORA.model_copy(update={"fuse": False}),)}
 #: By model, what is refused.
 REFUSED: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("shapes-flux", "cache = pyramid", {"cache": {"method": "pyramid"}}),
@@ -124,18 +129,30 @@ REFUSED: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("shapes-flux", "parallel.ring, attention = native", {"parallel": Parallelism(ring=2)}),
     ("shapes-flux", "parallel.tensor and LoRAs of requests", {"parallel": Parallelism(tensor=2)}),
     ("shapes-sd", "parallel.ulysses, a UNet", {"parallel": Parallelism(ulysses=2)}),
-    ("shapes-flux", "a GGUF denoiser", {"denoiser": Weights(repository="a/b", weight_name="c.gguf")}),
+    ("shapes-flux", "parallel.tensor and a LoRA that is not fused", UNSPLIT_LORA),
+    ("shapes-flux", "parallel.tensor and a GGUF denoiser", TENSOR | GGUF),
+    ("shapes-flux", "a GGUF denoiser and a fused LoRA", GGUF | {"lora": (LORA,)}),
+    (
+        "shapes-flux", "torchao-int8 and a fused LoRA",
+        {"quantization": Quantization(method="torchao-int8", components=("transformer",)), "lora": (LORA,)},
+    ),
 )  # fmt: skip
 
 
 class Subject:
-    """A loaded entry that makes images, one at a time. Raises LoadError."""
+    """A loaded entry that makes images, one at a time. Raises LoadError.
+
+    device_bytes: of a GPU's memory, most that its weights take at once, as the planner computes it.
+    """
 
     def __init__(self, entry: Model, device: torch.device) -> None:
         self.pipe, self._entry, self._device = load(entry, device), entry, device
         self._model = SharedModel(entry, self.pipe)
         self._files, self._recorder = trial_files(entry), Recorder()
         (self._trial,) = trial_jobs(entry, 1)
+        size = model_size(entry)
+        assert size is not None
+        self.device_bytes = size.device_bytes
 
     def image(self, seed: int, steps: int, guidance: Guidance | None) -> tuple[Pixels, float]:
         """Returns pixels (H, W, 3) in [0, 1] and the seconds that they took."""
@@ -166,6 +183,7 @@ def compare(plain: Subject, changed: Subject, steps: int, guidance: Guidance | N
         "mean": float(np.mean([values.mean() for values in difference])),
         "time_ratio": seconds[1] / seconds[0],
         "weights_ratio": memory.held_bytes(changed.pipe) / memory.held_bytes(plain.pipe),
+        "device_ratio": changed.device_bytes / plain.device_bytes,
     }
 
 
@@ -244,11 +262,12 @@ def main() -> None:
         if (settings := chosen(name, arguments.only, is_compiled=is_compiled))
         for row in rows_of(known[name], device, settings, arguments.images, until_s)
     ]
-    columns = ("model", "setting", "NAG", "steps", "largest difference", "mean", "time", "weights")
+    columns = ("model", "setting", "NAG", "steps", "largest difference", "mean", "time", "weights", "on a GPU")
     cells = [
         (
             row["model"], row["setting"], "on" if row["nag"] else "off", str(row["steps"]), f"{row['largest']:.2f}",
             f"{row['mean']:.3f}", f"{row['time_ratio']:.2f}", f"{row['weights_ratio']:.2f}",
+            f"{row['device_ratio']:.2f}",
         )
         for row in rows
         if "refused" not in row
@@ -266,8 +285,9 @@ def main() -> None:
         {"settings": rows, "refused": refused},
         report.machine(device.type),
         notes=(
-            f"Time: of {arguments.images} images by each in turn, the fastest. Weights: parameters and buffers. "
-            "Other work on the machine changes the times, and nothing else.",
+            f"Time: of {arguments.images} images by each in turn, the fastest. Other work on the machine changes the "
+            "times, and nothing else. Weights: parameters and buffers. On a GPU: the most of them that it has at once, "
+            "as models check computes it.",
             *(f"Not measured: {line}" for line in missing),
             "Refused combinations:",
             table,
