@@ -11,7 +11,7 @@ PREVIOUS := 0.41.0
 # Tried there alone: every import of diffusers beside it is slow and prints warnings.
 TORCHAO := 0.18.0
 
-.PHONY: help install demo serve up down rehearsal chart helm test test-all test-service test-library test-containers \
+.PHONY: help install demo serve up down rehearsal chart helm test test-quick test-all test-service test-library test-containers \
   test-previous openapi chaos conformance operations clients docs reference gpu lint bench
 
 help:  ## this list
@@ -50,8 +50,12 @@ helm: .tools/helm  ## Helm itself, for the tests of the chart
 .tools/helm: docker/helm/fetch.py | $(STAMP)
 	-$(BIN)/python docker/helm/fetch.py
 
+# Types are checked in one process, and tests wait now and then: together they end sooner.
+test: install  ## lint, and every test that is not marked as slow
+	$(MAKE) --no-print-directory --jobs 2 lint test-quick
+
 # The slowest are printed: a test among them is cut, or marked as slow.
-test: lint  ## lint, and every test that is not marked as slow
+test-quick: install  ## every test that is not marked as slow
 	$(BIN)/python -m pytest -m 'not slow' $(FILES_IN_PARALLEL) --durations 10
 
 test-all: lint test-service test-library test-containers test-previous conformance chaos operations clients  ## everything

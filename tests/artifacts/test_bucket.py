@@ -31,6 +31,8 @@ from tests.claiming import claim
 from tests.limits import HANG_S
 from tests.pictures import png
 
+pytestmark = pytest.mark.slow  # starts an S3 server
+
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[s3.S3]:

@@ -8,6 +8,7 @@ import re
 import subprocess
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,8 +16,6 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
-from cloudcoil.models.keda.v1alpha1 import ScaledObject
-from cloudcoil.models.prometheus_operator.v1 import PodMonitor, PrometheusRule, ServiceMonitor
 
 from app.metrics import definitions
 from app.settings import SECRET, Settings
@@ -26,10 +25,18 @@ from tests.docker.tools import ROOT, needed
 
 CHART = ROOT / "docker" / "helm" / "nag-server"
 SETS = ("minimal-cpu", "gpu-fleet", "gpu-groups", "locked-down")
-CUSTOM = {each.__name__: each for each in (ScaledObject, PodMonitor, PrometheusRule, ServiceMonitor)}
 #: The oldest that Chart.yaml admits and the newest whose schemas are known.
 KUBERNETES = ("1.29", "1.37")
 Manifest = dict[str, Any]
+
+
+@cache
+def custom_models() -> dict[str, Any]:
+    """Imports the models of resources that are no part of Kubernetes, by kind. This takes seconds."""
+    from cloudcoil.models.keda.v1alpha1 import ScaledObject
+    from cloudcoil.models.prometheus_operator.v1 import PodMonitor, PrometheusRule, ServiceMonitor
+
+    return {model.__name__: model for model in (ScaledObject, PodMonitor, PrometheusRule, ServiceMonitor)}
 
 
 def helm(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -85,12 +92,13 @@ def test_helm_finds_nothing_wrong(name: str) -> None:
     assert said.returncode == 0, said.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_every_manifest_is_what_its_reader_expects(manifests: list[Manifest]) -> None:
     assert len(manifests) >= 4
     for each in manifests:
-        if each["kind"] in CUSTOM:
-            model = CUSTOM[each["kind"]].model_validate(each)
+        if (custom := custom_models().get(each["kind"])) is not None:
+            model = custom.model_validate(each)
             understood = json.loads(model.model_dump_json(by_alias=True, exclude_unset=True))
             assert unknown(each, understood) == []
         elif each["kind"] == "LeaderWorkerSet":  # its own fields are checked by a test
@@ -124,10 +132,12 @@ def unknown(written: Any, understood: Any, path: str = "") -> list[str]:
     return []
 
 
+@pytest.mark.slow
 def test_what_is_not_understood_is_seen(rendered: dict[str, list[Manifest]]) -> None:
+    scaled = custom_models()["ScaledObject"]
     written = one(rendered["gpu-fleet"], "ScaledObject", "video")
     written = written | {"spec": written["spec"] | {"maxReplicas": 3}}
-    understood = json.loads(ScaledObject.model_validate(written).model_dump_json(by_alias=True, exclude_unset=True))
+    understood = json.loads(scaled.model_validate(written).model_dump_json(by_alias=True, exclude_unset=True))
     assert unknown(written, understood) == [".spec.maxReplicas"]
 
 

@@ -14,30 +14,31 @@ from tests import tiny
 from tests.nag import oracle
 from tests.nag.support import compile_guided_parts, difference, keep_one_block_of_each_kind
 from tests.nag.test_joining import assert_joined_as_alone
-from tests.tiny import Case
+from tests.tiers import slow_but
+from tests.tiny import DenoiserCall
 
 TOKENS = 9
 
 
 @pytest.fixture(params=tiny.CALLS, ids=lambda case: case.name)
-def case(request: pytest.FixtureRequest) -> Any:
+def case(request: pytest.FixtureRequest) -> DenoiserCall:
     return request.param
 
 
-def guidance_of(case: Case, negative: Any, scales: Any, alpha: float, tau: float) -> list[Any]:
+def guidance_of(case: DenoiserCall, negative: Any, scales: Any, alpha: float, tau: float) -> list[Any]:
     rows = [case.negative(row[None]) for row in negative]
     return [nag.RowGuidance(row, scale, tau, alpha) for row, scale in zip(rows, scales, strict=True)]
 
 
 @torch.no_grad()
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
-@pytest.mark.parametrize("tokens", [7, TOKENS, 12])
-def test_a_call_is_the_method_written_out_on_two_prompts(case: Any, tokens: Any) -> None:
+@pytest.mark.parametrize("tokens", slow_but(["7"], [7, TOKENS, 12]))
+def test_a_call_is_the_method_written_out_on_two_prompts(case: DenoiserCall, tokens: int) -> None:
     denoiser = case.make(0)
     positive, negative = case.text(case.rows, TOKENS), case.text(case.rows, tokens)
     scales, tau, alpha = torch.tensor([9.0, 3.0])[: case.rows], 1.5, 0.8
 
-    def image_queries(queries: torch.Tensor, keys: Any, lane: Any) -> Any:
+    def image_queries(queries: int, keys: int, lane: int) -> slice | None:
         return oracle.image_queries(case.attention, queries, keys, case.text_tokens or (TOKENS, tokens)[lane])
 
     arguments = case.arguments(positive, TOKENS)

@@ -13,10 +13,11 @@ from peft import LoraConfig
 import nag
 from nag.families import family_of
 from tests.nag.support import Subject, difference
+from tests.tiers import slow_but
 
 NEGATIVE = "a blue square"
 
-CHANGES = {
+CHANGES: dict[str, Callable[[Any], object]] = {
     "weights": lambda unet: [p.mul_(-2.0) for name, p in unet.named_parameters() if "lora_B" in name],
     "exchanged": lambda unet: [setattr(p, "data", -2.0 * p) for name, p in unet.named_parameters() if "lora_B" in name],
     "strength": lambda unet: unet.set_adapters(["default"], [0.1]),
@@ -25,8 +26,8 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize("change", CHANGES)
-def test_a_lora_changed_in_mid_run_reaches_the_negatives_keys(change: Callable[..., Any]) -> None:
+@pytest.mark.parametrize("change", slow_but(["weights", "merged"], CHANGES))
+def test_a_lora_changed_in_mid_run_reaches_the_negatives_keys(change: str) -> None:
     """As in a run that keeps no keys at all."""
 
     def run(caches_text_kv: Any) -> tuple[Any, Any]:

@@ -15,7 +15,7 @@ from tests.nag.support import STEPS, Subject, difference, keep_one_block_of_each
 from tests.tiers import slow_but
 
 PROMPTS, NEGATIVES = ["a red circle", "a green shape"], ["a blue square", "a triangle"]
-NUMBERS = {"scale": 3.0, "tau": 1.5, "alpha": 0.7}
+NUMBERS: dict[str, Any] = {"scale": 3.0, "tau": 1.5, "alpha": 0.7}
 #: Merged by log-sum-exp, masked, by token roles, row by row, image queries alone, and cross attention of each kind.
 #: The last is joint and cross attention in turn.
 LAYOUTS = ["flux", "sd3", "qwen-image", "z-image", "prx", "sdxl", "sana", "wan", "hunyuandit", "fibo2"]
@@ -93,11 +93,12 @@ def test_under_cfg_rows_of_several_methods_are_what_they_are_alone(name: str) ->
             assert difference(subject.generate(prompt, seeds=[row], cfg=True)[0], together[row]) < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        pytest.param("flux", {"blocks": [0], "method": ["vsf", "orthogonal"]}, marks=pytest.mark.slow),
-        pytest.param("sana", {"blocks": [0], "method": ["vsf", "orthogonal"]}, marks=pytest.mark.slow),
+        ("flux", {"blocks": [0], "method": ["vsf", "orthogonal"]}),
+        ("sana", {"blocks": [0], "method": ["vsf", "orthogonal"]}),
         ("flux", {"method": "vsf"}),
     ],
 )

@@ -121,6 +121,7 @@ def uses(*loras: str) -> tuple[LoraUse, ...]:
     return tuple(LoraUse(lora, 1.0) for lora in loras)
 
 
+@pytest.mark.slow
 def test_many_loras_in_room_for_three(
     make_engine: MakeEngine, files: Files, one_bytes: int, make_job: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:

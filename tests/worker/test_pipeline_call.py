@@ -64,18 +64,25 @@ def step(call: PipelineCall) -> None:
         call.resume(call_module([call])[0])
 
 
+def kind_of(call: PipelineCall) -> str:
+    """Returns the kind of the module that a pipeline call waits for."""
+    assert call.suspended is not None
+    return call.suspended.module.kind
+
+
 def leave(call: PipelineCall) -> None:
     with torch.no_grad():
         call.throw(JobCancelled())
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:__array_:DeprecationWarning")  # diffusers' DPMSolver
 @pytest.mark.parametrize(
     ("name", "mix", "scheduler", "options"),
     [
         ("shapes-flux", image_mix, FlowMatchEulerDiscreteScheduler, {"shift": 1.0}),
-        pytest.param("shapes-sd", image_mix, DPMSolverMultistepScheduler, {}, marks=pytest.mark.slow),
-        pytest.param("shapes-wan", video_mix, FlowMatchEulerDiscreteScheduler, {"shift": 5.0}, marks=pytest.mark.slow),
+        ("shapes-sd", image_mix, DPMSolverMultistepScheduler, {}),
+        ("shapes-wan", video_mix, FlowMatchEulerDiscreteScheduler, {"shift": 5.0}),
     ],
 )
 def test_each_of_a_mix_is_what_it_is_alone(
@@ -200,7 +207,7 @@ def test_one_call_visits_its_modules_in_turn(shared: SharedModel, make_job: Make
     with torch.no_grad():
         call.start()
     while not call.has_ended:
-        kinds.append(call.suspended.module.kind)
+        kinds.append(kind_of(call))
         steps.append(call.steps_done)
         step(call)
     assert kinds == ["text", "text", "denoiser", "denoiser", "denoiser", "decode"]

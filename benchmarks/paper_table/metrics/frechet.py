@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import nn
-from torchmetrics.image.fid import FrechetInceptionDistance
 
 from benchmarks.paper_table.metrics.views import bytes_of
 
@@ -19,6 +18,8 @@ class Frechet:
     """One reference set and, one after the other, sets held against it. The features are the Inception's alone."""
 
     def __init__(self, inception: nn.Module, device: torch.device) -> None:
+        from torchmetrics.image.fid import FrechetInceptionDistance  # slow to import
+
         self._device = device
         self._metric: Any = FrechetInceptionDistance(feature=inception, reset_real_features=False).to(device)
 
