@@ -15,6 +15,7 @@ import torch
 from app.jobs import Guidance, Job
 from app.worker.devices import compilation
 from app.worker.devices.compilation import compiled_calls
+from app.worker.engine.batch_limit import BatchLimit
 from app.worker.engine.module_runner import ModuleRunner
 from app.worker.engine.shared_model import SharedModel
 from app.worker.protocol import JobCancelled
@@ -144,7 +145,7 @@ def test_compiled_calls_have_a_power_of_two_of_rows_and_are_compiled_once(make_j
 @pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`")
 def test_the_limit_is_counted_by_model(make_job: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     recorder = Recorder()
-    runner = ModuleRunner(CPU, recorder, 4, lambda: False)
+    runner = ModuleRunner(CPU, recorder, lambda entry: BatchLimit(entry.default_cost, 4, is_fixed=True), lambda: False)
     model = compiled_model("eager")
     monkeypatch.setattr(compilation, "GRAPHS_MAX", 2)
     torch.compiler.reset()

@@ -46,8 +46,8 @@ def rows(shared: SharedModel) -> Iterator[list[int]]:
 def test_more_images_are_generated_as_long_as_the_limit_rises(
     shared: SharedModel, rows: list[int], measures: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(BatchLimit, "note", lambda limit, *_: limit.lower(next(limits) * shared.entry.default_cost))
     limits, runner = iter((8, 8, 8, 2)), make_runner(is_fixed=True)  # after each call: two steps of 1 and of 2 images
+    monkeypatch.setattr(BatchLimit, "note", lambda limit, *_: limit.lower(next(limits) * shared.entry.default_cost))
     warm_up(shared.entry, lambda job: make_calls(shared, job)[0], runner, measures=measures)
     assert rows == ([1, 1, 2, 2] if measures else [1, 1])
 
