@@ -18,7 +18,7 @@ from pathlib import Path
 from time import perf_counter
 
 import httpx
-import psutil  # type: ignore[import-untyped]
+import psutil
 from PIL import Image
 
 from app.queue import embedded

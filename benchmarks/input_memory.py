@@ -16,7 +16,7 @@ from typing import Any
 
 import av
 import httpx
-import psutil  # type: ignore[import-untyped]
+import psutil
 from PIL import Image
 
 from app.cli.local_service import running

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 
 from app.jobs import Generation, Job, JobError
 from app.queue import embedded

@@ -24,7 +24,7 @@ from typing import Any
 
 import httpx
 import numpy as np
-import psutil  # type: ignore[import-untyped]
+import psutil
 import torch
 from numpy.typing import NDArray
 from PIL import Image

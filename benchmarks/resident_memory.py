@@ -21,7 +21,7 @@ from time import perf_counter
 from typing import Any
 
 import httpx
-import psutil  # type: ignore[import-untyped]
+import psutil
 from PIL import Image, ImageDraw
 
 from benchmarks import report

@@ -101,7 +101,7 @@ def styled() -> Any:
 
 
 def test_embedded_loras_stay_small() -> None:
-    paths = [Path(lora.path) for lora in styles.LORAS.values()]
+    paths = [Path(lora.path or "") for lora in styles.LORAS.values()]
     assert len(paths) == len(STYLES)
     assert max(path.stat().st_size for path in paths) <= 1_000_000
 

@@ -203,13 +203,13 @@ vae = { repository = 'mine' }
 
 def test_models_of_the_hub_are_served_where_they_are_named(tmp_path: Path) -> None:
     assert tuple(Catalog.load(Settings()).models) == EMBEDDED
-    named = Catalog.load(Settings(models="flux-dev, sdxl-dmd2"))
+    named = Catalog.load(Settings(models="flux-dev, sdxl-dmd2"))  # type: ignore[arg-type]
     assert (named.default, list(named.models)) == ("flux-dev", ["flux-dev", "sdxl-dmd2"])
     beside = Catalog.load(Settings(models=("sdxl-dmd2", "shapes-flux")))
     assert (beside.default, list(beside.models)) == ("shapes-flux", ["sdxl-dmd2", "shapes-flux"])
     assert set(named.models) | set(beside.models) < set(Catalog.known(Settings()))
     with pytest.raises(CatalogError, match="NAG_MODELS: 'gone' is none of shapes-flux, shapes-sd, "):
-        Catalog.load(Settings(models="gone"))
+        Catalog.load(Settings(models="gone"))  # type: ignore[arg-type]
     # A file of one's own may make one of them the default, and is served whole.
     mine = load(tmp_path, "default = 'z-image-turbo'" + ENTRY.format(name="mine", path=tmp_path))
     assert (mine.default, list(mine.models)) == ("z-image-turbo", [*EMBEDDED, "mine", "z-image-turbo"])

@@ -20,7 +20,7 @@ from app.worker.devices.gpu import set_precision
 KNOWN = Catalog.known(Settings())
 
 
-def entry(name: str = "shapes-flux", **changes: object) -> Model:
+def entry(name: str = "shapes-flux", **changes: Any) -> Model:
     """A known entry with changes, validated as if the catalog had them."""
     return Model.model_validate(KNOWN[name].model_dump() | changes)
 
@@ -40,7 +40,7 @@ def split(devices: int, name: str = "a") -> Model:
     ],
 )
 def test_each_worker_has_as_many_devices_as_its_models_ask_for(
-    given: dict[str, object], models: list[Model], sets: object
+    given: dict[str, Any], models: list[Model], sets: object
 ) -> None:
     assert device_sets(Settings(**given), models) == sets
 
@@ -55,9 +55,7 @@ def test_each_worker_has_as_many_devices_as_its_models_ask_for(
         ({"devices": (0, 1)}, [], "NAG_DEVICES has 2 devices, and the served models ask for 1"),
     ],
 )
-def test_devices_that_do_not_fit_are_refused_by_name(
-    given: dict[str, object], models: list[Model], message: str
-) -> None:
+def test_devices_that_do_not_fit_are_refused_by_name(given: dict[str, Any], models: list[Model], message: str) -> None:
     with pytest.raises(CatalogError, match=message):
         devices_of_worker(Settings(**given), models)
 
@@ -110,7 +108,7 @@ def test_a_process_numbers_its_gpus_from_0(monkeypatch: pytest.MonkeyPatch) -> N
         ({"devices": "0,x"}, "devices"),
     ],
 )
-def test_settings_that_contradict_each_other_are_named(given: dict[str, object], message: str) -> None:
+def test_settings_that_contradict_each_other_are_named(given: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         Settings(**given)
 
@@ -157,7 +155,7 @@ def test_devices_are_read_and_handed_on_with_commas(monkeypatch: pytest.MonkeyPa
         ),
     ],
 )
-def test_settings_that_several_devices_cannot_have_are_refused(changes: dict[str, object], message: str) -> None:
+def test_settings_that_several_devices_cannot_have_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         entry(**changes)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import MISSING, asdict, fields, replace
+from typing import Any
 
 import pytest
 
@@ -27,7 +28,7 @@ RESULT = Result(
     2,
     Timings(1.0, 2.0, 3.0, 4.0, 5.0),
 )
-REQUEST = {
+REQUEST: dict[str, Any] = {
     "model": "m", "prompt": "a shape", "negative_prompt": None, "seed": 7, "num_inference_steps": 4,
     "guidance_scale": 1.0,
     "width": 64, "height": 64, "n": 1, "output_format": "png", "output_compression": 100, "nag": None,
@@ -48,7 +49,7 @@ def test_a_request_with_loras_is_read_as_it_was_written() -> None:
 
 
 def test_the_former_name_of_a_number_is_read() -> None:
-    numbers = {"scale": 5.0, "tau": 2.5, "alpha": 0.25, "end": 1.0}
+    numbers: dict[str, Any] = {"scale": 5.0, "tau": 2.5, "alpha": 0.25, "end": 1.0}
     written = json.dumps(REQUEST | {"nag": {**numbers, "negative_prompt": "x", "anneal": 0.5}})
     assert generation_from_json(written).nag == Guidance(**numbers, negative_prompt="x", scale_decay=0.5)
     result = json.loads(to_json(RESULT))

@@ -74,7 +74,7 @@ def test_secrets_are_handed_on_and_shown_to_nobody(monkeypatch: pytest.MonkeyPat
 
 
 def test_another_process_reads_the_same() -> None:
-    given = Settings(models="a,b", warm="none", drain_s=2.5).as_environment()
+    given = Settings(models="a,b", warm="none", drain_s=2.5).as_environment()  # type: ignore[arg-type]
     assert (given["NAG_MODELS"], given["NAG_WARM"], given["NAG_DRAIN_S"]) == ("a,b", "none", "2.5")
     assert "NAG_REDIS_URL" not in given
 

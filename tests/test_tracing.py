@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,7 +38,7 @@ class Engine(ScriptedEngine):
         outcome = super()._outcome(job, control)
         if isinstance(outcome, JobError):
             return outcome
-        times = {"encode_ms": 5.0, "denoise_ms": 20.0, "decode_ms": 5.0}
+        times: dict[str, Any] = {"encode_ms": 5.0, "denoise_ms": 20.0, "decode_ms": 5.0}
         return replace(outcome, batch_size=3, begun_at=time.time(), first_step_at=time.time() + 0.005, **times)
 
 

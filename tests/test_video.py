@@ -71,7 +71,7 @@ def worker(settings: Settings, video_catalog: Path) -> Iterator[Any]:
 async def test_two_guidances_in_one_batch_each_the_video_it_is_alone(
     api: httpx.AsyncClient, worker: Any, queue: Queue, video_catalog: Path
 ) -> None:
-    bodies = [
+    bodies: list[dict[str, Any]] = [
         {"prompt": "a shape", "negative_prompt": "a red shape", "seed": 1, "num_frames": 17},
         {
             "prompt": "a circle",

@@ -8,6 +8,7 @@ from fractions import Fraction
 
 import av
 import numpy as np
+from av.frame import Frame
 
 
 @dataclass(frozen=True)
@@ -25,16 +26,20 @@ class Video:
 
 
 def read(data: bytes) -> Video:
-    with av.open(io.BytesIO(data)) as container:
+    with av.open(io.BytesIO(data), "r") as container:
         (stream,) = container.streams.video
         codec = stream.codec_context
         frames = list(container.decode(stream))
+        assert codec.pix_fmt is not None
+        assert stream.average_rate is not None
+        assert stream.duration is not None
+        assert stream.time_base is not None
         return Video(
             codec=codec.codec.canonical_name,
             pix_fmt=codec.pix_fmt,
             color=(codec.color_range, codec.colorspace, codec.color_primaries, codec.color_trc),
             fps=stream.average_rate,
-            shown_at_s=[each.pts * each.time_base for each in frames],
+            shown_at_s=[_time(frame) for frame in frames],
             duration_s=stream.duration * stream.time_base,
             frames=np.stack([each.to_ndarray(format="rgb24") for each in frames]),
             comment=container.metadata.get("comment"),
@@ -42,11 +47,18 @@ def read(data: bytes) -> Video:
         )
 
 
+def _time(frame: Frame) -> Fraction:
+    """Returns the second at which a frame is shown or begins to be heard."""
+    assert frame.pts is not None
+    assert frame.time_base is not None
+    return frame.pts * frame.time_base
+
+
 def _sound(data: bytes) -> tuple[np.ndarray, int] | None:
-    with av.open(io.BytesIO(data)) as container:
+    with av.open(io.BytesIO(data), "r") as container:
         if not container.streams.audio:
             return None
-        parts = [(frame.pts * frame.time_base, frame.to_ndarray()) for frame in container.decode(audio=0)]
+        parts = [(_time(frame), frame.to_ndarray()) for frame in container.decode(audio=0)]
         rate = container.streams.audio[0].rate
     # What the encoder put ahead of the first sample has negative times.
     early = round(-parts[0][0] * rate)

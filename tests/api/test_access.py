@@ -157,7 +157,7 @@ async def test_every_route_by_every_key(api: httpx.AsyncClient, route: tuple[str
     ],
 )  # fmt: skip
 async def test_what_is_no_key(api: httpx.AsyncClient, said: str) -> None:
-    answer = await api.get("/v1/models", headers={"authorization": said.encode("latin-1")})  # type: ignore[dict-item]
+    answer = await api.get("/v1/models", headers={b"authorization": said.encode("latin-1")})
     assert (answer.status_code, answer.json()["error"]["code"]) == (401, "invalid_api_key")
 
 

@@ -226,7 +226,7 @@ async def test_openai_json_names_its_files(api: httpx.AsyncClient, queue: Queue)
     job = await queue.get(video.json()["id"])
     assert job is not None
     assert [file.role for file in job.request.inputs] == [InputRole.FIRST_FRAME]
-    files = {"prompt": (None, "a"), "model": (None, "film"), "input_reference": ("a.png", RED)}
+    files: dict[str, Any] = {"prompt": (None, "a"), "model": (None, "film"), "input_reference": ("a.png", RED)}
     assert (await api.post("/v1/videos", files=files)).status_code == 200
     twice = {"prompt": "a", "input_reference": data_url(RED), "first_frame": data_url(RED)}
     assert (await api.post("/v1/videos", json=twice)).json()["error"]["param"] == "input_reference"

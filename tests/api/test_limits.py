@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from types import SimpleNamespace
+from typing import Any
 
 import httpx
 import pytest
@@ -107,7 +108,7 @@ async def test_a_slot_is_free_before_the_answer_is_whole(queue: Queue, valkey_ur
     """Who has the last byte may ask again at once."""
     key = KEYS[0].model_copy(update={"requests_at_once": 1})
     parts = SimpleNamespace(state=SimpleNamespace(service=SimpleNamespace(queue=queue)))
-    scope = {"type": "http", "method": "GET", "path": "/v1/models", "headers": []}
+    scope: dict[str, Any] = {"type": "http", "method": "GET", "path": "/v1/models", "headers": []}
     scope |= {"state": {"caller": Caller("a", key)}, "app": parts}
     taken: list[object] = []
 

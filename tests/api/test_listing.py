@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import httpx
 import pytest
 
@@ -18,7 +20,7 @@ WAIT = {"prefer": "wait=10"}
 
 
 async def test_jobs_are_listed_page_by_page(api: httpx.AsyncClient) -> None:
-    empty = {"object": "list", "data": [], "first_id": None, "last_id": None, "has_more": False}
+    empty: dict[str, Any] = {"object": "list", "data": [], "first_id": None, "last_id": None, "has_more": False}
     assert (await api.get("/v1/jobs")).json() == empty
     ids = [job_of(await api.post("/v1/jobs", json=BODY)) for _ in range(5)]
     first = (await api.get("/v1/jobs", params={"limit": 3})).json()

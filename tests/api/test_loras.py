@@ -349,7 +349,7 @@ async def test_a_worker_fetches_an_uploaded_file_once(
     assert path.parent == settings.data_folder / "loras"
     await Artifacts.open(settings).delete(lora_name(use_id.partition("@")[2]))
     assert await in_thread(files.path, use_id, model) == path
-    assert await in_thread(files.path, "ink", model) == settings.catalog.parent / "ink.safetensors"  # type: ignore[union-attr]
+    assert await in_thread(files.path, "ink", model) == settings.catalog.parent / "ink.safetensors"
     path.unlink()
     with pytest.raises(LoraError, match="cannot be fetched"):
         await in_thread(files.path, use_id, model)
@@ -370,7 +370,7 @@ async def test_a_worker_notices_a_file_that_was_changed(
     files, model = LoraFiles(settings, catalog), catalog.models["shapes-flux"]
     with pytest.raises(LoraError, match="not the one that was uploaded"):
         await in_thread(files.path, use_id, model)
-    ink = settings.catalog.parent / "ink.safetensors"  # type: ignore[union-attr]
+    ink = settings.catalog.parent / "ink.safetensors"
     ink.write_bytes(good()[:-4])
     with pytest.raises(LoraError, match="loras: ink: it is truncated") as caught:
         await in_thread(files.path, "ink", model)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -85,7 +85,7 @@ async def test_each_way_a_job_can_end_is_counted(settings: Settings, make_job: M
     assert said["nag_jobs_accepted_total", MODEL, "high"] == 4
 
 
-async def until(act: Callable[[], object]) -> None:
+async def until(act: Callable[[], Awaitable[object]]) -> None:
     async with asyncio.timeout(30):
         while not await act():  # noqa: ASYNC110 - the clock that is waited for is Redis'
             await asyncio.sleep(0.01)

@@ -37,7 +37,9 @@ async def test_headers_of_a_proxy_that_is_trusted_are_believed(settings: Setting
 
 
 @pytest.mark.parametrize("trusted", [(), (ip_network("10.0.0.0/8"),), (ip_network("::1/128"),)])
-async def test_of_anybody_else_they_are_not(settings: Settings, worker: FakeWorker, trusted: tuple) -> None:
+async def test_of_anybody_else_they_are_not(
+    settings: Settings, worker: FakeWorker, trusted: tuple[object, ...]
+) -> None:
     async with serving(settings.model_copy(update={"trusted_proxies": trusted})) as api:
         assert await url_of(api, FORWARDED) == str(api.base_url).rstrip("/")
         assert (await api.post(JOBS, json={"prompt": "a"}, headers=FORWARDED)).headers["location"].startswith("/v1/")
@@ -119,7 +121,7 @@ async def test_whose_pages_may_send_requests(settings: Settings, headers: dict[s
      "moz-extension://0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0", "http://[::1]:3000"],
 )  # fmt: skip
 async def test_apps_and_extensions_may_be_allowed(settings: Settings, origin: str) -> None:
-    allowed = Settings(cors_origins=origin).cors_origins
+    allowed = Settings(cors_origins=origin).cors_origins  # type: ignore[arg-type]
     assert allowed == (origin,)
     async with serving(settings.model_copy(update={"cors_origins": allowed})) as api:
         asking = {"origin": origin, "access-control-request-method": "POST"}
@@ -134,10 +136,11 @@ async def test_apps_and_extensions_may_be_allowed(settings: Settings, origin: st
 @pytest.mark.parametrize("origin", ["example.org", "https://example.org/path", "app://", "javascript:alert(1)", "null"])
 def test_what_is_no_origin(origin: str) -> None:
     with pytest.raises(ValueError, match="not an origin"):
-        Settings(cors_origins=origin)
+        Settings(cors_origins=origin)  # type: ignore[arg-type]
 
 
 def test_networks_of_proxies_are_read() -> None:
-    assert [str(network) for network in Settings(trusted_proxies="127.0.0.1, fd00::/8").trusted_proxies] == [
+    read = Settings(trusted_proxies="127.0.0.1, fd00::/8").trusted_proxies  # type: ignore[arg-type]
+    assert [str(network) for network in read] == [
         "127.0.0.1/32", "fd00::/8",
     ]  # fmt: skip

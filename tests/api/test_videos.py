@@ -135,7 +135,7 @@ async def test_a_field_sent_twice_is_refused(videos: httpx.AsyncClient) -> None:
 
 
 async def test_a_file_is_refused_by_its_name_or_left_out(videos: httpx.AsyncClient) -> None:
-    files = {"prompt": (None, "a"), "input_reference": ("cat.png", b"\x89PNG", "image/png")}
+    files: dict[str, Any] = {"prompt": (None, "a"), "input_reference": ("cat.png", b"\x89PNG", "image/png")}
     error = (await videos.post(ROUTE, files=files)).json()["error"]
     assert (error["code"], error["param"]) == ("unsupported_parameter", "input_reference")
     video = (await videos.post(ROUTE, files=files | {"strict": (None, "false")})).json()

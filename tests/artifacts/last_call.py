@@ -24,7 +24,7 @@ STAY_S, FINALIZE_S = 0.2, 1.0
 
 
 class SlowLoop(asyncio.SelectorEventLoop):
-    def call_soon_threadsafe(self, *arguments: Any, **options: Any) -> asyncio.Handle:
+    def call_soon_threadsafe(self, *arguments: Any, **options: Any) -> asyncio.Handle:  # type: ignore[override]
         handle = super().call_soon_threadsafe(*arguments, **options)
         time.sleep(STAY_S)
         return handle

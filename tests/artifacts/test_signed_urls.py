@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -21,7 +22,7 @@ def parts(link: Link) -> tuple[str, str, str]:
     return split.path.removeprefix(PATH), query["expires"], query["signature"]
 
 
-def opened(folder: Path, **settings: object) -> Links:
+def opened(folder: Path, **settings: Any) -> Links:
     read = Settings(data_dir=folder, **settings)
     return Links.open(read, Artifacts.open(read))
 

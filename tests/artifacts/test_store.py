@@ -150,5 +150,5 @@ def test_a_folder_may_be_named_by_its_url(tmp_path: Path) -> None:
 def test_a_bucket_without_its_keys_is_refused_in_a_line(tmp_path: Path) -> None:
     options = {"access_key_id": "half"}
     with pytest.raises(ArtifactsError, match="SecretAccessKey") as caught:
-        Artifacts.open(Settings(data_dir=tmp_path, artifacts_url="s3://bucket", artifacts_options=options))
+        Artifacts.open(Settings(data_dir=tmp_path, artifacts_url="s3://bucket", artifacts_options=options))  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)

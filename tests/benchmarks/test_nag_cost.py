@@ -9,8 +9,9 @@ import pytest
 import torch
 
 import nag
-from benchmarks import nag_cost, nag_regression
-from benchmarks.denoisers import Denoiser
+from benchmarks import nag_cost, nag_regression, report
+from benchmarks.denoisers import Denoiser, Draw
+from benchmarks.joining.services import ROOT
 from tests.nag.support import Subject
 
 pytestmark = pytest.mark.slow  # runs a benchmark
@@ -38,7 +39,7 @@ def test_without_a_cuda_device_a_trial_names_kernels_and_stores_nothing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["nag_cost", "--device", "cuda", "--full", "--family", "flux"])
-    monkeypatch.setattr(nag_cost.report, "write", pytest.fail)
+    monkeypatch.setattr(report, "write", pytest.fail)
     nag_cost.main()
     printed = capsys.readouterr().out
     assert "No CUDA device" in printed
@@ -49,14 +50,14 @@ def test_without_a_cuda_device_a_trial_names_kernels_and_stores_nothing(
 
 
 def test_frames_of_a_guided_attention_call_are_counted() -> None:
-    work = small_flux(nag_cost.Draw("cpu", torch.float32), full=False)
+    work = small_flux(Draw("cpu", torch.float32), full=False)
     with torch.no_grad():
         per_call, per_step = nag_regression.count_frames(work, nag.guide)
     assert 0 < per_call < per_step
 
 
 def test_another_checkouts_library_is_imported_beside_this_one() -> None:
-    other = nag_regression.load_library(nag_regression.ROOT)
+    other = nag_regression.load_library(ROOT)
     assert other is not nag
     assert other.guide is not nag.guide
     assert sys.modules["nag"] is nag

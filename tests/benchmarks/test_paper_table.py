@@ -79,7 +79,7 @@ def refused(capsys: pytest.CaptureFixture[str], run: Any, *arguments: Any) -> An
 
 def test_a_broken_run_goes_on_to_the_same_table(table: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table("whole")
-    kept = []
+    kept: list[Any] = []
 
     def keep(cache: Any, *arguments: Any) -> None:
         if len(kept) == 6:  # in the middle of the second call
@@ -150,7 +150,7 @@ def test_the_papers_rows_stand_below_those_of_published_networks(
 ) -> None:
     plan = Plan(KNOWN["flux-schnell"], [Prompt("a", NEGATIVE)] * 3, 1)
     scores = {"none": Scores([30, 31, 32], [1, 2, 3], 9), "NAG": Scores([31, 33, 32], [1, 2, 4], 8)}
-    metrics = frozenset(("imagereward", "fid", "clip"))
+    metrics: frozenset[Any] = frozenset(("imagereward", "fid", "clip"))
     write(Run(plan, [0, 1, 2], scores, Networks("pretrained", "theirs"), metrics, None, "here"), tmp_path)
     said = capsys.readouterr().out
     assert "| NAG − none |  | +1.00 ± 1.13 | -1.00 | +0.333 ± 0.653 |" in said

@@ -7,6 +7,7 @@ import asyncio
 import json
 from collections.abc import Awaitable
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -18,10 +19,10 @@ from app.settings import Settings
 from tests.api.support import FakeWorker
 
 
-async def ran(api: httpx.AsyncClient, file: Path, *arguments: str) -> tuple[int, dict]:
+async def ran(api: httpx.AsyncClient, file: Path, *arguments: str) -> tuple[int, dict[str, Any]]:
     command = _parser().parse_args(["bench", str(api.base_url), "--json", str(file), *arguments])
 
-    def run() -> tuple[int, dict]:
+    def run() -> tuple[int, dict[str, Any]]:
         return bench(command, Settings()), json.loads(file.read_text())
 
     return await asyncio.to_thread(run)
@@ -58,7 +59,7 @@ async def test_what_did_not_complete_is_counted_by_its_reason(
     )  # fmt: skip
 
 
-async def ran_ends(run: Awaitable[tuple[int, dict]]) -> tuple[int, dict]:
+async def ran_ends(run: Awaitable[tuple[int, dict[str, Any]]]) -> tuple[int, dict[str, Any]]:
     code, numbers = await run
     return code, numbers["ends"]
 

@@ -60,7 +60,7 @@ def test_an_image_is_changed_as_far_as_the_strength_goes(
     assert main(["generate", *asked, "--url", url]) == 0
     assert f"input    {start} as image" in capsys.readouterr().out
     with Image.open(out) as image:
-        red, green, blue = image.resize((1, 1)).getpixel((0, 0))
+        red, green, blue = image.resize((1, 1)).getpixel((0, 0))  # type: ignore[misc]
     assert blue > max(red, green) + 50
 
 

@@ -29,7 +29,9 @@ def test_a_new_key_is_printed_once_and_its_hash_stored(
     assert "has a key 'phone' already" in capsys.readouterr().err
 
 
-def test_a_key_may_be_lenient(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_key_may_be_lenient(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("NAG_API_KEYS_FILE", str(tmp_path / "keys.toml"))
     assert main(["keys", "new", "widget", "--lenient"]) == 0
     key = Keyring(Settings()).find(capsys.readouterr().out.strip())

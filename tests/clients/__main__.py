@@ -127,7 +127,7 @@ def _install(client: Client) -> str | None:
         (client.folder / "package.json").write_text('{"private": true, "type": "module"}')
         commands = [["npm", "install", "--no-audit", "--no-fund", "--loglevel=error", *client.packages]]
     else:
-        pip = [_python(client), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        pip: list[str | Path] = [_python(client), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         commands = [[sys.executable, "-m", "venv", client.folder], [*pip, *client.packages]]
     for command in commands:
         try:
@@ -179,13 +179,14 @@ def _run(client: Client, url: str) -> list[Row]:
     if client.kind == "node":  # Node finds a program's packages beside it
         for file in (program, PROGRAMS / "reporting.mjs"):
             shutil.copy(file, client.folder)
-    command: Sequence[str | Path] = {
+    commands: dict[str, list[str | Path]] = {
         "python": [_python(client), program],
         "recorded": [sys.executable, program],
         "node": ["node", client.folder / client.program],
         "java": ["java", program],
         "curl": ["sh", program],
-    }[client.kind]
+    }
+    command = commands[client.kind]
     log = INSTALLED / f"{client.slug}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     version, ended = _version(client), ""

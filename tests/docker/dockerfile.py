@@ -47,7 +47,7 @@ def load() -> dict[str, Stage]:
             argument, _, value = rest.partition("=")
             arguments[argument] = value
         elif instruction == "FROM":
-            image, _, name = re.fullmatch(r"(\S+)( AS (\S+))", rest).groups()  # type: ignore[union-attr]
+            image, _, name = re.fullmatch(r"(\S+)( AS (\S+))", rest).groups()
             image = re.sub(r"\$\{(\w+)\}", lambda match: arguments[match[1]], image)
             stages[name] = replace(stages[image], parent=image) if image in stages else Stage(image)
         else:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -29,7 +30,7 @@ def test_promtool_finds_no_fault(arguments: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("alert", ALERTS, ids=[each["alert"] for each in ALERTS])
-def test_an_alert_says_how_bad_it_is_and_what_to_do_first(alert: dict) -> None:
+def test_an_alert_says_how_bad_it_is_and_what_to_do_first(alert: dict[str, Any]) -> None:
     assert alert["labels"]["severity"] in ("critical", "warning")
     assert set(alert["annotations"]) == {"summary", "runbook"}
     assert alert["alert"] in (FOLDER / "rules_test.yml").read_text()

@@ -96,7 +96,7 @@ def check_webhook_receiver(printed: str) -> None:
 def check_lora(printed: str) -> None:
     assert "'dotted', 'underlined'" in printed
     with Image.open("lora.png") as image:
-        used = json.loads(image.text["parameters"])["loras"]
+        used = json.loads(image.info["parameters"])["loras"]
     assert [lora["id"] for lora in used] == ["dotted", "underlined"]
     assert used[0]["scale"] == 0.8
 

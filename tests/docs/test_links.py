@@ -26,7 +26,7 @@ def anchors(page: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_lead_to_files_and_headings(page: str) -> None:
+def test_links_lead_to_files_and_headings(page: Path) -> None:
     links = LINK.findall(FENCE.sub("", page.read_text()))
     for link in links:
         name, _, fragment = link.partition("#")

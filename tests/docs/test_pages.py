@@ -12,8 +12,8 @@ import pytest
 
 import nag
 from app.api.requests.generation import LORAS_MAX, N_MAX, PREVIEWS_MAX, STRENGTH
+from app.api.sdapi import PATH, translate
 from app.api.sdapi import routes as sdapi
-from app.api.sdapi import translate
 from app.api.sdapi.schemas import Img2ImgBody, Txt2ImgBody
 from app.catalog import Catalog, Quantization, SpeedSettings
 from app.catalog.aliases import DEFAULT_ALIASES
@@ -37,6 +37,13 @@ def test_each_step_of_the_journey_is_a_function(name: str) -> None:
     assert callable(found)
 
 
+def find(pattern: str, text: str, group: int) -> str:
+    """Returns a group of the first match, which there must be."""
+    match = re.search(pattern, text, re.DOTALL)
+    assert match is not None, pattern
+    return str(match[group])
+
+
 def test_the_journey_is_told_whole() -> None:
     assert len(re.findall(STEP, JOURNEY, re.MULTILINE)) >= 10
 
@@ -50,7 +57,7 @@ def test_the_example_of_a_catalog_is_one(tmp_path: Path) -> None:
 
 def test_the_tree_leads_to_files() -> None:
     folder = ROOT
-    for line in re.search(r"## The tree\n\n```\n(.*?)```", JOURNEY, re.DOTALL)[1].splitlines():
+    for line in find(r"## The tree\n\n```\n(.*?)```", JOURNEY, 1).splitlines():
         name = line.split()[0]
         folder = ROOT / name if not line.startswith(" ") else folder
         assert (folder if not line.startswith(" ") else folder / name).exists(), line
@@ -97,7 +104,7 @@ def test_the_page_on_speed_has_catalogs_settings_and_fields_that_exist(tmp_path:
         (tmp_path / "mine.toml").write_text(example)
         Catalog.load(Settings(catalog=tmp_path / "mine.toml"))
     assert set(re.findall(r"`NAG_(\w+)", page)) <= {name.upper() for name in Settings.model_fields}
-    table = re.search(r"\| setting \|.*?\n\n", page, re.DOTALL)[0]
+    table = find(r"\| setting \|.*?\n\n", page, 0)
     assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) == list(SpeedSettings.model_fields)
     for method in get_args(Quantization.model_fields["method"].annotation):
         assert f"`{method}`" in page
@@ -111,7 +118,7 @@ def test_the_page_on_clients_has_aliases_settings_and_metrics_that_exist(tmp_pat
     (tmp_path / "mine.toml").write_text(example)
     alias = Catalog.load(Settings(catalog=tmp_path / "mine.toml")).aliases["gpt-image-1"]
     assert (alias.model, alias.negative_prompt) == ("shapes-sd", "a red shape")
-    table = re.search(r"\| alias \| means \|\n(.*?)\n\n", page, re.DOTALL)[1]
+    table = find(r"\| alias \| means \|\n(.*?)\n\n", page, 1)
     assert set(re.findall(r"`([\w.-]+)`", table)) == DEFAULT_ALIASES.keys()
     assert set(re.findall(r"`NAG_(\w+)", page)) <= {name.upper() for name in Settings.model_fields}
     assert set(re.findall(r"`(nag_\w+)`", page)) <= {metric.name for metric in ALL}
@@ -120,9 +127,9 @@ def test_the_page_on_clients_has_aliases_settings_and_metrics_that_exist(tmp_pat
 def test_the_page_on_automatic1111_names_every_route_and_field() -> None:
     page = (ROOT / "docs/server/automatic1111.md").read_text()
     routes = {*sdapi.NOTHING, *sdapi.REFRESHES}
-    routes |= {path.removeprefix(f"{sdapi.PATH}/") for path in openapi()["paths"] if path.startswith(sdapi.PATH)}
-    assert set(re.findall(rf"`(?:GET|POST) {sdapi.PATH}/([\w-]+)`", page)) == routes
-    table = re.search(r"## Fields\n\n(.*?)\n\n", page, re.DOTALL)[1]
+    routes |= {path.removeprefix(f"{PATH}/") for path in openapi()["paths"] if path.startswith(PATH)}
+    assert set(re.findall(rf"`(?:GET|POST) {PATH}/([\w-]+)`", page)) == routes
+    table = find(r"## Fields\n\n(.*?)\n\n", page, 1)
     named = {name for line in table.splitlines() for name in re.findall(r"`(\w+)`", line.split("|")[1])}
     known = {*Txt2ImgBody.model_fields, *Img2ImgBody.model_fields, *translate.REFUSED}
     known |= {name for group in (*translate.LEFT_OUT, *translate.LEFT_OUT_OF_MASKED) for name in group.fields}
@@ -140,12 +147,12 @@ def openapi() -> Any:
 def test_what_is_set_for_compose_is_told() -> None:
     text = " ".join((ROOT / "docs/operations/compose.md").read_text().split())
     read = set(re.findall(r"\$\{(\w+)", (ROOT / "docker-compose.yml").read_text()))
-    told = re.search(r"Set in `.env` or the environment: (.*?)\. ", text)[1]
+    told = find(r"Set in `.env` or the environment: (.*?)\. ", text, 1)
     assert set(re.findall(r"`(\w+)`", told)) == read
 
 
 @pytest.mark.parametrize("page", [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")], ids=lambda page: page.name)
-def test_files_and_settings_that_a_page_names_exist(page: str) -> None:
+def test_files_and_settings_that_a_page_names_exist(page: Path) -> None:
     if page.name == "CHANGELOG.md":
         pytest.skip("it names what was removed, too")
     text = page.read_text()

@@ -63,7 +63,7 @@ def write_spiece_model(folder: Path) -> None:
     path = folder / "tokenizer.json"
     pieces = json.loads(path.read_text(encoding="utf-8"))["model"]["vocab"]
     path.unlink()
-    model = sentencepiece_model_pb2.ModelProto()
+    model = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]
     model.trainer_spec.model_type = model.trainer_spec.UNIGRAM
     model.trainer_spec.pad_id, model.trainer_spec.eos_id, model.trainer_spec.unk_id = 0, 1, 2
     model.trainer_spec.bos_id = -1

@@ -4,6 +4,7 @@ import io
 import re
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,7 +39,7 @@ def test_there_are_enough_bad_files() -> None:
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
 def test_a_file_of_peft(dtype: type) -> None:
-    pair = {key: tensor.astype(dtype) for key, tensor in tensors().items()}
+    pair: dict[str, Any] = {key: tensor.astype(dtype) for key, tensor in tensors().items()}
     assert check(save(pair)) == LoraFacts(1, 4, ("transformer",))
     assert check(save(pair), None) == LoraFacts(1, 4, ("denoiser",))
 

@@ -12,7 +12,7 @@ import copy
 import functools
 import inspect
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 from unittest import mock
@@ -31,7 +31,7 @@ def call(
     run: Callable[..., Any],
     positive: dict[str, Any],
     negative: dict[str, Any],
-    numbers: tuple[Numbers, Numbers, Numbers],
+    numbers: tuple[Numbers | torch.Tensor, Numbers | torch.Tensor, Numbers | torch.Tensor],
     image_queries: Callable[[int, int, int], slice | None],
     *,
     modulation: torch.nn.Module | None = None,
@@ -56,7 +56,9 @@ def call(
             queries and of keys.
 
     """
-    method, blocks, text_keys = other.get("method", ("nag",)), other.get("blocks"), other.get("text_keys")
+    method: Sequence[str] = other.get("method", ("nag",))
+    blocks: Collection[int] | None = other.get("blocks")
+    text_keys: Callable[[int, int], slice] = other.get("text_keys", lambda image, keys: slice(0))
     counts = itertools.count(), itertools.count()  # of each lane's attentions to the prompt
     scale, tau, alpha = (torch.as_tensor(number, dtype=torch.float64).view(-1, 1, 1) for number in numbers)
 
@@ -79,7 +81,9 @@ def call(
 
     def guided(images: Sequence[torch.Tensor], seen: Sequence[Sequence[torch.Tensor]]) -> torch.Tensor:
         images = [image.transpose(1, 2).flatten(2) for image in images]
-        by_method = {name: flipped(*seen) if name == "vsf" else formula(*images, name) for name in set(method)}
+        by_method = {
+            name: flipped(*seen) if name == "vsf" else formula(images[0], images[1], name) for name in set(method)
+        }
         if len(by_method) == 1:
             return by_method[method[0]]
         return torch.stack([by_method[name][row] for row, name in enumerate(method)])
@@ -170,7 +174,7 @@ def generate(
     case = subject.case
     negative_calls = subject.calls(negative, num_inference_steps=case.fewest_steps)[0]
     negative_call = next(call for call in negative_calls if not case.is_plain(call))
-    texts = {name: negative_call.get(name) for name in case.text} | (other_texts or {})
+    texts = {name: negative_call.get(name) for name in case.text} | dict(other_texts or {})
     length = case.text_tokens or negative_call[case.text[0]].shape[1]
     caches: dict[
         int, tuple[Any, Any]

@@ -67,10 +67,12 @@ class Subject:
         images = options.get("num_images_per_prompt", options.get("num_videos_per_prompt", 1))
         count = (1 if prompt is None or isinstance(prompt, str) else len(prompt)) * images
         generators = [torch.Generator().manual_seed(seed) for seed in (seeds or range(count))]
-        call = {"num_inference_steps": self.steps, "output_type": "latent", "prompt": prompt} | dict(self.case.options)
+        call: dict[str, Any] = {"num_inference_steps": self.steps, "output_type": "latent", "prompt": prompt} | dict(
+            self.case.options
+        )
         call["generator"] = generators if self.case.takes != "one prompt" else generators[0]
         if cfg:
-            call |= self.case.cfg
+            call |= self.case.cfg or {}
         with ExitStack() as stack:
             options = self._as_the_pipeline_calls_them(options, stack)
             if "guider" in call:  # some pipelines hold as a part what others take as a number
@@ -135,7 +137,7 @@ class Subject:
             "negative_pooled_prompt_embeds": encoded.pooled,
             family.negative_mask_arg: encoded.mask,
         } | {name: encoded.extra.get(argument) for name, argument in family.extra_negative_inputs.items()}
-        return {name: value for name, value in given.items() if value is not None}
+        return {name: value for name, value in given.items() if name is not None and value is not None}
 
     def calls(
         self, prompt: str | list[str] = "a red circle", **options: Any
@@ -186,7 +188,7 @@ def compile_guided_parts(denoiser: Any, *, fullgraph: bool = True) -> None:
     """Compiles what guidance changes, each into one graph: attention and hooked modules, the first of each kind."""
     with nag.attach(denoiser) as attached:
         guided = {id(module) for module in attached.family.attentions(denoiser)}
-        parts = {}
+        parts: dict[tuple[type, type], torch.nn.Module] = {}
         for name, module in denoiser.named_modules():
             if id(module) in guided or (name and (module._forward_hooks or module._forward_pre_hooks)):
                 parts.setdefault((type(module), type(getattr(module, "processor", None))), module)

@@ -36,7 +36,7 @@ def test_a_thread_that_does_not_guide_is_plain_beside_one_that_does(layout: Subj
     with nag.guide(guided_subject.pipe, NEGATIVE, scale=6.0):
         guided = guided_subject.generate()
     assert difference(guided, plain) > 0.01
-    results = {"plain": [], "guided": []}
+    results: dict[str, list[torch.Tensor]] = {"plain": [], "guided": []}
 
     def generate_plain() -> None:
         results["plain"] += [plain_subject.generate() for _ in range(5)]
@@ -54,7 +54,7 @@ def test_a_thread_that_does_not_guide_is_plain_beside_one_that_does(layout: Subj
 def test_calls_of_two_threads_on_one_denoiser_do_not_meet(layout: Subject) -> None:
     (call, *_), _ = layout.calls(num_inference_steps=layout.case.fewest_steps)
     guidance = row_guidance(layout, NEGATIVE, 6.0, 0.5)
-    results = {"plain": [], "guided": []}
+    results: dict[str, list[torch.Tensor]] = {"plain": [], "guided": []}
 
     @torch.no_grad()
     def run_plain(count: int) -> None:
@@ -111,7 +111,10 @@ def test_guides_of_several_greenlets_share_a_denoiser(layout: Subject) -> None:
 @pytest.mark.parametrize("cfg", [False, True])
 def test_a_pipelines_calls_can_be_made_elsewhere(layout: Subject, cfg: bool) -> None:
     """A pipeline's plan says what guides each row of its calls; whoever makes a call for it states these rows."""
-    options = {"num_inference_steps": max(2, layout.case.fewest_steps), "cfg": cfg and layout.case.cfg is not None}
+    options: dict[str, Any] = {
+        "num_inference_steps": max(2, layout.case.fewest_steps),
+        "cfg": cfg and layout.case.cfg is not None,
+    }
     denoiser, main = layout.denoiser, greenlet.getcurrent()
     with nag.guide(layout.pipe, NEGATIVE, scale=6.0, end=0.6):
         expected = layout.generate(**options)
@@ -193,7 +196,7 @@ def row_guidance(subject: Subject, text: str, scale: float, alpha: float) -> Any
     negative = nag.NegativeEmbeds(
         given["negative_prompt_embeds"],
         given.get("negative_pooled_prompt_embeds"),
-        given.get(family.negative_mask_arg),
+        given.get(family.negative_mask_arg or ""),
         {argument: given[name] for name, argument in family.extra_negative_inputs.items() if name in given},
     )
     return nag.RowGuidance(negative, scale, 2.0, alpha)
@@ -208,10 +211,10 @@ def stacked(output: Any) -> torch.Tensor:
 def test_a_family_of_ones_own_is_registered_by_name(flux: Subject) -> None:
     family = family_of(flux.pipe)
 
-    class FluxSubclass(type(flux.denoiser)):
+    class FluxSubclass(type(flux.denoiser)):  # type: ignore[misc]
         """A subclass that another package ships."""
 
-    class StretchedFlux(type(family)):
+    class StretchedFlux(type(family)):  # type: ignore[misc]
         name = "FluxSubclass Flux"
         denoiser_types = ("FluxSubclass",)
 

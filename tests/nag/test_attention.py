@@ -22,7 +22,7 @@ def draw(length: int, dtype: torch.dtype, seed: int, heads: int = 4) -> torch.Te
 def test_merging_parts_of_the_keys_is_attention_over_all_of_them(dtype: torch.dtype, tolerance: float) -> None:
     query, key, value = draw(7, dtype, 0), draw(11, dtype, 1), draw(11, dtype, 2)
     parts = [attention_with_lse(query, key[:, :, part], value[:, :, part]) for part in (slice(0, 4), slice(4, 11))]
-    whole = F.scaled_dot_product_attention(*(t.double() for t in (query, key, value)))
+    whole = F.scaled_dot_product_attention(query.double(), key.double(), value.double())
     torch.testing.assert_close(merge_by_lse(*parts[0], *parts[1]).double(), whole, atol=tolerance, rtol=tolerance)
 
 

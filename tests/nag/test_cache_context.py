@@ -70,8 +70,10 @@ def test_a_context_that_was_shadowed_already_is_put_back(flux: Subject) -> None:
 
 def test_one_tensor_as_both_prompts_is_guided_in_the_conditional_call_alone(flux: Subject) -> None:
     given = flux.encode("a red circle")
-    positive = {name.removeprefix("negative_"): tensor for name, tensor in given.items()} | {"prompt": None}
-    options = {"seeds": [0], "true_cfg_scale": 3.0}
+    positive: dict[str, Any] = {name.removeprefix("negative_"): tensor for name, tensor in given.items()} | {
+        "prompt": None
+    }
+    options: dict[str, Any] = {"seeds": [0], "true_cfg_scale": 3.0}
     with nag.guide(flux.pipe, **flux.encode(NEGATIVE), scale=6.0):
         negative = {name: tensor.clone() for name, tensor in given.items()}
         expected = flux.generate(**positive, **negative, **options)

@@ -184,7 +184,7 @@ def test_threads_take_turns_on_a_compiled_denoiser(small_flux: Subject, apply: A
     guidance = nag.RowGuidance(
         nag.NegativeEmbeds(small_flux.encode(NEGATIVE)["negative_prompt_embeds"]), scale=6.0, tau=2.0, alpha=0.5
     )
-    outputs = {"plain": [], "guided": []}
+    outputs: dict[str, list[Any]] = {"plain": [], "guided": []}
     with nag.attach(denoiser) as attached:
 
         @torch.no_grad()
@@ -209,6 +209,6 @@ def test_a_call_that_is_left_by_an_error_lets_other_threads_call(small_flux: Sub
         with nag.attach(denoiser) as attached, torch.no_grad():
             with pytest.raises(error), attached.apply_plan(mock.Mock(side_effect=error)):
                 denoiser(**call)
-            outputs = []
+            outputs: list[Any] = []
             run_in_threads(torch.no_grad()(lambda outputs=outputs: outputs.append(denoiser(**call)[0])))
         assert difference(outputs[0], plain) < 1e-6

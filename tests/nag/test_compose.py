@@ -93,7 +93,7 @@ def test_an_ip_adapters_processors_are_put_back_with_their_weights(adapted: Subj
 
 
 def test_under_cfg_an_ip_adapter_leaves_the_unconditional_rows_plain(adapted: Subject) -> None:
-    cfg = {"num_inference_steps": 1, "ip_adapter_image_embeds": [torch.randn(2, 1, IMAGE_WIDTH)]}
+    cfg: dict[str, Any] = {"num_inference_steps": 1, "ip_adapter_image_embeds": [torch.randn(2, 1, IMAGE_WIDTH)]}
     (plain,) = adapted.calls(cfg=True, **cfg)[1]
     with nag.guide(adapted.pipe, NEGATIVE, scale=9.0):
         (guided,) = adapted.calls(cfg=True, **cfg)[1]
@@ -112,7 +112,7 @@ def test_an_ip_adapter_is_scaled_and_unloaded_inside_a_guide(adapted: Subject) -
             change()
             return adapted.generate(**options)
 
-    options = {}
+    options: dict[str, Any] = {}
     scale = adapted.pipe.set_ip_adapter_scale
     weak, strong = guided(lambda: scale(0.1)), guided(lambda: scale(1.0))
     assert difference(strong, weak) > 1e-3
@@ -180,7 +180,8 @@ def test_a_controlnet_steers_a_guided_picture(name: str, kind: str, control: str
     assert_guided_as_written_out(changed)
     with nag.guide(changed.pipe, NEGATIVE):
         steered = changed.generate()
-        assert difference(changed.generate(**{control: 1 - PICTURE}), steered) > 1e-3
+        other: dict[str, Any] = {control: 1 - PICTURE}
+        assert difference(changed.generate(**other), steered) > 1e-3
 
 
 @pytest.mark.parametrize("name", ["sd", "sdxl", "flux"])

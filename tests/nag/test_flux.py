@@ -63,8 +63,8 @@ def test_the_authors_layout_hears_the_negative_pooled_prompt(flux: Subject) -> N
 def test_the_reference_form_equals_the_authors_layout_written_out(double_blocks: int, single_blocks: int) -> None:
     pipe = small(2, double_blocks, single_blocks).pipe
     transformer = pipe.transformer.double()
-    prompts, pooled = zip(*(embeds_of(pipe, prompt) for prompt in ("a red circle", NEGATIVE)), strict=True)
-    prompts, pooled = [each.double() for each in prompts], [each.double() for each in pooled]
+    embeds = [embeds_of(pipe, prompt) for prompt in ("a red circle", NEGATIVE)]
+    prompts, pooled = ([part.double() for part in parts] for parts in zip(*embeds, strict=True))
     generator = torch.Generator().manual_seed(0)
     latents, sigma = (
         torch.randn(1, 16, 16, generator=generator, dtype=torch.float64),
@@ -170,7 +170,7 @@ def test_a_callback_may_replace_the_prompts_embeddings(flux: Subject, cfg: bool)
     def replace_embeds(pipe: Any, step: Any, timestep: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
         return {"prompt_embeds": kwargs["prompt_embeds"].clone()}
 
-    options = {"cfg": cfg, "callback_on_step_end_tensor_inputs": ["prompt_embeds"]}
+    options: dict[str, Any] = {"cfg": cfg, "callback_on_step_end_tensor_inputs": ["prompt_embeds"]}
     with nag.guide(flux.pipe, NEGATIVE) as guidance:
         expected = flux.generate(cfg=cfg)
         assert guidance.guided_steps == STEPS

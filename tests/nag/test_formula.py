@@ -5,12 +5,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from nag import normalized_attention_guidance
 from nag.formula import orthogonalize
 
 
-def paper(z_positive: torch.Tensor, z_negative: torch.Tensor, phi: float, tau: float, alpha: float) -> Any:
+def paper(z_positive: NDArray[Any], z_negative: NDArray[Any], phi: float, tau: float, alpha: float) -> NDArray[Any]:
     """Equations 7 to 10, token by token, in float64 numpy: nothing shared with the library."""
     out = np.empty_like(z_positive, dtype=np.float64)
     for index in np.ndindex(z_positive.shape[:-1]):

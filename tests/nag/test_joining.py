@@ -35,7 +35,7 @@ APART = {
 }
 
 
-def recorded_calls(subject: Subject, prompt: str, steps: int = 2, **options: Any) -> Any:
+def recorded_calls(subject: Subject, prompt: str | list[str], steps: int = 2, **options: Any) -> Any:
     """The named arguments of each denoiser call of a run, with its denoiser."""
     calls = []
     with ExitStack() as stack:
@@ -238,8 +238,9 @@ def test_the_documented_example_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     root = Path(__file__).parents[2]
     monkeypatch.chdir(root)
     section = (root / "docs/library/denoiser-calls.md").read_text().split("## Several requests")[1]
-    names = {}
-    exec(re.search(r"```python\n(.*?)```", section, re.DOTALL)[1], names)
+    names: dict[str, Any] = {}
+    [program] = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    exec(program, names)
     (plain,) = names["pipe"].transformer(**names["calls"][3])
     (part,) = names["second"]
     assert difference(part, plain) < TOLERANCE

@@ -11,13 +11,13 @@ import torch
 from nag.attention import AttentionCall
 from nag.processors.joint import merged_attention, two_call_attention
 from nag.token_layout import TokenLayout
-from tests.nag.support import Subject, difference
+from tests.nag.support import difference
 
 LAYOUTS = [TokenLayout(9, 5), TokenLayout(5, 9, text_last=True), TokenLayout(4, 6, shared=3)]
 IMAGE = 20
 
 
-def draw(layout: Subject, key_heads: int = 4, dtype: torch.dtype = torch.float64) -> list[Any]:
+def draw(layout: TokenLayout, key_heads: int = 4, dtype: torch.dtype = torch.float64) -> list[Any]:
     generator = torch.Generator().manual_seed(0)
     tokens = layout.shared + layout.text + IMAGE
     return [
@@ -33,7 +33,7 @@ def attend(query: torch.Tensor, key: torch.Tensor, value: Any, mask: Any = None)
     return (logits if mask is None else logits.masked_fill(~mask, -torch.inf)).softmax(-1) @ value
 
 
-def places(layout: Subject) -> Any:
+def places(layout: TokenLayout) -> Any:
     """Token indices of the shared, positive, negative and image tokens, counted out by hand."""
     order = ["image", "positive", "negative"] if layout.text_last else ["shared", "positive", "negative", "image"]
     counts = {"shared": layout.shared, "positive": layout.positive, "negative": layout.negative, "image": IMAGE}
@@ -47,7 +47,7 @@ def places(layout: Subject) -> Any:
 @pytest.mark.parametrize("rows", [slice(0, 3), slice(1, 3)])
 @pytest.mark.parametrize("key_heads", [4, 2])
 @pytest.mark.parametrize("way", [merged_attention, two_call_attention])
-def test_each_token_sees_its_prompt_and_the_image(layout: Subject, rows: Any, key_heads: int, way: Any) -> None:
+def test_each_token_sees_its_prompt_and_the_image(layout: TokenLayout, rows: Any, key_heads: int, way: Any) -> None:
     query, key, value = draw(layout, key_heads)
     at = places(layout)
     seen = {
@@ -72,7 +72,7 @@ def test_each_token_sees_its_prompt_and_the_image(layout: Subject, rows: Any, ke
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_masked_text_is_not_seen(layout: Subject) -> None:
+def test_masked_text_is_not_seen(layout: TokenLayout) -> None:
     query, key, value = draw(layout)
     at = places(layout)
     mask = torch.ones(3, 1, 1, key.shape[2], dtype=torch.bool)

@@ -12,7 +12,7 @@ from tests.nag import oracle
 from tests.nag.support import Subject, difference
 
 PROMPTS, NEGATIVE, OF_SOUND = ["a red circle", "a green shape"], "a blue square", "a triangle"
-NUMBERS = {"scale": 6.0, "tau": 2.0, "alpha": 0.6}
+NUMBERS: dict[str, Any] = {"scale": 6.0, "tau": 2.0, "alpha": 0.6}
 
 
 @pytest.fixture(scope="module", params=["ltx2", "ltx2.3"])

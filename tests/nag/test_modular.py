@@ -199,7 +199,7 @@ class Modular:
 
     @property
     def cfg(self) -> Any:
-        cfg = dict(self.subject.case.cfg)
+        cfg = dict(self.subject.case.cfg or {})
         return cfg | ({"negative_prompt": "a triangle"} if "negative_prompt" in cfg else {})
 
     def classic_images(self, *, cfg: bool = False, **options: Any) -> Any:
@@ -270,7 +270,7 @@ def test_the_text_blocks_of_each_pipeline_are_found(name: str) -> None:
     "modular", ["QwenImageModularPipeline", "StableDiffusionXLModularPipeline", "ZImageModularPipeline"], indirect=True
 )
 def test_cfgs_unconditional_calls_stay_plain(modular: Modular) -> None:
-    cfg = {"cfg": True, "negative_prompt": "a triangle"}
+    cfg: dict[str, Any] = {"cfg": True, "negative_prompt": "a triangle"}
     with nag.guide(modular.subject.pipe, NEGATIVE):
         expected = modular.classic_images(**cfg)
     with nag.guide(modular.pipe, NEGATIVE) as guidance:
@@ -281,8 +281,8 @@ def test_cfgs_unconditional_calls_stay_plain(modular: Modular) -> None:
 
 @pytest.mark.parametrize("modular", ["FluxModularPipeline"], indirect=True)
 def test_each_image_is_guided_by_the_numbers_of_its_prompt(modular: Modular) -> None:
-    numbers = {"scale": [2.0, 9.0], "end": [1.0, 0.4]}
-    call = {"prompt": ["a red circle", "a blue triangle"], "num_images_per_prompt": 2}
+    numbers: dict[str, Any] = {"scale": [2.0, 9.0], "end": [1.0, 0.4]}
+    call: dict[str, Any] = {"prompt": ["a red circle", "a blue triangle"], "num_images_per_prompt": 2}
     with nag.guide(modular.subject.pipe, [NEGATIVE, "red"], **numbers) as guidance:
         expected = modular.classic_images(**call)
     with nag.guide(modular.pipe, [NEGATIVE, "red"], **numbers) as modular_guidance:

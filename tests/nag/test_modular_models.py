@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -21,7 +22,14 @@ STEPS = 2
 class ModularSubject(Subject):
     """A small modular pipeline under test."""
 
-    def generate(self, prompt: str = "a red circle", seeds: list[int] | None = None, **options: Any) -> Any:
+    def generate(
+        self,
+        prompt: str | list[str] | None = "a red circle",
+        seeds: Sequence[int] | None = None,
+        *,
+        cfg: bool = False,
+        **options: Any,
+    ) -> torch.Tensor:
         call = (
             {"num_inference_steps": max(STEPS, self.case.fewest_steps), "prompt": prompt}
             | dict(self.case.options)

@@ -35,7 +35,7 @@ UNEVEN_ULYSSES, UNEVEN_RING = ULYSSES | {"ulysses_anything": True}, RING | {"rin
 EVEN = {"max_sequence_length": 16}
 
 #: By the names of the tests: the case, how it is split, and further arguments of the pipeline.
-SPLITS = {
+SPLITS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "Flux.1, Ulysses": ("flux", ULYSSES, EVEN),
     "Flux.1, uneven Ulysses": ("flux", UNEVEN_ULYSSES, {}),
     "Flux.1, ring": ("flux", RING, EVEN),

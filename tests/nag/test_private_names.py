@@ -74,7 +74,8 @@ def the_process_wide_backend_is_read() -> None:
 
 
 def torchs_flash_kernels_have_a_backend() -> None:
-    call = AttentionCall(*torch.randn(3, 1, 2, 5, 8), backend=_diffusers.NATIVE_FLASH)
+    query, key, value = torch.randn(3, 1, 2, 5, 8)
+    call = AttentionCall(query, key, value, backend=_diffusers.NATIVE_FLASH)
     torch.testing.assert_close(call(), attention_with_lse(call.query, call.key, call.value)[0])
 
 

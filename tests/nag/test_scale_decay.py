@@ -39,14 +39,20 @@ def test_the_former_name_is_taken_with_a_warning() -> None:
 
 
 def test_each_step_has_the_scale_of_its_timestep(subject: Subject) -> None:
-    timesteps, by_step = [], []
+    timesteps: list[float] = []
+    by_step: list[set[float]] = []
 
     def record(pipe: Any, step: Any, timestep: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
         timesteps.append(subject.case.timestep(float(torch.as_tensor(timestep).max())))
         return kwargs
 
     def rule(
-        z_positive: torch.Tensor, z_negative: torch.Tensor, scale: float, tau: float, alpha: float, sum_heads: Any
+        z_positive: torch.Tensor,
+        z_negative: torch.Tensor,
+        scale: torch.Tensor,
+        tau: float,
+        alpha: float,
+        sum_heads: Any,
     ) -> Any:
         by_step[-1].add(float(scale.max()))
         return nag.normalized_attention_guidance(z_positive, z_negative, scale, tau, alpha)

@@ -39,7 +39,7 @@ RESULT = Result(
 
 
 def make_lora(name: str = "style", tenant: str | None = TENANT, **fields: Any) -> UploadedLora:
-    described = {
+    described: dict[str, Any] = {
         "version": f"{hash((name, tenant)) % 2**64:016x}", "sha256": "0" * 64, "size_bytes": 10, "created_at": 1.0,
         "layers": 1, "rank": 4, "parts": ("transformer",),
     } | fields  # fmt: skip
@@ -70,7 +70,7 @@ async def waiting(queue: Queue, count: int) -> None:
 
 async def assert_consistent(redis: Redis) -> None:
     """What the queue keeps beside the jobs says the same as the jobs do."""
-    jobs = {name: await redis.hgetall(name) async for name in redis.scan_iter(f"{keys.JOB}*")}
+    jobs: dict[str, Any] = {name: await redis.hgetall(name) async for name in redis.scan_iter(f"{keys.JOB}*")}
     waiting = [each for each in jobs.values() if each["status"] == "queued"]
     held = [each for each in jobs.values() if each["status"] == "in_progress"]
     models = {each["model"] for each in jobs.values()}
@@ -88,7 +88,7 @@ async def assert_consistent(redis: Redis) -> None:
     assert set(await redis.zrange(keys.LEASES, 0, -1)) == {each["id"] for each in held}
     assert set(await redis.zrange(keys.DEADLINES, 0, -1)) == {each["id"] for each in [*waiting, *held]}
     dead = set(await redis.zrange(keys.DEAD, 0, -1))
-    kept = {tuple(json.loads(each)) for each in await redis.zrange(keys.KEPT, 0, -1)}
+    kept = {tuple(json.loads(str(each))) for each in await redis.zrange(keys.KEPT, 0, -1)}
     owners = [name async for name in redis.scan_iter(f"{keys.OWNED}*")]
     owned = {(name.removeprefix(keys.OWNED), each) for name in owners for each in await redis.zrange(name, 0, -1)}
     assert owned == {(each["tenant"], each["id"]) for each in jobs.values()} | kept
@@ -96,7 +96,8 @@ async def assert_consistent(redis: Redis) -> None:
     assert needed == {keys.LORA_JOBS + use for each in [*waiting, *held] for use in each.get("loras", "").split()}
     for name, each in jobs.items():
         stream = keys.events(each["id"])
-        [(_, told)] = await redis.xrevrange(stream, count=1)
+        entries: Any = await redis.xrevrange(stream, count=1)
+        [(_, told)] = entries
         assert (
             (told["type"] in ("started", "progress"))
             if each["status"] == "in_progress"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from app.cli import main
@@ -86,5 +88,5 @@ def test_a_password_is_shown_nowhere() -> None:
 
 
 def test_the_embedded_servers_own_address_is_read_whatever_the_folder_is_called() -> None:
-    settings = Settings(data_dir="/tmp/50% of a #1 folder?")
+    settings = Settings(data_dir=Path("/tmp/50% of a #1 folder?"))
     assert parse_address(embedded.url(settings)).path == str(embedded.socket_path(settings.data_folder))

@@ -113,6 +113,7 @@ async def test_on_a_server_that_evicts_every_job_ends(evicting: Queue, make_job:
         await repair_indexes(evicting)
         for job in await claim(evicting, "w", MODEL, 8, 0):
             done += await evicting.finish("w", job.id, RESULT)
-    kept = [job for name in names if (job := await evicting.get(name)) is not None]
+    left = [await evicting.get(name) for name in names]
+    kept = [job for job in left if job is not None]
     assert {job.status for job in kept} == {JobStatus.COMPLETED}
     assert done < len(names)

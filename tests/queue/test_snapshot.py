@@ -55,8 +55,8 @@ async def test_what_is_shown_is_bounded_and_fair(settings: Settings, make_job: M
             {each.priority for each in shown if each.tenant == tenant} == set(Priority) for tenant in tenants - {"x"}
         )
         seen |= tenants
-        for tenant in tenants:  # who was served makes room for others
-            first = min((each for each in shown if each.tenant == tenant), key=lambda each: each.sequence)
+        for name in tenants:  # who was served makes room for others
+            first = min((each for each in shown if each.tenant == name), key=lambda each: each.sequence)
             await queue.claim("w", MODEL, [first.id], FairShareState())
     assert seen == {"x", *map(str, range(20))}
 

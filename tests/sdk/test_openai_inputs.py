@@ -46,7 +46,7 @@ def test_edits_of_one_two_and_four_images(client: OpenAI) -> None:
 
 def test_a_video_from_an_image_and_one_from_that_video(client: OpenAI) -> None:
     video = client.videos.create_and_poll(
-        model="film", prompt="a shape moving", input_reference=FILES[0],  # type: ignore[arg-type]
+        model="film", prompt="a shape moving", input_reference=FILES[0],
         extra_body={"seed": 7, "negative_prompt": "a red shape"},
     )  # fmt: skip
     assert video.status == "completed", video
@@ -54,7 +54,7 @@ def test_a_video_from_an_image_and_one_from_that_video(client: OpenAI) -> None:
     content = client.videos.download_content(video.id).read()
     assert read(content).frames.shape == (9, 48, 48, 3)
 
-    other = client.videos.create_and_poll(model="changing", prompt="a shape", input_reference=("a.mp4", content))  # type: ignore[arg-type]
+    other = client.videos.create_and_poll(model="changing", prompt="a shape", input_reference=("a.mp4", content))
     assert (other.status, other.size) == ("completed", "48x48")
     remix = client.videos.remix(other.id, prompt="a blue shape")
     assert remix.remixed_from_video_id == other.id
@@ -63,7 +63,7 @@ def test_a_video_from_an_image_and_one_from_that_video(client: OpenAI) -> None:
         client.videos.remix(video.id, prompt="a blue shape")
     assert (refused.value.code, refused.value.param) == ("unsupported_parameter", "model")
     with pytest.raises(openai.BadRequestError) as refused:
-        client.videos.create(model="film", prompt="a shape")  # type: ignore[arg-type]
+        client.videos.create(model="film", prompt="a shape")
     assert refused.value.param == "first_frame"
 
 
@@ -74,7 +74,7 @@ def test_a_file_from_upload_to_delete(client: OpenAI) -> None:
     assert [each.id for each in client.files.list()] == [file.id]
     assert client.files.content(file.id).read() == FILES[0][1]
     video = client.videos.create(
-        model="film", prompt="a shape",  # type: ignore[arg-type]
+        model="film", prompt="a shape",
         extra_body={"input_reference": {"file_id": file.id}},
     )  # fmt: skip
     assert client.files.delete(file.id).deleted

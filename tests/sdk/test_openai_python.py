@@ -45,7 +45,7 @@ def test_pictures_in_the_answer_and_by_url(client: OpenAI) -> None:
     assert (len(answer.data), answer.size, answer.output_format, answer.background) == (2, "64x64", "png", "opaque")
     assert answer.usage is not None
     assert answer.usage.total_tokens == 0
-    assert answer.nag == {
+    assert answer.nag == {  # type: ignore[attr-defined]
         "applied": True,
         "reason": None,
         "scale": 5.0,
@@ -55,7 +55,7 @@ def test_pictures_in_the_answer_and_by_url(client: OpenAI) -> None:
         "scale_decay": 0.0,
         "start": 0.0,
         "method": "nag",
-    }  # type: ignore[attr-defined]
+    }
     pictures = [base64.b64decode(each.b64_json or "") for each in answer.data]
     assert {opened(each).size for each in pictures} == {(64, 64)}
 
@@ -71,7 +71,7 @@ def test_a_stream_of_pictures(client: OpenAI) -> None:
         events = list(stream)
     kinds = [each.type.removeprefix("image_generation.") for each in events]
     assert kinds == ["partial_image"] * 4 + ["completed"] * 2
-    partial = [(each.index, each.partial_image_index, each.step) for each in events[:4]]  # type: ignore[attr-defined,union-attr]
+    partial = [(each.index, each.partial_image_index, each.step) for each in events[:4]]
     assert [each[:2] for each in sorted(partial)] == [(0, 0), (0, 1), (1, 0), (1, 1)]
     for index in range(2):  # the two may be denoised one after the other, each in its own order
         steps = [step for of, _, step in partial if of == index]

@@ -65,9 +65,9 @@ class InOneCall:
         query = [rotate(heads(attn.to_q(image), attn.norm_q)), heads(attn.add_q_proj(words), attn.norm_added_q)]
         key = [rotate(heads(attn.to_k(image), attn.norm_k)), heads(attn.add_k_proj(words), attn.norm_added_k)]
         value = [heads(attn.to_v(image)), heads(attn.add_v_proj(words))]
-        query, key, value = (torch.cat(each, dim=1).transpose(1, 2) for each in (query, key, value))
+        q, k, v = (torch.cat(each, dim=1).transpose(1, 2) for each in (query, key, value))
         seen = F.pad(attention_mask.bool(), (image.shape[1], 0), value=True)[:, None, None]
-        out = F.scaled_dot_product_attention(query, key, value, attn_mask=seen).transpose(1, 2).flatten(2)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=seen).transpose(1, 2).flatten(2)
         of_image, of_words = out[:, : image.shape[1]], out[:, image.shape[1] :]
         return attn.to_out[0](of_image), of_words if attn.context_pre_only else attn.to_add_out(of_words)
 

@@ -162,7 +162,11 @@ def wan_animate2_pipeline(seed: int = 0) -> Any:
 
 _IMAGE = {"height": 32, "width": 32}
 _ONE: dict[str, Any] = {"takes": "one prompt", "output": "latents"}
-_FLUX3 = {"options": _IMAGE | {"text_encoder_out_layers": (1, 2)}, "text_tokens": 80, "attention": "text_first"} | _ONE
+_FLUX3: dict[str, Any] = {
+    "options": _IMAGE | {"text_encoder_out_layers": (1, 2)},
+    "text_tokens": 80,
+    "attention": "text_first",
+} | _ONE
 
 MODULAR = (
     Case("flux3", flux3_base, **_FLUX3),

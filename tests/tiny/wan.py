@@ -51,7 +51,7 @@ def denoiser(kind: type[nn.Module] = WanTransformer3DModel, **more: Any) -> Any:
         "num_layers": 2,
         "rope_max_seq_len": 32,
     }
-    model = kind(**(sizes | more))
+    model: Any = kind(**(sizes | more))
     strengthen(model, 4.0)
     for block in (*model.blocks, *getattr(model, "vace_blocks", ())):
         block.attn2.norm_q.weight.data.mul_(8.0)  # few of the tokens are words, the rest padding

@@ -18,19 +18,20 @@ def train(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
 
     def run(name: str, stop_at: Any = None, steps: int = 20) -> tuple[Any, Any]:
         torch.manual_seed(0)
-        modules = nn.ModuleDict({"layer": nn.Linear(3, 3)})
-        seen = []
+        layer = nn.Linear(3, 3)
+        modules = nn.ModuleDict({"layer": layer})
+        seen: list[Any] = []
 
         def loss(generator: torch.Generator) -> Any:
             if len(seen) == stop_at:
                 raise KeyboardInterrupt
             x = torch.randn(8, 3, generator=generator)
             seen.append(x)
-            return (modules["layer"](x) - x).square().mean()
+            return (layer(x) - x).square().mean()
 
         schedule = loop.Schedule(steps=steps, learning_rate=0.05, warmup_steps=2)
         loop.train(name, modules, loss, schedule, tmp_path / f"{name}.pt", seed=1)
-        return modules["layer"].weight.detach(), len(seen)
+        return layer.weight.detach(), len(seen)
 
     return run
 

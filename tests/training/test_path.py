@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 
-from training.path import SHIFT, ddim, flow, flow_steps, variance_preserving
+from training.path import SHIFT, Path, ddim, flow, flow_steps, variance_preserving
 
 X, V = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0)).unbind(0)
 

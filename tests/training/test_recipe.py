@@ -25,9 +25,12 @@ pytestmark = pytest.mark.slow  # trains
 def test_a_recipe_ends_in_pipelines_that_generate(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.nn.Module, "compile", lambda *_, **__: None)  # a minute to compile, a second to run
     recipe = RECIPES[name]
+    once = Schedule(steps=1, learning_rate=1e-3, warmup_steps=1)
     brief = dataclasses.replace(
         recipe,
-        **{stage: Schedule(steps=1, learning_rate=1e-3, warmup_steps=1) for stage in ("vae", "teacher", "student")},
+        vae=once,
+        teacher=once,
+        student=once,
         vae_batch=1,
         batch=2,
         scenes=4,

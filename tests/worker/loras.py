@@ -32,7 +32,8 @@ def write_lora(
 
     Its product has about `strength` times the norm of each weight.
     """
-    generator, weights = torch.Generator().manual_seed(seed), {}
+    generator = torch.Generator().manual_seed(seed)
+    weights: dict[str, torch.Tensor] = {}
     for part, names in layers.items():
         module = getattr(pipe, part)
         for name in names:

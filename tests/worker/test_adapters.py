@@ -221,7 +221,7 @@ def test_hooks_are_gone_after_a_call_that_raises(
 def test_kept_text_keys_are_those_of_the_rows_loras(model: tuple[SharedModel, Paths], make_job: Make) -> None:
     """CFG's plain row of the second request stands between the guided ones, and leaves before the first has ended."""
     shared, _ = model
-    rows = [((EVERYTHING,), {**CFG, "nag": NAG, "num_inference_steps": 5})]
+    rows: list[Any] = [((EVERYTHING,), {**CFG, "nag": NAG, "num_inference_steps": 5})]
     rows += [(THREE, {**CFG, "nag": replace(NAG, negative_prompt="a triangle"), "num_inference_steps": 3})]
     jobs = batch(make_job, shared, rows)
     for job, image in zip(jobs, generate(shared, *jobs), strict=True):
@@ -318,7 +318,7 @@ class PackedLinear(nn.Linear):
         self.register_buffer("scale", scale)
 
     def unpacked(self) -> torch.Tensor:
-        return self.weight.view(self.out_features, -1) * self.scale
+        return self.weight.view(self.out_features, -1) * self.get_buffer("scale")
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return F.linear(x, self.unpacked(), self.bias)
@@ -328,7 +328,9 @@ def pack(module: nn.Module) -> None:
     """Replaces the linear layers of a module's blocks."""
     for name in layers_of(module, "blocks"):
         parent, _, last = name.rpartition(".")
-        setattr(module.get_submodule(parent), last, PackedLinear(module.get_submodule(name)))
+        layer = module.get_submodule(name)
+        assert isinstance(layer, nn.Linear)
+        setattr(module.get_submodule(parent), last, PackedLinear(layer))
 
 
 def unpack(module: nn.Module) -> None:

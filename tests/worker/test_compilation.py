@@ -117,7 +117,7 @@ def test_compiled_calls_have_a_power_of_two_of_rows_and_are_compiled_once(make_j
 
     def backend(module: Any, inputs: Any) -> Callable[..., Any]:
         graphs.append(1)
-        return module.forward  # type: ignore[no-any-return]
+        return module.forward
 
     model, plain, rows = compiled_model(backend), tiny_model("flux", **BLOCKS), list[int]()
     model.pipe.transformer.register_forward_pre_hook(

@@ -84,7 +84,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TorchEngine]:
 def made(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[CallResult]]:
     """What the engine makes, by job, before it is encoded."""
     made: dict[str, list[CallResult]] = {}
-    encode = engine_module.to_job_output
+    encode = engine_module.to_job_output  # type: ignore[attr-defined]
 
     def note(job: Job, images: list[CallResult]) -> Any:
         made[job.id] = images

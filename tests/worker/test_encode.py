@@ -38,7 +38,7 @@ SAID = '{"prompt": "é 漢 😀 \\" "}'
 def test_metadata_reads_back_and_changes_no_pixel(output_format: str, said: str) -> None:
     with_it, without = encode(PICTURE, output_format, 90, said), encode(PICTURE, output_format, 90)
     assert (read_back(with_it), read_back(without)) == (said, None)
-    assert np.array_equal(*(np.asarray(Image.open(io.BytesIO(each))) for each in (with_it, without)))
+    assert np.array_equal(*(np.asarray(Image.open(io.BytesIO(each))) for each in (with_it, without)))  # type: ignore[arg-type]
 
 
 def test_a_thumbnail_is_a_small_jpeg_of_the_same_shape() -> None:

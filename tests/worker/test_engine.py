@@ -561,7 +561,7 @@ def test_an_image_without_memory_beside_others_is_tried_again_alone(
     for job in jobs:
         futures[job.id] = engine.submit(job, {}, control if job.id == "b" else JobControl())
     encoding = engine._encoding
-    engine._encoding = InPlace()  # so that the future is done when the last call of its job is
+    engine._encoding = InPlace()  # type: ignore[assignment]  # so that the future is done when the last call of its job is
     engine.start()
     for job in jobs:
         assert is_alone(end(futures[job.id]), job)
@@ -603,7 +603,7 @@ def test_two_models_take_turns_in_a_small_memory(make_engine: MakeEngine, make_j
     assert size is not None
     engine = make_engine(catalog=with_model("other"), model_memory_bytes=round(size.loaded_bytes * 1.5))
     assert engine.fits(MODEL)
-    stages: list[tuple[str, str]] = []
+    stages: list[tuple[str, ...]] = []
     engine.states.on_change = lambda: stages.append(
         tuple(engine.states.snapshot().get(name, ModelState()).stage for name in (MODEL, "other"))
     )
@@ -957,7 +957,8 @@ def test_closing_cancels_what_is_in_flight_after_the_call_under_way(
     engine.close()
     late = engine.submit(make_job("late"), {}, JobControl())
     closed.set()
-    for future in (*futures.values(), late, engine.load(MODEL)):
+    ended: list[Future[Any]] = [*futures.values(), late, engine.load(MODEL)]
+    for future in ended:
         with pytest.raises(JobCancelled):
             future.result(HANG_S)
     assert len(calls.steps) == 1

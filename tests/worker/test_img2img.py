@@ -162,7 +162,7 @@ def test_the_pipeline_of_a_task_is_made_once(entry: Model, make_job: Make, monke
         made.append(task)
         return original(pipe, task)
 
-    original = shared_model.task_pipeline
+    original = shared_model.task_pipeline  # type: ignore[attr-defined]
     monkeypatch.setattr(shared_model, "task_pipeline", task_pipeline)
     parts = {name: id(part) for name, part in model.pipe.components.items()}
     edits = [{}, edit(0.5, "red"), edit(0.5, "red", "right")]

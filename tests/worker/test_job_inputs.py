@@ -76,6 +76,7 @@ def job_of(form: Form, make_job: Make, job_id: str, *colors: str, **changes: Any
     files = tuple(InputFile(role, color) for role, color in zip(form.roles, colors, strict=False))
     frames: dict[str, Any] = {}
     if entry.num_frames is not None:
+        assert entry.num_frames.multiple is not None
         frames = {"num_frames": 1 + entry.num_frames.multiple, "fps": 8, "output_format": "mp4", "video_codec": "h264"}
     request = {
         "width": form.side, "height": form.side, "num_inference_steps": entry.num_inference_steps.min, "inputs": files,

@@ -176,11 +176,12 @@ def euler_weights(sigmas: list[float]) -> list[float]:
 @pytest.mark.parametrize("name", ["wan21-lightx2v", "wan22-lightning"])
 def test_wan_steps_by_euler(name: str) -> None:
     """LightX2V distils for Euler at a shift of 5: the sample is the noise plus these shares of the four outputs."""
-    assert KNOWN[name].scheduler is not None
-    kind = scheduler_class(KNOWN[name], KNOWN[name].scheduler)
+    entry_scheduler = KNOWN[name].scheduler
+    assert entry_scheduler is not None
+    kind = scheduler_class(KNOWN[name], entry_scheduler)
     shares = []
     for number in range(4):
-        scheduler = kind(**KNOWN[name].scheduler.changes)
+        scheduler = kind(**entry_scheduler.changes)
         scheduler.set_timesteps(4)
         sample = torch.zeros(1, dtype=torch.float64)
         for step, timestep in enumerate(scheduler.timesteps):

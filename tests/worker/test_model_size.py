@@ -31,7 +31,7 @@ def size_of(entry: Model) -> ModelSize:
     return size
 
 
-def changed(entry: Model, **changes: Any) -> Model:
+def changed(entry: Any, **changes: Any) -> Any:
     return entry.model_copy(update=changes)
 
 

@@ -36,9 +36,9 @@ def test_an_entry_may_wait_until_it_is_asked_for(catalog: Catalog) -> None:
         catalog.models[name] = catalog.models[name].model_copy(update={"warm": False})
     chosen = ServedModels.chosen(catalog, Settings())
     assert (chosen.served, chosen.warm, chosen.required) == (tuple("bac"), tuple("ba"), frozenset("b"))
-    assert ServedModels.chosen(catalog, Settings(warm="c")).warm == ("c",)
+    assert ServedModels.chosen(catalog, Settings(warm="c")).warm == ("c",)  # type: ignore[arg-type]
 
 
 def test_a_name_that_is_no_model_is_told(catalog: Catalog) -> None:
     with pytest.raises(CatalogError, match="NAG_WARM: 'd'"):
-        ServedModels.chosen(catalog, Settings(warm="a,d"))
+        ServedModels.chosen(catalog, Settings(warm="a,d"))  # type: ignore[arg-type]

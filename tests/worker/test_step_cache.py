@@ -20,7 +20,7 @@ from tests.worker.generate import CPU, generate
 Make = Callable[..., Job]
 NAG = Guidance(scale=5.0, tau=2.5, alpha=0.25, end=0.5, negative_prompt="a red shape")
 KNOWN = Catalog.known(Settings())
-METHODS = {
+METHODS: dict[str, dict[str, Any]] = {
     "first_block": {"threshold": 0.3},
     "taylorseer": {"cache_interval": 3, "disable_cache_before_step": 2, "taylor_factors_dtype": "float32"},
     "mag": {"mag_ratios": [1.0] * 8, "retention_ratio": 0.25, "max_skip_steps": 1},

@@ -19,8 +19,8 @@ from app.worker.engine.torch_engine import TorchEngine
 from app.worker.outputs.postprocess import NAN
 from app.worker.protocol import JobControl, JobOutput
 from app.worker.recorder import Recorder
+from tests.catalogs import MODEL
 from tests.limits import HANG_S
-from tests.tiny.served import MODEL
 from tests.videos import read
 from tests.worker.generate import CPU, difference, generate, run_jobs
 

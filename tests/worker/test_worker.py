@@ -570,7 +570,8 @@ async def test_models_take_turns(settings: Settings, queue: Queue, make_job: Mak
 
 async def lease_end(redis: Redis, leases: str) -> None:
     """Returns once the first lease has ended."""
-    [(_, end_ms)] = redis.zrange(leases, 0, 0, withscores=True)
+    lease: Any = redis.zrange(leases, 0, 0, withscores=True)
+    [(_, end_ms)] = lease
     async with asyncio.timeout(30):
         while redis.time()[0] * 1000 <= end_ms:  # noqa: ASYNC110 - the time of a server that takes no writes
             await asyncio.sleep(0.01)

@@ -215,7 +215,8 @@ async def test_what_a_killed_api_was_telling_is_told_by_another(
         process.send_signal(signal.SIGKILL)
         await process.wait()
         for key in (keys.WEBHOOKS + TENANT, keys.WEBHOOKS_DUE):  # the claim's time is up
-            [(entry, due_ms)] = await queue._redis.zrange(key, 0, -1, withscores=True)
+            scheduled: Any = await queue._redis.zrange(key, 0, -1, withscores=True)
+            [(entry, due_ms)] = scheduled
             await queue._redis.zadd(key, {entry: due_ms - webhooks.LEASE_S * 1000})
         async with serving(settings):
             messages = await receiver.hears(2)

@@ -14,6 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,10 +51,10 @@ class _Play:
                 print(f"skipped {name}: {reason}", flush=True)
                 continue
             if not self._failed:
-                self._step(f"{name}: starts and is healthy", lambda name=name: self._start(name))
+                self._step(f"{name}: starts and is healthy", partial(self._start, name))
         if not self._failed:
             for name in self._running:
-                self._step(f"{name}: no rights", lambda name=name: self._look(name))
+                self._step(f"{name}: no rights", partial(self._look, name))
             self._step("a picture over HTTP", lambda: self._picture(str(key)))
             self._step("worker: ready as the chart asks", self._chart_readiness)
             self._step("refusals", self._refusals)
@@ -61,7 +62,7 @@ class _Play:
             if "prometheus" in self._running:
                 self._step("prometheus scrapes", self._scrapes)
         for name in reversed(self._running):
-            self._step(f"{name}: ends", lambda name=name: self._end(name))
+            self._step(f"{name}: ends", partial(self._end, name))
         return int(self._failed)
 
     def _step(self, name: str, step: Callable[[], str]) -> str | None:

@@ -68,7 +68,7 @@ def container(name: str, service: dict[str, Any], folder: Path, built: Path, nam
         folder=service.get("working_dir", stage.folder),
         environment=tuple((image.environment(stage) | service.get("environment", {})).items()),
         binds=tuple(binds),
-        tmpfs=tmpfs,  # type: ignore[arg-type]
+        tmpfs=tmpfs,
         read_only=service.get("read_only", False),
     )
 

@@ -35,7 +35,7 @@ def test_prompts_may_have_unequal_counts_of_gist(subject: Subject, prompt: str) 
     positive, texts = call_of(subject, prompt), call_of(subject, other)
     negative = nag.NegativeEmbeds(texts["encoder_hidden_states"].transpose(1, 2))
 
-    def image_queries(queries: torch.Tensor, keys: Any, lane: Any) -> Any:
+    def image_queries(queries: int, keys: int, lane: int) -> slice | None:
         return slice(GIST[(prompt, other)[lane]], None) if queries > IMAGE else None
 
     expected = oracle.call(
@@ -64,7 +64,7 @@ def test_the_gist_stands_behind_the_image_where_a_batch_pads_it(subject: Subject
 
 def test_images_of_the_captions_text_are_no_part_of_the_negative(subject: Subject) -> None:
     """The pipeline shows them from a later step on: then it passes other embeddings for the same prompt."""
-    options = {"text_images": [Image.new("RGB", (32, 32), (200, 40, 40))]}
+    options: dict[str, Any] = {"text_images": [Image.new("RGB", (32, 32), (200, 40, 40))]}
     with nag.guide(subject.pipe, "a blue square", scale=6.0) as guidance:
         by_text = subject.generate(CAPTION, cfg=True, **options)
     assert guidance.guided_steps == subject.steps

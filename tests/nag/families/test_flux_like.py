@@ -24,11 +24,12 @@ def test_the_positions_of_a_shorter_negative_are_the_first_of_the_prompts(name: 
     subject = subject_of(name)
     embeds = subject.encode(NEGATIVE)["negative_prompt_embeds"][:, :7]
     pipe = subject.pipe
-    family, seen = family_of(pipe), []
+    family = family_of(pipe)
+    seen: list[torch.Tensor] = []
     call = subject.calls(num_inference_steps=1)[0][0]
     pack = type(family).pack
 
-    def watch(self, call: Any, negative: Any) -> Any:
+    def watch(self: Any, call: Any, negative: Any) -> Any:
         packed = pack(self, call, negative)
         seen.append(packed["txt_ids"])
         return packed

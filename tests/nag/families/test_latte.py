@@ -25,7 +25,7 @@ def test_negatives_of_unequal_length_do_not_read_each_others_padding(latte: Subj
         return dict.fromkeys(("prompt_embeds", "negative_prompt_embeds"), prompt.repeat(rows, 1, 1))
 
     latte.case = replace(
-        latte.case, options=latte.case.options | {"mask_feature": True, "prompt": None, "negative_prompt": None}
+        latte.case, options=dict(latte.case.options) | {"mask_feature": True, "prompt": None, "negative_prompt": None}
     )
     with nag.guide(latte.pipe, negatives, scale=9.0):
         together = latte.generate("abc", seeds=[5, 6, 7], **as_embeddings(3))

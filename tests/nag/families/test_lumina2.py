@@ -16,7 +16,7 @@ def subject() -> Subject:
 
 
 def test_a_negative_prompt_gets_no_system_prompt(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
-    read = []
+    read: list[Any] = []
     encode = subject.pipe._get_gemma_prompt_embeds
 
     def note(prompt: str, *args: Any, **kwargs: Any) -> Any:

@@ -9,7 +9,8 @@ import torch
 
 from nag import NegativeEmbeds
 from nag.families import family_of_denoiser
-from tests.tiny.minimax_h3 import VIDEO, WIDTH, arguments, denoiser
+from tests.tiny.common import WIDTH
+from tests.tiny.minimax_h3 import VIDEO, arguments, denoiser
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ def test_the_oracles_attention_is_the_models() -> None:
     expected = subject.generate(prompts)
     with ExitStack() as stack:
         for module in (each for each in subject.denoiser.modules() if hasattr(each, "processor")):
+            assert subject.case.in_one_call is not None
             stack.enter_context(mock.patch.object(module, "processor", subject.case.in_one_call()))
         assert difference(subject.generate(prompts), expected) < 1e-6
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 import nag
@@ -13,7 +15,7 @@ def prx() -> Subject:
 
 def test_under_cfg_of_one_prompt_the_unconditional_row_stays_plain(prx: Subject) -> None:
     # Two prompts under CFG fail in the pipeline itself, which makes timesteps for one.
-    options = {"guidance_scale": 4.0, "num_inference_steps": 1}
+    options: dict[str, Any] = {"guidance_scale": 4.0, "num_inference_steps": 1}
     (plain,) = prx.calls(**options)[1]
     with nag.guide(prx.pipe, "a blue square", scale=9.0):
         (guided,) = prx.calls(**options)[1]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ def sana() -> Subject:
 
 
 def test_the_instruction_stands_before_the_prompt_and_not_before_the_negative(sana: Subject) -> None:
-    options = {"complex_human_instruction": INSTRUCTION}
+    options: dict[str, Any] = {"complex_human_instruction": INSTRUCTION}
     with nag.guide(sana.pipe, NEGATIVE):
         by_text = sana.generate(**options)
     with torch.no_grad():
@@ -36,8 +37,13 @@ class Refiner(Subject):
     """SANA-WM's second stage: five frames, of which the last four are refined in two blocks of three steps."""
 
     def generate(
-        self, prompt: str = "a red circle", seeds: list[int] | None = None, num_inference_steps: Any = None
-    ) -> Any:
+        self,
+        prompt: str | list[str] | None = "a red circle",
+        seeds: Sequence[int] | None = None,
+        *,
+        cfg: bool = False,
+        **options: Any,
+    ) -> torch.Tensor:
         channels = self.pipe.transformer.config.in_channels
         latents = torch.randn(1, channels, 5, 2, 2, generator=torch.Generator().manual_seed(1))
         generator = torch.Generator().manual_seed(0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 import nag
@@ -16,7 +18,7 @@ def of(name: str) -> Subject:
 
 def test_calls_that_other_guidances_compare_with_are_not_counted_as_the_prompts() -> None:
     subject = of("ltx2.3")
-    others = {"stg_scale": 1.0, "modality_scale": 3.0, "spatio_temporal_guidance_blocks": [0]}
+    others: dict[str, Any] = {"stg_scale": 1.0, "modality_scale": 3.0, "spatio_temporal_guidance_blocks": [0]}
     with nag.guide(subject.pipe, NEGATIVE) as guidance:
         calls, _ = subject.calls(**others)
     assert (guidance.guided_steps, len(calls)) == (STEPS, 3 * STEPS)

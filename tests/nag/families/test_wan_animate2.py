@@ -9,7 +9,8 @@ import torch
 
 import nag
 from tests.nag.support import difference
-from tests.tiny.wan_animate2 import TEXT, WIDTH, arguments, denoiser
+from tests.tiny.common import WIDTH
+from tests.tiny.wan_animate2 import TEXT, arguments, denoiser
 
 
 @pytest.fixture(scope="module")

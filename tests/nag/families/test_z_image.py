@@ -50,7 +50,7 @@ def test_prompts_given_as_embeddings_are_of_a_new_call_each_time(subject: Subjec
     of_prompts, of_other = pipe.encode_prompt(["a red circle", "a"], negative_prompt=["a triangle", "a triangle"])
     options = {"num_inference_steps": STEPS, "output_type": "latent"} | dict(subject.case.options)
     if cfg:
-        options |= subject.case.cfg
+        options |= subject.case.cfg or {}
 
     def generate(rows: Any, seed: int = 0) -> Any:
         generators = [torch.Generator().manual_seed(seed + row) for row in range(len(rows))]
@@ -79,7 +79,7 @@ def test_controlnet_is_refused(subject: Subject) -> None:
 
 
 def test_omni_is_refused(subject: Subject) -> None:
-    class ZImageOmniPipeline(type(subject.pipe)):
+    class ZImageOmniPipeline(type(subject.pipe)):  # type: ignore[misc]
         pass
 
     subject.pipe.__class__ = ZImageOmniPipeline
