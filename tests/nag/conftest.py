@@ -19,12 +19,14 @@ if TYPE_CHECKING:
 #: Cross attention: CFG in one batch, several denoisers in turn, a masked text, a row for each frame. Text that joins
 #: behind its refiners, and a list of texts.
 LAYOUTS = ("flux", "sd3", "qwen-image", "sd", "wan-two", "sana", "animatediff", "lumina2", "z-image")
+#: Those of `make test`.
+QUICK = ("flux", "qwen-image", "sd", "wan-two", "sana", "z-image")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Runs a test of `subject` for all cases and one of `layout` for LAYOUTS, unless it has its own of that name.
 
-    A case outside LAYOUTS is slow: `make test-all` runs it.
+    A case outside QUICK is slow: `make test-library` runs it.
     """
     own = {mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")} | vars(metafunc.module).keys()
     for fixture in ("subject", "layout"):
@@ -32,7 +34,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             from tests import tiny
 
             cases = [
-                pytest.param(case, id=case.name, marks=() if case.name in LAYOUTS else pytest.mark.slow)
+                pytest.param(case, id=case.name, marks=() if case.name in QUICK else pytest.mark.slow)
                 for case in tiny.CASES
                 if fixture == "subject" or case.name in LAYOUTS
             ]
