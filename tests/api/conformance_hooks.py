@@ -17,7 +17,7 @@ def before_load_schema(context: Any, raw_schema: dict[str, Any]) -> None:
                     answer["content"]["text/event-stream"] = {}
 
 
-@schemathesis.hook.apply_to(path="/v1/files", method="POST")
+@schemathesis.hook.apply_to(path="/v1/files", method="POST")  # type: ignore[attr-defined, untyped-decorator]
 def filter_body(context: Any, body: Any) -> bool:
     """Returns whether a form can carry the body: of text alone, `false` arrives as "false" and `[]` not at all."""
     if not isinstance(body, dict):

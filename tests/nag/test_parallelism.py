@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow  # starts a process for each rank
 #: Of one length: the ring of diffusers, which computes the plain steps, takes no mask.
 PROMPTS = ["a red circle", "a green shape", "a blue circle"]
 #: Each row has its own numbers and method; all end within the run, one of them earlier.
-NUMBERS = {
+NUMBERS: dict[str, list[Any]] = {
     "scale": [9.0, 4.0, 3.0],
     "tau": [1.5, 2.0, 1.5],
     "alpha": [0.7, 0.9, 0.5],
