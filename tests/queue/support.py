@@ -52,12 +52,15 @@ async def look(queue: Queue, job_id: str) -> Job:
     return job
 
 
-async def lose(hasty: Queue, job_id: str, times: int) -> None:
-    """Let so many workers, one after the other, be lost with this job, which must be next."""
+async def lose(hasty: Queue, job_id: str, times: int, clock: Queue | None = None) -> None:
+    """Lets so many workers, one after the other, be lost with this job, which must be next.
+
+    `clock` is connected as a user that may change all times, if `hasty` is not.
+    """
     for _ in range(times):
         [job] = await claim(hasty, "lost", MODEL, 1, 0)
         assert job.id == job_id
-        await pass_time(hasty, 1)
+        await pass_time(clock or hasty, 1)
         assert await hasty.maintenance.reap() == 1
 
 
@@ -117,8 +120,13 @@ def _name(parts: list[str]) -> str:
     return json.dumps(parts, separators=(",", ":")).replace("/", "\\/")  # as the server's JSON has it
 
 
-async def make_every_transition(url: str, settings: Settings, make_job: Callable[..., Job]) -> None:
-    """Runs each script of the queue, on a server that holds nothing yet, with every argument that the script reads."""
+async def make_every_transition(
+    url: str, settings: Settings, make_job: Callable[..., Job], clock: Queue | None = None
+) -> None:
+    """Runs each script of the queue, on a server that holds nothing yet, with every argument that the script reads.
+
+    `clock` is connected as a user that may change all times, if that of `url` may not.
+    """
     queue = Queue.connect(settings.model_copy(update={"lease_s": 0.02, "max_attempts": 1}), url)
     passed: dict[str, set[str]] = defaultdict(set)
     run = queue._scripts.run
@@ -140,7 +148,7 @@ async def make_every_transition(url: str, settings: Settings, make_job: Callable
     await queue.release("w", ["c"])
     await queue.cancel("c")
     for name in "de":
-        await lose(queue, name, 1)
+        await lose(queue, name, 1, clock)
     assert len(await queue.dead.list()) == 2
     assert await queue.dead.replay(["d"]) == ["d"]
     assert await queue.dead.drop(["e"]) == ["e"]

@@ -73,7 +73,7 @@ async def test_the_rights_that_are_checked_are_all_that_is_needed(
     granted = [f"+{name.lower().replace(' ', '|')}" for name in sorted(names)]
     url = as_user(server, "~{nag}:*", "&{nag}:*", *granted, "+evalsha", "+script|load", "+hello", "+client")
     await Queue.check(settings_for(settings, url))
-    await make_every_transition(url, settings, make_job)
+    await make_every_transition(url, settings, make_job, clock=connect(settings, server.url))
 
 
 def test_every_command_ends_with_one_line(
