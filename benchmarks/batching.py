@@ -135,7 +135,7 @@ def main() -> None:
             took_s["one by one"], alone, _ = through(url, asked, 1, "one by one")
             took_s[f"{CLIENTS} at a time"], mixed, batches = through(url, asked, CLIENTS, f"{CLIENTS} at a time")
         for size in (1, ROWS):
-            took_s[f"bare pipeline, {size} rows per call"] = bare(asked, size, settings)
+            took_s[f"bare pipeline, {size} row{'s' * (size > 1)} per call"] = bare(asked, size, settings)
 
     apart = [float(np.abs(a - b).max()) for a, b in zip(alone, mixed, strict=True)]
     columns = ("way", "images/s", "× one by one", f"× bare, {ROWS} rows")
