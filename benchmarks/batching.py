@@ -5,7 +5,7 @@ service; beside them the bare pipeline, 1 and 8 rows per call. Printed are image
 the service lies from the same request made alone.
 
 The embedded model takes milliseconds a step, of which the rest of a service is a large part. `--heads 24` replaces its
-denoiser by one of random weights and so many attention heads (it has 6): its steps take about as long as 16 × those.
+denoiser by one of random weights and so many attention heads (it has 6): it has 16 times the weights.
 """
 
 from __future__ import annotations

@@ -52,6 +52,21 @@ def test_more_images_are_generated_as_long_as_the_limit_rises(
     assert rows == ([1, 1, 2, 2] if measures else [1, 1])
 
 
+def test_a_model_whose_images_do_not_fit_beside_each_other_is_warm(shared: SharedModel, rows: list[int]) -> None:
+    def check(*_: object) -> None:
+        if 2 in rows:  # from then on, one image alone does not fit either
+            raise torch.OutOfMemoryError("no memory")
+
+    runner = make_runner(is_fixed=True)
+    hook = shared.pipe.transformer.register_forward_pre_hook(check)
+    try:
+        warm_up(shared.entry, lambda job: make_calls(shared, job)[0], runner, measures=True)
+    finally:
+        hook.remove()
+    assert rows == [1, 1, 2, 1, 1]
+    assert runner.limit(shared.entry) == shared.entry.default_cost
+
+
 @pytest.mark.parametrize("name", KNOWN)
 def test_trial_jobs_are_guided_and_have_the_entrys_defaults(name: str) -> None:
     entry = KNOWN[name]

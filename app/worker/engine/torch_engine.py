@@ -413,9 +413,9 @@ class TorchEngine:
         return self._measures and entry.parallel is None
 
     def _batch_limit(self, entry: Model) -> BatchLimit:
-        is_split = self._measures and entry.parallel is not None
-        images_max = min(SPLIT_MAX, self._images_max) if is_split else self._images_max
-        return BatchLimit(entry.default_cost, images_max, is_fixed=not self._measures_model(entry))
+        is_fixed = not self._measures_model(entry)
+        images_max = min(SPLIT_MAX, self._images_max) if self._measures and is_fixed else self._images_max
+        return BatchLimit(entry.default_cost, images_max, is_fixed=is_fixed)
 
 
 def _answer(future: Future[Any], call: Callable[[], Any]) -> None:

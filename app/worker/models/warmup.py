@@ -44,7 +44,11 @@ def warm_up(entry: Model, make_call: Callable[[Job], PipelineCall], runner: Modu
     begun_s = perf_counter()
     images, images_per_s = 1, dict[int, float]()
     while True:
-        images_per_s[images] = images / trial_s(entry, make_call, images, runner)
+        try:
+            images_per_s[images] = images / trial_s(entry, make_call, images, runner)
+        except MemoryError:
+            if images == 1:
+                raise  # otherwise the limit has fallen, as each group was halved before its last image failed
         limit = runner.limit(entry) // entry.default_cost
         if limit <= images or not measures:
             break
@@ -101,7 +105,7 @@ def trial_jobs(entry: Model, count: int) -> list[Job]:
 def trial_s(entry: Model, make_call: Callable[[Job], PipelineCall], count: int, runner: ModuleRunner) -> float:
     """Returns the seconds that so many images together take at the default number of steps.
 
-    Raises MemoryError where one image does not fit.
+    Raises MemoryError where one of them does not fit, even in a module call of its own.
     """
     jobs = trial_jobs(entry, count)
     calls = [make_call(job) for job in jobs]
