@@ -14,7 +14,7 @@ import torch
 import nag
 from app.catalog import Model
 from app.worker.devices import memory
-from app.worker.engine.batch_limit import TRIES, BatchLimit
+from app.worker.engine.batch_limit import CALLS, TRY_AFTER, BatchLimit
 from app.worker.engine.module_runner import ModuleRunner, OutOfMemory, RetryAloneError
 from app.worker.recorder import Event, Recorder
 from tests.worker.generate import CPU
@@ -145,14 +145,19 @@ def test_the_limit_of_each_model_follows_the_times_of_its_denoiser_calls(
 ) -> None:
     runner = ModuleRunner(CPU, recorder, lambda entry: BatchLimit(COST, 4, is_fixed=False), lambda: False)
     other = entry.model_copy(update={"id": "other"})
-    runner.run(make_group(1))
-    assert (runner.limit(entry), runner.limit(other)) == (2 * COST, COST)
+    runner.start_limit(entry, 2)
+    assert (runner.limit(entry), runner.limit_max(entry)) == (2 * COST, 4 * COST)
     runner.run(make_group(4, of=Module("decode")))
     assert runner.limit(entry) == 2 * COST
-    module.check = lambda numbers: time.sleep(0.02 if len(numbers) > 1 else 0.0)
-    for _ in range(TRIES):
-        runner.run(make_group(2))  # far slower than one by one
-    assert runner.limit(entry) == COST
+    module.check = lambda numbers: time.sleep(0.02 if len(numbers) > 2 else 0.0)
+    sizes = []
+    for _ in range(TRY_AFTER + 2 * CALLS):
+        sizes.append(runner.limit(entry) // COST)
+        runner.run(make_group(sizes[-1]))
+    assert sizes == [2] * TRY_AFTER + [4, 2] * CALLS
+    assert runner.limit(entry) == 2 * COST  # calls of 4 were far slower
+    assert runner.limit(other) == 2 * COST  # its first calls try 2 images
+    assert module.sizes == sizes
 
 
 def test_a_limit_counts_all_rows_of_a_call(runner: ModuleRunner, module: Module, make_group: Any, entry: Model) -> None:

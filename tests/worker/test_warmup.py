@@ -14,6 +14,7 @@ from app.worker.engine.batch_limit import BatchLimit
 from app.worker.engine.module_runner import ModuleRunner
 from app.worker.engine.pipeline_call import PipelineCall
 from app.worker.engine.shared_model import SharedModel
+from app.worker.models import warmup
 from app.worker.models.warmup import trial_jobs, trial_s, warm_up
 from app.worker.outputs.previews import LEARNT_MIN, Sketch
 from app.worker.protocol import JobControl, Preview
@@ -42,14 +43,26 @@ def rows(shared: SharedModel) -> Iterator[list[int]]:
     hook.remove()
 
 
-@pytest.mark.parametrize("measures", [False, True])
-def test_more_images_are_generated_as_long_as_the_limit_rises(
-    shared: SharedModel, rows: list[int], measures: bool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("measures", "asked"), [(True, [1, 2, 4, 8]), (False, [1])])
+def test_more_images_are_generated_as_long_as_that_is_faster(
+    shared: SharedModel, measures: bool, asked: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    limits, runner = iter((8, 8, 8, 2)), make_runner(is_fixed=True)  # after each call: two steps of 1 and of 2 images
-    monkeypatch.setattr(BatchLimit, "note", lambda limit, *_: limit.lower(next(limits) * shared.entry.default_cost))
+    seconds, seen, runner = {1: 1.0, 2: 1.1, 4: 1.9, 8: 3.7, 16: 7.4}, list[int](), make_runner(16)
+
+    def trial_s(entry: Model, make_call: object, count: int, runner: ModuleRunner) -> float:
+        seen.append(count)
+        return seconds[count]
+
+    monkeypatch.setattr(warmup, "trial_s", trial_s)
     warm_up(shared.entry, lambda job: make_calls(shared, job)[0], runner, measures=measures)
-    assert rows == ([1, 1, 2, 2] if measures else [1, 1])
+    assert seen == asked
+    if measures:
+        assert runner.limit(shared.entry) == 4 * shared.entry.default_cost
+
+
+def test_no_more_images_are_generated_than_the_setting_allows(shared: SharedModel, rows: list[int]) -> None:
+    warm_up(shared.entry, lambda job: make_calls(shared, job)[0], make_runner(1), measures=True)
+    assert rows == [1, 1]
 
 
 def test_a_model_whose_images_do_not_fit_beside_each_other_is_warm(shared: SharedModel, rows: list[int]) -> None:

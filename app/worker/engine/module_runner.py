@@ -62,6 +62,14 @@ class ModuleRunner:
         """Returns the most cost of a denoiser call of the model, in units of Generation.cost."""
         return int(min(self._limit(entry).cost, self._memory.cost_max(entry.id)))
 
+    def limit_max(self, entry: Model) -> int:
+        """Returns what that limit can rise to."""
+        return int(min(self._limit(entry).cost_max, self._memory.cost_max(entry.id)))
+
+    def start_limit(self, entry: Model, images: int) -> None:
+        """Begins anew with a limit of so many images of the default size."""
+        self._limit(entry).start(images)
+
     def _limit(self, entry: Model) -> BatchLimit:
         if entry.id not in self._limits:
             self._limits[entry.id] = self._make_limit(entry)

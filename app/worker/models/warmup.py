@@ -11,6 +11,7 @@ from PIL import Image
 from app.catalog import Model
 from app.jobs import Generation, Guidance, InputFile, Job
 from app.logs import Log
+from app.worker.engine.batch_limit import GAIN
 from app.worker.engine.module_runner import ModuleRunner, RetryAloneError
 from app.worker.engine.pipeline_call import PipelineCall, run_calls
 
@@ -29,32 +30,32 @@ _log = Log("worker")
 
 
 def warm_up(entry: Model, make_call: Callable[[Job], PipelineCall], runner: ModuleRunner, *, measures: bool) -> None:
-    """Generates the model's first images, by which the runner learns how many to denoise together.
+    """Generates the model's first images, and finds how many to denoise together.
 
     Args:
         entry: of a loaded model.
         make_call: makes the pipeline call of a job.
         runner: of the model.
-        measures: whether to try denoiser calls of 1, 2, 4, … images, as long as the runner's limit rises.
+        measures: whether to try 1, 2, 4, … images, as long as twice as many are faster.
 
     Raises:
         MemoryError: one image does not fit.
 
     """
     begun_s = perf_counter()
-    images, images_per_s = 1, dict[int, float]()
-    while True:
+    images_per_s, best = {1: 1 / trial_s(entry, make_call, 1, runner)}, 1
+    while measures and 2 * best * entry.default_cost <= runner.limit_max(entry):
         try:
-            images_per_s[images] = images / trial_s(entry, make_call, images, runner)
+            images_per_s[2 * best] = 2 * best / trial_s(entry, make_call, 2 * best, runner)
         except MemoryError:
-            if images == 1:
-                raise  # otherwise the limit has fallen, as each group was halved before its last image failed
-        limit = runner.limit(entry) // entry.default_cost
-        if limit <= images or not measures:
+            break  # the limit has fallen, as each group was halved before its last image failed
+        if images_per_s[2 * best] < GAIN * images_per_s[best]:
             break
-        images = min(2 * images, limit)
+        best *= 2
+    if measures:
+        runner.start_limit(entry, best)
     _log.info(
-        "model_warm", model=entry.id, images=limit, limit=runner.limit(entry),
+        "model_warm", model=entry.id, images=runner.limit(entry) // entry.default_cost, limit=runner.limit(entry),
         images_per_s=", ".join(f"{size}: {rate:.3g}/s" for size, rate in images_per_s.items()),
         warm_up_ms=(perf_counter() - begun_s) * 1000,
     )  # fmt: skip
