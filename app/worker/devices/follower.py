@@ -13,7 +13,9 @@ import nag
 from app import logs
 from app.catalog import Model
 from app.loading.adapters import Adapter
+from app.loading.download import download
 from app.loading.errors import LoadError
+from app.loading.hub import has_files
 from app.loading.parallel import denoiser_alone, split_denoisers
 from app.logs import Log
 from app.process_exit import exit_at_once
@@ -47,7 +49,7 @@ def follow(settings: Settings, place: int) -> NoReturn:
     set_precision(settings, device)
     channel = Channel(settings, rank, settings.nodes * places, device)
     _log.info("rank_joined", rank=rank, device=device, started=len(followers))
-    follower = Follower(device, channel)
+    follower = Follower(device, channel, fetches_files=settings.node > 0)
     while True:
         try:
             name, *arguments = channel.receive()
@@ -70,10 +72,13 @@ def _end_with_starter() -> NoReturn:
 
 
 class Follower:
-    """The denoisers of a rank; each method does what rank 0 does to its own at the same time."""
+    """The denoisers of a rank; each method does what rank 0 does to its own at the same time.
 
-    def __init__(self, device: torch.device, channel: Channel) -> None:
-        self._device, self._channel = device, channel
+    fetches_files: whether it downloads what is not on this machine, since rank 0 does so for its own machine alone.
+    """
+
+    def __init__(self, device: torch.device, channel: Channel, *, fetches_files: bool) -> None:
+        self._device, self._channel, self._fetches_files = device, channel, fetches_files
         self._entries: dict[str, Model] = {}
         self._pipes: dict[str, Any] = {}
         self._models: dict[str, SharedModel] = {}
@@ -83,6 +88,9 @@ class Follower:
         entry = Model.model_validate(fields)
         self._entries[entry.id] = entry
         try:
+            if self._fetches_files and not has_files(entry):
+                _log.info("download_begun", model=entry.id, repository=entry.repository)
+                download(entry, lambda *_: None)
             self._pipes[entry.id] = load(denoiser_alone(entry), self._device)
         except Exception as error:  # of any rank: rank 0 then has all of them drop the model
             _log.warning("rank_not_loaded", model=entry.id, error=type(error).__name__, message=error)
