@@ -77,13 +77,13 @@ def wishes(count: int, draw: random.Random, models: Sequence[str], hows: Sequenc
 class Clients:
     """Any number of clients of one service. `answers` counts statuses, error codes and broken connections."""
 
-    def __init__(self, urls: Sequence[str], draw: random.Random) -> None:
+    def __init__(self, urls: Sequence[str], draw: random.Random, timeout_s: float = TIMEOUT_S) -> None:
         self.answers: Counter[str] = Counter()
         self.outcomes: list[RequestOutcome] = []
         self.ended = 0
         self._urls = urls
         self._draw = draw
-        self._http = httpx.AsyncClient(timeout=TIMEOUT_S, trust_env=False, limits=httpx.Limits(max_connections=None))
+        self._http = httpx.AsyncClient(timeout=timeout_s, trust_env=False, limits=httpx.Limits(max_connections=None))
 
     async def close(self) -> None:
         await self._http.aclose()

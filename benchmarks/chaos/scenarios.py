@@ -96,10 +96,11 @@ async def rolling(folder: Path, seed: int, limit_s: float, at_once: int = AT_ONC
     catalog.write_text(TWIN)
     draw = random.Random(seed)  # noqa: S311
     endless = wishes(100_000, draw, ["shapes-flux", "shapes-twin"], ["held", "polled", "openai"], unwanted=0)
-    settings = SETTINGS | {"NAG_CATALOG": str(catalog)}
+    # A request waits for as long as the only worker of its model is replaced, however slow the machine is.
+    settings = SETTINGS | {"NAG_CATALOG": str(catalog), "NAG_WAIT_MAX_S": str(limit_s)}
     workers = [{"NAG_MODELS": "shapes-flux"}, {"NAG_MODELS": "shapes-twin"}]
     async with asyncio.timeout(limit_s), fleet(folder, settings, workers) as service:
-        clients = Clients([api.url for api in service.apis], random.Random(seed + 1))  # noqa: S311
+        clients = Clients([api.url for api in service.apis], random.Random(seed + 1), timeout_s=limit_s)  # noqa: S311
         begun_s = asyncio.get_running_loop().time()
         over = asyncio.Event()
         async with asyncio.TaskGroup() as group:
