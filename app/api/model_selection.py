@@ -126,6 +126,10 @@ def input_faults(
     for role, other in ((InputRole.MASK, InputRole.IMAGE), (InputRole.LAST_FRAME, InputRole.FIRST_FRAME)):
         if role in limits and role in counts and other not in counts:
             faults.append(InvalidParameter(f"{role}: goes with {other}, which is missing", param=role))
+    if {InputRole.IMAGE, InputRole.REFERENCE} <= limits.keys() & counts.keys():
+        name, image = names[InputRole.REFERENCE], names[InputRole.IMAGE]
+        message = f"{name}: cannot be sent with {image}: model {model.id} changes one image, or follows references"
+        faults.append(InvalidParameter(message, param=name))
     return faults
 
 

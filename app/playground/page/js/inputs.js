@@ -84,9 +84,11 @@ export function moveInputs(model) {
   }
 }
 
-/** @param {Model} model @param {string} type */
+/** A model that takes both references and an image takes one of them at a time. @param {Model} model @param {string} type */
 function fieldFor(model, type) {
-  const fields = (type.startsWith("video/") ? ["video"] : FOR_IMAGES).filter((field) => limitOf(model, field) > 0);
+  const fields = (type.startsWith("video/") ? ["video"] : FOR_IMAGES).filter(
+    (field) => limitOf(model, field) > 0 && !(field === "image" && limitOf(model, "references") > 0),
+  );
   return fields.find((field) => (state.inputs[field] ?? []).length < limitOf(model, field)) ?? fields[0] ?? null;
 }
 
