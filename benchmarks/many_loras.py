@@ -153,7 +153,7 @@ async def serve(
         async with asyncio.TaskGroup() as group:
             for _ in range(CLIENTS):
                 group.create_task(client())
-    return samples, images
+    return sorted(samples, key=lambda sample: sample.requests), images
 
 
 async def compare(url: str, requests: Sequence[Body], images: Mapping[int, Pixels]) -> list[Comparison]:

@@ -67,7 +67,8 @@ def service(python: Path, folder: Path, **environment: str) -> Iterator[httpx.Cl
     variables |= {
         "PYTHONPATH": str(ROOT), "NAG_DATA_DIR": str(folder / "data"), "NAG_PORT": "0", "NAG_DEVICE": "cpu",
         "NAG_BATCH_BUDGET": "fixed", "NAG_CATALOG": str(write_catalog(folder / "sizes.toml")),
-        "HF_HOME": str(folder / "huggingface"), "HF_HUB_DISABLE_TELEMETRY": "1", **environment,
+        "NAG_WAIT_MAX_S": str(WAIT_S), "HF_HOME": str(folder / "huggingface"), "HF_HUB_DISABLE_TELEMETRY": "1",
+        **environment,
     }  # fmt: skip
     log = folder / "service.log"
     with log.open("w") as out:
