@@ -13,13 +13,15 @@ import httpx
 __all__ = ["BAD", "CATALOG", "Load"]
 
 BAD = "shapes-bad"
-#: A model that loads and then raises on every call.
+#: A model that loads, and whose denoiser then raises: it has no IP-Adapter.
 CATALOG = f"""
 [models.{BAD}]
 extends = "shapes-flux"
-call = {{ nothing_of_this_name = 1 }}
+call = {{ joint_attention_kwargs = {{ ip_adapter_image_embeds = 1 }} }}
 """
 WAIT = {"prefer": "wait=30"}
+#: The model has no styles, which is said in a warning.
+WARNED = {"prompt": "a shape", "style": "vivid", "strict": False}
 
 
 class Load:
@@ -59,7 +61,7 @@ class Load:
             job = (await self.http.post(f"{url}/v1/jobs", json={"prompt": "a shape"})).json()
             await self.http.post(f"{url}/v1/jobs/{job.get('id')}/cancel")
         elif kind < 0.25:
-            await self.http.post(f"{url}/v1/images/generations", json={"prompt": "a shape"})
+            await self.http.post(f"{url}/v1/images/generations", json=WARNED)
         else:
             await self.http.post(f"{url}/v1/jobs", json=self._body(), headers=WAIT)
         self.answers += 1
@@ -68,13 +70,15 @@ class Load:
         draw = self._draw
         color, shape = draw.choice(("red", "green", "blue")), draw.choice(("circle", "square", "triangle"))
         body: dict[str, Any] = {"prompt": f"a {color} {shape}", "priority": draw.choice(("high", "normal", "low"))}
-        match draw.randrange(6):
+        match draw.randrange(7):
             case 0:
-                pass
+                body["loras"] = [{"id": draw.choice(("dotted", "underlined"))}]
             case 1:
                 body |= {"negative_prompt": "a red shape", "guidance_scale": 2.0}
             case 2:
                 body["nag"] = {"scale": 1.0, "negative_prompt": "a red shape"}
+            case 3:
+                pass
             case _:
                 scale = draw.choice((2.0, 3.0, 4.0, 5.0, 7.0, 9.0, 11.0))
                 body["nag"] = {"scale": scale, "negative_prompt": f"a {color} shape"}
