@@ -30,7 +30,9 @@ def run_full_calls(
 
 
 def test_it_doubles_while_a_call_of_twice_the_images_gains_a_tenth() -> None:
-    sizes = run_full_calls(make_limit(), 4 * 2 * CALLS + 4 * TRY_AFTER)
+    limit = make_limit()
+    assert run_full_calls(limit, 1) == [1]
+    sizes = run_full_calls(limit, 4 * 2 * CALLS + 4 * TRY_AFTER)
     assert sizes[: 2 * CALLS] == [2, 1] * CALLS
     assert sizes[2 * CALLS : 4 * CALLS] == [4, 2] * CALLS
     assert sizes[4 * CALLS : 6 * CALLS] == [8, 4] * CALLS
@@ -88,7 +90,7 @@ def test_calls_of_other_guidance_are_not_compared() -> None:
 @pytest.mark.parametrize("images_max", [1, 2, 3, 6])
 def test_it_grows_to_the_setting_and_no_further(images_max: int) -> None:
     limit = make_limit(images_max)
-    run_full_calls(limit, 3 * 2 * CALLS, lambda _: 1.0)
+    run_full_calls(limit, 1 + 3 * 2 * CALLS, lambda _: 1.0)
     sizes = run_full_calls(limit, 4 * TRY_AFTER, lambda _: 1.0)
     assert max(sizes) == images_max
     assert sizes.count(images_max) > 0.8 * len(sizes)

@@ -156,7 +156,7 @@ def test_the_limit_of_each_model_follows_the_times_of_its_denoiser_calls(
         runner.run(make_group(sizes[-1]))
     assert sizes == [2] * TRY_AFTER + [4, 2] * CALLS
     assert runner.limit(entry) == 2 * COST  # calls of 4 were far slower
-    assert runner.limit(other) == 2 * COST  # its first calls try 2 images
+    assert runner.limit(other) == COST  # its first call is of one image
     assert module.sizes == sizes
 
 

@@ -36,7 +36,8 @@ class BatchLimit:
         self._images = images_max if is_fixed else 1
         self._memory_cost_max = math.inf
         self._rates: defaultdict[tuple[str, int], deque[float]] = defaultdict(partial(deque, maxlen=CALLS))
-        self._calls_until_try, self._larger_is_next, self._is_others_turn = 0, True, True
+        # The first call is of one image: what more would take of memory is not known yet.
+        self._calls_until_try, self._larger_is_next, self._is_others_turn = 1, True, True
 
     @property
     def cost(self) -> float:
