@@ -47,11 +47,11 @@ class BatchLimit:
 
     @property
     def cost_max(self) -> float:
-        """What the cost can rise to."""
+        """The most that `cost` can rise to."""
         return min(self._memory_cost_max, self._image_cost * self._images_max)
 
     def start(self, images: int) -> None:
-        """Begins anew with so many images, which a warm-up has found to be best."""
+        """Begins again with so many images, which a warm-up has found to be best."""
         if not self._is_fixed:
             self._change(images, tries_after=TRY_AFTER)
 
@@ -100,7 +100,7 @@ class BatchLimit:
 
     @property
     def _other(self) -> int:
-        """The number of images to try: twice or half as many, whichever is the turn and within the bounds."""
+        """The number of images to try: twice or half as many, by turns, unless one of them is out of bounds."""
         larger, smaller = min(2 * self._images, self._images_max), 1 << max(0, (self._images - 1).bit_length() - 1)
         if self._larger_is_next:
             return larger if larger > self._images else smaller

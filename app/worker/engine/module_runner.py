@@ -63,11 +63,11 @@ class ModuleRunner:
         return int(min(self._limit(entry).cost, self._memory.cost_max(entry.id)))
 
     def limit_max(self, entry: Model) -> int:
-        """Returns what that limit can rise to."""
+        """Returns the most that this limit can rise to."""
         return int(min(self._limit(entry).cost_max, self._memory.cost_max(entry.id)))
 
     def start_limit(self, entry: Model, images: int) -> None:
-        """Begins anew with a limit of so many images of the default size."""
+        """Begins again with a limit of so many images of the default size."""
         self._limit(entry).start(images)
 
     def _limit(self, entry: Model) -> BatchLimit:
