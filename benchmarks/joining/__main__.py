@@ -2,7 +2,8 @@
 
 python -m benchmarks.joining
 Starts both services, each with one worker on the CPU, and sends both the same requests at the same times: Poisson
-arrivals at shares of the throughput that the code before reaches in a closed loop.
+arrivals at shares of the throughput that the code before reaches in a closed loop. The same requests one by one say
+what they take alone, below which no scheduler gets.
 """
 
 from __future__ import annotations
@@ -16,21 +17,22 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 from benchmarks import report
 from benchmarks.joining import figures
-from benchmarks.joining.load import COMPLETED, UNFINISHED, Reading, closed_loop, open_loop
+from benchmarks.joining.load import COMPLETED, UNFINISHED, Reading, closed_loop, one_by_one, open_loop
 from benchmarks.joining.mixes import MIXES, Mix, arrivals
 from benchmarks.joining.services import ROOT, checkout, commit_of, service, warm_up_lines
 
-BEFORE, AFTER = "before", "after"
+BEFORE, AFTER, ALONE = "before", "after", "alone"
 LOADS = (0.5, 0.8, 0.95)
 FIGURES = ("lone", "video", "bare")
 COLUMNS = (
-    "mix", "load", "requests", "median s before", "after", "ratio", "p95 s before", "after", "ratio",
+    "mix", "load", "requests", "median s before", "after", "ratio", "alone", "p95 s before", "after", "ratio", "alone",
     "completed/s before", "after", "ratio",
 )  # fmt: skip
 FIGURE_COLUMNS = ("figure", BEFORE, AFTER, "ratio", "goal")
@@ -56,7 +58,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Cell:
-    """One mix at one load, and what each version made of it."""
+    """One mix at one load, and what each version made of it; `alone` is this checkout with one request at a time."""
 
     mix: str
     load: float
@@ -138,6 +140,8 @@ def measure_cell(urls: Urls, key: str, load: float, rate_per_s: float, plan: Pla
         reading = asyncio.run(open_loop(urls[name], mix.requests(number), times_s, plan.drain_s))
         say(f"{mix.title} at {load:.0%}, {name}: p95 {reading.p95_s:.2f} s, {dict(reading.ends)}")
         readings[name] = reading
+    readings[ALONE] = asyncio.run(one_by_one(urls[AFTER], islice(mix.requests(number), len(times_s))))
+    say(f"the same one by one: p95 {readings[ALONE].p95_s:.2f} s")
     return Cell(key, load, rate_per_s, readings)
 
 
@@ -198,11 +202,13 @@ def write(
 
 
 def as_row(cell: Cell) -> list[str]:
-    before, after = cell.readings[BEFORE], cell.readings[AFTER]
+    before, after, alone = (cell.readings[name] for name in (BEFORE, AFTER, ALONE))
     row = [MIXES[cell.mix].title, f"{cell.load:.0%}", str(len(before.latencies_s))]
     for name in ("median_s", "p95_s", "completed_per_s"):
         one, other = getattr(before, name), getattr(after, name)
         row += [f"{one:.2f}", f"{other:.2f}", ratio(one, other)]
+        if name != "completed_per_s":
+            row.append(f"{getattr(alone, name):.2f}")
     return row
 
 

@@ -15,7 +15,7 @@ import httpx
 
 from app.cli.bench import percentile
 
-__all__ = ["Reading", "RequestFailed", "closed_loop", "connect", "open_loop", "run_job", "stop_jobs"]
+__all__ = ["Reading", "RequestFailed", "closed_loop", "connect", "one_by_one", "open_loop", "run_job", "stop_jobs"]
 
 WAIT_S = 60  # a request asks the API to hold its response for this long, then polls
 POLL_S = 0.05
@@ -33,7 +33,7 @@ class RequestFailed(Exception):
 
 @dataclass
 class Reading:
-    """An open loop's outcome. A latency is counted from the time at which the request was due.
+    """The outcome of requests. A latency is counted from the time at which the request was due.
 
     A request without an end when the loop was cut off has the time it had waited until then.
     """
@@ -106,6 +106,20 @@ async def open_loop(url: str, bodies: Iterable[Body], times_s: Sequence[float], 
         reading.lasted_s = perf_counter() - begun_s
         if reading.ends[UNFINISHED]:
             await stop_jobs(http)
+    return reading
+
+
+async def one_by_one(url: str, bodies: Iterable[Body]) -> Reading:
+    """Sends each body when the one before it has ended: what a request takes with the device to itself."""
+    reading = Reading()
+    begun_s = perf_counter()
+    async with connect(url) as http:
+        for body in bodies:
+            sent_s = perf_counter()
+            await run_job(http, body)
+            reading.ends[COMPLETED] += 1
+            reading.latencies_s.append(perf_counter() - sent_s)
+    reading.lasted_s = perf_counter() - begun_s
     return reading
 
 

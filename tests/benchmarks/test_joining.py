@@ -15,8 +15,8 @@ from app.api.requests.generation import JobBody
 from app.api.resolver import resolve
 from app.catalog import Catalog
 from app.settings import Settings
-from benchmarks.joining.__main__ import AFTER, BEFORE, Cell, write
-from benchmarks.joining.load import Reading, RequestFailed, closed_loop, open_loop
+from benchmarks.joining.__main__ import AFTER, ALONE, BEFORE, Cell, write
+from benchmarks.joining.load import Reading, RequestFailed, closed_loop, one_by_one, open_loop
 from benchmarks.joining.mixes import MIXES, arrivals
 
 
@@ -56,6 +56,13 @@ async def test_every_request_of_a_service_is_counted(service: str) -> None:
         await closed_loop(service, iter([{"prompt": 1}]), clients=1, seconds=5.0)
 
 
+async def test_requests_one_by_one_do_not_wait_for_each_other(service: str) -> None:
+    bodies = [{"model": "shapes-flux", "prompt": "a shape", "num_inference_steps": steps} for steps in (1, 2)]
+    reading = await one_by_one(service, bodies)
+    assert reading.ends == {"completed": 2}
+    assert sum(reading.latencies_s) <= reading.lasted_s
+
+
 async def test_a_request_cut_off_counts_with_its_wait_and_is_cancelled(service: str) -> None:
     bodies = [{"model": "shapes-flux", "prompt": "a shape", "num_inference_steps": 50}] * 12
     reading = await open_loop(service, bodies, [0.0] * len(bodies), drain_s=0.5)
@@ -70,16 +77,17 @@ async def test_a_request_cut_off_counts_with_its_wait_and_is_cancelled(service: 
 def test_the_table_has_both_versions_and_their_ratio(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = Reading(Counter(completed=2), [1.0, 4.0], 4.0)
     after = Reading(Counter(completed=1, unfinished=1), [0.5, 1.0], 2.0)
+    alone = Reading(Counter(completed=2), [0.4, 0.8], 1.2)
     write(
         "title",
-        [Cell("b", 0.8, 1.0, {BEFORE: before, AFTER: after})],
+        [Cell("b", 0.8, 1.0, {BEFORE: before, AFTER: after, ALONE: alone})],
         [["f", "2.00", "1.00", "0.50", ""]],
         {},
         tmp_path,
     )
     assert capsys.readouterr().out == (tmp_path / "joining.md").read_text()
     table = (tmp_path / "joining.md").read_text()
-    row = "| (b) 2 to 50 steps | 80% | 2 | 1.00 | 0.50 | 0.50 | 4.00 | 1.00 | 0.25 | 0.50 | 0.50 | 1.00 |"
+    row = "| (b) 2 to 50 steps | 80% | 2 | 1.00 | 0.50 | 0.50 | 0.40 | 4.00 | 1.00 | 0.25 | 0.80 | 0.50 | 0.50 | 1.00 |"
     assert row in table
     assert "| f | 2.00 | 1.00 | 0.50 |" in table
     assert "1 requests were cut off" in table
