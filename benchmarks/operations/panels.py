@@ -72,7 +72,8 @@ def plot(panels: Sequence[PanelData], begin_s: float, marks: Sequence[tuple[floa
     for dashboard in dict.fromkeys(panel.dashboard for panel in panels):
         mine = [panel for panel in panels if panel.dashboard == dashboard]
         rows = math.ceil(len(mine) / ACROSS)
-        figure, axes = pyplot.subplots(rows, ACROSS, figsize=(5 * ACROSS, 2.6 * rows), squeeze=False, sharex=True)
+        size = (5 * ACROSS, 2.6 * rows)
+        figure, axes = pyplot.subplots(rows, ACROSS, figsize=size, squeeze=False, sharex=True, layout="constrained")
         for panel, axis in zip(mine, axes.flat, strict=False):
             for name, values in panel.series:
                 axis.plot([t - begin_s for t, _ in values], [v for _, v in values], label=name, linewidth=1)
@@ -88,7 +89,6 @@ def plot(panels: Sequence[PanelData], begin_s: float, marks: Sequence[tuple[floa
         for axis in list(axes.flat)[len(mine) :]:
             axis.axis("off")
         figure.suptitle(f"NAG Server: {dashboard} (seconds since the begin; lines: {', '.join(n for _, n in marks)})")
-        figure.tight_layout()
         path = folder / f"operations-{dashboard}.png"
         figure.savefig(path, dpi=70)
         pyplot.close(figure)
