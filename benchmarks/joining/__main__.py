@@ -30,6 +30,7 @@ from benchmarks.joining.services import ROOT, checkout, commit_of, service, warm
 
 BEFORE, AFTER, ALONE = "before", "after", "alone"
 LOADS = (0.5, 0.8, 0.95)
+CLOSED_LOOP_S = 25.0  # at most, of each closed loop
 FIGURES = ("lone", "video", "bare")
 COLUMNS = (
     "mix", "load", "requests", "median s before", "after", "ratio", "alone", "p95 s before", "after", "ratio", "alone",
@@ -47,8 +48,8 @@ class Plan:
     only: Sequence[str]
     seconds: float  # of a cell of one service
     drain_s: float  # after a cell's last arrival; what has not ended then is cancelled
+    loads: Sequence[float]
     clients: int = 16  # of a closed loop
-    loads: Sequence[float] = LOADS
     lone: int = 20
     videos: int = 7
     bare_seconds: float = 10.0
@@ -71,6 +72,7 @@ def main() -> int:
     parser.add_argument("--before", default="bd0159f", metavar="COMMIT", help="the code to compare with")
     parser.add_argument("--seconds", type=float, default=50.0, help="duration of one cell of one service")
     parser.add_argument("--only", nargs="+", choices=(*MIXES, *FIGURES), default=(*MIXES, *FIGURES))
+    parser.add_argument("--loads", nargs="+", type=float, default=LOADS, help="shares of the code before's throughput")
     parser.add_argument(
         "--batch-budget",
         choices=("fixed", "measured"),
@@ -81,10 +83,19 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="a smoke test of a minute or two; stores no results")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends what was started
-    plan = Plan(arguments.only, arguments.seconds, drain_s=60.0)
+    plan = Plan(arguments.only, arguments.seconds, drain_s=60.0, loads=arguments.loads)
     if arguments.quick:
         plan = Plan(
-            arguments.only, 6.0, 20.0, 4, (0.8,), lone=3, videos=1, bare_seconds=3, bare_rounds=1, bare_rows=(8,)
+            arguments.only,
+            6.0,
+            20.0,
+            (0.8,),
+            clients=4,
+            lone=3,
+            videos=1,
+            bare_seconds=3,
+            bare_rounds=1,
+            bare_rows=(8,),
         )
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nag-joining-")))
@@ -100,7 +111,9 @@ def main() -> int:
             f"{commit_of(code[BEFORE])} before and {commit_of(code[AFTER])} after, the same requests at the same times"
         )
         results = folder / "results" if arguments.quick else arguments.results
-        write(title, cells, [*throughput, *rows], warm_up, results)
+        whole = set(arguments.only) == {*MIXES, *FIGURES}
+        name = "joining" if whole else "-".join(["joining", *arguments.only])
+        write(name, title, cells, [*throughput, *rows], warm_up, results)
     broken = sum((broken_ends(cell) for cell in cells), Counter[str]())
     for end, count in broken.items():
         say(f"{count} requests: {end}")
@@ -124,11 +137,10 @@ def measure_mixes(urls: Urls, plan: Plan) -> tuple[list[Cell], list[list[str]]]:
 
 def measure_capacity(urls: Urls, mix: Mix, plan: Plan) -> dict[str, float]:
     """Returns completed requests per second of each version: the mean of two closed loops, taken in turns."""
+    seconds = min(plan.seconds / 2, CLOSED_LOOP_S) * mix.duration_share
     rates: dict[str, list[float]] = {name: [] for name in urls}
     for name in (BEFORE, AFTER, AFTER, BEFORE):
-        rates[name].append(
-            asyncio.run(closed_loop(urls[name], mix.requests(0), plan.clients, plan.seconds / 2 * mix.duration_share))
-        )
+        rates[name].append(asyncio.run(closed_loop(urls[name], mix.requests(0), plan.clients, seconds)))
     return {name: mean(values) for name, values in rates.items()}
 
 
@@ -185,6 +197,7 @@ def broken_ends(cell: Cell) -> Counter[str]:
 
 
 def write(
+    name: str,
     title: str,
     cells: Sequence[Cell],
     rows: Sequence[Sequence[str]],
@@ -197,7 +210,7 @@ def write(
         notes.append(f"{unfinished} requests were cut off; they count with the time that they had waited.")
     data = {"cells": [as_json(cell) for cell in cells], "figures": rows, "warm_up": warm_up}
     report.write(
-        "joining", title, COLUMNS, [as_row(cell) for cell in cells], data, report.machine(), notes=notes, folder=folder
+        name, title, COLUMNS, [as_row(cell) for cell in cells], data, report.machine(), notes=notes, folder=folder
     )
 
 

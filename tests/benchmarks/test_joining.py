@@ -79,6 +79,7 @@ def test_the_table_has_both_versions_and_their_ratio(tmp_path: Path, capsys: pyt
     after = Reading(Counter(completed=1, unfinished=1), [0.5, 1.0], 2.0)
     alone = Reading(Counter(completed=2), [0.4, 0.8], 1.2)
     write(
+        "joining",
         "title",
         [Cell("b", 0.8, 1.0, {BEFORE: before, AFTER: after, ALONE: alone})],
         [["f", "2.00", "1.00", "0.50", ""]],
