@@ -3,7 +3,7 @@
 python -m benchmarks.joining
 Starts both services, each with one worker on the CPU, and sends both the same requests at the same times: Poisson
 arrivals at shares of the throughput that the code before reaches in a closed loop. The same requests one by one say
-what they take alone, below which no scheduler gets.
+what they take alone.
 """
 
 from __future__ import annotations
@@ -86,16 +86,7 @@ def main() -> int:
     plan = Plan(arguments.only, arguments.seconds, drain_s=60.0, loads=arguments.loads)
     if arguments.quick:
         plan = Plan(
-            arguments.only,
-            6.0,
-            20.0,
-            (0.8,),
-            clients=4,
-            lone=3,
-            videos=1,
-            bare_seconds=3,
-            bare_rounds=1,
-            bare_rows=(8,),
+            arguments.only, 6.0, 20.0, (0.8,), 4, lone=3, videos=1, bare_seconds=3, bare_rounds=1, bare_rows=(8,)
         )
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nag-joining-")))

@@ -56,7 +56,7 @@ async def test_every_request_of_a_service_is_counted(service: str) -> None:
         await closed_loop(service, iter([{"prompt": 1}]), clients=1, seconds=5.0)
 
 
-async def test_requests_one_by_one_do_not_wait_for_each_other(service: str) -> None:
+async def test_requests_one_by_one_are_never_in_flight_together(service: str) -> None:
     bodies = [{"model": "shapes-flux", "prompt": "a shape", "num_inference_steps": steps} for steps in (1, 2)]
     reading = await one_by_one(service, bodies)
     assert reading.ends == {"completed": 2}
